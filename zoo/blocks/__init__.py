@@ -1,0 +1,58 @@
+"""Blocks and the parts they are made of, all working on ``(B, H, W, C)``."""
+
+from zoo.blocks.channel_attention import (
+    CAB,
+    MLP,
+    ChannelAttention,
+    ChannelAttentionBranch,
+    DepthwiseCAB,
+    LightCAB,
+)
+from zoo.blocks.contract import (
+    BLOCKS,
+    BRANCHES,
+    MERGES,
+    MIXERS,
+    Block,
+    BlockFactory,
+    Branch,
+    BranchFactory,
+    Merge,
+    MergeFactory,
+    Mixer,
+    MixerFactory,
+)
+from zoo.blocks.group import ResidualGroup, build_blocks, group_conv
+from zoo.blocks.layers import Conv2d, DropPath
+from zoo.blocks.merge import SumMerge
+from zoo.blocks.rssb import RSSB
+from zoo.blocks.ss2d import SS2D
+
+__all__ = [
+    "BLOCKS",
+    "BRANCHES",
+    "CAB",
+    "MERGES",
+    "MIXERS",
+    "MLP",
+    "RSSB",
+    "SS2D",
+    "Block",
+    "BlockFactory",
+    "Branch",
+    "BranchFactory",
+    "ChannelAttention",
+    "ChannelAttentionBranch",
+    "Conv2d",
+    "DepthwiseCAB",
+    "DropPath",
+    "LightCAB",
+    "Merge",
+    "MergeFactory",
+    "Mixer",
+    "MixerFactory",
+    "ResidualGroup",
+    "SumMerge",
+    "build_blocks",
+    "group_conv",
+]

@@ -1,0 +1,131 @@
+"""Channel attention and the local branches built on it (MambaIR's CAB and its ablations).
+
+Shape suffixes: B batch, H height, W width, C channels.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from zoo.blocks.contract import BRANCHES, Branch
+from zoo.blocks.layers import Conv2d, at_least_one
+
+
+class ChannelAttention(nn.Module):
+    """Scales each channel by a gate computed from the image's mean (RCAN, Sec. 3.3).
+
+    Args:
+        dim: channels C.
+        squeeze: C is divided by this between the two layers of the gate.
+    """
+
+    def __init__(self, dim: int, *, squeeze: int = 30) -> None:
+        super().__init__()
+        hidden = at_least_one(dim, squeeze, "squeeze of the channel attention")
+        self.reduce = Conv2d(dim, hidden, 1)
+        self.expand = Conv2d(hidden, dim, 1)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        mean_B11C = x_BHWC.mean((1, 2), keepdim=True)
+        return x_BHWC * self.expand(self.reduce(mean_B11C).relu()).sigmoid()
+
+
+class _Sequence(Branch):
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        for layer in self.layers:
+            x_BHWC = layer(x_BHWC)
+        return x_BHWC
+
+
+@BRANCHES.register("cab")
+class CAB(_Sequence):
+    """Channel attention block: a convolutional bottleneck, then channel attention (Sec. 3.3).
+
+    Args:
+        dim: channels C.
+        compress: C is divided by this in the bottleneck: 3 in MambaIR, 24 in MambaCSR.
+        squeeze: of the channel attention: 30 in MambaIR, 24 in MambaCSR.
+    """
+
+    def __init__(self, dim: int, *, compress: int = 3, squeeze: int = 30) -> None:
+        hidden = at_least_one(dim, compress, "compress of the channel attention block")
+        super().__init__(
+            Conv2d(dim, hidden, 3, padding=1),
+            nn.GELU(),
+            Conv2d(hidden, dim, 3, padding=1),
+            ChannelAttention(dim, squeeze=squeeze),
+        )
+
+
+@BRANCHES.register("cab_light")
+class LightCAB(_Sequence):
+    """The block of the light MambaIR since October 2024: 1x1 and depthwise convolutions.
+
+    Args:
+        dim: channels C.
+        compress: C is divided by this in the bottleneck.
+        squeeze: of the channel attention.
+    """
+
+    def __init__(self, dim: int, *, compress: int = 2, squeeze: int = 30) -> None:
+        hidden = at_least_one(dim, compress, "compress of the light channel attention block")
+        super().__init__(
+            Conv2d(dim, hidden, 1),
+            Conv2d(hidden, hidden, 3, padding=1, groups=hidden),
+            nn.GELU(),
+            Conv2d(hidden, dim, 1),
+            Conv2d(dim, dim, 3, padding=2, dilation=2, groups=dim),
+            ChannelAttention(dim, squeeze=squeeze),
+        )
+
+
+@BRANCHES.register("cab_depthwise")
+class DepthwiseCAB(_Sequence):
+    """The block of the first light MambaIR (February 2024): one depthwise convolution.
+
+    Args:
+        dim: channels C.
+        squeeze: of the channel attention.
+    """
+
+    def __init__(self, dim: int, *, squeeze: int = 30) -> None:
+        super().__init__(
+            Conv2d(dim, dim, 3, padding=1, groups=dim),
+            ChannelAttention(dim, squeeze=squeeze),
+        )
+
+
+@BRANCHES.register("channel_attention")
+class ChannelAttentionBranch(_Sequence):
+    """Channel attention alone: MambaIR's ablation without the convolution (Table 1, row 1).
+
+    Args:
+        dim: channels C.
+        squeeze: of the channel attention.
+    """
+
+    def __init__(self, dim: int, *, squeeze: int = 30) -> None:
+        super().__init__(ChannelAttention(dim, squeeze=squeeze))
+
+
+@BRANCHES.register("mlp")
+class MLP(Branch):
+    """Two linear layers with GELU between: MambaIR's ablation in a transformer's image.
+
+    Args:
+        dim: channels C.
+        ratio: hidden channels as a multiple of C.
+    """
+
+    def __init__(self, dim: int, *, ratio: float = 2.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, int(dim * ratio))
+        self.fc2 = nn.Linear(int(dim * ratio), dim)
+        self.activation = nn.GELU()
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        return self.fc2(self.activation(self.fc1(x_BHWC)))

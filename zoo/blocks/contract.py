@@ -1,0 +1,78 @@
+"""The kinds of part that blocks are made of, and what each must do.
+
+Features travel as ``(B, H, W, C)``, contiguous, from the first convolution to the head.
+
+Shape suffixes: B batch, H height, W width, C channels of a block, E channels inside a mixer,
+L tokens (H * W, row-major), K directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from torch import Tensor, nn
+
+from zoo.ops.scan.contract import ScanInputs
+from zoo.registry import Registry
+
+
+class Block(nn.Module):
+    """``(B, H, W, C) -> (B, H, W, C)``; built as ``block(dim, scan=, drop_path=)``.
+
+    ``dim`` is C, ``scan`` the order given to this block, and ``drop_path`` the rate at which its
+    residual branch is dropped in training.
+    """
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Mixer(nn.Module):
+    """Mixes tokens along a scan order, ``(B, H, W, C) -> (B, H, W, C)``; ``mixer(dim, scan=)``."""
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Merge(nn.Module):
+    """Runs the scan and adds up its directions, ``inputs -> (B, L, E)``; built as ``merge(dim)``.
+
+    ``dim`` is E.
+    """
+
+    def forward(self, inputs: ScanInputs) -> Tensor:
+        raise NotImplementedError
+
+
+class Branch(nn.Module):
+    """Local features beside the mixer, ``(B, H, W, C) -> (B, H, W, C)``; built as ``branch(dim)``."""
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+BlockFactory: TypeAlias = Callable[..., Block]
+MixerFactory: TypeAlias = Callable[..., Mixer]
+MergeFactory: TypeAlias = Callable[..., Merge]
+BranchFactory: TypeAlias = Callable[..., Branch]
+
+BLOCKS = Registry("block", Block, supplied=("dim", "scan", "drop_path"))
+MIXERS = Registry("mixer", Mixer, supplied=("dim", "scan"))
+MERGES = Registry("merge", Merge, supplied=("dim",))
+BRANCHES = Registry("branch", Branch, supplied=("dim",))
+
+__all__ = [
+    "BLOCKS",
+    "BRANCHES",
+    "MERGES",
+    "MIXERS",
+    "Block",
+    "BlockFactory",
+    "Branch",
+    "BranchFactory",
+    "Merge",
+    "MergeFactory",
+    "Mixer",
+    "MixerFactory",
+]

@@ -1,0 +1,80 @@
+"""Residual groups: blocks in a row, a convolution, and a skip around both.
+
+Shape suffixes: B batch, H height, W width, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from torch import Tensor, nn
+
+from zoo.blocks.contract import Block, BlockFactory
+from zoo.blocks.layers import Conv2d, at_least_one
+from zoo.scans import ScanOrder
+
+GroupConv: TypeAlias = Literal["1conv", "3conv"]
+
+
+def group_conv(dim: int, kind: GroupConv) -> nn.Module:
+    """One 3x3 convolution, or a bottleneck of three (3x3, 1x1, 3x3; SwinIR's two choices).
+
+    Args:
+        dim: channels C; at least 4 for "3conv".
+        kind: "1conv" or "3conv".
+    """
+    if kind == "1conv":
+        return Conv2d(dim, dim, 3, padding=1)
+    hidden = at_least_one(dim, 4, "group_conv '3conv'")
+    return nn.Sequential(
+        Conv2d(dim, hidden, 3, padding=1),
+        nn.LeakyReLU(0.2),
+        Conv2d(hidden, hidden, 1),
+        nn.LeakyReLU(0.2),
+        Conv2d(hidden, dim, 3, padding=1),
+    )
+
+
+def build_blocks(
+    dim: int, *, block: BlockFactory, scans: Sequence[ScanOrder], drop_paths: Sequence[float]
+) -> nn.ModuleList:
+    """One block for each drop-path rate; scan orders are given out in turn."""
+    if not scans:
+        raise ValueError("scans is empty; name at least one scan order")
+    blocks = [
+        block(dim, scan=scans[index % len(scans)], drop_path=rate)
+        for index, rate in enumerate(drop_paths)
+    ]
+    return nn.ModuleList(blocks)
+
+
+class ResidualGroup(Block):
+    """Residual state-space group (MambaIR, Sec. 3.2): ``x + conv(blocks(x))``.
+
+    Args:
+        dim: channels C.
+        block: makes a block.
+        scans: scan orders, given to the blocks in turn.
+        drop_paths: the drop-path rate of each block; their number is the depth.
+        conv: see :func:`group_conv`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        block: BlockFactory,
+        scans: Sequence[ScanOrder],
+        drop_paths: Sequence[float],
+        conv: GroupConv = "1conv",
+    ) -> None:
+        super().__init__()
+        self.blocks = build_blocks(dim, block=block, scans=scans, drop_paths=drop_paths)
+        self.conv = group_conv(dim, conv)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        skip_BHWC = x_BHWC
+        for block in self.blocks:
+            x_BHWC = block(x_BHWC)
+        return skip_BHWC + self.conv(x_BHWC)

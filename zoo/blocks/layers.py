@@ -1,0 +1,62 @@
+"""Small layers that work on ``(B, H, W, C)`` memory.
+
+Shape suffixes: B batch, H height, W width, C channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Conv2d(nn.Conv2d):
+    """``nn.Conv2d`` on ``(B, H, W, C)``: the channels-last view of the same memory, no copies."""
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        return super().forward(x_BHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
+
+
+class DropPath(nn.Module):
+    """Drops the whole branch of a sample in training (Huang et al., "Stochastic depth", 2016).
+
+    Args:
+        rate: probability of dropping, in [0, 1).
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"drop_path is {rate}; it must be at least 0 and below 1")
+        self.rate = rate
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x_BHWC
+        keep = 1 - self.rate
+        mask = torch.empty(len(x_BHWC), 1, 1, 1, device=x_BHWC.device).bernoulli_(keep)
+        return x_BHWC * (mask / keep).to(x_BHWC.dtype)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:g}"
+
+
+def init_linear(module: nn.Module) -> None:
+    """Initialise a Linear as the authors do: normal with std 0.02, bias zero."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def at_least_one(channels: int, reduction: int, what: str) -> int:
+    """Return ``channels // reduction``.
+
+    Raises:
+        ValueError: if that is zero, naming the smallest width that works.
+    """
+    if channels < reduction:
+        raise ValueError(
+            f"{what} divides {channels} channels by {reduction}; "
+            f"use dim >= {reduction} or a smaller value"
+        )
+    return channels // reduction

@@ -1,0 +1,57 @@
+"""The residual state-space block of MambaIR.
+
+Shape suffixes: B batch, H height, W width, C channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from zoo.blocks.channel_attention import CAB
+from zoo.blocks.contract import BLOCKS, Block, BranchFactory, MixerFactory
+from zoo.blocks.layers import DropPath
+from zoo.blocks.ss2d import SS2D
+from zoo.scans import ScanOrder
+
+
+@BLOCKS.register("rssb")
+class RSSB(Block):
+    """A mixer and a local branch, each normalised before and scaled beside (MambaIR, Sec. 3.3)::
+
+        x = skip_scale  * x + drop_path(mixer(norm(x)))
+        x = branch_scale * x + branch(branch_norm(x))
+
+    Args:
+        dim: channels C.
+        scan: the mixer's scan order.
+        drop_path: rate at which the mixer is dropped in training, in [0, 1).
+        mixer: the token mixer.
+        branch: the local branch, or None to leave out the second line (MambaIR, Table 1, row 2).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        scan: ScanOrder | None = None,
+        drop_path: float = 0.0,
+        mixer: MixerFactory = SS2D,
+        branch: BranchFactory | None = CAB,
+    ) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.mixer = mixer(dim, scan=scan)
+        self.drop_path = DropPath(drop_path)
+        self.skip_scale = nn.Parameter(torch.ones(dim))
+        self.branch = None
+        if branch is not None:
+            self.branch_norm = nn.LayerNorm(dim)
+            self.branch = branch(dim)
+            self.branch_scale = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        x_BHWC = x_BHWC * self.skip_scale + self.drop_path(self.mixer(self.norm(x_BHWC)))
+        if self.branch is not None:
+            x_BHWC = x_BHWC * self.branch_scale + self.branch(self.branch_norm(x_BHWC))
+        return x_BHWC

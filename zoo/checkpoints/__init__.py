@@ -1,0 +1,247 @@
+"""Weights in and out: our own files, the authors' releases, and the way between them.
+
+Our format is safetensors with the recipe in its metadata, so that a file says what it is. The
+authors' state dicts are recognised by their keys; a release is one key map in its own module.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from zoo.checkpoints.files import read_state, write_pickled, write_safetensors
+from zoo.checkpoints.keymap import KeyMap, fit
+from zoo.checkpoints.mambair import MambaIRFormat, MambaIRUNetFormat
+from zoo.errors import CheckpointError, nearest
+from zoo.networks import Network
+from zoo.recipe import Recipe, build, list_models
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+"""Folder of the weights that ship with the package."""
+
+
+class OfficialFormat(Protocol):
+    """One official release: how to tell it, what network it is, and its names."""
+
+    name: str
+    wrapper: str
+
+    def recognises(self, state: Mapping[str, Tensor]) -> bool: ...
+
+    def network(self, state: Mapping[str, Tensor]) -> dict[str, Any]: ...
+
+    def key_map(self, network: Mapping[str, Any]) -> KeyMap: ...
+
+
+OFFICIAL: tuple[OfficialFormat, ...] = (MambaIRFormat(), MambaIRUNetFormat())
+
+
+def shipped_weights() -> list[str]:
+    """Names of the models whose weights ship with the package."""
+    return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
+
+
+def load(
+    source: str | Path,
+    *,
+    recipe: str | Path | Mapping[str, Any] | Recipe | None = None,
+    **overrides: Any,
+) -> Network:
+    """Build a network and load its weights.
+
+    Args:
+        source: a model whose weights ship with the package, or a file: ours (``.safetensors``),
+            or a state dict of the authors (``.pth``), recognised by its keys.
+        recipe: the recipe to build, where the file's own or the recognised one is not wanted.
+        overrides: options of the network by dotted path, as for :func:`zoo.build`.
+
+    Returns:
+        The network in evaluation mode, float32, on the CPU.
+
+    Raises:
+        CheckpointError: if the file cannot be read, is not recognised, or does not fit.
+        RecipeError: if the recipe or an override is wrong.
+    """
+    path = _locate(source)
+    state, metadata = read_state(path)
+    release = next((f for f in OFFICIAL if f.recognises(state)), None)
+    if recipe is None:
+        recipe = _recipe_of(path, state, metadata, release)
+    network = build(recipe, **overrides)
+    if release is not None:
+        state = _to_ours(state, release.key_map(network.recipe.network))
+    load_state(network, state, str(path))
+    return network.eval()
+
+
+def load_state(network: Network, state: Mapping[str, Tensor], what: str) -> None:
+    """Copy a state dict with our names into a network, strictly.
+
+    Args:
+        network: where to.
+        state: tensors by our names.
+        what: what the state is, for messages.
+
+    Raises:
+        CheckpointError: listing missing, unexpected and misshapen keys.
+    """
+    network.load_state_dict(fit(state, network.state_dict(), what))
+
+
+def save(network: Network, path: str | Path, **metadata: str) -> None:
+    """Write a network's weights and recipe as safetensors; the file appears whole or not at all.
+
+    Args:
+        network: a network that a recipe built.
+        path: file to write, ``.safetensors``.
+        metadata: more facts to store, such as ``step="20000"``.
+
+    Raises:
+        CheckpointError: if the network has no recipe or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"{path}: weights are saved as .safetensors; change the suffix")
+    if network.recipe is None:
+        raise CheckpointError(
+            f"{type(network).__name__} was not built from a recipe, so its file could not say what "
+            "it is; build it with zoo.build, or save its state_dict yourself"
+        )
+    facts = {
+        "format": "zoo",
+        "recipe": json.dumps(network.recipe.data()),
+        "zoo_version": package_version(),
+        "torch_version": torch.__version__,
+    }
+    write_safetensors(path, network.state_dict(), {**facts, **metadata})
+
+
+def save_official(network: Network, path: str | Path) -> None:
+    """Write a network's weights as the authors' code reads them.
+
+    Raises:
+        CheckpointError: if the network is none of the authors'.
+    """
+    if network.recipe is not None:
+        described = network.recipe.network
+        for release in OFFICIAL:
+            state = _to_theirs(network.state_dict(), release.key_map(described))
+            if state is not None and release.recognises(state):
+                write_pickled(Path(path), {release.wrapper: state})
+                return
+    raise CheckpointError(
+        f"{path}: no official code has this network; save it as .safetensors instead"
+    )
+
+
+def convert(source: str | Path, target: str | Path, **overrides: Any) -> Network:
+    """Read weights of either format and write the other: ``.safetensors`` ours, ``.pth`` theirs.
+
+    Returns:
+        The network that was read.
+
+    Raises:
+        CheckpointError: if the source cannot be loaded or the target not written.
+    """
+    target = Path(target)
+    if target.suffix not in (".safetensors", ".pth"):
+        raise CheckpointError(
+            f"{target}: the suffix says the format: .safetensors for ours, .pth for the authors'"
+        )
+    network = load(source, **overrides)
+    if target.suffix == ".pth":
+        save_official(network, target)
+    else:
+        save(network, target)
+    return network
+
+
+def package_version() -> str:
+    """The installed version, or "0" in a checkout that is not installed."""
+    try:
+        return version("mamba-restoration-zoo")
+    except PackageNotFoundError:
+        return "0"
+
+
+def _locate(source: str | Path) -> Path:
+    path = Path(source)
+    name = str(source)
+    if path.suffix or path.exists():
+        return path
+    if name in shipped_weights():
+        return WEIGHTS / f"{name}.safetensors"
+    if name in list_models():
+        raise CheckpointError(
+            f"no weights ship for {name!r}: pass a file of weights, or zoo.build({name!r}) for a "
+            f"randomly initialised network; shipped: {', '.join(shipped_weights()) or 'none'}"
+        )
+    raise CheckpointError(f"unknown model or file {name!r}{nearest(name, list_models())}")
+
+
+def _recipe_of(
+    path: Path,
+    state: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    release: OfficialFormat | None,
+) -> dict[str, Any]:
+    if metadata.get("format") == "zoo":
+        try:
+            data = json.loads(metadata["recipe"])
+        except (KeyError, json.JSONDecodeError) as error:
+            raise CheckpointError(f"{path}: its recipe is damaged; pass recipe=...") from error
+        if not isinstance(data, dict):
+            raise CheckpointError(f"{path}: its recipe is damaged; pass recipe=...")
+        return data
+    if release is None:
+        known = ", ".join(f.name for f in OFFICIAL)
+        raise CheckpointError(
+            f"{path}: these weights are not recognised (first key {next(iter(state), 'none')!r}); "
+            f"known are our own files and the authors' {known}: pass recipe=... for others"
+        )
+    try:
+        network = release.network(state)
+    except (KeyError, StopIteration, ZeroDivisionError) as error:
+        raise CheckpointError(
+            f"{path}: looks like {release.name} but lacks the key {error}; "
+            "the file may be incomplete"
+        ) from error
+    logger.info("%s recognised as %s; assumed img_range=1, as published", path.name, release.name)
+    return {"name": path.stem, "network": network}
+
+
+def _to_ours(state: Mapping[str, Tensor], keys: KeyMap) -> dict[str, Tensor]:
+    # A key without a name of ours keeps its own, so that it is listed as unexpected.
+    return {keys.to_ours(key) or key: value for key, value in state.items()}
+
+
+def _to_theirs(state: Mapping[str, Tensor], keys: KeyMap) -> dict[str, Tensor] | None:
+    renamed = {}
+    for key, value in state.items():
+        theirs = keys.to_theirs(key)
+        if theirs is None:
+            return None
+        flat = theirs.endswith((".A_logs", ".Ds"))
+        renamed[theirs] = value.flatten(0, 1).clone() if flat else value
+    return renamed
+
+
+__all__ = [
+    "OFFICIAL",
+    "convert",
+    "load",
+    "load_state",
+    "package_version",
+    "save",
+    "save_official",
+    "shipped_weights",
+]

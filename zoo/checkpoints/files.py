@@ -1,0 +1,128 @@
+"""Weights files: safetensors and pickled state dicts in, both out, nothing executed, nothing lost."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from zoo.errors import CheckpointError
+
+State = dict[str, Tensor]
+
+WRAPPERS = ("params_ema", "params", "state_dict")
+"""Keys under which training codes wrap a state dict, the preferred one first."""
+
+
+def read_state(path: Path) -> tuple[State, dict[str, str]]:
+    """Read tensors and metadata from ``.safetensors`` or a pickled ``.pth`` / ``.pt`` / ``.ckpt``.
+
+    ``params_ema``, ``params`` and ``state_dict`` wrappers and ``module.`` prefixes are taken off.
+
+    Raises:
+        CheckpointError: for a file that is missing, corrupt, truncated, or holds no state dict.
+    """
+    if not path.is_file():
+        kind = "is a folder" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"{path}: cannot read weights: the file {kind}")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    return _unwrap(_read_pickled(path), path), {}
+
+
+def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: not a readable safetensors file ({_short(error)}); "
+            "it may be truncated: copy or download it again"
+        ) from error
+
+
+def _read_pickled(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error).lower():
+            raise CheckpointError(
+                f"{path}: holds more than tensors, which could run code when loaded; "
+                "ask for a file with the state dict alone"
+            ) from error
+        raise CheckpointError(f"{path}: not a PyTorch weights file ({_short(error)})") from error
+    except (RuntimeError, EOFError, zipfile.BadZipFile, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path}: not a readable PyTorch weights file ({_short(error)}); "
+            "it may be truncated: copy or download it again"
+        ) from error
+
+
+def _unwrap(content: Any, path: Path) -> State:
+    for wrapper in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+            break
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(f"{path}: holds no state dict, but {type(content).__name__}")
+    strangers = [key for key, value in content.items() if not isinstance(value, Tensor)]
+    if strangers:
+        raise CheckpointError(
+            f"{path}: holds no state dict: entry {strangers[0]!r} is no tensor; "
+            f"weights are expected at the top or under {', '.join(WRAPPERS)}"
+        )
+    return {str(key).removeprefix("module."): value for key, value in content.items()}
+
+
+def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors and metadata; the file appears whole or not at all.
+
+    Raises:
+        CheckpointError: if the folder cannot be written.
+    """
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    _write_whole(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def write_pickled(path: Path, content: Mapping[str, Any]) -> None:
+    """Write with ``torch.save``; the file appears whole or not at all.
+
+    Raises:
+        CheckpointError: if the folder cannot be written.
+    """
+    _write_whole(path, lambda temporary: torch.save(content, temporary))
+
+
+def _write_whole(path: Path, write: Callable[[str], None]) -> None:
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        write(temporary)
+        with Path(temporary).open("rb") as file:
+            os.fsync(file.fileno())
+        # mkstemp makes files private; give this one the mode of any other new file.
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(temporary).chmod(0o666 & ~mask)
+        Path(temporary).replace(path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot write weights ({_short(error)})") from error
+    finally:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__

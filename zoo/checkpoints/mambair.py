@@ -1,0 +1,228 @@
+"""The authors' MambaIR checkpoints: recognised by their keys, renamed both ways.
+
+Facts from the release of csguoh/MambaIR (commit 33d7b34), its three generations of the light
+network included.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from zoo.checkpoints.keymap import KeyMap, Rule, chained
+from zoo.errors import CheckpointError
+
+State = Mapping[str, Tensor]
+
+BLOCK = [
+    Rule("skip_scale", "skip_scale"),
+    Rule("skip_scale2", "branch_scale"),
+    Rule("ln_1.{rest}", "norm.{rest}"),
+    Rule("ln_2.{rest}", "branch_norm.{rest}"),
+    Rule("self_attention.dt_projs_weight", "mixer.dt_proj_weight"),
+    Rule("self_attention.dt_projs_bias", "mixer.dt_proj_bias"),
+    Rule("self_attention.A_logs", "mixer.A_log"),
+    Rule("self_attention.Ds", "mixer.D"),
+    Rule("self_attention.conv2d.{rest}", "mixer.conv.{rest}"),
+    Rule("self_attention.{rest}", "mixer.{rest}"),
+    Rule("conv_blk.cab.{n}.attention.1.{rest}", "branch.layers.{n}.reduce.{rest}"),
+    Rule("conv_blk.cab.{n}.attention.3.{rest}", "branch.layers.{n}.expand.{rest}"),
+    Rule("conv_blk.cab.{n}.{rest}", "branch.layers.{n}.{rest}"),
+]
+"""Names inside one block, the same in both networks."""
+
+BODY = [
+    Rule("conv_first.{rest}", "shallow.{rest}"),
+    Rule("patch_embed.norm.{rest}", "patch_norm.{rest}"),
+    *chained([("layers.{i}.residual_group.blocks.{j}.", "groups.{i}.blocks.{j}.")], BLOCK),
+    Rule("layers.{i}.conv.{rest}", "groups.{i}.conv.{rest}"),
+    Rule("norm.{rest}", "norm.{rest}"),
+    Rule("conv_after_body.{rest}", "after_body.{rest}"),
+]
+
+HEADS = {
+    "pixelshuffle": [
+        Rule("conv_before_upsample.0.{rest}", "head.before.{rest}"),
+        Rule("upsample.{n}.{rest}", "head.upsample.{n}.{rest}"),
+        Rule("conv_last.{rest}", "head.last.{rest}"),
+    ],
+    "pixelshuffle_direct": [Rule("upsample.0.{rest}", "head.conv.{rest}")],
+    "residual": [Rule("conv_last.{rest}", "head.conv.{rest}")],
+}
+
+UNET = KeyMap(
+    [
+        Rule("patch_embed.proj.{rest}", "shallow.{rest}"),
+        *chained(
+            [
+                ("encoder_level1.{j}.", "encoders.0.{j}."),
+                ("encoder_level2.{j}.", "encoders.1.{j}."),
+                ("encoder_level3.{j}.", "encoders.2.{j}."),
+                ("latent.{j}.", "latent.{j}."),
+                ("decoder_level3.{j}.", "decoders.0.{j}."),
+                ("decoder_level2.{j}.", "decoders.1.{j}."),
+                ("decoder_level1.{j}.", "decoders.2.{j}."),
+                ("refinement.{j}.", "refinement.{j}."),
+            ],
+            BLOCK,
+        ),
+        Rule("down1_2.body.0.{rest}", "downs.0.conv.{rest}"),
+        Rule("down2_3.body.0.{rest}", "downs.1.conv.{rest}"),
+        Rule("down3_4.body.0.{rest}", "downs.2.conv.{rest}"),
+        Rule("up4_3.body.0.{rest}", "ups.0.conv.{rest}"),
+        Rule("up3_2.body.0.{rest}", "ups.1.conv.{rest}"),
+        Rule("up2_1.body.0.{rest}", "ups.2.conv.{rest}"),
+        Rule("reduce_chan_level3.{rest}", "reduces.0.{rest}"),
+        Rule("reduce_chan_level2.{rest}", "reduces.1.{rest}"),
+        Rule("output.{rest}", "output.{rest}"),
+    ]
+)
+
+DIRECTIONS = {
+    1: ["row"],
+    2: ["row", "row_reversed"],
+    4: ["row", "column", "row_reversed", "column_reversed"],
+}
+
+
+class MambaIRFormat:
+    """State dicts of the authors' ``MambaIR``."""
+
+    name = "MambaIR"
+    wrapper = "params"
+
+    def recognises(self, state: State) -> bool:
+        """Whether the keys are this network's."""
+        return "layers.0.residual_group.blocks.0.self_attention.A_logs" in state and any(
+            ".conv_blk." in key for key in state
+        )
+
+    def network(self, state: State) -> dict[str, Any]:
+        """The ``network`` of a recipe, as far as the tensors tell it; ``img_range`` they do not."""
+        first = "layers.0.residual_group.blocks.0."
+        depths: list[int] = []
+        while f"layers.{len(depths)}.residual_group.blocks.0.skip_scale" in state:
+            prefix = f"layers.{len(depths)}.residual_group.blocks."
+            depths.append(len({k.removeprefix(prefix).split(".")[0] for k in state if prefix in k}))
+        channels = state["conv_first.weight"].shape[1]
+        head, scale = _head(state, channels)
+        return {
+            "type": "single_image",
+            "scale": scale,
+            "channels": channels,
+            "dim": state["conv_first.weight"].shape[0],
+            "depths": depths,
+            "block": _block(state, first),
+            "scans": [_scan(state, first)],
+            "head": head,
+            "conv": "3conv" if "conv_after_body.0.weight" in state else "1conv",
+            "patch_norm": "patch_embed.norm.weight" in state,
+        }
+
+    def key_map(self, network: Mapping[str, Any]) -> KeyMap:
+        """The names of a network described by a recipe's ``network``."""
+        head = network.get("head", {"type": "pixelshuffle"})
+        name = head if isinstance(head, str) else head["type"]
+        return KeyMap([*BODY, *HEADS.get(name, [])])
+
+
+class MambaIRUNetFormat:
+    """State dicts of the authors' ``MambaIRUNet`` for real denoising."""
+
+    name = "MambaIRUNet"
+    wrapper = "params"
+
+    def recognises(self, state: State) -> bool:
+        """Whether the keys are this network's."""
+        return "encoder_level1.0.self_attention.A_logs" in state
+
+    def network(self, state: State) -> dict[str, Any]:
+        """The ``network`` of a recipe: all of it follows from the tensors."""
+
+        def depth(level: str) -> int:
+            return len({key.split(".")[1] for key in state if key.startswith(f"{level}.")})
+
+        dim, channels = state["patch_embed.proj.weight"].shape[:2]
+        levels = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
+        return {
+            "type": "unet",
+            "channels": channels,
+            "dim": dim,
+            "depths": [depth(level) for level in levels],
+            "refinement": depth("refinement"),
+            # The widest level: it tells the ratio of inner to outer channels best.
+            "block": _block(state, "latent.0."),
+            "scans": [_scan(state, "latent.0.")],
+        }
+
+    def key_map(self, network: Mapping[str, Any]) -> KeyMap:
+        """The names of a network described by a recipe's ``network``."""
+        return UNET
+
+
+def _head(state: State, channels: int) -> tuple[dict[str, Any], int]:
+    if "conv_before_upsample.0.weight" in state:
+        hidden = state["conv_before_upsample.0.weight"].shape[0]
+        scale, stage = 1, 0
+        while f"upsample.{stage}.weight" in state:
+            scale *= round((state[f"upsample.{stage}.weight"].shape[0] / hidden) ** 0.5)
+            stage += 2
+        return {"type": "pixelshuffle", "hidden": hidden}, scale
+    if "upsample.0.weight" in state:
+        scale = round((state["upsample.0.weight"].shape[0] / channels) ** 0.5)
+        return {"type": "pixelshuffle_direct"}, scale
+    return {"type": "residual"}, 1
+
+
+def _scan(state: State, prefix: str) -> dict[str, Any]:
+    directions = state[f"{prefix}self_attention.x_proj_weight"].shape[0]
+    if directions not in DIRECTIONS:
+        raise CheckpointError(
+            f"the checkpoint scans in {directions} directions, which MambaIR does not; "
+            "pass the recipe it was trained with"
+        )
+    return {"type": "raster", "directions": DIRECTIONS[directions]}
+
+
+def _block(state: State, prefix: str) -> dict[str, Any]:
+    attention = f"{prefix}self_attention."
+    dim = state[f"{prefix}ln_1.weight"].shape[0]
+    d_inner = state[f"{attention}out_norm.weight"].shape[0]
+    dt_rank = state[f"{attention}dt_projs_weight"].shape[2]
+    mixer: dict[str, Any] = {
+        "type": "ss2d",
+        "d_state": state[f"{attention}A_logs"].shape[1],
+        "d_conv": state[f"{attention}conv2d.weight"].shape[-1],
+    }
+    expand = round(d_inner / dim, 1)
+    if int(expand * dim) == d_inner:
+        mixer["expand"] = expand
+    else:
+        mixer["d_inner"] = d_inner
+    if dt_rank != math.ceil(dim / 16):
+        mixer["dt_rank"] = dt_rank
+    return {"type": "rssb", "mixer": mixer, "branch": _branch(state, f"{prefix}conv_blk.cab.", dim)}
+
+
+def _branch(state: State, cab: str, dim: int) -> dict[str, Any]:
+    """The three generations of the light network differ in their keys alone."""
+    attention = next(key for key in state if key.startswith(cab) and "attention.1.weight" in key)
+    squeeze = _divisor(dim, state[attention].shape[0], 30)
+    if f"{cab}4.weight" in state:
+        compress = _divisor(dim, state[f"{cab}0.weight"].shape[0], 2)
+        return {"type": "cab_light", "compress": compress, "squeeze": squeeze}
+    if f"{cab}1.attention.1.weight" in state:
+        return {"type": "cab_depthwise", "squeeze": squeeze}
+    compress = _divisor(dim, state[f"{cab}0.weight"].shape[0], 3)
+    return {"type": "cab", "compress": compress, "squeeze": squeeze}
+
+
+def _divisor(dim: int, hidden: int, usual: int) -> int:
+    """The divisor that makes ``hidden`` of ``dim``: the usual one, where it does."""
+    for divisor in (usual, 6, 24, dim // hidden):
+        if dim // divisor == hidden:
+            return divisor
+    raise CheckpointError(f"no divisor makes {hidden} of {dim} channels; pass the recipe")

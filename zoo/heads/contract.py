@@ -1,0 +1,29 @@
+"""What a head must do: turn features into an image.
+
+Shape suffixes: B batch, H height, W width, C feature channels, I image channels, s scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from torch import Tensor, nn
+
+from zoo.registry import Registry
+
+
+class Head(nn.Module):
+    """``(features_BHWC, image_BHWI) -> (B, s*H, s*W, I)``; ``head(dim, scale=, channels=)``.
+
+    ``dim`` is C, ``scale`` is s and ``channels`` is I. The image is the network's input after
+    normalisation; most heads ignore it.
+    """
+
+    def forward(self, features_BHWC: Tensor, image_BHWI: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+HeadFactory: TypeAlias = Callable[..., Head]
+
+HEADS = Registry("head", Head, supplied=("dim", "scale", "channels"))

@@ -1,0 +1,7 @@
+"""Networks: the skeletons that recipes fill with parts."""
+
+from zoo.networks.contract import NETWORKS, Network
+from zoo.networks.single_image import SingleImage
+from zoo.networks.unet import UNet
+
+__all__ = ["NETWORKS", "Network", "SingleImage", "UNet"]

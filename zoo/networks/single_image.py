@@ -1,0 +1,85 @@
+"""One image in, one image out at one resolution throughout: MambaIR's skeleton.
+
+Shape suffixes: B batch, H height, W width, C feature channels, I image channels, s scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+from torch import Tensor, nn
+
+from zoo.blocks.contract import BlockFactory
+from zoo.blocks.group import GroupConv, ResidualGroup, group_conv
+from zoo.blocks.layers import Conv2d, init_linear
+from zoo.blocks.rssb import RSSB
+from zoo.heads import HeadFactory, PixelShuffleHead
+from zoo.networks.contract import NETWORKS, Network, Normalise
+from zoo.scans import Raster, ScanOrder
+
+
+@NETWORKS.register("single_image")
+class SingleImage(Network):
+    """Shallow convolution, residual groups with a skip around all, head (MambaIR, Sec. 3.2).
+
+    Args:
+        scale: output size over input size.
+        channels: image channels I: 3 for colour, 1 for gray.
+        dim: feature channels C.
+        depths: blocks in each group.
+        block: makes a block.
+        scans: scan orders, given to the blocks of a group in turn.
+        head: makes the head.
+        drop_path: rate of the last block; rates rise linearly from 0 at the first.
+        conv: the convolution that ends a group and the body: "1conv" or "3conv".
+        patch_norm: normalise the features before the first group.
+        img_range: factor on the normalised image.
+    """
+
+    def __init__(
+        self,
+        *,
+        scale: int = 1,
+        channels: int = 3,
+        dim: int = 60,
+        depths: Sequence[int] = (6, 6, 6, 6),
+        block: BlockFactory = RSSB,
+        scans: Sequence[ScanOrder] = (Raster(),),  # noqa: B008 - immutable
+        head: HeadFactory = PixelShuffleHead,
+        drop_path: float = 0.1,
+        conv: GroupConv = "1conv",
+        patch_norm: bool = True,
+        img_range: float = 1.0,
+    ) -> None:
+        super().__init__()
+        for name, value in {"scale": scale, "channels": channels, "dim": dim}.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        if not depths or min(depths) < 1:
+            raise ValueError(f"depths is {list(depths)}; name at least one group of one block")
+        self.scale, self.channels = scale, channels
+        self.normalise = Normalise(channels, img_range=img_range)
+        self.shallow = Conv2d(channels, dim, 3, padding=1)
+        self.patch_norm = nn.LayerNorm(dim) if patch_norm else nn.Identity()
+        rates = [drop_path * index / max(sum(depths) - 1, 1) for index in range(sum(depths))]
+        self.groups = nn.ModuleList(
+            ResidualGroup(
+                dim, block=block, scans=scans, drop_paths=rates[start:stop], conv=conv
+            )
+            for start, stop in pairwise(accumulate(depths, initial=0))
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.after_body = group_conv(dim, conv)
+        self.head = head(dim, scale=scale, channels=channels)
+        self.apply(init_linear)
+
+    def forward(self, image_BIHW: Tensor) -> Tensor:
+        image_BHWI = self.normalise(image_BIHW.permute(0, 2, 3, 1).contiguous())
+        shallow_BHWC = self.shallow(image_BHWI)
+        x_BHWC = self.patch_norm(shallow_BHWC)
+        for group in self.groups:
+            x_BHWC = group(x_BHWC)
+        x_BHWC = self.after_body(self.norm(x_BHWC)) + shallow_BHWC
+        output_BHWI = self.normalise.undo(self.head(x_BHWC, image_BHWI))
+        return output_BHWI.permute(0, 3, 1, 2).contiguous()

@@ -1,0 +1,145 @@
+"""A four-level U-Net of blocks: MambaIR's network for real denoising.
+
+Shape suffixes: B batch, H height, W width, C feature channels of a level, I image channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from zoo.blocks.contract import BlockFactory
+from zoo.blocks.group import build_blocks
+from zoo.blocks.layers import Conv2d
+from zoo.blocks.rssb import RSSB
+from zoo.heads import PixelShuffle
+from zoo.networks.contract import NETWORKS, Network
+from zoo.registry import Capabilities
+from zoo.scans import Raster, ScanOrder
+
+GRID = 8
+"""Three halvings: the network works on sizes that are multiples of this, in pixels."""
+
+
+class Level(nn.Sequential):
+    """Blocks of one width in a row."""
+
+
+class Down(nn.Module):
+    """Half the size, twice the channels: convolution to C/2, then pixels to channels."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv = Conv2d(dim, dim // 2, 3, padding=1, bias=False)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        # Channel sequence (c, row, column), the inverse of pixel shuffle.
+        return rearrange(
+            self.conv(x_BHWC), "b (h i) (w j) c -> b h w (c i j)", i=2, j=2
+        ).contiguous()
+
+
+class Up(nn.Module):
+    """Twice the size, half the channels: convolution to 2C, then pixel shuffle."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv = Conv2d(dim, 2 * dim, 3, padding=1, bias=False)
+        self.shuffle = PixelShuffle(2)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        return self.shuffle(self.conv(x_BHWC)).contiguous()
+
+
+@NETWORKS.register("unet", capabilities=Capabilities(size_multiple=GRID))
+class UNet(Network):
+    """Encoder, decoder with skips, refinement, and the input added (MambaIR, real denoising).
+
+    The image is padded to multiples of 8 by repeating its last row and column, and cropped back.
+
+    Args:
+        channels: image channels I.
+        dim: feature channels of the first level, even; each level below has twice as many.
+        depths: blocks of the three encoder levels and of the lowest; decoders mirror them.
+        refinement: blocks after the decoder.
+        block: makes a block.
+        scans: scan orders, given to the blocks of a level in turn.
+        drop_path: rate of every block.
+    """
+
+    scale = 1
+
+    def __init__(
+        self,
+        *,
+        channels: int = 3,
+        dim: int = 48,
+        depths: Sequence[int] = (4, 6, 6, 8),
+        refinement: int = 4,
+        block: BlockFactory = RSSB,
+        scans: Sequence[ScanOrder] = (Raster(),),  # noqa: B008 - immutable
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if len(depths) != 4 or min(depths) < 1 or refinement < 0:
+            raise ValueError(
+                f"depths is {list(depths)} and refinement {refinement}; "
+                "name four levels of at least one block each"
+            )
+        if dim < 2 or dim % 2:
+            raise ValueError(f"dim is {dim}; it must be even, because a level halves it")
+        self.channels = channels
+
+        def level(width: int, depth: int) -> Level:
+            rates = [drop_path] * depth
+            return Level(*build_blocks(width, block=block, scans=scans, drop_paths=rates))
+
+        widths = [dim, 2 * dim, 4 * dim, 8 * dim]
+        self.shallow = Conv2d(channels, dim, 3, padding=1, bias=False)
+        self.encoders = nn.ModuleList(
+            level(width, depth) for width, depth in zip(widths[:3], depths[:3], strict=True)
+        )
+        self.downs = nn.ModuleList(Down(width) for width in widths[:3])
+        self.latent = level(widths[3], depths[3])
+        # From the lowest level up; the topmost decoder keeps both halves of its skip.
+        self.ups = nn.ModuleList(Up(width) for width in reversed(widths[1:]))
+        self.reduces = nn.ModuleList(
+            [
+                Conv2d(2 * widths[2], widths[2], 1, bias=False),
+                Conv2d(2 * widths[1], widths[1], 1, bias=False),
+                nn.Identity(),
+            ]
+        )
+        self.decoders = nn.ModuleList(
+            [
+                level(widths[2], depths[2]),
+                level(widths[1], depths[1]),
+                level(2 * dim, depths[0]),
+            ]
+        )
+        self.refinement = level(2 * dim, refinement)
+        self.output = Conv2d(2 * dim, channels, 3, padding=1, bias=False)
+
+    def forward(self, image_BIHW: Tensor) -> Tensor:
+        height, width = image_BIHW.shape[-2:]
+        padded_BIHW = F.pad(image_BIHW, (0, -width % GRID, 0, -height % GRID), mode="replicate")
+        image_BHWI = padded_BIHW.permute(0, 2, 3, 1).contiguous()
+        output_BHWI = self._restore(image_BHWI)[:, :height, :width]
+        return output_BHWI.permute(0, 3, 1, 2).contiguous()
+
+    def _restore(self, image_BHWI: Tensor) -> Tensor:
+        x_BHWC = self.shallow(image_BHWI)
+        skips = []
+        for encoder, down in zip(self.encoders, self.downs, strict=True):
+            x_BHWC = encoder(x_BHWC)
+            skips.append(x_BHWC)
+            x_BHWC = down(x_BHWC)
+        x_BHWC = self.latent(x_BHWC)
+        for up, reduce, decoder in zip(self.ups, self.reduces, self.decoders, strict=True):
+            x_BHWC = reduce(torch.cat([up(x_BHWC), skips.pop()], dim=-1))
+            x_BHWC = decoder(x_BHWC)
+        return self.output(self.refinement(x_BHWC)) + image_BHWI

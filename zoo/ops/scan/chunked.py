@@ -1,0 +1,230 @@
+"""The selective scan in vectorised PyTorch: needs no compiler and runs wherever torch does.
+
+A chunk of steps is gathered for all directions and images at once, its decays and inputs are
+computed in a few large operations, and only the recurrence itself walks step by step, in place.
+Channels are innermost, so that each step is one long contiguous multiply-add. The backward pass
+keeps the state at chunk boundaries alone and recomputes the rest, so that memory grows with the
+square root of the sequence.
+
+Shape suffixes: B batch, L tokens, K directions, S steps, T steps of one chunk, E channels,
+R rank, N states. Gathered tensors are time-major: (T, K, B, ...).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from zoo.ops.scan.contract import ScanGradients, ScanInputs
+
+NAME = "chunked"
+SUMMARY = "vectorised PyTorch, no compiler needed, any device"
+
+STATE_ELEMENTS = 1 << 19
+"""States held at once by the forward pass: 2 MiB in float32, the fastest of 2^14 .. 2^20 measured."""
+
+
+def unavailable() -> str | None:
+    return None
+
+
+def declines(inputs: ScanInputs) -> str | None:
+    return None
+
+
+class _Chunk(NamedTuple):
+    """The values of T consecutive steps, in the dtype of the state, zero where order is -1."""
+
+    token_TK: Tensor
+    """Token visited, L for none: sums over tokens have one row more, which is dropped."""
+    u_TKBE: Tensor
+    step_TKBR: Tensor
+    raw_TKBE: Tensor
+    delta_TKBE: Tensor
+    B_TKBN: Tensor
+    C_TKBN: Tensor
+
+
+class _Walk:
+    """Gathers the chunks of an order, runs the recurrence, and scatters results to tokens."""
+
+    def __init__(self, inputs: ScanInputs, length: int) -> None:
+        u_BLE, delta_BLKR, self.weight_KER, bias_KE, A_KEN, B_BLKN, C_BLKN, _, order_KS = inputs
+        self.dtype = bias_KE.dtype
+        self.bias_K1E = bias_KE[:, None]
+        self.A_K1NE = A_KEN.transpose(1, 2).contiguous()[:, None]
+        self.u_LBE = u_BLE.transpose(0, 1)
+        self.delta_LKBR, self.B_LKBN, self.C_LKBN = (
+            t.permute(1, 2, 0, 3) for t in (delta_BLKR, B_BLKN, C_BLKN)
+        )
+        self.order_SK = order_KS.t().long()
+        self.padded = bool((order_KS < 0).any())
+        self.batch, self.tokens, self.channels = u_BLE.shape
+        self.directions, self.steps = order_KS.shape
+        # Reused by all chunks: fresh memory of this size costs more than the arithmetic.
+        state_shape = (self.directions, self.batch, A_KEN.shape[2], self.channels)
+        self.length = min(length, max(self.steps, 1))
+        self.decay_TKBNE, self.h_TKBNE = self.A_K1NE.new_empty(2, self.length, *state_shape)
+
+    def empty_state(self) -> Tensor:
+        """The state before the first step, ``h_KBNE``."""
+        return torch.zeros_like(self.h_TKBNE[0])
+
+    def gather(self, start: int) -> _Chunk:
+        order_TK = self.order_SK[start : start + self.length]
+        read_TK = order_TK.clamp(min=0)
+        direction_K = torch.arange(self.directions, device=order_TK.device)
+
+        def zero_padding(value_TKBX: Tensor) -> Tensor:
+            if self.padded:
+                value_TKBX = value_TKBX.masked_fill((order_TK < 0)[:, :, None, None], 0)
+            return value_TKBX.to(self.dtype)
+
+        u_TKBE = zero_padding(self.u_LBE[read_TK])
+        step_TKBR, B_TKBN, C_TKBN = (
+            zero_padding(t[read_TK, direction_K])
+            for t in (self.delta_LKBR, self.B_LKBN, self.C_LKBN)
+        )
+        raw_TKBE = step_TKBR
+        if self.weight_KER is not None:
+            raw_TKBE = step_TKBR @ self.weight_KER.transpose(1, 2)
+        raw_TKBE = raw_TKBE + self.bias_K1E
+        delta_TKBE = raw_TKBE.clamp(min=0) + torch.log1p(torch.exp(-raw_TKBE.abs()))
+        token_TK = torch.where(order_TK < 0, self.tokens, order_TK)
+        return _Chunk(token_TK, u_TKBE, step_TKBR, raw_TKBE, delta_TKBE, B_TKBN, C_TKBN)
+
+    def gather_gradient(self, chunk: _Chunk, grad_LKBE: Tensor) -> Tensor:
+        """Gather the gradient of y; K may be 1 in ``grad_LKBE``: all directions share it."""
+        padding_TK = chunk.token_TK == self.tokens
+        shared = grad_LKBE.shape[1] == 1
+        direction_K = torch.arange(self.directions, device=padding_TK.device)
+        read_TK = chunk.token_TK.clamp(max=self.tokens - 1)
+        gy_TKBE = grad_LKBE[read_TK, torch.zeros_like(direction_K) if shared else direction_K]
+        return gy_TKBE.masked_fill(padding_TK[:, :, None, None], 0).to(self.dtype)
+
+    def run(self, chunk: _Chunk, h_KBNE: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the recurrence on from ``h_KBNE``; return all decays and all states after a step.
+
+        Both are views of buffers that the next call overwrites.
+        """
+        decay_TKBNE, h_TKBNE = (b[: len(chunk.u_TKBE)] for b in (self.decay_TKBNE, self.h_TKBNE))
+        delta_TKB1E = chunk.delta_TKBE[..., None, :]
+        torch.mul(delta_TKB1E, self.A_K1NE, out=decay_TKBNE).exp_()
+        du_TKB1E = delta_TKB1E * chunk.u_TKBE[..., None, :]
+        torch.mul(du_TKB1E, chunk.B_TKBN[..., None], out=h_TKBNE)
+        for decay_KBNE, step_KBNE in zip(decay_TKBNE.unbind(), h_TKBNE.unbind(), strict=True):
+            h_KBNE = torch.addcmul(step_KBNE, decay_KBNE, h_KBNE, out=step_KBNE)
+        return decay_TKBNE, h_TKBNE
+
+
+class _Total:
+    """A sum over tokens, or over (token, direction) pairs, that chunks scatter into."""
+
+    def __init__(self, walk: _Walk, width: int, *, per_direction: bool) -> None:
+        self.walk = walk
+        self.inner = (walk.directions,) if per_direction else ()
+        rows = (walk.tokens + 1) * math.prod(self.inner)
+        self.sum_PBX = walk.A_K1NE.new_zeros(rows, walk.batch, width)
+
+    def add(self, chunk: _Chunk, value_TKBX: Tensor) -> None:
+        row_TK = chunk.token_TK
+        if self.inner:
+            direction_K = torch.arange(self.walk.directions, device=row_TK.device)
+            row_TK = row_TK * self.walk.directions + direction_K
+        self.sum_PBX.index_add_(0, row_TK.flatten(), value_TKBX.flatten(0, 1))
+
+    def collect(self, dtype: torch.dtype) -> Tensor:
+        """Return (B, L, K, X), or (B, L, X)."""
+        rows = self.sum_PBX.unflatten(0, (self.walk.tokens + 1, *self.inner))
+        return rows[: self.walk.tokens].movedim(-2, 0).to(dtype).contiguous()
+
+
+def _states_per_step(inputs: ScanInputs) -> int:
+    return max(1, inputs.A.numel() * inputs.u.shape[0])
+
+
+def forward(inputs: ScanInputs, reduce: bool) -> Tensor:
+    walk = _Walk(inputs, max(1, STATE_ELEMENTS // _states_per_step(inputs)))
+    y = _Total(walk, walk.channels, per_direction=not reduce)
+    D_K1E = inputs.D[:, None]
+    h_KBNE = walk.empty_state()
+    for start in range(0, walk.steps, walk.length):
+        chunk = walk.gather(start)
+        _, h_TKBNE = walk.run(chunk, h_KBNE)
+        h_KBNE = h_TKBNE[-1].clone()
+        y_TKBE = (chunk.C_TKBN[..., None, :] @ h_TKBNE).squeeze(-2)
+        y.add(chunk, torch.addcmul(y_TKBE, D_K1E, chunk.u_TKBE))
+    return y.collect(inputs.u.dtype)
+
+
+def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
+    # As many boundaries as steps in a chunk: the least memory that recomputes only once.
+    steps = inputs.order.shape[1]
+    walk = _Walk(inputs, max(1, math.isqrt(steps), STATE_ELEMENTS // _states_per_step(inputs)))
+    starts = range(0, steps, walk.length)
+    h_KBNE = walk.empty_state()
+    states_before = []
+    for start in starts:
+        states_before.append(h_KBNE)
+        h_KBNE = walk.run(walk.gather(start), h_KBNE)[1][-1].clone()
+
+    gu = _Total(walk, walk.channels, per_direction=False)
+    gstep = _Total(walk, inputs.delta.shape[3], per_direction=True)
+    gB, gC = (_Total(walk, inputs.B.shape[3], per_direction=True) for _ in range(2))
+    gweight_KER = None if inputs.delta_weight is None else torch.zeros_like(inputs.delta_weight)
+    gbias_KE, gD_KE = torch.zeros_like(inputs.delta_bias), torch.zeros_like(inputs.D)
+    gA_KNE = torch.zeros_like(walk.A_K1NE[:, 0])
+    D_K1E = inputs.D[:, None]
+    grad_LKBE = (grad_y[:, :, None] if reduce else grad_y).permute(1, 2, 0, 3)
+
+    carry_KBNE = walk.empty_state()  # gradient of the state that enters the chunk behind
+    for start, before_KBNE in zip(reversed(starts), reversed(states_before), strict=True):
+        chunk = walk.gather(start)
+        decay_TKBNE, h_TKBNE = walk.run(chunk, before_KBNE)
+        gy_TKBE = walk.gather_gradient(chunk, grad_LKBE)
+
+        gh_TKBNE = chunk.C_TKBN[..., None] * gy_TKBE[..., None, :]
+        gh_TKBNE[-1] += carry_KBNE
+        decays, gradients = decay_TKBNE.unbind(), gh_TKBNE.unbind()
+        for t in range(len(decays) - 2, -1, -1):
+            torch.addcmul(gradients[t], decays[t + 1], gradients[t + 1], out=gradients[t])
+        carry_KBNE = decays[0] * gradients[0]
+
+        du_TKBE = chunk.delta_TKBE * chunk.u_TKBE
+        gC.add(chunk, (h_TKBNE @ gy_TKBE[..., None]).squeeze(-1))
+        gB.add(chunk, (gh_TKBNE @ du_TKBE[..., None]).squeeze(-1))
+        gdu_TKBE = (chunk.B_TKBN[..., None, :] @ gh_TKBNE).squeeze(-2)
+
+        # d(decay) passes through delta * A; h_(t-1) is the state before the step.
+        glog_TKBNE = decay_TKBNE.mul_(gh_TKBNE)
+        glog_TKBNE[0] *= before_KBNE
+        glog_TKBNE[1:] *= h_TKBNE[:-1]
+        gdelta_TKBE = torch.addcmul(
+            (glog_TKBNE * walk.A_K1NE).sum(-2), gdu_TKBE, chunk.u_TKBE
+        )
+        gA_KNE += (glog_TKBNE * chunk.delta_TKBE[..., None, :]).sum((0, 2))
+        gu.add(chunk, torch.addcmul(D_K1E * gy_TKBE, gdu_TKBE, chunk.delta_TKBE))
+        gD_KE += (gy_TKBE * chunk.u_TKBE).sum((0, 2))
+
+        graw_TKBE = gdelta_TKBE * torch.sigmoid(chunk.raw_TKBE)
+        gbias_KE += graw_TKBE.sum((0, 2))
+        if gweight_KER is None or inputs.delta_weight is None:
+            gstep.add(chunk, graw_TKBE)
+        else:
+            gweight_KER += torch.einsum("tkbe,tkbr->ker", graw_TKBE, chunk.step_TKBR)
+            gstep.add(chunk, graw_TKBE @ inputs.delta_weight)
+
+    tokens = inputs.u.dtype
+    return ScanGradients(
+        u=gu.collect(tokens),
+        delta=gstep.collect(tokens),
+        delta_weight=gweight_KER,
+        delta_bias=gbias_KE,
+        A=gA_KNE.transpose(1, 2).contiguous(),
+        B=gB.collect(tokens),
+        C=gC.collect(tokens),
+        D=gD_KE,
+    )

@@ -1,0 +1,113 @@
+"""Which backend serves a call: the one asked for, else the first that can.
+
+A backend is asked for by an argument, by ``with use_backend(name)`` or by the environment
+variable ZOO_SCAN_BACKEND, in this sequence. One that was asked for and cannot serve is an error;
+in automatic choice the next one serves, and the choice is logged once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+from zoo.ops.scan import chunked, reference
+from zoo.ops.scan.contract import Backend, ScanInputs
+
+logger = logging.getLogger(__name__)
+
+ENVIRONMENT = "ZOO_SCAN_BACKEND"
+
+BACKENDS: dict[str, Backend] = {b.NAME: b for b in (chunked, reference)}
+"""All backends, best first."""
+
+_asked: ContextVar[str] = ContextVar("zoo_scan_backend", default="")
+_logged: set[tuple[str, str]] = set()
+
+
+class BackendError(ValueError):
+    """The backend that was asked for does not exist or cannot serve the call."""
+
+
+class BackendStatus(NamedTuple):
+    """Whether a backend can run here, and in one sentence what it is or why it cannot."""
+
+    name: str
+    available: bool
+    note: str
+
+
+def backends() -> list[BackendStatus]:
+    """All backends of the selective scan, best first."""
+    found = []
+    for name, backend in BACKENDS.items():
+        why_not = backend.unavailable()
+        found.append(BackendStatus(name, why_not is None, why_not or backend.SUMMARY))
+    return found
+
+
+def check_name(name: str, source: str) -> str:
+    """Return ``name`` if it is a backend's.
+
+    Raises:
+        BackendError: naming where the name came from and the nearest known one.
+    """
+    if name not in BACKENDS:
+        close = difflib.get_close_matches(name, BACKENDS, n=1)
+        known = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(BACKENDS)}"
+        raise BackendError(f"{source}: unknown selective-scan backend {name!r}; {known}")
+    return name
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Within the block, selective scans run on this backend or fail.
+
+    Raises:
+        BackendError: if there is no such backend, or it cannot run on this machine.
+    """
+    why_not = BACKENDS[check_name(name, "use_backend")].unavailable()
+    if why_not:
+        raise BackendError(f"use_backend: backend {name!r} cannot run here: {why_not}")
+    token = _asked.set(name)
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
+def asked_for(argument: str | None) -> str:
+    """Name of the backend asked for by argument, context or environment; "" for none."""
+    if argument:
+        return check_name(argument, "selective_scan(backend=...)")
+    if _asked.get():
+        return _asked.get()
+    name = os.environ.get(ENVIRONMENT, "")
+    return check_name(name, f"environment variable {ENVIRONMENT}") if name else ""
+
+
+def choose(inputs: ScanInputs, asked: str) -> Backend:
+    """The backend that serves the call.
+
+    Raises:
+        BackendError: if the one asked for cannot, with its reason.
+    """
+    if asked:
+        backend = BACKENDS[asked]
+        why_not = backend.unavailable() or backend.declines(inputs)
+        if why_not:
+            raise BackendError(f"backend {asked!r} was asked for but cannot serve: {why_not}")
+        return backend
+    for name, backend in BACKENDS.items():
+        if backend.unavailable() or backend.declines(inputs):
+            continue
+        device = inputs.u.device.type
+        if (name, device) not in _logged:
+            _logged.add((name, device))
+            logger.info("selective scan on %s runs on backend %r", device, name)
+        return backend
+    raise BackendError(f"no backend serves {inputs.u.dtype} tokens on {inputs.u.device}")

@@ -1,0 +1,87 @@
+"""The selective scan as it is defined: a loop over steps, in the dtype of the state.
+
+Every other backend is compared with this one, outputs and gradients. The gradients here are
+autograd's own, so they follow from the definition and from nothing else.
+
+Shape suffixes: B batch, L tokens, K directions, S steps, E channels, R rank, N states.
+Source: Gu and Dao, "Mamba", Sec. 3.2 and Algorithm 2, with the order of visit made explicit.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zoo.ops.scan.contract import ScanGradients, ScanInputs
+
+NAME = "reference"
+SUMMARY = "the definition: a readable loop over steps, for comparison"
+
+
+def unavailable() -> str | None:
+    return None
+
+
+def declines(inputs: ScanInputs) -> str | None:
+    return None
+
+
+def scan(inputs: ScanInputs, reduce: bool) -> Tensor:
+    """Compute the scan with differentiable tensor operations; y has the dtype of the state."""
+    u_BLE, delta_BLKR, weight_KER, bias_KE, A_KEN, B_BLKN, C_BLKN, D_KE, order_KS = inputs
+    state = bias_KE.dtype
+    batch, tokens, channels = u_BLE.shape
+    directions, steps = order_KS.shape
+
+    # A zero token is appended and stands for every -1.
+    visit_KS = torch.where(order_KS < 0, tokens, order_KS).long()
+    direction_K1 = torch.arange(directions, device=order_KS.device)[:, None]
+
+    def walk(tensor_BLKX: Tensor) -> Tensor:
+        return F.pad(tensor_BLKX.to(state), (0, 0, 0, 0, 0, 1))[:, visit_KS, direction_K1]
+
+    u_BKSE = F.pad(u_BLE.to(state), (0, 0, 0, 1))[:, visit_KS]
+    delta_BKSE = walk(delta_BLKR)
+    if weight_KER is not None:
+        delta_BKSE = torch.einsum("bksr,ker->bkse", delta_BKSE, weight_KER)
+    raw_BKSE = delta_BKSE + bias_KE[:, None]
+    delta_BKSE = torch.logaddexp(raw_BKSE, torch.zeros_like(raw_BKSE))  # softplus
+    B_BKSN, C_BKSN = walk(B_BLKN), walk(C_BLKN)
+
+    h_BKEN = u_BKSE.new_zeros(batch, directions, channels, A_KEN.shape[-1])
+    y_BKSE = []
+    # unbind, because indexing a step out of a large tensor makes autograd quadratic in S.
+    sequences = (u_BKSE, delta_BKSE, B_BKSN, C_BKSN)
+    for u_BKE, delta_BKE, B_BKN, C_BKN in zip(*(t.unbind(2) for t in sequences), strict=True):
+        decay_BKEN = torch.exp(delta_BKE[..., None] * A_KEN)
+        h_BKEN = decay_BKEN * h_BKEN + (delta_BKE * u_BKE)[..., None] * B_BKN[:, :, None]
+        y_BKSE.append((h_BKEN * C_BKN[:, :, None]).sum(-1) + D_KE * u_BKE)
+
+    y_BLKE = u_BKSE.new_zeros(batch, tokens + 1, directions, channels)
+    if y_BKSE:
+        y_BLKE[:, visit_KS, direction_K1] = torch.stack(y_BKSE, dim=2)
+    y_BLKE = y_BLKE[:, :tokens]
+    return y_BLKE.sum(2) if reduce else y_BLKE
+
+
+def forward(inputs: ScanInputs, reduce: bool) -> Tensor:
+    return scan(inputs, reduce).to(inputs.u.dtype, copy=True)
+
+
+def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
+    order = inputs.order
+    given = [index for index, tensor in enumerate(inputs[:-1]) if tensor is not None]
+
+    def of_given(*tensors: Tensor) -> Tensor:
+        full: list[Tensor | None] = [None] * 8
+        for index, tensor in zip(given, tensors, strict=True):
+            full[index] = tensor
+        return scan(ScanInputs(*full, order), reduce)  # type: ignore[arg-type]
+
+    # vjp, because plain autograd is switched off inside an operator's kernel.
+    y, pull_back = torch.func.vjp(of_given, *(inputs[index] for index in given))
+    found: list[Tensor | None] = [None] * 8
+    for index, gradient in zip(given, pull_back(grad_y.to(y.dtype)), strict=True):
+        found[index] = gradient
+    return ScanGradients(*found)  # type: ignore[arg-type]

@@ -1,0 +1,235 @@
+"""Recipes: a network and how it is trained, as data.
+
+A recipe is a YAML file (or a dict) with the keys of :class:`Recipe`. ``extends`` names another
+recipe whose values it starts from: mappings are merged key by key, lists and values replaced,
+and a part is replaced whole where its ``type`` changes. Every published model is a recipe in
+``recipes/`` and is built by the path that a user's own recipe takes.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import fnmatch
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zoo.errors import RecipeError, nearest
+from zoo.networks import NETWORKS, Network
+from zoo.resolve import resolve, resolve_part
+
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+"""Folder of the published recipes: the sibling of this package, installed or checked out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paper:
+    """Where a model was published."""
+
+    title: str
+    arxiv: str = ""
+    table: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A validated recipe.
+
+    Attributes:
+        name: of the model; a file's name without its suffix.
+        summary: one line on what it is for.
+        paper: where it was published.
+        network: the network's ``type`` and options.
+        train: settings of training; the trainer checks them.
+        evaluate: settings of evaluation; the evaluation checks them.
+    """
+
+    name: str
+    summary: str = ""
+    paper: Paper | None = None
+    network: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+    evaluate: dict[str, Any] = field(default_factory=dict)
+
+    def data(self) -> dict[str, Any]:
+        """The recipe as plain data, without empty entries; ``load_recipe`` takes it back."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if value}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that reads 1e-4 as a number and refuses a key that is given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                line = node.start_mark.line + 1
+                raise RecipeError(f"key {key!r} is given twice in the mapping at line {line}")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def parse_value(text: str) -> Any:
+    """Read one value as YAML does: ``1e-4``, ``[6, 6]``, ``true``, ``{type: window, size: 8}``."""
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise RecipeError(f"cannot read the value {text!r}: {_first_line(error)}") from error
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the published models that match a shell-style pattern, sorted."""
+    return sorted(fnmatch.filter((path.stem for path in RECIPES.glob("*.yaml")), pattern))
+
+
+def load_recipe(
+    source: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | None = None
+) -> Recipe:
+    """Read a recipe and check its network.
+
+    Args:
+        source: a published model's name, a path that ends in ``.yaml``, or the data itself.
+        overrides: values by dotted path from the top: ``{"network.block.mixer.d_state": 8}``.
+
+    Raises:
+        RecipeError: naming the place of the first mistake and the likely fix.
+    """
+    if isinstance(source, Recipe):
+        source = source.data()
+    data, label = _read(source)
+    try:
+        data = _extended(data, label, seen=[label])
+        for path, value in (overrides or {}).items():
+            _override(data, path, value)
+        recipe: Recipe = resolve(Recipe, data, "")
+        resolve_part(NETWORKS, recipe.network, "network")
+    except RecipeError as error:
+        raise RecipeError(f"{label}: {error}") from error
+    return recipe
+
+
+def build(source: str | Path | Mapping[str, Any] | Recipe, **overrides: Any) -> Network:
+    """Build a network from a recipe, randomly initialised.
+
+    Args:
+        source: a published model's name, a path that ends in ``.yaml``, or the data itself.
+        overrides: options of the network, by dotted path: ``scale=2``,
+            ``**{"block.mixer.d_state": 8}``.
+
+    Returns:
+        The network, with its recipe as ``network.recipe``.
+
+    Raises:
+        RecipeError: naming the place of the first mistake and the likely fix.
+    """
+    recipe = load_recipe(source, {f"network.{path}": value for path, value in overrides.items()})
+    try:
+        network = resolve_part(NETWORKS, recipe.network, "network")()
+    except RecipeError as error:
+        raise RecipeError(f"{recipe.name}: {error}") from error
+    network.recipe = recipe
+    return network
+
+
+def _read(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    if isinstance(source, Mapping):
+        data = copy.deepcopy(dict(source))
+        data.setdefault("name", "custom")
+        return data, "recipe"
+    path = Path(source)
+    if path.suffix not in (".yaml", ".yml"):
+        path = RECIPES / f"{source}.yaml"
+        if not path.is_file() or path.parent != RECIPES:
+            raise RecipeError(f"unknown model {str(source)!r}{nearest(str(source), list_models())}")
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not a text file; a recipe is YAML") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not valid YAML: {_first_line(error)}") from error
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping with the key 'network'")
+    data.setdefault("name", path.stem)
+    return data, path.name
+
+
+def _extended(data: dict[str, Any], label: str, seen: list[str]) -> dict[str, Any]:
+    base = data.pop("extends", None)
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise RecipeError(f"{label}: 'extends' must name a recipe, got {base!r}")
+    parent, parent_label = _read(base)
+    if parent_label in seen:
+        raise RecipeError(f"{label}: 'extends' runs in a circle: {' -> '.join([*seen, base])}")
+    return _merged(_extended(parent, parent_label, [*seen, parent_label]), data)
+
+
+def _merged(base: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    if "type" in change and change["type"] != base.get("type"):
+        return copy.deepcopy(dict(change))
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        if isinstance(value, Mapping):
+            merged[key] = _merged(old if isinstance(old, dict) else {}, value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def _override(data: dict[str, Any], path: str, value: Any) -> None:
+    """Set one value by dotted path; ``scans[0].size`` and ``scans.0.size`` are the same."""
+    *parents, last = re.sub(r"\[(\d+)\]", r".\1", path).split(".")
+    place: Any = data
+    for depth, key in enumerate(parents):
+        place = _step(place, key, path, ".".join(parents[: depth + 1]))
+    if isinstance(place, list):
+        place[_index(place, last, path)] = value
+    elif isinstance(value, Mapping):
+        place[last] = _merged(_as_mapping(place.get(last)), value)
+    else:
+        place[last] = value
+
+
+def _step(place: Any, key: str, path: str, here: str) -> Any:
+    container: Any = place
+    if isinstance(place, list):
+        key = _index(place, key, path)  # type: ignore[assignment]
+    else:
+        place.setdefault(key, {})
+    inner = container[key]
+    if isinstance(inner, str):
+        inner = container[key] = {"type": inner}
+    if not isinstance(inner, (dict, list)):
+        raise RecipeError(f"override {path}: {here} is {inner!r}, which has no options")
+    return inner
+
+
+def _index(place: list[Any], key: str, path: str) -> int:
+    if not key.isdigit() or int(key) >= len(place):
+        raise RecipeError(f"override {path}: {key!r} is no index of a list of {len(place)}")
+    return int(key)
+
+
+def _as_mapping(value: Any) -> dict[str, Any]:
+    if isinstance(value, str):
+        return {"type": value}
+    return value if isinstance(value, dict) else {}
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

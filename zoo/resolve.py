@@ -1,0 +1,213 @@
+"""From plain data to typed values: the check that every option of every recipe passes through.
+
+A constructor's signature is the schema. What a slot accepts follows from its annotation:
+
+* a number, text, flag, literal, or a sequence of one of these: itself, strictly typed;
+* a contract class (``ScanOrder``): a part of that kind, built at once;
+* a callable that returns a contract class (``BlockFactory``): a part of that kind, built by the
+  network as often as it needs one;
+* a dataclass: a mapping of its fields.
+
+A part is written as its name, or as a mapping with the name under ``type`` and its options
+beside it. ``type`` may be left out where the slot has a default part.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+
+from zoo.errors import RecipeError, nearest
+from zoo.registry import Entry, Registry, kind_of
+
+T = TypeVar("T")
+
+_PLAIN = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+class Factory(Generic[T]):
+    """A part and its checked options: builds a new one at each call.
+
+    Calling it adds what the network supplies. A ValueError of the constructor becomes a
+    RecipeError that names the place in the recipe.
+    """
+
+    def __init__(self, entry: Entry[T], options: Mapping[str, Any], path: str) -> None:
+        self.entry, self.options, self.path = entry, dict(options), path
+
+    def __call__(self, *arguments: Any, **supplied: Any) -> T:
+        return _construct(self.entry.target, self.path, *arguments, **self.options, **supplied)
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{key}={value!r}" for key, value in self.options.items())
+        return f"{self.entry.kind}/{self.entry.name}({options})"
+
+
+def _construct(target: Callable[..., T], path: str, *arguments: Any, **options: Any) -> T:
+    try:
+        return target(*arguments, **options)
+    except RecipeError as error:
+        # An error of a part further in already names its place.
+        raise (error if str(error).startswith(path) else RecipeError(f"{path}: {error}")) from error
+    except ValueError as error:
+        raise RecipeError(f"{path}: {error}") from error
+
+
+def resolve_part(
+    registry: Registry[T], value: Any, path: str, default: str | None = None
+) -> Factory[T]:
+    """Check the description of a part and return what builds it.
+
+    Args:
+        registry: the kind of part wanted.
+        value: the part's name, or a mapping of ``type`` and options.
+        path: place in the recipe, for messages.
+        default: name of the part meant where ``type`` is left out.
+
+    Raises:
+        RecipeError: for an unknown part or option, or a value of the wrong type.
+    """
+    if isinstance(value, str):
+        value = {"type": value}
+    if not isinstance(value, Mapping):
+        raise RecipeError(
+            f"{path}: expected a {registry.kind}, its name or a mapping with 'type', got {value!r}"
+        )
+    options = dict(value)
+    name = options.pop("type", default)
+    if not isinstance(name, str):
+        known = ", ".join(registry.names())
+        raise RecipeError(f"{path}: 'type' must name a {registry.kind}; known: {known}")
+    entry = registry.get(name, path)
+    what = f"{registry.kind} {name!r}"
+    return Factory(
+        entry, resolve_options(entry.target, options, path, what, registry.supplied), path
+    )
+
+
+def resolve_options(
+    target: Callable[..., Any],
+    options: Mapping[str, Any],
+    path: str,
+    what: str,
+    supplied: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Check ``options`` against the signature of ``target`` and convert each to its type.
+
+    Args:
+        target: a class or function with typed parameters.
+        options: plain data.
+        path: place in the recipe, for messages.
+        what: what ``target`` is, for messages.
+        supplied: parameters that the caller passes itself; options may not.
+
+    Raises:
+        RecipeError: for an unknown, supplied or missing option, or a value of the wrong type.
+    """
+    parameters = inspect.signature(target).parameters
+    hints = typing.get_type_hints(target.__init__ if isinstance(target, type) else target)
+    settable = [name for name in parameters if name not in supplied]
+    places = {key: f"{path}.{key}" if path else str(key) for key in options}
+    for key, place in places.items():
+        if key in supplied:
+            raise RecipeError(f"{place}: the network sets this option of {what}; leave it out")
+        if key not in settable:
+            raise RecipeError(f"{place}: unknown option of {what}{nearest(str(key), settable)}")
+    for name in settable:
+        if parameters[name].default is inspect.Parameter.empty and name not in options:
+            raise RecipeError(f"{path + ': ' if path else ''}{what} needs the option {name!r}")
+    return {
+        key: resolve(hints[key], value, places[key], parameters[key].default)
+        for key, value in options.items()
+    }
+
+
+def resolve(annotation: Any, value: Any, path: str, default: Any = None) -> Any:
+    """Check ``value`` against a type annotation and convert it, as the module says.
+
+    Args:
+        annotation: the type wanted.
+        value: plain data.
+        path: place in the recipe, for messages.
+        default: the slot's default, which says what part is meant where ``type`` is left out.
+
+    Raises:
+        RecipeError: if the value does not fit.
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        arms = [arm for arm in arguments if arm is not type(None)]
+        return _first_fit(arms, value, path, default)
+    if origin is Literal:
+        if value not in arguments:
+            choices = ", ".join(map(str, arguments))
+            raise RecipeError(f"{path}: expected one of {choices}, got {value!r}")
+        return value
+    if annotation in _PLAIN:
+        return _plain(annotation, value, path)
+    registry = kind_of(annotation)
+    if registry is not None:
+        return resolve_part(registry, value, path, _name_of(registry, type(default)))()
+    if origin is collections.abc.Callable:
+        registry = kind_of(arguments[1])
+        if registry is not None:
+            return resolve_part(registry, value, path, _name_of(registry, default))
+    if origin in (tuple, list, collections.abc.Sequence):
+        return _sequence(origin, arguments, value, path)
+    if origin in (dict, collections.abc.Mapping):
+        if not isinstance(value, Mapping):
+            raise RecipeError(f"{path}: expected a mapping, got {value!r}")
+        return {k: resolve(arguments[1], v, f"{path}.{k}") for k, v in value.items()}
+    if dataclasses.is_dataclass(annotation):
+        if not isinstance(value, Mapping):
+            raise RecipeError(f"{path}: expected a mapping, got {value!r}")
+        what = path.rpartition(".")[2] or "a recipe"
+        options = resolve_options(annotation, value, path, what)  # type: ignore[arg-type]
+        return _construct(annotation, path, **options)  # type: ignore[arg-type]
+    raise TypeError(f"{path}: no rule for the annotation {annotation!r}")
+
+
+def _plain(annotation: type, value: Any, path: str) -> Any:
+    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, annotation) and (annotation is bool or not isinstance(value, bool)):
+        return value
+    raise RecipeError(
+        f"{path}: expected {_PLAIN[annotation]}, got {value!r} ({type(value).__name__})"
+    )
+
+
+def _sequence(origin: Any, arguments: tuple[Any, ...], value: Any, path: str) -> Any:
+    if not isinstance(value, (list, tuple)):
+        raise RecipeError(f"{path}: expected a list, got {value!r}")
+    fixed = origin is tuple and Ellipsis not in arguments
+    if fixed and len(value) != len(arguments):
+        raise RecipeError(f"{path}: expected {len(arguments)} values, got {len(value)}")
+    items = [
+        resolve(arguments[i] if fixed else arguments[0], item, f"{path}[{i}]")
+        for i, item in enumerate(value)
+    ]
+    return items if origin is list else tuple(items)
+
+
+def _first_fit(arms: Sequence[Any], value: Any, path: str, default: Any) -> Any:
+    errors = []
+    for arm in arms:
+        try:
+            return resolve(arm, value, path, default)
+        except RecipeError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _name_of(registry: Registry[Any], target: Any) -> str | None:
+    return next((e.name for e in registry.entries() if e.target is target), None)
