@@ -1,6 +1,22 @@
 """Scan orders: ways to walk the tokens of an image, each an index list."""
 
 from zoo.scans.base import SCANS, ScanOrder
+from zoo.scans.compose import Compose
+from zoo.scans.diagonal import Diagonal
+from zoo.scans.hilbert import Hilbert
 from zoo.scans.raster import Raster
+from zoo.scans.serpentine import Serpentine
+from zoo.scans.shuffled import Shuffled
+from zoo.scans.window import Window
 
-__all__ = ["SCANS", "Raster", "ScanOrder"]
+__all__ = [
+    "SCANS",
+    "Compose",
+    "Diagonal",
+    "Hilbert",
+    "Raster",
+    "ScanOrder",
+    "Serpentine",
+    "Shuffled",
+    "Window",
+]

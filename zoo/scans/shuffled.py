@@ -1,0 +1,40 @@
+"""Random orders: the control experiment for every claim about order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from zoo.errors import RecipeError
+from zoo.scans.base import SCANS, ScanOrder
+
+
+@SCANS.register("shuffled")
+@dataclass(frozen=True, kw_only=True)
+class Shuffled(ScanOrder):
+    """A random permutation for each direction, the same for the same seed and size.
+
+    Args:
+        seed: of the permutations.
+        count: number of directions K.
+    """
+
+    seed: int = 0
+    count: int = 4
+    traceable: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise RecipeError(f"count is {self.count}; an order has at least 1 direction")
+
+    @property
+    def directions(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(f"shuffle_{index}" for index in range(self.count))
+
+    def build(self, height: int, width: int, device: torch.device) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed)
+        paths = [torch.randperm(height * width, generator=generator) for _ in range(self.count)]
+        return torch.stack(paths).to(torch.int32).to(device)
