@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo.checkpoints import convert, load, save
-    from zoo.describe import describe, list_parts
+    from zoo.description import describe, list_parts
     from zoo.inference import restore
     from zoo.ops import backends, selective_scan, use_backend
     from zoo.recipe import build, list_models
@@ -25,9 +25,9 @@ _HOMES = {
     "backends": "zoo.ops",
     "build": "zoo.recipe",
     "convert": "zoo.checkpoints",
-    "describe": "zoo.describe",
+    "describe": "zoo.description",
     "list_models": "zoo.recipe",
-    "list_parts": "zoo.describe",
+    "list_parts": "zoo.description",
     "load": "zoo.checkpoints",
     "register": "zoo.registry",
     "restore": "zoo.inference",

@@ -1,0 +1,1 @@
+"""Published networks and their training, as recipe files and two scripts."""

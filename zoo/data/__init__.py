@@ -1,0 +1,30 @@
+"""Images: files, resizing, degradations, sample photographs and training pairs."""
+
+from __future__ import annotations
+
+from zoo.data.bicubic import resize_bicubic
+from zoo.data.degradations import DEGRADATIONS, Bicubic, Degradation, GaussianNoise, Jpeg
+from zoo.data.images import EXTENSIONS, Photo, list_photos, read_photo, write_photo
+from zoo.data.patches import PatchDataset, TrainingPhoto, load_training_photos
+from zoo.data.samples import SAMPLES, Sample, load_sample, sample_names
+
+__all__ = [
+    "DEGRADATIONS",
+    "EXTENSIONS",
+    "SAMPLES",
+    "Bicubic",
+    "Degradation",
+    "GaussianNoise",
+    "Jpeg",
+    "PatchDataset",
+    "Photo",
+    "Sample",
+    "TrainingPhoto",
+    "list_photos",
+    "load_sample",
+    "load_training_photos",
+    "read_photo",
+    "resize_bicubic",
+    "sample_names",
+    "write_photo",
+]

@@ -1,0 +1,135 @@
+"""What spoils a clean image: the degradations that training pairs and test sets are made with.
+
+Shape suffixes: C channels (1 gray, 3 RGB), H height, W width in pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.data.bicubic import resize_bicubic
+from zoo.data.images import quantise, round_to_levels
+from zoo.errors import ImageError, RecipeError
+from zoo.registry import Registry
+
+
+class Degradation(ABC):
+    """Turns a clean image into the one that a network gets to see.
+
+    Subclasses are frozen dataclasses with keyword-only, typed fields.
+    """
+
+    scale: int
+    """How many times smaller the degraded image is, as the network's ``scale``."""
+
+    @abstractmethod
+    def __call__(self, clean_CHW: Tensor, rng: np.random.Generator) -> Tensor:
+        """Degrade one image.
+
+        Args:
+            clean_CHW: float32 in [0, 1]; height and width are multiples of ``scale``.
+            rng: source of all randomness.
+
+        Returns:
+            float32 of size H/scale x W/scale, in [0, 1] unless the degradation says otherwise.
+        """
+
+
+DEGRADATIONS = Registry("degradation", Degradation, supplied=("scale",))
+
+
+@DEGRADATIONS.register("bicubic")
+@dataclass(frozen=True, kw_only=True)
+class Bicubic(Degradation):
+    """Shrinks by the antialiased bicubic kernel and rounds to 8 bits.
+
+    The field's test sets are 8-bit files, and so are the images that people bring: the rounding is
+    part of the degradation. ``scale`` is 1 (rounding only) to 8.
+    """
+
+    scale: int
+
+    def __post_init__(self) -> None:
+        if self.scale not in range(1, 9):
+            raise RecipeError(f"degradation 'bicubic': scale must be 1 to 8, not {self.scale}")
+
+    def __call__(self, clean_CHW: Tensor, rng: np.random.Generator) -> Tensor:
+        height, width = clean_CHW.shape[-2:]
+        if height % self.scale or width % self.scale:
+            raise ImageError(
+                f"an image of {width}x{height} pixels cannot be shrunk {self.scale} times; "
+                f"crop it to multiples of {self.scale}"
+            )
+        # In float64 a value that lies between two levels falls to the same one, wherever the
+        # image was cropped.
+        small_CHW = resize_bicubic(clean_CHW.double(), 1 / self.scale)
+        return torch.from_numpy(round_to_levels(small_CHW.numpy())).float() / 255
+
+
+@DEGRADATIONS.register("noise")
+@dataclass(frozen=True, kw_only=True)
+class GaussianNoise(Degradation):
+    """Adds white Gaussian noise, neither clipped nor rounded, as in the denoising benchmarks.
+
+    Args:
+        sigma: standard deviation in levels of 0 to 255.
+    """
+
+    scale: int
+    sigma: float
+
+    def __post_init__(self) -> None:
+        _check_scale_1("noise", self.scale)
+        if not 0 <= self.sigma <= 255:
+            raise RecipeError(f"degradation 'noise': sigma must be 0 to 255, not {self.sigma}")
+
+    def __call__(self, clean_CHW: Tensor, rng: np.random.Generator) -> Tensor:
+        noise_CHW = rng.standard_normal(tuple(clean_CHW.shape), dtype=np.float32)
+        return clean_CHW + torch.from_numpy(noise_CHW) * (self.sigma / 255)
+
+
+@DEGRADATIONS.register("jpeg")
+@dataclass(frozen=True, kw_only=True)
+class Jpeg(Degradation):
+    """Compresses to a baseline JPEG and back; colours are subsampled 4:2:0.
+
+    Args:
+        quality: the encoder's quality, 1 to 100.
+    """
+
+    scale: int
+    quality: int
+
+    def __post_init__(self) -> None:
+        _check_scale_1("jpeg", self.scale)
+        if self.quality not in range(1, 101):
+            raise RecipeError(f"degradation 'jpeg': quality must be 1 to 100, not {self.quality}")
+
+    def __call__(self, clean_CHW: Tensor, rng: np.random.Generator) -> Tensor:
+        # OpenCV's channels are B, G, R.
+        bgr_HWC = np.ascontiguousarray(quantise(clean_CHW.numpy())[::-1].transpose(1, 2, 0))
+        options = [
+            cv2.IMWRITE_JPEG_QUALITY,
+            self.quality,
+            cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+            cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+        ]
+        _, file = cv2.imencode(".jpg", bgr_HWC, options)
+        decoded = cv2.imdecode(file, cv2.IMREAD_UNCHANGED)
+        assert decoded is not None, "the encoder's own file is decoded"
+        rgb_CHW = np.atleast_3d(decoded).transpose(2, 0, 1)[::-1].astype(np.float32)
+        return torch.from_numpy(rgb_CHW) / 255
+
+
+def _check_scale_1(name: str, scale: int) -> None:
+    if scale != 1:
+        raise RecipeError(
+            f"degradation {name!r} keeps the size, so scale must be 1, not {scale}; "
+            "use 'bicubic' for super-resolution"
+        )

@@ -1,0 +1,120 @@
+"""What a decoder leaves unsaid about an image file, read from the file's own bytes.
+
+OpenCV decodes the samples faithfully when it is asked for them unchanged, but it then ignores the
+EXIF orientation, turns gray with alpha into colour, and does not tell whether a TIFF's colours are
+multiplied by its alpha. The three answers are here. Malformed headers give the neutral answer:
+whether the file can be read at all is the decoder's to say.
+
+Sources: EXIF 2.32 Sec. 4.5, TIFF 6.0 Sec. 2 and 18, PNG (3rd ed.) Sec. 5 and 11, RIFF as in the
+WebP container specification.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+ORIENTATION_TAG = 274
+EXTRA_SAMPLES_TAG = 338
+
+ASSOCIATED_ALPHA = 1
+UNASSOCIATED_ALPHA = 2
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_GRAY_TYPES = (0, 4)
+# Everything that pixels depend on. The rest (colour profiles, text, time) only makes libpng warn.
+_PNG_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+
+
+def is_tiff(data: bytes) -> bool:
+    """Whether the bytes begin as a TIFF file, which is also how an EXIF block begins."""
+    return data[:4] in (b"II*\0", b"MM\0*")
+
+
+def is_gray_png(data: bytes) -> bool:
+    """Whether the bytes are a PNG file with one gray channel, with or without alpha."""
+    return data.startswith(_PNG_SIGNATURE) and data[25:26] != b"" and data[25] in _PNG_GRAY_TYPES
+
+
+def orientation(data: bytes) -> int:
+    """EXIF orientation, 1 to 8, of a JPEG, PNG or WebP file; 1 where there is none.
+
+    TIFF files answer 1: their decoder applies the tag itself.
+    """
+    block = _exif_block(data)
+    value = tiff_tag(block, ORIENTATION_TAG) if block else None
+    return value if value is not None and 1 <= value <= 8 else 1
+
+
+def tiff_tag(block: bytes, tag: int) -> int | None:
+    """First 16-bit value of a tag in the first directory of a TIFF file or EXIF block, or None."""
+    if not is_tiff(block):
+        return None
+    endian = "<" if block[:2] == b"II" else ">"
+    try:
+        (directory,) = struct.unpack_from(f"{endian}I", block, 4)
+        (entries,) = struct.unpack_from(f"{endian}H", block, directory)
+        for entry in range(directory + 2, directory + 2 + 12 * entries, 12):
+            found, _, _, value = struct.unpack_from(f"{endian}HHIH", block, entry)
+            if found == tag:
+                return int(value)
+    except struct.error:
+        return None
+    return None
+
+
+def without_png_metadata(data: bytes) -> bytes:
+    """The same PNG file with only the chunks that its pixels depend on; other files as they are."""
+    if not data.startswith(_PNG_SIGNATURE):
+        return data
+    kept = [data[a:b] for name, a, b in _png_chunks(data) if name in _PNG_PIXEL_CHUNKS]
+    return _PNG_SIGNATURE + b"".join(kept)
+
+
+def _exif_block(data: bytes) -> bytes | None:
+    if data.startswith(b"\xff\xd8"):
+        return next(
+            (
+                data[a + 10 : b]
+                for marker, a, b in _jpeg_segments(data)
+                if marker == 0xE1 and data[a + 4 : a + 10] == b"Exif\0\0"
+            ),
+            None,
+        )
+    if data.startswith(_PNG_SIGNATURE):
+        return next(
+            (data[a + 8 : b - 4] for name, a, b in _png_chunks(data) if name == b"eXIf"), None
+        )
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        block = next(
+            (data[a + 8 : b] for name, a, b in _riff_chunks(data) if name == b"EXIF"), None
+        )
+        return block.removeprefix(b"Exif\0\0") if block else None
+    return None
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of each segment before the image data."""
+    start = 2
+    while start + 4 <= len(data) and data[start] == 0xFF and data[start + 1] != 0xDA:
+        (length,) = struct.unpack_from(">H", data, start + 2)
+        yield data[start + 1], start, start + 2 + length
+        start += 2 + length
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and end of each chunk, length and checksum included."""
+    start = len(_PNG_SIGNATURE)
+    while start + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, start)
+        yield data[start + 4 : start + 8], start, start + 12 + length
+        start += 12 + length
+
+
+def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and end of each chunk of a WebP file; the end is that of the payload."""
+    start = 12
+    while start + 8 <= len(data):
+        (length,) = struct.unpack_from("<I", data, start + 4)
+        yield data[start : start + 4], start, start + 8 + length
+        start += 8 + length + length % 2

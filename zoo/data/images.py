@@ -1,0 +1,317 @@
+"""Image files in and out: one photograph, or the list of a folder.
+
+In memory colours are always RGB (or one gray channel), float32 in [0, 1]. Colour profiles and other
+metadata are neither applied nor carried over; the EXIF orientation is applied when reading.
+
+Shape suffixes: H height and W width in pixels, C colour channels (1 gray, 3 RGB).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from zoo.data import headers
+from zoo.errors import ImageError
+
+log = logging.getLogger(__name__)
+
+EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""File name extensions, in lower case, that are read and written."""
+
+ALPHA_EXTENSIONS = (".png", ".tif", ".tiff", ".webp")
+"""Those that hold an alpha channel."""
+
+DEEP_EXTENSIONS = (".png", ".tif", ".tiff")
+"""Those that hold 16 bits per sample."""
+
+JPEG_QUALITY = 95
+_WEBP_LOSSLESS = 101
+
+_BITS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
+# OpenCV's channels are B, G, R, alpha; the same sequence leads back.
+_RGB_FROM_BGR = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """One photograph as it is read from, or written to, a file.
+
+    Attributes:
+        color_HWC: float32 in [0, 1], C = 1 (gray) or 3 (RGB). Not multiplied by alpha.
+        alpha_HW: float32 in [0, 1], or None where there is no alpha channel.
+        bit_depth: bits per sample of the file, 8 or 16.
+
+    Raises:
+        ImageError: when shapes, dtypes or depth are not as above.
+    """
+
+    color_HWC: np.ndarray
+    alpha_HW: np.ndarray | None = None
+    bit_depth: int = 8
+
+    def __post_init__(self) -> None:
+        shape = self.color_HWC.shape
+        if len(shape) != 3 or shape[2] not in (1, 3) or 0 in shape:
+            raise ImageError(f"a photo must have shape (H, W, 1) or (H, W, 3), not {shape}")
+        if self.alpha_HW is not None and self.alpha_HW.shape != shape[:2]:
+            raise ImageError(
+                f"a photo of shape {shape} needs an alpha of shape {shape[:2]}, "
+                f"not {self.alpha_HW.shape}"
+            )
+        for plane in (self.color_HWC, self.alpha_HW):
+            if plane is not None and plane.dtype != np.float32:
+                raise ImageError(f"a photo must be float32 in [0, 1], not {plane.dtype}")
+        if self.bit_depth not in (8, 16):
+            raise ImageError(f"a photo has 8 or 16 bits per sample, not {self.bit_depth}")
+
+
+def read_photo(path: str | Path) -> Photo:
+    """Read a PNG, JPEG, BMP, TIFF or WebP file.
+
+    Gray, RGB and palette images, with or without alpha, at 8 or 16 bits; of a file with several
+    pages or frames the first. JPEG, PNG, WebP and TIFF are turned upright as their EXIF orientation
+    says. A TIFF's colours are divided by its alpha where they were stored multiplied by it.
+
+    Raises:
+        ImageError: when the file is missing, a folder, empty, not an image, damaged, or holds
+            floating-point or 32-bit samples.
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    with _quiet_opencv():
+        try:
+            buffer = np.frombuffer(headers.without_png_metadata(data), np.uint8)
+            decoded = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+        except cv2.error:
+            decoded = None
+    if decoded is None:
+        raise ImageError(
+            f"image file {str(path)!r} cannot be decoded: it is damaged, cut short, larger than "
+            f"2^30 pixels or none of {', '.join(EXTENSIONS)}; open it in a viewer and save it again"
+        )
+    if decoded.dtype not in _BITS:
+        raise ImageError(
+            f"image file {str(path)!r} holds {decoded.dtype} samples, whose range is not defined; "
+            "save it with 8 or 16 bits per sample"
+        )
+    samples_HWC = _upright(np.atleast_3d(decoded), headers.orientation(data))
+    if samples_HWC.shape[2] not in _RGB_FROM_BGR:
+        raise ImageError(
+            f"image file {str(path)!r} has {samples_HWC.shape[2]} channels; "
+            "only gray and RGB, with or without alpha, are read"
+        )
+    bit_depth = _BITS[decoded.dtype]
+    color_HWC, alpha_HW = _split(samples_HWC.astype(np.float32) / np.float32(2**bit_depth - 1))
+    if headers.is_gray_png(data):
+        color_HWC = color_HWC[..., :1]
+    extra_samples = headers.tiff_tag(data, headers.EXTRA_SAMPLES_TAG)
+    if extra_samples is not None and alpha_HW is None:
+        log.warning("%s: the alpha channel of a gray TIFF cannot be read and is ignored", path)
+    # The decoder multiplies unassociated alpha into 8-bit colours, but not into 16-bit ones.
+    if alpha_HW is not None and (
+        extra_samples == headers.ASSOCIATED_ALPHA
+        or (extra_samples == headers.UNASSOCIATED_ALPHA and bit_depth == 8)
+    ):
+        safe_HW1 = np.maximum(alpha_HW, np.float32(1 / 65535))[..., None]
+        color_HWC = np.minimum(color_HWC / safe_HW1, np.float32(1))
+    return Photo(np.ascontiguousarray(color_HWC), alpha_HW, bit_depth)
+
+
+def write_photo(path: str | Path, photo: Photo) -> None:
+    """Write a photo in the format that the extension of ``path`` names.
+
+    Values are clipped to [0, 1] and rounded to the nearest level, halves upwards. PNG and TIFF keep
+    the photo's bit depth, the others take 8 bits. PNG, TIFF and WebP keep alpha; elsewhere it is
+    dropped with a warning. JPEG is written at quality 95, WebP without loss. Gray with alpha is
+    written as RGB with alpha. The file appears under its name only when it is complete.
+
+    Raises:
+        ImageError: for an unknown extension, values that are not finite, a size that the format
+            cannot hold, or a folder that is missing or cannot be written to.
+    """
+    path = Path(path)
+    extension = path.suffix.lower()
+    if extension not in EXTENSIONS:
+        raise ImageError(
+            f"cannot write {str(path)!r}: its extension is none of {', '.join(EXTENSIONS)}"
+        )
+    planes = [photo.color_HWC]
+    if photo.alpha_HW is not None:
+        if extension in ALPHA_EXTENSIONS:
+            color_HW3 = with_channels(photo.color_HWC, 3)
+            planes = [color_HW3, photo.alpha_HW[..., None]]
+        else:
+            log.warning("%s: %s holds no alpha channel; it is dropped", path, extension)
+    samples_HWC = np.concatenate(planes, axis=-1)
+    if not np.isfinite(samples_HWC).all():
+        raise ImageError(
+            f"cannot write {str(path)!r}: the photo holds NaN or infinite values; "
+            "the network that made it has diverged or overflowed"
+        )
+    bit_depth = photo.bit_depth if extension in DEEP_EXTENSIONS else 8
+    _write_bytes(path, _encode(path, quantise(samples_HWC, bit_depth)))
+
+
+def list_photos(folder: str | Path) -> list[Path]:
+    """Image files directly inside ``folder``, in natural order: ``a2.png`` before ``a10.png``.
+
+    A file counts by its extension, in either case; hidden files do not.
+
+    Raises:
+        ImageError: when the folder is missing, is a file, cannot be read or holds no image.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        fault = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise ImageError(f"image folder {str(folder)!r} {fault}; check the path")
+    try:
+        found = [
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() in EXTENSIONS
+            and not path.name.startswith(".")
+            and path.is_file()
+        ]
+    except OSError as error:
+        raise ImageError(
+            f"image folder {str(folder)!r} cannot be read: {error.strerror}; check its permissions"
+        ) from error
+    if not found:
+        raise ImageError(
+            f"image folder {str(folder)!r} holds no image; it needs files that end in one of "
+            f"{', '.join(EXTENSIONS)} directly inside it"
+        )
+    return sorted(found, key=_natural_key)
+
+
+def round_to_levels(values: np.ndarray, bit_depth: int = 8) -> np.ndarray:
+    """Whole levels 0 to 2^bits - 1 of values in [0, 1]: clipped, nearest, halves upwards.
+
+    The one rounding rule of files, degradations and metrics. Keeps the floating-point dtype; NaN
+    stays NaN.
+    """
+    return np.floor(np.clip(values, 0, 1) * (2**bit_depth - 1) + 0.5)
+
+
+def quantise(values: np.ndarray, bit_depth: int = 8) -> np.ndarray:
+    """Round finite values in [0, 1] to uint8 or uint16 levels, as :func:`round_to_levels`."""
+    return round_to_levels(values, bit_depth).astype(np.uint8 if bit_depth == 8 else np.uint16)
+
+
+def with_channels(color_HWC: np.ndarray, channels: int) -> np.ndarray:
+    """Convert between gray and RGB, keeping the dtype of a floating-point image.
+
+    Gray is the full-range luma 0.299 R + 0.587 G + 0.114 B of BT.601; RGB from gray repeats the
+    channel. The studio-range Y of PSNR is :func:`zoo.metrics.rgb_to_y`, 16 + 219 times this luma.
+    """
+    if color_HWC.shape[2] == channels:
+        return color_HWC
+    if channels == 3:
+        return np.repeat(color_HWC, 3, axis=2)
+    return color_HWC @ np.array([[0.299], [0.587], [0.114]], dtype=color_HWC.dtype)
+
+
+@contextmanager
+def _quiet_opencv() -> Iterator[None]:
+    """Keep OpenCV from logging what is raised as an error here."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+def _read_bytes(path: Path) -> bytes:
+    if path.is_dir():
+        raise ImageError(f"{str(path)!r} is a folder, not an image file; name a file in it")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ImageError(f"image file {str(path)!r} does not exist; check the path") from error
+    except OSError as error:
+        raise ImageError(
+            f"image file {str(path)!r} cannot be read: {error.strerror}; check its permissions"
+        ) from error
+    if not data:
+        raise ImageError(f"image file {str(path)!r} is empty; copy it again")
+    return data
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        raise ImageError(
+            f"cannot write {str(path)!r}: {error.strerror}; check that its folder exists, "
+            "may be written to and has space left"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _encode(path: Path, samples_HWC: np.ndarray) -> bytes:
+    options = {
+        ".jpg": [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY],
+        ".jpeg": [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY],
+        ".webp": [cv2.IMWRITE_WEBP_QUALITY, _WEBP_LOSSLESS],
+    }
+    extension = path.suffix.lower()
+    with _quiet_opencv():
+        try:
+            done, buffer = cv2.imencode(
+                extension, _swap_red_blue(samples_HWC), options.get(extension, [])
+            )
+        except cv2.error:
+            done = False
+    if not done:
+        height, width = samples_HWC.shape[:2]
+        raise ImageError(
+            f"cannot write {str(path)!r}: {extension} cannot hold an image of {width}x{height} "
+            "pixels; use .png"
+        )
+    return buffer.tobytes()
+
+
+def _split(samples_HWC: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Part OpenCV's BGRA, BGR or gray samples into RGB or gray colour and alpha."""
+    samples_HWC = _swap_red_blue(samples_HWC)
+    if samples_HWC.shape[2] == 4:
+        return samples_HWC[..., :3], np.ascontiguousarray(samples_HWC[..., 3])
+    return samples_HWC, None
+
+
+def _swap_red_blue(samples_HWC: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(samples_HWC[..., _RGB_FROM_BGR[samples_HWC.shape[2]]])
+
+
+def _upright(samples_HWC: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo an EXIF orientation: 5 to 8 are 1 to 4 of the transposed image, in another sequence."""
+    transposed_WHC = samples_HWC.transpose(1, 0, 2)
+    return {
+        1: samples_HWC,
+        2: samples_HWC[:, ::-1],
+        3: samples_HWC[::-1, ::-1],
+        4: samples_HWC[::-1],
+        5: transposed_WHC,
+        6: transposed_WHC[:, ::-1],
+        7: transposed_WHC[::-1, ::-1],
+        8: transposed_WHC[::-1],
+    }[orientation]
+
+
+def _natural_key(path: Path) -> tuple[list[str | int], str]:
+    # split() with a group alternates text and digits, so like is compared with like.
+    parts = re.split(r"([0-9]+)", path.name.casefold())
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name

@@ -1,0 +1,107 @@
+"""Real photographs at hand without a download, inside the wheels of scikit-image and scikit-learn.
+
+They are for tests, examples and small trainings; both packages are development extras and are never
+imported, only their files are read. Listed is what is a photograph, is sharp, is large enough to
+cut patches from and carries a stated licence: scikit-image states it in the docstrings of
+``skimage.data``, scikit-learn in ``datasets/images/README.txt``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from zoo.data.images import Photo, read_photo
+from zoo.errors import ZooError, nearest
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One photograph inside an installed package.
+
+    Attributes:
+        name: its short name.
+        package: the package that holds it, as imported.
+        file: its path inside the package.
+        licence: its licence, as the package states it.
+        credit: who made it.
+        held_out: True where it is kept from training and serves to measure.
+        channels: 1 (gray) or 3 (RGB).
+    """
+
+    name: str
+    package: Literal["skimage", "sklearn"]
+    file: str
+    licence: str
+    credit: str
+    held_out: bool
+    channels: Literal[1, 3]
+
+
+def _skimage(
+    file: str, channels: Literal[1, 3], licence: str, credit: str, *, held_out: bool = False
+) -> Sample:
+    name = Path(file).stem
+    return Sample(name, "skimage", f"data/{file}", licence, credit, held_out, channels)
+
+
+def _sklearn(file: str, credit: str) -> Sample:
+    path = f"datasets/images/{file}"
+    return Sample(Path(file).stem, "sklearn", path, "CC BY 2.0", credit, False, 3)
+
+
+SAMPLES = (
+    _skimage("astronaut.png", 3, "public domain", "NASA"),
+    _skimage("brick.png", 1, "CC0", "CC0Textures, Bricks25"),
+    _skimage("camera.png", 1, "CC0", "Lav Varshney", held_out=True),
+    _skimage("chelsea.png", 3, "CC0", "Stefan van der Walt", held_out=True),
+    _skimage("coffee.png", 3, "CC0", "Rachel Michetti, Pikolo Espresso Bar", held_out=True),
+    _skimage("coins.png", 1, "no known copyright restrictions", "Brooklyn Museum"),
+    _skimage("grass.png", 1, "CC0", "linolafett, DeviantArt"),
+    _skimage("gravel.png", 1, "CC0", "CC0Textures, Gravel04"),
+    _skimage("hubble_deep_field.jpg", 3, "public domain", "NASA, HubbleSite"),
+    _skimage(
+        "ihc.png",
+        3,
+        "no known copyright restrictions",
+        "Center for Microscopy And Molecular Imaging (CMMI)",
+    ),
+    _skimage("retina.jpg", 3, "CC0", "Mikael Häggström"),
+    _skimage("rocket.jpg", 3, "public domain", "SpaceX", held_out=True),
+    _sklearn("china.jpg", "danielbuechele, flickr.com/photos/danielbuechele/6061409035"),
+    _sklearn("flower.jpg", "vultilion, flickr.com/photos/vultilion/6056698931"),
+)
+"""All samples, by package and name."""
+
+
+def sample_names(held_out: bool | None = None) -> list[str]:
+    """Names of the samples: all, those held out of training (True), or the others (False)."""
+    return [sample.name for sample in SAMPLES if held_out in (None, sample.held_out)]
+
+
+def load_sample(name: str) -> Photo:
+    """Read one sample.
+
+    Raises:
+        ZooError: for an unknown name, or when the package that holds it is not installed or came
+            without its data.
+    """
+    known = {sample.name: sample for sample in SAMPLES}
+    if name not in known:
+        raise ZooError(f"unknown sample photo {name!r}{nearest(name, known)}")
+    sample = known[name]
+    spec = find_spec(sample.package)
+    if spec is None or spec.origin is None:
+        raise ZooError(
+            f"sample photo {name!r} is part of the package {sample.package!r}, which is not "
+            "installed; run: pip install mamba-restoration-zoo[dev]"
+        )
+    path = Path(spec.origin).parent / sample.file
+    if not path.is_file():
+        raise ZooError(
+            f"sample photo {name!r} is missing from the installed package {sample.package!r} "
+            f"({sample.file}); run: pip install --force-reinstall mamba-restoration-zoo[dev]"
+        )
+    return read_photo(path)

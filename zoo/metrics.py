@@ -1,0 +1,108 @@
+"""How close a restored image is to the clean one: PSNR in the protocol of the papers.
+
+Both images are rounded to 8 bits, ``crop_border`` pixels are cut from every side, and the mean
+squared error runs over all pixels and channels that remain, in float64. Super-resolution is
+measured on the Y channel with ``crop_border`` equal to the scale, denoising on RGB.
+
+Shape suffixes: H height, W width in pixels, C channels (1 gray, 3 RGB).
+
+Source: the conventions of BasicSR, which the papers' tables were made with; Y as in ITU-R BT.601.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from zoo.data.images import round_to_levels
+from zoo.errors import ImageError
+
+PEAK = 255.0
+
+# Studio range of BT.601: black is 16 and white 235.
+_Y_FROM_RGB = np.array([65.481, 128.553, 24.966])
+_Y_BLACK = 16.0
+
+
+def psnr(restored_HWC: np.ndarray, clean_HWC: np.ndarray, *, crop_border: int = 0) -> float:
+    """Peak signal-to-noise ratio over all channels, in dB.
+
+    Args:
+        restored_HWC: floating point in [0, 1], C = 1 or 3; values outside are clipped.
+        clean_HWC: the same shape.
+        crop_border: pixels cut from each side before measuring.
+
+    Returns:
+        10 log10(255^2 / MSE) of the 8-bit images; infinite for equal ones, NaN where a value is.
+
+    Raises:
+        ImageError: when the shapes differ, are not (H, W, 1) or (H, W, 3), the values are not
+            floating point, or the crop leaves nothing.
+    """
+    restored_HWC, clean_HWC = _prepare(restored_HWC, clean_HWC, crop_border)
+    return _psnr_of_levels(restored_HWC, clean_HWC)
+
+
+def psnr_y(restored_HWC: np.ndarray, clean_HWC: np.ndarray, *, crop_border: int) -> float:
+    """Peak signal-to-noise ratio on the luma channel, in dB.
+
+    RGB is rounded to 8 bits and then converted to Y, which is not rounded again. A gray image is
+    measured as it is: its one channel takes the place of Y, without the studio range. Arguments,
+    result and errors are as for :func:`psnr`.
+    """
+    restored_HWC, clean_HWC = _prepare(restored_HWC, clean_HWC, crop_border)
+    if clean_HWC.shape[2] == 3:
+        restored_HWC = rgb_to_y(restored_HWC / PEAK) * PEAK
+        clean_HWC = rgb_to_y(clean_HWC / PEAK) * PEAK
+    return _psnr_of_levels(restored_HWC, clean_HWC)
+
+
+def rgb_to_y(rgb_HWC: np.ndarray) -> np.ndarray:
+    """The Y channel of BT.601 in studio range, float64.
+
+    Args:
+        rgb_HWC: floating point in [0, 1], shape (H, W, 3).
+
+    Returns:
+        (65.481 R + 128.553 G + 24.966 B + 16) / 255, shape (H, W, 1), in [16/255, 235/255].
+
+    Raises:
+        ImageError: when the shape is not (H, W, 3).
+    """
+    if rgb_HWC.ndim != 3 or rgb_HWC.shape[2] != 3:
+        raise ImageError(f"Y needs an RGB image of shape (H, W, 3), not {rgb_HWC.shape}")
+    y_HW = rgb_HWC.astype(np.float64) @ _Y_FROM_RGB + _Y_BLACK
+    return y_HW[..., None] / PEAK
+
+
+def _prepare(
+    restored_HWC: np.ndarray, clean_HWC: np.ndarray, crop_border: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Check both images and return them cropped, as whole levels of 0 to 255 in float64."""
+    if restored_HWC.shape != clean_HWC.shape:
+        raise ImageError(
+            f"PSNR compares images of one shape, not {restored_HWC.shape} with {clean_HWC.shape}; "
+            "crop the clean image to a multiple of the scale"
+        )
+    if clean_HWC.ndim != 3 or clean_HWC.shape[2] not in (1, 3):
+        raise ImageError(f"PSNR needs shape (H, W, 1) or (H, W, 3), not {clean_HWC.shape}")
+    for image_HWC in (restored_HWC, clean_HWC):
+        if not np.issubdtype(image_HWC.dtype, np.floating):
+            raise ImageError(f"PSNR needs floating point in [0, 1], not {image_HWC.dtype}")
+    height, width = clean_HWC.shape[:2]
+    if not 0 <= 2 * crop_border < min(height, width):
+        raise ImageError(
+            f"crop_border must leave something of {width}x{height} pixels, not {crop_border}"
+        )
+    inside = np.s_[crop_border : height - crop_border, crop_border : width - crop_border]
+    return _levels(restored_HWC[inside]), _levels(clean_HWC[inside])
+
+
+def _levels(image_HWC: np.ndarray) -> np.ndarray:
+    return round_to_levels(image_HWC).astype(np.float64)
+
+
+def _psnr_of_levels(restored_HWC: np.ndarray, clean_HWC: np.ndarray) -> float:
+    error = float(np.mean((restored_HWC - clean_HWC) ** 2))
+    return math.inf if error == 0 else 10 * math.log10(PEAK**2 / error)
