@@ -14,6 +14,9 @@ from zoo.registry import Registry
 class Loss(nn.Module):
     """``(output_BIHW, clean_BIHW) -> scalar``."""
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(self, output_BIHW: Tensor, clean_BIHW: Tensor) -> Tensor:
         raise NotImplementedError
 
