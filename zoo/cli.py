@@ -1,0 +1,283 @@
+"""The command ``zoo``. Every command is a function of its options; errors are one line, exit 2."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import ZooError, nearest
+
+logger = logging.getLogger("zoo.cli")
+
+ENTRY_POINTS = "zoo.parts"
+"""Entry-point group by which installed packages add parts of their own."""
+
+
+def import_parts(modules: Sequence[str]) -> None:
+    """Import modules that register parts, and those that installed packages announce.
+
+    Raises:
+        ZooError: naming the module that cannot be imported.
+    """
+    # The folder the user stands in, as for ``python -m``.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    for entry in entry_points(group=ENTRY_POINTS):
+        entry.load()
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise ZooError(
+                f"--import {module}: no module {error.name!r}; give a module's name, without .py, "
+                "in this folder or installed"
+            ) from error
+
+
+def list_command(options: argparse.Namespace) -> None:
+    """Print models, or the parts of a kind."""
+    from zoo.checkpoints import shipped_weights
+    from zoo.description import list_parts
+    from zoo.recipe import list_models, load_recipe
+
+    if options.parts is not None:
+        names = list_parts(options.parts or None, options.pattern)
+        print("\n".join(names))
+        return
+    shipped = shipped_weights()
+    names = list_models(options.pattern)
+    if not names:
+        raise ZooError(f"no model matches {options.pattern!r}{nearest('', list_models())}")
+    width = max(map(len, names))
+    for name in names:
+        mark = "*" if name in shipped else " "
+        print(f"{name:<{width}} {mark} {load_recipe(name).summary}")
+    print("\n* weights ship with the package")
+
+
+def show_command(options: argparse.Namespace) -> None:
+    """Print what a part or a model is."""
+    import yaml
+
+    from zoo.description import ModelDescription, describe
+    from zoo.recipe import load_recipe
+
+    found = describe(options.name)
+    print(found)
+    if isinstance(found, ModelDescription) and options.recipe:
+        print()
+        print(yaml.safe_dump(load_recipe(options.name).data(), sort_keys=False), end="")
+
+
+def _network(options: argparse.Namespace) -> Any:
+    from zoo.checkpoints import load, shipped_weights
+    from zoo.recipe import build, list_models
+
+    name = options.model
+    if name is None:
+        if options.weights is None:
+            raise ZooError("name a model with -n (see 'zoo list'), or a weights file with -w")
+        return load(options.weights)
+    if options.scale is not None and name not in list_models():
+        name = f"{name}_x{options.scale}"
+    if options.weights is not None:
+        network = load(options.weights, recipe=name)
+    elif name in shipped_weights():
+        network = load(name)
+    elif options.random_weights:
+        logger.warning("%s has random weights; the output is of no use but to try things", name)
+        network = build(name)
+    else:
+        build(name)  # an unknown name is told first
+        raise ZooError(
+            f"no weights ship for {name!r}: give a file with -w, or try the machinery with "
+            f"--random-weights; shipped: {', '.join(shipped_weights())}"
+        )
+    if options.scale is not None and network.scale != options.scale:
+        raise ZooError(f"-s {options.scale}: {name} enlarges by {network.scale}")
+    return network
+
+
+def restore_command(options: argparse.Namespace) -> None:
+    """Restore an image or a folder."""
+    from zoo.inference import restore
+
+    network = _network(options).to(options.device)
+    target = options.output
+    written = restore(
+        network,
+        options.input,
+        target,
+        tile=options.tile,
+        overlap=options.overlap,
+        ensemble=options.ensemble,
+        precision=options.precision,
+        overwrite=options.overwrite,
+    )
+    if len(written) == 1:
+        print(f"wrote {written[0]}")
+    else:
+        print(f"wrote {len(written)} images to {target}" if written else "nothing to do")
+
+
+def train_command(options: argparse.Namespace) -> int:
+    """Train; the same as ``python recipes/train.py``."""
+    from recipes.train import main as train
+
+    return train(options.arguments)
+
+
+def convert_command(options: argparse.Namespace) -> None:
+    """Convert weights between our format and the authors'."""
+    from zoo.checkpoints import convert
+
+    network = convert(options.input, options.output)
+    print(f"wrote {options.output}: {network.recipe.name}, x{network.scale}")
+
+
+def scans_command(options: argparse.Namespace) -> None:
+    """Draw a scan order."""
+    from zoo.recipe import parse_value
+    from zoo.resolve import resolve_part
+    from zoo.scans import SCANS
+    from zoo.scans.plot import plot_order
+
+    height, times, width = options.size.partition("x")
+    if not (times and height.isdigit() and width.isdigit()):
+        raise ZooError(f"--size {options.size!r}: write height x width in tokens, such as 16x24")
+    settings: dict[str, Any] = {"type": options.name}
+    for word in options.options:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ZooError(f"{word!r} is no option; write key=value, such as size=8")
+        settings[key] = parse_value(value)
+    if options.name == "window":
+        settings.setdefault("size", 8)
+    order = resolve_part(SCANS, settings, options.name)()
+    plot_order(order, int(height), int(width), options.output)
+    print(f"wrote {options.output}")
+
+
+def doctor_command(options: argparse.Namespace) -> None:
+    """Print what this installation can do."""
+    import torch
+
+    from zoo.checkpoints import package_version, shipped_weights
+    from zoo.ops import backends
+    from zoo.recipe import list_models
+
+    print(f"zoo {package_version()}, Python {platform.python_version()}, torch {torch.__version__}")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    print(f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads, CUDA {device}")
+    print(f"{len(list_models())} models; weights ship for {', '.join(shipped_weights()) or 'none'}")
+    print("selective-scan backends, best first:")
+    for status in backends():
+        print(f"  {'yes' if status.available else 'no ':<4} {status.name:<10} {status.note}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="zoo", description="Mamba networks for image restoration.", allow_abbrev=False
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module with parts of your own; may be repeated",
+    )
+    common.add_argument("--debug", action="store_true", help="show tracebacks")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, parents=[common])
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("list", list_command, "List models, or with --parts the parts of a kind.")
+    sub.add_argument("pattern", nargs="?", default="*", help="such as '*light*' [*]")
+    sub.add_argument("--parts", nargs="?", const="", metavar="KIND", help="scan, block, head, ...")
+
+    sub = command("show", show_command, "Show a model (NAME) or a part (KIND/NAME).")
+    sub.add_argument("name")
+    sub.add_argument("--recipe", action="store_true", help="print the model's whole recipe too")
+
+    sub = command("restore", restore_command, "Restore an image, or all images of a folder.")
+    sub.add_argument("input", type=Path, help="image file or folder")
+    sub.add_argument("-o", "--output", type=Path, required=True, help="file or folder to write")
+    sub.add_argument("-n", "--model", help="model; see 'zoo list'")
+    sub.add_argument("-w", "--weights", type=Path, help="weights file, .safetensors or .pth")
+    sub.add_argument("-s", "--scale", type=int, help="scale, for names without it")
+    sub.add_argument(
+        "-t", "--tile", type=int, default=512, help="side of a tile in pixels, 0 for none [512]"
+    )
+    sub.add_argument("--overlap", type=int, default=32, help="overlap of tiles in pixels [32]")
+    sub.add_argument("--ensemble", action="store_true", help="average 8 flips and turns: slower")
+    sub.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
+    sub.add_argument("--device", default="cpu", help="cpu or cuda [cpu]")
+    sub.add_argument("--overwrite", action="store_true", help="redo outputs that exist")
+    sub.add_argument("--random-weights", action="store_true", help="run without trained weights")
+
+    sub = command("convert", convert_command, "Convert weights: the output's suffix says to what.")
+    sub.add_argument("input", type=Path, help="weights file")
+    sub.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help=".safetensors for our format, .pth for the authors'",
+    )
+
+    sub = command("scans", scans_command, "Draw a scan order as PNG.")
+    sub.add_argument("action", choices=["plot"])
+    sub.add_argument("name", help="scan order; see 'zoo list --parts scan'")
+    sub.add_argument("options", nargs="*", metavar="key=value", help="its options, such as size=8")
+    sub.add_argument("--size", default="16x16", help="grid, height x width in tokens [16x16]")
+    sub.add_argument("-o", "--output", type=Path, required=True, help="PNG file to write")
+
+    command("doctor", doctor_command, "Show what this installation can do.")
+
+    sub = commands.add_parser(
+        "train", help="Train a model; 'zoo train --help' has more.", add_help=False
+    )
+    sub.add_argument("arguments", nargs=argparse.REMAINDER)
+    sub.set_defaults(run=train_command, imports=[], debug=False)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if words[:1] == ["train"]:
+        # Options of the trainer are its own to read.
+        options = argparse.Namespace(
+            run=train_command, arguments=words[1:], imports=[], debug="--debug" in words
+        )
+    else:
+        options = _parser().parse_args(words)
+    try:
+        import_parts(options.imports)
+        return int(options.run(options) or 0)
+    except KeyboardInterrupt:
+        return 130
+    except (ZooError, OSError, ValueError) as error:
+        if options.debug or not _mendable(error):
+            raise
+        print(f"zoo: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _mendable(error: Exception) -> bool:
+    from zoo.ops.scan import BackendError
+
+    return isinstance(error, (ZooError, OSError, BackendError))

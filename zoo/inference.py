@@ -1,0 +1,347 @@
+"""Restoring photographs: any size and mode, whole or in tiles, one file or a folder.
+
+Shape suffixes: B batch, I image channels, H height, W width in pixels, s scale.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from zoo.data.bicubic import resize_bicubic
+from zoo.data.images import EXTENSIONS, Photo, list_photos, read_photo, with_channels, write_photo
+from zoo.errors import ImageError, ZooError
+from zoo.networks import Network
+from zoo.registry import capabilities_of
+
+logger = logging.getLogger(__name__)
+
+Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
+
+TILE = 512
+"""Default side of a tile in pixels: large photographs do not exhaust memory unasked."""
+
+OVERLAP = 32
+"""Default overlap of neighbouring tiles in pixels, over which they are blended."""
+
+SMALLEST_TILE = 32
+"""When memory runs out tiles are halved, but not below this side in pixels."""
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreSettings:
+    """How an image is put through a network.
+
+    Attributes:
+        tile: side of a tile in input pixels, or 0 for the whole image at once.
+        overlap: pixels that neighbouring tiles share; they are blended there.
+        ensemble: average over the eight flips and quarter turns ("+" in the papers): eight times
+            the work for about 0.1 dB.
+        precision: "fp32", or "bf16" or "fp16" for layers that bear it; the scan's state stays
+            float32.
+
+    Raises:
+        ZooError: for values that make no sense together.
+    """
+
+    tile: int = TILE
+    overlap: int = OVERLAP
+    ensemble: bool = False
+    precision: Precision = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.tile < 0 or self.overlap < 0:
+            raise ZooError(
+                f"tile is {self.tile} and overlap {self.overlap}; both are pixels, 0 or more"
+            )
+        if self.tile and self.tile < 2 * self.overlap:
+            raise ZooError(
+                f"tile {self.tile} is less than twice the overlap {self.overlap}; "
+                "use larger tiles or a smaller overlap"
+            )
+        if self.precision not in ("fp32", *_DTYPES):
+            raise ZooError(f"precision {self.precision!r} is none of fp32, bf16, fp16")
+
+
+def restore(
+    network: Network,
+    source: str | Path,
+    target: str | Path,
+    *,
+    tile: int = TILE,
+    overlap: int = OVERLAP,
+    ensemble: bool = False,
+    precision: Precision = "fp32",
+    overwrite: bool = False,
+    progress: bool = True,
+) -> list[Path]:
+    """Restore an image file, or all images of a folder.
+
+    Gray, colour, alpha, 8 and 16 bits are kept. A colour photo goes through a gray network channel
+    by channel; alpha is enlarged by bicubic interpolation.
+
+    Args:
+        network: what restores.
+        source: an image file or a folder of them.
+        target: file or folder to write; a folder is made where it is missing.
+        tile: see :class:`RestoreSettings`, as for the next three.
+        overlap: likewise.
+        ensemble: likewise.
+        precision: likewise.
+        overwrite: write over outputs that exist; otherwise they are skipped.
+        progress: show a progress bar.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        ImageError: for images that cannot be read or written. In a folder the others are still
+            restored, and the error comes at the end.
+        ZooError: for settings that make no sense.
+    """
+    settings = RestoreSettings(
+        tile=tile, overlap=overlap, ensemble=ensemble, precision=precision
+    )
+    jobs = _jobs(Path(source), Path(target))
+    waiting = [job for job in jobs if overwrite or not job[1].exists()]
+    if len(waiting) < len(jobs):
+        logger.info("%d existing outputs are kept; overwrite to redo", len(jobs) - len(waiting))
+    written, failures = [], []
+    in_folder = Path(source).is_dir()
+    for image, output in tqdm(waiting, unit="image", disable=not (progress and in_folder) or None):
+        try:
+            photo = read_photo(image)
+            result = restore_photo(network, photo, settings, progress and not in_folder)
+            output.parent.mkdir(parents=True, exist_ok=True)
+            write_photo(output, result)
+            written.append(output)
+        except (ImageError, OSError) as error:
+            if not in_folder:
+                raise _as_image_error(error, output) from error
+            failures.append(_as_image_error(error, output))
+    if failures:
+        raise ImageError(
+            f"{len(failures)} of {len(waiting)} images failed, the others are done; "
+            f"the first: {failures[0]}"
+        )
+    return written
+
+
+def restore_photo(
+    network: Network, photo: Photo, settings: RestoreSettings | None = None, progress: bool = False
+) -> Photo:
+    """Restore one photo in memory; see :func:`restore`."""
+    settings = settings or RestoreSettings()
+    channels = photo.color_HWC.shape[2]
+    if network.channels == 1:
+        color_BIHW = _to_tensor(photo.color_HWC).transpose(0, 1)  # channels as a batch
+    else:
+        color_BIHW = _to_tensor(with_channels(photo.color_HWC, network.channels))
+    restored_BIHW = restore_tensor(network, color_BIHW, settings, progress)
+    if network.channels == 1:
+        restored_BIHW = restored_BIHW.transpose(0, 1)
+    color_HWC = _to_array(restored_BIHW)
+    if network.channels != 1:
+        color_HWC = with_channels(color_HWC, channels)
+    alpha_HW = photo.alpha_HW
+    if alpha_HW is not None and network.scale > 1:
+        enlarged = resize_bicubic(_to_tensor(alpha_HW[..., None]), network.scale)
+        alpha_HW = _to_array(enlarged)[..., 0]
+    return Photo(color_HWC, alpha_HW, photo.bit_depth)
+
+
+@torch.inference_mode()
+def restore_tensor(
+    network: Network,
+    image_BIHW: Tensor,
+    settings: RestoreSettings | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """Restore images in memory.
+
+    Args:
+        network: what restores; it is used in evaluation mode, on its own device.
+        image_BIHW: float32 in [0, 1].
+        settings: tiles, ensemble, precision.
+        progress: show a progress bar over tiles.
+
+    Returns:
+        (B, I, s*H, s*W) float32 in [0, 1], on the CPU.
+    """
+    settings = settings or RestoreSettings()
+    was_training = network.training
+    network.eval()
+    tile = settings.tile
+    try:
+        while True:
+            try:
+                return _restore_tiled(network, image_BIHW, settings, tile, progress)
+            except (RuntimeError, MemoryError) as error:
+                if not _out_of_memory(error):
+                    raise
+                smaller = (tile or max(image_BIHW.shape[2:])) // 2
+                if smaller < max(SMALLEST_TILE, 2 * settings.overlap):
+                    raise ZooError(
+                        f"memory ran out even with tiles of {tile} pixels; close other programs, "
+                        "use a smaller model or a smaller overlap"
+                    ) from error
+                logger.warning("memory ran out; trying tiles of %d pixels", smaller)
+                tile = smaller
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+    finally:
+        network.train(was_training)
+
+
+def _restore_tiled(
+    network: Network, image_BIHW: Tensor, settings: RestoreSettings, tile: int, progress: bool
+) -> Tensor:
+    height, width = image_BIHW.shape[2:]
+    grid = capabilities_of(network).size_multiple
+    if tile:
+        tile = max(grid, tile // grid * grid)
+    rows = list(spans(height, tile, settings.overlap))
+    columns = list(spans(width, tile, settings.overlap))
+    run = _runner(network, settings)
+    if len(rows) == len(columns) == 1:
+        return run(image_BIHW).clamp(0, 1)
+
+    scale = network.scale
+    batch = image_BIHW.shape[0]
+    total_BIHW = torch.zeros(batch, network.channels, height * scale, width * scale)
+    weight_HW = torch.zeros(height * scale, width * scale)
+    places = [(row, column) for row in rows for column in columns]
+    for row, column in tqdm(places, unit="tile", disable=not progress or None):
+        tile_BIHW = run(image_BIHW[:, :, row, column])
+        ramp_HW = (
+            _ramp(row, height, settings.overlap, scale)[:, None]
+            * _ramp(column, width, settings.overlap, scale)[None]
+        )
+        place = (_scaled(row, scale), _scaled(column, scale))
+        total_BIHW[:, :, place[0], place[1]] += tile_BIHW * ramp_HW
+        weight_HW[place] += ramp_HW
+    return (total_BIHW / weight_HW).clamp(0, 1)
+
+
+def spans(size: int, tile: int, overlap: int) -> Iterator[slice]:
+    """Cut a side into tiles that overlap by at least ``overlap``; the last ends at the border.
+
+    Args:
+        size: of the side, in pixels.
+        tile: of a tile, in pixels; 0 for one tile.
+        overlap: in pixels, at most half a tile.
+    """
+    if tile == 0 or size <= tile:
+        yield slice(0, size)
+        return
+    for start in range(0, size - tile, tile - overlap):
+        yield slice(start, start + tile)
+    yield slice(size - tile, size)
+
+
+def _ramp(span: slice, size: int, overlap: int, scale: int) -> Tensor:
+    """Weights of a tile along one side: they fall linearly towards neighbours, never to zero."""
+    length, reach = (span.stop - span.start) * scale, overlap * scale
+    position = torch.arange(length, dtype=torch.float32) + 0.5
+    weight = torch.ones(length)
+    if reach and span.start > 0:
+        weight = torch.minimum(weight, position / reach)
+    if reach and span.stop < size:
+        weight = torch.minimum(weight, position.flip(0) / reach)
+    return weight
+
+
+def _scaled(span: slice, scale: int) -> slice:
+    return slice(span.start * scale, span.stop * scale)
+
+
+def _runner(network: Network, settings: RestoreSettings) -> Callable[[Tensor], Tensor]:
+    parameter = next(network.parameters())
+
+    def once(image_BIHW: Tensor) -> Tensor:
+        with _autocast(parameter.device, settings.precision):
+            return network(image_BIHW.to(parameter.device, parameter.dtype)).float().cpu()
+
+    def ensemble(image_BIHW: Tensor) -> Tensor:
+        total = None
+        for turn in range(8):
+            turned = _turn(once(_turn(image_BIHW, turn)), turn, back=True)
+            total = turned if total is None else total + turned
+        assert total is not None
+        return total / 8
+
+    return ensemble if settings.ensemble else once
+
+
+def _turn(image_BIHW: Tensor, turn: int, *, back: bool = False) -> Tensor:
+    """One of the eight flips and quarter turns, or its inverse."""
+    quarters, flipped = turn % 4, turn >= 4
+    if back:
+        turned = image_BIHW.rot90(-quarters, (2, 3))
+        return turned.flip(3) if flipped else turned
+    turned = image_BIHW.flip(3) if flipped else image_BIHW
+    return turned.rot90(quarters, (2, 3))
+
+
+def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, _DTYPES[precision])
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text
+
+
+def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    """Pairs of input and output file."""
+    if source.is_dir():
+        if target.is_file():
+            raise ImageError(f"{target}: the input is a folder, so the output must be one")
+        pairs = [(image, target / image.name) for image in list_photos(source)]
+    elif target.is_dir() or target.suffix.lower() not in EXTENSIONS:
+        pairs = [(source, target / source.name)]
+    else:
+        pairs = [(source, target)]
+    for image, output in pairs:
+        if image.resolve() == output.resolve():
+            raise ImageError(f"{output}: the output would replace the input; choose another place")
+    return pairs
+
+
+def _as_image_error(error: Exception, output: Path) -> ImageError:
+    if isinstance(error, ImageError):
+        return error
+    reason = error.strerror if isinstance(error, OSError) else error
+    return ImageError(f"{output}: cannot write: {reason}; check the folder and its permissions")
+
+
+def _to_tensor(image_HWI: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image_HWI.transpose(2, 0, 1)))[None]
+
+
+def _to_array(image_BIHW: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(image_BIHW[0].permute(1, 2, 0).numpy())
+
+
+__all__ = [
+    "RestoreSettings",
+    "restore",
+    "restore_photo",
+    "restore_tensor",
+    "spans",
+]
