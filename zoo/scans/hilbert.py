@@ -19,8 +19,9 @@ DIRECTIONS = ("hilbert", "transposed", "hilbert_reversed", "transposed_reversed"
 class Hilbert(ScanOrder):
     """A Hilbert-like curve: tokens near on the path are near in the image, at every scale.
 
-    The rectangle is split into halves and quarters until they are lines. Steps go to neighbours;
-    where the longer side is odd and the shorter one even, one step may be diagonal.
+    The rectangle is split into halves and quarters until they are lines. ``hilbert`` ends at the
+    other end of the first row, ``transposed`` at the other end of the first column. Every step
+    goes to one of the four neighbours, but for at most one diagonal step in the whole path.
 
     Args:
         directions: any of ``hilbert``, ``transposed``, ``hilbert_reversed``,
@@ -34,8 +35,8 @@ class Hilbert(ScanOrder):
         check_directions(self.directions, DIRECTIONS)
 
     def build(self, height: int, width: int, device: torch.device) -> Tensor:
-        curve = [row * width + column for column, row in rectangle_curve(width, height)]
-        transposed = [row * width + column for row, column in rectangle_curve(height, width)]
+        curve = [y * width + x for x, y in _fill((0, 0), (width, 0), (0, height))]
+        transposed = [y * width + x for x, y in _fill((0, 0), (0, height), (width, 0))]
         paths = {
             "hilbert": torch.tensor(curve, dtype=torch.int32, device=device),
             "transposed": torch.tensor(transposed, dtype=torch.int32, device=device),
@@ -43,18 +44,10 @@ class Hilbert(ScanOrder):
         return stack_directions(paths, self.directions)
 
 
-def rectangle_curve(width: int, height: int) -> Iterator[tuple[int, int]]:
-    """Yield every ``(x, y)`` of a rectangle once, along a curve that starts at (0, 0)."""
-    if width >= height:
-        yield from _fill((0, 0), (width, 0), (0, height))
-    else:
-        yield from _fill((0, 0), (0, height), (width, 0))
-
-
 def _fill(
     start: tuple[int, int], along: tuple[int, int], across: tuple[int, int]
 ) -> Iterator[tuple[int, int]]:
-    """Fill the parallelogram at ``start`` spanned by two axis vectors, ending far ``along``."""
+    """Yield each ``(x, y)`` of the rectangle spanned by two axis vectors, ending far ``along``."""
     (x, y), (ax, ay), (bx, by) = start, along, across
     length, breadth = abs(ax + ay), abs(bx + by)
     step_a, step_b = (_sign(ax), _sign(ay)), (_sign(bx), _sign(by))

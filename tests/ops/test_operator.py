@@ -1,0 +1,143 @@
+"""The operator as compile, export, autocast and users see it."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from conformance import Case, make_inputs
+from torch.utils.flop_counter import FlopCounterMode
+
+import zoo
+from zoo.ops import selective_scan
+from zoo.ops.scan import BackendError
+from zoo.ops.scan.dispatch import ENVIRONMENT
+
+CASE = Case(B=2, L=9, K=3, E=4, N=3, order="padded")
+
+
+@pytest.fixture
+def inputs():
+    return make_inputs(CASE, torch.float32)
+
+
+def changed(inputs, index, value):
+    return [*inputs[:index], value, *inputs[index + 1 :]]
+
+
+def test_library_checks_the_operator(inputs):
+    tensors = [t if t.dtype == torch.int32 else t.requires_grad_() for t in inputs]
+    torch.library.opcheck(
+        torch.ops.zoo.selective_scan.default, (*tensors, True, "chunked"), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_export_sees_one_node(inputs):
+    class Model(torch.nn.Module):
+        def forward(self, *tensors):
+            return selective_scan(*tensors, reduce=True)
+
+    program = torch.export.export(Model(), tuple(inputs))
+    names = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert names == ["zoo.selective_scan.default"]
+    torch.testing.assert_close(program.module()(*inputs), Model()(*inputs))
+
+
+def test_compile_agrees_forward_and_backward(inputs):
+    def loss(*tensors):
+        return (selective_scan(*tensors, inputs[-1]) ** 2).sum()
+
+    leaves = [t.detach().requires_grad_() for t in inputs[:-1]]
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    found = torch.autograd.grad(compiled(*leaves), leaves)
+    expected = torch.autograd.grad(loss(*leaves), leaves)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_autocast_leaves_the_inside_alone(inputs):
+    expected = selective_scan(*inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = selective_scan(*inputs)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
+def test_flops_are_counted(inputs):
+    with FlopCounterMode(display=False) as counter:
+        selective_scan(*inputs)
+    steps = inputs[-1].shape[1]
+    expected = CASE.B * CASE.K * steps * CASE.E * (7 * CASE.N + 2 * CASE.R + 5)
+    assert counter.get_total_flops() == expected
+
+
+def test_parameters_of_other_dtypes_are_cast(inputs):
+    half = [t.bfloat16() if t.is_floating_point() else t for t in inputs]
+    mixed = [*half[:2], *(t.float() for t in half[2:5]), *half[5:7], half[7].float(), half[8]]
+    assert torch.equal(selective_scan(*half), selective_scan(*mixed))
+
+
+@pytest.mark.parametrize(
+    ("index", "value", "message"),
+    [
+        (0, torch.zeros(2, 9), "u must be"),
+        (1, torch.zeros(2, 9, 3, 7), r"delta has shape \(2, 9, 3, 7\)"),
+        (3, torch.zeros(4, 3), "delta_bias has shape"),
+        (5, torch.zeros(2, 9, 3, 3, dtype=torch.bfloat16), "share one dtype"),
+        (8, torch.full((3, 14), 9, dtype=torch.int32), r"order\[0, 0\] is 9, outside -1..8"),
+        (8, torch.full((3, 14), -2, dtype=torch.int32), r"order\[0, 0\] is -2"),
+        (8, torch.zeros((3, 2), dtype=torch.int32), r"order\[0\] visits token 0 twice"),
+        (8, torch.zeros((3, 1)), "int32"),
+    ],
+)
+def test_wrong_inputs_are_named(inputs, index, value, message):
+    with pytest.raises(ValueError, match=message):
+        selective_scan(*changed(inputs, index, value))
+
+
+def test_an_order_changed_in_place_is_checked_again(inputs):
+    selective_scan(*inputs)
+    inputs[-1][0, 0] = 100
+    with pytest.raises(ValueError, match="is 100"):
+        selective_scan(*inputs)
+
+
+def test_backends_say_what_they_are():
+    names = [status.name for status in zoo.backends()]
+    assert names[-1] == "reference" and "chunked" in names
+    assert all(status.note for status in zoo.backends())
+
+
+def test_the_backend_is_chosen_by_argument_context_and_environment(inputs, monkeypatch):
+    with pytest.raises(BackendError, match="did you mean 'chunked'"):
+        selective_scan(*inputs, backend="chunkd")
+    with pytest.raises(BackendError, match="use_backend"), zoo.use_backend("nothing"):
+        pass
+    monkeypatch.setenv(ENVIRONMENT, "nothing")
+    with pytest.raises(BackendError, match=ENVIRONMENT):
+        selective_scan(*inputs)
+    with zoo.use_backend("reference"):
+        found = selective_scan(*inputs)
+    monkeypatch.setenv(ENVIRONMENT, "reference")
+    assert torch.equal(selective_scan(*inputs), found)
+
+
+def test_an_automatic_choice_is_logged_once(inputs, caplog):
+    from zoo.ops.scan import dispatch
+
+    dispatch._logged.clear()
+    with caplog.at_level(logging.INFO):
+        selective_scan(*inputs)
+        selective_scan(*inputs)
+    assert len([r for r in caplog.records if "runs on backend" in r.message]) == 1
+
+
+def test_memory_of_training_does_not_grow_with_states(inputs):
+    """Only inputs are saved for the backward pass."""
+    saved = []
+    leaves = [t.detach().requires_grad_() for t in inputs[:-1]]
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        selective_scan(*leaves, inputs[-1])
+    assert len(saved) == 9
+    assert max(t.numel() for t in saved) == max(t.numel() for t in inputs)

@@ -1,0 +1,147 @@
+"""Equality with the authors' code: outputs, gradients, keys, parameter counts, conversion.
+
+The reference outputs were made by the authors' released modules in evaluation mode. float64
+differs by rounding alone, some 1e-14, so 1e-10 separates that from an error of logic; the float32
+tolerance of each case is twenty times the authors' own rounding error.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from official_weights import CASES, OFFICIAL, PUBLISHED, state_dict
+from safetensors.torch import load_file
+
+import zoo
+from zoo.checkpoints import OFFICIAL as FORMATS
+from zoo.checkpoints import save_official
+from zoo.recipe import build
+
+LOGIC = 1e-10
+
+
+@pytest.fixture
+def checkpoint(tmp_path, request):
+    path = tmp_path / "weights.pth"
+    torch.save({"params": state_dict(request.param)}, path)
+    return request.param, path
+
+
+def case_ids(names):
+    return pytest.mark.parametrize("checkpoint", names, indirect=True)
+
+
+SMALL = [name for name in CASES if not name.startswith("full_")]
+
+
+@case_ids(list(CASES))
+def test_outputs_in_both_precisions(checkpoint):
+    name, path = checkpoint
+    expected = load_file(OFFICIAL / f"{name}.safetensors")
+    network = zoo.load(path)
+    with torch.no_grad(), zoo.use_backend("chunked"):
+        output = network(expected["input"])
+        exact = network.double()(expected["input"].double())
+    assert (output - expected["output"]).abs().max() <= CASES[name]["atol"]
+    assert (exact - expected["output_fp64"]).abs().max() <= LOGIC
+
+
+@case_ids(SMALL)
+@pytest.mark.parametrize("backend", [s.name for s in zoo.backends() if s.available])
+def test_built_network_with_converted_weights_on_every_backend(checkpoint, backend, tmp_path):
+    name, path = checkpoint
+    expected = load_file(OFFICIAL / f"{name}.safetensors")
+    converted = tmp_path / "converted.safetensors"
+    recipe = zoo.convert(path, converted).recipe
+    network = build(recipe)
+    network.load_state_dict(zoo.load(converted).state_dict())
+    network.eval()
+    with torch.no_grad(), zoo.use_backend(backend):
+        output = network(expected["input"])
+    assert (output - expected["output"]).abs().max() <= CASES[name]["atol"]
+
+
+@case_ids([name for name in CASES if CASES[name]["grads"]])
+@pytest.mark.parametrize("backend", [s.name for s in zoo.backends() if s.available])
+def test_gradients(checkpoint, backend):
+    name, path = checkpoint
+    expected = load_file(OFFICIAL / f"{name}.safetensors")
+    network = zoo.load(path)
+    image = expected["input"].requires_grad_()
+    with zoo.use_backend(backend):
+        loss = (network(image) * expected["cot"]).mean()
+        loss.backward()
+    keys = FORMATS[0].key_map(network.recipe.network)
+    pairs = {"input": (image.grad, expected["grad_input"])}
+    for key, parameter in network.named_parameters():
+        pairs[key] = (parameter.grad, expected[f"g.{keys.to_theirs(key)}"].reshape(parameter.shape))
+    for key, (ours, theirs) in pairs.items():
+        assert theirs.norm() > 0, key
+        # The authors' gradients are float32 too; the smallest ones agree to 3e-4.
+        assert (ours - theirs).norm() / theirs.norm() <= 1e-3, key
+
+
+@case_ids(SMALL)
+def test_conversion_there_and_back_is_the_identity(checkpoint, tmp_path):
+    name, path = checkpoint
+    ours, theirs = tmp_path / "ours.safetensors", tmp_path / "theirs.pth"
+    zoo.convert(path, ours)
+    zoo.convert(ours, theirs)
+    before = state_dict(name)
+    after = torch.load(theirs, weights_only=True)["params"]
+    assert sorted(after) == sorted(before)
+    assert all(torch.equal(after[key], before[key]) for key in before)
+
+
+NAMES = {
+    "mambair_CAR_q10": "mambair_car10",
+    "mambair_CAR_q30": "mambair_car30",
+    "mambair_CAR_q40": "mambair_car40",
+    "mambair_colorDN_15": "mambair_dn15",
+    "mambair_colorDN_25": "mambair_dn25",
+    "mambair_colorDN_50": "mambair_dn50",
+    "mambair_realDN_unet": "mambair_realdn",
+    "mambair_realSR_x4": "mambair_real_x4",
+    **{f"mambair_classicSR_x{s}": f"mambair_classic_x{s}" for s in (2, 3, 4)},
+    **{f"mambair_lightSR_x{s}": f"mambair_light_x{s}" for s in (2, 3, 4)},
+    **{f"mambair_lightSR_x{s}_genA": f"mambair_light_x{s}_gen_a" for s in (2, 3, 4)},
+    **{f"mambair_lightSR_x{s}_genB": f"mambair_light_x{s}_gen_b" for s in (2, 3, 4)},
+}
+
+
+@pytest.mark.parametrize("official", list(PUBLISHED))
+def test_published_model_has_the_authors_keys_and_count(official, tmp_path):
+    with torch.device("meta"):
+        network = zoo.build(NAMES[official])
+    release = next(f for f in FORMATS if f.name == published_class(official))
+    keys = release.key_map(network.recipe.network)
+    ours = {keys.to_theirs(key): value.numel() for key, value in network.state_dict().items()}
+    theirs = {key: torch.Size(shape).numel() for key, shape in PUBLISHED[official]["keys"]}
+    assert ours == theirs
+    count = PUBLISHED[official]["parameters"]
+    assert sum(ours.values()) == (count or sum(theirs.values()))
+
+
+def published_class(official):
+    return "MambaIRUNet" if official.endswith("unet") else "MambaIR"
+
+
+@pytest.mark.parametrize("official", [n for n in PUBLISHED if "light" in n or "realDN" in n])
+def test_detection_finds_the_published_network(official, tmp_path):
+    state = {key: torch.zeros(shape) for key, shape in PUBLISHED[official]["keys"]}
+    torch.save({"params": state}, tmp_path / "w.pth")
+    found = zoo.load(tmp_path / "w.pth").recipe.network
+    published = zoo.build(NAMES[official]).recipe.network
+    # What the file leaves to defaults or cannot tell is not compared.
+    for key in ("type", "scale", "dim", "depths", "refinement"):
+        assert found.get(key) == published.get(key) or key == "scale" and "scale" not in published
+    assert found["block"]["branch"] == published["block"]["branch"]
+    for key, value in published["block"]["mixer"].items():
+        assert found["block"]["mixer"][key] == value
+
+
+def test_official_file_of_a_network_of_our_own_is_refused(tmp_path):
+    network = zoo.build("mambair_tiny_x2", head="nearest_conv")
+    with pytest.raises(zoo.errors.CheckpointError, match="no official code"):
+        save_official(network, tmp_path / "w.pth")
+    assert not list(tmp_path.iterdir())
