@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.errors import RecipeError
@@ -37,13 +36,21 @@ class Window(ScanOrder):
 
     def build(self, height: int, width: int, device: torch.device) -> Tensor:
         size = self.size
-        grid_HW = torch.arange(height * width, dtype=torch.int32, device=device)
-        grid_HW = grid_HW.reshape(height, width)
-        padded_HW = F.pad(grid_HW, (0, -width % size, 0, -height % size), value=-1)
-        # (window row, row inside, window column, column inside)
-        windows = padded_HW.unflatten(1, (-1, size)).unflatten(0, (-1, size))
+        rows, columns = (height + size - 1) // size, (width + size - 1) // size
+        # Computed step by step rather than cut from a padded grid: a traced graph then holds for
+        # grids of a single window too.
+        step_S = torch.arange(rows * columns * size * size, dtype=torch.int32, device=device)
+        window_S, outer_S, inner_S = step_S // size**2, step_S // size % size, step_S % size
+
+        def tokens(y_S: Tensor, x_S: Tensor) -> Tensor:
+            return torch.where((y_S < height) & (x_S < width), y_S * width + x_S, -1)
+
         paths = {
-            "row": windows.permute(0, 2, 1, 3).reshape(-1),
-            "column": windows.permute(2, 0, 3, 1).reshape(-1),
+            "row": tokens(
+                window_S // columns * size + outer_S, window_S % columns * size + inner_S
+            ),
+            "column": tokens(
+                window_S % rows * size + inner_S, window_S // rows * size + outer_S
+            ),
         }
         return stack_directions(paths, self.directions)

@@ -71,17 +71,22 @@ def selective_scan(
     return _selective_scan(
         u,
         delta,
-        None if delta_weight is None else delta_weight.to(state),
-        delta_bias.to(state),
-        A.to(state),
+        None if delta_weight is None else _cast(delta_weight, state),
+        _cast(delta_bias, state),
+        _cast(A, state),
         B,
         C,
-        D.to(state),
+        _cast(D, state),
         order,
         reduce,
         # A traced graph asks at each call, not once and for all when it is traced.
         (backend or "") if tracing else asked_for(backend),
     )
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    # A cast to the same dtype would still be a node of every traced graph.
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
 
 
 def _check(inputs: ScanInputs) -> None:

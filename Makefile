@@ -1,0 +1,35 @@
+# make demo: restore a real photo.  make test: run the tests.  Both set everything up themselves.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+STAMP = $(VENV)/installed
+
+.PHONY: install demo test test-full lint bench clean
+
+install: $(STAMP)
+
+# The constraints hold a set of versions known to work on a CPU; plain "torch" would bring CUDA.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: install
+	$(BIN)/python examples/demo.py demo
+
+test: install
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-full: install
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy zoo recipes export trt_plugins benchmarks examples
+
+bench: install
+	$(BIN)/python benchmarks/light_x4.py
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info

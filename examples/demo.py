@@ -1,0 +1,98 @@
+"""Shrink real photos, restore them with the shipped weights, and compare with bicubic.
+
+    python examples/demo.py FOLDER
+
+The photos are those that the weights never saw in training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+import zoo
+from zoo.data import Bicubic, Photo, write_photo
+from zoo.errors import ZooError
+from zoo.evaluation import (
+    Restored,
+    Score,
+    mean_score,
+    restore_clean,
+    score,
+    validation_photos,
+)
+
+MODEL = "mambair_tiny_x2"
+SHOWN = "coffee"
+"""The photo whose images are written."""
+
+
+def main() -> int:
+    """Run the demonstration; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="where to write the images")
+    folder = parser.parse_args().folder
+    try:
+        demonstrate(folder)
+    except (ZooError, OSError) as error:
+        sys.stderr.write(f"demo: error: {error}\n")
+        return 2
+    return 0
+
+
+def demonstrate(folder: Path) -> None:
+    """Score all held-out photos and write the images of one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    network = zoo.load(MODEL)
+    degradation = Bicubic(scale=network.scale)
+    print(f"{MODEL}: PSNR-Y in dB on photos held out of training, x{network.scale}")
+    print(f"{'photo':<12}{'bicubic':>9}{'ours':>9}{'gain':>8}{'seconds':>9}")
+    scores = []
+    for name, clean in validation_photos("samples"):
+        begun = time.perf_counter()
+        images = restore_clean(network, clean, degradation)
+        seconds = time.perf_counter() - begun
+        found = score(name, images, network.scale)
+        scores.append(found)
+        print(_row(found) + f"{seconds:>9.1f}")
+        if name == SHOWN:
+            pictures = {
+                "input": images.degraded,
+                "bicubic": images.baseline,
+                "ours": images.restored,
+                "original": images.clean,
+            }
+            for label, picture in pictures.items():
+                _write(folder / f"{name}_{label}.png", picture)
+            _write(folder / f"{name}_side_by_side.png", _side_by_side(images))
+    print(_row(mean_score(scores)))
+    print(f"images of {SHOWN!r}: {folder}/{SHOWN}_*.png (side by side: bicubic, ours, original)")
+
+
+def _row(found: Score) -> str:
+    name, restored, baseline = found
+    return f"{name:<12}{baseline:>9.2f}{restored:>9.2f}{restored - baseline:>+8.2f}"
+
+
+def _write(path: Path, picture_HWC: np.ndarray) -> None:
+    write_photo(path, Photo(picture_HWC))
+
+
+def _side_by_side(images: Restored) -> np.ndarray:
+    """The middle of bicubic, ours and the original, enlarged twice so that pixels can be seen."""
+    crops = []
+    for picture in (images.baseline, images.restored, images.clean):
+        height, width = picture.shape[:2]
+        top, left = (height - 200) // 2, (width - 200) // 2
+        crop = picture[top : top + 200, left : left + 200]
+        crops.append(crop.repeat(2, axis=0).repeat(2, axis=1))
+        crops.append(np.ones((crops[0].shape[0], 8, picture.shape[2]), np.float32))
+    return np.concatenate(crops[:-1], axis=1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Export to ONNX and TensorRT. Not there yet: see the README."""
