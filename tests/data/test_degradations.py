@@ -1,0 +1,146 @@
+"""Degradations, sample photographs and training patches."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from zoo.data import (
+    DEGRADATIONS,
+    Bicubic,
+    GaussianNoise,
+    Jpeg,
+    PatchDataset,
+    TrainingPhoto,
+    load_sample,
+    load_training_photos,
+    resize_bicubic,
+    sample_names,
+)
+from zoo.errors import ImageError, RecipeError, ZooError
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return load_sample("chelsea").color_HWC[:96, :128]
+
+
+def test_every_degradation_is_registered():
+    assert DEGRADATIONS.names() == ["bicubic", "jpeg", "noise"]
+
+
+def test_bicubic_is_the_one_resize_rounded_to_8_bits(photo):
+    clean = torch.from_numpy(photo.transpose(2, 0, 1).copy())
+    found = Bicubic(scale=2)(clean, rng())
+    exact = resize_bicubic(clean.double()[None], 0.5)[0].clamp(0, 1)
+    assert found.dtype == torch.float32
+    assert (found * 255 - (found * 255).round()).abs().max() < 1e-4
+    assert (found - exact).abs().max() <= 0.5 / 255 + 1e-6
+
+
+def test_noise_has_its_sigma_and_is_not_clipped():
+    clean = torch.ones(3, 200, 200)
+    noise = GaussianNoise(scale=1, sigma=25)(clean, rng()) - clean
+    assert noise.std() == pytest.approx(25 / 255, rel=0.01)
+    assert noise.max() > 0.3
+
+
+
+def test_noise_depends_on_the_generator_alone():
+    clean = torch.zeros(1, 8, 8)
+    noise = GaussianNoise(scale=1, sigma=25)
+    assert torch.equal(noise(clean, rng(1)), noise(clean, rng(1)))
+    assert not torch.equal(noise(clean, rng(1)), noise(clean, rng(2)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_equals_a_file_written_and_read(photo, channels, tmp_path):
+    levels = np.round(photo[..., :channels] * 255).astype(np.uint8)
+    clean = torch.from_numpy(levels.transpose(2, 0, 1).astype(np.float32) / 255)
+    found = Jpeg(scale=1, quality=20)(clean, rng())
+    path = str(tmp_path / "a.jpg")
+    cv2.imwrite(path, levels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 20])
+    expected = np.atleast_3d(cv2.imread(path, cv2.IMREAD_UNCHANGED))[..., ::-1]
+    np.testing.assert_allclose(found.numpy().transpose(1, 2, 0) * 255, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Bicubic(scale=9), "scale must be 1 to 8"),
+        (lambda: GaussianNoise(scale=2, sigma=5), "scale must be 1"),
+        (lambda: GaussianNoise(scale=1, sigma=300), "sigma"),
+        (lambda: Jpeg(scale=1, quality=0), "quality"),
+    ],
+)
+def test_wrong_settings_are_named(make, message):
+    with pytest.raises(RecipeError, match=message):
+        make()
+
+
+def test_samples_are_real_photos_with_some_held_out():
+    held_out, trained = sample_names(held_out=True), sample_names(held_out=False)
+    assert len(held_out) >= 3 and not set(held_out) & set(trained)
+    for name in sample_names():
+        assert min(load_sample(name).color_HWC.shape[:2]) >= 256
+    with pytest.raises(ZooError, match="did you mean 'coffee'"):
+        load_sample("cofee")
+
+
+def dataset(photos, **changes):
+    settings = {
+        "degradation": Bicubic(scale=2),
+        "patch": 12,
+        "channels": 3,
+        "length": 20,
+        "seed": 5,
+        **changes,
+    }
+    return PatchDataset(photos, **settings)
+
+
+@pytest.mark.parametrize("degradation", [Bicubic(scale=2), Bicubic(scale=3), Jpeg(scale=1, quality=30)])
+def test_a_patch_is_a_cutting_of_the_whole_degraded_photo(photo, degradation):
+    patches = dataset([photo], degradation=degradation, augment=False, length=6)
+    scale = degradation.scale
+    pixels = (photo[: 96 // scale * scale, : 128 // scale * scale] * 65535).round() / 65535
+    clean = torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32))
+    whole = degradation(clean, rng())
+    for degraded, wanted in patches:
+        places = [
+            (y, x)
+            for y in range(whole.shape[1] - 11)
+            for x in range(whole.shape[2] - 11)
+            if (whole[:, y : y + 12, x : x + 12] - degraded).abs().max() < 1e-6
+        ]
+        assert len(places) == 1
+        y, x = (scale * side for side in places[0])
+        there = clean[:, y : y + 12 * scale, x : x + 12 * scale]
+        torch.testing.assert_close(there, wanted, atol=1e-5, rtol=0)
+
+
+def test_a_pair_depends_on_seed_and_index_alone(photo):
+    first, again = dataset([photo]), dataset([photo], length=50)
+    for index in (0, 7, 19):
+        assert all(map(torch.equal, first[index], again[index]))
+    assert not torch.equal(first[0][0], first[1][0])
+    assert not torch.equal(first[0][0], dataset([photo], seed=6)[0][0])
+
+
+def test_too_small_a_photo_is_named_with_the_size_needed():
+    small = TrainingPhoto("holiday.png", np.zeros((20, 90, 3), np.uint8))
+    with pytest.raises(ImageError, match=r"'holiday.png' has 90x20 pixels.*need 24x24"):
+        dataset([small])
+    with pytest.raises(ImageError, match="no photo"):
+        dataset([])
+
+
+def test_training_photos_leave_out_those_held_out():
+    names = [photo.name for photo in load_training_photos("samples")]
+    assert names == sample_names(held_out=False)

@@ -1,0 +1,151 @@
+"""Image files of every mode, and what is said of those that are none."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from zoo.data.images import Photo, list_photos, read_photo, write_photo
+from zoo.errors import ImageError
+
+
+def random_photo(channels=3, alpha=False, bit_depth=8, height=6, width=9):
+    random = np.random.default_rng(channels + bit_depth)
+    top = 2**bit_depth - 1
+    planes = random.integers(0, top + 1, (height, width, 4)).astype(np.float32) / np.float32(top)
+    return Photo(
+        np.ascontiguousarray(planes[..., :channels]),
+        np.ascontiguousarray(planes[..., 3]) if alpha else None,
+        bit_depth,
+    )
+
+
+@pytest.mark.parametrize("extension", [".png", ".tif"])
+@pytest.mark.parametrize("bit_depth", [8, 16])
+@pytest.mark.parametrize(("channels", "alpha"), [(1, False), (3, False), (3, True)])
+def test_lossless_files_come_back_unchanged(tmp_path, extension, bit_depth, channels, alpha):
+    photo = random_photo(channels, alpha, bit_depth)
+    if alpha and extension == ".tif":
+        # Colour under full transparency is not kept by the decoder.
+        photo = Photo(photo.color_HWC, np.ones_like(photo.alpha_HW), bit_depth)
+    path = tmp_path / f"foto ü{extension}"
+    write_photo(path, photo)
+    back = read_photo(path)
+    assert back.bit_depth == bit_depth
+    assert np.array_equal(back.color_HWC, photo.color_HWC)
+    assert (back.alpha_HW is None) == (photo.alpha_HW is None)
+    if alpha:
+        assert np.array_equal(back.alpha_HW, photo.alpha_HW)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_gray_with_alpha_is_read_as_gray(tmp_path):
+    # A one-row gray + alpha PNG, written by hand: OpenCV cannot write one.
+    import struct
+    import zlib
+
+    def chunk(name, data):
+        body = name + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", 2, 1, 8, 4, 0, 0, 0)
+    pixels = zlib.compress(bytes([0, 51, 255, 102, 0]))
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(data)
+    photo = read_photo(tmp_path / "a.png")
+    assert photo.color_HWC.shape == (1, 2, 1)
+    np.testing.assert_allclose(photo.color_HWC[0, :, 0], [0.2, 0.4], atol=1e-6)
+    np.testing.assert_allclose(photo.alpha_HW[0], [1, 0])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path, orientation):
+    import struct
+
+    upright = np.zeros((16, 24, 3), np.float32)
+    upright[:8, :8] = 1  # a mark in the top left
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: upright.transpose(1, 0, 2)[::-1],
+        7: upright.transpose(1, 0, 2)[::-1, ::-1],
+        8: upright.transpose(1, 0, 2)[:, ::-1],
+    }[orientation]
+    path = tmp_path / "photo.jpg"
+    write_photo(path, Photo(np.ascontiguousarray(stored)))
+    tiff = b"II*\0" + struct.pack("<IHHHIHH", 8, 1, 274, 3, 1, orientation, 0) + b"\0\0\0\0"
+    exif = b"Exif\0\0" + tiff
+    data = path.read_bytes()
+    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    path.write_bytes(data[:2] + segment + data[2:])
+    found = read_photo(path).color_HWC
+    assert found.shape == upright.shape
+    np.testing.assert_allclose(found, upright, atol=0.1)
+
+
+def test_jpeg_drops_alpha_with_a_warning(tmp_path, caplog):
+    write_photo(tmp_path / "a.jpg", random_photo(3, alpha=True))
+    assert "alpha" in caplog.text
+    assert read_photo(tmp_path / "a.jpg").alpha_HW is None
+
+
+def test_rounding_is_to_the_nearest_level(tmp_path):
+    values = np.array([-1, 0.49 / 255, 0.51 / 255, 254.6 / 255, 7], np.float32)
+    write_photo(tmp_path / "a.png", Photo(values.reshape(1, 5, 1)))
+    levels = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)
+    assert levels.reshape(-1).tolist() == [0, 0, 1, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("text.png", b"this is no image\n" * 9, "cannot be decoded"),
+        ("empty.png", b"", "is empty"),
+        (None, None, "does not exist"),
+    ],
+)
+def test_unreadable_files_are_named(tmp_path, name, content, message):
+    path = tmp_path / (name or "missing.png")
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ImageError, match=message) as error:
+        read_photo(path)
+    assert path.name in str(error.value)
+
+
+def test_a_folder_a_truncated_file_and_floats_are_refused(tmp_path):
+    with pytest.raises(ImageError, match="is a folder"):
+        read_photo(tmp_path)
+    write_photo(tmp_path / "a.png", random_photo(height=64, width=64))
+    data = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(data[:40])
+    with pytest.raises(ImageError, match="cut short"):
+        read_photo(tmp_path / "cut.png")
+    cv2.imwrite(str(tmp_path / "f.tiff"), np.ones((3, 3), np.float32))
+    with pytest.raises(ImageError, match="float32"):
+        read_photo(tmp_path / "f.tiff")
+
+
+def test_writing_where_one_cannot_is_an_error_and_leaves_nothing(tmp_path):
+    with pytest.raises(ImageError, match="check that its folder exists"):
+        write_photo(tmp_path / "missing" / "a.png", random_photo())
+    with pytest.raises(ImageError, match="extension"):
+        write_photo(tmp_path / "a.xyz", random_photo())
+    with pytest.raises(ImageError, match="NaN"):
+        write_photo(tmp_path / "a.png", Photo(np.full((2, 2, 1), np.nan, np.float32)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_are_listed_in_natural_order(tmp_path):
+    for name in ("b10.png", "b9.PNG", "a.jpg", "note.txt", ".hidden.png"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [path.name for path in list_photos(tmp_path)] == ["a.jpg", "b9.PNG", "b10.png"]
+    with pytest.raises(ImageError, match="does not exist"):
+        list_photos(tmp_path / "no")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ImageError, match="holds no image"):
+        list_photos(tmp_path / "empty")
