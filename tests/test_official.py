@@ -133,7 +133,7 @@ def test_detection_finds_the_published_network(official, tmp_path):
     published = zoo.build(NAMES[official]).recipe.network
     # What the file leaves to defaults or cannot tell is not compared.
     for key in ("type", "scale", "dim", "depths", "refinement"):
-        assert found.get(key) == published.get(key) or key == "scale" and "scale" not in published
+        assert found.get(key) == published.get(key) or (key == "scale" and "scale" not in published)
     assert found["block"]["branch"] == published["block"]["branch"]
     for key, value in published["block"]["mixer"].items():
         assert found["block"]["mixer"][key] == value

@@ -174,8 +174,9 @@ def doctor_command(options: argparse.Namespace) -> None:
     from zoo.recipe import list_models
 
     print(f"zoo {package_version()}, Python {platform.python_version()}, torch {torch.__version__}")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    print(f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads, CUDA {device}")
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    threads = torch.get_num_threads()
+    print(f"{platform.system()} {platform.machine()}, {threads} threads, CUDA {cuda}")
     print(f"{len(list_models())} models; weights ship for {', '.join(shipped_weights()) or 'none'}")
     print("selective-scan backends, best first:")
     for status in backends():

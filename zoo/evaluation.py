@@ -68,7 +68,9 @@ def restore_clean(
     scale = network.scale
     height, width = (side // scale * scale for side in clean_IHW.shape[1:])
     if min(height, width) == 0:
-        raise ImageError(f"an image of {tuple(clean_IHW.shape[1:])} pixels is too small for x{scale}")
+        raise ImageError(
+            f"an image of {tuple(clean_IHW.shape[1:])} pixels is too small for x{scale}"
+        )
     clean = with_channels(_to_array(clean_IHW[:, :height, :width]), network.channels)
     degraded_IHW = degradation(_to_tensor(clean), np.random.default_rng(seed))
     was_training = network.training
@@ -77,8 +79,12 @@ def restore_clean(
     baseline_IHW = degraded_IHW
     if scale > 1:
         baseline_IHW = resize_bicubic(degraded_IHW[None], scale)[0]
-    images = (degraded_IHW, baseline_IHW, restored_IHW)
-    return Restored(*(_to_array(image.clamp(0, 1)) for image in images), clean)
+    return Restored(
+        degraded=_to_array(degraded_IHW.clamp(0, 1)),
+        baseline=_to_array(baseline_IHW.clamp(0, 1)),
+        restored=_to_array(restored_IHW.clamp(0, 1)),
+        clean=clean,
+    )
 
 
 def score(name: str, images: Restored, scale: int) -> Score:

@@ -110,9 +110,7 @@ def restore(
             restored, and the error comes at the end.
         ZooError: for settings that make no sense.
     """
-    settings = RestoreSettings(
-        tile=tile, overlap=overlap, ensemble=ensemble, precision=precision
-    )
+    settings = RestoreSettings(tile=tile, overlap=overlap, ensemble=ensemble, precision=precision)
     jobs = _jobs(Path(source), Path(target))
     waiting = [job for job in jobs if overwrite or not job[1].exists()]
     if len(waiting) < len(jobs):

@@ -74,14 +74,16 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789")
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
 )
 
 
 def parse_value(text: str) -> Any:
     """Read one value as YAML does: ``1e-4``, ``[6, 6]``, ``true``, ``{type: window, size: 8}``."""
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise RecipeError(f"cannot read the value {text!r}: {_first_line(error)}") from error
 
@@ -151,7 +153,7 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         if not path.is_file() or path.parent != RECIPES:
             raise RecipeError(f"unknown model {str(source)!r}{nearest(str(source), list_models())}")
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -138,9 +138,7 @@ class Registry(Generic[T]):
         """
         if name not in self._entries:
             where = f"{path}: " if path else ""
-            raise RecipeError(
-                f"{where}unknown {self.kind} {name!r}{nearest(name, self._entries)}"
-            )
+            raise RecipeError(f"{where}unknown {self.kind} {name!r}{nearest(name, self._entries)}")
         return self._entries[name]
 
 

@@ -110,7 +110,8 @@ def resolve_options(
         RecipeError: for an unknown, supplied or missing option, or a value of the wrong type.
     """
     parameters = inspect.signature(target).parameters
-    hints = typing.get_type_hints(target.__init__ if isinstance(target, type) else target)
+    constructor = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
+    hints = typing.get_type_hints(constructor)
     settable = [name for name in parameters if name not in supplied]
     places = {key: f"{path}.{key}" if path else str(key) for key in options}
     for key, place in places.items():

@@ -68,4 +68,6 @@ def test_constants_stay_and_float32_follows_float64():
     torch.testing.assert_close(resize_bicubic(constant, 3), torch.full((1, 3, 27, 39), 0.3))
     image = torch.rand(1, 3, 16, 10, dtype=torch.float64)
     exact = resize_bicubic(image, 0.5)
-    torch.testing.assert_close(resize_bicubic(image.float(), 0.5).double(), exact, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        resize_bicubic(image.float(), 0.5).double(), exact, atol=1e-6, rtol=0
+    )

@@ -51,7 +51,6 @@ def test_noise_has_its_sigma_and_is_not_clipped():
     assert noise.max() > 0.3
 
 
-
 def test_noise_depends_on_the_generator_alone():
     clean = torch.zeros(1, 8, 8)
     noise = GaussianNoise(scale=1, sigma=25)
@@ -105,7 +104,9 @@ def dataset(photos, **changes):
     return PatchDataset(photos, **settings)
 
 
-@pytest.mark.parametrize("degradation", [Bicubic(scale=2), Bicubic(scale=3), Jpeg(scale=1, quality=30)])
+@pytest.mark.parametrize(
+    "degradation", [Bicubic(scale=2), Bicubic(scale=3), Jpeg(scale=1, quality=30)]
+)
 def test_a_patch_is_a_cutting_of_the_whole_degraded_photo(photo, degradation):
     patches = dataset([photo], degradation=degradation, augment=False, length=6)
     scale = degradation.scale

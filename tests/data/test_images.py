@@ -51,7 +51,9 @@ def test_gray_with_alpha_is_read_as_gray(tmp_path):
 
     header = struct.pack(">IIBBBBB", 2, 1, 8, 4, 0, 0, 0)
     pixels = zlib.compress(bytes([0, 51, 255, 102, 0]))
-    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    data = (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    )
     (tmp_path / "a.png").write_bytes(data)
     photo = read_photo(tmp_path / "a.png")
     assert photo.color_HWC.shape == (1, 2, 1)

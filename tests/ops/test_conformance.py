@@ -47,7 +47,9 @@ def test_outputs_and_gradients_match_the_reference(case, dtype, backend):
             assert relative(ours, theirs) <= TOLERANCE[dtype], index
 
 
-@pytest.mark.parametrize("backend", ["reference", *(b for b in BACKENDS if serves(b, torch.float64))])
+@pytest.mark.parametrize(
+    "backend", ["reference", *(b for b in BACKENDS if serves(b, torch.float64))]
+)
 @pytest.mark.parametrize("case", TINY, ids=str)
 def test_gradcheck(case, backend):
     inputs = make_inputs(case, torch.float64)

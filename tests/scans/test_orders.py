@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -36,9 +37,7 @@ ORDERS = [
     Compose(orders=(Window(size=4, directions=("row",)), Diagonal())),
 ]
 SIZES = [(h, w) for h in range(1, 21) for w in range(1, 21)]
-OFFICIAL = json.loads(
-    (Path(__file__).parent.parent / "official" / "scan_indices.json").read_text()
-)
+OFFICIAL = json.loads((Path(__file__).parent.parent / "official" / "scan_indices.json").read_text())
 each_order = pytest.mark.parametrize("order", ORDERS, ids=repr)
 
 
@@ -91,10 +90,14 @@ def window_by_loops(height, width, size):
 
 def serpentine_by_loops(height, width):
     row = [
-        y * width + (x if y % 2 == 0 else width - 1 - x) for y in range(height) for x in range(width)
+        y * width + (x if y % 2 == 0 else width - 1 - x)
+        for y in range(height)
+        for x in range(width)
     ]
     column = [
-        (y if x % 2 == 0 else height - 1 - y) * width + x for x in range(width) for y in range(height)
+        (y if x % 2 == 0 else height - 1 - y) * width + x
+        for x in range(width)
+        for y in range(height)
     ]
     return {"row": row, "column": column}
 
@@ -153,7 +156,7 @@ def test_hilbert_steps_to_neighbours():
         for path in Hilbert().order(height, width).tolist():
             steps = [
                 (abs(a // width - b // width), abs(a % width - b % width))
-                for a, b in zip(path, path[1:], strict=False)
+                for a, b in pairwise(path)
             ]
             assert all(max(step) == 1 for step in steps)
             assert sum(step == (1, 1) for step in steps) <= 1

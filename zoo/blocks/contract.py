@@ -46,7 +46,7 @@ class Merge(nn.Module):
 
 
 class Branch(nn.Module):
-    """Local features beside the mixer, ``(B, H, W, C) -> (B, H, W, C)``; built as ``branch(dim)``."""
+    """Local features beside the mixer, ``(B, H, W, C) -> (B, H, W, C)``; ``branch(dim)``."""
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Weights files: safetensors and pickled state dicts in, both out, nothing executed, nothing lost."""
+"""Weights files: safetensors and pickled state dicts, in and out; no code runs, nothing is lost."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _read_pickled(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "weights_only" in str(error).lower():
+        if "unsupported global" in str(error).lower() or "unsupported class" in str(error).lower():
             raise CheckpointError(
                 f"{path}: holds more than tensors, which could run code when loaded; "
                 "ask for a file with the state dict alone"

@@ -45,7 +45,7 @@ class SingleImage(Network):
         dim: int = 60,
         depths: Sequence[int] = (6, 6, 6, 6),
         block: BlockFactory = RSSB,
-        scans: Sequence[ScanOrder] = (Raster(),),  # noqa: B008 - immutable
+        scans: Sequence[ScanOrder] = (Raster(),),
         head: HeadFactory = PixelShuffleHead,
         drop_path: float = 0.1,
         conv: GroupConv = "1conv",
@@ -64,9 +64,7 @@ class SingleImage(Network):
         self.patch_norm = nn.LayerNorm(dim) if patch_norm else nn.Identity()
         rates = [drop_path * index / max(sum(depths) - 1, 1) for index in range(sum(depths))]
         self.groups = nn.ModuleList(
-            ResidualGroup(
-                dim, block=block, scans=scans, drop_paths=rates[start:stop], conv=conv
-            )
+            ResidualGroup(dim, block=block, scans=scans, drop_paths=rates[start:stop], conv=conv)
             for start, stop in pairwise(accumulate(depths, initial=0))
         )
         self.norm = nn.LayerNorm(dim)

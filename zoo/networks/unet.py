@@ -81,7 +81,7 @@ class UNet(Network):
         depths: Sequence[int] = (4, 6, 6, 8),
         refinement: int = 4,
         block: BlockFactory = RSSB,
-        scans: Sequence[ScanOrder] = (Raster(),),  # noqa: B008 - immutable
+        scans: Sequence[ScanOrder] = (Raster(),),
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()

@@ -49,9 +49,7 @@ class ScanOrder(ABC):
         """Number L of tokens that the order numbers."""
         return height * width
 
-    def order(
-        self, height: int, width: int, device: torch.device | str | None = None
-    ) -> Tensor:
+    def order(self, height: int, width: int, device: torch.device | str | None = None) -> Tensor:
         """Return ``order_KS`` (int32), from the cache where it is there.
 
         Raises:
@@ -90,15 +88,15 @@ def check_directions(directions: tuple[str, ...], known: tuple[str, ...]) -> Non
         raise RecipeError(f"directions must name at least one of {', '.join(known)}")
     for index, name in enumerate(directions):
         if name not in known:
-            raise RecipeError(f"directions[{index}]: unknown direction {name!r}{nearest(name, known)}")
+            raise RecipeError(
+                f"directions[{index}]: unknown direction {name!r}{nearest(name, known)}"
+            )
 
 
 def stack_directions(paths: dict[str, Tensor], directions: tuple[str, ...]) -> Tensor:
     """Stack named one-dimensional paths, or their reverses ``*_reversed``, to ``order_KS``."""
     rows = [
-        paths[name.removesuffix("_reversed")].flip(0)
-        if name.endswith("_reversed")
-        else paths[name]
+        paths[name.removesuffix("_reversed")].flip(0) if name.endswith("_reversed") else paths[name]
         for name in directions
     ]
     return torch.stack(rows)

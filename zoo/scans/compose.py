@@ -30,7 +30,9 @@ class Compose(ScanOrder):
     @property
     def directions(self) -> tuple[str, ...]:  # type: ignore[override]
         return tuple(
-            f"{index}.{name}" for index, order in enumerate(self.orders) for name in order.directions
+            f"{index}.{name}"
+            for index, order in enumerate(self.orders)
+            for name in order.directions
         )
 
     @property

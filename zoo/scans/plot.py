@@ -6,6 +6,7 @@ start and a disc the end. Steps to a neighbour are thick; jumps are thin and gra
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -78,7 +79,7 @@ def _panel(name: str, path: list[int], height: int, width: int) -> np.ndarray:
     def centre(token: int) -> tuple[int, int]:
         return left + token % width * cell + cell // 2, top + token // width * cell + cell // 2
 
-    pairs = list(zip(steps, steps[1:], strict=False))
+    pairs = list(pairwise(steps))
     # Jumps first, so that they lie beneath the path.
     for a, b in pairs:
         if not _adjacent(a, b, width):
@@ -107,9 +108,7 @@ def _panel(name: str, path: list[int], height: int, width: int) -> np.ndarray:
     return canvas
 
 
-def _draw_grid(
-    canvas: np.ndarray, left: int, top: int, cell: int, height: int, width: int
-) -> None:
+def _draw_grid(canvas: np.ndarray, left: int, top: int, cell: int, height: int, width: int) -> None:
     right, bottom = left + width * cell, top + height * cell
     for row in range(height + 1):
         cv2.line(canvas, (left, top + row * cell), (right, top + row * cell), _GRID, 1)
@@ -124,6 +123,6 @@ def _adjacent(a: int, b: int, width: int) -> bool:
 def _shade(position: float) -> tuple[int, int, int]:
     """RGB colour of a place on the path, from 0 (start) to 1 (end)."""
     # The brightest tenth of the map is too pale on white.
-    value = np.uint8([[round(position * 225)]])
+    value = np.array([[round(position * 225)]], np.uint8)
     blue, green, red = (int(c) for c in cv2.applyColorMap(value, cv2.COLORMAP_PLASMA)[0, 0])
     return red, green, blue

@@ -49,8 +49,6 @@ class Window(ScanOrder):
             "row": tokens(
                 window_S // columns * size + outer_S, window_S % columns * size + inner_S
             ),
-            "column": tokens(
-                window_S % rows * size + inner_S, window_S // rows * size + outer_S
-            ),
+            "column": tokens(window_S % rows * size + inner_S, window_S // rows * size + outer_S),
         }
         return stack_directions(paths, self.directions)

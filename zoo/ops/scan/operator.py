@@ -146,7 +146,19 @@ def _selective_scan(
 
 
 @_selective_scan.register_fake
-def _(u, delta, delta_weight, delta_bias, A, B, C, D, order, reduce, backend):  # noqa: ANN001, ANN202
+def _(
+    u: Tensor,
+    delta: Tensor,
+    delta_weight: Tensor | None,
+    delta_bias: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    order: Tensor,
+    reduce: bool,
+    backend: str,
+) -> Tensor:
     batch, tokens, channels = u.shape
     inner = (channels,) if reduce else (order.shape[0], channels)
     return u.new_empty(batch, tokens, *inner)
@@ -176,7 +188,20 @@ def _selective_scan_backward(
 
 
 @_selective_scan_backward.register_fake
-def _(grad_y, u, delta, delta_weight, delta_bias, A, B, C, D, order, reduce, backend):  # noqa: ANN001, ANN202
+def _(
+    grad_y: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    delta_weight: Tensor | None,
+    delta_bias: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    order: Tensor,
+    reduce: bool,
+    backend: str,
+) -> tuple[Tensor, ...]:
     weight = u.new_empty(0) if delta_weight is None else delta_weight
     return tuple(
         torch.empty_like(t, memory_format=torch.contiguous_format)
@@ -201,7 +226,12 @@ _selective_scan.register_autograd(_differentiate, setup_context=_save)
 
 @register_flop_formula(torch.ops.zoo.selective_scan)
 def _flops(
-    u_shape: Any, delta_shape: Any, weight_shape: Any, bias_shape: Any, A_shape: Any, *rest: Any,
+    u_shape: Any,
+    delta_shape: Any,
+    weight_shape: Any,
+    bias_shape: Any,
+    A_shape: Any,
+    *rest: Any,
     **_: Any,
 ) -> int:
     """Floating-point operations: per step and channel, 7 a state, 2 a rank, and 5."""

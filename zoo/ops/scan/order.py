@@ -43,6 +43,8 @@ def check_order(order_KS: Tensor, tokens: int) -> None:
         visits = torch.bincount(path_S[path_S >= 0], minlength=tokens)
         if (visits > 1).any():
             token = int(visits.argmax())
-            raise ValueError(f"order[{k}] visits token {token} twice; a direction may visit it once")
+            raise ValueError(
+                f"order[{k}] visits token {token} twice; a direction may visit it once"
+            )
     if stamp is not None:
         _checked[order_KS] = stamp

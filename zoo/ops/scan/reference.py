@@ -32,7 +32,7 @@ def scan(inputs: ScanInputs, reduce: bool) -> Tensor:
     u_BLE, delta_BLKR, weight_KER, bias_KE, A_KEN, B_BLKN, C_BLKN, D_KE, order_KS = inputs
     state = bias_KE.dtype
     batch, tokens, channels = u_BLE.shape
-    directions, steps = order_KS.shape
+    directions = len(order_KS)
 
     # A zero token is appended and stands for every -1.
     visit_KS = torch.where(order_KS < 0, tokens, order_KS).long()
@@ -70,18 +70,12 @@ def forward(inputs: ScanInputs, reduce: bool) -> Tensor:
 
 
 def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
-    order = inputs.order
-    given = [index for index, tensor in enumerate(inputs[:-1]) if tensor is not None]
+    given = {name: t for name, t in inputs._asdict().items() if name != "order" and t is not None}
 
-    def of_given(*tensors: Tensor) -> Tensor:
-        full: list[Tensor | None] = [None] * 8
-        for index, tensor in zip(given, tensors, strict=True):
-            full[index] = tensor
-        return scan(ScanInputs(*full, order), reduce)  # type: ignore[arg-type]
+    def of_given(tensors: dict[str, Tensor]) -> Tensor:
+        return scan(inputs._replace(**tensors), reduce)
 
     # vjp, because plain autograd is switched off inside an operator's kernel.
-    y, pull_back = torch.func.vjp(of_given, *(inputs[index] for index in given))
-    found: list[Tensor | None] = [None] * 8
-    for index, gradient in zip(given, pull_back(grad_y.to(y.dtype)), strict=True):
-        found[index] = gradient
-    return ScanGradients(*found)  # type: ignore[arg-type]
+    y, pull_back = torch.func.vjp(of_given, given)
+    (found,) = pull_back(grad_y.to(y.dtype))
+    return ScanGradients(**{name: found.get(name) for name in ScanGradients._fields})

@@ -1,0 +1,170 @@
+"""Weights files: ours and others', whole and broken."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import zoo
+from zoo.checkpoints.files import read_state, write_safetensors
+from zoo.errors import CheckpointError
+
+SMALL = {"network": {"type": "single_image", "dim": 32, "depths": [1], "scale": 2}}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "w.safetensors"
+    zoo.save(zoo.build(SMALL), path, step="7")
+    return path
+
+
+def test_a_file_says_what_it_is(saved):
+    _, metadata = read_state(saved)
+    assert metadata["format"] == "zoo" and metadata["step"] == "7"
+    assert json.loads(metadata["recipe"])["network"] == SMALL["network"]
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+@pytest.mark.parametrize("wrapper", ["params_ema", "params", "state_dict", None])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_wrappers_and_prefixes_are_taken_off(tmp_path, saved, wrapper, prefix):
+    state = {prefix + key: value for key, value in load_file(saved).items()}
+    content = state if wrapper is None else {"params": {}, wrapper: state, "iter": 5}
+    if wrapper == "params_ema":
+        content["params"] = {key: value + 1 for key, value in state.items()}
+    if wrapper == "state_dict":
+        del content["params"]
+    torch.save(content, tmp_path / "w.pth")
+    network = zoo.load(tmp_path / "w.pth", recipe=SMALL)
+    expected = zoo.load(saved).state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in network.state_dict().items())
+
+
+def test_overrides_apply_when_loading(saved):
+    with pytest.raises(CheckpointError, match="wrong size"):
+        zoo.load(saved, dim=64)
+    assert zoo.load(saved, drop_path=0.5).groups[0].blocks[0].drop_path.rate == 0
+
+
+def test_missing_and_unexpected_keys_are_listed(tmp_path, saved):
+    state = load_file(saved)
+    state["extra.weight"] = torch.zeros(2)
+    del state["norm.weight"], state["shallow.bias"]
+    save_file(state, tmp_path / "broken.safetensors")
+    with pytest.raises(CheckpointError) as error:
+        zoo.load(tmp_path / "broken.safetensors", recipe=SMALL)
+    text = str(error.value)
+    assert "missing 2: " in text and "norm.weight" in text and "shallow.bias" in text
+    assert "unexpected 1: extra.weight" in text and "broken.safetensors" in text
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("content", ["text", "truncated", "empty"])
+def test_damaged_files_are_one_clear_error(tmp_path, saved, suffix, content):
+    path = tmp_path / f"bad{suffix}"
+    if suffix == ".pth":
+        torch.save(load_file(saved), path)
+    else:
+        path.write_bytes(saved.read_bytes())
+    whole = path.read_bytes()
+    path.write_bytes(
+        {"text": b"hello, I am a text file", "truncated": whole[: len(whole) // 2], "empty": b""}[
+            content
+        ]
+    )
+    with pytest.raises(CheckpointError, match=r"bad.*not a"):
+        zoo.load(path)
+
+
+def test_files_that_could_run_code_are_refused(tmp_path):
+    import pathlib
+
+    torch.save({"params": {"a": pathlib.PurePosixPath("x")}}, tmp_path / "evil.pth")
+    with pytest.raises(CheckpointError, match="more than tensors"):
+        zoo.load(tmp_path / "evil.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"params": {"conv.weight": torch.zeros(1)}}, "not recognised.*conv.weight"),
+        ({"epoch": 3, "name": "x"}, "holds no state dict"),
+        ([torch.zeros(1)], "holds no state dict"),
+    ],
+)
+def test_foreign_files_are_not_guessed_at(tmp_path, content, message):
+    torch.save(content, tmp_path / "foreign.pth")
+    with pytest.raises(CheckpointError, match=message):
+        zoo.load(tmp_path / "foreign.pth")
+
+
+def test_a_file_of_theirs_that_lacks_a_key_says_so(tmp_path):
+    from official_weights import state_dict
+
+    state = state_dict("ir_classic_x2_16x16")
+    del state["conv_first.weight"]
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(
+        CheckpointError, match=r"looks like MambaIR but lacks the key 'conv_first\.weight'"
+    ):
+        zoo.load(tmp_path / "w.pth")
+
+
+def test_names_without_weights_and_unknown_names():
+    with pytest.raises(CheckpointError, match=r"no weights ship for 'mambair_light_x4'"):
+        zoo.load("mambair_light_x4")
+    with pytest.raises(CheckpointError, match="did you mean 'mambair_light_x4'"):
+        zoo.load("mambair_lite_x4")
+    with pytest.raises(CheckpointError, match="does not exist"):
+        zoo.load("missing.pth")
+
+
+def test_saving_needs_a_recipe_a_suffix_and_a_place(tmp_path, saved):
+    from zoo.networks import SingleImage
+
+    with pytest.raises(CheckpointError, match="not built from a recipe"):
+        zoo.save(SingleImage(dim=32, depths=(1,)), tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match="change the suffix"):
+        zoo.save(zoo.load(saved), tmp_path / "x.pth")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CheckpointError, match="cannot write"):
+        zoo.save(zoo.load(saved), tmp_path / "file" / "x.safetensors")
+    with pytest.raises(CheckpointError, match="suffix says the format"):
+        zoo.convert(saved, tmp_path / "x.bin")
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path, saved, monkeypatch):
+    before = saved.read_bytes()
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("zoo.checkpoints.files.save_file", fail)
+    with pytest.raises(CheckpointError, match="No space left"):
+        write_safetensors(saved, {"a": torch.zeros(1)}, {})
+    assert saved.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [saved.name]
+
+
+def test_three_light_generations_are_told_apart(tmp_path):
+    for name, branch in (("", "cab_light"), ("_gen_a", "cab_depthwise"), ("_gen_b", "cab")):
+        network = zoo.build(f"mambair_light_x2{name}", depths=[1])
+        zoo.checkpoints.save_official(network, tmp_path / "w.pth")
+        found = zoo.load(tmp_path / "w.pth")
+        assert found.recipe.network["block"]["branch"]["type"] == branch
+        expected = network.state_dict()
+        assert all(torch.equal(v, expected[k]) for k, v in found.state_dict().items())
+
+
+def test_shipped_weights_load_by_name():
+    from zoo.checkpoints import WEIGHTS, shipped_weights
+
+    assert "mambair_tiny_x2" in shipped_weights()
+    for name in shipped_weights():
+        assert zoo.load(name).recipe.name == name
+        assert (WEIGHTS / f"{name}.md").is_file()
+        assert (WEIGHTS / f"{name}.safetensors").stat().st_size < 2e6

@@ -1,0 +1,122 @@
+"""The command line: what it prints, and that every mistake is one line and exit code 2."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import zoo
+from zoo.cli import main
+from zoo.data import Photo, read_photo, write_photo
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    write_photo(path, Photo(np.random.default_rng(0).random((12, 10, 3)).astype(np.float32)))
+    return path
+
+
+def run(*words):
+    return main([str(word) for word in words])
+
+
+def test_restoring_with_shipped_weights(photo, tmp_path, capsys):
+    out = tmp_path / "out.png"
+    assert (
+        run("restore", photo, "-o", out, "-n", "mambair_tiny", "-s", 2, "-t", 8, "--overlap", 2)
+        == 0
+    )
+    assert read_photo(out).color_HWC.shape == (24, 20, 3)
+    assert "wrote" in capsys.readouterr().out
+    assert run("restore", photo, "-o", out, "-n", "mambair_tiny_x2") == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_converting_and_restoring_from_a_file(photo, tmp_path):
+    network = zoo.build("mambair_light_x2", dim=30, depths=[1])
+    zoo.save(network, tmp_path / "a.safetensors")
+    assert run("convert", tmp_path / "a.safetensors", "-o", tmp_path / "a.pth") == 0
+    assert run("restore", photo, "-o", tmp_path / "out.png", "-w", tmp_path / "a.pth") == 0
+
+
+def test_lists_and_descriptions(capsys):
+    assert run("list", "*light_x4") == 0
+    assert "mambair_light_x4" in capsys.readouterr().out
+    assert run("list", "--parts", "head") == 0
+    assert capsys.readouterr().out.split()[-1] == "residual"
+    assert run("show", "mambair_tiny_x2", "--recipe") == 0
+    shown = capsys.readouterr().out
+    assert "parameters" in shown and "d_state: 4" in shown
+    assert run("show", "block/rssb") == 0
+    assert run("doctor") == 0
+    assert "chunked" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        run("--help")
+    assert stop.value.code == 0
+    assert "restore" in capsys.readouterr().out
+
+
+def test_drawing_a_scan(tmp_path):
+    assert run("scans", "plot", "window", "size=4", "--size", "8x12", "-o", tmp_path / "a.png") == 0
+    assert read_photo(tmp_path / "a.png").color_HWC.shape[2] == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["restore", "PHOTO", "-o", "OUT"], "name a model with -n"),
+        (
+            ["restore", "PHOTO", "-o", "OUT", "-n", "mambair_lite_x4"],
+            "did you mean 'mambair_light_x4'",
+        ),
+        (["restore", "PHOTO", "-o", "OUT", "-n", "mambair_light_x4"], "no weights ship"),
+        (["restore", "PHOTO", "-o", "OUT", "-n", "mambair_tiny_x2", "-s", "4"], "enlarges by 2"),
+        (
+            ["restore", "PHOTO", "-o", "OUT", "-n", "mambair_tiny_x2", "-t", "9"],
+            "twice the overlap",
+        ),
+        (["restore", "PHOTO", "-o", "OUT", "-w", "TEXT"], "text.png: not a"),
+        (["restore", "TEXT", "-o", "OUT", "-n", "mambair_tiny_x2"], "text.png' cannot be decoded"),
+        (["restore", "EMPTY", "-o", "OUT", "-n", "mambair_tiny_x2"], "holds no image"),
+        (["restore", "missing.png", "-o", "OUT", "-n", "mambair_tiny_x2"], "does not exist"),
+        (["restore", "PHOTO", "-o", "TEXT/x.png", "-n", "mambair_tiny_x2"], "text.png"),
+        (
+            ["restore", "PHOTO", "-o", "OUT", "-n", "mambair_tiny_x2", "--import", "nope"],
+            "--import nope",
+        ),
+        (["list", "zzz"], "no model matches 'zzz'"),
+        (["list", "--parts", "blok"], "did you mean 'block'"),
+        (["show", "block/rsb"], "did you mean 'rssb'"),
+        (["convert", "missing.pth", "-o", "OUT.safetensors"], "does not exist"),
+        (["scans", "plot", "spiral", "-o", "OUT"], "unknown scan 'spiral'"),
+        (["scans", "plot", "window", "sise=8", "-o", "OUT"], "did you mean 'size'"),
+        (["scans", "plot", "raster", "--size", "8", "-o", "OUT"], "write height x width"),
+    ],
+)
+def test_mistakes(tmp_path, photo, capsys, words, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.png").write_text("no image")
+    places = {"PHOTO": photo, "EMPTY": tmp_path / "empty", "TEXT": tmp_path / "text.png"}
+    before = sorted(tmp_path.rglob("*"))
+    filled = []
+    for word in words:
+        for name, place in places.items():
+            word = word.replace(name, str(place))
+        filled.append(word.replace("OUT", str(tmp_path / "out.png")))
+    assert run(*filled) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert message in error[-1] and error[-1].startswith("zoo: error: ")
+    assert not any("Traceback" in line for line in error)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_backend_that_does_not_exist(monkeypatch, photo, tmp_path, capsys):
+    monkeypatch.setenv("ZOO_SCAN_BACKEND", "chunkd")
+    assert run("restore", photo, "-o", tmp_path / "o.png", "-n", "mambair_tiny_x2") == 2
+    assert "did you mean 'chunked'" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback(photo, tmp_path):
+    with pytest.raises(zoo.errors.ZooError):
+        run("restore", photo, "-o", tmp_path / "o.png", "-n", "nothing", "--debug")
