@@ -168,3 +168,48 @@ def test_shipped_weights_load_by_name():
         assert zoo.load(name).recipe.name == name
         assert (WEIGHTS / f"{name}.md").is_file()
         assert (WEIGHTS / f"{name}.safetensors").stat().st_size < 2e6
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"conv": "3conv"},
+        {"patch_norm": False},
+        {"channels": 1, "head": "pixelshuffle", "scale": 8},
+        {"head": "pixelshuffle", "scale": 3, "dim": 48},
+        {"head": "residual", "scale": 1, "channels": 1},
+        {"scans": [{"type": "raster", "directions": ["row"]}]},
+        {"scans": [{"type": "raster", "directions": ["row", "row_reversed"]}]},
+        {"block.mixer": {"type": "ss2d", "d_inner": 41, "d_state": 3, "dt_rank": 5, "d_conv": 5}},
+        {"block.branch": {"type": "cab", "compress": 5, "squeeze": 7}},
+    ],
+    ids=str,
+)
+def test_whatever_their_code_can_be_is_detected(tmp_path, changes):
+    settings = {"dim": 36, "depths": [2, 1], **changes}
+    network = zoo.build("mambair_light_x2", **settings).eval()
+    zoo.checkpoints.save_official(network, tmp_path / "w.pth")
+    found = zoo.load(tmp_path / "w.pth")
+    image = torch.rand(1, network.channels, 5, 4)
+    with torch.no_grad():
+        assert torch.equal(found(image), network(image))
+
+
+@pytest.mark.parametrize("expand", [1.2, 1.5, 2.0])
+def test_unets_of_other_widths_are_detected(tmp_path, expand):
+    settings = {"dim": 30, "depths": [1, 2, 1, 1], "refinement": 1}
+    network = zoo.build("mambair_realdn", **settings, **{"block.mixer.expand": expand}).eval()
+    zoo.checkpoints.save_official(network, tmp_path / "w.pth")
+    found = zoo.load(tmp_path / "w.pth")
+    image = torch.rand(1, 3, 9, 10)
+    with torch.no_grad():
+        assert torch.equal(found(image), network(image))
+
+
+def test_img_range_is_given_by_the_user(tmp_path):
+    network = zoo.build("mambair_light_x2", dim=36, depths=[1], img_range=255.0).eval()
+    zoo.checkpoints.save_official(network, tmp_path / "w.pth")
+    image = torch.rand(1, 3, 5, 4)
+    with torch.no_grad():
+        found = zoo.load(tmp_path / "w.pth", img_range=255.0)
+        assert torch.equal(found(image), network(image))

@@ -76,6 +76,6 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
         return scan(inputs._replace(**tensors), reduce)
 
     # vjp, because plain autograd is switched off inside an operator's kernel.
-    y, pull_back = torch.func.vjp(of_given, given)
+    y, pull_back = torch.func.vjp(of_given, given)  # type: ignore[misc]
     (found,) = pull_back(grad_y.to(y.dtype))
     return ScanGradients(**{name: found.get(name) for name in ScanGradients._fields})
