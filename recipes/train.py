@@ -8,7 +8,6 @@ command again resumes; on a CPU the resumed run is the uninterrupted one, bit fo
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import logging
 import os
@@ -29,6 +28,7 @@ from zoo.checkpoints import save
 from zoo.data.patches import PatchDataset, load_training_photos
 from zoo.errors import CheckpointError, RecipeError, ZooError
 from zoo.evaluation import evaluate, mean_score, validation_photos
+from zoo.extensions import import_parts
 from zoo.networks import Network
 from zoo.ops.scan import BackendError
 from zoo.recipe import Recipe, build, load_recipe, parse_value
@@ -244,9 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        sys.path.insert(0, str(Path.cwd()))
-        for module in options.imports:
-            importlib.import_module(module)
+        import_parts(options.imports)
         recipe = load_recipe(options.name, parse_overrides(options.settings))
         folder = options.output or Path("runs") / recipe.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -255,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         trainer.run()
     except KeyboardInterrupt:
         return 130
-    except (ZooError, BackendError, OSError, ModuleNotFoundError) as error:
+    except (ZooError, BackendError, OSError) as error:
         if options.debug:
             raise
         logger.error("error: %s", error)

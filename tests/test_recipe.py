@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -193,3 +194,10 @@ def test_drop_path_rates_rise_linearly():
     network = SingleImage(dim=32, depths=(2, 1), drop_path=0.2)
     rates = [block.drop_path.rate for group in network.groups for block in group.blocks]
     assert rates == pytest.approx([0, 0.1, 0.2])
+
+
+def test_the_readme_lists_every_model_with_its_count():
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    for name in zoo.list_models():
+        found = zoo.describe(name)
+        assert f"| `{name}` | {found.parameters:,} | {found.gigaflops:.1f} |" in readme

@@ -116,7 +116,7 @@ def test_training_lowers_the_loss(photos, tmp_path):
         (["data.degradation=noise"], "needs the option 'sigma'"),
         (["data.photos=/nowhere"], "'/nowhere' does not exist"),
         (["optimizer.lr=1e30"], "training diverged"),
-        (["--import", "nothing_here"], "No module named 'nothing_here'"),
+        (["--import", "nothing_here"], "no module 'nothing_here'"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(photos, tmp_path, caplog, words, message):

@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import logging
 import platform
 import sys
 from collections.abc import Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError, nearest
+from zoo.extensions import import_parts
 
 logger = logging.getLogger("zoo.cli")
-
-ENTRY_POINTS = "zoo.parts"
-"""Entry-point group by which installed packages add parts of their own."""
-
-
-def import_parts(modules: Sequence[str]) -> None:
-    """Import modules that register parts, and those that installed packages announce.
-
-    Raises:
-        ZooError: naming the module that cannot be imported.
-    """
-    # The folder the user stands in, as for ``python -m``.
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    for entry in entry_points(group=ENTRY_POINTS):
-        entry.load()
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise ZooError(
-                f"--import {module}: no module {error.name!r}; give a module's name, without .py, "
-                "in this folder or installed"
-            ) from error
 
 
 def list_command(options: argparse.Namespace) -> None:

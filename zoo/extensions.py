@@ -1,0 +1,36 @@
+"""Parts of a user's own: modules named on the command line, and what installed packages announce."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from zoo.errors import ZooError
+
+ENTRY_POINTS = "zoo.parts"
+"""Entry-point group by which installed packages announce modules that register parts."""
+
+
+def import_parts(modules: Sequence[str]) -> None:
+    """Import modules that register parts, and those that installed packages announce.
+
+    Modules are also looked for in the current folder, as ``python -m`` does.
+
+    Raises:
+        ZooError: naming the module that cannot be imported.
+    """
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    for entry in entry_points(group=ENTRY_POINTS):
+        entry.load()
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise ZooError(
+                f"--import {module}: no module {error.name!r}; give a module's name, without .py, "
+                "in this folder or installed"
+            ) from error
