@@ -1,4 +1,4 @@
-"""Parts of a user's own: modules named on the command line, and what installed packages announce."""
+"""Parts of a user's own: modules named on the command line, and those packages announce."""
 
 from __future__ import annotations
 

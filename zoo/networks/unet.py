@@ -126,7 +126,10 @@ class UNet(Network):
 
     def forward(self, image_BIHW: Tensor) -> Tensor:
         height, width = image_BIHW.shape[-2:]
-        padded_BIHW = F.pad(image_BIHW, (0, -width % GRID, 0, -height % GRID), mode="replicate")
+        # Written as whole cells, so that a traced graph knows the padded size to be a multiple.
+        below = (height + GRID - 1) // GRID * GRID - height
+        right = (width + GRID - 1) // GRID * GRID - width
+        padded_BIHW = F.pad(image_BIHW, (0, right, 0, below), mode="replicate")
         image_BHWI = padded_BIHW.permute(0, 2, 3, 1).contiguous()
         output_BHWI = self._restore(image_BHWI)[:, :height, :width]
         return output_BHWI.permute(0, 3, 1, 2).contiguous()
