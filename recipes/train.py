@@ -214,7 +214,7 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
         key, equals, value = word.partition("=")
         if not equals:
             raise RecipeError(f"{word!r} is no setting; write key=value, such as iterations=1000")
-        known = key.split(".")[0] in ("train", "network", "evaluate", "name", "summary")
+        known = key.split(".")[0] in ("train", "network", "name", "summary")
         overrides[key if known else f"train.{key}"] = parse_value(value)
     return overrides
 

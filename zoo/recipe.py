@@ -46,7 +46,6 @@ class Recipe:
         paper: where it was published.
         network: the network's ``type`` and options.
         train: settings of training; the trainer checks them.
-        evaluate: settings of evaluation; the evaluation checks them.
     """
 
     name: str
@@ -54,7 +53,6 @@ class Recipe:
     paper: Paper | None = None
     network: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
-    evaluate: dict[str, Any] = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:
         """The recipe as plain data, without empty entries; ``load_recipe`` takes it back."""

@@ -176,7 +176,7 @@ def package_version() -> str:
 def _locate(source: str | Path) -> Path:
     path = Path(source)
     name = str(source)
-    if path.suffix or path.exists():
+    if path.suffix or path.is_file():
         return path
     if name in shipped_weights():
         return WEIGHTS / f"{name}.safetensors"
