@@ -7,8 +7,19 @@ import pytest
 
 from zoo.data.images import read_photo
 from zoo.errors import ZooError
-from zoo.scans import Hilbert, Raster, Window
-from zoo.scans.plot import plot_order, render_order
+from zoo.scans import Compose, Diagonal, Hilbert, Raster, Shuffled, Window
+from zoo.scans.plot import MARGIN, TITLE, plot_order, render_order
+
+
+def colour_at(picture, token, height, width):
+    """The pixel on the centre of a token's cell, in a picture of one direction."""
+    cell = (picture.shape[0] - TITLE - MARGIN) // height
+    y, x = divmod(token, width)
+    return picture[TITLE + y * cell + cell // 2, MARGIN + x * cell + cell // 2].astype(int)
+
+
+def brightness(colour):
+    return colour.sum()
 
 
 def test_a_plot_is_written_whole(tmp_path):
@@ -27,10 +38,74 @@ def test_one_panel_a_direction_and_different_ones():
     assert all(not np.array_equal(panels[0], panel) for panel in panels[1:])
 
 
+def test_more_than_four_directions_take_a_second_row():
+    order = Compose(orders=(Raster(), Diagonal(directions=("diagonal",))))
+    picture = render_order(order, 8, 8)
+    top, bottom = np.split(picture, 2)
+    assert (bottom[:, : bottom.shape[1] // 4] < 255).any()
+    assert (bottom[:, bottom.shape[1] // 4 :] == 255).all()
+    assert (np.split(top, 4, axis=1)[3] < 255).any()
+
+
 def test_colours_run_along_the_path():
     picture = render_order(Hilbert(directions=("hilbert",)), 16, 16).reshape(-1, 3)
     colourful = np.unique(picture[np.ptp(picture, axis=1) > 60], axis=0)
     assert len(colourful) > 50
+
+
+def test_the_start_is_a_ring_and_the_end_a_bright_disc():
+    for order, start, end in (
+        (Raster(directions=("row",)), 0, 255),
+        (Raster(directions=("row_reversed",)), 255, 0),
+        (Hilbert(directions=("hilbert",)), 0, 15),
+    ):
+        picture = render_order(order, 16, 16)
+        assert (colour_at(picture, start, 16, 16) == 255).all()
+        disc = colour_at(picture, end, 16, 16)
+        # Plasma is yellow at its bright end: much red and green, little blue.
+        assert disc[0] > 200 and disc[1] > 150 and disc[2] < 100
+
+
+def test_later_steps_are_brighter():
+    picture = render_order(Raster(directions=("row",)), 20, 20)
+    first, middle, late = (colour_at(picture, token, 20, 20) for token in (25, 205, 385))
+    assert brightness(first) < brightness(middle) < brightness(late)
+
+
+def test_steps_to_neighbours_are_coloured_and_jumps_are_gray():
+    def gray_and_coloured(order):
+        pixels = render_order(order, 16, 16)[TITLE:].reshape(-1, 3).astype(int)
+        spread = np.ptp(pixels, axis=1)
+        # The grid is gray too, but lighter.
+        return ((spread == 0) & (pixels[:, 0] < 200)).sum(), (spread > 40).sum()
+
+    gray, coloured = gray_and_coloured(Hilbert(directions=("hilbert",)))
+    assert gray == 0 and coloured > 1000
+    gray, coloured = gray_and_coloured(Shuffled(count=1))
+    assert gray > 10 * coloured
+
+
+def test_titles_are_whole_on_narrow_grids():
+    for size in ((61, 2), (2, 2), (1, 1)):
+        order = Window(size=8, directions=("row", "column_reversed"))
+        picture = render_order(order, *size)
+        # The longest title touches neither edge of its panel, and nor does anything else.
+        for panel in np.split(picture, 2, axis=1):
+            title = (panel[:TITLE] < 255).any(axis=(0, 2)).nonzero()[0]
+            assert title.min() >= MARGIN and title.max() < panel.shape[1] - MARGIN // 2
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 64), (64, 1), (12, 12), (13, 5), (64, 64)])
+def test_every_grid_up_to_the_largest_is_drawn(size):
+    height, width = size
+    picture = render_order(Raster(directions=("column",)), height, width)
+    assert picture.dtype == np.uint8 and picture.shape[2] == 3
+    cell = (picture.shape[0] - TITLE - MARGIN) // height
+    assert cell >= 11
+    grid = picture[TITLE:, MARGIN:][: height * cell, : width * cell].min(axis=2)
+    # The darkest pixel of each token's cell: the path passes through them all.
+    darkest = grid.reshape(height, cell, width, cell).min(axis=(1, 3))
+    assert (darkest < 200).all()
 
 
 def test_too_large_a_grid_is_refused():

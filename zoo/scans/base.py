@@ -60,7 +60,7 @@ class ScanOrder(ABC):
             if not self.traceable:
                 raise RecipeError(
                     f"scan order {type(self).__name__} cannot be traced with dynamic sizes; "
-                    "use raster, window or serpentine for a network that is exported"
+                    "use raster, window, serpentine or diagonal for a network that is exported"
                 )
             return self.build(height, width, device)
         key = (self, height, width, device)

@@ -1,9 +1,13 @@
-"""A space-filling curve for any rectangle."""
+"""A space-filling curve for any rectangle.
+
+Shape suffixes: K directions, S steps, H height, W width, N cells of a piece; the last axis of a
+piece holds two coordinates, along its length and across its breadth.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 import torch
@@ -17,11 +21,12 @@ DIRECTIONS = ("hilbert", "transposed", "hilbert_reversed", "transposed_reversed"
 @SCANS.register("hilbert")
 @dataclass(frozen=True, kw_only=True)
 class Hilbert(ScanOrder):
-    """A Hilbert-like curve: tokens near on the path are near in the image, at every scale.
+    """A Hilbert curve stretched to any rectangle: near on the path is near in the image.
 
-    The rectangle is split into halves and quarters until they are lines. ``hilbert`` ends at the
-    other end of the first row, ``transposed`` at the other end of the first column. Every step
-    goes to one of the four neighbours, but for at most one diagonal step in the whole path.
+    Every step goes to one of the four neighbours, at every size. Both paths start at the top left.
+    ``hilbert`` ends at the top right, but at the bottom right where the width is 1, or odd with an
+    even height, as no such path could end at the top right there. ``transposed`` is the same with
+    the axes exchanged. On squares of 2^n tokens a side both are the curve of Hilbert (1891).
 
     Args:
         directions: any of ``hilbert``, ``transposed``, ``hilbert_reversed``,
@@ -35,57 +40,60 @@ class Hilbert(ScanOrder):
         check_directions(self.directions, DIRECTIONS)
 
     def build(self, height: int, width: int, device: torch.device) -> Tensor:
-        curve = [y * width + x for x, y in _fill((0, 0), (width, 0), (0, height))]
-        transposed = [y * width + x for x, y in _fill((0, 0), (0, height), (width, 0))]
-        paths = {
-            "hilbert": torch.tensor(curve, dtype=torch.int32, device=device),
-            "transposed": torch.tensor(transposed, dtype=torch.int32, device=device),
-        }
-        return stack_directions(paths, self.directions)
+        x_S, y_S = _curve(width, height).unbind(1)
+        down_S, right_S = _curve(height, width).unbind(1)
+        paths = {"hilbert": y_S * width + x_S, "transposed": down_S * width + right_S}
+        return stack_directions(paths, self.directions).to(device)
 
 
-def _fill(
-    start: tuple[int, int], along: tuple[int, int], across: tuple[int, int]
-) -> Iterator[tuple[int, int]]:
-    """Yield each ``(x, y)`` of the rectangle spanned by two axis vectors, ending far ``along``."""
-    (x, y), (ax, ay), (bx, by) = start, along, across
-    length, breadth = abs(ax + ay), abs(bx + by)
-    step_a, step_b = (_sign(ax), _sign(ay)), (_sign(bx), _sign(by))
-    if breadth == 1 or length == 1:
-        step, count = (step_a, length) if breadth == 1 else (step_b, breadth)
-        for _ in range(count):
-            yield x, y
-            x, y = x + step[0], y + step[1]
-        return
+def _curve(length: int, breadth: int) -> Tensor:
+    """Cells ``path_N2`` of a rectangle from (0, 0) on, each a neighbour of the one before.
 
-    half_a, half_b = (_half(ax), _half(ay)), (_half(bx), _half(by))
-    if 2 * length > 3 * breadth:
-        # Long: two pieces, one after the other. An even first piece ends where the next begins.
-        if abs(sum(half_a)) % 2 and length > 2:
-            half_a = (half_a[0] + step_a[0], half_a[1] + step_a[1])
-        yield from _fill((x, y), half_a, across)
-        rest = (ax - half_a[0], ay - half_a[1])
-        yield from _fill((x + half_a[0], y + half_a[1]), rest, across)
-        return
+    Colour the cells like a chess board: steps alternate between the colours, so a path may end at
+    the near corner (length - 1, 0) only if the length is even or the breadth odd. Otherwise it
+    ends at the far corner. All cuts are at even distances, which keeps the pieces of one kind.
+    """
 
-    # Near square: up one side, along the far side, and back down.
-    if abs(sum(half_b)) % 2 and breadth > 2:
-        half_b = (half_b[0] + step_b[0], half_b[1] + step_b[1])
-    yield from _fill((x, y), half_b, half_a)
-    rest = (bx - half_b[0], by - half_b[1])
-    yield from _fill((x + half_b[0], y + half_b[1]), along, rest)
-    corner = (
-        x + ax - step_a[0] + half_b[0] - step_b[0],
-        y + ay - step_a[1] + half_b[1] - step_b[1],
-    )
-    back_a = (half_a[0] - ax, half_a[1] - ay)
-    yield from _fill(corner, (-half_b[0], -half_b[1]), back_a)
+    @cache
+    def to_near_corner(a: int, b: int) -> Tensor:
+        if a == 1 or b == 1:
+            return _line(a, b)
+        if 2 * a > 3 * b:
+            cut = _even_half(a)
+            return torch.cat([to_near_corner(cut, b), _moved(to_near_corner(a - cut, b), cut, 0)])
+        # Away from the first side, along, and back: the shape of the letter U.
+        depth = _even_half(b) if b > 2 else 1
+        away_N2 = to_near_corner(depth, a // 2).flip(1)
+        along_N2 = to_near_corner(a, b - depth)
+        back_N2 = to_near_corner(depth, a - a // 2).flip(1)
+        turned_N2 = torch.tensor([a - 1, depth - 1], dtype=torch.int32) - back_N2
+        return torch.cat([away_N2, _moved(along_N2, 0, depth), turned_N2])
 
+    def to_far_corner(a: int, b: int) -> Tensor:
+        if a == 1:
+            return _line(a, b)
+        if a > b:
+            cut = _even_half(a)
+            return torch.cat([to_near_corner(cut, b), _moved(to_far_corner(a - cut, b), cut, 0)])
+        cut = _even_half(b)
+        rest_N2 = to_near_corner(b - cut, a).flip(1)
+        mirrored_N2 = rest_N2 * torch.tensor([-1, 1], dtype=torch.int32)
+        return torch.cat([to_far_corner(a, cut), _moved(mirrored_N2, a - 1, cut)])
 
-def _sign(value: int) -> int:
-    return (value > 0) - (value < 0)
+    near = length % 2 == 0 or breadth % 2 == 1
+    return to_near_corner(length, breadth) if near else to_far_corner(length, breadth)
 
 
-def _half(value: int) -> int:
-    """Half of a signed length, rounded down in the direction of minus infinity."""
-    return value // 2
+def _line(length: int, breadth: int) -> Tensor:
+    steps_N = torch.arange(length * breadth, dtype=torch.int32)
+    rest_N = torch.zeros_like(steps_N)
+    return torch.stack([steps_N, rest_N] if breadth == 1 else [rest_N, steps_N], dim=1)
+
+
+def _moved(path_N2: Tensor, along: int, across: int) -> Tensor:
+    return path_N2 + torch.tensor([along, across], dtype=torch.int32)
+
+
+def _even_half(length: int) -> int:
+    """The even number nearest to half of ``length`` > 2, the larger where two are as near."""
+    return length // 2 + length // 2 % 2

@@ -1,11 +1,14 @@
 """Pictures of scan orders that a person understands at a glance.
 
-Each direction is a panel: tokens are cells, the path runs from dark to bright, a ring marks the
-start and a disc the end. Steps to a neighbour are thick; jumps are thin and gray.
+Each direction is a panel whose path runs from dark to bright. Steps to a neighbour are thick with
+arrowheads; jumps are thin and gray. Small grids show every token as a disc with the number of its
+step, the first and the last one filled; larger grids mark the start by a ring, the end by a disc.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,8 +19,11 @@ from zoo.data.images import Photo, write_photo
 from zoo.errors import ZooError
 from zoo.scans.base import ScanOrder
 
-PANEL = 460
-"""Longer side of a panel's grid, in pixels."""
+PANEL = 480
+"""Longer side of a panel's grid, in pixels; more where cells would become too small."""
+
+CELLS = (11, 96)
+"""Smallest and largest side of a cell, in pixels."""
 
 MARGIN = 24
 TITLE = 44
@@ -26,12 +32,19 @@ LARGEST = 64
 NUMBERED = 12
 """Grids up to this many tokens a side show the number of each step."""
 
+ARROWS = 40
+"""Most arrowheads in a panel."""
+
 _WHITE, _GRID, _JUMP, _INK = (255, 255, 255), (226, 226, 226), (176, 176, 176), (40, 40, 40)
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_FONT, _TITLE_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.6
+_SUBPIXEL = 4
+"""Fractional bits of the coordinates given to OpenCV."""
+
+Color = tuple[int, int, int]
 
 
 def plot_order(order: ScanOrder, height: int, width: int, path: str | Path) -> None:
-    """Draw an order for a grid of tokens and write it as PNG.
+    """Draw an order for a grid of tokens and write it as an image, PNG by its extension.
 
     Args:
         order: what to draw.
@@ -50,79 +63,138 @@ def render_order(order: ScanOrder, height: int, width: int) -> np.ndarray:
     """Draw an order as an (H, W, 3) RGB array of uint8; see :func:`plot_order`."""
     if not (1 <= height <= LARGEST and 1 <= width <= LARGEST):
         raise ZooError(f"a grid of {height}x{width} cannot be drawn; use sizes from 1 to {LARGEST}")
-    panels = [
-        _panel(name, path_S.tolist(), height, width)
-        for name, path_S in zip(order.directions, order.order(height, width), strict=True)
-    ]
-    rows = []
+    paths = order.order(height, width).tolist()
+    titles = [_title(name, path) for name, path in zip(order.directions, paths, strict=True)]
+    cell = int(np.clip(PANEL // max(height, width), *CELLS))
+    inner = max(width * cell, *(_text_width(title) for title in titles))
+    panels = []
+    for title, path in zip(titles, paths, strict=True):
+        canvas = np.full((TITLE + height * cell + MARGIN, inner + 2 * MARGIN, 3), _WHITE, np.uint8)
+        _write(canvas, title, MARGIN, TITLE - 16)
+        _Panel(canvas, left=MARGIN, top=TITLE, cell=cell, height=height, width=width).draw(path)
+        panels.append(canvas)
     columns = min(PANELS_PER_ROW, len(panels))
-    for first in range(0, len(panels), columns):
-        row = panels[first : first + columns]
-        row += [np.full_like(panels[0], 255)] * (columns - len(row))
-        rows.append(np.hstack(row))
-    return np.vstack(rows)
+    panels += [np.full_like(panels[0], 255)] * (-len(panels) % columns)
+    return np.vstack([np.hstack(panels[i : i + columns]) for i in range(0, len(panels), columns)])
 
 
-def _panel(name: str, path: list[int], height: int, width: int) -> np.ndarray:
-    cell = max(PANEL // max(height, width), 6)
-    canvas_height = TITLE + height * cell + MARGIN
-    canvas_width = max(width * cell, 220) + 2 * MARGIN
-    canvas = np.full((canvas_height, canvas_width, 3), _WHITE, np.uint8)
-    left, top = (canvas_width - width * cell) // 2, TITLE
-    _draw_grid(canvas, left, top, cell, height, width)
+@dataclass(frozen=True)
+class _Panel:
+    """The grid of one direction on its canvas, with its upper left corner at (left, top)."""
 
-    steps = [token for token in path if token >= 0]
-    padding = len(path) - len(steps)
-    title = name + (f"  (+{padding} zero tokens)" if padding else "")
-    cv2.putText(canvas, title, (left, TITLE - 14), _FONT, 0.6, _INK, 1, cv2.LINE_AA)
+    canvas: np.ndarray
+    left: int
+    top: int
+    cell: int
+    height: int
+    width: int
 
-    def centre(token: int) -> tuple[int, int]:
-        return left + token % width * cell + cell // 2, top + token // width * cell + cell // 2
+    def draw(self, path: list[int]) -> None:
+        self._draw_grid()
+        steps = [(number, token) for number, token in enumerate(path) if token >= 0]
+        shades = {token: _shade(i / max(len(steps) - 1, 1)) for i, (_, token) in enumerate(steps)}
+        pairs = list(pairwise(token for _, token in steps))
+        # Jumps first, so that they lie beneath the path.
+        for a, b in pairs:
+            if not self._adjacent(a, b):
+                cv2.line(self.canvas, self._centre(a), self._centre(b), _JUMP, 1, cv2.LINE_AA)
+        walked = [pair for pair in pairs if self._adjacent(*pair)]
+        thickness = int(np.clip(self.cell // 10, 2, 5))
+        for a, b in walked:
+            ends = self._centre(a), self._centre(b)
+            cv2.line(self.canvas, *ends, shades[a], thickness, cv2.LINE_AA)
+        numbered = max(self.height, self.width) <= NUMBERED
+        for a, b in walked if numbered else self._middles_of_runs(pairs):
+            self._draw_arrowhead(a, b, shades[a], 0.11 if numbered else 0.32)
+        if numbered:
+            for number, token in steps:
+                is_end = token in (steps[0][1], steps[-1][1])
+                self._draw_numbered(token, number, shades[token], filled=is_end)
+        else:
+            self._draw_ends(steps[0][1], steps[-1][1], shades)
 
-    pairs = list(pairwise(steps))
-    # Jumps first, so that they lie beneath the path.
-    for a, b in pairs:
-        if not _adjacent(a, b, width):
-            cv2.line(canvas, centre(a), centre(b), _JUMP, 1, cv2.LINE_AA)
-    thickness = max(2, cell // 10)
-    for index, (a, b) in enumerate(pairs):
-        if _adjacent(a, b, width):
-            color = _shade(index / max(len(pairs) - 1, 1))
-            cv2.line(canvas, centre(a), centre(b), color, thickness, cv2.LINE_AA)
-    for index in range(0, len(pairs), max(1, len(pairs) // 12)):
-        a, b = pairs[index]
-        if _adjacent(a, b, width):
-            color = _shade(index / max(len(pairs) - 1, 1))
-            cv2.arrowedLine(canvas, centre(a), centre(b), color, thickness, cv2.LINE_AA, 0, 0.35)
-    if steps:
-        radius = max(3, cell // 5)
-        cv2.circle(canvas, centre(steps[-1]), radius, _shade(1.0), -1, cv2.LINE_AA)
-        cv2.circle(canvas, centre(steps[0]), radius, _WHITE, -1, cv2.LINE_AA)
-        cv2.circle(canvas, centre(steps[0]), radius, _shade(0.0), 2, cv2.LINE_AA)
-    if max(height, width) <= NUMBERED:
-        for number, token in enumerate(path):
-            if token >= 0:
-                x, y = centre(token)
-                corner = (x - cell // 2 + 3, y - cell // 2 + 12)
-                cv2.putText(canvas, str(number), corner, _FONT, 0.36, _INK, 1, cv2.LINE_AA)
-    return canvas
+    def _draw_grid(self) -> None:
+        right, bottom = self.left + self.width * self.cell, self.top + self.height * self.cell
+        for y in range(self.top, bottom + 1, self.cell):
+            cv2.line(self.canvas, (self.left, y), (right, y), _GRID, 1)
+        for x in range(self.left, right + 1, self.cell):
+            cv2.line(self.canvas, (x, self.top), (x, bottom), _GRID, 1)
+
+    def _draw_arrowhead(self, a: int, b: int, color: Color, size: float) -> None:
+        """A triangle on the middle of a step; ``size`` is half its length, in cells."""
+        start, end = np.array(self._centre(a), float), np.array(self._centre(b), float)
+        forward = (end - start) / np.linalg.norm(end - start) * self.cell * size
+        sideways = forward[::-1] * (-1, 1)
+        middle = (start + end) / 2
+        corners = [middle + forward, middle - forward + sideways, middle - forward - sideways]
+        points = np.round(np.array(corners) * 2**_SUBPIXEL).astype(np.int32)
+        cv2.fillConvexPoly(self.canvas, points, color, cv2.LINE_AA, _SUBPIXEL)
+
+    def _draw_numbered(self, token: int, number: int, color: Color, *, filled: bool) -> None:
+        radius = self.cell * 35 // 100
+        self._draw_disc(token, radius, color if filled else _WHITE, color)
+        text, scale = str(number), radius / 36
+        (text_width, text_height), _ = cv2.getTextSize(text, _FONT, scale, 1)
+        x, y = self._centre(token)
+        ink = _WHITE if filled and sum(color) < 384 else _INK
+        place = x - text_width // 2, y + text_height // 2
+        cv2.putText(self.canvas, text, place, _FONT, scale, ink, 1, cv2.LINE_AA)
+
+    def _draw_ends(self, start: int, end: int, shades: dict[int, Color]) -> None:
+        radius = max(4, self.cell // 4)
+        self._draw_disc(end, radius, shades[end], shades[end])
+        self._draw_disc(start, radius, _WHITE, shades[start])
+
+    def _draw_disc(self, token: int, radius: int, fill: Color, border: Color) -> None:
+        cv2.circle(self.canvas, self._centre(token), radius, fill, -1, cv2.LINE_AA)
+        cv2.circle(self.canvas, self._centre(token), radius, border, 2, cv2.LINE_AA)
+
+    def _middles_of_runs(self, pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The middle step of every straight run, or of every n-th where there are many."""
+        runs: list[list[tuple[int, int]]] = []
+        direction = None
+        for a, b in pairs:
+            if not self._adjacent(a, b):
+                direction = None
+            elif direction == b - a:
+                runs[-1].append((a, b))
+            else:
+                direction = b - a
+                runs.append([(a, b)])
+        return [run[len(run) // 2] for run in runs[:: -(-len(runs) // ARROWS) or 1]]
+
+    def _centre(self, token: int) -> tuple[int, int]:
+        y, x = divmod(token, self.width)
+        half = self.cell // 2
+        return self.left + x * self.cell + half, self.top + y * self.cell + half
+
+    def _adjacent(self, a: int, b: int) -> bool:
+        (ay, ax), (by, bx) = divmod(a, self.width), divmod(b, self.width)
+        return max(abs(ay - by), abs(ax - bx)) == 1
 
 
-def _draw_grid(canvas: np.ndarray, left: int, top: int, cell: int, height: int, width: int) -> None:
-    right, bottom = left + width * cell, top + height * cell
-    for row in range(height + 1):
-        cv2.line(canvas, (left, top + row * cell), (right, top + row * cell), _GRID, 1)
-    for column in range(width + 1):
-        cv2.line(canvas, (left + column * cell, top), (left + column * cell, bottom), _GRID, 1)
+def _title(name: str, path: list[int]) -> str:
+    padding = path.count(-1)
+    return f"{name}  (+{padding} zero tokens)" if padding else name
 
 
-def _adjacent(a: int, b: int, width: int) -> bool:
-    return max(abs(a // width - b // width), abs(a % width - b % width)) == 1
+def _text_width(text: str) -> int:
+    return cv2.getTextSize(text, _FONT, _TITLE_SCALE, 1)[0][0]
 
 
-def _shade(position: float) -> tuple[int, int, int]:
+def _write(canvas: np.ndarray, text: str, x: int, y: int) -> None:
+    cv2.putText(canvas, text, (x, y), _FONT, _TITLE_SCALE, _INK, 1, cv2.LINE_AA)
+
+
+@cache
+def _palette() -> np.ndarray:
+    """The 256 RGB colours of the plasma map, shape (256, 3)."""
+    values = np.arange(256, dtype=np.uint8)[:, None]
+    return cv2.applyColorMap(values, cv2.COLORMAP_PLASMA).reshape(256, 3)[:, ::-1]
+
+
+def _shade(position: float) -> Color:
     """RGB colour of a place on the path, from 0 (start) to 1 (end)."""
     # The brightest tenth of the map is too pale on white.
-    value = np.array([[round(position * 225)]], np.uint8)
-    blue, green, red = (int(c) for c in cv2.applyColorMap(value, cv2.COLORMAP_PLASMA)[0, 0])
+    red, green, blue = _palette()[round(position * 225)].tolist()
     return red, green, blue

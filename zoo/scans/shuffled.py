@@ -18,7 +18,7 @@ class Shuffled(ScanOrder):
     """A random permutation for each direction, the same for the same seed and size.
 
     Args:
-        seed: of the permutations.
+        seed: of the permutations, from 0 to 2**64 - 1.
         count: number of directions K.
     """
 
@@ -29,6 +29,8 @@ class Shuffled(ScanOrder):
     def __post_init__(self) -> None:
         if self.count < 1:
             raise RecipeError(f"count is {self.count}; an order has at least 1 direction")
+        if not 0 <= self.seed < 2**64:
+            raise RecipeError(f"seed is {self.seed}; use a number from 0 to 2**64 - 1")
 
     @property
     def directions(self) -> tuple[str, ...]:  # type: ignore[override]
