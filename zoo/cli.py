@@ -119,10 +119,10 @@ def convert_command(options: argparse.Namespace) -> None:
 
 def scans_command(options: argparse.Namespace) -> None:
     """Draw a scan order."""
+    from zoo.plot import plot_order
     from zoo.recipe import parse_value
     from zoo.resolve import resolve_part
     from zoo.scans import SCANS
-    from zoo.scans.plot import plot_order
 
     height, times, width = options.size.partition("x")
     if not (times and height.isdigit() and width.isdigit()):

@@ -7,8 +7,8 @@ import pytest
 
 from zoo.data.images import read_photo
 from zoo.errors import ZooError
+from zoo.plot import MARGIN, TITLE, plot_order, render_order
 from zoo.scans import Compose, Diagonal, Hilbert, Raster, Shuffled, Window
-from zoo.scans.plot import MARGIN, TITLE, plot_order, render_order
 
 
 def colour_at(picture, token, height, width):
