@@ -2,8 +2,9 @@
 
 OpenCV decodes the samples faithfully when it is asked for them unchanged, but it then ignores the
 EXIF orientation, turns gray with alpha into colour, and does not tell whether a TIFF's colours are
-multiplied by its alpha. The three answers are here. Malformed headers give the neutral answer:
-whether the file can be read at all is the decoder's to say.
+multiplied by its alpha; and libpng complains on the error stream of what can be known beforehand.
+The answers are here. Malformed headers give the neutral one: whether the file can be read at all is
+the decoder's to say.
 
 Sources: EXIF 2.32 Sec. 4.5, TIFF 6.0 Sec. 2 and 18, PNG (3rd ed.) Sec. 5 and 11, RIFF as in the
 WebP container specification.
@@ -61,6 +62,13 @@ def tiff_tag(block: bytes, tag: int) -> int | None:
     except struct.error:
         return None
     return None
+
+
+def is_cut_short_png(data: bytes) -> bool:
+    """Whether the bytes begin as a PNG file but lack its end."""
+    return data.startswith(_PNG_SIGNATURE) and not any(
+        name == b"IEND" and end <= len(data) for name, _, end in _png_chunks(data)
+    )
 
 
 def without_png_metadata(data: bytes) -> bytes:

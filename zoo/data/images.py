@@ -87,12 +87,7 @@ def read_photo(path: str | Path) -> Photo:
     """
     path = Path(path)
     data = _read_bytes(path)
-    with _quiet_opencv():
-        try:
-            buffer = np.frombuffer(headers.without_png_metadata(data), np.uint8)
-            decoded = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
-        except cv2.error:
-            decoded = None
+    decoded = None if headers.is_cut_short_png(data) else _decode(data)
     if decoded is None:
         raise ImageError(
             f"image file {str(path)!r} cannot be decoded: it is damaged, cut short, larger than "
@@ -259,6 +254,15 @@ def _write_bytes(path: Path, data: bytes) -> None:
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _decode(data: bytes) -> np.ndarray | None:
+    buffer = np.frombuffer(headers.without_png_metadata(data), np.uint8)
+    with _quiet_opencv():
+        try:
+            return cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+        except cv2.error:
+            return None
 
 
 def _encode(path: Path, samples_HWC: np.ndarray) -> bytes:
