@@ -9,7 +9,7 @@ STAMP = $(VENV)/installed
 install: $(STAMP)
 
 # The constraints hold a set of versions known to work on a CPU; plain "torch" would bring CUDA.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml setup.py constraints.txt $(wildcard zoo/ops/scan/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@

@@ -8,7 +8,7 @@ import torch
 
 from zoo.ops import selective_scan
 
-BACKENDS = ["chunked"]
+BACKENDS = ["native", "chunked"]
 """Backends compared with ``reference``; a new one joins by its name."""
 
 

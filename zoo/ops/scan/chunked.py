@@ -21,7 +21,11 @@ from torch import Tensor
 from zoo.ops.scan.contract import ScanGradients, ScanInputs
 
 NAME = "chunked"
-SUMMARY = "vectorised PyTorch, no compiler needed, any device"
+
+
+def summary() -> str:
+    return "vectorised PyTorch, no compiler needed, any device"
+
 
 STATE_ELEMENTS = 1 << 19
 """States held at once by the forward pass: 2 MiB in float32, the fastest of 2^14 to 2^20 tried."""

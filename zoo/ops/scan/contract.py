@@ -57,7 +57,10 @@ class Backend(Protocol):
     """One implementation of the operator. Modules of this package satisfy it by their names."""
 
     NAME: str
-    SUMMARY: str
+
+    def summary(self) -> str:
+        """What the backend is, in a few words."""
+        ...
 
     def unavailable(self) -> str | None:
         """Why the backend cannot run on this machine and what to do, or None if it can."""

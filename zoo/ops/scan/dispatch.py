@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
-from zoo.ops.scan import chunked, reference
+from zoo.ops.scan import chunked, native, reference
 from zoo.ops.scan.contract import Backend, ScanInputs
 
 logger = logging.getLogger(__name__)
 
 ENVIRONMENT = "ZOO_SCAN_BACKEND"
 
-BACKENDS: dict[str, Backend] = {b.NAME: b for b in (chunked, reference)}
+BACKENDS: dict[str, Backend] = {b.NAME: b for b in (native, chunked, reference)}
 """All backends, best first."""
 
 _asked: ContextVar[str] = ContextVar("zoo_scan_backend", default="")
@@ -46,7 +46,7 @@ def backends() -> list[BackendStatus]:
     found = []
     for name, backend in BACKENDS.items():
         why_not = backend.unavailable()
-        found.append(BackendStatus(name, why_not is None, why_not or backend.SUMMARY))
+        found.append(BackendStatus(name, why_not is None, why_not or backend.summary()))
     return found
 
 

@@ -16,7 +16,10 @@ from torch import Tensor
 from zoo.ops.scan.contract import ScanGradients, ScanInputs
 
 NAME = "reference"
-SUMMARY = "the definition: a readable loop over steps, for comparison"
+
+
+def summary() -> str:
+    return "the definition: a readable loop over steps, for comparison"
 
 
 def unavailable() -> str | None:

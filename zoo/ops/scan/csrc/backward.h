@@ -1,0 +1,519 @@
+// The backward pass. Shapes in comments: see gather.h; G tiles of a group.
+//
+// One task is a group of tiles of one image. For each direction it walks once forward and keeps
+// the state before every chunk; then it takes the chunks from the last to the first, recomputes
+// their decays and states, and carries the gradient of the state back. Memory of a thread:
+// G W (3 L + P S / T) floats and a little. Gradients of B, C and the low-rank delta are sums over
+// all channels: lanes of a group are added up at each chunk, groups at the end, in a sequence that
+// depends on sizes alone, so that the result does not depend on the number of threads.
+#pragma once
+
+namespace {
+
+// Images times groups that are aimed at: each group costs L K (R + 2 N) floats for its sums.
+constexpr int64_t kBackwardTasks = 4;
+
+struct Groups {
+  int64_t most_tiles, count, chunks;
+
+  Groups(const ZooScan& scan, const Sizes& sizes) {
+    const int64_t wanted = scan.batch ? (kBackwardTasks + scan.batch - 1) / scan.batch : 1;
+    most_tiles = sizes.tiles > wanted ? (sizes.tiles + wanted - 1) / wanted : 1;
+    count = (sizes.tiles + most_tiles - 1) / most_tiles;
+    chunks = (scan.steps + kChunk - 1) / kChunk;
+  }
+};
+
+// What a thread keeps for each tile of its group.
+struct BackwardTile {
+  Parameters parameters;
+  float* checkpoints;   // (chunks + 1, P, W): the state before each chunk, and at the end
+  float* carry;         // (P, W): gradient of the state, on its way back
+  float* weight_rows;   // (W, Q): delta_weight as it is, for the gradient of the low-rank delta
+  float* graw;          // (T, W)
+
+  BackwardTile(const ZooScan& scan, const Sizes& sizes, const Groups& groups, Arena* arena)
+      : parameters(scan, sizes, arena),
+        checkpoints(arena->floats((groups.chunks + 1) * sizes.padded_states * kLanes)),
+        carry(arena->floats(sizes.padded_states * kLanes)),
+        weight_rows(arena->floats(kLanes * sizes.padded_rank)),
+        graw(arena->floats(kChunk * kLanes)) {}
+};
+
+// Gradients of the parameters of one image, direction and tile, as vectors over channels.
+struct ParameterGradients {
+  float *A, *weight, *bias, *D;  // (P, W), (R, W), (W), (W)
+
+  ParameterGradients(const Sizes& sizes, float* rows) {
+    A = rows;
+    weight = A + sizes.padded_states * kLanes;
+    bias = weight + sizes.rank * kLanes;
+    D = bias + kLanes;
+  }
+  static int64_t floats(const Sizes& sizes) {
+    return (sizes.padded_states + sizes.rank + 2) * kLanes;
+  }
+};
+
+// What a thread needs for the group it is busy with.
+struct BackwardScratch {
+  Chunk chunk;
+  float *u, *gy, *gu;              // (L + 1, G W)
+  float *slope, *delta, *du;       // (T, W); slope: the derivative of softplus
+  float* gy_chunk;                 // (T, W)
+  float *gdu, *glog;               // (T, W)
+  float *decay, *state;            // (T, kBackwardStates, W), (T + 1, kBackwardStates, W)
+  float *gB, *gC;                  // (T, P, W): still to be added up over lanes
+
+  BackwardScratch(const ZooScan& scan, const Sizes& sizes, const Groups& groups, Arena* arena)
+      : chunk(scan, sizes, arena),
+        u(arena->floats((sizes.tokens + 1) * groups.most_tiles * kLanes)),
+        gy(arena->floats((sizes.tokens + 1) * groups.most_tiles * kLanes)),
+        gu(arena->floats((sizes.tokens + 1) * groups.most_tiles * kLanes)),
+        slope(arena->floats(kChunk * kLanes)),
+        delta(arena->floats(kChunk * kLanes)),
+        du(arena->floats(kChunk * kLanes)),
+        gy_chunk(arena->floats(kChunk * kLanes)),
+        gdu(arena->floats(kChunk * kLanes)),
+        glog(arena->floats(kChunk * kLanes)),
+        decay(arena->floats(kChunk * kBackwardStates * kLanes)),
+        state(arena->floats((kChunk + 1) * kBackwardStates * kLanes)),
+        gB(arena->floats(kChunk * sizes.padded_states * kLanes)),
+        gC(arena->floats(kChunk * sizes.padded_states * kLanes)) {}
+};
+
+// What the next chunk of a tile reads: asked for while this one is computed.
+struct Ahead {
+  Lines lines;
+  int64_t stride;
+  const float *u, *gy, *gu;
+
+  Ahead(const BackwardScratch& m, const Group& group, int64_t i)
+      : lines(m.chunk.share(i)),
+        stride(group.stride),
+        u(m.u + i * kLanes),
+        gy(m.gy + i * kLanes),
+        gu(m.gu + i * kLanes) {}
+};
+
+// Runs kStates states through a chunk, from `before` to `after`.
+template <int kStates>
+void advance(const BackwardScratch& m, const Ahead& ahead, int64_t row, int64_t n0,
+             const float* decay_rate, const float* before, float* after) {
+  constexpr int kMany = together(kStates);
+  Lines lines = ahead.lines;
+  Vector state[kStates];
+#pragma GCC unroll 16
+  for (int n = 0; n < kStates; ++n) state[n] = load(before + (n0 + n) * kLanes);
+  const float* B = m.chunk.B + n0;
+  for (int s = 0; s < m.chunk.count; ++s, B += row) {
+    if (n0 == 0) {
+      Lines::ask(&lines);
+      __builtin_prefetch(ahead.u + m.chunk.coming[s] * ahead.stride);
+    }
+    const Vector step = load(m.delta + s * kLanes), input = load(m.du + s * kLanes);
+#pragma GCC unroll 16
+    for (int n = 0; n < kStates; n += kMany) {
+      Vector decay[kMany];
+      decays<kMany>(step, decay_rate + (n0 + n) * kLanes, decay);
+#pragma GCC unroll 16
+      for (int i = 0; i < kMany; ++i) {
+        state[n + i] = fma(decay[i], state[n + i], input * broadcast(B[n + i]));
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int n = 0; n < kStates; ++n) store(after + (n0 + n) * kLanes, state[n]);
+}
+
+// Recomputes kStates states of a chunk from `before`, then carries their gradient back through it.
+template <int kStates>
+void retreat(const BackwardScratch& m, const Ahead& ahead, int64_t row, int64_t n0,
+             const float* decay_rate, const float* before, float* carry, float* gA) {
+  constexpr int kMany = together(kStates);
+  constexpr int kBlock = kStates * kLanes;
+  const int count = m.chunk.count;
+  Lines lines = ahead.lines;
+  Vector state[kStates];
+#pragma GCC unroll 16
+  for (int n = 0; n < kStates; ++n) {
+    state[n] = load(before + (n0 + n) * kLanes);
+    store(m.state + n * kLanes, state[n]);
+  }
+  for (int s = 0; s < count; ++s) {
+    if (n0 == 0) {
+      Lines::ask(&lines);
+      __builtin_prefetch(ahead.u + m.chunk.coming[s] * ahead.stride);
+      __builtin_prefetch(ahead.gy + m.chunk.coming[s] * ahead.stride);
+      __builtin_prefetch(ahead.gu + m.chunk.coming[s] * ahead.stride);
+    }
+    const Vector step = load(m.delta + s * kLanes), input = load(m.du + s * kLanes);
+    const float* B = m.chunk.B + s * row + n0;
+#pragma GCC unroll 16
+    for (int n = 0; n < kStates; n += kMany) {
+      Vector decay[kMany];
+      decays<kMany>(step, decay_rate + (n0 + n) * kLanes, decay);
+#pragma GCC unroll 16
+      for (int i = 0; i < kMany; ++i) {
+        state[n + i] = fma(decay[i], state[n + i], input * broadcast(B[n + i]));
+        store(m.decay + s * kBlock + (n + i) * kLanes, decay[i]);
+        store(m.state + (s + 1) * kBlock + (n + i) * kLanes, state[n + i]);
+      }
+    }
+  }
+
+  Vector back[kStates], sum_A[kStates];
+#pragma GCC unroll 16
+  for (int n = 0; n < kStates; ++n) {
+    back[n] = load(carry + (n0 + n) * kLanes);
+    sum_A[n] = load(gA + (n0 + n) * kLanes);
+  }
+  for (int s = count - 1; s >= 0; --s) {
+    const Vector gy = load(m.gy_chunk + s * kLanes), input = load(m.du + s * kLanes);
+    const Vector step = load(m.delta + s * kLanes);
+    Vector gdu = load(m.gdu + s * kLanes), glog = load(m.glog + s * kLanes);
+    const float *B = m.chunk.B + s * row + n0, *C = m.chunk.C + s * row + n0;
+    float *gB = m.gB + (s * row + n0) * kLanes, *gC = m.gC + (s * row + n0) * kLanes;
+#pragma GCC unroll 16
+    for (int n = 0; n < kStates; ++n) {
+      const Vector gh = fma(gy, broadcast(C[n]), back[n]);
+      const float* h = m.state + s * kBlock + n * kLanes;
+      store(gC + n * kLanes, fma(gy, load(h + kBlock), load(gC + n * kLanes)));
+      store(gB + n * kLanes, fma(gh, input, load(gB + n * kLanes)));
+      gdu = fma(gh, broadcast(B[n]), gdu);
+      back[n] = gh * load(m.decay + s * kBlock + n * kLanes);
+      // The decay is 2^(delta rate): its gradient passes to delta and to the rate.
+      const Vector gexponent = back[n] * load(h);
+      glog = fma(gexponent, load(decay_rate + (n0 + n) * kLanes), glog);
+      sum_A[n] = fma(gexponent, step, sum_A[n]);
+    }
+    store(m.gdu + s * kLanes, gdu);
+    store(m.glog + s * kLanes, glog);
+  }
+#pragma GCC unroll 16
+  for (int n = 0; n < kStates; ++n) {
+    store(carry + (n0 + n) * kLanes, back[n]);
+    store(gA + (n0 + n) * kLanes, sum_A[n]);
+  }
+}
+
+template <class Format>
+class Backward {
+ public:
+  Backward(const ZooScan& scan, const ZooScanGradients& gradients)
+      : scan_(scan), gradients_(gradients), sizes_(scan), groups_(scan, sizes_) {}
+
+  int run(const Team& team) {
+    Arena common(nullptr), tile(nullptr);
+    BackwardScratch(scan_, sizes_, groups_, &common);
+    BackwardTile(scan_, sizes_, groups_, &tile);
+    common_bytes_ = common.used();
+    tile_bytes_ = tile.used();
+    scratch_bytes_ = common_bytes_ + groups_.most_tiles * tile_bytes_;
+    parameter_floats_ = ParameterGradients::floats(sizes_);
+    scratch_ = static_cast<char*>(aligned_allocate(team.threads * scratch_bytes_, false));
+    tokens_ = zeros(groups_.count * group_floats());
+    parameters_ = zeros((scan_.batch > 0 ? scan_.batch : 1) * image_floats());
+    const bool ready = scratch_ != nullptr && tokens_ != nullptr && parameters_ != nullptr;
+    if (ready) {
+      const int64_t tokens = scan_.batch * scan_.tokens;
+      parallel_for(team, scan_.batch * groups_.count, walk_task, this);
+      parallel_for(team, (tokens + kTokensPerTask - 1) / kTokensPerTask, token_task, this);
+      parallel_for(team, sizes_.tiles, parameter_task, this);
+    }
+    aligned_free(scratch_);
+    aligned_free(tokens_);
+    aligned_free(parameters_);
+    return ready ? ZOO_OK : ZOO_OUT_OF_MEMORY;
+  }
+
+ private:
+  static constexpr int64_t kTokensPerTask = 64;
+
+  static float* zeros(int64_t count) {
+    return static_cast<float*>(aligned_allocate(count * sizeof(float), true));
+  }
+
+  // Floats that a group keeps for one token and direction: gradients of low-rank delta, B and C.
+  int64_t token_floats() const { return sizes_.rank + 2 * scan_.states; }
+  int64_t group_floats() const {
+    return scan_.batch * scan_.tokens * scan_.directions * token_floats();
+  }
+  // Floats of all parameters' gradients of one image.
+  int64_t image_floats() const { return sizes_.tiles * scan_.directions * parameter_floats_; }
+  int64_t state_floats() const { return sizes_.padded_states * kLanes; }
+
+  // The walk of one group over one image.
+  struct Walk {
+    const Backward& call;
+    char* memory;
+    int64_t batch, index;
+    Group group;
+    int64_t direction = 0;
+    BackwardScratch m;
+
+    Walk(const Backward& backward, int worker, int64_t task)
+        : call(backward),
+          memory(backward.scratch_ + worker * backward.scratch_bytes_),
+          batch(task / backward.groups_.count),
+          index(task % backward.groups_.count),
+          group(backward.sizes_, index, backward.groups_.most_tiles),
+          m(scratch(backward, memory)) {}
+
+    static BackwardScratch scratch(const Backward& backward, char* memory) {
+      Arena arena(memory);
+      return BackwardScratch(backward.scan_, backward.sizes_, backward.groups_, &arena);
+    }
+    BackwardTile kept(int64_t i) const {
+      Arena arena(memory + call.common_bytes_ + i * call.tile_bytes_);
+      return BackwardTile(call.scan_, call.sizes_, call.groups_, &arena);
+    }
+    Tile tile(int64_t i) const { return group.tile(call.scan_, i); }
+    ParameterGradients parameter_gradients(int64_t i) const {
+      const int64_t place = (group.first_tile + i) * call.scan_.directions + direction;
+      return ParameterGradients(call.sizes_, call.parameters_ + batch * call.image_floats() +
+                                                 place * call.parameter_floats_);
+    }
+  };
+
+  static void walk_task(void* self, int worker, int64_t task) {
+    const auto& call = *static_cast<const Backward*>(self);
+    const ZooScan& scan = call.scan_;
+    Walk walk(call, worker, task);
+    load_group<Format>(scan, walk.group, scan.u, walk.batch * scan.u_stride[0], scan.u_stride[1],
+                       walk.m.u);
+    memset(walk.m.gu, 0, (scan.tokens + 1) * walk.group.stride * sizeof(float));
+    for (int64_t k = 0; k < scan.directions; ++k) call.walk_direction(&walk, k);
+    store_group<Format>(scan, walk.group, walk.m.gu, call.gradients_.u,
+                        walk.batch * scan.tokens * scan.channels, scan.channels);
+  }
+
+  void walk_direction(Walk* walk, int64_t direction) const {
+    Chunk& chunk = walk->m.chunk;
+    walk->direction = direction;
+    chunk.start(scan_, walk->group, walk->batch, direction);
+    if (direction == 0 || !scan_.reduce) {
+      load_group<Format>(scan_, walk->group, gradients_.y,
+                         place(gradients_.y_stride, walk->batch, 0, direction),
+                         gradients_.y_stride[1], walk->m.gy);
+    }
+    for (int64_t i = 0; i < walk->group.tiles; ++i) start_tile(*walk, i);
+    // The last chunk's end is of no use, and its start is the first that the way back needs.
+    for (int64_t c = 0; c + 1 < groups_.chunks; ++c) {
+      chunk.template gather<Format>(scan_, sizes_, c * kChunk, (c + 1) * kChunk);
+      for (int64_t i = 0; i < walk->group.tiles; ++i) advance_tile(*walk, i, c);
+    }
+    for (int64_t c = groups_.chunks - 1; c >= 0; --c) {
+      chunk.template gather<Format>(scan_, sizes_, c * kChunk, (c - 1) * kChunk);
+      memset(walk->m.gB, 0, chunk.count * state_floats() * sizeof(float));
+      memset(walk->m.gC, 0, chunk.count * state_floats() * sizeof(float));
+      for (int64_t i = 0; i < walk->group.tiles; ++i) retreat_tile(*walk, i, c);
+      add_up_lanes(*walk);
+    }
+  }
+
+  void start_tile(const Walk& walk, int64_t i) const {
+    const BackwardTile t = walk.kept(i);
+    const Tile tile = walk.tile(i);
+    t.parameters.load(scan_, sizes_, walk.direction, tile);
+    memset(t.carry, 0, state_floats() * sizeof(float));
+    memset(t.checkpoints, 0, state_floats() * sizeof(float));
+    if (sizes_.rank > 0) {
+      const float* weight = scan_.delta_weight + walk.direction * scan_.channels * scan_.rank;
+      for (int lane = 0; lane < kLanes; ++lane) {
+        copy_row<Float32>(weight + (tile.first + lane) * scan_.rank,
+                          lane < tile.width ? scan_.rank : 0,
+                          t.weight_rows + lane * sizes_.padded_rank, sizes_.padded_rank);
+      }
+    } else {
+      for (int64_t token = 0; token < scan_.tokens; ++token) {
+        write_delta(walk, tile, token, broadcast(0.0f));
+      }
+    }
+  }
+
+  // Where delta is given whole, its gradient belongs to one tile and is written at once.
+  void write_delta(const Walk& walk, Tile tile, int64_t token, Vector v) const {
+    const int64_t row = walk.batch * scan_.tokens + token;
+    const int64_t start = (row * scan_.directions + walk.direction) * scan_.channels;
+    write_lanes<Format>(at<Format>(gradients_.delta, start + tile.first), v, tile.width);
+  }
+
+  void advance_tile(const Walk& walk, int64_t i, int64_t c) const {
+    const BackwardTile t = walk.kept(i);
+    const BackwardScratch& m = walk.m;
+    m.chunk.template steps<Format>(scan_, sizes_, t.parameters, i, m.u, m.delta, m.du, nullptr);
+    const Ahead ahead(m, walk.group, i);
+    const float* before = t.checkpoints + c * state_floats();
+    for (int64_t n = 0; n < scan_.states;) {
+      const int size = block_states(scan_.states - n, kForwardStates);
+      const auto block = size == 16  ? advance<kForwardStates>
+                         : size == 8 ? advance<8>
+                         : size == 4 ? advance<4>
+                                     : advance<1>;
+      block(m, ahead, sizes_.padded_states, n, t.parameters.decay_rate, before,
+            t.checkpoints + (c + 1) * state_floats());
+      n += size;
+    }
+  }
+
+  void retreat_tile(const Walk& walk, int64_t i, int64_t c) const {
+    const BackwardTile t = walk.kept(i);
+    const BackwardScratch& m = walk.m;
+    const ParameterGradients g = walk.parameter_gradients(i);
+    m.chunk.template steps<Format>(scan_, sizes_, t.parameters, i, m.u, m.delta, m.du, m.slope);
+    for (int s = 0; s < m.chunk.count; ++s) {
+      const int64_t row = m.chunk.rows[s] * walk.group.stride + i * kLanes;
+      store(m.gy_chunk + s * kLanes, load(m.gy + row));
+      store(m.gdu + s * kLanes, broadcast(0.0f));
+      store(m.glog + s * kLanes, broadcast(0.0f));
+    }
+    const Ahead ahead(m, walk.group, i);
+    for (int64_t n = 0; n < scan_.states;) {
+      const int size = block_states(scan_.states - n, kBackwardStates);
+      const auto block = size == 8 ? retreat<kBackwardStates> : size == 4 ? retreat<4> : retreat<1>;
+      block(m, ahead, sizes_.padded_states, n, t.parameters.decay_rate,
+            t.checkpoints + c * state_floats(), t.carry, g.A);
+      n += size;
+    }
+    finish_tile(walk, i, t, g);
+  }
+
+  // From the gradients of delta u and of the decays' exponents to those of u, D, bias and raw.
+  void finish_tile(const Walk& walk, int64_t i, const BackwardTile& t,
+                   const ParameterGradients& g) const {
+    const BackwardScratch& m = walk.m;
+    const Vector D = load(t.parameters.D), ln2 = broadcast(0.693147181f);
+    Vector gbias = load(g.bias), gD = load(g.D);
+    for (int s = 0; s < m.chunk.count; ++s) {
+      const int64_t token = m.chunk.rows[s], row = token * walk.group.stride + i * kLanes;
+      const Vector u = load(m.u + row), gy = load(m.gy_chunk + s * kLanes);
+      const Vector gdu = load(m.gdu + s * kLanes);
+      const Vector gdelta = fma(gdu, u, ln2 * load(m.glog + s * kLanes));
+      const Vector graw = gdelta * load(m.slope + s * kLanes);
+      store(t.graw + s * kLanes, graw);
+      store(m.gu + row, load(m.gu + row) + fma(D, gy, gdu * load(m.delta + s * kLanes)));
+      gbias = gbias + graw;
+      gD = fma(gy, u, gD);
+      if (sizes_.rank == 0 && token < scan_.tokens) write_delta(walk, walk.tile(i), token, graw);
+    }
+    store(g.bias, gbias);
+    store(g.D, gD);
+    for (int64_t r = 0; r < sizes_.rank; ++r) {
+      Vector sum = load(g.weight + r * kLanes);
+      for (int s = 0; s < m.chunk.count; ++s) {
+        sum = fma(load(t.graw + s * kLanes), broadcast(m.chunk.step[s * sizes_.padded_rank + r]),
+                  sum);
+      }
+      store(g.weight + r * kLanes, sum);
+    }
+  }
+
+  // Sums over the channels of the group, for each token of the chunk.
+  void add_up_lanes(const Walk& walk) const {
+    const BackwardScratch& m = walk.m;
+    for (int s = 0; s < m.chunk.count; ++s) {
+      const int64_t token = m.chunk.rows[s];
+      if (token == scan_.tokens) continue;
+      const int64_t row = (walk.index * scan_.batch + walk.batch) * scan_.tokens + token;
+      float* out = tokens_ + (row * scan_.directions + walk.direction) * token_floats();
+      add_up_step(walk, s, out);
+      add_up_states(m.gB + s * state_floats(), out + sizes_.rank);
+      add_up_states(m.gC + s * state_floats(), out + sizes_.rank + scan_.states);
+    }
+  }
+
+  void add_up_states(const float* lanes, float* out) const {
+    for (int64_t n = 0; n < scan_.states; n += 16) {
+      float sums[16];
+      sum_lanes_16(lanes + n * kLanes, sums);
+      const int64_t left = scan_.states - n;
+      memcpy(out + n, sums, (left < 16 ? left : 16) * sizeof(float));
+    }
+  }
+
+  // The gradient of the low-rank delta: that of raw, through the projection.
+  void add_up_step(const Walk& walk, int s, float* out) const {
+    for (int64_t r = 0; r < sizes_.rank; r += kLanes) {
+      Vector sums[4] = {};
+      for (int64_t i = 0; i < walk.group.tiles; ++i) {
+        const BackwardTile t = walk.kept(i);
+        const float *graw = t.graw + s * kLanes, *weight = t.weight_rows + r;
+#pragma GCC unroll 16
+        for (int lane = 0; lane < kLanes; ++lane) {
+          const Vector row = load(weight + lane * sizes_.padded_rank);
+          sums[lane % 4] = fma(row, broadcast(graw[lane]), sums[lane % 4]);
+        }
+      }
+      const int64_t left = sizes_.rank - r;
+      write_lanes<Float32>(out + r, (sums[0] + sums[1]) + (sums[2] + sums[3]),
+                           left < kLanes ? static_cast<int>(left) : kLanes);
+    }
+  }
+
+  // Adds up groups, and converts.
+  static void token_task(void* self, int worker, int64_t task) {
+    const auto& call = *static_cast<const Backward*>(self);
+    const ZooScan& scan = call.scan_;
+    const int64_t last = scan.batch * scan.tokens * scan.directions;
+    const int64_t begin = task * kTokensPerTask * scan.directions;
+    const int64_t end = begin + kTokensPerTask * scan.directions;
+    for (int64_t row = begin; row < (end < last ? end : last); ++row) {
+      const float* in = call.tokens_ + row * call.token_floats();
+      call.add_up_groups(in, call.sizes_.rank, call.gradients_.delta, row);
+      call.add_up_groups(in + call.sizes_.rank, scan.states, call.gradients_.B, row);
+      call.add_up_groups(in + call.sizes_.rank + scan.states, scan.states, call.gradients_.C, row);
+    }
+  }
+
+  void add_up_groups(const float* in, int64_t size, void* tensor, int64_t row) const {
+    for (int64_t i = 0; i < size; i += kLanes) {
+      const int width = size - i < kLanes ? static_cast<int>(size - i) : kLanes;
+      Vector sum = read_lanes<Float32>(in + i, width);
+      for (int64_t g = 1; g < groups_.count; ++g) {
+        sum = sum + read_lanes<Float32>(in + g * group_floats() + i, width);
+      }
+      write_lanes<Format>(at<Format>(tensor, row * size + i), sum, width);
+    }
+  }
+
+  // Adds up images, and writes the parameters' gradients in their own layout.
+  static void parameter_task(void* self, int worker, int64_t index) {
+    const auto& call = *static_cast<const Backward*>(self);
+    const ZooScan& scan = call.scan_;
+    for (int64_t k = 0; k < scan.directions; ++k) {
+      float* sum = call.parameters_ + (index * scan.directions + k) * call.parameter_floats_;
+      for (int64_t b = 1; b < scan.batch; ++b) {
+        for (int64_t i = 0; i < call.parameter_floats_; i += kLanes) {
+          store(sum + i, load(sum + i) + load(sum + b * call.image_floats() + i));
+        }
+      }
+      call.write_parameters(ParameterGradients(call.sizes_, sum), k, Tile(scan, index));
+    }
+  }
+
+  void write_parameters(const ParameterGradients& sum, int64_t direction, Tile tile) const {
+    for (int lane = 0; lane < tile.width; ++lane) {
+      const int64_t channel = direction * scan_.channels + tile.first + lane;
+      gradients_.delta_bias[channel] = sum.bias[lane];
+      gradients_.D[channel] = sum.D[lane];
+      for (int64_t n = 0; n < scan_.states; ++n) {
+        gradients_.A[channel * scan_.states + n] = sum.A[n * kLanes + lane];
+      }
+      for (int64_t r = 0; r < sizes_.rank; ++r) {
+        gradients_.delta_weight[channel * scan_.rank + r] = sum.weight[r * kLanes + lane];
+      }
+    }
+  }
+
+  const ZooScan& scan_;
+  const ZooScanGradients& gradients_;
+  const Sizes sizes_;
+  const Groups groups_;
+  int64_t common_bytes_ = 0, tile_bytes_ = 0, scratch_bytes_ = 0, parameter_floats_ = 0;
+  char* scratch_ = nullptr;
+  float* tokens_ = nullptr;      // (groups, B, L, K, R + 2 N)
+  float* parameters_ = nullptr;  // (B, tiles, K, P + R + 2, W)
+};
+
+}  // namespace

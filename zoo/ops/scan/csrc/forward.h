@@ -1,0 +1,221 @@
+// The forward pass. Shapes in comments: see gather.h; G tiles of a group.
+//
+// One task is a group of tiles of one image. It copies u once, walks its directions one after
+// another and adds them up in a dense array that is written out at the end: neither a permuted
+// copy, nor delta, nor the output of a single direction ever exists whole. Where that makes fewer
+// tasks than threads, directions become tasks of their own and their outputs are added in the same
+// sequence, so that the result does not depend on the number of threads.
+#pragma once
+
+namespace {
+
+// More tiles share more of the gathering, but their arrays (8 L G W bytes) leave the cache.
+constexpr int64_t kMostTiles = 8;
+
+// What a thread keeps for each tile of its group.
+struct ForwardTile {
+  Parameters parameters;
+  float* h;  // (P, W)
+
+  ForwardTile(const ZooScan& scan, const Sizes& sizes, Arena* arena)
+      : parameters(scan, sizes, arena), h(arena->floats(sizes.padded_states * kLanes)) {}
+};
+
+// What a thread needs for the group it is busy with.
+struct ForwardScratch {
+  Chunk chunk;
+  float *delta, *du;  // (T, W)
+  float* sum;         // (T, W): what earlier states have given, where registers do not hold all
+  float *u, *y;       // (L + 1, G W)
+
+  ForwardScratch(const ZooScan& scan, const Sizes& sizes, int64_t tiles, Arena* arena)
+      : chunk(scan, sizes, arena),
+        delta(arena->floats(kChunk * kLanes)),
+        du(arena->floats(kChunk * kLanes)),
+        sum(arena->floats(kChunk * kLanes)),
+        u(arena->floats((sizes.tokens + 1) * tiles * kLanes)),
+        y(arena->floats((sizes.tokens + 1) * tiles * kLanes)) {}
+};
+
+// The recurrence of kStates states of a tile, held in registers; after the last of them y gains
+// C h + D u.
+template <int kStates>
+void recur(const ForwardScratch& m, const ForwardTile& t, int64_t padded_states, int64_t stride,
+           int64_t i, int64_t n0, bool last) {
+  constexpr int kMany = together(kStates);
+  const int64_t* rows = m.chunk.rows;
+  const int64_t* coming = m.chunk.coming;
+  const float *B = m.chunk.B + n0, *C = m.chunk.C + n0;
+  const float* decay_rate = t.parameters.decay_rate + n0 * kLanes;
+  const float* u = m.u + i * kLanes;
+  float *y = m.y + i * kLanes, *h = t.h + n0 * kLanes;
+  const int count = m.chunk.count;
+  const bool first = n0 == 0;
+  const Vector D = load(t.parameters.D);
+  Lines lines = m.chunk.share(i);
+  Vector state[kStates];
+#pragma GCC unroll 16
+  for (int n = 0; n < kStates; ++n) state[n] = load(h + n * kLanes);
+  for (int s = 0; s < count; ++s, B += padded_states, C += padded_states) {
+    const Vector step = load(m.delta + s * kLanes), input = load(m.du + s * kLanes);
+    const int64_t row = rows[s] * stride;
+    Vector sum;
+    if (first) {
+      Lines::ask(&lines);
+      __builtin_prefetch(u + coming[s] * stride);
+      __builtin_prefetch(y + coming[s] * stride);
+      sum = D * load(u + row);
+    } else {
+      sum = load(m.sum + s * kLanes);
+    }
+#pragma GCC unroll 16
+    for (int n = 0; n < kStates; n += kMany) {
+      Vector decay[kMany];
+      decays<kMany>(step, decay_rate + n * kLanes, decay);
+#pragma GCC unroll 16
+      for (int i = 0; i < kMany; ++i) {
+        state[n + i] = fma(decay[i], state[n + i], input * broadcast(B[n + i]));
+        sum = fma(state[n + i], broadcast(C[n + i]), sum);
+      }
+    }
+    if (last) {
+      store(y + row, load(y + row) + sum);
+    } else {
+      store(m.sum + s * kLanes, sum);
+    }
+  }
+#pragma GCC unroll 16
+  for (int n = 0; n < kStates; ++n) store(h + n * kLanes, state[n]);
+}
+
+// States that a block takes of those left: the widest block that has no more padding than need be.
+INLINE int block_states(int64_t left, int most) {
+  const int size = left <= 1 ? 1 : left <= 4 ? 4 : left <= 8 ? 8 : 16;
+  return size < most ? size : most;
+}
+
+template <class Format>
+class Forward {
+ public:
+  Forward(const ZooScan& scan, void* y) : scan_(scan), sizes_(scan), y_(y) {}
+
+  int run(const Team& team) {
+    plan(team.threads);
+    Arena common(nullptr), tile(nullptr);
+    ForwardScratch(scan_, sizes_, most_tiles_, &common);
+    ForwardTile(scan_, sizes_, &tile);
+    common_bytes_ = common.used();
+    tile_bytes_ = tile.used();
+    scratch_bytes_ = common_bytes_ + most_tiles_ * tile_bytes_;
+    scratch_ = static_cast<char*>(aligned_allocate(team.threads * scratch_bytes_, false));
+    if (apart()) {
+      partial_ = static_cast<float*>(aligned_allocate(
+          scan_.batch * groups_ * scan_.directions * dense_floats() * sizeof(float), false));
+    }
+    const bool ready = scratch_ != nullptr && (partial_ != nullptr || !apart());
+    if (ready) {
+      const int64_t places = scan_.batch * groups_;
+      parallel_for(team, places * (scan_.directions / directions_), scan_task, this);
+      if (apart()) parallel_for(team, places, sum_task, this);
+    }
+    aligned_free(scratch_);
+    aligned_free(partial_);
+    return ready ? ZOO_OK : ZOO_OUT_OF_MEMORY;
+  }
+
+ private:
+  // Groups as large as keeps all threads busy, and of about one size.
+  void plan(int threads) {
+    const int64_t tiles = sizes_.tiles > 0 ? sizes_.tiles : 1;
+    const int64_t wanted = scan_.batch > 0 ? (threads + scan_.batch - 1) / scan_.batch : 1;
+    const int64_t rounds = (tiles + wanted * kMostTiles - 1) / (wanted * kMostTiles);
+    most_tiles_ = (tiles + wanted * rounds - 1) / (wanted * rounds);
+    groups_ = (sizes_.tiles + most_tiles_ - 1) / most_tiles_;
+    const bool enough = scan_.batch * groups_ >= threads;
+    directions_ = scan_.reduce && enough && scan_.directions > 0 ? scan_.directions : 1;
+  }
+
+  // Whether directions that are to be summed are tasks of their own.
+  bool apart() const { return scan_.reduce && directions_ < scan_.directions; }
+
+  int64_t dense_floats() const { return (scan_.tokens + 1) * most_tiles_ * kLanes; }
+
+  ForwardTile tile_scratch(int worker, int64_t i) const {
+    Arena arena(scratch_ + worker * scratch_bytes_ + common_bytes_ + i * tile_bytes_);
+    return ForwardTile(scan_, sizes_, &arena);
+  }
+
+  static void scan_task(void* self, int worker, int64_t task) {
+    const auto& call = *static_cast<const Forward*>(self);
+    const ZooScan& scan = call.scan_;
+    const int64_t parts = scan.directions / call.directions_;
+    const int64_t batch = task / parts / call.groups_;
+    const int64_t first = task % parts * call.directions_;
+    const Group group(call.sizes_, task / parts % call.groups_, call.most_tiles_);
+    Arena arena(call.scratch_ + worker * call.scratch_bytes_);
+    ForwardScratch m(scan, call.sizes_, call.most_tiles_, &arena);
+    if (call.apart()) m.y = call.partial_ + task * call.dense_floats();
+    load_group<Format>(scan, group, scan.u, batch * scan.u_stride[0], scan.u_stride[1], m.u);
+    memset(m.y, 0, call.dense_floats() * sizeof(float));
+    for (int64_t k = first; k < first + call.directions_; ++k) {
+      m.chunk.start(scan, group, batch, k);
+      call.scan_direction(worker, group, k, &m);
+    }
+    if (!call.apart()) call.write(group, m.y, batch, first);
+  }
+
+  void scan_direction(int worker, const Group& group, int64_t direction, ForwardScratch* m) const {
+    for (int64_t i = 0; i < group.tiles; ++i) {
+      const ForwardTile t = tile_scratch(worker, i);
+      t.parameters.load(scan_, sizes_, direction, group.tile(scan_, i));
+      memset(t.h, 0, sizes_.padded_states * kLanes * sizeof(float));
+    }
+    for (int64_t begin = 0; begin < scan_.steps; begin += kChunk) {
+      m->chunk.template gather<Format>(scan_, sizes_, begin, begin + kChunk);
+      for (int64_t i = 0; i < group.tiles; ++i) {
+        const ForwardTile t = tile_scratch(worker, i);
+        m->chunk.template steps<Format>(scan_, sizes_, t.parameters, i, m->u, m->delta, m->du,
+                                        nullptr);
+        for (int64_t n = 0; n < scan_.states;) {
+          const int size = block_states(scan_.states - n, kForwardStates);
+          const auto block = size == 16  ? recur<kForwardStates>
+                             : size == 8 ? recur<8>
+                             : size == 4 ? recur<4>
+                                         : recur<1>;
+          block(*m, t, sizes_.padded_states, group.stride, i, n, n + size >= scan_.states);
+          n += size;
+        }
+      }
+    }
+  }
+
+  static void sum_task(void* self, int worker, int64_t place) {
+    const auto& call = *static_cast<const Forward*>(self);
+    const int64_t directions = call.scan_.directions, count = call.dense_floats();
+    float* y = call.partial_ + place * directions * count;
+    for (int64_t i = 0; i < count; i += kLanes) {
+      Vector sum = load(y + i);
+      for (int64_t k = 1; k < directions; ++k) sum = sum + load(y + k * count + i);
+      store(y + i, sum);
+    }
+    call.write(Group(call.sizes_, place % call.groups_, call.most_tiles_), y,
+               place / call.groups_, 0);
+  }
+
+  void write(const Group& group, const float* y, int64_t batch, int64_t direction) const {
+    const int64_t row = (scan_.reduce ? 1 : scan_.directions) * scan_.channels;
+    store_group<Format>(scan_, group, y, y_,
+                        batch * scan_.tokens * row + direction * scan_.channels, row);
+  }
+
+  const ZooScan& scan_;
+  const Sizes sizes_;
+  void* const y_;
+  // Tiles of a group, groups of an image, directions of a task.
+  int64_t most_tiles_ = 1, groups_ = 1, directions_ = 1;
+  int64_t common_bytes_ = 0, tile_bytes_ = 0, scratch_bytes_ = 0;
+  char* scratch_ = nullptr;
+  float* partial_ = nullptr;
+};
+
+}  // namespace

@@ -1,0 +1,332 @@
+// From the caller's tensors to what the recurrence works on: plain float32 vectors over channels.
+//
+// A tile is one vector of channels: W = kLanes of them, fewer of them real in the last tile. What
+// belongs to a tile is copied to small dense arrays (X, W) before the recurrence starts, and back
+// after it; steps are gathered T = kChunk at a time. So the recurrence itself neither knows dtypes,
+// strides, padding nor ends of tensors, and every access that may miss the cache happens in a
+// short loop of independent loads.
+//
+// Shapes in comments: L tokens, T steps of a chunk, W lanes of a tile, R rank, N states; P states
+// and Q rank rounded up, with zeros, so that rows can be copied by whole vectors.
+#pragma once
+
+#include <string.h>
+
+namespace {
+
+constexpr int kChunk = 32;
+constexpr int kCacheLine = 64;
+
+struct Sizes {
+  int64_t tokens, tiles, padded_states;
+  int64_t rank, padded_rank;  // of the projection: 0 where delta is given whole
+
+  explicit Sizes(const ZooScan& scan)
+      : tokens(scan.tokens),
+        tiles((scan.channels + kLanes - 1) / kLanes),
+        padded_states((scan.states + 15) / 16 * 16),
+        rank(scan.delta_weight != nullptr ? scan.rank : 0),
+        padded_rank((rank + 15) / 16 * 16) {}
+};
+
+struct Tile {
+  int64_t first;  // channel
+  int width;      // real channels
+
+  Tile(const ZooScan& scan, int64_t index) : first(index * kLanes) {
+    const int64_t left = scan.channels - first;
+    width = left < kLanes ? static_cast<int>(left) : kLanes;
+  }
+};
+
+// Hands out parts of one block of memory; on a null base it only measures.
+class Arena {
+ public:
+  explicit Arena(void* base) : base_(static_cast<char*>(base)) {}
+
+  float* floats(int64_t count) { return reinterpret_cast<float*>(take(count * 4)); }
+  int64_t used() const { return used_; }
+
+ private:
+  char* take(int64_t bytes) {
+    char* part = base_ == nullptr ? nullptr : base_ + used_;
+    used_ += (bytes + 63) / 64 * 64;
+    return part;
+  }
+
+  char* base_;
+  int64_t used_ = 0;
+};
+
+template <class Format>
+INLINE const typename Format::Type* at(const void* tensor, int64_t index) {
+  return static_cast<const typename Format::Type*>(tensor) + index;
+}
+template <class Format>
+INLINE typename Format::Type* at(void* tensor, int64_t index) {
+  return static_cast<typename Format::Type*>(tensor) + index;
+}
+
+template <class Format>
+INLINE Vector read_lanes(const typename Format::Type* p, int width) {
+  return width == kLanes ? Format::read(p) : Format::read(p, width);
+}
+template <class Format>
+INLINE void write_lanes(typename Format::Type* p, Vector v, int width) {
+  if (width == kLanes) {
+    Format::write(p, v);
+  } else {
+    Format::write(p, v, width);
+  }
+}
+
+// Copies `count` elements and fills up with zeros to `padded`, a multiple of kLanes.
+template <class Format>
+INLINE void copy_row(const typename Format::Type* from, int64_t count, float* to, int64_t padded) {
+  for (int64_t i = 0; i < padded; i += kLanes) {
+    const int64_t left = count - i;
+    const Vector v = left >= kLanes ? Format::read(from + i)
+                     : left > 0     ? Format::read(from + i, static_cast<int>(left))
+                                    : broadcast(0.0f);
+    store(to + i, v);
+  }
+}
+
+// Tiles that one task takes through its steps together: they share what is gathered for a chunk.
+// Dense arrays of a group are (L + 1, G W), so that the lines of one token lie side by side.
+struct Group {
+  int64_t first_tile, tiles, stride;  // stride: floats from one token to the next in dense arrays
+
+  Group(const Sizes& sizes, int64_t index, int64_t most)
+      : first_tile(index * most),
+        tiles(sizes.tiles - first_tile < most ? sizes.tiles - first_tile : most),
+        stride(most * kLanes) {}
+
+  Tile tile(const ZooScan& scan, int64_t i) const { return Tile(scan, first_tile + i); }
+};
+
+// dense (L + 1, G W) = channels of a group, and zeros for the token that padding stands for.
+template <class Format>
+void load_group(const ZooScan& scan, const Group& group, const void* tensor, int64_t start,
+                int64_t stride, float* dense) {
+  for (int64_t t = 0; t < scan.tokens; ++t) {
+    for (int64_t i = 0; i < group.tiles; ++i) {
+      const Tile tile = group.tile(scan, i);
+      const auto* in = at<Format>(tensor, start + t * stride + tile.first);
+      store(dense + t * group.stride + i * kLanes, read_lanes<Format>(in, tile.width));
+    }
+  }
+  memset(dense + scan.tokens * group.stride, 0, group.stride * sizeof(float));
+}
+template <class Format>
+void store_group(const ZooScan& scan, const Group& group, const float* dense, void* tensor,
+                 int64_t start, int64_t stride) {
+  for (int64_t t = 0; t < scan.tokens; ++t) {
+    for (int64_t i = 0; i < group.tiles; ++i) {
+      const Tile tile = group.tile(scan, i);
+      auto* out = at<Format>(tensor, start + t * stride + tile.first);
+      write_lanes<Format>(out, load(dense + t * group.stride + i * kLanes), tile.width);
+    }
+  }
+}
+
+// Parameters of one direction and tile, transposed to vectors over channels.
+struct Parameters {
+  float *decay_rate;  // (P, W): A log2(e), so that 2^(delta decay_rate) is the decay
+  float *weight;      // (R, W)
+  float *bias, *D;    // (W)
+
+  Parameters(const ZooScan& scan, const Sizes& sizes, Arena* arena)
+      : decay_rate(arena->floats(sizes.padded_states * kLanes)),
+        weight(arena->floats(sizes.rank * kLanes)),
+        bias(arena->floats(kLanes)),
+        D(arena->floats(kLanes)) {}
+
+  void load(const ZooScan& scan, const Sizes& sizes, int64_t direction, Tile tile) const {
+    const int64_t row = direction * scan.channels + tile.first;
+    transpose(scan.A + row * scan.states, scan.states, tile.width, kLog2E, decay_rate);
+    memset(decay_rate + scan.states * kLanes, 0,
+           (sizes.padded_states - scan.states) * kLanes * sizeof(float));
+    transpose(scan.delta_weight + row * sizes.rank, sizes.rank, tile.width, 1.0f, weight);
+    store(bias, read_lanes<Float32>(scan.delta_bias + row, tile.width));
+    store(D, read_lanes<Float32>(scan.D + row, tile.width));
+  }
+
+ private:
+  static void transpose(const float* in, int64_t columns, int width, float factor, float* out) {
+    for (int64_t c = 0; c < columns; ++c) {
+      for (int lane = 0; lane < kLanes; ++lane) {
+        out[c * kLanes + lane] = lane < width ? in[lane * columns + c] * factor : 0.0f;
+      }
+    }
+  }
+};
+
+INLINE int64_t place(const int64_t* stride, int64_t batch, int64_t token, int64_t direction) {
+  return batch * stride[0] + token * stride[1] + direction * stride[2];
+}
+
+// Lines of memory to ask for, a few at each step: all at once they would wait for each other.
+struct Lines {
+  const char* const* next;
+  const char* const* end;
+  int64_t per_step;
+
+  INLINE void ask(Lines* lines) {
+    for (int64_t i = 0; i < lines->per_step && lines->next < lines->end; ++i) {
+      __builtin_prefetch(*lines->next++);
+    }
+  }
+};
+
+// Consecutive steps of one direction of one image; what they share between tiles is gathered.
+class Chunk {
+ public:
+  int count = 0;
+  // Token of a step of this chunk and of the one that comes next; L where the order says -1.
+  int64_t rows[kChunk], coming[kChunk];
+  float* step;    // (T, Q) low-rank delta
+  float *B, *C;   // (T, P)
+
+  Chunk(const ZooScan& scan, const Sizes& sizes, Arena* arena)
+      : step(arena->floats(kChunk * sizes.padded_rank)),
+        B(arena->floats(kChunk * sizes.padded_states)),
+        C(arena->floats(kChunk * sizes.padded_states)) {}
+
+  void start(const ZooScan& scan, const Group& group, int64_t batch, int64_t direction) {
+    group_ = &group;
+    batch_ = batch;
+    direction_ = direction;
+    path_ = scan.order + batch * scan.order_stride + direction * scan.steps;
+  }
+
+  // Gathers the steps that start at `begin`, and notes what the chunk that comes next needs.
+  template <class Format>
+  void gather(const ZooScan& scan, const Sizes& sizes, int64_t begin, int64_t next_begin) {
+    const int64_t left = scan.steps - begin;
+    count = left < kChunk ? static_cast<int>(left) : kChunk;
+    lines_ = 0;
+    for (int s = 0; s < kChunk; ++s) {
+      const int64_t step = next_begin + s;
+      const int64_t token = step >= 0 && step < scan.steps ? path_[step] : -1;
+      coming[s] = token < 0 ? scan.tokens : token;
+      if (token >= 0) note_token<Format>(scan, sizes, token);
+    }
+    for (int s = 0; s < count; ++s) gather_token<Format>(scan, sizes, s, path_[begin + s]);
+  }
+
+  // The i-th tile's share of the lines of the next chunk.
+  Lines share(int64_t i) const {
+    const int64_t tiles = group_->tiles, first = lines_ * i / tiles;
+    const int64_t last = lines_ * (i + 1) / tiles;
+    return {line_ + first, line_ + last, (last - first + count - 1) / count};
+  }
+
+  // delta (T, W) and delta u for the channels of a tile; also the slope of softplus if asked for.
+  template <class Format>
+  void steps(const ZooScan& scan, const Sizes& sizes, const Parameters& parameters, int64_t i,
+             const float* u, float* delta, float* du, float* slope) const {
+    constexpr int kTogether = 4;
+    int s = 0;
+    for (; s + kTogether <= count; s += kTogether) {
+      steps_of<Format, kTogether>(*this, scan, sizes, parameters, i, s, u, delta, du, slope);
+    }
+    for (; s < count; ++s) {
+      steps_of<Format, 1>(*this, scan, sizes, parameters, i, s, u, delta, du, slope);
+    }
+  }
+
+ private:
+  static constexpr int kLinesPerStep = 16;
+
+  template <class Format>
+  void note_token(const ZooScan& scan, const Sizes& sizes, int64_t token) {
+    note<Format>(scan.B, scan.B_stride, token, 0, scan.states);
+    note<Format>(scan.C, scan.C_stride, token, 0, scan.states);
+    if (sizes.rank > 0) {
+      note<Format>(scan.delta, scan.delta_stride, token, 0, sizes.rank);
+    } else {
+      note<Format>(scan.delta, scan.delta_stride, token, group_->first_tile * kLanes,
+                   group_->tiles * kLanes);
+    }
+  }
+
+  template <class Format>
+  void note(const void* tensor, const int64_t* stride, int64_t token, int64_t first,
+            int64_t size) {
+    const auto* row = at<Format>(tensor, place(stride, batch_, token, direction_) + first);
+    const auto begin = reinterpret_cast<uintptr_t>(row) / kCacheLine * kCacheLine;
+    const auto end = reinterpret_cast<uintptr_t>(row + size);
+    for (uintptr_t line = begin; line < end && lines_ < kChunk * kLinesPerStep;
+         line += kCacheLine) {
+      line_[lines_++] = reinterpret_cast<const char*>(line);
+    }
+  }
+
+  template <class Format>
+  void gather_token(const ZooScan& scan, const Sizes& sizes, int s, int64_t token) {
+    rows[s] = token < 0 ? scan.tokens : token;
+    gather_row<Format>(scan.B, scan.B_stride, token, scan.states, sizes.padded_states, s, B);
+    gather_row<Format>(scan.C, scan.C_stride, token, scan.states, sizes.padded_states, s, C);
+    if (sizes.rank > 0) {
+      gather_row<Format>(scan.delta, scan.delta_stride, token, sizes.rank, sizes.padded_rank, s,
+                         step);
+    }
+  }
+
+  template <class Format>
+  void gather_row(const void* tensor, const int64_t* stride, int64_t token, int64_t size,
+                  int64_t padded, int s, float* out) const {
+    // A token of -1 is zero: nothing is read.
+    const int64_t start = token < 0 ? 0 : place(stride, batch_, token, direction_);
+    copy_row<Format>(at<Format>(tensor, start), token < 0 ? 0 : size, out + s * padded, padded);
+  }
+
+  // Several steps together, to hide the latency of the chain from projection to softplus.
+  template <class Format, int kSteps>
+  INLINE void steps_of(const Chunk& chunk, const ZooScan& scan, const Sizes& sizes,
+                       const Parameters& parameters, int64_t i, int s, const float* u,
+                       float* delta, float* du, float* slope) {
+    Vector raw[kSteps];
+#pragma GCC unroll 4
+    for (int j = 0; j < kSteps; ++j) raw[j] = load(parameters.bias);
+    if (sizes.rank > 0) {
+      const float* in = chunk.step + s * sizes.padded_rank;
+      for (int64_t r = 0; r < sizes.rank; ++r) {
+        const Vector weight = load(parameters.weight + r * kLanes);
+#pragma GCC unroll 4
+        for (int j = 0; j < kSteps; ++j) {
+          raw[j] = fma(weight, broadcast(in[j * sizes.padded_rank + r]), raw[j]);
+        }
+      }
+    } else {
+      const Tile tile = chunk.group_->tile(scan, i);
+      const int64_t start = place(scan.delta_stride, chunk.batch_, 0, chunk.direction_);
+      const auto* given = at<Format>(scan.delta, start + tile.first);
+#pragma GCC unroll 4
+      for (int j = 0; j < kSteps; ++j) {
+        const int64_t token = chunk.rows[s + j];
+        if (token == scan.tokens) continue;
+        raw[j] = raw[j] + read_lanes<Format>(given + token * scan.delta_stride[1], tile.width);
+      }
+    }
+    Vector smooth[kSteps];
+#pragma GCC unroll 4
+    for (int j = 0; j < kSteps; ++j) smooth[j] = softplus(raw[j]);
+#pragma GCC unroll 4
+    for (int j = 0; j < kSteps; ++j) {
+      const int64_t row = chunk.rows[s + j] * chunk.group_->stride + i * kLanes;
+      store(delta + (s + j) * kLanes, smooth[j]);
+      store(du + (s + j) * kLanes, smooth[j] * load(u + row));
+      if (slope != nullptr) store(slope + (s + j) * kLanes, sigmoid(raw[j]));
+    }
+  }
+
+  const Group* group_ = nullptr;
+  int64_t batch_ = 0, direction_ = 0;
+  const int32_t* path_ = nullptr;
+  int64_t lines_ = 0;
+  const char* line_[kChunk * kLinesPerStep];
+};
+
+}  // namespace

@@ -1,0 +1,52 @@
+// The kernels of one dispatch level, from the vectors of the header included before this one.
+#pragma once
+
+#include "kernel.h"
+// Parts build on each other in this sequence.
+#include "elementary.h"
+#include "gather.h"
+#include "forward.h"
+#include "backward.h"
+
+namespace {
+
+int run_forward(const ZooScan& scan, void* y, const Team& team) {
+  switch (scan.dtype) {
+    case ZOO_BFLOAT16:
+      return Forward<BFloat16>(scan, y).run(team);
+    case ZOO_FLOAT16:
+      return Forward<Float16>(scan, y).run(team);
+    default:
+      return Forward<Float32>(scan, y).run(team);
+  }
+}
+
+int run_backward(const ZooScan& scan, const ZooScanGradients& gradients, const Team& team) {
+  switch (scan.dtype) {
+    case ZOO_BFLOAT16:
+      return Backward<BFloat16>(scan, gradients).run(team);
+    case ZOO_FLOAT16:
+      return Backward<Float16>(scan, gradients).run(team);
+    default:
+      return Backward<Float32>(scan, gradients).run(team);
+  }
+}
+
+void run_exp(const float* in, float* out, int64_t count) {
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const int64_t left = count - i;
+    const int width = left < kLanes ? static_cast<int>(left) : kLanes;
+    const Vector x = read_lanes<Float32>(in + i, width);
+    write_lanes<Float32>(out + i, exp2_product(x, broadcast(kLog2E)), width);
+  }
+}
+
+void run_softplus(const float* in, float* out, int64_t count) {
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const int64_t left = count - i;
+    const int width = left < kLanes ? static_cast<int>(left) : kLanes;
+    write_lanes<Float32>(out + i, softplus(read_lanes<Float32>(in + i, width)), width);
+  }
+}
+
+}  // namespace

@@ -1,0 +1,220 @@
+"""The selective scan in C++: SIMD over channels, threads over images and channels, any CPU.
+
+The library is built when the package is installed (see ``setup.py``) from the sources in ``csrc``
+and called through its plain C interface, ``csrc/zoo_scan.h``. It chooses among its instruction sets
+("levels") when it runs; the environment variable ZOO_NATIVE_LEVEL forces one.
+
+Memory beside inputs and outputs. Forward: 2 (L + 1) floats for each of at most 128 channels
+a thread, whatever E and K are. Backward: 3 (L + 1) + N S / 32 floats for each channel that a
+thread is busy with, and K (R + 2 N) floats a token for each of at most 4 + B sums.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.ops.scan.contract import ScanGradients, ScanInputs
+
+NAME = "native"
+
+LEVEL_ENVIRONMENT = "ZOO_NATIVE_LEVEL"
+LEVELS = ("avx512", "avx2", "portable")
+"""The instruction sets a library may hold, fastest first."""
+
+LIBRARY = Path(__file__).with_name("_native.so")
+
+_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+_OUT_OF_MEMORY = 3
+
+
+class _Scan(ctypes.Structure):
+    """``struct ZooScan`` of csrc/zoo_scan.h."""
+
+    _fields_ = (
+        ("dtype", ctypes.c_int32),
+        ("reduce", ctypes.c_int32),
+        *(
+            (name, ctypes.c_int64)
+            for name in ("batch", "tokens", "directions", "steps", "channels", "rank", "states")
+        ),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("u", "delta", "B", "C", "delta_weight", "delta_bias", "A", "D", "order")
+        ),
+        ("order_stride", ctypes.c_int64),
+        ("u_stride", ctypes.c_int64 * 2),
+        ("delta_stride", ctypes.c_int64 * 3),
+        ("B_stride", ctypes.c_int64 * 3),
+        ("C_stride", ctypes.c_int64 * 3),
+    )
+
+
+class _Gradients(ctypes.Structure):
+    """``struct ZooScanGradients`` of csrc/zoo_scan.h."""
+
+    _fields_ = (
+        ("y", ctypes.c_void_p),
+        ("y_stride", ctypes.c_int64 * 3),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("u", "delta", "B", "C", "delta_weight", "delta_bias", "A", "D")
+        ),
+    )
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The compiled library, its functions declared.
+
+    Raises:
+        OSError: if it is missing or does not load.
+    """
+    loaded = ctypes.CDLL(str(LIBRARY))
+    word = ctypes.c_char_p
+    loaded.zoo_scan_level.restype = word
+    loaded.zoo_scan_level.argtypes = (word,)
+    team = (word, ctypes.c_int, ctypes.c_void_p)
+    loaded.zoo_scan_forward.argtypes = (ctypes.POINTER(_Scan), ctypes.c_void_p, *team)
+    loaded.zoo_scan_backward.argtypes = (
+        ctypes.POINTER(_Scan),
+        ctypes.POINTER(_Gradients),
+        *team,
+    )
+    many = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, word)
+    loaded.zoo_scan_exp.argtypes = loaded.zoo_scan_softplus.argtypes = many
+    return loaded
+
+
+def level() -> str | None:
+    """The level that calls run at, or None if the one asked for cannot run here."""
+    name = library().zoo_scan_level(None)
+    return name.decode() if name else None
+
+
+def summary() -> str:
+    return f"C++ kernel, instruction set {level()}"
+
+
+def unavailable() -> str | None:
+    if not LIBRARY.exists():
+        return (
+            "its library was not built, for want of a C++ compiler when the package was "
+            "installed; install g++ or clang++ and install the package again"
+        )
+    try:
+        usable = level()
+    except OSError as error:
+        return f"its library does not load ({error}); install the package again on this machine"
+    if usable is None:
+        asked = os.environ.get(LEVEL_ENVIRONMENT)
+        known = ", ".join(name for name in LEVELS if library().zoo_scan_level(name.encode()))
+        return f"environment variable {LEVEL_ENVIRONMENT} is {asked!r}; this CPU runs {known}"
+    return None
+
+
+def declines(inputs: ScanInputs) -> str | None:
+    if inputs.u.device.type != "cpu":
+        return f"it runs on the CPU, and the tokens are on {inputs.u.device}"
+    if inputs.u.dtype not in _DTYPES:
+        return f"it computes in float32, and the tokens are {inputs.u.dtype}"
+    return None
+
+
+def forward(inputs: ScanInputs, reduce: bool) -> Tensor:
+    kept = _dense(inputs)
+    inner = kept.u.shape[2:] if reduce else kept.D.shape
+    y = kept.u.new_empty(*kept.u.shape[:2], *inner)
+    _call("zoo_scan_forward", _describe(kept, reduce), y.data_ptr())
+    return y
+
+
+def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
+    kept = _dense(inputs)
+    grad_y = _dense_rows(grad_y)
+    found = ScanGradients._make(
+        None if t is None else torch.empty_like(t, memory_format=torch.contiguous_format)
+        for t in kept[:-1]
+    )
+    stride = [*grad_y.stride()[:-1], 0] if reduce else grad_y.stride()[:-1]
+    described = _Gradients(
+        y=grad_y.data_ptr(),
+        y_stride=tuple(stride),
+        **{name: _address(t) for name, t in found._asdict().items()},
+    )
+    _call("zoo_scan_backward", _describe(kept, reduce), ctypes.byref(described))
+    return found
+
+
+def _dense(inputs: ScanInputs) -> ScanInputs:
+    """Inputs as the library takes them: tokens with contiguous rows, parameters contiguous."""
+    u, delta, weight, bias, A, B, C, D, order = inputs
+    return ScanInputs(
+        _dense_rows(u),
+        _dense_rows(delta),
+        None if weight is None else weight.contiguous(),
+        bias.contiguous(),
+        A.contiguous(),
+        _dense_rows(B),
+        _dense_rows(C),
+        D.contiguous(),
+        order.contiguous(),
+    )
+
+
+def _dense_rows(tensor: Tensor) -> Tensor:
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _describe(inputs: ScanInputs, reduce: bool) -> Any:
+    batch, tokens, channels = inputs.u.shape
+    directions, steps = inputs.order.shape
+    return ctypes.byref(
+        _Scan(
+            dtype=_DTYPES[inputs.u.dtype],
+            reduce=reduce,
+            batch=batch,
+            tokens=tokens,
+            directions=directions,
+            steps=steps,
+            channels=channels,
+            rank=inputs.delta.shape[-1],
+            states=inputs.A.shape[-1],
+            order_stride=0,
+            u_stride=inputs.u.stride()[:-1],
+            delta_stride=inputs.delta.stride()[:-1],
+            B_stride=inputs.B.stride()[:-1],
+            C_stride=inputs.C.stride()[:-1],
+            **{name: _address(t) for name, t in inputs._asdict().items()},
+        )
+    )
+
+
+@functools.cache
+def _openmp() -> int | None:
+    """Address of the function by which PyTorch runs its own threads, where it can be found.
+
+    Threads that wait for PyTorch's next operation spin; a second team would fight them for cores.
+    """
+    try:
+        return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p).value
+    except (AttributeError, OSError, TypeError):
+        return None
+
+
+def _call(function: str, *arguments: Any) -> None:
+    status = getattr(library(), function)(*arguments, None, torch.get_num_threads(), _openmp())
+    if status == _OUT_OF_MEMORY:
+        raise MemoryError("out of memory in the selective scan")
+    if status:
+        raise RuntimeError(f"{function} failed with status {status}: {unavailable()}")
