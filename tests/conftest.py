@@ -7,6 +7,17 @@ import torch
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "ops")]
 
 
+def pytest_addoption(parser):
+    parser.addoption("--native-library", type=Path, help="test this build of the C++ kernel")
+
+
+def pytest_configure(config):
+    if config.getoption("--native-library"):
+        from zoo.ops.scan import native
+
+        native.LIBRARY = config.getoption("--native-library")
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     """Every test starts from the same random state."""

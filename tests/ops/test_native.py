@@ -1,0 +1,200 @@
+"""The C++ kernel: every instruction set, any number of threads, any memory layout."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from conformance import CASES, Case, make_inputs, run
+from test_conformance import TOLERANCE, relative
+
+import zoo
+from zoo.ops import selective_scan
+from zoo.ops.scan import native
+from zoo.ops.scan.contract import ScanInputs
+
+BUILT = native.LIBRARY.exists()
+LEVELS = [n for n in native.LEVELS if BUILT and native.library().zoo_scan_level(n.encode())]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+needs_library = pytest.mark.skipif(not BUILT, reason="the C++ kernel was not built")
+
+# Large enough to be shared among threads. One vector of channels is fewer tasks than threads, so
+# that directions become tasks; the others have several groups of vectors, one not full.
+SHARED = [
+    Case(B=1, L=800, K=4, E=16, R=3, N=16, order="padded"),
+    Case(B=1, L=400, K=4, E=200, R=2, N=8),
+    Case(B=3, L=150, K=2, E=90, N=16, low_rank=False, reduce=False),
+]
+
+
+@pytest.fixture(params=LEVELS)
+def level(request, monkeypatch):
+    monkeypatch.setenv(native.LEVEL_ENVIRONMENT, request.param)
+    assert native.level() == request.param
+    return request.param
+
+
+@pytest.fixture
+def set_threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_the_kernel_is_built_where_there_is_a_compiler():
+    if not any(map(shutil.which, ["c++", "g++", "clang++"])):
+        pytest.skip("no C++ compiler")
+    assert native.unavailable() is None
+    assert "portable" in LEVELS
+    assert zoo.backends()[0].name == "native"
+
+
+@needs_library
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_level_matches_the_reference(case, dtype, level):
+    inputs = make_inputs(case, dtype)
+    exact = [t if t is None or t.dtype == torch.int32 else t.double() for t in inputs]
+    found, expected = run(inputs, case, "native"), run(exact, case, "reference")
+    for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+        if ours.numel():
+            assert relative(ours, theirs) <= TOLERANCE[dtype], index
+
+
+@needs_library
+@pytest.mark.parametrize("case", SHARED, ids=str)
+def test_results_do_not_depend_on_threads(case, level, set_threads):
+    inputs = make_inputs(case, torch.float32)
+    set_threads(1)
+    alone = run(inputs, case, "native")
+    exact = [t if t is None or t.dtype == torch.int32 else t.double() for t in inputs]
+    expected = run(exact, case, "chunked")
+    for ours, theirs in zip(alone, expected, strict=True):
+        assert relative(ours, theirs) <= TOLERANCE[torch.float32]
+    for count in (2, 7):
+        set_threads(count)
+        for ours, theirs in zip(run(inputs, case, "native"), alone, strict=True):
+            assert torch.equal(ours, theirs)
+
+
+@needs_library
+def test_without_openmp_it_starts_its_own_threads(set_threads, monkeypatch):
+    inputs = make_inputs(SHARED[0], torch.float32)
+    set_threads(3)
+    expected = run(inputs, SHARED[0], "native")
+    monkeypatch.setattr(native, "_openmp", lambda: None)
+    for ours, theirs in zip(run(inputs, SHARED[0], "native"), expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def moved(tensor, offset):
+    """The same values at an address that is `offset` elements off, with a gap after each row."""
+    if tensor is None:
+        return None
+    wide = tensor.new_zeros(offset + tensor.numel() // tensor.shape[-1] * (tensor.shape[-1] + 3))
+    rows = wide[offset:].view(*tensor.shape[:-1], -1)[..., : tensor.shape[-1]]
+    return rows.copy_(tensor)
+
+
+@needs_library
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize("offset", [0, 1, 3, 7])
+def test_any_alignment_and_stride_gives_the_same(dtype, offset, level):
+    case = Case(B=2, L=11, K=3, E=21, R=5, N=7, order="padded")
+    inputs = make_inputs(case, dtype)
+    expected = run(inputs, case, "native")
+    for ours, theirs in zip(
+        run([moved(t, offset) for t in inputs], case, "native"), expected, strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+@needs_library
+def test_transposed_tokens_are_copied_not_misread():
+    case = Case(L=9, E=6)
+    inputs = make_inputs(case, torch.float32)
+    expected = selective_scan(*inputs, backend="native")
+    inputs[0] = inputs[0].transpose(1, 2).contiguous().transpose(1, 2)
+    assert inputs[0].stride(-1) != 1
+    assert torch.equal(selective_scan(*inputs, backend="native"), expected)
+
+
+@needs_library
+def test_a_gradient_expanded_from_one_number_is_read_right():
+    case = Case(L=9, E=6, reduce=False)
+    inputs = ScanInputs(*make_inputs(case, torch.float32))
+    ones = torch.ones(2, 9, 2, 6)
+    expected = native.backward(inputs, ones, False)
+    for ours, theirs in zip(
+        native.backward(inputs, torch.ones(()).expand(2, 9, 2, 6), False), expected, strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def elementwise(function, x):
+    out = torch.empty_like(x)
+    assert function(x.data_ptr(), out.data_ptr(), x.numel(), 1, None) == 0
+    return out
+
+
+@needs_library
+def test_the_exponential_is_accurate(level):
+    # 4e-7 is a little over 3 roundings of float32: the product, the polynomial, the power.
+    x = -torch.cat([torch.logspace(-8, 0, 10001), torch.linspace(1, 87, 50001)])
+    found = elementwise(native.library().zoo_scan_exp, x).double()
+    exact = x.double().exp()
+    # Below e^-87 a level may stop at the smallest normal number. The argument's own rounding
+    # grows with it, as that of any product x log2(e) in float32 does.
+    assert ((found - exact).abs() / exact <= 4e-7 + 1e-7 * x.abs()).all()
+    # Slow decays: 1 - e^x is what a state loses.
+    slow = x > -0.01
+    assert ((found - exact)[slow].abs() <= 1.2e-7).all()
+
+
+@needs_library
+def test_softplus_is_accurate(level):
+    x = torch.linspace(-80, 100, 70001)
+    found = elementwise(native.library().zoo_scan_softplus, x).double()
+    exact = torch.nn.functional.softplus(x.double(), threshold=1000)
+    assert ((found - exact).abs() / exact <= 4e-7 + 1e-7 * x.abs().clamp(max=80)).all()
+
+
+@needs_library
+def test_nan_is_passed_on(level):
+    x = torch.full((17,), float("nan"))
+    for function in (native.library().zoo_scan_exp, native.library().zoo_scan_softplus):
+        assert elementwise(function, x).isnan().all()
+    inputs = make_inputs(Case(), torch.float32)
+    inputs[1][0, 0] = float("nan")
+    assert selective_scan(*inputs, backend="native")[0].isnan().any()
+
+
+def test_a_missing_library_is_explained_and_done_without(monkeypatch, tmp_path):
+    monkeypatch.setattr(native, "LIBRARY", tmp_path / "_native.so")
+    status = zoo.backends()[0]
+    assert not status.available and "install g++ or clang++" in status.note
+    inputs = make_inputs(Case(), torch.float32)
+    expected = selective_scan(*inputs, backend="chunked")
+    assert torch.equal(selective_scan(*inputs), expected)
+    with pytest.raises(zoo.ops.scan.BackendError, match="not built"):
+        selective_scan(*inputs, backend="native")
+
+
+def test_a_broken_library_is_explained(monkeypatch, tmp_path):
+    broken = tmp_path / "_native.so"
+    broken.write_bytes(b"not a library")
+    native.library.cache_clear()
+    monkeypatch.setattr(native, "LIBRARY", broken)
+    try:
+        assert "does not load" in zoo.backends()[0].note
+    finally:
+        native.library.cache_clear()
+
+
+@needs_library
+def test_an_unknown_level_is_named(monkeypatch):
+    monkeypatch.setenv(native.LEVEL_ENVIRONMENT, "avx1024")
+    note = zoo.backends()[0].note
+    assert "'avx1024'" in note and "portable" in note
