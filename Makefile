@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/installed
 
-.PHONY: install demo test test-full lint bench clean
+.PHONY: install demo test test-full test-sanitize lint bench clean
 
 install: $(STAMP)
 
@@ -22,6 +22,10 @@ test: install
 
 test-full: install
 	$(BIN)/python -m pytest -m "not gpu"
+
+# The C++ kernel under the address and undefined-behaviour sanitizers: some minutes, GCC only.
+test-sanitize: install
+	$(BIN)/python tests/sanitize.py
 
 lint: install
 	$(BIN)/ruff check .

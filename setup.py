@@ -52,9 +52,10 @@ class BuildKernel(build_ext):
         return []
 
     def build_extension(self, ext: Extension) -> None:
+        own = os.environ.get("CXXFLAGS", "").split()
         if os.name == "posix":
-            command = [*compiler().split(), *os.environ.get("CXXFLAGS", "").split()]
-            linker = [*command, "-shared", "-pthread"]
+            command = compiler().split()
+            linker = [*command, *own, "-shared", "-pthread"]
             if sys.platform == "linux":
                 linker.append("-Wl,--as-needed")  # leaves out the C++ library: nothing calls it
             for name in ("compiler_so", "compiler_so_cxx"):
@@ -63,7 +64,7 @@ class BuildKernel(build_ext):
                 self.compiler.set_executable(name, linker)
         objects = []
         for source in ext.sources:
-            flags = [*FLAGS, *LEVELS.get(Path(source).stem, [])]
+            flags = [*FLAGS, *LEVELS.get(Path(source).stem, []), *own]
             objects += self.compiler.compile(
                 [source], output_dir=self.build_temp, extra_postargs=flags, depends=ext.depends
             )
