@@ -5,6 +5,7 @@ Shape suffixes: see :mod:`zoo.ops.scan.contract`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ def selective_scan(
     tracing = torch.compiler.is_compiling()
     if not tracing:
         _check(ScanInputs(u, delta, delta_weight, delta_bias, A, B, C, D, order))
-    return _selective_scan(
+    return torch.ops.zoo.selective_scan.default(
         u,
         delta,
         None if delta_weight is None else _cast(delta_weight, state),
@@ -126,8 +127,7 @@ def _check(inputs: ScanInputs) -> None:
     check_order(order, tokens)
 
 
-@torch.library.custom_op("zoo::selective_scan", mutates_args=())
-def _selective_scan(
+def _forward(
     u: Tensor,
     delta: Tensor,
     delta_weight: Tensor | None,
@@ -145,8 +145,7 @@ def _selective_scan(
         return choose(inputs, backend or asked_for(None)).forward(inputs, reduce)
 
 
-@_selective_scan.register_fake
-def _(
+def _empty_output(
     u: Tensor,
     delta: Tensor,
     delta_weight: Tensor | None,
@@ -164,8 +163,7 @@ def _(
     return u.new_empty(batch, tokens, *inner)
 
 
-@torch.library.custom_op("zoo::selective_scan_backward", mutates_args=())
-def _selective_scan_backward(
+def _backward(
     grad_y: Tensor,
     u: Tensor,
     delta: Tensor,
@@ -187,8 +185,7 @@ def _selective_scan_backward(
     return tuple(found._replace(delta_weight=weight))  # type: ignore[return-value]
 
 
-@_selective_scan_backward.register_fake
-def _(
+def _empty_gradients(
     grad_y: Tensor,
     u: Tensor,
     delta: Tensor,
@@ -215,13 +212,29 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _differentiate(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-    found = list(_selective_scan_backward(grad_y, *ctx.saved_tensors, ctx.reduce, ctx.backend))
+    backward = torch.ops.zoo.selective_scan_backward.default
+    found = list(backward(grad_y, *ctx.saved_tensors, ctx.reduce, ctx.backend))
     if ctx.saved_tensors[2] is None:
         found[2] = None
     return (*found, None, None, None)
 
 
-_selective_scan.register_autograd(_differentiate, setup_context=_save)
+# Not torch.library.custom_op: its first call loads the whole of torch.compile, which takes seconds.
+_library = torch.library.Library("zoo", "DEF")
+
+
+def _define(name: str, function: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    schema = torch.library.infer_schema(function, mutates_args=())
+    _library.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
+    _library.impl(name, function, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"zoo::{name}", fake, lib=_library)
+
+
+_define("selective_scan", _forward, _empty_output)
+_define("selective_scan_backward", _backward, _empty_gradients)
+torch.library.register_autograd(
+    "zoo::selective_scan", _differentiate, setup_context=_save, lib=_library
+)
 
 
 @register_flop_formula(torch.ops.zoo.selective_scan)

@@ -1,0 +1,69 @@
+"""What all benchmarks share: fair timing in turns, processes of their own, tables."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PROC_CPU = Path("/proc/cpuinfo")
+
+
+def best_times(paths: dict[str, Callable[[], Any]], seconds: float = 3.0) -> dict[str, float]:
+    """Shortest time in seconds of each path, called in turns until ``seconds`` a path are spent.
+
+    Turns, because a shared machine slows down for a while and then slows all paths; the shortest,
+    because what is measured is the code and not the neighbours. Each path runs at least twice,
+    except one that takes longer than ``seconds``.
+    """
+    best = dict.fromkeys(paths, float("inf"))
+    spent = dict.fromkeys(paths, 0.0)
+    while min(spent.values()) < seconds:
+        for name, function in paths.items():
+            if spent[name] >= seconds:
+                continue
+            start = time.perf_counter()
+            function()
+            took = time.perf_counter() - start
+            best[name], spent[name] = min(best[name], took), spent[name] + took
+    return best
+
+
+def own_process(script: str, *words: object) -> dict[str, Any]:
+    """Run ``python script words`` and return the JSON it prints: peak memory is then its own."""
+    command = [sys.executable, script, *map(str, words)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
+
+
+def peak_mebibytes() -> float:
+    """The most memory this process has had resident, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def machine() -> str:
+    """The machine and versions, for the head of a table."""
+    name = platform.processor() or platform.machine()
+    if PROC_CPU.exists():
+        lines = PROC_CPU.read_text().splitlines()
+        name = next((s.partition(": ")[2] for s in lines if s.startswith("model name")), name)
+    return (
+        f"{torch.get_num_threads()} threads of {name} "
+        f"({torch.backends.cpu.get_cpu_capability()}), torch {torch.__version__}, "
+        f"Python {platform.python_version()}"
+    )
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A Markdown table."""
+    lines = [list(head), *(list(map(str, row)) for row in rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
