@@ -32,8 +32,11 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy zoo recipes export trt_plugins benchmarks examples
 
+# Tables of docs/benchmarks.md: about half an hour, most of it the authors' path.
 bench: install
-	$(BIN)/python benchmarks/light_x4.py
+	$(BIN)/python benchmarks/operator_cpu.py
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/networks.py
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

@@ -1,92 +1,151 @@
-"""The light network on a 64 x 64 image: our path against the authors', time and memory.
+"""Whole networks on a CPU: ours against the authors' path, and against the network without scans.
 
-    python benchmarks/light_x4.py [--model NAME] [--size 64] [--rounds 3]
+    python benchmarks/networks.py [MODEL ...] [--sizes 64 128] [--rounds 3] [--no-authors]
 
 Each measurement is a process of its own, so that its peak memory is its own; the paths take turns,
-so that a machine that slows down slows all of them. Prints a table.
+so that a machine that slows down slows all of them. Prints Markdown tables. The authors' path takes
+minutes for one image of a classic network and is measured once.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import platform
-import resource
 import statistics
-import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 import zoo
+from zoo.blocks import merge
+from zoo.inference import RestoreSettings, restore_tensor
 
 if __package__ is None:
     sys.path.insert(0, str(Path(__file__).parent))
 from authors_scan import authors_path
+from measure import machine, own_process, peak_mebibytes, table
 
-AUTHORS = "authors"
+AUTHORS, FLOOR = "authors", "floor"
 
 
-def measure(model: str, size: int, path: str) -> dict[str, float]:
-    """Time one forward pass after a small warm-up, in this process."""
+@contextlib.contextmanager
+def floor_path() -> Iterator[None]:
+    """Within the block a scan only copies its tokens: what the rest of a network costs."""
+
+    def copy(u: Tensor, *_: Any, **__: Any) -> Tensor:
+        return u.clone()
+
+    scan = merge.selective_scan
+    merge.selective_scan = copy
+    try:
+        yield
+    finally:
+        merge.selective_scan = scan
+
+
+def measure(model: str, size: int, path: str, tile: int) -> dict[str, float]:
+    """Seconds and memory of one image in this process, after a small one; tile 0: none."""
     network = zoo.build(model).eval()
-    context = authors_path() if path == AUTHORS else zoo.use_backend(path)
-    with torch.inference_mode(), context:
-        network(torch.rand(1, network.channels, 8, 8))
-        idle = _peak_mebibytes()
+    if path == AUTHORS:
+        context: Any = authors_path()
+    else:
+        context = floor_path() if path == FLOOR else zoo.use_backend(path)
+    settings = RestoreSettings(tile=tile)
+    with context:
+        restore_tensor(network, torch.rand(1, network.channels, 16, 16), settings)
+        idle = peak_mebibytes()
         image = torch.rand(1, network.channels, size, size)
-        wall, cpu = time.perf_counter(), time.process_time()
-        network(image)
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    peak = _peak_mebibytes()
-    return {"wall": wall, "cpu": cpu, "peak": peak, "above idle": peak - idle}
+        repeats = 1 if path == AUTHORS else max(1, (128 // size) ** 2)
+        took = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            restore_tensor(network, image, settings)
+            took.append(time.perf_counter() - start)
+    peak = peak_mebibytes()
+    return {"seconds": min(took), "peak": peak, "above": peak - idle}
 
 
-def _peak_mebibytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def median(rounds: list[dict[str, float]]) -> dict[str, float]:
+    return {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
+
+
+def in_turns(jobs: list[tuple[Any, ...]], rounds: int) -> dict[tuple[Any, ...], dict[str, float]]:
+    """Median of each job (model, size, path, tile); authors' paths run once."""
+    results: dict[tuple[Any, ...], list[dict[str, float]]] = {job: [] for job in jobs}
+    for turn in range(rounds):
+        for job in jobs:
+            if turn and job[2] == AUTHORS:
+                continue
+            results[job].append(own_process(__file__, "--job", json.dumps(job)))
+    return {job: median(found) for job, found in results.items()}
+
+
+def print_paths(models: list[str], sizes: list[int], rounds: int, with_authors: bool) -> None:
+    paths = [AUTHORS] * with_authors + ["chunked", "native", FLOOR]
+    jobs = [(m, s, p, 0) for m in models for s in sizes for p in paths]
+    # The authors' path needs a quarter of an hour and many gigabytes for a large classic image.
+    jobs = [j for j in jobs if j[2] != AUTHORS or j[1] <= 64 or "light" in j[0]]
+    best = in_turns(jobs, rounds)
+    rows = []
+    for model, size, path, tile in jobs:
+        found, native = (best[model, size, p, tile] for p in (path, "native"))
+        rows.append(
+            [
+                model,
+                f"{size} x {size}",
+                path,
+                f"{found['seconds']:.2f}",
+                f"{found['seconds'] / native['seconds']:.2f}",
+                f"{found['peak']:.0f}",
+                f"{found['above']:.0f}",
+            ]
+        )
+    head = ["model", "input", "path", "seconds", "/ native", "peak MiB", "above the idle network"]
+    print(f"\nWhole networks, float32\n\n{table(head, rows)}", flush=True)
+
+
+def print_growth(model: str, rounds: int) -> None:
+    jobs = [(model, s, "native", t) for s in (64, 128, 256, 512) for t in (0, 128) if s > t]
+    best = in_turns(jobs, rounds)
+    base = best[model, 128, "native", 0]["seconds"] / 128**2
+    rows = [
+        [
+            f"{job[1]} x {job[1]}",
+            job[3] or "",
+            f"{found['seconds']:.2f}",
+            f"{found['seconds'] / job[1] ** 2 * 1e6:.1f}",
+            f"{found['seconds'] / job[1] ** 2 / base:.2f}",
+            f"{found['above']:.0f}",
+        ]
+        for job, found in best.items()
+    ]
+    head = ["input", "tile", "seconds", "microseconds a pixel", "/ 128 x 128", "MiB above idle"]
+    print(f"\n{model} as the image grows, native, float32\n\n{table(head, rows)}", flush=True)
 
 
 def main() -> int:
-    """Measure all paths and print the table."""
+    """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", default="mambair_light_x4")
-    parser.add_argument("--size", type=int, default=64, help="side of the input in pixels [64]")
+    defaults = ["mambair_light_x4", "mambair_classic_x4"]
+    parser.add_argument("models", nargs="*", default=defaults, help=f"{defaults}")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128], help="pixels [64 128]")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each path [3]")
-    parser.add_argument("--path", help=argparse.SUPPRESS)
+    parser.add_argument("--no-authors", action="store_true", help="leave out the slow path")
+    parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.path:
-        print(json.dumps(measure(options.model, options.size, options.path)))
+    if options.job:
+        print(json.dumps(measure(*json.loads(options.job))))
         return 0
-    paths = [AUTHORS, *(s.name for s in zoo.backends() if s.available and s.name != "reference")]
-    results: dict[str, list[dict[str, float]]] = {path: [] for path in paths}
-    words = [sys.executable, __file__, "--model", options.model, "--size", str(options.size)]
-    for _ in range(options.rounds):
-        for path in paths:
-            done = subprocess.run([*words, "--path", path], capture_output=True, check=True)
-            results[path].append(json.loads(done.stdout))
-    print(f"{options.model}, 1 x {options.size} x {options.size}, float32, {_machine()}\n")
-    print("| path | seconds | CPU seconds | times faster | peak MiB | above the idle network |")
-    print("|---|---|---|---|---|---|")
-    medians = {
-        path: {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
-        for path, rounds in results.items()
-    }
-    for path, m in medians.items():
-        faster = medians[AUTHORS]["wall"] / m["wall"]
-        print(
-            f"| {path} | {m['wall']:.2f} | {m['cpu']:.2f} | {faster:.1f} | {m['peak']:.0f} "
-            f"| {m['above idle']:.0f} |"
-        )
+    print(machine())
+    print_paths(options.models, options.sizes, options.rounds, not options.no_authors)
+    print_growth(options.models[0], options.rounds)
     return 0
-
-
-def _machine() -> str:
-    return (
-        f"{torch.get_num_threads()} threads of {platform.machine()} "
-        f"({torch.backends.cpu.get_cpu_capability()}), torch {torch.__version__}"
-    )
 
 
 if __name__ == "__main__":
