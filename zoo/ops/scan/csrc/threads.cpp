@@ -6,12 +6,14 @@
 #include <windows.h>
 #else
 #include <pthread.h>
+#include <sys/mman.h>
 #endif
 
 namespace {
 
 constexpr int kMaxThreads = 256;
 constexpr size_t kAlignment = 64;
+constexpr size_t kLargePage = size_t(1) << 21;
 
 struct Job {
   Task run;
@@ -79,11 +81,20 @@ void parallel_for(const Team& team, int64_t tasks, Task run, void* context) {
 }
 
 void* aligned_allocate(int64_t bytes, bool zeroed) {
-  const size_t size = static_cast<size_t>(bytes) + kAlignment + sizeof(void*);
+  // Tokens of a large image are visited far apart: with small pages each visit would look up one.
+  const bool large = static_cast<size_t>(bytes) >= 4 * kLargePage;
+  const size_t alignment = large ? kLargePage : kAlignment;
+  const size_t size = static_cast<size_t>(bytes) + alignment + sizeof(void*);
   void* memory = zeroed ? calloc(1, size) : malloc(size);
   if (memory == nullptr) return nullptr;
-  uintptr_t aligned = reinterpret_cast<uintptr_t>(memory) + sizeof(void*) + kAlignment - 1;
-  aligned -= aligned % kAlignment;
+  uintptr_t aligned = reinterpret_cast<uintptr_t>(memory) + sizeof(void*) + alignment - 1;
+  aligned -= aligned % alignment;
+#if defined(MADV_HUGEPAGE)
+  if (large) {
+    const size_t whole = static_cast<size_t>(bytes) / kLargePage * kLargePage;
+    madvise(reinterpret_cast<void*>(aligned), whole, MADV_HUGEPAGE);
+  }
+#endif
   reinterpret_cast<void**>(aligned)[-1] = memory;
   return reinterpret_cast<void*>(aligned);
 }
