@@ -143,7 +143,10 @@ class Registry(Generic[T]):
 
 
 def capabilities_of(part: object) -> Capabilities:
-    """What the registration of a part's class, or of a class it derives from, states."""
+    """What a part states itself, or else the registration of its class or one it derives from."""
+    own = getattr(part, "capabilities", None)
+    if isinstance(own, Capabilities):
+        return own
     for ancestor in type(part).__mro__:
         for registry in _KINDS.values():
             for entry in registry.entries():

@@ -22,9 +22,16 @@ from zoo.blocks.contract import (
     Mixer,
     MixerFactory,
 )
+from zoo.blocks.cross_scale import (
+    SCALE_FUSIONS,
+    CrossScaleFusion,
+    ScaleFusion,
+    ScaleFusionFactory,
+)
 from zoo.blocks.group import ResidualGroup, build_blocks, group_conv
 from zoo.blocks.layers import Conv2d, DropPath
-from zoo.blocks.merge import SumMerge
+from zoo.blocks.merge import GatedMerge, SumMerge
+from zoo.blocks.rlmb import RLMB
 from zoo.blocks.rssb import RSSB
 from zoo.blocks.ss2d import SS2D
 
@@ -35,7 +42,9 @@ __all__ = [
     "MERGES",
     "MIXERS",
     "MLP",
+    "RLMB",
     "RSSB",
+    "SCALE_FUSIONS",
     "SS2D",
     "Block",
     "BlockFactory",
@@ -44,14 +53,18 @@ __all__ = [
     "ChannelAttention",
     "ChannelAttentionBranch",
     "Conv2d",
+    "CrossScaleFusion",
     "DepthwiseCAB",
     "DropPath",
+    "GatedMerge",
     "LightCAB",
     "Merge",
     "MergeFactory",
     "Mixer",
     "MixerFactory",
     "ResidualGroup",
+    "ScaleFusion",
+    "ScaleFusionFactory",
     "SumMerge",
     "build_blocks",
     "group_conv",

@@ -6,7 +6,7 @@ Shape suffixes: B batch, H height, W width, C channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 from torch import Tensor, nn
 
@@ -15,6 +15,8 @@ from zoo.blocks.layers import Conv2d, at_least_one
 from zoo.scans import ScanOrder
 
 GroupConv: TypeAlias = Literal["1conv", "3conv"]
+Schedule: TypeAlias = Sequence[ScanOrder]
+"""Scan orders of one group, given to its blocks in turn."""
 
 
 def group_conv(dim: int, kind: GroupConv) -> nn.Module:
@@ -36,12 +38,38 @@ def group_conv(dim: int, kind: GroupConv) -> nn.Module:
     )
 
 
+def scans_of_groups(
+    scans: Schedule | Sequence[Schedule], groups: int, what: str = "scans"
+) -> list[Schedule]:
+    """The schedule of each group: one for all, or a list with one for each.
+
+    Args:
+        scans: scan orders, or a list of them for each group.
+        groups: number of groups.
+        what: name of the option, for messages.
+
+    Raises:
+        ValueError: if lists and orders are mixed, or the lists are not as many as the groups.
+    """
+    if all(isinstance(scan, ScanOrder) for scan in scans):
+        return [cast(Schedule, scans)] * groups
+    if len(scans) != groups:
+        raise ValueError(f"{what} has {len(scans)} lists for {groups} groups; give one for each")
+    return list(cast(Sequence[Schedule], scans))
+
+
 def build_blocks(
     dim: int, *, block: BlockFactory, scans: Sequence[ScanOrder], drop_paths: Sequence[float]
 ) -> nn.ModuleList:
     """One block for each drop-path rate; scan orders are given out in turn."""
     if not scans:
         raise ValueError("scans is empty; name at least one scan order")
+    for index, scan in enumerate(scans):
+        if scan.grids != 1:
+            raise ValueError(
+                f"scans[{index}] is {type(scan).__name__}, which walks {scan.grids} grids; a block "
+                "has one: such an order is an option of the coarse branch's fusion"
+            )
     blocks = [
         block(dim, scan=scans[index % len(scans)], drop_path=rate)
         for index, rate in enumerate(drop_paths)

@@ -5,9 +5,11 @@ Shape suffixes: B batch, L tokens, K directions, E inner channels.
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from zoo.blocks.contract import MERGES, Merge
+from zoo.blocks.layers import at_least_one
 from zoo.ops.scan import selective_scan
 from zoo.ops.scan.contract import ScanInputs
 
@@ -25,3 +27,35 @@ class SumMerge(Merge):
 
     def forward(self, inputs: ScanInputs) -> Tensor:
         return selective_scan(*inputs, reduce=True)
+
+
+@MERGES.register("gated")
+class GatedMerge(Merge):
+    """Adds the directions, each scaled per channel by a gate from its own mean (MambaCSR).
+
+    One gate network serves all directions. The paper leaves it out; the authors' code has it, after
+    LocalMamba's (Huang et al., 2024)::
+
+        gate_k = sigmoid(select(gelu(reduce(mean over tokens of norm(y_k)))))
+        y = sum over k of gate_k * y_k
+
+    Args:
+        dim: inner channels E.
+        reduction: E is divided by this between the two layers of the gate.
+    """
+
+    def __init__(self, dim: int, *, reduction: int = 8) -> None:
+        super().__init__()
+        hidden = at_least_one(dim, reduction, "reduction of the gated merge")
+        self.norm = nn.LayerNorm(dim)
+        self.reduce = nn.Linear(dim, hidden)
+        self.select = nn.Linear(hidden, dim)
+
+    def forward(self, inputs: ScanInputs) -> Tensor:
+        return self.add(selective_scan(*inputs, reduce=False))
+
+    def add(self, y_BLKE: Tensor) -> Tensor:
+        """Merge outputs of a scan that keeps its directions apart, to (B, L, E)."""
+        mean_BKE = self.norm(y_BLKE).mean(1)
+        gate_BKE = self.select(F.gelu(self.reduce(mean_BKE))).sigmoid()
+        return (y_BLKE * gate_BKE[:, None]).sum(2)

@@ -91,21 +91,23 @@ class SS2D(Mixer):
         _, height, width, _ = x_BHWC.shape
         x_BHWE, gate_BHWE = self.in_proj(x_BHWC).chunk(2, dim=-1)
         u_BLE = F.silu(self.conv(x_BHWE)).flatten(1, 2)
+        y_BLE = self.merge(self.scan_inputs(u_BLE, self.scan.order(height, width, u_BLE.device)))
+        y_BHWE = y_BLE.unflatten(1, (height, width))
+        return self.out_proj(self.out_norm(y_BHWE) * F.silu(gate_BHWE))
+
+    def scan_inputs(self, u_BLE: Tensor, order_KS: Tensor) -> ScanInputs:
+        """What the operator takes for these tokens and this order."""
         projected = F.linear(u_BLE, self.x_proj_weight.flatten(0, 1))
         projected = projected.unflatten(2, (len(self.x_proj_weight), -1))
         delta_BLKR, B_BLKN, C_BLKN = projected.split(self.sizes, dim=-1)
-        y_BLE = self.merge(
-            ScanInputs(
-                u=u_BLE,
-                delta=delta_BLKR,
-                delta_weight=self.dt_proj_weight,
-                delta_bias=self.dt_proj_bias,
-                A=-self.A_log.exp(),
-                B=B_BLKN,
-                C=C_BLKN,
-                D=self.D,
-                order=self.scan.order(height, width, u_BLE.device),
-            )
+        return ScanInputs(
+            u=u_BLE,
+            delta=delta_BLKR,
+            delta_weight=self.dt_proj_weight,
+            delta_bias=self.dt_proj_bias,
+            A=-self.A_log.exp(),
+            B=B_BLKN,
+            C=C_BLKN,
+            D=self.D,
+            order=order_KS,
         )
-        y_BHWE = y_BLE.unflatten(1, (height, width))
-        return self.out_proj(self.out_norm(y_BHWE) * F.silu(gate_BHWE))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from zoo.checkpoints.files import read_state, write_pickled, write_safetensors
 from zoo.checkpoints.keymap import KeyMap, fit
+from zoo.checkpoints.mambacsr import MambaCSRFormat
 from zoo.checkpoints.mambair import MambaIRFormat, MambaIRUNetFormat
 from zoo.errors import CheckpointError, nearest
 from zoo.networks import Network
@@ -34,15 +35,17 @@ class OfficialFormat(Protocol):
 
     name: str
     wrapper: str
+    facts: tuple[str, ...]
+    """What its tensors do not tell and ``network`` takes as options of these names."""
 
     def recognises(self, state: Mapping[str, Tensor]) -> bool: ...
 
-    def network(self, state: Mapping[str, Tensor]) -> dict[str, Any]: ...
+    def network(self, state: Mapping[str, Tensor], **facts: Any) -> dict[str, Any]: ...
 
     def key_map(self, network: Mapping[str, Any]) -> KeyMap: ...
 
 
-OFFICIAL: tuple[OfficialFormat, ...] = (MambaIRFormat(), MambaIRUNetFormat())
+OFFICIAL: tuple[OfficialFormat, ...] = (MambaIRFormat(), MambaIRUNetFormat(), MambaCSRFormat())
 
 
 def shipped_weights() -> list[str]:
@@ -62,7 +65,8 @@ def load(
         source: a model whose weights ship with the package, or a file: ours (``.safetensors``),
             or a state dict of the authors (``.pth``), recognised by its keys.
         recipe: the recipe to build, where the file's own or the recognised one is not wanted.
-        overrides: options of the network by dotted path, as for :func:`zoo.build`.
+        overrides: options of the network by dotted path, as for :func:`zoo.build`; of an authors'
+            MambaCSR file without ``recipe`` also ``scan_size``, which its tensors do not tell.
 
     Returns:
         The network in evaluation mode, float32, on the CPU.
@@ -75,7 +79,9 @@ def load(
     state, metadata = read_state(path)
     release = next((f for f in OFFICIAL if f.recognises(state)), None)
     if recipe is None:
-        recipe = _recipe_of(path, state, metadata, release)
+        told = release.facts if release else ()
+        facts = {name: overrides.pop(name) for name in told if name in overrides}
+        recipe = _recipe_of(path, state, metadata, release, facts)
     network = build(recipe, **overrides)
     if release is not None:
         state = _to_ours(state, release.key_map(network.recipe.network))
@@ -193,6 +199,7 @@ def _recipe_of(
     state: Mapping[str, Tensor],
     metadata: Mapping[str, str],
     release: OfficialFormat | None,
+    facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     if metadata.get("format") == "zoo":
         try:
@@ -209,7 +216,9 @@ def _recipe_of(
             f"known are our own files and the authors' {known}: pass recipe=... for others"
         )
     try:
-        network = release.network(state)
+        network = release.network(state, **facts)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     except (KeyError, StopIteration, ZeroDivisionError) as error:
         raise CheckpointError(
             f"{path}: looks like {release.name} but lacks the key {error}; "

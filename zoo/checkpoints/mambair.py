@@ -27,7 +27,10 @@ BLOCK = [
     Rule("self_attention.A_logs", "mixer.A_log"),
     Rule("self_attention.Ds", "mixer.D"),
     Rule("self_attention.conv2d.{rest}", "mixer.conv.{rest}"),
-    Rule("self_attention.{rest}", "mixer.{rest}"),
+    Rule("self_attention.x_proj_weight", "mixer.x_proj_weight"),
+    Rule("self_attention.in_proj.{rest}", "mixer.in_proj.{rest}"),
+    Rule("self_attention.out_norm.{rest}", "mixer.out_norm.{rest}"),
+    Rule("self_attention.out_proj.{rest}", "mixer.out_proj.{rest}"),
     Rule("conv_blk.cab.{n}.attention.1.{rest}", "branch.layers.{n}.reduce.{rest}"),
     Rule("conv_blk.cab.{n}.attention.3.{rest}", "branch.layers.{n}.expand.{rest}"),
     Rule("conv_blk.cab.{n}.{rest}", "branch.layers.{n}.{rest}"),
@@ -93,6 +96,7 @@ class MambaIRFormat:
 
     name = "MambaIR"
     wrapper = "params"
+    facts = ()
 
     def recognises(self, state: State) -> bool:
         """Whether the keys are this network's."""
@@ -105,10 +109,9 @@ class MambaIRFormat:
         first = "layers.0.residual_group.blocks.0."
         depths: list[int] = []
         while f"layers.{len(depths)}.residual_group.blocks.0.skip_scale" in state:
-            prefix = f"layers.{len(depths)}.residual_group.blocks."
-            depths.append(len({k.removeprefix(prefix).split(".")[0] for k in state if prefix in k}))
+            depths.append(depth_of(state, f"layers.{len(depths)}.residual_group.blocks."))
         channels = state["conv_first.weight"].shape[1]
-        head, scale = _head(state, channels)
+        head, scale = head_of(state, channels)
         return {
             "type": "single_image",
             "scale": scale,
@@ -134,6 +137,7 @@ class MambaIRUNetFormat:
 
     name = "MambaIRUNet"
     wrapper = "params"
+    facts = ()
 
     def recognises(self, state: State) -> bool:
         """Whether the keys are this network's."""
@@ -163,7 +167,12 @@ class MambaIRUNetFormat:
         return UNET
 
 
-def _head(state: State, channels: int) -> tuple[dict[str, Any], int]:
+def depth_of(state: State, prefix: str) -> int:
+    """How many different numbers follow ``prefix`` in the keys."""
+    return len({k.removeprefix(prefix).split(".")[0] for k in state if k.startswith(prefix)})
+
+
+def head_of(state: State, channels: int) -> tuple[dict[str, Any], int]:
     if "conv_before_upsample.0.weight" in state:
         hidden = state["conv_before_upsample.0.weight"].shape[0]
         scale, stage = 1, 0
@@ -188,8 +197,13 @@ def _scan(state: State, prefix: str) -> dict[str, Any]:
 
 
 def _block(state: State, prefix: str) -> dict[str, Any]:
-    attention = f"{prefix}self_attention."
     dim = state[f"{prefix}ln_1.weight"].shape[0]
+    mixer = mixer_of(state, f"{prefix}self_attention.", dim)
+    return {"type": "rssb", "mixer": mixer, "branch": _branch(state, f"{prefix}conv_blk.cab.", dim)}
+
+
+def mixer_of(state: State, attention: str, dim: int) -> dict[str, Any]:
+    """The mixer whose keys begin with ``attention``."""
     d_inner = state[f"{attention}out_norm.weight"].shape[0]
     dt_rank = state[f"{attention}dt_projs_weight"].shape[2]
     mixer: dict[str, Any] = {
@@ -204,25 +218,25 @@ def _block(state: State, prefix: str) -> dict[str, Any]:
         mixer["d_inner"] = d_inner
     if dt_rank != math.ceil(dim / 16):
         mixer["dt_rank"] = dt_rank
-    return {"type": "rssb", "mixer": mixer, "branch": _branch(state, f"{prefix}conv_blk.cab.", dim)}
+    return mixer
 
 
 def _branch(state: State, cab: str, dim: int) -> dict[str, Any]:
     """The three generations of the light network differ in their keys alone."""
     attention = next(key for key in state if key.startswith(cab) and "attention.1.weight" in key)
-    squeeze = _divisor(dim, state[attention].shape[0], 30)
+    squeeze = divisor(dim, state[attention].shape[0], 30)
     if f"{cab}4.weight" in state:
-        compress = _divisor(dim, state[f"{cab}0.weight"].shape[0], 2)
+        compress = divisor(dim, state[f"{cab}0.weight"].shape[0], 2)
         return {"type": "cab_light", "compress": compress, "squeeze": squeeze}
     if f"{cab}1.attention.1.weight" in state:
         return {"type": "cab_depthwise", "squeeze": squeeze}
-    compress = _divisor(dim, state[f"{cab}0.weight"].shape[0], 3)
+    compress = divisor(dim, state[f"{cab}0.weight"].shape[0], 3)
     return {"type": "cab", "compress": compress, "squeeze": squeeze}
 
 
-def _divisor(dim: int, hidden: int, usual: int) -> int:
+def divisor(dim: int, hidden: int, usual: int) -> int:
     """The divisor that makes ``hidden`` of ``dim``: the usual one, where it does."""
-    for divisor in (usual, 6, 24, dim // hidden):
-        if dim // divisor == hidden:
-            return divisor
+    for candidate in (usual, 6, 24, dim // hidden):
+        if dim // candidate == hidden:
+            return candidate
     raise CheckpointError(f"no divisor makes {hidden} of {dim} channels; pass the recipe")

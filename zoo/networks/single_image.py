@@ -1,6 +1,7 @@
 """One image in, one image out at one resolution throughout: MambaIR's skeleton.
 
-Shape suffixes: B batch, H height, W width, C feature channels, I image channels, s scale.
+Shape suffixes: B batch, H height, W width, h, w half of them, C feature channels, I image channels,
+s scale.
 """
 
 from __future__ import annotations
@@ -8,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.blocks.contract import BlockFactory
-from zoo.blocks.group import GroupConv, ResidualGroup, group_conv
+from zoo.blocks.cross_scale import Compat
+from zoo.blocks.group import GroupConv, ResidualGroup, group_conv, scans_of_groups
 from zoo.blocks.layers import Conv2d, init_linear
 from zoo.blocks.rssb import RSSB
 from zoo.heads import HeadFactory, PixelShuffleHead
+from zoo.networks.coarse import Coarse, CoarseBranch
 from zoo.networks.contract import NETWORKS, Network, Normalise
+from zoo.registry import Capabilities
 from zoo.scans import Raster, ScanOrder
 
 
@@ -29,12 +34,18 @@ class SingleImage(Network):
         dim: feature channels C.
         depths: blocks in each group.
         block: makes a block.
-        scans: scan orders, given to the blocks of a group in turn.
+        scans: scan orders, given to the blocks of a group in turn; or a list of such lists, one
+            for each group, where groups differ.
         head: makes the head.
         drop_path: rate of the last block; rates rise linearly from 0 at the first.
         conv: the convolution that ends a group and the body: "1conv" or "3conv".
         patch_norm: normalise the features before the first group.
         img_range: factor on the normalised image.
+        coarse: a branch at half resolution, fused into the features (MambaCSR), or None. With it
+            the image is padded inside to the fusion's windows, by repeating its last row and
+            column, and cropped back.
+        compat: "official" reproduces the authors' outputs where their code errs: so far in the
+            fusion of two scales, on grids that are not square (:mod:`zoo.scans.official`).
     """
 
     def __init__(
@@ -45,12 +56,14 @@ class SingleImage(Network):
         dim: int = 60,
         depths: Sequence[int] = (6, 6, 6, 6),
         block: BlockFactory = RSSB,
-        scans: Sequence[ScanOrder] = (Raster(),),
+        scans: Sequence[ScanOrder] | Sequence[Sequence[ScanOrder]] = (Raster(),),
         head: HeadFactory = PixelShuffleHead,
         drop_path: float = 0.1,
         conv: GroupConv = "1conv",
         patch_norm: bool = True,
         img_range: float = 1.0,
+        coarse: Coarse | None = None,
+        compat: Compat | None = None,
     ) -> None:
         super().__init__()
         for name, value in {"scale": scale, "channels": channels, "dim": dim}.items():
@@ -63,21 +76,49 @@ class SingleImage(Network):
         self.shallow = Conv2d(channels, dim, 3, padding=1)
         self.patch_norm = nn.LayerNorm(dim) if patch_norm else nn.Identity()
         rates = [drop_path * index / max(sum(depths) - 1, 1) for index in range(sum(depths))]
+        drop_paths = [rates[start:stop] for start, stop in pairwise(accumulate(depths, initial=0))]
+        schedules = scans_of_groups(scans, len(depths))
         self.groups = nn.ModuleList(
-            ResidualGroup(dim, block=block, scans=scans, drop_paths=rates[start:stop], conv=conv)
-            for start, stop in pairwise(accumulate(depths, initial=0))
+            ResidualGroup(dim, block=block, scans=schedule, drop_paths=group, conv=conv)
+            for schedule, group in zip(schedules, drop_paths, strict=True)
         )
+        self.coarse = None
+        if coarse is not None:
+            self.coarse = CoarseBranch(
+                dim,
+                settings=coarse,
+                block=block,
+                conv=conv,
+                patch_norm=patch_norm,
+                drop_paths=drop_paths,
+                compat=compat,
+            )
+            self.capabilities = Capabilities(size_multiple=self.coarse.size_multiple)
         self.norm = nn.LayerNorm(dim)
         self.after_body = group_conv(dim, conv)
         self.head = head(dim, scale=scale, channels=channels)
         self.apply(init_linear)
 
     def forward(self, image_BIHW: Tensor) -> Tensor:
+        if self.coarse is None:
+            return self._restore(image_BIHW)
+        height, width = image_BIHW.shape[-2:]
+        grid = self.coarse.size_multiple
+        # Written as whole cells, so that a traced graph knows the padded size to be a multiple.
+        below = (height + grid - 1) // grid * grid - height
+        right = (width + grid - 1) // grid * grid - width
+        output_BIHW = self._restore(F.pad(image_BIHW, (0, right, 0, below), mode="replicate"))
+        return output_BIHW[..., : height * self.scale, : width * self.scale].contiguous()
+
+    def _restore(self, image_BIHW: Tensor) -> Tensor:
         image_BHWI = self.normalise(image_BIHW.permute(0, 2, 3, 1).contiguous())
         shallow_BHWC = self.shallow(image_BHWI)
         x_BHWC = self.patch_norm(shallow_BHWC)
-        for group in self.groups:
+        coarse_BhwC = None if self.coarse is None else self.coarse.start(shallow_BHWC)
+        for index, group in enumerate(self.groups):
             x_BHWC = group(x_BHWC)
+            if self.coarse is not None and index < len(self.coarse):
+                x_BHWC, coarse_BhwC = self.coarse.step(index, x_BHWC, coarse_BhwC)
         x_BHWC = self.after_body(self.norm(x_BHWC)) + shallow_BHWC
         output_BHWI = self.normalise.undo(self.head(x_BHWC, image_BHWI))
         return output_BHWI.permute(0, 3, 1, 2).contiguous()

@@ -2,6 +2,7 @@
 
 from zoo.scans.base import SCANS, ScanOrder
 from zoo.scans.compose import Compose
+from zoo.scans.cross_scale import CrossScale
 from zoo.scans.diagonal import Diagonal
 from zoo.scans.hilbert import Hilbert
 from zoo.scans.raster import Raster
@@ -12,6 +13,7 @@ from zoo.scans.window import Window
 __all__ = [
     "SCANS",
     "Compose",
+    "CrossScale",
     "Diagonal",
     "Hilbert",
     "Raster",

@@ -38,6 +38,9 @@ class ScanOrder(ABC):
     directions: tuple[str, ...]
     """Names of the K directions; their sequence is the sequence of the weights."""
 
+    grids: ClassVar[int] = 1
+    """Token grids that the order numbers: 2 where a coarse one stands before the fine one."""
+
     traceable: ClassVar[bool] = True
     """False where the order needs a Python loop over tokens and so a size known beforehand."""
 

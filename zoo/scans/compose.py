@@ -26,6 +26,11 @@ class Compose(ScanOrder):
     def __post_init__(self) -> None:
         if not self.orders:
             raise RecipeError("orders is empty; name at least one scan order")
+        for index, order in enumerate(self.orders):
+            if order.grids != 1:
+                raise RecipeError(
+                    f"orders[{index}] walks {order.grids} grids; only orders of one grid compose"
+                )
 
     @property
     def directions(self) -> tuple[str, ...]:  # type: ignore[override]

@@ -1,0 +1,219 @@
+"""The authors' MambaCSR checkpoints: recognised by their keys, renamed both ways.
+
+Facts from the release of renyulin-f/MambaCSR (commit f71199e).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from zoo.checkpoints.keymap import KeyMap, Rule, chained
+from zoo.checkpoints.mambair import HEADS, depth_of, divisor, head_of, mixer_of
+from zoo.errors import CheckpointError
+
+State = Mapping[str, Tensor]
+
+SCAN = [
+    Rule("dt_projs_weight", "dt_proj_weight"),
+    Rule("dt_projs_bias", "dt_proj_bias"),
+    Rule("A_logs", "A_log"),
+    Rule("Ds", "D"),
+    Rule("x_proj_weight", "x_proj_weight"),
+    Rule("in_proj.{rest}", "in_proj.{rest}"),
+    Rule("conv2d.{rest}", "conv.{rest}"),
+    Rule("out_norm.{rest}", "out_norm.{rest}"),
+    Rule("out_proj.{rest}", "out_proj.{rest}"),
+    Rule("multi_scan.attn.norm.{rest}", "merge.norm.{rest}"),
+    Rule("multi_scan.attn.global_reduce.{rest}", "merge.reduce.{rest}"),
+    Rule("multi_scan.attn.channel_select.{rest}", "merge.select.{rest}"),
+]
+"""Names inside the mixer, the same in blocks and fusions."""
+
+SCALES = [
+    Rule("skip_scale", "skip_scale"),
+    Rule("skip_scale2", "mlp_scale"),
+    Rule("ln_1.{rest}", "norm.{rest}"),
+    Rule("ln_2.{rest}", "mlp_norm.{rest}"),
+    Rule("mlp.{rest}", "mlp.{rest}"),
+]
+"""Names around the mixer, the same in blocks and fusions."""
+
+BLOCK = [
+    *SCALES,
+    *chained([("self_attention.", "mixer.")], SCAN),
+    Rule("conv_block.cab.{n}.attention.1.{rest}", "branch.layers.{n}.reduce.{rest}"),
+    Rule("conv_block.cab.{n}.attention.3.{rest}", "branch.layers.{n}.expand.{rest}"),
+    Rule("conv_block.cab.{n}.{rest}", "branch.layers.{n}.{rest}"),
+]
+
+FUSION = [
+    *SCALES,
+    Rule("in_proj_down.{rest}", "coarse_proj.{rest}"),
+    Rule("conv2d2.{rest}", "coarse_conv.{rest}"),
+    *chained([("", "mixer.")], SCAN),
+]
+
+KEYS = [
+    Rule("conv_first.{rest}", "shallow.{rest}"),
+    Rule("patch_embed.norm.{rest}", "patch_norm.{rest}"),
+    Rule("patch_embed2.norm.{rest}", "coarse.norm.{rest}"),
+    *chained(
+        [
+            ("layers.{i}.residual_group.blocks.{j}.", "groups.{i}.blocks.{j}."),
+            ("layers2.{i}.residual_group.blocks.{j}.", "coarse.groups.{i}.blocks.{j}."),
+        ],
+        BLOCK,
+    ),
+    Rule("layers.{i}.conv.{rest}", "groups.{i}.conv.{rest}"),
+    Rule("layers2.{i}.conv.{rest}", "coarse.groups.{i}.conv.{rest}"),
+    *chained([("layers3.{i}.", "coarse.fusions.{i}.")], FUSION),
+    Rule("norm.{rest}", "norm.{rest}"),
+    Rule("conv_after_body.{rest}", "after_body.{rest}"),
+    *HEADS["pixelshuffle"],
+]
+
+ROWS, COLUMNS = ["row", "row_reversed"], ["column", "column_reversed"]
+GLOBAL = 64
+"""Side of the window of the authors' "global" scan."""
+COARSE = 8
+"""Side of the local windows of coarse groups, whatever ``scan_size`` is."""
+
+
+def authors_schedule(
+    scan_size: int, depth: int, *, directions: int, coarse: bool
+) -> list[dict[str, Any]]:
+    """Scan orders that the authors' constructor gives to the blocks of a group in turn.
+
+    Args:
+        scan_size: side of the local windows.
+        depth: blocks in the group.
+        directions: of each block: 2 where rows and columns take turns, 4 where they do not.
+        coarse: whether the network fuses two scales; groups of less than six blocks then walk
+            windows of 32 alone.
+    """
+
+    def window(size: int, names: list[str]) -> dict[str, Any]:
+        return {"type": "window", "size": size, "directions": list(names)}
+
+    if directions == 4:
+        return [window(scan_size, ROWS + COLUMNS)]
+    sizes = [32] if coarse and depth < 6 else [scan_size, GLOBAL]
+    return [window(size, names) for size in sizes for names in (ROWS, COLUMNS)]
+
+
+class MambaCSRFormat:
+    """State dicts of the authors' ``MambaCSR``, with and without the fusion of two scales."""
+
+    name = "MambaCSR"
+    wrapper = "params_ema"
+    facts = ("scan_size",)
+
+    def recognises(self, state: State) -> bool:
+        """Whether the keys are this network's."""
+        return (
+            "layers.0.residual_group.blocks.0.self_attention.multi_scan.attn.norm.weight" in state
+        )
+
+    def network(self, state: State, scan_size: int | None = None) -> dict[str, Any]:
+        """The ``network`` of a recipe, by the tensors and the authors' schedule.
+
+        Args:
+            state: the authors' tensors.
+            scan_size: side of the local windows, which the tensors do not tell.
+
+        Raises:
+            CheckpointError: if ``scan_size`` is not given.
+        """
+        depths = _depths(state, "layers")
+        coarse_depths = _depths(state, "layers2")
+        if scan_size is None:
+            published = "mambacsr_final" if coarse_depths else "mambacsr_wo"
+            raise CheckpointError(
+                "the checkpoint is MambaCSR's, whose tensors do not tell the window sizes and the "
+                f"schedule of its scans: pass recipe={published!r} for the published network, or "
+                "scan_size=8 (the authors' option) for the authors' schedule with other sizes"
+            )
+        first = "layers.0.residual_group.blocks.0."
+        dim = state["conv_first.weight"].shape[0]
+        directions = state[f"{first}self_attention.x_proj_weight"].shape[0]
+        if directions not in (2, 4):
+            raise CheckpointError(
+                f"the checkpoint scans in {directions} directions, which MambaCSR does not; "
+                "pass the recipe it was trained with"
+            )
+
+        def schedules(sizes: list[int], local: int) -> list[Any]:
+            found = [
+                authors_schedule(local, depth, directions=directions, coarse=bool(coarse_depths))
+                for depth in sizes
+            ]
+            return found[0] if all(one == found[0] for one in found) else found
+
+        head, scale = head_of(state, state["conv_first.weight"].shape[1])
+        network: dict[str, Any] = {
+            "type": "single_image",
+            "scale": scale,
+            "channels": state["conv_first.weight"].shape[1],
+            "dim": dim,
+            "depths": depths,
+            "block": {
+                "type": "rlmb",
+                "mlp_ratio": state[f"{first}mlp.fc1.weight"].shape[0] / dim,
+                "mixer": _mixer(state, f"{first}self_attention.", dim),
+                "branch": _branch(state, f"{first}conv_block.cab.", dim),
+            },
+            "scans": schedules(depths, scan_size),
+            "head": head,
+            "conv": "3conv" if "conv_after_body.0.weight" in state else "1conv",
+            "patch_norm": "patch_embed.norm.weight" in state,
+        }
+        if coarse_depths:
+            network["coarse"] = {
+                "depths": coarse_depths,
+                "scans": schedules(coarse_depths, COARSE),
+                "fusion": _fusion(state, "layers3.0.", dim),
+            }
+        return network
+
+    def key_map(self, network: Mapping[str, Any]) -> KeyMap:
+        """The names of a network described by a recipe's ``network``."""
+        return KeyMap(KEYS)
+
+
+def _depths(state: State, layers: str) -> list[int]:
+    depths: list[int] = []
+    while f"{layers}.{len(depths)}.residual_group.blocks.0.skip_scale" in state:
+        depths.append(depth_of(state, f"{layers}.{len(depths)}.residual_group.blocks."))
+    return depths
+
+
+def _mixer(state: State, prefix: str, dim: int) -> dict[str, Any]:
+    return {**mixer_of(state, prefix, dim), "merge": _merge(state, prefix)}
+
+
+def _merge(state: State, prefix: str) -> dict[str, Any]:
+    hidden, inner = state[f"{prefix}multi_scan.attn.global_reduce.weight"].shape
+    return {"type": "gated", "reduction": divisor(inner, hidden, 8)}
+
+
+def _branch(state: State, cab: str, dim: int) -> dict[str, Any]:
+    return {
+        "type": "cab",
+        "compress": divisor(dim, state[f"{cab}0.weight"].shape[0], 24),
+        "squeeze": divisor(dim, state[f"{cab}3.attention.1.weight"].shape[0], 24),
+    }
+
+
+def _fusion(state: State, prefix: str, dim: int) -> dict[str, Any]:
+    return {
+        "type": "cross_scale",
+        # The authors' constructor knows no other window here.
+        "scan": {"type": "cross_scale", "size": 16},
+        "expand": state[f"{prefix}out_norm.weight"].shape[0] / dim,
+        "d_state": state[f"{prefix}A_logs"].shape[1],
+        "d_conv": state[f"{prefix}conv2d.weight"].shape[-1],
+        "mlp_ratio": state[f"{prefix}mlp.fc1.weight"].shape[0] / dim,
+    }

@@ -1,0 +1,92 @@
+"""Two scales in one walk: coarse tokens beside the fine tokens they were pooled from (MambaCSR).
+
+Shape suffixes: S steps, K directions; T coarse tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from zoo.errors import RecipeError
+from zoo.scans.base import SCANS, ScanOrder, check_directions
+from zoo.scans.raster import FOUR_DIRECTIONS
+from zoo.scans.window import Window
+
+Arrangement: TypeAlias = Literal["aligned", "sequential"]
+
+AUTHORS_DIRECTIONS = ("row", "row_reversed", "column", "column_reversed")
+"""Directions in the sequence in which MambaCSR stores their weights."""
+
+
+@SCANS.register("cross_scale")
+@dataclass(frozen=True, kw_only=True)
+class CrossScale(ScanOrder):
+    """Position-aligned walk over a fine grid and its half-size copy (MambaCSR, Sec. 3.4).
+
+    Tokens are numbered coarse grid first, ``[coarse | fine]``, both row-major. Both grids are cut
+    into windows, walked one after another; inside a window each coarse token is followed by the 2x2
+    fine tokens it covers. In a reversed direction the coarse walk and the fine walk are each turned
+    round before they are interleaved, so that a coarse token still precedes its four.
+
+    The grid is a multiple of ``size`` in both axes. A network that fuses scales pads to it.
+
+    Args:
+        size: side of a window of the fine grid in tokens, even; the coarse window is half of it.
+        directions: any of ``row`` (windows and tokens row by row), ``column`` (both column by
+            column), ``row_reversed``, ``column_reversed``.
+        arrangement: "aligned" as above; "sequential" walks all coarse tokens, then all fine ones,
+            each in the sequence they have in the aligned walk (MambaCSR, Table 3).
+    """
+
+    grids: ClassVar[int] = 2
+
+    size: int = 16
+    directions: tuple[str, ...] = AUTHORS_DIRECTIONS
+    arrangement: Arrangement = "aligned"
+
+    def __post_init__(self) -> None:
+        if self.size < 2 or self.size % 2:
+            raise RecipeError(
+                f"size is {self.size}; it must be even and at least 2, because the window of the "
+                "coarse grid is half of it"
+            )
+        check_directions(self.directions, FOUR_DIRECTIONS)
+
+    def tokens(self, height: int, width: int) -> int:
+        return (height // 2) * (width // 2) + height * width
+
+    def build(self, height: int, width: int, device: torch.device) -> Tensor:
+        # A traced size is a symbol that the network has padded; a comparison would fix its value.
+        if isinstance(height, int) and isinstance(width, int):
+            for name, side in (("height", height), ("width", width)):
+                if side % self.size:
+                    raise RecipeError(
+                        f"the cross_scale order of windows of {self.size} tokens is not defined "
+                        f"for a {name} of {side}; pad it to a multiple of {self.size}"
+                    )
+        coarse = Window(size=self.size // 2, directions=("row", "column"))
+        half_width = width // 2
+        near_4 = torch.arange(4, dtype=torch.int32, device=device)
+        paths = {}
+        for name, coarse_T, below_4, right_4 in zip(
+            coarse.directions,
+            coarse.build(height // 2, half_width, device),
+            (near_4 // 2, near_4 % 2),
+            (near_4 % 2, near_4 // 2),
+            strict=True,
+        ):
+            y_T1, x_T1 = (coarse_T // half_width)[:, None], (coarse_T % half_width)[:, None]
+            fine_T4 = (2 * y_T1 + below_4) * width + 2 * x_T1 + right_4
+            fine_T4 = fine_T4 + (height // 2) * half_width
+            paths[name] = self._arranged(coarse_T, fine_T4)
+            paths[f"{name}_reversed"] = self._arranged(coarse_T.flip(0), fine_T4.flip(0, 1))
+        return torch.stack([paths[name] for name in self.directions])
+
+    def _arranged(self, coarse_T: Tensor, fine_T4: Tensor) -> Tensor:
+        if self.arrangement == "sequential":
+            return torch.cat([coarse_T, fine_T4.flatten()])
+        return torch.cat([coarse_T[:, None], fine_T4], dim=1).flatten()
