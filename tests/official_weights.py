@@ -45,6 +45,8 @@ def weight(key: str, shape: list[int], seed: int) -> np.ndarray:
         value = 0.8 + 0.3 * normal
     elif key.endswith("attention.1.bias"):  # keeps the ReLU of the gate alive
         value = 1.2 + 0.2 * np.abs(normal)
+    elif key.endswith("conv_block.cab.0.bias"):  # and its GELU out of the flat part
+        value = 0.6 + 0.2 * np.abs(normal)
     elif last == "bias":
         value = 0.2 * normal
     elif last == "weight" and len(shape) == 1:

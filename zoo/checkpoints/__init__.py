@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from zoo.blocks import SS2D
 from zoo.checkpoints.files import read_state, write_pickled, write_safetensors
 from zoo.checkpoints.keymap import KeyMap, fit
 from zoo.checkpoints.mambacsr import MambaCSRFormat
@@ -23,6 +24,7 @@ from zoo.checkpoints.mambair import MambaIRFormat, MambaIRUNetFormat
 from zoo.errors import CheckpointError, nearest
 from zoo.networks import Network
 from zoo.recipe import Recipe, build, list_models
+from zoo.scans import ScanOrder
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,8 @@ class OfficialFormat(Protocol):
     def recognises(self, state: Mapping[str, Tensor]) -> bool: ...
 
     def network(self, state: Mapping[str, Tensor], **facts: Any) -> dict[str, Any]: ...
+
+    def facts_of(self, walks: Mapping[str, ScanOrder]) -> dict[str, Any]: ...
 
     def key_map(self, network: Mapping[str, Any]) -> KeyMap: ...
 
@@ -135,13 +139,15 @@ def save_official(network: Network, path: str | Path) -> None:
     """Write a network's weights as the authors' code reads them.
 
     Raises:
-        CheckpointError: if the network is none of the authors'.
+        CheckpointError: if the network is none of the authors', or walks its tokens as theirs
+            cannot.
     """
     if network.recipe is not None:
         described = network.recipe.network
         for release in OFFICIAL:
             state = _to_theirs(network.state_dict(), release.key_map(described))
             if state is not None and release.recognises(state):
+                _check_walks(network, release, state, path)
                 write_pickled(Path(path), {release.wrapper: state})
                 return
     raise CheckpointError(
@@ -226,6 +232,25 @@ def _recipe_of(
         ) from error
     logger.info("%s recognised as %s; assumed img_range=1, as published", path.name, release.name)
     return {"name": path.stem, "network": network}
+
+
+def _check_walks(
+    network: Network, release: OfficialFormat, state: Mapping[str, Tensor], path: str | Path
+) -> None:
+    """Tensors do not tell the scan orders: the authors' code would walk its own, unasked."""
+    walks = _walks(network)
+    with torch.device("meta"):
+        theirs = _walks(build({"network": release.network(state, **release.facts_of(walks))}))
+    for (place, ours), their in zip(walks.items(), theirs.values(), strict=True):
+        if ours != their:
+            raise CheckpointError(
+                f"{path}: {place} walks {ours}, where the authors' {release.name} would walk "
+                f"{their}; save it as .safetensors instead"
+            )
+
+
+def _walks(network: Network) -> dict[str, ScanOrder]:
+    return {name: m.scan for name, m in network.named_modules() if isinstance(m, SS2D)}
 
 
 def _to_ours(state: Mapping[str, Tensor], keys: KeyMap) -> dict[str, Tensor]:

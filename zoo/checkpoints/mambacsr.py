@@ -13,6 +13,7 @@ from torch import Tensor
 from zoo.checkpoints.keymap import KeyMap, Rule, chained
 from zoo.checkpoints.mambair import HEADS, depth_of, divisor, head_of, mixer_of
 from zoo.errors import CheckpointError
+from zoo.scans import ScanOrder, Window
 
 State = Mapping[str, Tensor]
 
@@ -177,6 +178,18 @@ class MambaCSRFormat:
                 "fusion": _fusion(state, "layers3.0.", dim),
             }
         return network
+
+    def facts_of(self, walks: Mapping[str, ScanOrder]) -> dict[str, Any]:
+        """The ``scan_size`` that gives these scan orders, listed by the names of their mixers."""
+        coarse = any(place.startswith("coarse.") for place in walks)
+        for group in range(len(walks)):
+            first = walks.get(f"groups.{group}.blocks.0.mixer")
+            # Shallow groups beside a coarse one do not show it.
+            if isinstance(first, Window) and (
+                not coarse or f"groups.{group}.blocks.5.mixer" in walks
+            ):
+                return {"scan_size": first.size}
+        return {"scan_size": COARSE}
 
     def key_map(self, network: Mapping[str, Any]) -> KeyMap:
         """The names of a network described by a recipe's ``network``."""

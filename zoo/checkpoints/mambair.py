@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zoo.checkpoints.keymap import KeyMap, Rule, chained
 from zoo.errors import CheckpointError
+from zoo.scans import ScanOrder
 
 State = Mapping[str, Tensor]
 
@@ -125,6 +126,10 @@ class MambaIRFormat:
             "patch_norm": "patch_embed.norm.weight" in state,
         }
 
+    def facts_of(self, walks: Mapping[str, ScanOrder]) -> dict[str, Any]:
+        """What the tensors do not tell: nothing."""
+        return {}
+
     def key_map(self, network: Mapping[str, Any]) -> KeyMap:
         """The names of a network described by a recipe's ``network``."""
         head = network.get("head", {"type": "pixelshuffle"})
@@ -161,6 +166,10 @@ class MambaIRUNetFormat:
             "block": _block(state, "latent.0."),
             "scans": [_scan(state, "latent.0.")],
         }
+
+    def facts_of(self, walks: Mapping[str, ScanOrder]) -> dict[str, Any]:
+        """What the tensors do not tell: nothing."""
+        return {}
 
     def key_map(self, network: Mapping[str, Any]) -> KeyMap:
         """The names of a network described by a recipe's ``network``."""
