@@ -6,12 +6,13 @@ import pytest
 import torch
 
 import zoo
-from zoo.blocks import BLOCKS, BRANCHES, RSSB, DropPath
+from zoo.blocks import BLOCKS, BRANCHES, MERGES, RSSB, SCALE_FUSIONS, DropPath
 from zoo.heads import HEADS, pixel_shuffle
 from zoo.networks import NETWORKS
 from zoo.scans import SCANS, Window
 
 NEEDS = {"window": {"size": 3}, "compose": {"orders": ["raster", "diagonal"]}}
+COARSE = {"depths": [1], "fusion": {"scan": {"size": 4}}}
 SIZES = [(1, 1), (1, 7), (9, 1), (5, 8)]
 
 
@@ -24,7 +25,25 @@ RECIPES = {
     **{f"block-{n}": tiny(block=n) for n in BLOCKS.names()},
     **{f"branch-{n}": tiny(block={"branch": {"type": n}}) for n in BRANCHES.names()},
     "branch-none": tiny(block={"branch": None}),
-    **{f"scan-{n}": tiny(scans=[{"type": n, **NEEDS.get(n, {})}]) for n in SCANS.names()},
+    **{f"merge-{n}": tiny(block={"mixer": {"merge": n}}) for n in MERGES.names()},
+    **{
+        f"scan-{entry.name}": tiny(scans=[{"type": entry.name, **NEEDS.get(entry.name, {})}])
+        for entry in SCANS.entries()
+        if entry.target.grids == 1
+    },
+    **{
+        f"fusion-{n}": tiny(scale=2, coarse={**COARSE, "fusion": {**COARSE["fusion"], "type": n}})
+        for n in SCALE_FUSIONS.names()
+    },
+    "fusion-sequential": tiny(
+        coarse={
+            "depths": [2, 1],
+            "scans": [["raster"], ["hilbert"]],
+            "fusion": {"scan": {"size": 2, "arrangement": "sequential"}},
+        },
+        scans=[["raster"], ["serpentine", "diagonal"]],
+    ),
+    "fusion-official": tiny(coarse=COARSE, compat="official"),
     **{f"head-{n}": tiny(head=n, scale=1 if n == "residual" else 2) for n in HEADS.names()},
     "scale-3": tiny(scale=3),
     "scale-4-nearest": tiny(scale=4, head="nearest_conv"),

@@ -15,6 +15,12 @@ from zoo.extensions import import_parts
 
 logger = logging.getLogger("zoo.cli")
 
+COMPAT: Any = {
+    "choices": ["official"],
+    "help": "reproduce the authors' outputs where their code errs (MambaCSR with cross-scale)",
+}
+"""The option of the commands that load weights."""
+
 
 def list_command(options: argparse.Namespace) -> None:
     """Print models, or the parts of a kind."""
@@ -44,7 +50,8 @@ def show_command(options: argparse.Namespace) -> None:
     from zoo.description import ModelDescription, describe
     from zoo.recipe import load_recipe
 
-    found = describe(options.name)
+    height, width = _size(options.size, "pixels")
+    found = describe(options.name, height=height, width=width)
     print(found)
     if isinstance(found, ModelDescription) and options.recipe:
         print()
@@ -56,19 +63,20 @@ def _network(options: argparse.Namespace) -> Any:
     from zoo.recipe import build, list_models
 
     name = options.model
+    overrides = _overrides(options)
     if name is None:
         if options.weights is None:
             raise ZooError("name a model with -n (see 'zoo list'), or a weights file with -w")
-        return load(options.weights)
+        return load(options.weights, **overrides)
     if options.scale is not None and name not in list_models():
         name = f"{name}_x{options.scale}"
     if options.weights is not None:
-        network = load(options.weights, recipe=name)
+        network = load(options.weights, recipe=name, **overrides)
     elif name in shipped_weights():
-        network = load(name)
+        network = load(name, **overrides)
     elif options.random_weights:
         logger.warning("%s has random weights; the output is of no use but to try things", name)
-        network = build(name)
+        network = build(name, **overrides)
     else:
         build(name)  # an unknown name is told first
         raise ZooError(
@@ -78,6 +86,10 @@ def _network(options: argparse.Namespace) -> Any:
     if options.scale is not None and network.scale != options.scale:
         raise ZooError(f"-s {options.scale}: {name} enlarges by {network.scale}")
     return network
+
+
+def _overrides(options: argparse.Namespace) -> dict[str, Any]:
+    return {} if options.compat is None else {"compat": options.compat}
 
 
 def restore_command(options: argparse.Namespace) -> None:
@@ -113,8 +125,15 @@ def convert_command(options: argparse.Namespace) -> None:
     """Convert weights between our format and the authors'."""
     from zoo.checkpoints import convert
 
-    network = convert(options.input, options.output)
+    network = convert(options.input, options.output, recipe=options.model, **_overrides(options))
     print(f"wrote {options.output}: {network.recipe.name}, x{network.scale}")
+
+
+def _size(text: str, unit: str) -> tuple[int, int]:
+    height, times, width = text.partition("x")
+    if not (times and height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise ZooError(f"--size {text!r}: write height x width in {unit}, such as 16x24")
+    return int(height), int(width)
 
 
 def scans_command(options: argparse.Namespace) -> None:
@@ -124,9 +143,7 @@ def scans_command(options: argparse.Namespace) -> None:
     from zoo.resolve import resolve_part
     from zoo.scans import SCANS
 
-    height, times, width = options.size.partition("x")
-    if not (times and height.isdigit() and width.isdigit()):
-        raise ZooError(f"--size {options.size!r}: write height x width in tokens, such as 16x24")
+    height, width = _size(options.size, "tokens")
     settings: dict[str, Any] = {"type": options.name}
     for word in options.options:
         key, equals, value = word.partition("=")
@@ -136,7 +153,7 @@ def scans_command(options: argparse.Namespace) -> None:
     if options.name == "window":
         settings.setdefault("size", 8)
     order = resolve_part(SCANS, settings, options.name)()
-    plot_order(order, int(height), int(width), options.output)
+    plot_order(order, height, width, options.output)
     print(f"wrote {options.output}")
 
 
@@ -185,6 +202,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("show", show_command, "Show a model (NAME) or a part (KIND/NAME).")
     sub.add_argument("name")
+    sub.add_argument(
+        "--size", default="64x64", help="input that a model's operations are counted for [64x64]"
+    )
     sub.add_argument("--recipe", action="store_true", help="print the model's whole recipe too")
 
     sub = command("restore", restore_command, "Restore an image, or all images of a folder.")
@@ -192,6 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("-o", "--output", type=Path, required=True, help="file or folder to write")
     sub.add_argument("-n", "--model", help="model; see 'zoo list'")
     sub.add_argument("-w", "--weights", type=Path, help="weights file, .safetensors or .pth")
+    sub.add_argument("--compat", **COMPAT)
     sub.add_argument("-s", "--scale", type=int, help="scale, for names without it")
     sub.add_argument(
         "-t", "--tile", type=int, default=512, help="side of a tile in pixels, 0 for none [512]"
@@ -205,6 +226,8 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("convert", convert_command, "Convert weights: the output's suffix says to what.")
     sub.add_argument("input", type=Path, help="weights file")
+    sub.add_argument("-n", "--model", help="its model, where the tensors do not tell: MambaCSR")
+    sub.add_argument("--compat", **COMPAT)
     sub.add_argument(
         "-o",
         "--output",

@@ -8,8 +8,9 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args, get_origin
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -19,7 +20,7 @@ from zoo.recipe import build, list_models
 from zoo.registry import Capabilities, capabilities_of, kind, kind_of, kinds
 
 MEASURED_SIZE = 64
-"""Side of the square input that operations are counted for, in pixels."""
+"""Side of the square input that operations are counted for unless said otherwise, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,9 @@ class ModelDescription:
 
     Attributes:
         parameters: number of trainable values.
-        gigaflops: floating-point operations for a 64 x 64 input in units of 1e9, the scan's
-            included; a multiply-add counts as two.
+        gigaflops: floating-point operations for one input in units of 1e9, the scan's included;
+            a multiply-add counts as two.
+        size: height and width of that input in pixels.
     """
 
     name: str
@@ -56,6 +58,7 @@ class ModelDescription:
     channels: int
     parameters: int
     gigaflops: float
+    size: tuple[int, int]
     capabilities: Capabilities
 
     def __str__(self) -> str:
@@ -65,7 +68,7 @@ class ModelDescription:
                 f"{self.name}: {self.summary}",
                 f"  scale       x{self.scale}, {self.channels} channels, one {c.input} in",
                 f"  parameters  {self.parameters:,}",
-                f"  operations  {self.gigaflops:.2f} GFLOPs for {MEASURED_SIZE} x {MEASURED_SIZE}",
+                f"  operations  {self.gigaflops:.2f} GFLOPs for {self.size[0]} x {self.size[1]}",
                 f"  sizes       any from {c.minimum_size} px; works on multiples of "
                 f"{c.size_multiple}",
                 f"  dtypes      {', '.join(c.dtypes)}",
@@ -89,8 +92,15 @@ def list_parts(kind_name: str | None = None, pattern: str = "*") -> list[str]:
     return [f"{k}/{name}" for k, registry in kinds().items() for name in registry.names(pattern)]
 
 
-def describe(name: str) -> PartDescription | ModelDescription:
+def describe(
+    name: str, *, height: int = MEASURED_SIZE, width: int = MEASURED_SIZE
+) -> PartDescription | ModelDescription:
     """Describe a part (``"kind/name"``) or a model (``"name"``, or a recipe's path).
+
+    Args:
+        name: of the part or model.
+        height: of the input that a model's operations are counted for, in pixels.
+        width: likewise.
 
     Raises:
         RecipeError: for an unknown name, with the nearest known one.
@@ -103,7 +113,7 @@ def describe(name: str) -> PartDescription | ModelDescription:
         if parts:
             raise RecipeError(f"{name!r} is no model; did you mean {parts[0]!r}?")
         raise RecipeError(f"unknown model {name!r}{nearest(name, list_models())}")
-    return _describe_model(name)
+    return _describe_model(name, height, width)
 
 
 def _describe_part(kind_name: str, name: str) -> PartDescription:
@@ -129,8 +139,10 @@ def _type_name(annotation: Any) -> str:
     if arguments and kind_of(arguments[-1]) is not None and len(arguments) == 2:
         inner = _type_name(arguments[-1])
         return inner if _is_callable(annotation) else f"list of {inner}"
-    if type(None) in arguments:
+    if get_origin(annotation) in (Union, UnionType):
         return " or ".join("none" if a is type(None) else _type_name(a) for a in arguments)
+    if is_dataclass(annotation):
+        return f"mapping of {', '.join(field.name for field in fields(annotation))}"
     if arguments:
         return f"list of {_type_name(arguments[0])}"
     return getattr(annotation, "__name__", str(annotation))
@@ -144,10 +156,10 @@ def _default_name(default: Any) -> str:
     return default.__name__ if isinstance(default, type) else repr(default)
 
 
-def _describe_model(name: str) -> ModelDescription:
+def _describe_model(name: str, height: int, width: int) -> ModelDescription:
     with torch.device("meta"):
         network = build(name).eval()
-        image = torch.empty(1, network.channels, MEASURED_SIZE, MEASURED_SIZE)
+        image = torch.empty(1, network.channels, height, width)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(image)
     recipe = network.recipe
@@ -160,5 +172,6 @@ def _describe_model(name: str) -> ModelDescription:
         channels=network.channels,
         parameters=sum(p.numel() for p in network.parameters()),
         gigaflops=counter.get_total_flops() / 1e9,
+        size=(height, width),
         capabilities=capabilities_of(network),
     )

@@ -3,6 +3,7 @@
 Each direction is a panel whose path runs from dark to bright. Steps to a neighbour are thick with
 arrowheads; jumps are thin and gray. Small grids show every token as a disc with the number of its
 step, the first and the last one filled; larger grids mark the start by a ring, the end by a disc.
+An order over two grids is drawn on the fine one, a coarse token between the four it covers.
 """
 
 from __future__ import annotations
@@ -71,7 +72,10 @@ def render_order(order: ScanOrder, height: int, width: int) -> np.ndarray:
     for title, path in zip(titles, paths, strict=True):
         canvas = np.full((TITLE + height * cell + MARGIN, inner + 2 * MARGIN, 3), _WHITE, np.uint8)
         _write(canvas, title, MARGIN, TITLE - 16)
-        _Panel(canvas, left=MARGIN, top=TITLE, cell=cell, height=height, width=width).draw(path)
+        coarse = order.tokens(height, width) - height * width
+        _Panel(
+            canvas, left=MARGIN, top=TITLE, cell=cell, height=height, width=width, coarse=coarse
+        ).draw(path)
         panels.append(canvas)
     columns = min(PANELS_PER_ROW, len(panels))
     panels += [np.full_like(panels[0], 255)] * (-len(panels) % columns)
@@ -88,6 +92,8 @@ class _Panel:
     cell: int
     height: int
     width: int
+    coarse: int
+    """Coarse tokens, numbered before the fine ones."""
 
     def draw(self, path: list[int]) -> None:
         self._draw_grid()
@@ -109,7 +115,8 @@ class _Panel:
         if numbered:
             for number, token in steps:
                 is_end = token in (steps[0][1], steps[-1][1])
-                self._draw_numbered(token, number, shades[token], filled=is_end)
+                small = token < self.coarse
+                self._draw_numbered(token, number, shades[token], filled=is_end, small=small)
         else:
             self._draw_ends(steps[0][1], steps[-1][1], shades)
 
@@ -130,8 +137,10 @@ class _Panel:
         points = np.round(np.array(corners) * 2**_SUBPIXEL).astype(np.int32)
         cv2.fillConvexPoly(self.canvas, points, color, cv2.LINE_AA, _SUBPIXEL)
 
-    def _draw_numbered(self, token: int, number: int, color: Color, *, filled: bool) -> None:
-        radius = self.cell * 35 // 100
+    def _draw_numbered(
+        self, token: int, number: int, color: Color, *, filled: bool, small: bool
+    ) -> None:
+        radius = self.cell * (22 if small else 35) // 100
         self._draw_disc(token, radius, color if filled else _WHITE, color)
         text, scale = str(number), radius / 36
         (text_width, text_height), _ = cv2.getTextSize(text, _FONT, scale, 1)
@@ -164,13 +173,16 @@ class _Panel:
         return [run[len(run) // 2] for run in runs[:: -(-len(runs) // ARROWS) or 1]]
 
     def _centre(self, token: int) -> tuple[int, int]:
-        y, x = divmod(token, self.width)
+        if token < self.coarse:
+            y, x = divmod(token, self.width // 2)
+            return self.left + (2 * x + 1) * self.cell, self.top + (2 * y + 1) * self.cell
+        y, x = divmod(token - self.coarse, self.width)
         half = self.cell // 2
         return self.left + x * self.cell + half, self.top + y * self.cell + half
 
     def _adjacent(self, a: int, b: int) -> bool:
-        (ay, ax), (by, bx) = divmod(a, self.width), divmod(b, self.width)
-        return max(abs(ay - by), abs(ax - bx)) == 1
+        (ax, ay), (bx, by) = self._centre(a), self._centre(b)
+        return max(abs(ay - by), abs(ax - bx)) <= self.cell
 
 
 def _title(name: str, path: list[int]) -> str:

@@ -207,7 +207,8 @@ def _first_fit(arms: Sequence[Any], value: Any, path: str, default: Any) -> Any:
             return resolve(arm, value, path, default)
         except RecipeError as error:
             errors.append(error)
-    raise errors[0]
+    # The arm that got furthest is the one that was meant.
+    raise max(errors, key=lambda error: len(str(error).partition(": ")[0]))
 
 
 def _name_of(registry: Registry[Any], target: Any) -> str | None:

@@ -32,7 +32,7 @@ def photo():
 
 
 def test_every_degradation_is_registered():
-    assert DEGRADATIONS.names() == ["bicubic", "jpeg", "noise"]
+    assert DEGRADATIONS.names() == ["bicubic", "bicubic_jpeg", "jpeg", "noise"]
 
 
 def test_bicubic_is_the_one_resize_rounded_to_8_bits(photo):

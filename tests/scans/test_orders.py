@@ -15,6 +15,7 @@ from zoo.errors import RecipeError
 from zoo.scans import (
     SCANS,
     Compose,
+    CrossScale,
     Diagonal,
     Hilbert,
     Raster,
@@ -23,6 +24,7 @@ from zoo.scans import (
     Window,
 )
 from zoo.scans.base import CACHED_ORDERS, _cache
+from zoo.scans.official import official_column_sources
 
 ORDERS = [
     Raster(),
@@ -37,24 +39,47 @@ ORDERS = [
     Shuffled(seed=3, count=2),
     Compose(orders=(Window(size=4, directions=("row",)), Diagonal())),
 ]
+CROSS_SCALES = [
+    CrossScale(size=2),
+    CrossScale(size=6, directions=("column_reversed", "row")),
+    CrossScale(size=16),
+    CrossScale(size=4, arrangement="sequential"),
+]
 SIZES = [(h, w) for h in range(1, 21) for w in range(1, 21)]
+AUTHORS_NAMES = {
+    "w": "row",
+    "w_flip": "row_reversed",
+    "c_w": "column",
+    "c_w_flip": "column_reversed",
+}
 OFFICIAL = json.loads((Path(__file__).parent.parent / "official" / "scan_indices.json").read_text())
 each_order = pytest.mark.parametrize("order", ORDERS, ids=repr)
+each_cross_scale = pytest.mark.parametrize("order", CROSS_SCALES, ids=repr)
+
+
+def sizes_of(order):
+    """All sizes up to 20 x 20 that an order is defined on, and one that is far from square."""
+    if not isinstance(order, CrossScale):
+        return SIZES
+    defined = [(h, w) for h, w in SIZES if h % order.size == w % order.size == 0]
+    return [*defined, (order.size, 3 * order.size), (3 * order.size, 2 * order.size)]
 
 
 def test_every_registered_order_is_tested():
-    assert {type(order) for order in ORDERS} == {entry.target for entry in SCANS.entries()}
+    tested = {type(order) for order in [*ORDERS, *CROSS_SCALES]}
+    assert tested == {entry.target for entry in SCANS.entries()}
 
 
-@each_order
+@pytest.mark.parametrize("order", [*ORDERS, *CROSS_SCALES], ids=repr)
 def test_each_direction_visits_every_token_once(order):
-    for height, width in SIZES:
+    for height, width in sizes_of(order):
         order_KS = order.order(height, width)
         assert order_KS.dtype == torch.int32
         assert len(order_KS) == len(order.directions) == len(set(order.directions))
         for path_S in order_KS:
             visited_L = path_S[path_S >= 0].sort().values
-            assert torch.equal(visited_L, torch.arange(height * width, dtype=torch.int32))
+            tokens = torch.arange(order.tokens(height, width), dtype=torch.int32)
+            assert torch.equal(visited_L, tokens)
 
 
 @pytest.mark.parametrize("order", [o for o in ORDERS if not isinstance(o, Compose)], ids=repr)
@@ -153,9 +178,83 @@ def test_raster_equals_the_authors_index_list():
 
 @pytest.mark.parametrize("listed", OFFICIAL["window"], ids=lambda e: f"{e['w']}{e['direction']}")
 def test_windows_equal_the_authors_index_lists(listed):
-    name = {"w": "row", "w_flip": "row_reversed", "c_w": "column", "c_w_flip": "column_reversed"}
-    order = Window(size=listed["w"], directions=(name[listed["direction"]],))
+    order = Window(size=listed["w"], directions=(AUTHORS_NAMES[listed["direction"]],))
     assert order.order(listed["H"], listed["W"])[0].tolist() == listed["scan"]
+
+
+def cross_scale_by_loops(order, height, width):
+    """One direction after another: coarse and fine walks, turned round apart, then interleaved."""
+    size, coarse_width = order.size // 2, width // 2
+    rows, columns = height // order.size, width // order.size
+
+    def coarse(y, x):
+        return y * coarse_width + x
+
+    def fine(y, x):
+        return height // 2 * coarse_width + y * width + x
+
+    row = [
+        (i * size + r, j * size + c)
+        for i in range(rows)
+        for j in range(columns)
+        for r in range(size)
+        for c in range(size)
+    ]
+    column = [
+        (i * size + r, j * size + c)
+        for j in range(columns)
+        for i in range(rows)
+        for c in range(size)
+        for r in range(size)
+    ]
+    for name in order.directions:
+        cells, nested = (row, [(0, 0), (0, 1), (1, 0), (1, 1)])
+        if name.startswith("column"):
+            cells, nested = (column, [(0, 0), (1, 0), (0, 1), (1, 1)])
+        low = [coarse(y, x) for y, x in cells]
+        high = [fine(2 * y + b, 2 * x + r) for y, x in cells for b, r in nested]
+        if name.endswith("_reversed"):
+            low, high = low[::-1], high[::-1]
+        if order.arrangement == "sequential":
+            yield low + high
+        else:
+            yield [t for n, first in enumerate(low) for t in (first, *high[4 * n : 4 * n + 4])]
+
+
+@each_cross_scale
+def test_cross_scale_equals_a_construction_by_loops(order):
+    for height, width in sizes_of(order):
+        found = order.order(height, width).tolist()
+        assert found == list(cross_scale_by_loops(order, height, width))
+
+
+@pytest.mark.parametrize(
+    "listed",
+    OFFICIAL["cross_scale"],
+    ids=lambda e: f"{e['H']}x{e['W']}{e['direction']}",
+)
+def test_cross_scale_equals_the_authors_index_lists(listed):
+    height, width, size = listed["H"], listed["W"], listed["w1"]
+    name = AUTHORS_NAMES[listed["direction"]]
+    path = CrossScale(size=size, directions=(name,)).order(height, width)[0].tolist()
+    first_fine = height * width // 4
+    assert path == [n + first_fine * (grid == "H") for grid, n in listed["scan_pairs"]]
+
+    # Where the authors' code writes each result, coarse ones nowhere.
+    places = torch.arange(height * width)
+    if name.startswith("column"):
+        sources_L = official_column_sources(height, width, size)
+        places[sources_L] = torch.arange(height * width)
+    found = [-1 if token < first_fine else int(places[token - first_fine]) for token in path]
+    assert found == listed["merge_dst"]
+    read = [-1 if token < first_fine else token - first_fine for token in path]
+    assert (read == found) == listed["reverse_is_true_inverse"]
+
+
+def test_cross_scale_is_not_defined_on_other_sizes():
+    for height, width, said in ((8, 20, "width of 20"), (12, 16, "height of 12")):
+        with pytest.raises(RecipeError, match=f"{said}; pad it to a multiple of 8"):
+            CrossScale(size=8).order(height, width)
 
 
 def test_hilbert_steps_to_the_four_neighbours_at_every_size():
@@ -309,6 +408,9 @@ def test_orders_built_in_inference_mode_serve_training():
         (lambda: Shuffled(seed=-1), "seed is -1"),
         (lambda: Shuffled(seed=2**64), "seed is 18446744073709551616"),
         (lambda: Compose(orders=()), "orders is empty"),
+        (lambda: Compose(orders=(Raster(), CrossScale())), r"orders\[1\] walks 2 grids"),
+        (lambda: CrossScale(size=5), "size is 5; it must be even"),
+        (lambda: CrossScale(directions=("rwo",)), r"directions\[0\].*did you mean 'row'"),
     ],
 )
 def test_wrong_options_are_named(make, message):

@@ -158,6 +158,11 @@ def save_official(network: Network, path: str | Path) -> None:
 def convert(source: str | Path, target: str | Path, **overrides: Any) -> Network:
     """Read weights of either format and write the other: ``.safetensors`` ours, ``.pth`` theirs.
 
+    Args:
+        source: file to read.
+        target: file to write.
+        overrides: ``recipe`` and options of the network, as for :func:`load`.
+
     Returns:
         The network that was read.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from zoo.data.bicubic import resize_bicubic
+from zoo.data.compressed import BicubicJpeg
 from zoo.data.degradations import DEGRADATIONS, Bicubic, Degradation, GaussianNoise, Jpeg
 from zoo.data.images import EXTENSIONS, Photo, list_photos, read_photo, write_photo
 from zoo.data.patches import PatchDataset, TrainingPhoto, load_training_photos
@@ -13,6 +14,7 @@ __all__ = [
     "EXTENSIONS",
     "SAMPLES",
     "Bicubic",
+    "BicubicJpeg",
     "Degradation",
     "GaussianNoise",
     "Jpeg",

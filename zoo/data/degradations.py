@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -27,6 +28,11 @@ class Degradation(ABC):
 
     scale: int
     """How many times smaller the degraded image is, as the network's ``scale``."""
+
+    margin: ClassVar[int] = 8
+    """Degraded pixels around a patch that training computes and cuts off again, so that a patch is
+    what one would cut from the whole degraded photo; the bicubic kernel reaches 2 beyond a pixel,
+    JPEG's interpolated chroma 2."""
 
     @abstractmethod
     def __call__(self, clean_CHW: Tensor, rng: np.random.Generator) -> Tensor:

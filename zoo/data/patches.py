@@ -25,10 +25,6 @@ from zoo.errors import ImageError, RecipeError
 SAMPLES = "samples"
 """The source that means the bundled samples instead of a folder."""
 
-MARGIN = 8
-"""Degraded pixels around a patch that are computed and cut off again; the bicubic kernel reaches
-2 beyond a pixel, JPEG's interpolated chroma 2."""
-
 GRID = 16
 """Windows begin and end on multiples of this many degraded pixels: a JPEG's block with 4:2:0."""
 
@@ -133,8 +129,9 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         """Draw a patch along one side: its window in the photo, and its place in the window."""
         start = int(rng.integers(side - self.patch + 1))
         end = start + self.patch
-        first = max(0, start - MARGIN) // GRID * GRID
-        last = min(side, -(-(end + MARGIN) // GRID) * GRID)
+        margin = self.degradation.margin
+        first = max(0, start - margin) // GRID * GRID
+        last = min(side, -(-(end + margin) // GRID) * GRID)
         return slice(first, last), slice(start - first, end - first)
 
     def _clean(self, pixels_HWC: np.ndarray) -> Tensor:

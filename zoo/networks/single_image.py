@@ -108,7 +108,8 @@ class SingleImage(Network):
         below = (height + grid - 1) // grid * grid - height
         right = (width + grid - 1) // grid * grid - width
         output_BIHW = self._restore(F.pad(image_BIHW, (0, right, 0, below), mode="replicate"))
-        return output_BIHW[..., : height * self.scale, : width * self.scale].contiguous()
+        # Cut off as negative padding: a slice would bind a traced graph to the sizes seen.
+        return F.pad(output_BIHW, (0, -right * self.scale, 0, -below * self.scale))
 
     def _restore(self, image_BIHW: Tensor) -> Tensor:
         image_BHWI = self.normalise(image_BIHW.permute(0, 2, 3, 1).contiguous())

@@ -1,0 +1,128 @@
+"""Prepared pairs: clean images and their degraded versions as files, made once.
+
+    python -m zoo.data.pairs photos/ -o prepared/ bicubic_jpeg scale=4 quality=10
+
+writes ``prepared/clean/NAME.png`` and ``prepared/degraded/NAME.png``. A prepared folder is what a
+degradation computes on the fly, to the bit; it lets other codes read the same inputs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from zoo.data.degradations import DEGRADATIONS, Degradation
+from zoo.data.images import Photo, list_photos, read_photo, write_photo
+from zoo.errors import ImageError, RecipeError, ZooError
+
+logger = logging.getLogger("zoo.data.pairs")
+
+
+class Pair(NamedTuple):
+    """Files of one clean image and its degraded version."""
+
+    clean: Path
+    degraded: Path
+
+
+def write_pairs(source: str | Path, target: str | Path, degradation: Degradation) -> list[Pair]:
+    """Degrade every image of a folder and write both sides as 8-bit PNG.
+
+    Degraded images are stored as the pixels a JPEG decodes to, not as the JPEG, because decoders
+    differ. Right and bottom are cropped to multiples of the scale; alpha is left out. Pairs whose
+    two files exist are skipped, so that an interrupted run goes on; each file appears whole.
+
+    Args:
+        source: folder of clean images.
+        target: folder to write, with the subfolders ``clean`` and ``degraded``.
+        degradation: makes the degraded image; its randomness depends on the file's name alone.
+
+    Returns:
+        The pairs, in the sequence of their names.
+
+    Raises:
+        ImageError: for an image that cannot be read or written, is smaller than the scale, or
+            shares its name, without the suffix, with another.
+    """
+    paths = list_photos(source)
+    pairs: dict[str, Pair] = {}
+    for path in paths:
+        if path.stem in pairs:
+            raise ImageError(
+                f"two images of {str(source)!r} are named {path.stem!r}; rename one of them, since "
+                "both would become the same PNG"
+            )
+        pairs[path.stem] = Pair(
+            *(Path(target) / side / f"{path.stem}.png" for side in ("clean", "degraded"))
+        )
+    for pair in pairs.values():
+        for file in pair:
+            file.parent.mkdir(parents=True, exist_ok=True)
+    for path, pair in zip(tqdm(paths, unit="image", disable=None), pairs.values(), strict=True):
+        if not all(file.exists() for file in pair):
+            _write_pair(path, pair, degradation)
+    return list(pairs.values())
+
+
+def _write_pair(path: Path, pair: Pair, degradation: Degradation) -> None:
+    clean_HWC = read_photo(path).color_HWC
+    scale = degradation.scale
+    height, width = (side // scale * scale for side in clean_HWC.shape[:2])
+    if not height or not width:
+        raise ImageError(f"{path}: smaller than the scale, {scale} pixels; leave it out")
+    clean_HWC = clean_HWC[:height, :width]
+    clean_CHW = torch.from_numpy(np.ascontiguousarray(clean_HWC.transpose(2, 0, 1)))
+    rng = np.random.default_rng(zlib.crc32(path.stem.encode()))
+    degraded_CHW = degradation(clean_CHW, rng).clamp(0, 1)
+    write_photo(pair.degraded, Photo(np.ascontiguousarray(degraded_CHW.numpy().transpose(1, 2, 0))))
+    write_photo(pair.clean, Photo(clean_HWC))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    from zoo.recipe import parse_value
+    from zoo.resolve import resolve_part
+
+    parser = argparse.ArgumentParser(
+        prog="python -m zoo.data.pairs",
+        description="Write clean images and their degraded versions as pairs of PNG files.",
+        epilog="example: python -m zoo.data.pairs DIV2K -o prepared bicubic_jpeg scale=4 "
+        "quality=10",
+    )
+    parser.add_argument("input", type=Path, help="folder of clean images")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("degradation", help="see 'zoo list --parts degradation'")
+    parser.add_argument("options", nargs="*", metavar="key=value", help="its options; scale=1")
+    words = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    options = {"scale": 1}
+    try:
+        for word in words.options:
+            key, equals, value = word.partition("=")
+            if not equals:
+                raise RecipeError(f"{word!r} is no option; write key=value, such as quality=10")
+            options[key] = parse_value(value)
+        scale = options.pop("scale")
+        if not isinstance(scale, int):
+            raise RecipeError(f"scale: expected a whole number, got {scale!r}")
+        described = {"type": words.degradation, **options}
+        degradation = resolve_part(DEGRADATIONS, described, words.degradation)(scale=scale)
+        pairs = write_pairs(words.input, words.output, degradation)
+    except ZooError as error:
+        logger.error("error: %s", error)
+        return 2
+    logger.info("%d pairs in %s", len(pairs), words.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
