@@ -16,6 +16,8 @@ from zoo.blocks import MLP, RLMB, GatedMerge
 from zoo.checkpoints import OFFICIAL as FORMATS
 from zoo.checkpoints import save_official
 from zoo.checkpoints.mambacsr import authors_schedule
+from zoo.cli import main
+from zoo.data import Photo, read_photo, write_photo
 from zoo.errors import CheckpointError, RecipeError
 from zoo.registry import capabilities_of
 from zoo.scans import CrossScale, Raster, Window
@@ -300,6 +302,42 @@ def test_walks_that_their_code_does_not_know_are_not_written_as_theirs(tmp_path,
     with pytest.raises(CheckpointError, match="would walk"):
         save_official(network, tmp_path / "w.pth")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_gated_merge_makes_no_network_of_mambair(tmp_path):
+    network = zoo.build("mambair_light_x2", dim=32, depths=[1], **{"block.mixer.merge": "gated"})
+    with pytest.raises(CheckpointError, match="no official code"):
+        save_official(network, tmp_path / "w.pth")
+
+
+def test_the_command_line_takes_their_files(tmp_path, capsys):
+    def run(*words):
+        return main([str(word) for word in words])
+
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(
+        "extends: mambacsr_final\n"
+        "network: {dim: 24, depths: [1], scale: 2, coarse: {depths: [1]},"
+        " scans: [{type: window, size: 32, directions: [row, row_reversed]}]}\n"
+    )
+    theirs, ours, photo = tmp_path / "w.pth", tmp_path / "w.safetensors", tmp_path / "a.png"
+    network = zoo.build(recipe)
+    save_official(network, theirs)
+    write_photo(photo, Photo(torch.rand(20, 35, 3).numpy()))
+    assert run("convert", theirs, "-o", ours, "-n", recipe, "--compat", "official") == 0
+    assert zoo.load(ours).recipe.network["compat"] == "official"
+    outputs = []
+    for index, words in enumerate([(), ("--compat", "official")]):
+        out = tmp_path / f"{index}.png"
+        assert run("restore", photo, "-o", out, "-w", theirs, "-n", recipe, *words) == 0
+        outputs.append(read_photo(out).color_HWC)
+    assert outputs[0].shape == (40, 70, 3)
+    assert run("convert", theirs, "-o", ours) == 2
+    assert "pass recipe='mambacsr_final'" in capsys.readouterr().err
+    assert run("show", recipe, "--size", "32x48") == 0
+    assert "GFLOPs for 32 x 48" in capsys.readouterr().out
+    assert run("show", recipe, "--size", "32") == 2
+    assert "write height x width in pixels" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
