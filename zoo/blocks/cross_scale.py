@@ -7,7 +7,7 @@ C channels, L tokens, K directions, E inner channels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
@@ -121,7 +121,7 @@ class CrossScaleFusion(ScaleFusion):
         y_BLKE = y_BLKE[:, coarse_BLE.shape[1] :]
         if self.compat == "official":
             y_BLKE = self._mapped_back_as_official(y_BLKE, height, width)
-        y_BHWE = mixer.merge.add(y_BLKE).unflatten(1, (height, width))
+        y_BHWE = cast(GatedMerge, mixer.merge).add(y_BLKE).unflatten(1, (height, width))
         return mixer.out_proj(mixer.out_norm(y_BHWE) * F.silu(gate_BHWE))
 
     def _mapped_back_as_official(self, y_BLKE: Tensor, height: int, width: int) -> Tensor:

@@ -38,11 +38,11 @@ class OfficialFormat(Protocol):
     name: str
     wrapper: str
     facts: tuple[str, ...]
-    """What its tensors do not tell and ``network`` takes as options of these names."""
+    """Names of what its tensors do not tell and ``network`` is told."""
 
     def recognises(self, state: Mapping[str, Tensor]) -> bool: ...
 
-    def network(self, state: Mapping[str, Tensor], **facts: Any) -> dict[str, Any]: ...
+    def network(self, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> dict[str, Any]: ...
 
     def facts_of(self, walks: Mapping[str, ScanOrder]) -> dict[str, Any]: ...
 
@@ -227,7 +227,7 @@ def _recipe_of(
             f"known are our own files and the authors' {known}: pass recipe=... for others"
         )
     try:
-        network = release.network(state, **facts)
+        network = release.network(state, facts)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except (KeyError, StopIteration, ZeroDivisionError) as error:
@@ -245,7 +245,7 @@ def _check_walks(
     """Tensors do not tell the scan orders: the authors' code would walk its own, unasked."""
     walks = _walks(network)
     with torch.device("meta"):
-        theirs = _walks(build({"network": release.network(state, **release.facts_of(walks))}))
+        theirs = _walks(build({"network": release.network(state, release.facts_of(walks))}))
     for (place, ours), their in zip(walks.items(), theirs.values(), strict=True):
         if ours != their:
             raise CheckpointError(

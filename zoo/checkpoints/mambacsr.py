@@ -110,7 +110,7 @@ class MambaCSRFormat:
 
     name = "MambaCSR"
     wrapper = "params_ema"
-    facts = ("scan_size",)
+    facts: tuple[str, ...] = ("scan_size",)
 
     def recognises(self, state: State) -> bool:
         """Whether the keys are this network's."""
@@ -118,16 +118,17 @@ class MambaCSRFormat:
             "layers.0.residual_group.blocks.0.self_attention.multi_scan.attn.norm.weight" in state
         )
 
-    def network(self, state: State, scan_size: int | None = None) -> dict[str, Any]:
+    def network(self, state: State, facts: Mapping[str, Any]) -> dict[str, Any]:
         """The ``network`` of a recipe, by the tensors and the authors' schedule.
 
         Args:
             state: the authors' tensors.
-            scan_size: side of the local windows, which the tensors do not tell.
+            facts: under ``scan_size`` the side of the local windows, which the tensors do not tell.
 
         Raises:
-            CheckpointError: if ``scan_size`` is not given.
+            CheckpointError: if ``scan_size`` is not given or no whole number.
         """
+        scan_size = facts.get("scan_size")
         depths = _depths(state, "layers")
         coarse_depths = _depths(state, "layers2")
         if scan_size is None:
@@ -136,6 +137,10 @@ class MambaCSRFormat:
                 "the checkpoint is MambaCSR's, whose tensors do not tell the window sizes and the "
                 f"schedule of its scans: pass recipe={published!r} for the published network, or "
                 "scan_size=8 (the authors' option) for the authors' schedule with other sizes"
+            )
+        if not isinstance(scan_size, int) or scan_size < 1:
+            raise CheckpointError(
+                f"scan_size is {scan_size!r}; it is the side of a window, such as 8"
             )
         first = "layers.0.residual_group.blocks.0."
         dim = state["conv_first.weight"].shape[0]

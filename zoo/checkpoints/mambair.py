@@ -97,7 +97,7 @@ class MambaIRFormat:
 
     name = "MambaIR"
     wrapper = "params"
-    facts = ()
+    facts: tuple[str, ...] = ()
 
     def recognises(self, state: State) -> bool:
         """Whether the keys are this network's."""
@@ -105,7 +105,7 @@ class MambaIRFormat:
             ".conv_blk." in key for key in state
         )
 
-    def network(self, state: State) -> dict[str, Any]:
+    def network(self, state: State, facts: Mapping[str, Any]) -> dict[str, Any]:
         """The ``network`` of a recipe, as far as the tensors tell it; ``img_range`` they do not."""
         first = "layers.0.residual_group.blocks.0."
         depths: list[int] = []
@@ -142,13 +142,13 @@ class MambaIRUNetFormat:
 
     name = "MambaIRUNet"
     wrapper = "params"
-    facts = ()
+    facts: tuple[str, ...] = ()
 
     def recognises(self, state: State) -> bool:
         """Whether the keys are this network's."""
         return "encoder_level1.0.self_attention.A_logs" in state
 
-    def network(self, state: State) -> dict[str, Any]:
+    def network(self, state: State, facts: Mapping[str, Any]) -> dict[str, Any]:
         """The ``network`` of a recipe: all of it follows from the tensors."""
 
         def depth(level: str) -> int:

@@ -46,6 +46,9 @@ class CoarseBranch(nn.Module):
             the fine group beside it, and the last one where it is deeper.
         compat: handed to the fusions.
 
+    Attributes:
+        size_multiple: height and width of the fine grid must be multiples of this, in pixels.
+
     Raises:
         ValueError: for more coarse groups than fine ones, or an empty group.
     """
@@ -84,15 +87,12 @@ class CoarseBranch(nn.Module):
             )
             for depth, scans, rates in zip(depths, schedules, drop_paths, strict=False)
         )
-        self.fusions = nn.ModuleList(settings.fusion(dim, compat=compat) for _ in depths)
+        fusions = [settings.fusion(dim, compat=compat) for _ in depths]
+        self.fusions = nn.ModuleList(fusions)
+        self.size_multiple = math.lcm(*(fusion.size_multiple for fusion in fusions))
 
     def __len__(self) -> int:
         return len(self.groups)
-
-    @property
-    def size_multiple(self) -> int:
-        """Height and width of the fine grid must be multiples of this, in pixels."""
-        return math.lcm(*(fusion.size_multiple for fusion in self.fusions))
 
     def start(self, shallow_BHWC: Tensor) -> Tensor:
         """The first coarse features: means of 2x2 shallow ones, ``(B, h, w, C)``."""

@@ -115,7 +115,8 @@ class SingleImage(Network):
         image_BHWI = self.normalise(image_BIHW.permute(0, 2, 3, 1).contiguous())
         shallow_BHWC = self.shallow(image_BHWI)
         x_BHWC = self.patch_norm(shallow_BHWC)
-        coarse_BhwC = None if self.coarse is None else self.coarse.start(shallow_BHWC)
+        if self.coarse is not None:
+            coarse_BhwC = self.coarse.start(shallow_BHWC)
         for index, group in enumerate(self.groups):
             x_BHWC = group(x_BHWC)
             if self.coarse is not None and index < len(self.coarse):
