@@ -1,5 +1,9 @@
 """Blocks and the parts they are made of, all working on ``(B, H, W, C)``."""
 
+from zoo.blocks.align import ALIGNERS, EDA, Aligned, Aligner, GroupFlow, NoAlignment, Warp
+from zoo.blocks.axial import AxialSS2D
+from zoo.blocks.burst_baselines import NRFE, PBFF
+from zoo.blocks.burst_fusion import BURST_FUSIONS, BurstFusion, ConcatFusion
 from zoo.blocks.channel_attention import (
     CAB,
     MLP,
@@ -8,6 +12,7 @@ from zoo.blocks.channel_attention import (
     DepthwiseCAB,
     LightCAB,
 )
+from zoo.blocks.channel_transformer import ChannelTransformer
 from zoo.blocks.contract import (
     BLOCKS,
     BRANCHES,
@@ -25,34 +30,53 @@ from zoo.blocks.contract import (
 from zoo.blocks.group import ResidualGroup, build_blocks, group_conv
 from zoo.blocks.layers import Conv2d, DropPath
 from zoo.blocks.merge import SumMerge
+from zoo.blocks.msfm import MSFM, ResBlock
+from zoo.blocks.qssm import QSSM
 from zoo.blocks.rssb import RSSB
 from zoo.blocks.ss2d import SS2D
 
 __all__ = [
+    "ALIGNERS",
+    "Aligned",
+    "Aligner",
+    "AxialSS2D",
     "BLOCKS",
     "BRANCHES",
-    "CAB",
-    "MERGES",
-    "MIXERS",
-    "MLP",
-    "RSSB",
-    "SS2D",
+    "BURST_FUSIONS",
     "Block",
     "BlockFactory",
     "Branch",
     "BranchFactory",
+    "BurstFusion",
+    "CAB",
     "ChannelAttention",
     "ChannelAttentionBranch",
+    "ChannelTransformer",
+    "ConcatFusion",
     "Conv2d",
     "DepthwiseCAB",
     "DropPath",
+    "EDA",
+    "GroupFlow",
     "LightCAB",
+    "MERGES",
+    "MIXERS",
+    "MLP",
+    "MSFM",
     "Merge",
     "MergeFactory",
     "Mixer",
     "MixerFactory",
+    "NRFE",
+    "NoAlignment",
+    "PBFF",
+    "QSSM",
+    "RSSB",
+    "ResBlock",
     "ResidualGroup",
+    "SS2D",
     "SumMerge",
+    "Warp",
     "build_blocks",
     "group_conv",
 ]
