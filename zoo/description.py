@@ -147,7 +147,7 @@ def _default_name(default: Any) -> str:
 def _describe_model(name: str) -> ModelDescription:
     with torch.device("meta"):
         network = build(name).eval()
-        image = torch.empty(1, network.channels, MEASURED_SIZE, MEASURED_SIZE)
+        image = network.example(MEASURED_SIZE, MEASURED_SIZE)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(image)
     recipe = network.recipe

@@ -106,6 +106,9 @@ class Burst(Network):
     def forward(self, burst_BTIHW: Tensor, flow_BT2HW: Tensor | None = None) -> Tensor:
         return self.forward_with_displacements(burst_BTIHW, flow_BT2HW)[0]
 
+    def example(self, height: int, width: int) -> Tensor:
+        return torch.rand(1, self.burst, self.channels, height, width)
+
     def forward_with_displacements(
         self, burst_BTIHW: Tensor, flow_BT2HW: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
