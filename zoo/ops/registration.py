@@ -19,6 +19,9 @@ from zoo.ops.deformable import warp
 COARSEST = 64
 """Images are halved until their shorter side is at most about this many pixels."""
 
+PIXELS_AT_ONCE = 2**20
+"""Pairs are registered together up to this many pixels; larger ones one by one, to save memory."""
+
 STEPS = 5
 BLURS = (2.0, 1.0)
 """Blur in pixels at the coarsest level, in turn; the last of them at all others."""
@@ -56,6 +59,17 @@ def register_burst(burst_BTIHW: Tensor) -> Tensor:
         return gray_BTHW.new_zeros(batch, 1, 2, height, width)
     reference = gray_BTHW[:, :1].expand(-1, frames - 1, -1, -1).reshape(-1, 1, height, width)
     moving = gray_BTHW[:, 1:].reshape(-1, 1, height, width)
+    at_once = max(1, PIXELS_AT_ONCE // (height * width))
+    flow_N2HW = torch.cat(
+        [_register(*pair) for pair in zip(reference.split(at_once), moving.split(at_once), strict=True)]
+    )
+    flow_BS2HW = flow_N2HW.reshape(batch, frames - 1, 2, height, width)
+    return F.pad(flow_BS2HW, (0, 0, 0, 0, 0, 0, 1, 0))
+
+
+def _register(reference: Tensor, moving: Tensor) -> Tensor:
+    """Displacement (N, 2, H, W) between pairs of images (N, 1, H, W)."""
+    height, width = moving.shape[2:]
     pyramid = [(reference, moving)]
     while min(pyramid[-1][0].shape[2:]) >= 2 * COARSEST:
         pyramid.append(tuple(F.avg_pool2d(x, 2) for x in pyramid[-1]))  # type: ignore[arg-type]
@@ -69,9 +83,7 @@ def register_burst(burst_BTIHW: Tensor) -> Tensor:
         for blur in BLURS if level == coarsest else BLURS[-1:]:
             blurred = (_blurred(x, blur) for x in pyramid[level])
             motion_N23 = _refine(*blurred, motion_N23, prior_3, 2**level, blur)
-    flow_N2HW = _flow(motion_N23, _basis(height, width, moving.device)).float()
-    flow_BS2HW = flow_N2HW.reshape(batch, frames - 1, 2, height, width)
-    return F.pad(flow_BS2HW, (0, 0, 0, 0, 0, 0, 1, 0))
+    return _flow(motion_N23, _basis(height, width, moving.device)).float()
 
 
 def _searched(reference_N1HW: Tensor, moving_N1HW: Tensor) -> Tensor:

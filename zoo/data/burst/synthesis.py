@@ -60,7 +60,7 @@ class BurstSynthesis:
         quantize: "official" rounds to 8 bits where the challenge's tools do, "none" nowhere.
         noise: add sensor noise.
         exposure_jitter: largest relative change of a frame's brightness; 0 for none.
-        moving_object: probability that a patch moves by itself.
+        moving_object: probability that a patch, which the reference does not show, passes by.
         frame_dropout: probability that a frame is replaced by the reference.
     """
 
@@ -195,14 +195,15 @@ class BurstSynthesis:
     def _with_object(
         self, source_3HW: Tensor, moved: Tensor, position: Tensor, rng: torch.Generator
     ) -> Tensor:
-        """Let a square of a quarter of the side drift on its own, up to the largest shift."""
+        """Let a square pass before all frames but the reference, which the clean image shows."""
         side = source_3HW.shape[-1]
         half, reach = side / 8, self.translation(side)
         centre = torch.tensor([uniform(side / 4, 3 * side / 4, rng) for _ in range(2)])
         drift = torch.tensor([[uniform(-reach, reach, rng) for _ in range(2)]] * self.frames)
-        drift = drift * torch.linspace(0, 1, self.frames)[:, None]
+        drift = drift * torch.linspace(-1, 1, self.frames)[:, None]
         away = position - drift[:, None, None].double()
         inside = ((away - centre).abs().amax(-1) < half)[:, None]
+        inside[0] = False
         # The square shows another part of the photo, so that it differs from what is behind it.
         other = _gather(source_3HW.flip(-1), away)
         return torch.where(inside, other, moved)
