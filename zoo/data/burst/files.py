@@ -263,7 +263,12 @@ def load_facts(path: str | Path) -> dict[str, Any]:
 
 
 def _load_storage(data: bytes) -> Any:
-    return torch.load(io.BytesIO(data), weights_only=True)
+    try:
+        return torch.load(io.BytesIO(data), weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise pickle.UnpicklingError(
+            f"holds a tensor whose storage could run code; write the facts to {FACTS_JSON}"
+        ) from error
 
 
 def _allowed() -> dict[tuple[str, str], Any]:
@@ -271,6 +276,7 @@ def _allowed() -> dict[tuple[str, str], Any]:
 
     reconstruct = np.zeros(1).__reduce__()[0]
     scalar = np.float64(1).__reduce__()[0]
+    from_buffer = np.zeros(1).__reduce_ex__(5)[0]
     allowed: dict[tuple[str, str], Any] = {
         ("collections", "OrderedDict"): OrderedDict,
         ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor_v2,
@@ -283,6 +289,8 @@ def _allowed() -> dict[tuple[str, str], Any]:
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
         allowed[module, "_reconstruct"] = reconstruct
         allowed[module, "scalar"] = scalar
+    for module in ("numpy.core.numeric", "numpy._core.numeric"):
+        allowed[module, "_frombuffer"] = from_buffer
     return allowed
 
 
