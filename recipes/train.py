@@ -59,6 +59,7 @@ class Trainer:
         self.optimizer = self._optimizer()
         # Read now: what cannot be read is told before the training, not hours into it.
         self.burst: BurstTask | None = burst_task(self.settings, self.network)
+        self.patches: Dataset[Any]
         if self.burst is None:
             self._load_photos()
         else:
@@ -70,7 +71,7 @@ class Trainer:
         self.degradation = self.settings.data.degradation(scale=self.network.scale)
         photos = load_training_photos(self.settings.data.photos)
         self.validation = validation_photos(self.settings.data.validate)
-        self.patches: Dataset[Any] = PatchDataset(
+        self.patches = PatchDataset(
             photos,
             degradation=self.degradation,
             patch=self.settings.data.patch,

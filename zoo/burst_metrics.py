@@ -80,7 +80,7 @@ def aligned_psnr(
     border: int = BORDER,
     flow: Callable[[Tensor, Tensor], Tensor] = global_flow,
 ) -> float:
-    """PSNR in dB after aligning place and colour, for real bursts whose clean image is another shot.
+    """PSNR in dB after aligning place and colour, for bursts whose clean image is another shot.
 
     The restored image is moved by ``flow(restored, clean)``. A 3x3 colour matrix is fitted by least
     squares between the reference frame, moved alike, and the clean image at its size, both blurred;

@@ -53,7 +53,13 @@ class BurstTask:
         )
 
     def loss(
-        self, loss: Loss, burst_BTIHW: Tensor, clean_B3HW: Tensor, flow_BT2HW: Tensor, *, done: float
+        self,
+        loss: Loss,
+        burst_BTIHW: Tensor,
+        clean_B3HW: Tensor,
+        flow_BT2HW: Tensor,
+        *,
+        done: float,
     ) -> Tensor:
         """The loss of a batch; ``done`` is the part of the training that lies behind, 0 to 1."""
         given = flow_BT2HW if self.network.flow_prior == "given" else None

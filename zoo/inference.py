@@ -87,7 +87,7 @@ def restore(
     progress: bool = True,
     look: str = "auto",
 ) -> list[Path]:
-    """Restore an image file, or all images of a folder; a burst network: a burst, or a folder of them.
+    """Restore an image file or all images of a folder; with a burst network, bursts.
 
     Gray, colour, alpha, 8 and 16 bits are kept. A colour photo goes through a gray network channel
     by channel; alpha is enlarged by bicubic interpolation.

@@ -86,7 +86,9 @@ def test_every_recipe_trains_a_step_when_narrowed(name, tmp_path):
     network = zoo.build(recipe).train()
     side = 4 * network.scale
     task = burst_task_of(settings, network, tmp_path)
-    batch = [torch.stack(column) for column in zip(*(task.dataset[i] for i in range(2)), strict=True)]
+    batch = [
+        torch.stack(column) for column in zip(*(task.dataset[i] for i in range(2)), strict=True)
+    ]
     assert batch[1].shape == (2, 3, side, side)
     value = task.loss(settings.loss, *batch, done=0.0)
     value.backward()
@@ -221,6 +223,7 @@ def test_the_trainer_trains_resumes_and_tells_mistakes(tmp_path, caplog):
 
     stop = Trainer._train_step
     with pytest.MonkeyPatch.context() as patch:
+
         def killed(self, *batch):
             if self.step == 3:
                 raise RuntimeError("killed")

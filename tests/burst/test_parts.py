@@ -90,7 +90,7 @@ def test_nrfe_takes_any_number_of_frames():
 
 
 def kernels_per_image(part, x_BHWI):
-    """AdaUp as the paper writes it: W_f = (W * L) * L1, a transposed convolution of its own each."""
+    """AdaUp as the paper writes it: a transposed convolution each, W_f = (W * L) * L1."""
     outputs = []
     for x_HWI, into, out in zip(x_BHWI, *part.scales(x_BHWI), strict=True):
         weight = part.weight * into.flatten()[:, None, None, None] * out.flatten()[:, None, None]
@@ -319,6 +319,7 @@ def one_row(plain, x):
     forth = torch.arange(u.shape[1], dtype=torch.int32)[None]
     along = (0, 2) if height == 1 else (1, 3)
     for k in range(4):
+
         def scan(tokens, k=k, order=None):
             s = slice(k, k + 1)
             return selective_scan(

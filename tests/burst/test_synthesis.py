@@ -86,7 +86,7 @@ def test_shapes(mode, channels, side):
     assert burst.frames.shape == (5, channels, side, side)
     assert burst.clean.shape == (3, CROP, CROP) and burst.flow.shape == (5, 2, side, side)
     assert all(t.dtype == torch.float32 for t in burst[:3])
-    assert 0 <= burst.frames.min() and burst.frames.max() <= 1
+    assert burst.frames.min() >= 0 and burst.frames.max() <= 1
     assert not burst.flow[0].any()
 
 

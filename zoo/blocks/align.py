@@ -322,7 +322,7 @@ class EDA(Aligner):
         for index, level in enumerate([*self._pyramid(x_BHWC), None]):
             x = y_BHWC if level is None else level
             assert x is not None
-            out, features = self.alignments[index].reference(x)
+            out, features = self.alignments[index].reference(x)  # type: ignore[operator]
             references.append(_Reference(x, features))
             if level is not None and y_BHWC is not None:
                 out = out + self.up_features[index - 1](y_BHWC)
@@ -397,6 +397,4 @@ class GroupFlow(EDA):
         refine: Literal["all", "last", "none"] = "none",
         frame_chunk: int = 4,
     ) -> None:
-        super().__init__(
-            dim, groups=groups, blocks=blocks, refine=refine, frame_chunk=frame_chunk
-        )
+        super().__init__(dim, groups=groups, blocks=blocks, refine=refine, frame_chunk=frame_chunk)

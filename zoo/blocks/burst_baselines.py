@@ -65,9 +65,7 @@ class NRFE(BurstFusion):
 
     def __init__(self, dim: int, *, burst: int, blocks: int = 2) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(
-            *(ChannelTransformer(2 * dim, heads=2) for _ in range(blocks))
-        )
+        self.blocks = nn.Sequential(*(ChannelTransformer(2 * dim, heads=2) for _ in range(blocks)))
         self.shrink = Conv2d(2 * dim, dim, 3, padding=1)
         self.rebuild = Conv2d(dim, 2 * dim, 3, padding=1)
         self.join = Conv2d(2 * dim, dim, 1)

@@ -88,9 +88,7 @@ class ResBlock(Block):
         drop_path: rate at which the convolutions are dropped in training, in [0, 1).
     """
 
-    def __init__(
-        self, dim: int, *, scan: ScanOrder | None = None, drop_path: float = 0.0
-    ) -> None:
+    def __init__(self, dim: int, *, scan: ScanOrder | None = None, drop_path: float = 0.0) -> None:
         super().__init__()
         self.before = Conv2d(dim, dim, 3, padding=1)
         self.after = Conv2d(dim, dim, 3, padding=1)

@@ -61,7 +61,10 @@ def register_burst(burst_BTIHW: Tensor) -> Tensor:
     moving = gray_BTHW[:, 1:].reshape(-1, 1, height, width)
     at_once = max(1, PIXELS_AT_ONCE // (height * width))
     flow_N2HW = torch.cat(
-        [_register(*pair) for pair in zip(reference.split(at_once), moving.split(at_once), strict=True)]
+        [
+            _register(*pair)
+            for pair in zip(reference.split(at_once), moving.split(at_once), strict=True)
+        ]
     )
     flow_BS2HW = flow_N2HW.reshape(batch, frames - 1, 2, height, width)
     return F.pad(flow_BS2HW, (0, 0, 0, 0, 0, 0, 1, 0))
@@ -81,8 +84,8 @@ def _register(reference: Tensor, moving: Tensor) -> Tensor:
     prior_3 = torch.tensor(PRIOR, dtype=torch.float64, device=moving.device) * min(height, width)
     for level in range(coarsest, -1, -1):
         for blur in BLURS if level == coarsest else BLURS[-1:]:
-            blurred = (_blurred(x, blur) for x in pyramid[level])
-            motion_N23 = _refine(*blurred, motion_N23, prior_3, 2**level, blur)
+            still, moved = (_blurred(x, blur) for x in pyramid[level])
+            motion_N23 = _refine(still, moved, motion_N23, prior_3, 2**level, blur)
     return _flow(motion_N23, _basis(height, width, moving.device)).float()
 
 
@@ -171,6 +174,4 @@ def _blurred(x_N1HW: Tensor, sigma: float) -> Tensor:
     x_N1HW = F.conv2d(
         F.pad(x_N1HW, (0, 0, reach, reach), mode="replicate"), kernel[None, None, :, None]
     )
-    return F.conv2d(
-        F.pad(x_N1HW, (reach, reach, 0, 0), mode="replicate"), kernel[None, None, None]
-    )
+    return F.conv2d(F.pad(x_N1HW, (reach, reach, 0, 0), mode="replicate"), kernel[None, None, None])

@@ -40,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="whole number from 0 [0]")
     parser.add_argument("--rgb", action="store_true", help="sRGB frames instead of RAW planes")
     parser.add_argument("--clean", action="store_true", help="no noise and no rounding to 8 bits")
-    parser.add_argument("--npz", action="store_true", help="also write frames and flow as burst.npz")
+    parser.add_argument(
+        "--npz", action="store_true", help="also write frames and flow as burst.npz"
+    )
     parser.add_argument("--overwrite", action="store_true", help="redo bursts that exist")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments)
@@ -94,9 +96,9 @@ def _make(options: argparse.Namespace) -> None:
             partial.replace(folder / NPZ)
         write_burst(folder, burst, {"photo": path.name, "seed": options.seed, "number": number})
         written += 1
-    kept = len(jobs) - written
-    logger.info("wrote %d bursts to %s%s", written, options.output,
-                f"; {kept} existing ones are kept, --overwrite redoes them" if kept else "")  # fmt: skip
+    logger.info("wrote %d bursts to %s", written, options.output)
+    if written < len(jobs):
+        logger.info("%d existing ones are kept; --overwrite redoes them", len(jobs) - written)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ class Camera:
 
     @staticmethod
     def from_data(data: Mapping[str, Any]) -> Camera:
-        """From the entries ``rgb2cam``, ``rgb_gain``, ``red_gain``, ``blue_gain`` of a burst's facts.
+        """From a burst's facts: ``rgb2cam``, ``rgb_gain``, ``red_gain``, ``blue_gain``.
 
         Raises:
             KeyError: for a missing entry.

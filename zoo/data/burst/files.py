@@ -158,7 +158,9 @@ def read_burst(path: str | Path) -> BurstFiles:
             f"burst folder {str(path)!r}: a frame has an alpha channel; planes of a RAW burst are "
             "named im_raw_00.png, im_raw_01.png, ..."
         )
-    frames = [np.repeat(p.color_HWC, 3 // p.color_HWC.shape[2], 2).transpose(2, 0, 1) for p in photos]
+    frames = [
+        np.repeat(p.color_HWC, 3 // p.color_HWC.shape[2], 2).transpose(2, 0, 1) for p in photos
+    ]
     return BurstFiles(path.name, _stacked(frames, path), facts, max(p.bit_depth for p in photos))
 
 
