@@ -1,6 +1,6 @@
 """A burst from a held-out photo, restored: reference, our image and the truth side by side.
 
-``python examples/burst.py [OUT.png] [MODEL or WEIGHTS]``
+``python examples/restore_burst.py [OUT.png] [MODEL or WEIGHTS]``
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from zoo.data import Photo, load_sample, write_photo
 from zoo.data.burst import BurstDataset, BurstSample, BurstSynthesis
 from zoo.data.images import quantise
 from zoo.data.patches import TrainingPhoto
+from zoo.errors import ZooError
+from zoo.networks import Burst
 from zoo.networks.phase import enlarge_frame
 
 PHOTOS, SIDE = ("chelsea", "coffee"), 32
@@ -24,6 +26,8 @@ PHOTOS, SIDE = ("chelsea", "coffee"), 32
 
 def main(output: Path, model: str) -> None:
     network = zoo.load(model)
+    if not isinstance(network, Burst):
+        raise ZooError(f"{model} takes single images, not bursts")
     strips = []
     for name in PHOTOS:
         photo = TrainingPhoto(name, quantise(load_sample(name).color_HWC))
