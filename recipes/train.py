@@ -21,9 +21,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
+from zoo.burst_training import BurstTask, burst_task
 from zoo.checkpoints import save
 from zoo.data.patches import PatchDataset, load_training_photos
 from zoo.errors import CheckpointError, RecipeError, ZooError
@@ -56,8 +57,18 @@ class Trainer:
         self.network: Network = build(recipe).to(device).train()
         self.loss = self.settings.loss.to(device)
         self.optimizer = self._optimizer()
-        self.degradation = self.settings.data.degradation(scale=self.network.scale)
         # Read now: what cannot be read is told before the training, not hours into it.
+        self.burst: BurstTask | None = burst_task(self.settings, self.network)
+        self.patches: Dataset[Any]
+        if self.burst is None:
+            self._load_photos()
+        else:
+            self.patches = self.burst.dataset
+        self.step = 0
+        self.seconds = 0.0
+
+    def _load_photos(self) -> None:
+        self.degradation = self.settings.data.degradation(scale=self.network.scale)
         photos = load_training_photos(self.settings.data.photos)
         self.validation = validation_photos(self.settings.data.validate)
         self.patches = PatchDataset(
@@ -68,8 +79,6 @@ class Trainer:
             length=self.settings.iterations * self.settings.data.batch,
             seed=self.settings.seed,
         )
-        self.step = 0
-        self.seconds = 0.0
 
     def _optimizer(self) -> torch.optim.Optimizer:
         chosen = self.settings.optimizer
@@ -91,8 +100,8 @@ class Trainer:
         begun = time.monotonic() - self.seconds
         total, counted = 0.0, 0
         try:
-            for degraded_BIHW, clean_BIHW in self._batches():
-                value = self._train_step(degraded_BIHW, clean_BIHW)
+            for batch in self._batches():
+                value = self._train_step(*batch)
                 total, counted = total + value, counted + 1
                 self.seconds = time.monotonic() - begun
                 progress.update()
@@ -112,19 +121,19 @@ class Trainer:
         finally:
             progress.close()
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self) -> Iterator[Sequence[Tensor]]:
         batch = self.settings.data.batch
-        left = Subset(self.patches, range(self.step * batch, len(self.patches)))
+        length = self.settings.iterations * batch
+        left = Subset(self.patches, range(self.step * batch, length))
         return iter(DataLoader(left, batch_size=batch, num_workers=self.workers))
 
-    def _train_step(self, degraded_BIHW: Tensor, clean_BIHW: Tensor) -> float:
+    def _train_step(self, *batch: Tensor) -> float:
         settings, chosen = self.settings, self.settings.optimizer
         factor = settings.schedule.factor(self.step, settings.iterations, chosen.lr)
         for group in self.optimizer.param_groups:
             group["lr"] = chosen.lr * factor
         self.optimizer.zero_grad(set_to_none=True)
-        output_BIHW = self.network(degraded_BIHW.to(self.device))
-        loss = self.loss(output_BIHW, clean_BIHW.to(self.device))
+        loss = self._loss_of(*(tensor.to(self.device) for tensor in batch))
         value = float(loss.detach())
         if not value < float("inf"):
             raise ZooError(
@@ -138,7 +147,16 @@ class Trainer:
         self.step += 1
         return value
 
+    def _loss_of(self, degraded: Tensor, clean_BIHW: Tensor, *more: Tensor) -> Tensor:
+        if self.burst is not None:
+            done = self.step / self.settings.iterations
+            return self.burst.loss(self.loss, degraded, clean_BIHW, *more, done=done)
+        return self.loss(self.network(degraded), clean_BIHW)
+
     def _validate(self) -> None:
+        if self.burst is not None:
+            self._log(**self.burst.validate())
+            return
         scores = evaluate(self.network, self.validation, self.degradation)
         mean = mean_score(scores)
         self._log(psnr=mean.restored, baseline=mean.baseline, photos=[s._asdict() for s in scores])

@@ -25,7 +25,10 @@ def test_every_published_recipe_is_valid(name):
     if recipe.train:
         settings = train_settings(recipe)
         scale = recipe.network.get("scale", 1)
-        assert settings.data.degradation(scale=scale).scale == scale
+        if recipe.network["type"] == "burst":
+            assert settings.data.synthesis(frames=2, factor=4, mode="rgb").scale == 4
+        else:
+            assert settings.data.degradation(scale=scale).scale == scale
     again = load_recipe(recipe.data())
     assert again == recipe
 
@@ -199,5 +202,17 @@ def test_drop_path_rates_rise_linearly():
 def test_the_readme_lists_every_model_with_its_count():
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     for name in zoo.list_models():
+        if load_recipe(name).network["type"] == "burst":  # counted below, it takes a while
+            parameters = sum(p.numel() for p in zoo.build(name).parameters())
+            assert f"| `{name}` | {parameters:,} |" in readme
+            continue
+        found = zoo.describe(name)
+        assert f"| `{name}` | {found.parameters:,} | {found.gigaflops:.1f} |" in readme
+
+
+@pytest.mark.slow
+def test_the_readme_lists_the_operations_of_burst_models():
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    for name in zoo.list_models("qmambabsr*"):
         found = zoo.describe(name)
         assert f"| `{name}` | {found.parameters:,} | {found.gigaflops:.1f} |" in readme

@@ -21,6 +21,23 @@ COMPAT: Any = {
 }
 """The option of the commands that load weights."""
 
+BURSTS = """bursts (models qmambabsr*): INPUT is one burst, or a folder of bursts
+  a burst is a folder of frames in natural order, the first the reference, or an npz file:
+    im_raw_00.png ...   RAW: 16-bit PNGs of four channels, the planes R, Gr, Gb, B of a mosaic, 14
+                        bits used, as in the public sets (BurstSR's samsung_00/im_raw.png too)
+    NAME.npz            frames (T, 4 or 3, h, w): floating point in [0, 1], linear for RAW, or
+                        integers with white_level
+    other images        RGB frames, for qmambabsr_rgb
+  gains and colour matrix are read from meta.json or meta_info.pkl beside the frames (rgb_gain,
+  red_gain, blue_gain, rgb2cam); pickles are read as plain data only, nothing in them is run
+  --look of a RAW burst:
+    camera   gains, matrix to linear sRGB, gamma 2.2, tone curve 3x^2-2x^3; 8 bits
+    plain    channels to one mean, brightness to 0.9 at the 99th percentile, gamma 2.2; 8 bits
+    linear   the network's linear camera colours as they are; 16 bits
+    auto     camera where gains and matrix are known, otherwise plain
+  RGB bursts come out in the colours and bits they came in. Make a burst from any photo with
+  python -m zoo.data.burst PHOTO -o DIR"""
+
 
 def list_command(options: argparse.Namespace) -> None:
     """Print models, or the parts of a kind."""
@@ -107,6 +124,7 @@ def restore_command(options: argparse.Namespace) -> None:
         ensemble=options.ensemble,
         precision=options.precision,
         overwrite=options.overwrite,
+        look=options.look,
     )
     if len(written) == 1:
         print(f"wrote {written[0]}")
@@ -215,7 +233,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--compat", **COMPAT)
     sub.add_argument("-s", "--scale", type=int, help="scale, for names without it")
     sub.add_argument(
-        "-t", "--tile", type=int, default=512, help="side of a tile in pixels, 0 for none [512]"
+        "-t",
+        "--tile",
+        type=int,
+        help="side of a tile in pixels, 0 for none [512; for bursts 128 of a frame]",
     )
     sub.add_argument("--overlap", type=int, default=32, help="overlap of tiles in pixels [32]")
     sub.add_argument("--ensemble", action="store_true", help="average 8 flips and turns: slower")
@@ -223,6 +244,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--device", default="cpu", help="cpu or cuda [cpu]")
     sub.add_argument("--overwrite", action="store_true", help="redo outputs that exist")
     sub.add_argument("--random-weights", action="store_true", help="run without trained weights")
+    sub.add_argument(
+        "--look",
+        choices=["auto", "camera", "plain", "linear"],
+        default="auto",
+        help="how a RAW burst becomes a picture, see below [auto]",
+    )
+    sub.formatter_class, sub.epilog = argparse.RawDescriptionHelpFormatter, BURSTS
 
     sub = command("convert", convert_command, "Convert weights: the output's suffix says to what.")
     sub.add_argument("input", type=Path, help="weights file")

@@ -159,7 +159,7 @@ def _default_name(default: Any) -> str:
 def _describe_model(name: str, height: int, width: int) -> ModelDescription:
     with torch.device("meta"):
         network = build(name).eval()
-        image = torch.empty(1, network.channels, height, width)
+        image = network.example(height, width)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(image)
     recipe = network.recipe

@@ -79,14 +79,15 @@ def restore(
     source: str | Path,
     target: str | Path,
     *,
-    tile: int = TILE,
+    tile: int | None = None,
     overlap: int = OVERLAP,
     ensemble: bool = False,
     precision: Precision = "fp32",
     overwrite: bool = False,
     progress: bool = True,
+    look: str = "auto",
 ) -> list[Path]:
-    """Restore an image file, or all images of a folder.
+    """Restore an image file or all images of a folder; with a burst network, bursts.
 
     Gray, colour, alpha, 8 and 16 bits are kept. A colour photo goes through a gray network channel
     by channel; alpha is enlarged by bicubic interpolation.
@@ -95,12 +96,13 @@ def restore(
         network: what restores.
         source: an image file or a folder of them.
         target: file or folder to write; a folder is made where it is missing.
-        tile: see :class:`RestoreSettings`, as for the next three.
+        tile: see :class:`RestoreSettings`, as for the next three; by default 512, for bursts 128.
         overlap: likewise.
         ensemble: likewise.
         precision: likewise.
         overwrite: write over outputs that exist; otherwise they are skipped.
         progress: show a progress bar.
+        look: of RAW bursts, see :func:`zoo.burst_inference.developed`.
 
     Returns:
         The files that were written.
@@ -110,7 +112,27 @@ def restore(
             restored, and the error comes at the end.
         ZooError: for settings that make no sense.
     """
-    settings = RestoreSettings(tile=tile, overlap=overlap, ensemble=ensemble, precision=precision)
+    bursts = capabilities_of(network).input == "burst"
+    if bursts:
+        from zoo import burst_inference  # it builds on this module
+
+        tile = burst_inference.TILE if tile is None else tile
+    settings = RestoreSettings(
+        tile=TILE if tile is None else tile,
+        overlap=overlap,
+        ensemble=ensemble,
+        precision=precision,
+    )
+    if bursts:
+        return burst_inference.restore_bursts(
+            network,  # type: ignore[arg-type]
+            source,
+            target,
+            settings,
+            look=look,  # type: ignore[arg-type]
+            overwrite=overwrite,
+            progress=progress,
+        )
     jobs = _jobs(Path(source), Path(target))
     waiting = [job for job in jobs if overwrite or not job[1].exists()]
     if len(waiting) < len(jobs):
@@ -170,7 +192,7 @@ def restore_tensor(
 
     Args:
         network: what restores; it is used in evaluation mode, on its own device.
-        image_BIHW: float32 in [0, 1].
+        image_BIHW: float32 in [0, 1]; a burst has its frames before the channels.
         settings: tiles, ensemble, precision.
         progress: show a progress bar over tiles.
 
@@ -188,7 +210,7 @@ def restore_tensor(
             except (RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):
                     raise
-                smaller = (tile or max(image_BIHW.shape[2:])) // 2
+                smaller = (tile or max(image_BIHW.shape[-2:])) // 2
                 if smaller < max(SMALLEST_TILE, 2 * settings.overlap):
                     raise ZooError(
                         f"memory ran out even with tiles of {tile} pixels; close other programs, "
@@ -205,7 +227,7 @@ def restore_tensor(
 def _restore_tiled(
     network: Network, image_BIHW: Tensor, settings: RestoreSettings, tile: int, progress: bool
 ) -> Tensor:
-    height, width = image_BIHW.shape[2:]
+    height, width = image_BIHW.shape[-2:]
     grid = capabilities_of(network).size_multiple
     if tile:
         tile = max(grid, tile // grid * grid)
@@ -217,11 +239,13 @@ def _restore_tiled(
 
     scale = network.scale
     batch = image_BIHW.shape[0]
-    total_BIHW = torch.zeros(batch, network.channels, height * scale, width * scale)
+    # A burst of RAW planes has four channels, its image three.
+    channels = 3 if image_BIHW.dim() == 5 else network.channels
+    total_BIHW = torch.zeros(batch, channels, height * scale, width * scale)
     weight_HW = torch.zeros(height * scale, width * scale)
     places = [(row, column) for row in rows for column in columns]
     for row, column in tqdm(places, unit="tile", disable=not progress or None):
-        tile_BIHW = run(image_BIHW[:, :, row, column])
+        tile_BIHW = run(image_BIHW[..., row, column])
         ramp_HW = (
             _ramp(row, height, settings.overlap, scale)[:, None]
             * _ramp(column, width, settings.overlap, scale)[None]

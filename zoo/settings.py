@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from zoo.data.burst.synthesis import BurstSynthesis
 from zoo.data.degradations import Degradation
 from zoo.errors import RecipeError
 from zoo.losses import L1, Loss
+from zoo.networks import NETWORKS
 from zoo.recipe import Recipe
 from zoo.resolve import resolve
 
@@ -98,6 +100,44 @@ class TrainSettings:
                 raise RecipeError(f"{name} is {getattr(self, name)}; it must be at least 1")
 
 
+@dataclass(frozen=True, kw_only=True)
+class BurstDataSettings:
+    """Where bursts come from.
+
+    Attributes:
+        synthesis: makes a burst from a photo.
+        patch: side of a frame in pixels of its planes.
+        batch: bursts in one step.
+        photos: a folder of images, or "samples" for the bundled photographs.
+        validate: likewise, for validation; of the samples, those held out.
+        validate_patch: side of a frame in validation.
+        validate_bursts: bursts of each photo in validation, always the same ones.
+        border: high-resolution pixels left out at each side when scoring.
+    """
+
+    synthesis: Callable[..., BurstSynthesis] = BurstSynthesis
+    patch: int = 48
+    batch: int = 8
+    photos: str = "samples"
+    validate: str = "samples"
+    validate_patch: int = 48
+    validate_bursts: int = 4
+    border: int = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class BurstTrainSettings(TrainSettings):
+    """The ``train`` section of a burst network.
+
+    Attributes:
+        flow_loss: weight of the distance in pixels between the displacements that the alignment
+            found and the true ones; falls linearly to 0 at the last step.
+    """
+
+    data: BurstDataSettings = BurstDataSettings()  # type: ignore[assignment]
+    flow_loss: float = 0.0
+
+
 def train_settings(recipe: Recipe) -> TrainSettings:
     """Check the ``train`` section of a recipe.
 
@@ -109,7 +149,9 @@ def train_settings(recipe: Recipe) -> TrainSettings:
             f"{recipe.name}: the recipe has no 'train' section; extend it by a recipe that has one"
         )
     try:
-        settings: TrainSettings = resolve(TrainSettings, recipe.train, "train")
+        kind = NETWORKS.get(recipe.network["type"], "network").capabilities.input
+        section = BurstTrainSettings if kind == "burst" else TrainSettings
+        settings: TrainSettings = resolve(section, recipe.train, "train")
     except RecipeError as error:
         raise RecipeError(f"{recipe.name}: {error}") from error
     return settings

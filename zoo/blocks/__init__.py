@@ -1,5 +1,9 @@
 """Blocks and the parts they are made of, all working on ``(B, H, W, C)``."""
 
+from zoo.blocks.align import ALIGNERS, EDA, Aligned, Aligner, GroupFlow, NoAlignment, Warp
+from zoo.blocks.axial import AxialSS2D
+from zoo.blocks.burst_baselines import NRFE, PBFF
+from zoo.blocks.burst_fusion import BURST_FUSIONS, BurstFusion, ConcatFusion
 from zoo.blocks.channel_attention import (
     CAB,
     MLP,
@@ -8,6 +12,7 @@ from zoo.blocks.channel_attention import (
     DepthwiseCAB,
     LightCAB,
 )
+from zoo.blocks.channel_transformer import ChannelTransformer
 from zoo.blocks.contract import (
     BLOCKS,
     BRANCHES,
@@ -31,41 +36,60 @@ from zoo.blocks.cross_scale import (
 from zoo.blocks.group import ResidualGroup, build_blocks, group_conv
 from zoo.blocks.layers import Conv2d, DropPath
 from zoo.blocks.merge import GatedMerge, SumMerge
+from zoo.blocks.msfm import MSFM, ResBlock
+from zoo.blocks.qssm import QSSM
 from zoo.blocks.rlmb import RLMB
 from zoo.blocks.rssb import RSSB
 from zoo.blocks.ss2d import SS2D
 
 __all__ = [
+    "ALIGNERS",
     "BLOCKS",
     "BRANCHES",
+    "BURST_FUSIONS",
     "CAB",
+    "EDA",
     "MERGES",
     "MIXERS",
     "MLP",
+    "MSFM",
+    "NRFE",
+    "PBFF",
+    "QSSM",
     "RLMB",
     "RSSB",
     "SCALE_FUSIONS",
     "SS2D",
+    "Aligned",
+    "Aligner",
+    "AxialSS2D",
     "Block",
     "BlockFactory",
     "Branch",
     "BranchFactory",
+    "BurstFusion",
     "ChannelAttention",
     "ChannelAttentionBranch",
+    "ChannelTransformer",
+    "ConcatFusion",
     "Conv2d",
     "CrossScaleFusion",
     "DepthwiseCAB",
     "DropPath",
     "GatedMerge",
+    "GroupFlow",
     "LightCAB",
     "Merge",
     "MergeFactory",
     "Mixer",
     "MixerFactory",
+    "NoAlignment",
+    "ResBlock",
     "ResidualGroup",
     "ScaleFusion",
     "ScaleFusionFactory",
     "SumMerge",
+    "Warp",
     "build_blocks",
     "group_conv",
 ]

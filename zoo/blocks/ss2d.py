@@ -22,6 +22,17 @@ STEP_RANGE = (1e-3, 1e-1)
 """Range in which the steps of an untrained network lie, log-uniformly (Mamba, Sec. 3.6)."""
 
 
+@torch.no_grad()
+def init_scan(dt_weight_KER: Tensor, dt_bias_KE: Tensor, A_log_KEN: Tensor) -> None:
+    """Initialise steps and decays in place (Mamba, Sec. 3.6)."""
+    rank = dt_weight_KER.shape[-1]
+    nn.init.uniform_(dt_weight_KER, -(rank**-0.5), rank**-0.5)
+    low, high = (math.log(s) for s in STEP_RANGE)
+    step = torch.exp(torch.rand_like(dt_bias_KE) * (high - low) + low).clamp_(min=1e-4)
+    dt_bias_KE.copy_(step + torch.log(-torch.expm1(-step)))  # inverse softplus
+    A_log_KEN.copy_(torch.arange(1, A_log_KEN.shape[-1] + 1).log())
+
+
 @MIXERS.register("ss2d")
 class SS2D(Mixer):
     """Gated selective scan over an image (MambaIR, Sec. 3.3 and 3.4, "VSSM").
@@ -79,13 +90,9 @@ class SS2D(Mixer):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Initialise the scan's parameters (Mamba, Sec. 3.6); linear layers keep their own."""
-        inner, rank = self.dt_proj_weight.shape[1:]
+        inner = self.dt_proj_weight.shape[1]
         nn.init.uniform_(self.x_proj_weight, -(inner**-0.5), inner**-0.5)
-        nn.init.uniform_(self.dt_proj_weight, -(rank**-0.5), rank**-0.5)
-        low, high = (math.log(s) for s in STEP_RANGE)
-        step = torch.exp(torch.rand_like(self.dt_proj_bias) * (high - low) + low).clamp_(min=1e-4)
-        self.dt_proj_bias.copy_(step + torch.log(-torch.expm1(-step)))  # inverse softplus
-        self.A_log.copy_(torch.arange(1, self.A_log.shape[-1] + 1).log())
+        init_scan(self.dt_proj_weight, self.dt_proj_bias, self.A_log)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         _, height, width, _ = x_BHWC.shape

@@ -2,6 +2,7 @@
 
 from zoo.heads.contract import HEADS, Head, HeadFactory
 from zoo.heads.residual import ResidualHead
+from zoo.heads.stages import DoublingHead
 from zoo.heads.upsample import (
     Enlarge,
     NearestConvHead,
@@ -10,9 +11,22 @@ from zoo.heads.upsample import (
     PixelShuffleHead,
     pixel_shuffle,
 )
+from zoo.heads.upsamplers import (
+    UPSAMPLERS,
+    AdaUp,
+    BilinearUp,
+    ShuffleUp,
+    Transposed,
+    Upsampler,
+    UpsamplerFactory,
+)
 
 __all__ = [
     "HEADS",
+    "UPSAMPLERS",
+    "AdaUp",
+    "BilinearUp",
+    "DoublingHead",
     "Enlarge",
     "Head",
     "HeadFactory",
@@ -21,5 +35,9 @@ __all__ = [
     "PixelShuffleDirectHead",
     "PixelShuffleHead",
     "ResidualHead",
+    "ShuffleUp",
+    "Transposed",
+    "Upsampler",
+    "UpsamplerFactory",
     "pixel_shuffle",
 ]

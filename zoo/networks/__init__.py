@@ -1,7 +1,8 @@
 """Networks: the skeletons that recipes fill with parts."""
 
+from zoo.networks.burst import Burst
 from zoo.networks.contract import NETWORKS, Network
 from zoo.networks.single_image import SingleImage
 from zoo.networks.unet import UNet
 
-__all__ = ["NETWORKS", "Network", "SingleImage", "UNet"]
+__all__ = ["NETWORKS", "Burst", "Network", "SingleImage", "UNet"]

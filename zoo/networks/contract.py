@@ -29,6 +29,10 @@ class Network(nn.Module):
     def forward(self, image_BIHW: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def example(self, height: int, width: int) -> Tensor:
+        """An input of this size, of random values."""
+        return torch.rand(1, self.channels, height, width)
+
 
 NETWORKS = Registry("network", Network)
 

@@ -1,0 +1,237 @@
+"""Bursts on disk, from a photo to a restored picture, and every mistake on the way."""
+
+from __future__ import annotations
+
+import collections
+import json
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import zoo
+from zoo.burst_inference import developed, restore_burst
+from zoo.cli import main as zoo_main
+from zoo.data import Photo, read_photo, write_photo
+from zoo.data.burst.__main__ import main as make
+from zoo.data.burst.files import BurstFiles, find_bursts, load_facts, read_burst, read_clean
+from zoo.errors import ImageError
+from zoo.inference import RestoreSettings
+
+NETWORK = {
+    "name": "test", "network": {
+        "type": "burst", "dim": 8, "burst": 3, "stages": [1], "scale": 8, "skip": "corner",
+        "align": "warp", "flow_prior": "registration", "body": {"heads": 2},
+        "fusion": {"d_state": 2},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def photo(tmp_path):
+    coarse = np.random.default_rng(0).random((8, 8, 3)).astype(np.float32)
+    pixels = cv2.resize(coarse, (120, 100), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    write_photo(tmp_path / "photo.png", Photo(pixels))
+    return tmp_path / "photo.png"
+
+
+@pytest.fixture
+def weights(tmp_path):
+    zoo.save(zoo.build(NETWORK), tmp_path / "w.safetensors")
+    return tmp_path / "w.safetensors"
+
+
+def burst_of(photo, *words):
+    folder = photo.parent / "made"
+    found = make([str(photo), "-o", str(folder), "--crop", "64", "--frames", "3", *map(str, words)])
+    assert found == 0
+    return folder
+
+
+def test_a_burst_from_a_photo_is_read_as_it_was_made(photo):
+    folder = burst_of(photo, "--npz")
+    raw = read_burst(folder / "burst.npz")
+    for path in folder.glob("burst.npz"):
+        path.unlink()
+    files = read_burst(folder)
+    assert files.frames_TIHW.shape == (3, 4, 8, 8)
+    torch.testing.assert_close(files.frames_TIHW, raw.frames_TIHW, atol=0.51 / 2**14, rtol=0)
+    assert files.camera.red == pytest.approx(
+        json.loads((folder / "meta.json").read_text())["red_gain"]
+    )
+    clean = read_clean(folder / "gt" / "im_rgb.png")
+    assert clean.shape == (3, 64, 64)
+    assert read_photo(folder / "preview.png").color_HWC.shape == (64, 128, 3)
+    assert not [p for p in folder.rglob("*") if p.name.startswith(".")]
+
+
+def test_planes_are_stored_in_the_public_sequence(tmp_path):
+    """A reader that takes the file's colours as R, G, B, A sees Gb, Gr, R, B."""
+    planes = np.stack([np.full((2, 3), v, np.uint16) for v in (100, 200, 300, 400)], axis=-1)
+    cv2.imwrite(str(tmp_path / "im_raw_00.png"), planes)
+    found = read_burst(tmp_path).frames_TIHW[0, :, 0, 0] * 2**14
+    torch.testing.assert_close(found, torch.tensor([100.0, 200, 300, 400]))
+    as_rgba = cv2.cvtColor(cv2.imread(str(tmp_path / "im_raw_00.png"), -1), cv2.COLOR_BGRA2RGBA)
+    assert as_rgba[0, 0].tolist() == [300, 200, 100, 400]
+
+
+def test_the_same_seed_writes_the_same_files_and_existing_ones_are_kept(photo):
+    folder = burst_of(photo)
+    first = (folder / "im_raw_01.png").read_bytes()
+    burst_of(photo, "--seed", 5)
+    assert (folder / "im_raw_01.png").read_bytes() == first
+    burst_of(photo, "--seed", 5, "--overwrite")
+    assert (folder / "im_raw_01.png").read_bytes() != first
+    burst_of(photo, "--overwrite")
+    assert (folder / "im_raw_01.png").read_bytes() == first
+
+
+def test_rgb_bursts_and_folders_of_bursts(photo):
+    folder = burst_of(photo, "--rgb", "--count", 2)
+    bursts = find_bursts(folder)
+    assert [path.name for path in bursts] == ["photo_0000", "photo_0001"]
+    files = read_burst(bursts[0])
+    assert files.frames_TIHW.shape == (3, 3, 16, 16) and files.bit_depth == 16
+    write_photo(folder / "stray.png", Photo(np.zeros((2, 2, 3), np.float32)))
+    assert find_bursts(folder) == bursts
+
+
+def test_burstsr_folders(tmp_path):
+    for index, value in enumerate((163, 263)):
+        folder = tmp_path / f"samsung_{index:02d}"
+        folder.mkdir()
+        cv2.imwrite(str(folder / "im_raw.png"), np.full((2, 2, 4), value, np.uint16))
+        facts = {"black_level": [63, 63, 63, 63], "red_gain": 2.0}
+        (folder / "meta_info.pkl").write_bytes(pickle.dumps(facts))
+    assert find_bursts(tmp_path) == [tmp_path]
+    frames = read_burst(tmp_path).frames_TIHW
+    torch.testing.assert_close(frames[:, 0, 0, 0], torch.tensor([100.0, 200.0]) / 1023)
+
+
+def test_public_pickles_of_facts_are_read(tmp_path):
+    facts = {
+        "rgb2cam": torch.eye(3), "red_gain": torch.tensor(2.1), "blue_gain": np.float32(1.7),
+        "rgb_gain": 1.2, "levels": np.arange(3), "more": collections.OrderedDict(a=[1, None]),
+    }  # fmt: skip
+    for protocol in (2, 4, 5):
+        (tmp_path / "meta_info.pkl").write_bytes(pickle.dumps(facts, protocol))
+        found = load_facts(tmp_path / "meta_info.pkl")
+        assert torch.equal(found["rgb2cam"], torch.eye(3)) and found["more"]["a"] == [1, None]
+        camera = BurstFiles("x", torch.rand(2, 4, 2, 2), found).camera
+        assert camera.red == pytest.approx(2.1) and camera.blue == pytest.approx(1.7)
+
+
+class Harmful:
+    def __reduce__(self):
+        import os
+
+        return os.mkdir, ("harm",)
+
+
+def test_a_pickle_cannot_run_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    inside_storage = pickle.dumps(Harmful())
+    import torch.storage
+
+    class Hidden:
+        def __reduce__(self):
+            return torch.storage._load_from_bytes, (inside_storage,)
+
+    for harmful in ({"a": Harmful()}, {"a": Hidden()}, {"a": np.array([Harmful()], object)}):
+        (tmp_path / "meta_info.pkl").write_bytes(pickle.dumps(harmful))
+        with pytest.raises(ImageError, match=r"could run code|damaged"):
+            load_facts(tmp_path / "meta_info.pkl")
+    assert not (tmp_path / "harm").exists()
+
+
+def test_restoring_one_and_many(photo, weights, tmp_path, capsys):
+    folder = burst_of(photo, "--count", 2)
+    out = tmp_path / "out"
+    assert zoo_main(["restore", str(folder), "-o", str(out), "-w", str(weights)]) == 0
+    assert sorted(p.name for p in out.iterdir()) == ["photo_0000.png", "photo_0001.png"]
+    assert read_photo(out / "photo_0000.png").color_HWC.shape == (64, 64, 3)
+    one = [str(folder / "photo_0000"), "-o", str(tmp_path / "one.png"), "-w", str(weights)]
+    assert zoo_main(["restore", *one, "--look", "linear", "-t", "4", "--overlap", "1"]) == 0
+    assert read_photo(tmp_path / "one.png").bit_depth == 16
+    assert zoo_main(["restore", *one]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_tiles_agree_with_the_whole_burst():
+    """The network here sees 5 pixels to each side but for its scan, which is switched off."""
+    torch.manual_seed(0)
+    network = zoo.build(NETWORK, fusion={"type": "concat"}, body="res", align="none").eval()
+    burst = BurstFiles("x", torch.rand(3, 4, 40, 33))
+    for up in network.head.ups:
+        torch.nn.init.zeros_(up.weight)  # its gates see the whole tile
+    whole = restore_burst(network, burst, RestoreSettings(tile=0))
+    tiled = restore_burst(network, burst, RestoreSettings(tile=24, overlap=12))
+    assert whole.shape == (3, 320, 264)
+    # seams are blended over the overlap: where the border is still felt, weights are small
+    assert (whole - tiled).abs().max() < 0.02
+
+
+def test_looks():
+    linear = torch.rand(3, 6, 6) * 0.2
+    burst = BurstFiles("x", torch.rand(2, 4, 3, 3))
+    plain = developed(linear, burst)
+    assert plain.bit_depth == 8 and plain.color_HWC.max() <= 1
+    assert np.array_equal(developed(linear, burst, "plain").color_HWC, plain.color_HWC)
+    raw = developed(linear, burst, "linear")
+    assert raw.bit_depth == 16
+    np.testing.assert_array_equal(raw.color_HWC, linear.permute(1, 2, 0).numpy())
+    with pytest.raises(ImageError, match="no gains and colour matrix"):
+        developed(linear, burst, "camera")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "holds no burst"),
+        ({"im_raw_00.png": np.zeros((2, 2, 4), np.uint8)}, "16-bit PNG of four channels"),
+        ({"im_raw_00.png": b"no image"}, "cannot be decoded"),
+        ({"im_raw_00.png": np.zeros((2, 2, 4), np.uint16),
+          "im_raw_01.png": np.zeros((4, 2, 4), np.uint16)}, "different sizes: 2x2, 2x4"),
+        ({"a.png": np.zeros((2, 2, 3), np.uint8)}, "takes four planes of a RAW mosaic"),
+        ({"a.png": np.zeros((2, 2, 4), np.uint8)}, "alpha channel"),
+        ({"burst.npz": {"x": np.zeros(3)}}, "needs an array 'frames'"),
+        ({"burst.npz": {"frames": np.zeros((2, 4, 2, 2), np.uint16)}}, "white_level"),
+        ({"burst.npz": {"frames": np.full((2, 4, 2, 2), np.nan)}}, "NaN"),
+        ({"burst.npz": b"no archive"}, "no readable npz"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_sentence(tmp_path, weights, capsys, content, message):
+    folder = tmp_path / "burst"
+    folder.mkdir()
+    for name, value in content.items():
+        if isinstance(value, bytes):
+            (folder / name).write_bytes(value)
+        elif isinstance(value, dict):
+            np.savez(folder / name, **value)
+        else:
+            cv2.imwrite(str(folder / name), value)
+    words = ["restore", str(folder), "-o", str(tmp_path / "o.png"), "-w", str(weights)]
+    assert zoo_main(words) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and error.count("\n") == 0
+    assert not (tmp_path / "o.png").exists()
+
+
+def test_mistakes_of_commands(photo, weights, tmp_path, caplog, capsys):
+    out = str(tmp_path / "o")
+    for words, message in (
+        ([str(photo), "-o", out, "--crop", "65"], "must be a multiple of 8"),
+        ([str(photo), "-o", out, "--count", "0"], "must be at least 1"),
+        (["missing.png", "-o", out], "does not exist"),
+    ):
+        assert make(words) == 2
+        assert message in caplog.text
+    burst = burst_of(photo)
+    words = ["restore", str(burst), "-o", out + ".png", "-w", str(weights)]
+    assert zoo_main([*words, "--ensemble"]) == 2
+    assert "no ensemble for bursts" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        zoo_main(["restore", "--help"])
+    assert "im_raw_00.png" in capsys.readouterr().out

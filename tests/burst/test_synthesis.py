@@ -1,0 +1,302 @@
+"""Synthetic bursts: colours, geometry, noise, determinism."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from zoo.data.burst import (
+    BurstDataset,
+    BurstSynthesis,
+    Camera,
+    Noise,
+    ValidationBursts,
+    bayer_flip,
+    mosaic,
+)
+from zoo.data.burst.dataset import generator, random_square
+from zoo.data.patches import TrainingPhoto
+from zoo.errors import ImageError, RecipeError
+from zoo.ops.deformable import warp
+
+CROP = 96
+
+
+def rng(seed=0):
+    return generator(seed)
+
+
+def smooth(side, seed=0):
+    """Waves of at least a third of the side, without kinks."""
+    waves = torch.linspace(0, 2 * math.pi, side)
+    phases = 6 * torch.rand(3, 4, 1, 1, generator=rng(seed))
+    rows, columns = waves[:, None], waves[None]
+    angles = [rows + 2 * columns, 3 * rows - columns, 2 * rows, 3 * columns]
+    return 0.4 + 0.06 * sum(torch.sin(a + phases[:, i]) for i, a in enumerate(angles))
+
+
+def clean(**changes):
+    return BurstSynthesis(**{"noise": False, "quantize": "none", "frames": 4, **changes})
+
+
+def photo(seed=0, height=160, width=150):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return TrainingPhoto(f"photo {seed}", pixels)
+
+
+def psnr(a, b):
+    return float(-10 * (a - b).square().mean().log10())
+
+
+def test_cameras_keep_white_white():
+    for seed in range(20):
+        camera = Camera.draw(rng(seed))
+        torch.testing.assert_close(camera.rgb_to_camera.sum(1), torch.ones(3))
+        assert 1.9 <= camera.red <= 2.4 and 1.5 <= camera.blue <= 1.9
+        assert 1 / 1.2 <= camera.brightness <= 1 / 0.4
+        again = Camera.from_data(camera.data())
+        torch.testing.assert_close(again.rgb_to_camera, camera.rgb_to_camera)
+        assert again.data() == camera.data()
+
+
+def test_processing_undoes_unprocessing_away_from_highlights():
+    photo = torch.rand(3, 40, 40, generator=rng()) * 0.55 + 0.1
+    for seed in range(10):
+        camera = Camera.draw(rng(seed))
+        linear = camera.unprocess(photo)
+        inside = ((linear > 0) & (linear < 1)).all(0)  # colours outside the sensor's are clipped
+        assert inside.float().mean() > 0.9
+        assert (camera.process(linear) - photo)[:, inside].abs().max() < 1e-3
+
+
+def test_highlights_stay_white():
+    camera = Camera.draw(rng())
+    white = camera.unprocess(torch.ones(3, 2, 2))
+    torch.testing.assert_close(white, torch.ones(3, 2, 2))
+
+
+@pytest.mark.parametrize(("mode", "channels", "side"), [("raw", 4, 12), ("rgb", 3, 24)])
+def test_shapes(mode, channels, side):
+    make = BurstSynthesis(frames=5, mode=mode)
+    burst = make(smooth(make.window(CROP)), rng())
+    assert burst.frames.shape == (5, channels, side, side)
+    assert burst.clean.shape == (3, CROP, CROP) and burst.flow.shape == (5, 2, side, side)
+    assert all(t.dtype == torch.float32 for t in burst[:3])
+    assert burst.frames.min() >= 0 and burst.frames.max() <= 1
+    assert not burst.flow[0].any()
+
+
+def test_planes_are_rggb():
+    rgb = torch.arange(3 * 16.0).reshape(3, 4, 4)
+    red, green_r, green_b, blue = mosaic(rgb)
+    assert red[1, 0] == rgb[0, 2, 0] and green_r[1, 0] == rgb[1, 2, 1]
+    assert green_b[1, 0] == rgb[1, 3, 0] and blue[1, 0] == rgb[2, 3, 1]
+
+
+def test_noise_has_the_variance_it_says():
+    values = torch.linspace(0.05, 0.9, 12)[:, None].expand(-1, 200_000)
+    noise = Noise(shot=0.008, read=0.0009)
+    variance = (noise.add(values, rng()) - values).var(dim=1).double().numpy()
+    slope, intercept = np.polyfit(values[:, 0].numpy(), variance, 1)
+    assert slope == pytest.approx(noise.shot, rel=0.05)
+    assert intercept == pytest.approx(noise.read, rel=0.05)
+
+
+def test_noise_levels_follow_the_line_of_real_cameras():
+    levels = [Noise.draw(rng(seed)) for seed in range(200)]
+    shot, read = (np.log([getattr(n, name) for n in levels]) for name in ("shot", "read"))
+    assert np.log(1e-4) <= shot.min() and shot.max() <= np.log(0.012)
+    rest = read - 2.18 * shot - 1.20
+    assert abs(rest.mean()) < 0.06 and rest.std() == pytest.approx(0.26, rel=0.2)
+
+
+@pytest.mark.parametrize("mode", ["raw", "rgb"])
+def test_the_flow_brings_frames_onto_the_reference(mode):
+    make = clean(mode=mode)
+    burst = make(smooth(make.window(192)), rng(3))
+    margin = 4
+    inside = (..., slice(margin, -margin), slice(margin, -margin))
+    for t in range(1, 4):
+        frame, flow = burst.frames[t : t + 1], burst.flow[t : t + 1]
+        right = psnr(warp(frame, flow)[0][inside], burst.frames[0][inside])
+        wrong = psnr(warp(frame, -flow)[0][inside], burst.frames[0][inside])
+        still = psnr(frame[0][inside], burst.frames[0][inside])
+        assert right > 45 and right > still + 10 > wrong
+
+
+def test_a_natural_burst_is_aligned_by_its_flow(sample):
+    make = clean(mode="rgb")
+    burst = make(random_square(sample, make.window(192), rng(1)), rng(2))
+    inside = (..., slice(8, -8), slice(8, -8))
+    aligned = warp(burst.frames[1:], burst.flow[1:])
+    before = psnr(burst.frames[1:][inside], burst.frames[:1].expand(3, -1, -1, -1)[inside])
+    after = psnr(aligned[inside], burst.frames[:1].expand(3, -1, -1, -1)[inside])
+    assert after > before + 5
+
+
+@pytest.fixture
+def sample():
+    from zoo.data.images import quantise
+    from zoo.data.samples import load_sample
+
+    return quantise(load_sample("astronaut").color_HWC)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_pixel_i_of_the_reference_lies_on_clean_pixel_factor_i(factor):
+    make = clean(mode="rgb", factor=factor)
+    burst = make(smooth(make.window(CROP)), rng())
+    nearest = burst.clean[:, ::factor, ::factor]
+    shifted = F.avg_pool2d(burst.clean[None], factor)[0]
+    inside = (..., slice(1, -1), slice(1, -1))
+    error = (burst.frames[0] - nearest)[inside].abs().max()
+    assert error < 1 / 255 and error < (burst.frames[0] - shifted)[inside].abs().max() / 3
+
+
+def test_raw_planes_and_reference_enlargement_share_phases():
+    from zoo.networks.phase import enlarge_frame
+
+    make = clean()
+    burst = make(smooth(make.window(CROP)), rng())
+    inside = (..., slice(12, -12), slice(12, -12))
+    right = enlarge_frame(burst.frames[:1], 8, "corner")[0]
+    centred = enlarge_frame(burst.frames[:1], 8, "centre")[0]
+    assert psnr(right[inside], burst.clean[inside]) > 45
+    assert psnr(right[inside], burst.clean[inside]) > psnr(centred[inside], burst.clean[inside]) + 2
+
+
+@pytest.mark.parametrize("registration", ["corner", "centre"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_enlargement_is_exact_on_a_ramp(registration, channels):
+    from zoo.networks.phase import enlarge_frame
+
+    def at(scale, row, column, pitch):
+        shift = 0.0 if registration == "corner" else (pitch - 1) / 2
+        rows = torch.arange(6.0) * scale + row + shift
+        columns = torch.arange(7.0) * scale + column + shift
+        return 2 * rows[:, None] - columns
+
+    if channels == 4:
+        scale = 8
+        frame = torch.stack([at(8, r, c, 4) for r, c in ((0, 0), (0, 4), (4, 0), (4, 4))])
+    else:
+        scale = 4
+        frame = torch.stack([at(4, 0, 0, 4)] * 3)
+    ramp = 2 * torch.arange(6.0 * scale)[:, None] - torch.arange(7.0 * scale)
+    found = enlarge_frame(frame[None], scale, registration)[0]
+    inside = (..., slice(2 * scale, -2 * scale), slice(2 * scale, -2 * scale))
+    torch.testing.assert_close(found[inside], ramp.expand(3, -1, -1)[inside])
+
+
+def test_official_rounding_is_to_8_bits_and_a_little_darker():
+    image = smooth(clean().window(CROP))
+    rounded = BurstSynthesis(frames=6, noise=False)(image, rng()).frames
+    exact = BurstSynthesis(frames=6, noise=False, quantize="none")(image, rng()).frames
+    torch.testing.assert_close(rounded * 255, (rounded * 255).round(), atol=1e-3, rtol=0)
+    assert 0.1 < 255 * float((exact - rounded).mean()) < 0.6
+    assert 255 * float((exact - rounded).abs().max()) < 2.1
+
+
+def test_srgb_frames_look_like_the_photo():
+    make = clean(mode="rgb", space="srgb")
+    image = smooth(make.window(CROP))
+    burst = make(image, rng())
+    border = make.border(CROP)
+    original = image[:, border : border + CROP, border : border + CROP]
+    assert psnr(burst.clean, original) > 35
+
+
+def test_motion_shrinks_with_the_crop():
+    make = clean(frames=40, max_rotation=0.0)
+    for crop in (96, 192):
+        flow = make(smooth(make.window(crop)), rng()).flow
+        largest = float(flow.abs().max()) * make.scale
+        # the reference itself is moved by a pixel and a half
+        assert 0.8 * make.translation(crop) < largest <= make.translation(crop) + 1.5
+
+
+def test_a_moving_object_and_jitter_and_dropout_are_off_unless_asked_for():
+    image = smooth(clean().window(CROP))
+    plain = clean(frames=6)(image, rng())
+    for change in ({"moving_object": 1.0}, {"exposure_jitter": 0.3}, {"frame_dropout": 1.0}):
+        other = clean(frames=6, **change)(image, rng())
+        assert not torch.equal(other.frames, plain.frames)
+        assert torch.equal(other.clean, plain.clean)
+        assert torch.equal(other.frames[0], plain.frames[0])
+    dropped = clean(frames=6, frame_dropout=1.0)(image, rng())
+    assert torch.equal(dropped.frames, dropped.frames[:1].expand(6, -1, -1, -1))
+    assert not dropped.flow.any()
+
+
+def test_the_same_seed_is_the_same_burst_and_another_is_another():
+    def items(seed):
+        data = BurstDataset(
+            [photo(0), photo(1)], synthesis=BurstSynthesis(frames=3), patch=8, length=4, seed=seed
+        )
+        return [data[i] for i in (3, 0)]
+
+    for first, second in zip(items(5), items(5), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not torch.equal(items(5)[0].frames, items(6)[0].frames)
+    assert not torch.equal(items(5)[0].frames, items(5)[1].frames)
+
+
+def test_a_small_photo_is_enlarged_and_a_validation_set_is_frozen():
+    data = BurstDataset(
+        [photo(0, 40, 30)], synthesis=BurstSynthesis(frames=2), patch=16, length=1, seed=0
+    )
+    assert data[0].clean.shape == (3, 128, 128)
+    sets = [
+        ValidationBursts([photo(0), photo(1)], synthesis=BurstSynthesis(frames=2), patch=8,
+                         per_photo=2)
+        for _ in range(2)
+    ]  # fmt: skip
+    assert len(sets[0]) == 4
+    assert all(torch.equal(sets[0][i].frames, sets[1][i].frames) for i in range(4))
+    assert not torch.equal(sets[0][0].frames, sets[0][1].frames)
+    with pytest.raises(IndexError):
+        data[1]
+
+
+@pytest.mark.parametrize("rows", [False, True])
+@pytest.mark.parametrize("columns", [False, True])
+def test_flips_keep_rggb(rows, columns):
+    colors = torch.tensor([0.0, 1.0, 2.0, 3.0])[:, None, None].expand(4, 5, 6)
+    assert torch.equal(bayer_flip(colors, rows=rows, columns=columns), colors)
+    flat = torch.arange(80.0).reshape(1, 8, 10)
+    flipped = F.pixel_shuffle(bayer_flip(F.pixel_unshuffle(flat, 2), rows=rows, columns=columns), 2)
+    expected = flat
+    if rows:
+        expected = expected.flip(1)[:, 1:-1]
+    if columns:
+        expected = expected.flip(2)[:, :, 1:-1]
+    assert torch.equal(flipped[:, : expected.shape[1], : expected.shape[2]], expected)
+    assert flipped.shape == flat.shape
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"frames": 0}, "at least 1"),
+        ({"max_translation": -1.0}, "must not be negative"),
+        ({"exposure_jitter": 1.5}, "must be in"),
+        ({"moving_object": 2.0}, "probability"),
+        ({"space": "srgb"}, "must be 'linear'"),
+    ],
+)
+def test_settings_that_make_no_sense(settings, message):
+    with pytest.raises(RecipeError, match=message):
+        BurstSynthesis(**settings)
+
+
+def test_pieces_that_do_not_fit():
+    with pytest.raises(ImageError, match="square piece"):
+        BurstSynthesis()(torch.rand(3, 101, 108), rng())
+    with pytest.raises(ImageError, match="no photo"):
+        BurstDataset([], synthesis=BurstSynthesis(), patch=8, length=1, seed=0)
+    with pytest.raises(RecipeError, match="patch must be"):
+        BurstDataset([photo()], synthesis=BurstSynthesis(), patch=0, length=1, seed=0)

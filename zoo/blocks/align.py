@@ -1,0 +1,400 @@
+"""Alignment of the frames of a burst to its first one, by learnt displacements.
+
+Every displacement is in pixels, rows then columns: sampling frame t at ``position + displacement``
+shows what frame 0 shows at ``position``.
+
+Shape suffixes: B batch, T frames, N images (B * T), H height, W width, C channels, G offset groups,
+K taps of the kernel.
+
+Source: Dudhane et al., "Burstormer", CVPR 2023, Sec. 3.1, whose alignment QMambaBSR takes over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.blocks.channel_transformer import ChannelTransformer
+from zoo.blocks.layers import Conv2d
+from zoo.ops.deformable import deformable_conv, deformable_gather, warp
+from zoo.registry import Registry
+
+LEVELS = 3
+"""Levels of the pyramid, each half as large as the one before."""
+
+HEAD_OF_LEVEL = (1, 2)
+
+
+class Aligned(NamedTuple):
+    """What an aligner returns.
+
+    Attributes:
+        frames: (B, T, H, W, C), aligned to frame 0.
+        displacements: for each level of a pyramid the mean displacement over taps and groups,
+            (B, T, 2, h, w), in pixels of that level; empty where nothing was learnt.
+    """
+
+    frames: Tensor
+    displacements: tuple[Tensor, ...]
+
+
+class Aligner(nn.Module):
+    """``(frames_BTHWC, flow) -> Aligned``; built as ``aligner(dim)``.
+
+    ``flow`` is None or (B, T, 2, H, W): a displacement known beforehand, on which the learnt one is
+    added. H and W are multiples of ``grid``.
+    """
+
+    grid: int = 1
+
+    def forward(self, frames_BTHWC: Tensor, flow_BT2HW: Tensor | None = None) -> Aligned:
+        raise NotImplementedError
+
+
+AlignerFactory: TypeAlias = Callable[..., Aligner]
+
+ALIGNERS = Registry("aligner", Aligner, supplied=("dim",))
+
+
+@ALIGNERS.register("none")
+class NoAlignment(Aligner):
+    """Leaves the frames as they are; a flow is ignored."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+
+    def forward(self, frames_BTHWC: Tensor, flow_BT2HW: Tensor | None = None) -> Aligned:
+        return Aligned(frames_BTHWC, ())
+
+
+@ALIGNERS.register("warp")
+class Warp(Aligner):
+    """Samples the frames where the given flow says; nothing is learnt."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+
+    def forward(self, frames_BTHWC: Tensor, flow_BT2HW: Tensor | None = None) -> Aligned:
+        if flow_BT2HW is None:
+            raise ValueError("aligner 'warp' needs a flow; set flow_prior to registration or given")
+        frames = frames_BTHWC.flatten(0, 1).permute(0, 3, 1, 2)
+        moved = warp(frames, flow_BT2HW.flatten(0, 1)).permute(0, 2, 3, 1)
+        moved_BTHWC = moved.unflatten(0, frames_BTHWC.shape[:2])
+        return Aligned(torch.cat([frames_BTHWC[:, :1], moved_BTHWC[:, 1:]], dim=1), ())
+
+
+class Upsample2(nn.Module):
+    """Transposed 3x3 convolution to twice the size, on ``(N, H, W, C)``."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(dim, dim, 3, stride=2, padding=1, output_padding=1)
+
+    def forward(self, x_NHWC: Tensor) -> Tensor:
+        return self.conv(x_NHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
+
+
+class Refine(nn.Module):
+    """Reference-based feature enrichment ("RBFE"): what differs from the reference is refined.
+
+    Args:
+        dim: channels C.
+        blocks: channel transformers before the comparison.
+        heads: of those.
+    """
+
+    def __init__(self, dim: int, *, blocks: int, heads: int) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(ChannelTransformer(dim, heads=heads) for _ in range(blocks)))
+        self.squeeze = Conv2d(2 * dim, dim, 3, padding=1)
+        self.expand = Conv2d(dim, 2 * dim, 3, padding=1)
+        self.correct = Conv2d(2 * dim, dim, 3, padding=1)
+
+    def features(self, x_NHWC: Tensor) -> Tensor:
+        return self.blocks(x_NHWC)
+
+    def forward(self, features_NHWC: Tensor, reference_NHWC: Tensor) -> Tensor:
+        both = torch.cat([reference_NHWC, features_NHWC], dim=-1)
+        squeezed_NHWC = F.gelu(self.squeeze(both))
+        error = F.gelu(self.expand(squeezed_NHWC)) - both
+        return squeezed_NHWC + F.gelu(self.correct(error))
+
+
+class FeatureAlignment(nn.Module):
+    """Displaces features of one level to those of the reference.
+
+    Offsets begin at zero and masks at a half.
+
+    Args:
+        dim: channels C.
+        groups: groups of channels with displacements of their own, G.
+        kernel: taps are its square; 1 moves each group as a whole, a 3x3 convolution follows.
+        dilation: distance of taps in pixels.
+        from_before: takes the offset features of the level before.
+        refine: channel transformers of the refinement, or None for no refinement.
+        heads: of those.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        groups: int,
+        kernel: int,
+        dilation: int,
+        from_before: bool,
+        refine: int | None,
+        heads: int,
+    ) -> None:
+        super().__init__()
+        self.groups, self.kernel, self.dilation = groups, kernel, dilation
+        taps = kernel * kernel
+        self.compare = Conv2d(2 * dim, dim, 3, padding=1)
+        self.join = Conv2d(2 * dim, dim, 3, padding=1) if from_before else None
+        self.offset = Conv2d(dim, 3 * groups * taps, 3, padding=1)
+        nn.init.zeros_(self.offset.weight)
+        nn.init.zeros_(self.offset.bias)  # type: ignore[arg-type]
+        if kernel == 1:
+            self.conv: Conv2d | None = Conv2d(dim, dim, 3, padding=1, bias=False)
+            self.weight = None
+        else:
+            self.conv = None
+            self.weight = nn.Parameter(torch.empty(dim, dim // groups, kernel, kernel))
+            nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        self.refine = None if refine is None else Refine(dim, blocks=refine, heads=heads)
+
+    def reference(self, x_BHWC: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The reference's own way through: it is not moved, but refined like the others."""
+        if self.refine is None:
+            return x_BHWC, None
+        features = self.refine.features(x_BHWC)
+        return self.refine(features, features), features
+
+    def forward(
+        self,
+        x_NHWC: Tensor,
+        reference_NHWC: Tensor,
+        features_NHWC: Tensor | None,
+        before_NHWC: Tensor | None,
+        flow_N2HW: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return aligned features, offset features, and the mean displacement (N, 2, H, W)."""
+        hidden_NHWC = F.gelu(self.compare(torch.cat([reference_NHWC, x_NHWC], dim=-1)))
+        if self.join is not None and before_NHWC is not None:
+            hidden_NHWC = F.gelu(self.join(torch.cat([before_NHWC, hidden_NHWC], dim=-1)))
+        taps = self.groups * self.kernel**2
+        offset, mask = self.offset(hidden_NHWC).permute(0, 3, 1, 2).split([2 * taps, taps], dim=1)
+        mask = mask.sigmoid()
+        x_NCHW = x_NHWC.permute(0, 3, 1, 2)
+        if self.weight is None:
+            moved = deformable_gather(x_NCHW, offset, mask, kernel=1, base_flow_N2HW=flow_N2HW)
+        else:
+            moved = deformable_conv(
+                x_NCHW,
+                offset,
+                mask,
+                self.weight,
+                groups=self.groups,
+                dilation=self.dilation,
+                base_flow_N2HW=flow_N2HW,
+            )
+        moved_NHWC = moved.permute(0, 2, 3, 1).contiguous()
+        if self.conv is not None:
+            moved_NHWC = self.conv(moved_NHWC)
+        if self.refine is not None and features_NHWC is not None:
+            moved_NHWC = self.refine(self.refine.features(moved_NHWC), features_NHWC)
+        mean_N2HW = offset.float().unflatten(1, (taps, 2)).mean(1)
+        if flow_N2HW is not None:
+            mean_N2HW = mean_N2HW + flow_N2HW
+        return moved_NHWC, hidden_NHWC, mean_N2HW
+
+
+class _Reference(NamedTuple):
+    """What frames are compared with at one alignment: its input and its refined features."""
+
+    x_BHWC: Tensor
+    features_BHWC: Tensor | None
+
+
+@ALIGNERS.register("eda")
+class EDA(Aligner):
+    """Enhanced deformable alignment over a pyramid of three levels (Burstormer, Sec. 3.1).
+
+    Features are encoded at H, H/2 and H/4, aligned from coarse to fine, each level adding the
+    enlarged result of the one before, and once more at full size. Frames never see each other, only
+    the reference, so that ``frame_chunk`` of them at a time give the same result in less memory.
+
+    Args:
+        dim: channels C.
+        groups: groups of channels with displacements of their own; a divisor of C.
+        blocks: channel transformers of each encoder and of each refinement.
+        refine: refinement after each alignment ("all"), the last only ("last"), or "none".
+        frame_chunk: frames aligned at a time when no gradients are asked for; 0 for all.
+    """
+
+    grid = 2 ** (LEVELS - 1)
+    kernel = 3
+    dilation = 2
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        groups: int = 8,
+        blocks: int = 2,
+        refine: Literal["all", "last", "none"] = "all",
+        frame_chunk: int = 4,
+    ) -> None:
+        super().__init__()
+        if groups < 1 or dim % groups:
+            raise ValueError(f"groups is {groups}; it must divide the {dim} channels")
+        if blocks < 1 or frame_chunk < 0:
+            raise ValueError(
+                f"blocks is {blocks} and frame_chunk {frame_chunk}; "
+                "use at least 1 block, and frames at a time or 0 for all"
+            )
+        self.frame_chunk = frame_chunk
+        self.encoders = nn.ModuleList(
+            nn.Sequential(*(ChannelTransformer(dim, heads=heads) for _ in range(blocks)))
+            for heads in HEAD_OF_LEVEL
+        )
+        self.downs = nn.ModuleList(
+            Conv2d(dim, dim, 3, stride=2, padding=1) for _ in range(LEVELS - 1)
+        )
+
+        def alignment(first: bool, last: bool) -> FeatureAlignment:
+            refined = refine == "all" or (refine == "last" and last)
+            return FeatureAlignment(
+                dim,
+                groups=groups,
+                kernel=self.kernel,
+                dilation=self.dilation,
+                from_before=not first,
+                refine=blocks if refined else None,
+                heads=1,
+            )
+
+        self.alignments = nn.ModuleList(
+            alignment(index == 0, index == LEVELS) for index in range(LEVELS + 1)
+        )
+        self.up_features = nn.ModuleList(Upsample2(dim) for _ in range(LEVELS - 1))
+        self.up_offsets = nn.ModuleList(Upsample2(dim) for _ in range(LEVELS - 1))
+
+    def forward(self, frames_BTHWC: Tensor, flow_BT2HW: Tensor | None = None) -> Aligned:
+        reference_BHWC = frames_BTHWC[:, 0]
+        aligned_BHWC, references = self._reference(reference_BHWC)
+        current = range(1, frames_BTHWC.shape[1])
+        size = len(current) if torch.is_grad_enabled() else self.frame_chunk
+        aligned, displacements = [aligned_BHWC[:, None]], []
+        for start in range(1, len(current) + 1, size or max(len(current), 1)):
+            chunk = slice(start, min(start + (size or len(current)), len(current) + 1))
+            flow = None if flow_BT2HW is None else flow_BT2HW[:, chunk]
+            frames, moves = self._frames(frames_BTHWC[:, chunk], references, flow)
+            aligned.append(frames)
+            displacements.append(moves)
+        zero = [
+            torch.zeros_like(level[:, :1]) for level in (displacements[0] if displacements else ())
+        ]
+        return Aligned(
+            torch.cat(aligned, dim=1),
+            tuple(
+                torch.cat([still, *moves], dim=1)
+                for still, *moves in zip(zero, *displacements, strict=True)
+            ),
+        )
+
+    def _pyramid(self, x_NHWC: Tensor) -> list[Tensor]:
+        """Features from the coarsest level to the finest."""
+        levels = []
+        for encoder, down in zip(self.encoders, self.downs, strict=True):
+            x_NHWC = encoder(x_NHWC)
+            levels.append(x_NHWC)
+            x_NHWC = down(x_NHWC)
+        return [x_NHWC, *reversed(levels)]
+
+    def _reference(self, x_BHWC: Tensor) -> tuple[Tensor, list[_Reference]]:
+        references = []
+        y_BHWC: Tensor | None = None
+        for index, level in enumerate([*self._pyramid(x_BHWC), None]):
+            x = y_BHWC if level is None else level
+            assert x is not None
+            out, features = self.alignments[index].reference(x)  # type: ignore[operator]
+            references.append(_Reference(x, features))
+            if level is not None and y_BHWC is not None:
+                out = out + self.up_features[index - 1](y_BHWC)
+            y_BHWC = out
+        assert y_BHWC is not None
+        return y_BHWC, references
+
+    def _frames(
+        self, frames_BTHWC: Tensor, references: list[_Reference], flow_BT2HW: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        batch, count = frames_BTHWC.shape[:2]
+
+        def each(x_BHWC: Tensor | None) -> Tensor | None:
+            """The reference's features, once for every frame."""
+            if x_BHWC is None:
+                return None
+            return x_BHWC[:, None].expand(-1, count, -1, -1, -1).flatten(0, 1)
+
+        flow_N2HW = None if flow_BT2HW is None else flow_BT2HW.flatten(0, 1).float()
+        y_NHWC: Tensor | None = None
+        hidden_NHWC: Tensor | None = None
+        moves = []
+        for index, level in enumerate([*self._pyramid(frames_BTHWC.flatten(0, 1)), None]):
+            x_NHWC = y_NHWC if level is None else level
+            assert x_NHWC is not None
+            flow = None
+            if level is not None:
+                shrink = 2 ** (LEVELS - 1 - index)
+                if flow_N2HW is not None:
+                    flow = F.avg_pool2d(flow_N2HW, shrink) / shrink
+                if hidden_NHWC is not None:
+                    hidden_NHWC = 2 * self.up_offsets[index - 1](hidden_NHWC)
+            out, hidden_NHWC, move = self.alignments[index](
+                x_NHWC,
+                each(references[index].x_BHWC),
+                each(references[index].features_BHWC),
+                hidden_NHWC,
+                flow,
+            )
+            if level is not None:
+                moves.append(move.unflatten(0, (batch, count)))
+                if y_NHWC is not None:
+                    out = out + self.up_features[index - 1](y_NHWC)
+            y_NHWC = out
+        assert y_NHWC is not None
+        return y_NHWC.unflatten(0, (batch, count)), moves
+
+
+@ALIGNERS.register("gflow")
+class GroupFlow(EDA):
+    """The same pyramid with one displacement per group of channels: a ninth of the memory.
+
+    For large images and weak machines; a plain 3x3 convolution follows each displacement.
+
+    Args:
+        dim: channels C.
+        groups: groups of channels with displacements of their own; a divisor of C.
+        blocks: channel transformers of each encoder and of each refinement.
+        refine: refinement after each alignment ("all"), the last only ("last"), or "none".
+        frame_chunk: frames aligned at a time when no gradients are asked for; 0 for all.
+    """
+
+    kernel = 1
+    dilation = 1
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        groups: int = 8,
+        blocks: int = 1,
+        refine: Literal["all", "last", "none"] = "none",
+        frame_chunk: int = 4,
+    ) -> None:
+        super().__init__(dim, groups=groups, blocks=blocks, refine=refine, frame_chunk=frame_chunk)

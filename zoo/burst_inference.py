@@ -1,0 +1,189 @@
+"""Restoring bursts: a folder of frames is one burst, a folder of folders many; a picture out.
+
+Shape suffixes: B batch, T frames, I channels of a frame, H height, W width in pixels, s scale.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from zoo.data.burst.camera import GAMMA
+from zoo.data.burst.files import BurstFiles, find_bursts, read_burst
+from zoo.data.images import EXTENSIONS, Photo, write_photo
+from zoo.errors import ImageError, ZooError
+from zoo.inference import RestoreSettings, restore_tensor
+from zoo.networks import Burst
+from zoo.ops.registration import register_burst
+
+logger = logging.getLogger(__name__)
+
+TILE = 128
+"""Default side of a tile in pixels of a frame's planes: fourteen frames weigh more than one."""
+
+Look: TypeAlias = Literal["auto", "camera", "plain", "linear"]
+"""How linear RAW colours become a picture: see :func:`developed`."""
+
+_BRIGHT, _BRIGHT_TO = 0.99, 0.9
+
+
+def restore_bursts(
+    network: Burst,
+    source: str | Path,
+    target: str | Path,
+    settings: RestoreSettings,
+    *,
+    look: Look = "auto",
+    overwrite: bool = False,
+    progress: bool = True,
+) -> list[Path]:
+    """Restore one burst, or every burst of a folder.
+
+    Args:
+        network: a burst network.
+        source: a burst (a folder of frames, or an npz file) or a folder of bursts; see
+            :mod:`zoo.data.burst.files`.
+        target: picture to write, or a folder, in which a burst's picture has its name.
+        settings: tile and overlap in pixels of a frame's planes, and precision; no ensemble.
+        look: see :func:`developed`.
+        overwrite: write over outputs that exist; otherwise they are skipped.
+        progress: show a progress bar.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        ImageError: for bursts that cannot be read or pictures that cannot be written. Of several
+            bursts the others are still restored, and the error comes at the end.
+        ZooError: for settings that make no sense.
+    """
+    if settings.ensemble:
+        raise ZooError(
+            "no ensemble for bursts: a turned mosaic has its colours in other places; leave it out"
+        )
+    jobs = _jobs(Path(source), Path(target))
+    waiting = [job for job in jobs if overwrite or not job[1].exists()]
+    if len(waiting) < len(jobs):
+        logger.info("%d existing outputs are kept; overwrite to redo", len(jobs) - len(waiting))
+    written, failures, many = [], [], len(jobs) > 1
+    for path, output in tqdm(waiting, unit="burst", disable=not (progress and many) or None):
+        try:
+            burst = read_burst(path)
+            restored = restore_burst(network, burst, settings, progress and not many)
+            picture = developed(restored, burst, look)
+            output.parent.mkdir(parents=True, exist_ok=True)
+            write_photo(output, picture)
+            written.append(output)
+        except (ImageError, OSError) as error:
+            failure = error if isinstance(error, ImageError) else ImageError(
+                f"{output}: cannot write: {error.strerror}; check the folder and its permissions"
+            )  # fmt: skip
+            if not many:
+                raise failure from error
+            failures.append(failure)
+    if failures:
+        raise ImageError(
+            f"{len(failures)} of {len(waiting)} bursts failed, the others are done; "
+            f"the first: {failures[0]}"
+        )
+    return written
+
+
+def restore_burst(
+    network: Burst, burst: BurstFiles, settings: RestoreSettings, progress: bool = False
+) -> Tensor:
+    """Restore one burst in memory: (3, s*H, s*W) float32 in [0, 1], linear where the frames are.
+
+    Registration, where the network wants it, sees the whole frames, tiles all take part of it.
+
+    Raises:
+        ImageError: for a burst that the network cannot take.
+    """
+    frames_TIHW = burst.frames_TIHW
+    if frames_TIHW.shape[1] != network.channels:
+        kinds = {3: "RGB frames", 4: "four planes of a RAW mosaic"}
+        name = network.recipe.name if network.recipe else "the network"
+        raise ImageError(
+            f"burst {burst.name!r} has {kinds[frames_TIHW.shape[1]]}, but {name} takes "
+            f"{kinds[network.channels]}; choose another model, see zoo list '*qmamba*'"
+        )
+    if network.flow_prior == "given":
+        raise ZooError(
+            "this network was trained with a known flow, which files do not have; build it with "
+            "flow_prior: registration"
+        )
+    tile = settings.tile and max(settings.tile // network.align.grid, 1) * network.align.grid
+    settings = RestoreSettings(tile=tile, overlap=settings.overlap, precision=settings.precision)
+    flow_TIHW = frames_TIHW.new_zeros(len(frames_TIHW), 2, *frames_TIHW.shape[2:])
+    if network.flow_prior == "registration":
+        flow_TIHW = register_burst(frames_TIHW[None])[0]
+    together = torch.cat([frames_TIHW, flow_TIHW], dim=1)[None]
+    return restore_tensor(_WithFlow(network), together, settings, progress)[0]  # type: ignore[arg-type]
+
+
+def developed(restored_3HW: Tensor, burst: BurstFiles, look: Look = "auto") -> Photo:
+    """A picture of the network's output.
+
+    RGB bursts come out as they went in, with their bit depth. Linear RAW colours are developed:
+
+    * "camera": white balance, colour matrix, gamma 2.2 and tone curve by the burst's facts
+      (``rgb_gain``, ``red_gain``, ``blue_gain``, ``rgb2cam``); 8 bits;
+    * "plain": channels scaled to one mean, then so that all but one pixel in a hundred lie below
+      0.9, and gamma 2.2; 8 bits;
+    * "linear": nothing is done; 16 bits;
+    * "auto": "camera" where the facts are there, otherwise "plain".
+
+    Raises:
+        ImageError: where "camera" is asked for and there are no facts.
+    """
+    bits = burst.bit_depth
+    if burst.frames_TIHW.shape[1] == 4:
+        camera, bits = burst.camera, 16 if look == "linear" else 8
+        if look == "camera" and camera is None:
+            raise ImageError(
+                f"burst {burst.name!r} has no gains and colour matrix beside it (meta.json or "
+                "meta_info.pkl); use the look 'plain' or 'linear'"
+            )
+        if look in ("auto", "camera") and camera is not None:
+            restored_3HW = camera.process(restored_3HW)
+        elif look != "linear":
+            restored_3HW = _plain(restored_3HW)
+    color_HWC = restored_3HW.permute(1, 2, 0).clamp(0, 1).float()
+    return Photo(np.ascontiguousarray(color_HWC.numpy()), bit_depth=bits)
+
+
+def _plain(linear_3HW: Tensor) -> Tensor:
+    means = linear_3HW.mean((1, 2), keepdim=True).clamp(min=1e-6)
+    balanced = linear_3HW * (means.mean() / means)
+    flat = balanced.amax(0).flatten()
+    bright = flat.kthvalue(max(1, round(_BRIGHT * flat.numel()))).values.clamp(min=1e-6)
+    return (balanced * (_BRIGHT_TO / bright)).clamp(0, 1) ** (1 / GAMMA)
+
+
+class _WithFlow(nn.Module):
+    """A burst network whose flow comes as two more channels, so that tiles cut both alike."""
+
+    def __init__(self, network: Burst) -> None:
+        super().__init__()
+        self.network, self.scale, self.channels = network, network.scale, 3
+
+    def forward(self, together: Tensor) -> Tensor:
+        frames, flow = together[:, :, :-2], together[:, :, -2:]
+        return self.network(frames, flow)
+
+
+def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    bursts = find_bursts(source)
+    if bursts == [source]:
+        if target.suffix.lower() in EXTENSIONS and not target.is_dir():
+            return [(source, target)]
+        return [(source, target / f"{source.resolve().stem}.png")]
+    if target.is_file() or target.suffix.lower() in EXTENSIONS:
+        raise ImageError(f"{target}: the input holds several bursts, so the output is a folder")
+    return [(path, target / f"{path.stem}.png") for path in bursts]

@@ -1,0 +1,158 @@
+"""How burst super-resolution is scored: on linear values, quantised to 14 bits, inside a border.
+
+Shape suffixes: H height, W width in pixels; 3 the channels R, G, B.
+
+Sources: the NTIRE 2021 burst challenge for PSNR, its border of 40 pixels and its aligned PSNR;
+Wang et al., "Image quality assessment", 2004, for SSIM.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zoo.errors import ImageError
+from zoo.ops.deformable import warp
+from zoo.ops.registration import register_burst
+
+BORDER = 40
+"""High-resolution pixels that the field leaves out at each side."""
+
+LEVELS = 2**14
+
+_SSIM_REACH, _SSIM_SIGMA = 5, 1.5
+_C1, _C2 = 0.01**2, 0.03**2
+
+
+def quantise_14(image_3HW: Tensor) -> Tensor:
+    """Clip to [0, 1] and cut to 14 bits, as the challenge's files hold predictions."""
+    return (image_3HW.double().clamp(0, 1) * LEVELS).floor() / LEVELS
+
+
+def linear_psnr(restored_3HW: Tensor, clean_3HW: Tensor, *, border: int = BORDER) -> float:
+    """PSNR in dB of linear values with peak 1, the restored image quantised to 14 bits.
+
+    Args:
+        restored_3HW: floating point; values outside [0, 1] are clipped.
+        clean_3HW: the same shape.
+        border: pixels left out at each side.
+
+    Raises:
+        ImageError: for different shapes, or a border that leaves nothing.
+    """
+    restored, clean = _inside(quantise_14(restored_3HW), clean_3HW.double(), border)
+    error = float((restored - clean).square().mean())
+    return math.inf if error == 0 else -10 * math.log10(error)
+
+
+def linear_ssim(restored_3HW: Tensor, clean_3HW: Tensor, *, border: int = BORDER) -> float:
+    """Mean SSIM of linear values with peak 1: Gaussian window of 11 pixels and sigma 1.5.
+
+    Arguments and errors as for :func:`linear_psnr`; what is inside the border must hold a window.
+    """
+    x, y = _inside(quantise_14(restored_3HW), clean_3HW.double(), border)
+    if min(x.shape[1:]) <= 2 * _SSIM_REACH:
+        raise ImageError(
+            f"SSIM needs {2 * _SSIM_REACH + 1} pixels inside the border, not {tuple(x.shape[1:])}"
+        )
+    mean_x, mean_y = _blurred(x), _blurred(y)
+    var_x = _blurred(x * x) - mean_x**2
+    var_y = _blurred(y * y) - mean_y**2
+    both = _blurred(x * y) - mean_x * mean_y
+    top = (2 * mean_x * mean_y + _C1) * (2 * both + _C2)
+    return float((top / ((mean_x**2 + mean_y**2 + _C1) * (var_x + var_y + _C2))).mean())
+
+
+def global_flow(restored_3HW: Tensor, clean_3HW: Tensor) -> Tensor:
+    """One affine motion from the restored to the clean image, (2, H, W) in pixels."""
+    return register_burst(torch.stack([clean_3HW, restored_3HW])[None])[0, 1]
+
+
+def aligned_psnr(
+    restored_3HW: Tensor,
+    clean_3HW: Tensor,
+    reference_3HW: Tensor,
+    *,
+    border: int = BORDER,
+    flow: Callable[[Tensor, Tensor], Tensor] = global_flow,
+) -> float:
+    """PSNR in dB after aligning place and colour, for bursts whose clean image is another shot.
+
+    The restored image is moved by ``flow(restored, clean)``. A 3x3 colour matrix is fitted by least
+    squares between the reference frame, moved alike, and the clean image at its size, both blurred;
+    pixels that the matrix cannot explain within 20/255 are left out.
+
+    The published numbers use the flow of PWC-Net. With the default, one affine motion for the whole
+    image, a result is not comparable with them: report it as ``aligned_psnr_global``.
+
+    Args:
+        restored_3HW: the network's output.
+        clean_3HW: the same shape.
+        reference_3HW: the reference frame as RGB (planes R, Gr, B of a RAW frame).
+        border: pixels left out at each side.
+        flow: gives the (2, H, W) displacement, rows then columns, by which the first image is
+            sampled to lie on the second.
+
+    Raises:
+        ImageError: for shapes that do not fit, or where no pixel is valid.
+    """
+    _inside(restored_3HW, clean_3HW, border)
+    peak_r, peak_c = (x.amax().clamp(min=1e-6) for x in (restored_3HW, clean_3HW))
+    moved_2HW = flow(restored_3HW / peak_r, clean_3HW / peak_c)
+    warped = warp(restored_3HW[None].float(), moved_2HW[None])[0].double()
+
+    height, width = reference_3HW.shape[1:]
+    shrink = clean_3HW.shape[1] / height
+    small_2hw = F.interpolate(
+        moved_2HW[None].float(), size=(height, width), mode="bilinear", antialias=True
+    )
+    reference = warp(reference_3HW[None].float(), small_2hw / shrink)[0].double()
+    clean_small = F.interpolate(
+        clean_3HW[None].double(), size=(height, width), mode="bilinear", antialias=True
+    )[0]
+    blurred_r, blurred_c = (_blurred(x, reach=3) for x in (reference, clean_small))
+    inner = (slice(None), slice(5, -5), slice(5, -5)) if min(height, width) > 24 else (...,)
+    matrix = torch.linalg.lstsq(blurred_r[inner].flatten(1).T, blurred_c[inner].flatten(1).T)
+    colored = torch.einsum("ji,jhw->ihw", matrix.solution, warped)
+    explained = torch.einsum("ji,jhw->ihw", matrix.solution, blurred_r)
+    valid_hw = ((explained - blurred_c).norm(dim=0) < 20 / 255).double()
+    lost = (clean_small.shape[1] - valid_hw.shape[0]) // 2
+    valid = F.interpolate(
+        F.pad(valid_hw, (lost, lost, lost, lost))[None, None],
+        size=clean_3HW.shape[1:],
+        mode="bilinear",
+    )[0]
+    restored, clean = _inside(colored.clamp(0, 1), clean_3HW.double(), border)
+    mask = (_inside(valid, valid, border)[0] > 0.9).double()
+    if not mask.any():
+        raise ImageError("no pixel can be compared: the images do not show the same scene")
+    error = float(((restored - clean).square() * mask).sum() / (mask.sum() * len(restored)))
+    return math.inf if error == 0 else -10 * math.log10(error)
+
+
+def _inside(restored: Tensor, clean: Tensor, border: int) -> tuple[Tensor, Tensor]:
+    if restored.shape != clean.shape:
+        raise ImageError(
+            f"the restored image has shape {tuple(restored.shape)}, the clean one "
+            f"{tuple(clean.shape)}; scores need equal ones"
+        )
+    height, width = clean.shape[-2:]
+    if not 0 <= 2 * border < min(height, width):
+        raise ImageError(
+            f"a border of {border} leaves nothing of {width}x{height} pixels; use a smaller one"
+        )
+    inside = (..., slice(border, height - border), slice(border, width - border))
+    return restored[inside], clean[inside]
+
+
+def _blurred(image_CHW: Tensor, reach: int = _SSIM_REACH) -> Tensor:
+    """Gaussian blur of sigma 1.5 without padding: smaller by the reach at each side."""
+    taps = torch.arange(-reach, reach + 1, dtype=image_CHW.dtype)
+    kernel = torch.exp(-((taps / _SSIM_SIGMA) ** 2) / 2)
+    kernel = kernel / kernel.sum()
+    rows = F.conv2d(image_CHW[:, None], kernel[None, None, :, None])
+    return F.conv2d(rows, kernel[None, None, None])[:, 0]

@@ -1,0 +1,105 @@
+"""Make a burst from a photo: ``python -m zoo.data.burst PHOTO -o DIR``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from zoo.data.burst.dataset import BurstDataset
+from zoo.data.burst.files import NPZ, write_burst
+from zoo.data.burst.synthesis import BurstSynthesis
+from zoo.data.images import list_photos, quantise, read_photo
+from zoo.data.patches import TrainingPhoto
+from zoo.errors import ImageError, ZooError
+
+logger = logging.getLogger("zoo.data.burst")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m zoo.data.burst",
+        description="Make synthetic bursts from a photo, or from every photo of a folder: RAW "
+        "frames as a shaking hand would have shot them, the clean linear image, and meta.json.",
+        epilog="The same photo, options and seed give the same burst. Restore one with: "
+        "zoo restore DIR -o out.png -n qmambabsr_tiny",
+    )
+    parser.add_argument("photo", type=Path, help="photo, or a folder of photos")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--frames", type=int, default=14, help="frames of a burst [14]")
+    parser.add_argument(
+        "--crop", type=int, default=384, help="side of the clean image in pixels [384]"
+    )
+    parser.add_argument("--count", type=int, default=1, help="bursts of each photo [1]")
+    parser.add_argument("--seed", type=int, default=0, help="whole number from 0 [0]")
+    parser.add_argument("--rgb", action="store_true", help="sRGB frames instead of RAW planes")
+    parser.add_argument("--clean", action="store_true", help="no noise and no rounding to 8 bits")
+    parser.add_argument(
+        "--npz", action="store_true", help="also write frames and flow as burst.npz"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="redo bursts that exist")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        _make(options)
+    except ZooError as error:
+        if options.debug:
+            raise
+        logger.error("error: %s", error)
+        return 2
+    return 0
+
+
+def _make(options: argparse.Namespace) -> None:
+    synthesis = BurstSynthesis(
+        frames=options.frames,
+        mode="rgb" if options.rgb else "raw",
+        space="srgb" if options.rgb else "linear",
+        noise=not options.clean,
+        quantize="none" if options.clean else "official",
+    )
+    if options.crop < synthesis.scale or options.crop % synthesis.scale:
+        raise ImageError(f"--crop {options.crop}: must be a multiple of {synthesis.scale}")
+    if options.count < 1:
+        raise ImageError(f"--count {options.count}: must be at least 1")
+    in_folder = options.photo.is_dir()
+    photos = list_photos(options.photo) if in_folder else [options.photo]
+    jobs = [(photo, number) for photo in photos for number in range(options.count)]
+    written = 0
+    for path, number in tqdm(jobs, unit="burst", disable=None if len(jobs) > 1 else True):
+        folder = options.output
+        if in_folder or options.count > 1:
+            folder = folder / (f"{path.stem}_{number:04d}" if options.count > 1 else path.stem)
+        if (folder / "meta.json").exists() and not options.overwrite:
+            continue
+        photo = read_photo(path)
+        bursts = BurstDataset(
+            [TrainingPhoto(path.name, quantise(photo.color_HWC, photo.bit_depth))],
+            synthesis=synthesis,
+            patch=options.crop // synthesis.scale,
+            length=options.count,
+            seed=options.seed,
+            augment=False,
+        )
+        burst = bursts.burst(number)
+        if options.npz:
+            folder.mkdir(parents=True, exist_ok=True)
+            partial = folder / f".{NPZ}.part.npz"
+            np.savez_compressed(partial, frames=burst.frames.numpy(), flow=burst.flow.numpy())
+            partial.replace(folder / NPZ)
+        write_burst(folder, burst, {"photo": path.name, "seed": options.seed, "number": number})
+        written += 1
+    logger.info("wrote %d bursts to %s", written, options.output)
+    if written < len(jobs):
+        logger.info("%d existing ones are kept; --overwrite redoes them", len(jobs) - written)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

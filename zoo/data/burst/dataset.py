@@ -1,0 +1,151 @@
+"""Bursts to train on and to measure with, made from photos on the fly.
+
+Every burst is a function of (seed, index) alone, so that a training resumes exactly and a
+validation set is the same everywhere without being stored.
+
+Shape suffixes: H height, W width in pixels, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from zoo.data.burst.synthesis import Burst, BurstSynthesis
+from zoo.data.images import with_channels
+from zoo.data.patches import TrainingPhoto
+from zoo.errors import ImageError, RecipeError
+
+
+class BurstSample(NamedTuple):
+    """One item of a batch; shapes as in :class:`~zoo.data.burst.synthesis.Burst`."""
+
+    frames: Tensor
+    clean: Tensor
+    flow: Tensor
+
+
+def generator(*seeds: int) -> torch.Generator:
+    """A source of randomness that several whole numbers decide."""
+    state = np.random.SeedSequence(seeds).generate_state(2)
+    return torch.Generator().manual_seed(int(state[0]) << 31 ^ int(state[1]))
+
+
+class BurstDataset(Dataset[BurstSample]):
+    """Random bursts of photos.
+
+    A photo is drawn, a square of it, its flip and quarter turn, then all of the burst. Where a
+    photo is smaller than the square, the largest square that fits is enlarged.
+
+    Args:
+        photos: clean photos, 8 or 16 bits; gray ones become colourless RGB.
+        synthesis: how bursts are made.
+        patch: side of a frame in pixels of its planes.
+        length: number of bursts.
+        seed: not negative.
+        augment: flip and turn.
+
+    Raises:
+        ImageError: where there is no photo.
+        RecipeError: for a patch, length or seed that makes no sense.
+    """
+
+    def __init__(
+        self,
+        photos: Sequence[TrainingPhoto],
+        *,
+        synthesis: BurstSynthesis,
+        patch: int,
+        length: int,
+        seed: int,
+        augment: bool = True,
+    ) -> None:
+        smallest = {"patch": (patch, 1), "length": (length, 1), "seed": (seed, 0)}
+        for name, (value, low) in smallest.items():
+            if value < low:
+                raise RecipeError(f"{name} must be at least {low}, not {value}")
+        if not photos:
+            raise ImageError("there is no photo to make bursts of")
+        self.photos, self.synthesis = photos, synthesis
+        self.patch, self.length, self.seed, self.augment = patch, length, seed, augment
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> BurstSample:
+        if not 0 <= index < self.length:
+            raise IndexError(f"burst {index} of {self.length}")
+        burst = self.burst(index)
+        return BurstSample(burst.frames, burst.clean, burst.flow)
+
+    def burst(self, index: int) -> Burst:
+        """One burst with all that is known of it."""
+        rng = generator(self.seed, index)
+        photo = self.photos[_below(len(self.photos), rng)]
+        window = self.synthesis.window(self.patch * self.synthesis.scale)
+        piece_3HW = random_square(photo.pixels_HWC, window, rng)
+        if self.augment:
+            turn = _below(8, rng)
+            piece_3HW = piece_3HW.rot90(turn % 4, (1, 2))
+            if turn >= 4:
+                piece_3HW = piece_3HW.flip(2)
+        return self.synthesis(piece_3HW.contiguous(), rng)
+
+
+class ValidationBursts(Dataset[BurstSample]):
+    """A frozen set: as many bursts of each photo as asked for, the same at every call.
+
+    Args:
+        photos: clean photos.
+        synthesis: how bursts are made; nothing is left out at random but what it says.
+        patch: side of a frame in pixels of its planes.
+        per_photo: bursts of each photo.
+    """
+
+    def __init__(
+        self,
+        photos: Sequence[TrainingPhoto],
+        *,
+        synthesis: BurstSynthesis,
+        patch: int,
+        per_photo: int,
+    ) -> None:
+        self.sets = [
+            BurstDataset(
+                [photo], synthesis=synthesis, patch=patch, length=per_photo, seed=n, augment=False
+            )
+            for n, photo in enumerate(photos)
+        ]
+        self.per_photo = per_photo
+        self.names = [photo.name for photo in photos for _ in range(per_photo)]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> BurstSample:
+        return self.sets[index // self.per_photo][index % self.per_photo]
+
+
+def random_square(pixels_HWC: np.ndarray, side: int, rng: torch.Generator) -> Tensor:
+    """A random square of a photo as float32 RGB in [0, 1], enlarged where the photo is smaller."""
+    height, width = pixels_HWC.shape[:2]
+    taken = min(side, height, width)
+    top, left = _below(height - taken + 1, rng), _below(width - taken + 1, rng)
+    piece = pixels_HWC[top : top + taken, left : left + taken]
+    peak = np.float32(np.iinfo(piece.dtype).max)
+    color_HWC = with_channels(piece.astype(np.float32) / peak, 3)
+    piece_3HW = torch.from_numpy(np.ascontiguousarray(color_HWC.transpose(2, 0, 1)))
+    if taken < side:
+        size = (side, side)
+        piece_3HW = F.interpolate(piece_3HW[None], size=size, mode="bicubic", antialias=True)[0]
+    return piece_3HW.clamp(0, 1)
+
+
+def _below(bound: int, rng: torch.Generator) -> int:
+    return int(torch.randint(bound, (), generator=rng))

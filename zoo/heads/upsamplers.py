@@ -1,0 +1,181 @@
+"""Enlargement by two, one layer at a time: AdaUp of QMambaBSR and what it is compared with.
+
+Shape suffixes: B batch, H height, W width, I and O channels in and out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.blocks.layers import Conv2d
+from zoo.heads.upsample import pixel_shuffle
+from zoo.registry import Registry
+
+
+class Upsampler(nn.Module):
+    """``(B, H, W, I) -> (B, 2*H, 2*W, O)``; built as ``upsampler(dim, out=)``; I is ``dim``."""
+
+    def forward(self, x_BHWI: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+UpsamplerFactory: TypeAlias = Callable[..., Upsampler]
+
+UPSAMPLERS = Registry("upsampler", Upsampler, supplied=("dim", "out"))
+
+# Taps of bilinear enlargement by two: output 2i is input i, 2i+1 the mean of two neighbours.
+_BILINEAR = {3: (0.5, 1.0, 0.5), 4: (0.25, 0.75, 0.75, 0.25)}
+_NOISE = 0.3
+
+
+def double(x_BHWI: Tensor, weight_IOKK: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """Transposed convolution of stride 2 and exactly twice the size, kernel 3 or 4.
+
+    Kernel 3 keeps pixel i at 2i; kernel 4 keeps the centres of images together.
+    """
+    x_BIHW = x_BHWI.permute(0, 3, 1, 2)
+    odd = weight_IOKK.shape[-1] % 2
+    y = F.conv_transpose2d(x_BIHW, weight_IOKK, bias_O, stride=2, padding=1, output_padding=odd)
+    return y.permute(0, 2, 3, 1).contiguous()
+
+
+def init_double(weight_IOKK: Tensor, kind: Literal["bilinear", "normal"]) -> None:
+    """Initialise the kernel of :func:`double` so that it keeps the spread of its input.
+
+    "normal" has variance 2 / (I * K * K / 4), because of K * K taps only a quarter meets an output;
+    "bilinear" is 0.3 times that, and bilinear enlargement of each channel.
+    """
+    inputs, outputs, side, _ = weight_IOKK.shape
+    with torch.no_grad():
+        weight_IOKK.normal_(std=(2 / (inputs * side * side / 4)) ** 0.5)
+        if kind == "bilinear":
+            taps = torch.tensor(_BILINEAR[side], dtype=weight_IOKK.dtype)
+            weight_IOKK.mul_(_NOISE)
+            for channel in range(min(inputs, outputs)):
+                weight_IOKK[channel, channel] += taps[:, None] * taps
+
+
+def _check_kernel(kernel: int) -> None:
+    if kernel not in _BILINEAR:
+        raise ValueError(f"kernel is {kernel}; it must be 3 (keeps pixel i at 2i) or 4 (centred)")
+
+
+@UPSAMPLERS.register("adaup")
+class AdaUp(Upsampler):
+    """Transposed convolution whose kernel depends on the image (QMambaBSR, Sec. 3.4).
+
+    The paper multiplies the kernel by the mean L of each input channel and by L1 = conv1x1(L) of
+    each output channel. That is exactly the same as scaling the input channels, convolving with the
+    fixed kernel, and scaling the output channels, which is what is computed: no kernel per image.
+
+    Args:
+        dim: channels in.
+        out: channels out.
+        kernel: 3 (output 2i lies on pixel i) or 4 (centred).
+        gate: "residual" scales by 1 + tanh(L) and 1 + tanh(L1), with L1 zero at first; "raw" by L
+            and L1 as the paper writes them, whose features fade to nothing over three layers at
+            initialisation.
+        init: of the kernel, see :func:`init_double`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        out: int,
+        kernel: int = 3,
+        gate: Literal["residual", "raw"] = "residual",
+        init: Literal["bilinear", "normal"] = "bilinear",
+    ) -> None:
+        super().__init__()
+        _check_kernel(kernel)
+        self.gate = gate
+        self.weight = nn.Parameter(torch.empty(dim, out, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(out))
+        self.to_out = nn.Linear(dim, out)
+        init_double(self.weight, init)
+        if gate == "residual":
+            nn.init.zeros_(self.to_out.weight)
+            nn.init.zeros_(self.to_out.bias)
+
+    def scales(self, x_BHWI: Tensor) -> tuple[Tensor, Tensor]:
+        """Factors of the input channels (B, 1, 1, I) and of the output channels (B, 1, 1, O)."""
+        mean_B11I = x_BHWI.mean((1, 2), keepdim=True)
+        out_B11O = self.to_out(mean_B11I)
+        if self.gate == "raw":
+            return mean_B11I, out_B11O
+        return 1 + mean_B11I.tanh(), 1 + out_B11O.tanh()
+
+    def forward(self, x_BHWI: Tensor) -> Tensor:
+        into_B11I, out_B11O = self.scales(x_BHWI)
+        return double(x_BHWI * into_B11I, self.weight) * out_B11O + self.bias
+
+
+@UPSAMPLERS.register("transposed")
+class Transposed(Upsampler):
+    """A fixed transposed convolution.
+
+    Args:
+        dim: channels in.
+        out: channels out.
+        kernel: 3 (output 2i lies on pixel i) or 4 (centred).
+        init: of the kernel, see :func:`init_double`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        out: int,
+        kernel: int = 3,
+        init: Literal["bilinear", "normal"] = "bilinear",
+    ) -> None:
+        super().__init__()
+        _check_kernel(kernel)
+        self.weight = nn.Parameter(torch.empty(dim, out, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(out))
+        init_double(self.weight, init)
+
+    def forward(self, x_BHWI: Tensor) -> Tensor:
+        return double(x_BHWI, self.weight, self.bias)
+
+
+@UPSAMPLERS.register("pixelshuffle")
+class ShuffleUp(Upsampler):
+    """A 1x1 convolution and a pixel shuffle, as in Burstormer.
+
+    Args:
+        dim: channels in.
+        out: channels out.
+    """
+
+    def __init__(self, dim: int, *, out: int) -> None:
+        super().__init__()
+        self.conv = Conv2d(dim, 4 * out, 1)
+
+    def forward(self, x_BHWI: Tensor) -> Tensor:
+        return pixel_shuffle(self.conv(x_BHWI), 2)
+
+
+@UPSAMPLERS.register("bilinear")
+class BilinearUp(Upsampler):
+    """Bilinear interpolation and a 3x3 convolution.
+
+    Args:
+        dim: channels in.
+        out: channels out.
+    """
+
+    def __init__(self, dim: int, *, out: int) -> None:
+        super().__init__()
+        self.conv = Conv2d(dim, out, 3, padding=1)
+
+    def forward(self, x_BHWI: Tensor) -> Tensor:
+        x_BIHW = x_BHWI.permute(0, 3, 1, 2)
+        y_BIHW = F.interpolate(x_BIHW, scale_factor=2.0, mode="bilinear", align_corners=False)
+        return self.conv(y_BIHW.permute(0, 2, 3, 1).contiguous())

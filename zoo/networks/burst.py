@@ -1,0 +1,194 @@
+"""Many frames in, one image out: QMambaBSR's skeleton.
+
+Shape suffixes: B batch, T frames, S other frames (T - 1), H height, W width, C feature channels,
+I channels of a frame, s scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.blocks.align import EDA, AlignerFactory
+from zoo.blocks.burst_fusion import BurstFusionFactory
+from zoo.blocks.contract import BlockFactory
+from zoo.blocks.layers import Conv2d
+from zoo.blocks.msfm import MSFM
+from zoo.blocks.qssm import QSSM
+from zoo.heads import DoublingHead, HeadFactory
+from zoo.networks.contract import NETWORKS, Network
+from zoo.networks.phase import PhaseSkip
+from zoo.ops.registration import register_burst
+from zoo.registry import Capabilities
+from zoo.scans import Raster, ScanOrder
+
+
+@NETWORKS.register(
+    "burst",
+    capabilities=Capabilities(input="burst", size_multiple=4, dtypes=("float32", "bfloat16")),
+)
+class Burst(Network):
+    """Alignment, fusion with the reference, head (QMambaBSR, Sec. 3.1).
+
+    ``(B, T, I, H, W) -> (B, 3, s*H, s*W)``, linear light in [0, 1]; frame 0 is the reference. The
+    output is clipped to [0, 1] in evaluation only, so that gradients never vanish in training.
+
+    Args:
+        scale: output over input size: 8 for the planes of a x4 RAW burst, 4 for RGB.
+        channels: channels I of a frame: 4 for the planes R, Gr, Gb, B, or 3 for RGB.
+        burst: frames T that the fusion is built for.
+        dim: feature channels C.
+        align: aligns the frames' features to the first.
+        flow_prior: displacement that the alignment starts from: "none" (the paper), "registration"
+            (one robust affine motion per frame, estimated from the burst unless a flow is passed),
+            or "given" (a flow must be passed; for training with a known one).
+        fusion: brings the other frames into the reference, once at the start of each stage.
+        stages: blocks of the body in each stage.
+        body: makes a block of the body.
+        scans: scan orders, given to the blocks in turn, where they take one.
+        head: makes the head.
+        skip: adds the enlarged reference frame: "none", or registered by its "corner" or "centre",
+            see :mod:`zoo.networks.phase`.
+        other_lengths: what to do with a burst of another length where the fusion fixes it: "adapt"
+            repeats the reference or keeps an even selection of frames, "error" refuses.
+    """
+
+    def __init__(
+        self,
+        *,
+        scale: int = 8,
+        channels: int = 4,
+        burst: int = 14,
+        dim: int = 48,
+        align: AlignerFactory = EDA,
+        flow_prior: Literal["none", "registration", "given"] = "none",
+        fusion: BurstFusionFactory = QSSM,
+        stages: Sequence[int] = (3, 3),
+        body: BlockFactory = MSFM,
+        scans: Sequence[ScanOrder] = (Raster(),),
+        head: HeadFactory = DoublingHead,
+        skip: Literal["none", "corner", "centre"] = "none",
+        other_lengths: Literal["adapt", "error"] = "adapt",
+    ) -> None:
+        super().__init__()
+        for name, value in {"scale": scale, "dim": dim}.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        if channels not in (3, 4):
+            raise ValueError(f"channels is {channels}; a frame has 4 RAW planes or 3 RGB channels")
+        if burst < 2:
+            raise ValueError(f"burst is {burst}; a burst has at least 2 frames")
+        if not stages or min(stages) < 0:
+            raise ValueError(f"stages is {list(stages)}; name the blocks of at least one stage")
+        if not scans:
+            raise ValueError("scans is empty; name at least one scan order")
+        self.scale, self.channels, self.burst = scale, channels, burst
+        self.flow_prior, self.other_lengths = flow_prior, other_lengths
+        self.shallow = Conv2d(channels, dim, 3, padding=1)
+        self.align = align(dim)
+        self.fusions = nn.ModuleList(fusion(dim, burst=burst) for _ in stages)
+        numbers = iter(range(sum(stages)))
+        self.bodies = nn.ModuleList(
+            nn.Sequential(
+                *(body(dim, scan=scans[next(numbers) % len(scans)]) for _ in range(depth))
+            )
+            for depth in stages
+        )
+        self.head = head(dim, scale=scale, channels=3)
+        self.skip = None
+        if skip != "none":
+            self.skip = PhaseSkip(channels, scale=scale, registration=skip)
+
+    def forward(self, burst_BTIHW: Tensor, flow_BT2HW: Tensor | None = None) -> Tensor:
+        return self.forward_with_displacements(burst_BTIHW, flow_BT2HW)[0]
+
+    def example(self, height: int, width: int) -> Tensor:
+        return torch.rand(1, self.burst, self.channels, height, width)
+
+    def forward_with_displacements(
+        self, burst_BTIHW: Tensor, flow_BT2HW: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The image, and the displacements that the alignment found at each of its levels.
+
+        Args:
+            burst_BTIHW: frames, the reference first.
+            flow_BT2HW: displacement of each frame in pixels, rows then columns, for ``flow_prior``;
+                ignored where that is "none".
+
+        Raises:
+            ValueError: for a burst of the wrong shape or length, or where a flow is missing.
+        """
+        if burst_BTIHW.dim() != 5 or burst_BTIHW.shape[2] != self.channels:
+            raise ValueError(
+                f"a burst has shape (B, T, {self.channels}, H, W), not {tuple(burst_BTIHW.shape)}"
+            )
+        flow_BT2HW = self._prior(burst_BTIHW, flow_BT2HW)
+        burst_BTIHW, flow_BT2HW = self._of_length(burst_BTIHW, flow_BT2HW)
+        batch, frames, _, height, width = burst_BTIHW.shape
+        grid = self.align.grid
+        below = (height + grid - 1) // grid * grid - height
+        right = (width + grid - 1) // grid * grid - width
+        padded = _padded(burst_BTIHW, right, below)
+        flow = None if flow_BT2HW is None else _padded(flow_BT2HW, right, below)
+
+        frames_BTHWI = padded.permute(0, 1, 3, 4, 2)
+        features = self.shallow(frames_BTHWI.flatten(0, 1).contiguous())
+        features, displacements = self.align(features.unflatten(0, (batch, frames)), flow)
+        reference_BHWC, others_BSHWC = features[:, 0], features[:, 1:]
+        x_BHWC = reference_BHWC
+        for fusion, body in zip(self.fusions, self.bodies, strict=True):
+            x_BHWC = body(fusion(x_BHWC, others_BSHWC))
+        output_BHW3 = self.head(x_BHWC + reference_BHWC, frames_BTHWI[:, 0])
+        output_B3HW = output_BHW3.permute(0, 3, 1, 2)
+        if self.skip is not None:
+            output_B3HW = output_B3HW + self.skip(padded[:, 0])
+        output_B3HW = output_B3HW[:, :, : height * self.scale, : width * self.scale].contiguous()
+        return (output_B3HW if self.training else output_B3HW.clamp(0, 1)), displacements
+
+    def _prior(self, burst_BTIHW: Tensor, flow_BT2HW: Tensor | None) -> Tensor | None:
+        if self.flow_prior == "none":
+            return None
+        if flow_BT2HW is None:
+            if self.flow_prior == "given":
+                raise ValueError(
+                    "flow_prior is 'given', but no flow was passed; pass one, or set "
+                    "network.flow_prior to 'registration'"
+                )
+            return register_burst(burst_BTIHW)
+        expected = (*burst_BTIHW.shape[:2], 2, *burst_BTIHW.shape[3:])
+        if tuple(flow_BT2HW.shape) != expected:
+            raise ValueError(f"flow has shape {tuple(flow_BT2HW.shape)}; the burst asks {expected}")
+        return flow_BT2HW
+
+    def _of_length(
+        self, burst_BTIHW: Tensor, flow_BT2HW: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Bring a burst to the length that the fusion is built for."""
+        frames = burst_BTIHW.shape[1]
+        wanted = self.burst
+        if all(fusion.any_length for fusion in self.fusions):
+            wanted = max(frames, 2)
+        if frames == wanted:
+            return burst_BTIHW, flow_BT2HW
+        if self.other_lengths == "error":
+            raise ValueError(
+                f"the burst has {frames} frames, but the fusion is built for {wanted}; set "
+                "network.other_lengths to 'adapt', or use a fusion that takes any number, such as "
+                "{type: qssm, frame_mix: mean_max, denoise: mean_max}"
+            )
+        if frames < wanted:
+            chosen = [*range(frames), *([0] * (wanted - frames))]
+        else:
+            chosen = [round(i * (frames - 1) / (wanted - 1)) for i in range(wanted)]
+        return burst_BTIHW[:, chosen], None if flow_BT2HW is None else flow_BT2HW[:, chosen]
+
+
+def _padded(x_BTIHW: Tensor, right: int, below: int) -> Tensor:
+    if right == below == 0:
+        return x_BTIHW
+    padded = F.pad(x_BTIHW.flatten(0, 1), (0, right, 0, below), mode="replicate")
+    return torch.unflatten(padded, 0, x_BTIHW.shape[:2])
