@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from zoo.data.bicubic import resize_bicubic
 from zoo.data.images import EXTENSIONS, Photo, list_photos, read_photo, with_channels, write_photo
+from zoo.distributed import Workers
 from zoo.errors import ImageError, ZooError
 from zoo.networks import Network
 from zoo.registry import capabilities_of
@@ -85,6 +86,7 @@ def restore(
     precision: Precision = "fp32",
     overwrite: bool = False,
     progress: bool = True,
+    members: Workers | None = None,
 ) -> list[Path]:
     """Restore an image file, or all images of a folder.
 
@@ -101,9 +103,11 @@ def restore(
         precision: likewise.
         overwrite: write over outputs that exist; otherwise they are skipped.
         progress: show a progress bar.
+        members: processes that share the files, each taking the next when it is free; this one
+            alone, if None.
 
     Returns:
-        The files that were written.
+        The files that were written, by all processes.
 
     Raises:
         ImageError: for images that cannot be read or written. In a folder the others are still
@@ -111,29 +115,44 @@ def restore(
         ZooError: for settings that make no sense.
     """
     settings = RestoreSettings(tile=tile, overlap=overlap, ensemble=ensemble, precision=precision)
-    jobs = _jobs(Path(source), Path(target))
-    waiting = [job for job in jobs if overwrite or not job[1].exists()]
-    if len(waiting) < len(jobs):
-        logger.info("%d existing outputs are kept; overwrite to redo", len(jobs) - len(waiting))
-    written, failures = [], []
+    members = members or Workers()
     in_folder = Path(source).is_dir()
-    for image, output in tqdm(waiting, unit="image", disable=not (progress and in_folder) or None):
-        try:
-            photo = read_photo(image)
-            result = restore_photo(network, photo, settings, progress and not in_folder)
-            output.parent.mkdir(parents=True, exist_ok=True)
-            write_photo(output, result)
-            written.append(output)
-        except (ImageError, OSError) as error:
-            if not in_folder:
-                raise _as_image_error(error, output) from error
-            failures.append(_as_image_error(error, output))
+    # One process looks: the others could already see outputs of this run.
+    waiting = members.from_first(lambda: _waiting(Path(source), Path(target), overwrite))
+    written: list[Path] = []
+    failures: list[ImageError] = []
+    hidden = not (progress and in_folder and members.first) or None
+    with tqdm(total=len(waiting), unit="image", disable=hidden) as bar:
+        for number in members.claim(len(waiting), f"restore/{target}"):
+            image, output = waiting[number]
+            bar.update(number - bar.n)
+            try:
+                photo = read_photo(image)
+                result = restore_photo(network, photo, settings, progress and not in_folder)
+                output.parent.mkdir(parents=True, exist_ok=True)
+                write_photo(output, result)
+                written.append(output)
+            except (ImageError, OSError) as error:
+                failures.append(_as_image_error(error, output))
+        everyone = members.gather((written, failures))
+        bar.update(len(waiting) - bar.n)
+    failures = [failure for _, failed in everyone for failure in failed]
+    if failures and not in_folder:
+        raise failures[0]
     if failures:
         raise ImageError(
             f"{len(failures)} of {len(waiting)} images failed, the others are done; "
             f"the first: {failures[0]}"
         )
-    return written
+    return [path for done, _ in everyone for path in done]
+
+
+def _waiting(source: Path, target: Path, overwrite: bool) -> list[tuple[Path, Path]]:
+    jobs = _jobs(source, target)
+    waiting = [job for job in jobs if overwrite or not job[1].exists()]
+    if len(waiting) < len(jobs):
+        logger.info("%d existing outputs are kept; overwrite to redo", len(jobs) - len(waiting))
+    return waiting
 
 
 def restore_photo(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,10 @@ def latest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         leftover.unlink(missing_ok=True)
     for path in sorted(folder.glob(PATTERN), reverse=True):
         try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()  # torch.load compares no checksums
+            if damaged is not None:
+                raise zipfile.BadZipFile(damaged)
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             # Damage shows as any of a dozen errors, from EOFError to UnpicklingError.

@@ -11,7 +11,7 @@ from zoo.blocks.contract import Block
 
 
 def recompute_blocks(network: nn.Module) -> int:
-    """Make every innermost block keep only its input; gradients stay the same, bit for bit.
+    """Make every innermost block keep only its input; gradients stay the same but for rounding.
 
     In evaluation, and without gradients, blocks run as before. Parameters keep their names.
 
@@ -34,7 +34,8 @@ def _recomputed(block: Block, forward: Callable[..., Tensor]) -> Callable[..., T
     def run(*inputs: Tensor) -> Tensor:
         if not block.training:
             return forward(*inputs)
-        output: Tensor = checkpoint(forward, *inputs, use_reentrant=False)
+        # Reentrant: the other kind allows an operator one look at its saved tensors.
+        output: Tensor = checkpoint(forward, *inputs, use_reentrant=True)
         return output
 
     return run
