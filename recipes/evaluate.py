@@ -120,8 +120,7 @@ def _sets(
     known = set_names(root)
     wanted = options.sets or settings.datasets
     found = {
-        name: find_test_set(root, name, degradation, scale, made=options.degrade)
-        for name in wanted
+        name: find_test_set(root, name, degradation, scale, made=options.degrade) for name in wanted
     }
     missing = [name for name, images in found.items() if images is None]
     if missing and options.sets:

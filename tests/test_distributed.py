@@ -19,11 +19,10 @@ from zoo.distributed import Workers, share
 ROOT = Path(__file__).parent.parent
 
 
-def torchrun(*command, code=None):
+def torchrun(*command):
     """Run with two processes on this machine."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    launch += ["--master-addr=127.0.0.1", "--master-port=0", "--rdzv-backend=c10d"]
-    launch += ["--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
+    launch += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -63,7 +62,7 @@ def test_two_processes_train_as_one(tmp_path):
 
 
 KILLER = """
-import os, signal, sys
+import os, signal, sys, time
 import zoo.inference as inference
 from zoo.cli import main
 write = inference.write_photo
@@ -73,6 +72,8 @@ def logged(path, photo):
         file.write(path.name + "\\n")
     if os.environ["RANK"] == os.environ["KILL"]:
         os.kill(os.getpid(), signal.SIGKILL)
+    if os.environ["KILL"] != "none":
+        time.sleep(5)  # the other is to be stopped before it has done everything
 inference.write_photo = logged
 sys.exit(main(sys.argv[1:]))
 """
@@ -94,7 +95,7 @@ def test_two_processes_share_a_folder_and_a_killed_ones_share_is_finished(tmp_pa
     monkeypatch.setenv("KILL", "1")
     assert torchrun(*command).returncode != 0
     done = (tmp_path / "done.txt").read_text().split()
-    assert 1 <= len(done) == len(set(done))
+    assert 1 <= len(done) == len(set(done)) < 12
     monkeypatch.setenv("KILL", "none")
     found = torchrun(*command)
     assert found.returncode == 0, found.stderr[-3000:]

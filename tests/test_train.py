@@ -106,8 +106,6 @@ def test_tensorboard_gets_scalars_and_strips_where_it_is_installed(photos, tmp_p
         def __getattr__(self, name):
             return lambda *values, **options: seen.append((name, *values[:1]))
 
-    import torch.utils
-
     stub = type(sys)("torch.utils.tensorboard")
     stub.SummaryWriter = Writer
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", stub)
@@ -330,5 +328,3 @@ def test_a_compiled_network_trains_as_a_plain_one(photos, tmp_path):
     plain, compiled = losses(tmp_path / "plain"), losses(tmp_path / "compiled")
     # Fused kernels round differently; the differences grow over the six steps.
     assert list(compiled.values()) == pytest.approx(list(plain.values()), rel=1e-3)
-
-

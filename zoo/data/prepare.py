@@ -33,9 +33,9 @@ def prepare(
 ) -> int:
     """Cut every photo of a folder into sub-images, ``NAME_s001.png`` and so on.
 
-    Photos smaller than ``size`` are taken over as they are. Photos whose sub-images are all there
-    are not written again, so that an interrupted run goes on. Alpha is left out, the bit depth is kept. Pairs
-    stay pairs: cut the degraded folder with size and step divided by the scale.
+    Photos smaller than ``size`` are taken over as they are. Sub-images that are there are not
+    written again, so that an interrupted run goes on. Alpha is left out, the bit depth is kept.
+    Pairs stay pairs: cut the degraded folder with size and step divided by the scale.
 
     Args:
         source: folder of photos.
