@@ -25,10 +25,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from zoo.checkpoints import save
-from zoo.data.testsets import TestImage
-from zoo.distributed import Workers, share, workers
+from zoo.distributed import Workers, workers
 from zoo.errors import CheckpointError, RecipeError, ZooError
-from zoo.evaluation import Protocol, Restored, Score, evaluate, mean_score, strip
+from zoo.evaluation import Protocol
 from zoo.extensions import import_parts
 from zoo.networks import Network
 from zoo.ops.scan import BackendError
@@ -37,9 +36,9 @@ from zoo.settings import TrainSettings, evaluate_settings, train_settings
 from zoo.training import (
     MovingAverage,
     Pair,
+    PhotoTask,
     Record,
     StopSignals,
-    TrainingData,
     affordable,
     batches,
     latest_checkpoint,
@@ -104,9 +103,11 @@ class Trainer:
             self.device.partition(":")[0], enabled=self.settings.precision == "fp16"
         )
         self.average = MovingAverage(self.network, self.settings.ema)
-        self.data = TrainingData(
+        wanted = evaluate_settings(recipe)
+        self.task = PhotoTask(
             self.settings.data,
             self.network,
+            protocol=Protocol(channel=wanted.channel, crop=wanted.crop),
             iterations=self.settings.iterations,
             seed=self.settings.seed,
             progress=self.members.first,
@@ -157,7 +158,7 @@ class Trainer:
                 if self.step % settings.log_every == 0 or last:
                     mean = sum(self.losses) / len(self.losses)
                     self.losses = []
-                    images = self.data.images(logged[0], self.step)
+                    images = self.task.images(logged[0], self.step)
                     speed = images / max(time.monotonic() - logged[1], 1e-9)
                     logged = (self.step, time.monotonic())
                     self._tell(progress, record, mean, speed)
@@ -175,8 +176,8 @@ class Trainer:
 
     def _batches(self) -> Iterator[list[Pair]]:
         return batches(
-            self.data.pairs,
-            self.data.plan,
+            self.task.pairs,
+            self.task.plan,
             step=self.step,
             parts=self.settings.accumulate,
             members=self.members,
@@ -191,14 +192,10 @@ class Trainer:
             group["lr"] = chosen.lr * factor
         self.optimizer.zero_grad(set_to_none=True)
         value = 0.0
-        for number, (degraded_BIHW, clean_BIHW) in enumerate(parts, 1):
-            degraded_BIHW, clean_BIHW = self._mixed(
-                degraded_BIHW.to(self.device), clean_BIHW.to(self.device)
-            )
+        for number, batch in enumerate(parts, 1):
             with self._gradients_stay(number < len(parts)):
-                with self._autocast():
-                    output_BIHW = self.model(degraded_BIHW)
-                loss = self.loss(output_BIHW.float(), clean_BIHW) / len(parts)
+                there = [tensor.to(self.device) for tensor in batch]
+                loss = self.task.loss(self._forward, self.loss, there) / len(parts)
                 self.scaler.scale(loss).backward()
             value += float(loss.detach())
         self.scaler.unscale_(self.optimizer)
@@ -210,16 +207,10 @@ class Trainer:
         self.step += 1
         return value
 
-    def _mixed(self, degraded_BIHW: Tensor, clean_BIHW: Tensor) -> Pair:
-        """Mixup: half of the time each pair is blended with another of the batch."""
-        strength = self.settings.data.mixup
-        if not strength or float(torch.rand(())) < 0.5:
-            return degraded_BIHW, clean_BIHW
-        weight = float(torch.distributions.Beta(strength, strength).sample())
-        other = torch.randperm(len(clean_BIHW)).to(clean_BIHW.device)
-        return degraded_BIHW.lerp(degraded_BIHW[other], 1 - weight), clean_BIHW.lerp(
-            clean_BIHW[other], 1 - weight
-        )
+    def _forward(self, *inputs: Tensor) -> Tensor:
+        with self._autocast():
+            output: Tensor = self.model(*inputs)
+        return output
 
     def _gradients_stay(self, stay: bool) -> AbstractContextManager[Any]:
         """Gradients travel between processes once a step, with its last part."""
@@ -262,53 +253,37 @@ class Trainer:
             )
 
     def _validate(self, record: Record | None) -> None:
-        pictures: dict[str, Restored] = {}
         with self.average.applied():
-            scores = self._scores(share(self.data.validation, self.members), pictures)
-        shares = self.members.gather((scores, {n: strip(p) for n, p in pictures.items()}))
+            values, pictures = self.task.validate(self.network, self.members)
         if record is None:
             return
-        scores = [found for scores, _ in shares for found in scores]
-        mean = mean_score(scores)
-        record.write(
-            self.step,
-            self.seconds,
-            psnr=mean.psnr,
-            ssim=mean.ssim,
-            baseline=mean.baseline_psnr,
-            photos=[found._asdict() for found in scores],
-        )
-        for _, strips in shares:
-            for name, picture in strips.items():
-                record.show(self.step, name, picture)
+        record.write(self.step, self.seconds, **values)
+        for name, picture in pictures.items():
+            record.show(self.step, name, picture)
         logger.info(
             "step %d: %.2f dB, %.2f dB without the network",
             self.step,
-            mean.psnr,
-            mean.baseline_psnr,
+            values["psnr"],
+            values["baseline"],
         )
 
-    def _scores(self, images: Sequence[TestImage], pictures: dict[str, Restored]) -> list[Score]:
-        wanted = evaluate_settings(self.recipe)
-        protocol = Protocol(channel=wanted.channel, crop=wanted.crop)
-        return evaluate(
-            self.network,
-            images,
-            self.data.degradation,
-            protocol=protocol,
-            seen=lambda name, found: pictures.update({name: found}),
-        )
+    def measure(self, allowed: float = 0.0) -> tuple[float, float]:
+        """Seconds that a step and a validation take; the state is as before.
 
-    def measure(self, steps: int = 3) -> tuple[float, float]:
-        """Seconds that a step and a validation take; the state is as before."""
+        Args:
+            allowed: seconds to spend on steps; there are at least 4 and at most 50.
+        """
         before = copy.deepcopy(self.state())
-        found = []
-        for parts, _ in zip(self._batches(), range(steps + 1), strict=False):
+        found: list[float] = []
+        for parts in self._batches():
             begun = time.monotonic()
             self._train_step(parts)
             found.append(time.monotonic() - begun)
+            [spent] = self.members.add(sum(found))
+            if len(found) == 50 or (len(found) >= 4 and spent >= allowed * self.members.world):
+                break
         begun = time.monotonic()
-        self._scores(share(self.data.validation, self.members), {})
+        self.task.validate(self.network, self.members)
         validation = time.monotonic() - begun
         self.restore(before)
         # The first step also builds orders and buffers.
@@ -399,7 +374,7 @@ def train(
         trainer.restore(state)
         logger.info("resumed at step %d", trainer.step)
     elif budget is not None and seconds is not None:
-        step, validation = trainer.measure()
+        step, validation = trainer.measure(0.05 * seconds)
         left = members.broadcast(seconds - (time.monotonic() - begun))
         steps = affordable(left, step, validation)
         recipe = shortened(recipe, steps)

@@ -232,7 +232,8 @@ def test_pairs_that_do_not_match_are_named(photos, tmp_path, caplog):
     write_photo(other / "1.png", Photo(np.zeros((20, 48, 3), np.float32)))
     write_photo(photos / "2.png", read_photo(photos / "1.png"))
     settings = [f"data.degraded={other}", "data.degradation=null"]
-    settings += [f"data.validate_degraded={other}", "network.scale=1", "network.head=residual"]
+    settings += [f"data.validate={other}", f"data.validate_degraded={other}"]
+    settings += ["network.scale=1", "network.head=residual"]
     assert train(photos, tmp_path / "run", *settings) == 2
     assert "2 of 3 pairs do not match" in caplog.text
     assert "which is not 1/1 of it" in caplog.text and "no degraded counterpart" in caplog.text
@@ -255,13 +256,13 @@ def test_a_budget_shortens_the_whole_schedule(photos, tmp_path, caplog, monkeypa
     assert [parse_duration(text) for text in ("90s", "1.5h", ".5m")] == [90, 5400, 30]
     stages = train_settings(shortened(load_recipe("mambair_realdn"), 3000)).data.stages
     assert [stage.iterations for stage in stages] == [920, 640, 480, 360, 360, 240]
-    monkeypatch.setattr(Trainer, "measure", lambda self: (2.0, 1.0))
+    monkeypatch.setattr(Trainer, "measure", lambda self, allowed: (2.0, 1.0))
     with caplog.at_level(logging.INFO):
         assert train(photos, tmp_path / "run", "iterations=100000", "--budget", "1m") == 0
     done = int(re.search(r"so (\d+) of the recipe's 100000 steps", caplog.text)[1])
     assert 10 < done < 30 and max(losses(tmp_path / "run")) == done
     # The same command goes on with the schedule that was chosen, without measuring again.
-    monkeypatch.setattr(Trainer, "measure", lambda self: pytest.fail("measured again"))
+    monkeypatch.setattr(Trainer, "measure", lambda self, allowed: pytest.fail("measured again"))
     assert train(photos, tmp_path / "run", "iterations=100000", "--budget", "1m") == 0
 
 

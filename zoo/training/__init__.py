@@ -5,20 +5,20 @@ from __future__ import annotations
 from zoo.training.average import MovingAverage
 from zoo.training.budget import affordable, parse_duration, report, shortened
 from zoo.training.checkpoint import latest_checkpoint, write_checkpoint
-from zoo.training.data import TrainingData
 from zoo.training.loader import Pair, batches
 from zoo.training.randomness import random_state, restore_random_state, seed_all
 from zoo.training.recompute import recompute_blocks
 from zoo.training.record import Record
 from zoo.training.signals import StopSignals
 from zoo.training.start import start_from
+from zoo.training.task import PhotoTask
 
 __all__ = [
     "MovingAverage",
     "Pair",
+    "PhotoTask",
     "Record",
     "StopSignals",
-    "TrainingData",
     "affordable",
     "batches",
     "latest_checkpoint",

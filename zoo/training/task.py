@@ -1,24 +1,41 @@
-"""What a training reads: pairs to learn from and photos to validate on, checked at its start."""
+"""What a training is about: the pairs to learn from, the loss of a batch, and the validation.
+
+The trainer knows steps, processes and files; a task knows images. :class:`PhotoTask` is that of all
+networks from one image to one. A task of another kind has the same methods.
+"""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from zoo.data.degradations import Degradation
 from zoo.data.patches import PairDataset, PatchDataset
 from zoo.data.photos import SAMPLES, AnyPhoto, load_training_photos
 from zoo.data.testsets import TestImage, validation_images
+from zoo.distributed import Workers, share
 from zoo.errors import RecipeError
+from zoo.evaluation import Protocol, evaluate, mean_score, strip
+from zoo.losses import Loss
 from zoo.networks import Network
 from zoo.settings import DataSettings, Stage
 from zoo.training.loader import Pair
 
+logger = logging.getLogger("zoo.train")
 
-class TrainingData:
-    """The data of one training.
+
+class PhotoTask:
+    """Degraded photos, and how a network mends them.
 
     Args:
         settings: the ``train.data`` section.
+        protocol: what of a photo is measured in validation.
         network: whose scale and channels the pairs have.
         iterations: steps in all.
         seed: of the patches.
@@ -38,12 +55,16 @@ class TrainingData:
         settings: DataSettings,
         network: Network,
         *,
+        protocol: Protocol,
         iterations: int,
         seed: int,
         progress: bool = False,
     ) -> None:
         self.scale, self.channels, self.seed = network.scale, network.channels, seed
+        self.protocol, self.mixup = protocol, settings.mixup
         self.plan = settings.plan(iterations)
+        if settings.photos == SAMPLES and settings.paper:
+            logger.info("the bundled photographs are few; the paper trains on %s", settings.paper)
         self.degradation = None
         if settings.degraded is None:
             self.degradation = _degradation(settings, self.scale)
@@ -83,6 +104,58 @@ class TrainingData:
             length=length,
             seed=self.seed,
         )
+
+    def loss(
+        self, forward: Callable[[Tensor], Tensor], criterion: Loss, batch: Sequence[Tensor]
+    ) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            forward: the network, under autocast where the training is.
+            criterion: compares output and clean image, in float32.
+            batch: as the pairs hold it, on the network's device.
+        """
+        degraded_BIHW, clean_BIHW = self._mixed(batch[0], batch[1])
+        return criterion(forward(degraded_BIHW).float(), clean_BIHW)
+
+    def _mixed(self, degraded_BIHW: Tensor, clean_BIHW: Tensor) -> Pair:
+        """Mixup: half of the time each pair is blended with another of the batch."""
+        if not self.mixup or float(torch.rand(())) < 0.5:
+            return degraded_BIHW, clean_BIHW
+        weight = 1 - float(torch.distributions.Beta(self.mixup, self.mixup).sample())
+        other = torch.randperm(len(clean_BIHW)).to(clean_BIHW.device)
+        return (
+            degraded_BIHW.lerp(degraded_BIHW[other], weight),
+            clean_BIHW.lerp(clean_BIHW[other], weight),
+        )
+
+    def validate(
+        self, network: Network, members: Workers
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Score the network on the validation photos, shared out among the processes.
+
+        Returns:
+            What the log says, with the mean PSNR as ``psnr`` and that without the network as
+            ``baseline``; and a picture of each photo by name.
+        """
+        strips: dict[str, np.ndarray] = {}
+        scores = evaluate(
+            network,
+            share(self.validation, members),
+            self.degradation,
+            protocol=self.protocol,
+            seen=lambda name, found: strips.update({name: strip(found)}),
+        )
+        parts = members.gather((scores, strips))
+        scores = [found for part, _ in parts for found in part]
+        mean = mean_score(scores)
+        values = {
+            "psnr": mean.psnr,
+            "ssim": mean.ssim,
+            "baseline": mean.baseline_psnr,
+            "photos": [found._asdict() for found in scores],
+        }
+        return values, {name: picture for _, part in parts for name, picture in part.items()}
 
     def images(self, start: int, stop: int) -> int:
         """How many pairs the steps from ``start`` to before ``stop`` take."""
