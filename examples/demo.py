@@ -16,15 +16,9 @@ import numpy as np
 
 import zoo
 from zoo.data import Bicubic, Photo, write_photo
+from zoo.data.testsets import validation_images
 from zoo.errors import ZooError
-from zoo.evaluation import (
-    Restored,
-    Score,
-    mean_score,
-    restore_clean,
-    score,
-    validation_photos,
-)
+from zoo.evaluation import Restored, Score, mean_score, restore_clean, score
 
 MODEL = "mambair_tiny_x2"
 SHOWN = "coffee"
@@ -52,9 +46,10 @@ def demonstrate(folder: Path) -> None:
     print(f"{MODEL}: PSNR-Y in dB on photos held out of training, x{network.scale}")
     print(f"{'photo':<12}{'bicubic':>9}{'ours':>9}{'gain':>8}{'seconds':>9}")
     scores = []
-    for name, clean in validation_photos("samples"):
+    for photo in validation_images("samples"):
+        name = photo.name
         begun = time.perf_counter()
-        images = restore_clean(network, clean, degradation)
+        images = restore_clean(network, photo.read_clean(), degradation)
         seconds = time.perf_counter() - begun
         found = score(name, images, network.scale)
         scores.append(found)
@@ -74,8 +69,8 @@ def demonstrate(folder: Path) -> None:
 
 
 def _row(found: Score) -> str:
-    name, restored, baseline = found
-    return f"{name:<12}{baseline:>9.2f}{restored:>9.2f}{restored - baseline:>+8.2f}"
+    gain = found.psnr - found.baseline_psnr
+    return f"{found.name:<12}{found.baseline_psnr:>9.2f}{found.psnr:>9.2f}{gain:>+8.2f}"
 
 
 def _write(path: Path, picture_HWC: np.ndarray) -> None:

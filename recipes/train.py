@@ -1,43 +1,65 @@
 """Train a network from its recipe: ``python recipes/train.py NAME [key=value ...]``.
 
-Photos are degraded on the fly. A run lives in one folder: ``weights.safetensors`` (the network and
-its recipe), ``checkpoint.pt`` (all that a resume needs), ``metrics.jsonl``. Starting the same
-command again resumes; on a CPU the resumed run is the uninterrupted one, bit for bit.
+Photos are degraded on the fly, or come as pairs of files. A run lives in one folder:
+``weights.safetensors`` (the network and its recipe), ``checkpoint-STEP.pt`` (all that a resume
+needs), ``metrics.jsonl``, ``validation/`` (pictures). Starting the same command again resumes; on a
+CPU the resumed run is the uninterrupted one, bit for bit. ``torchrun --nproc-per-node=N
+recipes/train.py NAME`` trains the same batches with N processes.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import logging
-import os
-import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from zoo.burst_training import BurstTask, burst_task
 from zoo.checkpoints import save
-from zoo.data.patches import PatchDataset, load_training_photos
+from zoo.distributed import Workers, workers
 from zoo.errors import CheckpointError, RecipeError, ZooError
-from zoo.evaluation import evaluate, mean_score, validation_photos
 from zoo.extensions import import_parts
 from zoo.networks import Network
 from zoo.ops.scan import BackendError
 from zoo.recipe import Recipe, build, load_recipe, parse_value
 from zoo.settings import TrainSettings, train_settings
+from zoo.training import (
+    MovingAverage,
+    Record,
+    StopSignals,
+    affordable,
+    batches,
+    examples_of,
+    latest_checkpoint,
+    make_task,
+    parse_duration,
+    random_state,
+    recompute_blocks,
+    report,
+    restore_random_state,
+    seed_all,
+    shortened,
+    start_from,
+    write_checkpoint,
+)
 
 logger = logging.getLogger("zoo.train")
 
-CHECKPOINT, WEIGHTS, METRICS = "checkpoint.pt", "weights.safetensors", "metrics.jsonl"
+WEIGHTS = "weights.safetensors"
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+LOWEST_SCALE = 2.0**-10
+"""Of the fp16 loss scale: below it every step overflows."""
 
 
 class Trainer:
@@ -47,38 +69,47 @@ class Trainer:
         recipe: what to train and how.
         folder: where the run lives.
         device: where to train.
-        workers: processes that prepare patches.
+        readers: processes that prepare patches.
+        members: the processes that train together; this one alone, if None.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, *, device: str, workers: int) -> None:
-        self.recipe, self.folder, self.device, self.workers = recipe, folder, device, workers
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        *,
+        device: str,
+        readers: int,
+        members: Workers | None = None,
+    ) -> None:
+        self.recipe, self.folder, self.readers = recipe, folder, readers
+        self.members = members or Workers()
+        self.device = self.members.device(device)
         self.settings: TrainSettings = train_settings(recipe)
-        torch.manual_seed(self.settings.seed)
-        self.network: Network = build(recipe).to(device).train()
-        self.loss = self.settings.loss.to(device)
+        seed_all(self.settings.seed)
+        self.network: Network = build(recipe)
+        if self.settings.initial is not None:
+            start_from(self.network, self.settings.initial)
+        self.network.to(self.device).train()
+        if self.settings.recompute:
+            recompute_blocks(self.network)
+        if self.settings.compile:
+            self.network.compile()
+        self.loss = self.settings.loss.to(self.device)
         self.optimizer = self._optimizer()
-        # Read now: what cannot be read is told before the training, not hours into it.
-        self.burst: BurstTask | None = burst_task(self.settings, self.network)
-        self.patches: Dataset[Any]
-        if self.burst is None:
-            self._load_photos()
-        else:
-            self.patches = self.burst.dataset
+        self.scaler = torch.amp.GradScaler(
+            self.device.partition(":")[0], enabled=self.settings.precision == "fp16"
+        )
+        self.average = MovingAverage(self.network, self.settings.ema)
+        self.task = make_task(recipe, self.settings, self.network, progress=self.members.first)
+        self.model = self.members.wrap(self.task.module(self.network), self.device)
+        if self.members.rank:
+            # Weights begin alike everywhere; drop path must not fall alike.
+            seed_all(self.settings.seed * self.members.world + self.members.rank)
         self.step = 0
         self.seconds = 0.0
-
-    def _load_photos(self) -> None:
-        self.degradation = self.settings.data.degradation(scale=self.network.scale)
-        photos = load_training_photos(self.settings.data.photos)
-        self.validation = validation_photos(self.settings.data.validate)
-        self.patches = PatchDataset(
-            photos,
-            degradation=self.degradation,
-            patch=self.settings.data.patch,
-            channels=self.network.channels,
-            length=self.settings.iterations * self.settings.data.batch,
-            seed=self.settings.seed,
-        )
+        self.losses: list[float] = []  # since the last line of the log
+        self.requested = ""
 
     def _optimizer(self) -> torch.optim.Optimizer:
         chosen = self.settings.optimizer
@@ -91,134 +122,272 @@ class Trainer:
         )
 
     def run(self) -> None:
-        """Train to the last step; on Ctrl-C or SIGTERM save and stop."""
-        signal.signal(signal.SIGTERM, _interrupt)
-        settings = self.settings
+        """Train to the last step; asked to stop by a signal, save after the step and stop.
+
+        Raises:
+            KeyboardInterrupt: when it was stopped.
+            ZooError: when the training diverges.
+        """
+        settings, first = self.settings, self.members.first
+        record = Record(self.folder, self.step) if first else None
+        hidden = None if first else True
         progress = tqdm(
-            total=settings.iterations, initial=self.step, unit="step", disable=None, leave=True
+            total=settings.iterations, initial=self.step, unit="step", disable=hidden, leave=True
         )
         begun = time.monotonic() - self.seconds
-        total, counted = 0.0, 0
-        try:
-            for batch in self._batches():
-                value = self._train_step(*batch)
-                total, counted = total + value, counted + 1
+        logged = (self.step, time.monotonic())
+        with StopSignals() as signals, closing(progress):
+            for parts in self._batches():
+                value = self._train_step(parts)
+                # Every process stops at the same step, whichever got the signal.
+                value, stop = self.members.add(value / self.members.world, signals.received)
+                self._check(value)
+                self.losses.append(value)
                 self.seconds = time.monotonic() - begun
                 progress.update()
                 last = self.step == settings.iterations
                 if self.step % settings.log_every == 0 or last:
-                    mean = total / counted
-                    total, counted = 0.0, 0
-                    progress.set_postfix(loss=f"{mean:.4f}")
-                    self._log(loss=mean, lr=self.optimizer.param_groups[0]["lr"])
+                    mean = sum(self.losses) / len(self.losses)
+                    self.losses = []
+                    images = examples_of(self.task.plan, logged[0], self.step)
+                    speed = images / max(time.monotonic() - logged[1], 1e-9)
+                    logged = (self.step, time.monotonic())
+                    self._tell(progress, record, mean, speed)
                 if self.step % settings.save_every == 0 or last:
-                    self._validate()
+                    self._validate(record)
                     self.save()
-        except KeyboardInterrupt:
-            self.save()
-            logger.warning("stopped at step %d; the same command resumes there", self.step)
-            raise
-        finally:
-            progress.close()
+                    logged = (self.step, time.monotonic())
+                elif stop:
+                    self.save()
+                if stop and not last:
+                    logger.warning("stopped at step %d; the same command resumes there", self.step)
+                    raise KeyboardInterrupt
+        if record is not None:
+            record.close()
 
-    def _batches(self) -> Iterator[Sequence[Tensor]]:
-        batch = self.settings.data.batch
-        length = self.settings.iterations * batch
-        left = Subset(self.patches, range(self.step * batch, length))
-        return iter(DataLoader(left, batch_size=batch, num_workers=self.workers))
+    def _batches(self) -> Iterator[list[Sequence[Tensor]]]:
+        return batches(
+            self.task.examples,
+            self.task.plan,
+            step=self.step,
+            parts=self.settings.accumulate,
+            members=self.members,
+            readers=self.readers,
+        )
 
-    def _train_step(self, *batch: Tensor) -> float:
+    def _train_step(self, parts: Sequence[Sequence[Tensor]]) -> float:
+        """One update from the process's share of a batch, given in parts; the mean loss."""
         settings, chosen = self.settings, self.settings.optimizer
         factor = settings.schedule.factor(self.step, settings.iterations, chosen.lr)
         for group in self.optimizer.param_groups:
             group["lr"] = chosen.lr * factor
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._loss_of(*(tensor.to(self.device) for tensor in batch))
-        value = float(loss.detach())
-        if not value < float("inf"):
-            raise ZooError(
-                f"the loss is {value} at step {self.step + 1}: training diverged; lower "
-                "train.optimizer.lr or set train.clip; the last checkpoint is kept"
-            )
-        loss.backward()
+        value = 0.0
+        for number, batch in enumerate(parts, 1):
+            with self._gradients_stay(number < len(parts)):
+                there = [tensor.to(self.device) for tensor in batch]
+                done = self.step / settings.iterations
+                loss = self.task.loss(self._forward, self.loss, there, done) / len(parts)
+                self.scaler.scale(loss).backward()
+            value += float(loss.detach())
+        self.scaler.unscale_(self.optimizer)
         if settings.clip:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
-        self.optimizer.step()
+            nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.average.update()
         self.step += 1
         return value
 
-    def _loss_of(self, degraded: Tensor, clean_BIHW: Tensor, *more: Tensor) -> Tensor:
-        if self.burst is not None:
-            done = self.step / self.settings.iterations
-            return self.burst.loss(self.loss, degraded, clean_BIHW, *more, done=done)
-        return self.loss(self.network(degraded), clean_BIHW)
+    def _forward(self, *inputs: Tensor) -> Any:
+        with self._autocast():
+            return self.model(*inputs)
 
-    def _validate(self) -> None:
-        if self.burst is not None:
-            self._log(**self.burst.validate())
+    def _gradients_stay(self, stay: bool) -> AbstractContextManager[Any]:
+        """Gradients travel between processes once a step, with its last part."""
+        if stay and isinstance(self.model, nn.parallel.DistributedDataParallel):
+            return self.model.no_sync()
+        return nullcontext()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.settings.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.partition(":")[0], _DTYPES[self.settings.precision])
+
+    def _check(self, value: float) -> None:
+        if not value < float("inf"):
+            raise ZooError(
+                f"the loss is {value} at step {self.step}: training diverged; lower "
+                "train.optimizer.lr or set train.clip; the last checkpoint is kept"
+            )
+        if self.scaler.is_enabled() and self.scaler.get_scale() < LOWEST_SCALE:
+            raise ZooError(
+                f"float16 overflows at every step (step {self.step}): use train.precision=bf16; "
+                "the last checkpoint is kept"
+            )
+
+    def _tell(self, progress: Any, record: Record | None, loss: float, speed: float) -> None:
+        if record is None:
             return
-        scores = evaluate(self.network, self.validation, self.degradation)
-        mean = mean_score(scores)
-        self._log(psnr=mean.restored, baseline=mean.baseline, photos=[s._asdict() for s in scores])
+        lr = self.optimizer.param_groups[0]["lr"]
+        record.write(self.step, self.seconds, loss=loss, lr=lr, images_per_second=round(speed, 2))
+        progress.set_postfix(loss=f"{loss:.4f}", images_per_s=f"{speed:.1f}")
+        if progress.disable:
+            left = (self.settings.iterations - self.step) * self.seconds / self.step
+            logger.info(
+                "step %d of %d: loss %.4f, %.1f images/s, %s left",
+                self.step,
+                self.settings.iterations,
+                loss,
+                speed,
+                tqdm.format_interval(left),
+            )
+
+    def _validate(self, record: Record | None) -> None:
+        with self.average.applied():
+            values, pictures = self.task.validate(self.network, self.members)
+        if record is None:
+            return
+        record.write(self.step, self.seconds, **values)
+        for name, picture in pictures.items():
+            record.show(self.step, name, picture)
         logger.info(
-            "step %d: %.2f dB, %.2f dB without the network", self.step, mean.restored, mean.baseline
+            "step %d: %.2f dB, %.2f dB without the network",
+            self.step,
+            values["psnr"],
+            values["baseline"],
         )
 
-    def _log(self, **values: Any) -> None:
-        line = json.dumps({"step": self.step, "seconds": round(self.seconds, 1), **values})
-        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+    def measure(self, allowed: float = 0.0) -> tuple[float, float]:
+        """Seconds that a step and a validation take; the state is as before.
+
+        Args:
+            allowed: seconds to spend on steps; there are at least 4 and at most 50.
+        """
+        before = copy.deepcopy(self.state())
+        found: list[float] = []
+        for parts in self._batches():
+            begun = time.monotonic()
+            self._train_step(parts)
+            found.append(time.monotonic() - begun)
+            [spent] = self.members.add(sum(found))
+            if len(found) == 50 or (len(found) >= 4 and spent >= allowed * self.members.world):
+                break
+        begun = time.monotonic()
+        self.task.validate(self.network, self.members)
+        validation = time.monotonic() - begun
+        self.restore(before)
+        # The first step also builds orders and buffers.
+        step = sorted(found[1:] or found)[len(found[1:]) // 2]
+        step, validation = (sum(self.members.gather(x)) for x in (step, validation))
+        return step / self.members.world, validation / self.members.world
+
+    def state(self) -> dict[str, Any]:
+        """All that a resume needs."""
+        return {
+            "recipe": json.dumps(self.recipe.data(), sort_keys=True),
+            "requested": self.requested,
+            "step": self.step,
+            "seconds": self.seconds,
+            "losses": self.losses,
+            "network": self.network.state_dict(),
+            "average": self.average.state,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": self.members.gather(random_state(self.device)),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.network.load_state_dict(state["network"])
+        self.average.state = {key: value.to(self.device) for key, value in state["average"].items()}
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.losses, self.requested = list(state["losses"]), state["requested"]
+        if len(state["random"]) == self.members.world:
+            restore_random_state(state["random"][self.members.rank], self.device)
+        else:
+            logger.warning(
+                "the run goes on with %d processes instead of %d: its batches are the same, "
+                "drop path falls differently",
+                self.members.world,
+                len(state["random"]),
+            )
 
     def save(self) -> None:
         """Write the checkpoint and the weights; each appears whole or not at all."""
-        state = {
-            "recipe": json.dumps(self.recipe.data(), sort_keys=True),
-            "step": self.step,
-            "seconds": self.seconds,
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "random": torch.get_rng_state(),
-        }
-        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=f".{CHECKPOINT}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(self.folder / CHECKPOINT)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-        save(self.network, self.folder / WEIGHTS, step=str(self.step))
-
-    def resume(self) -> None:
-        """Go on from the checkpoint in the folder, where there is one.
-
-        Raises:
-            CheckpointError: if it is damaged or belongs to another recipe.
-        """
-        path = self.folder / CHECKPOINT
-        if not path.exists():
+        state = self.state()
+        if not self.members.first:
             return
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise CheckpointError(
-                f"{path}: the checkpoint is damaged; move it away to begin anew"
-            ) from error
-        if state["recipe"] != json.dumps(self.recipe.data(), sort_keys=True):
-            raise CheckpointError(
-                f"{path}: belongs to another recipe or other settings; choose another --output, "
-                "or give the settings of that run"
-            )
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"])
-        self.step, self.seconds = state["step"], state["seconds"]
-        logger.info("resumed at step %d", self.step)
+        write_checkpoint(self.folder, state, step=self.step, keep=self.settings.keep)
+        with self.average.applied():
+            save(self.network, self.folder / WEIGHTS, step=str(self.step))
 
 
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
+def train(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    readers: int = 1,
+    members: Workers | None = None,
+    budget: str | None = None,
+) -> Trainer:
+    """Train, or go on with the training in the folder.
+
+    Args:
+        recipe: what to train and how.
+        folder: where the run lives.
+        device: where to train.
+        readers: processes that prepare patches.
+        members: the processes that train together; this one alone, if None.
+        budget: time that the training may take, such as "10m": the schedule is shortened to it.
+
+    Raises:
+        CheckpointError: if the folder holds a run of another recipe.
+        ZooError: for a recipe or data that cannot be trained on.
+    """
+    begun = time.monotonic()
+    members = members or Workers()
+    seconds = parse_duration(budget) if budget else None
+    requested = json.dumps([recipe.data(), budget], sort_keys=True)
+    state = members.from_first(lambda: _last_state(folder, requested))
+    if state is not None:
+        recipe = load_recipe(json.loads(state["recipe"]))  # shortened, where there is a budget
+
+    def trainer_of(recipe: Recipe) -> Trainer:
+        return Trainer(recipe, folder, device=device, readers=readers, members=members)
+
+    trainer = trainer_of(recipe)
+    if state is not None:
+        trainer.restore(state)
+        logger.info("resumed at step %d", trainer.step)
+    elif budget is not None and seconds is not None:
+        step, validation = trainer.measure(0.05 * seconds)
+        left = members.broadcast(seconds - (time.monotonic() - begun))
+        steps = affordable(left, step, validation)
+        recipe = shortened(recipe, steps)
+        report(budget, step, trainer.settings, train_settings(recipe))
+        trainer = trainer_of(recipe)
+    trainer.requested = requested
+    trainer.run()
+    return trainer
+
+
+def _last_state(folder: Path, requested: str) -> dict[str, Any] | None:
+    folder.mkdir(parents=True, exist_ok=True)
+    found = latest_checkpoint(folder)
+    if found is None:
+        return None
+    path, state = found
+    if state.get("requested") != requested:
+        raise CheckpointError(
+            f"{path}: belongs to another recipe or other settings; choose another --output, or "
+            "give the settings of that run"
+        )
+    return state
 
 
 def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
@@ -232,7 +401,7 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
         key, equals, value = word.partition("=")
         if not equals:
             raise RecipeError(f"{word!r} is no setting; write key=value, such as iterations=1000")
-        known = key.split(".")[0] in ("train", "network", "name", "summary")
+        known = key.split(".")[0] in ("train", "network", "evaluate", "name", "summary")
         overrides[key if known else f"train.{key}"] = parse_value(value)
     return overrides
 
@@ -243,11 +412,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="train.py",
         description="Train a network from its recipe. The same command again resumes the run.",
         epilog="example: python recipes/train.py mambair_tiny_x2 data.photos=my/photos "
-        "iterations=20000 network.dim=48",
+        "iterations=20000 network.dim=48; several GPUs: torchrun --nproc-per-node=8 "
+        "recipes/train.py NAME; Ctrl-C or SIGTERM saves and stops, twice stops at once",
     )
     parser.add_argument("name", help="a model (see 'zoo list') or a recipe file, .yaml")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings to override")
     parser.add_argument("-o", "--output", type=Path, help="folder of the run [runs/NAME]")
+    parser.add_argument(
+        "--budget",
+        metavar="TIME",
+        help="shorten the schedule so that training takes this long: 90s, 10m, 1.5h, 2d",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=1, help="processes preparing patches [1]")
     parser.add_argument(
@@ -259,16 +434,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="module with parts of your own; may be repeated",
     )
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         import_parts(options.imports)
         recipe = load_recipe(options.name, parse_overrides(options.settings))
         folder = options.output or Path("runs") / recipe.name
-        folder.mkdir(parents=True, exist_ok=True)
-        trainer = Trainer(recipe, folder, device=options.device, workers=options.workers)
-        trainer.resume()
-        trainer.run()
+        with workers(options.device) as members:
+            if not members.first:
+                logging.getLogger("zoo").setLevel(logging.ERROR)
+            train(
+                recipe,
+                folder,
+                device=options.device,
+                readers=options.workers,
+                members=members,
+                budget=options.budget,
+            )
+            if members.first:
+                logger.info("done: %s", folder / WEIGHTS)
     except KeyboardInterrupt:
         return 130
     except (ZooError, BackendError, OSError) as error:
@@ -276,7 +460,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         logger.error("error: %s", error)
         return 2
-    logger.info("done: %s", folder / WEIGHTS)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""PSNR by hand, and its conventions."""
+"""PSNR and SSIM by hand and against scikit-image, and their conventions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from zoo.errors import ImageError
-from zoo.metrics import psnr, psnr_y, rgb_to_y
+from zoo.metrics import psnr, psnr_linear, psnr_y, rgb_to_y, ssim, ssim_y
 
 
 def test_psnr_by_hand():
@@ -58,3 +58,51 @@ def test_what_cannot_be_compared_is_refused():
         psnr(np.zeros((4, 4, 3)), np.zeros((4, 5, 3)))
     with pytest.raises(ImageError, match="crop_border"):
         psnr(np.zeros((4, 4, 3)), np.zeros((4, 4, 3)), crop_border=2)
+
+
+@pytest.mark.parametrize("shape", [(40, 33, 3), (11, 11, 1), (64, 20, 1)])
+def test_ssim_equals_an_independent_implementation(shape):
+    skimage = pytest.importorskip("skimage.metrics")
+    random = np.random.default_rng(1)
+    clean = random.integers(0, 256, shape)
+    noisy = np.clip(clean + random.normal(0, 20, shape), 0, 255).round()
+    expected = skimage.structural_similarity(
+        noisy.astype(float),
+        clean.astype(float),
+        data_range=255,
+        channel_axis=2,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+    )
+    assert ssim(noisy / 255, clean / 255) == pytest.approx(expected, abs=1e-6)
+
+
+def test_y_metrics_equal_an_independent_conversion():
+    """Y by scikit-image's matrix, cropped, then its PSNR and SSIM: to 1e-6."""
+    metrics = pytest.importorskip("skimage.metrics")
+    from skimage.color import rgb2ycbcr
+
+    random = np.random.default_rng(2)
+    clean = random.integers(0, 256, (30, 41, 3)) / 255
+    noisy = np.clip(clean + random.normal(0, 0.05, clean.shape), 0, 1)
+    noisy = np.round(noisy * 255) / 255
+    a, b = (rgb2ycbcr(image)[3:-3, 3:-3, 0] for image in (noisy, clean))
+    expected = metrics.peak_signal_noise_ratio(b, a, data_range=255)
+    assert psnr_y(noisy, clean, crop_border=3) == pytest.approx(expected, abs=1e-6)
+    expected = metrics.structural_similarity(
+        a, b, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    assert ssim_y(noisy, clean, crop_border=3) == pytest.approx(expected, abs=1e-6)
+
+
+def test_ssim_needs_room_for_its_window():
+    assert ssim(np.ones((11, 11, 1)), np.ones((11, 11, 1))) == pytest.approx(1)
+    with pytest.raises(ImageError, match="SSIM needs 11x11"):
+        ssim_y(np.ones((20, 20, 3)), np.ones((20, 20, 3)), crop_border=5)
+
+
+def test_linear_psnr_cuts_down_to_14_bits():
+    clean = np.full((4, 4, 3), 0.5)
+    assert psnr_linear(clean + 0.9 / 2**14, clean) == math.inf
+    assert psnr_linear(clean + 0.25, clean, crop_border=1) == pytest.approx(-20 * math.log10(0.25))

@@ -5,7 +5,6 @@ Shape suffixes: B batch, T frames, I channels of a frame, H height, W width in p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -57,13 +56,6 @@ def score_burst(network: Network, sample: BurstSample, border: int) -> BurstScor
         return linear_psnr(image, sample.clean, border=border)
 
     return BurstScore(score(restored), score(baseline), score(alone))
-
-
-def evaluate_bursts(
-    network: Network, samples: Iterable[BurstSample], border: int
-) -> list[BurstScore]:
-    """Score a network on bursts, one at a time."""
-    return [score_burst(network, sample, border) for sample in samples]
 
 
 def mean_burst_score(scores: list[BurstScore]) -> BurstScore:

@@ -5,24 +5,21 @@ Shape suffixes: B batch, T frames, I channels of a frame, H height, W width in p
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from zoo.data.burst.camera import GAMMA
 from zoo.data.burst.files import BurstFiles, find_bursts, read_burst
 from zoo.data.images import EXTENSIONS, Photo, write_photo
+from zoo.distributed import Workers
 from zoo.errors import ImageError, ZooError
-from zoo.inference import RestoreSettings, restore_tensor
+from zoo.inference import RestoreSettings, restore_each, restore_tensor, without_existing
 from zoo.networks import Burst
 from zoo.ops.registration import register_burst
-
-logger = logging.getLogger(__name__)
 
 TILE = 128
 """Default side of a tile in pixels of a frame's planes: fourteen frames weigh more than one."""
@@ -40,8 +37,9 @@ def restore_bursts(
     settings: RestoreSettings,
     *,
     look: Look = "auto",
-    overwrite: bool = False,
-    progress: bool = True,
+    overwrite: bool,
+    progress: bool,
+    members: Workers,
 ) -> list[Path]:
     """Restore one burst, or every burst of a folder.
 
@@ -54,9 +52,10 @@ def restore_bursts(
         look: see :func:`developed`.
         overwrite: write over outputs that exist; otherwise they are skipped.
         progress: show a progress bar.
+        members: processes that share the bursts.
 
     Returns:
-        The files that were written.
+        The files that were written, by all processes.
 
     Raises:
         ImageError: for bursts that cannot be read or pictures that cannot be written. Of several
@@ -67,32 +66,19 @@ def restore_bursts(
         raise ZooError(
             "no ensemble for bursts: a turned mosaic has its colours in other places; leave it out"
         )
-    jobs = _jobs(Path(source), Path(target))
-    waiting = [job for job in jobs if overwrite or not job[1].exists()]
-    if len(waiting) < len(jobs):
-        logger.info("%d existing outputs are kept; overwrite to redo", len(jobs) - len(waiting))
-    written, failures, many = [], [], len(jobs) > 1
-    for path, output in tqdm(waiting, unit="burst", disable=not (progress and many) or None):
-        try:
-            burst = read_burst(path)
-            restored = restore_burst(network, burst, settings, progress and not many)
-            picture = developed(restored, burst, look)
-            output.parent.mkdir(parents=True, exist_ok=True)
-            write_photo(output, picture)
-            written.append(output)
-        except (ImageError, OSError) as error:
-            failure = error if isinstance(error, ImageError) else ImageError(
-                f"{output}: cannot write: {error.strerror}; check the folder and its permissions"
-            )  # fmt: skip
-            if not many:
-                raise failure from error
-            failures.append(failure)
-    if failures:
-        raise ImageError(
-            f"{len(failures)} of {len(waiting)} bursts failed, the others are done; "
-            f"the first: {failures[0]}"
-        )
-    return written
+    many = find_bursts(Path(source)) != [Path(source)]
+
+    def one(path: Path, output: Path) -> None:
+        burst = read_burst(path)
+        restored = restore_burst(network, burst, settings, progress and not many)
+        picture = developed(restored, burst, look)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_photo(output, picture)
+
+    waiting = members.from_first(
+        lambda: without_existing(_jobs(Path(source), Path(target)), overwrite)
+    )
+    return restore_each(waiting, one, "burst", many=many, progress=progress, members=members)
 
 
 def restore_burst(

@@ -110,22 +110,26 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def restore_command(options: argparse.Namespace) -> None:
-    """Restore an image or a folder."""
+    """Restore an image or a folder; processes started by torchrun share it."""
+    from zoo.distributed import workers
     from zoo.inference import restore
 
-    network = _network(options).to(options.device)
     target = options.output
-    written = restore(
-        network,
-        options.input,
-        target,
-        tile=options.tile,
-        overlap=options.overlap,
-        ensemble=options.ensemble,
-        precision=options.precision,
-        overwrite=options.overwrite,
-        look=options.look,
-    )
+    with workers() as members:
+        written = restore(
+            _network(options).to(members.device(options.device)),
+            options.input,
+            target,
+            tile=options.tile,
+            overlap=options.overlap,
+            ensemble=options.ensemble,
+            precision=options.precision,
+            overwrite=options.overwrite,
+            look=options.look,
+            members=members,
+        )
+        if not members.first:
+            return
     if len(written) == 1:
         print(f"wrote {written[0]}")
     else:
@@ -137,6 +141,29 @@ def train_command(options: argparse.Namespace) -> int:
     from recipes.train import main as train
 
     return train(options.arguments)
+
+
+def evaluate_command(options: argparse.Namespace) -> int:
+    """Evaluate; the same as ``python recipes/evaluate.py``."""
+    from recipes.evaluate import main as evaluate
+
+    return evaluate(options.arguments)
+
+
+def data_command(options: argparse.Namespace) -> None:
+    """Cut large photos into sub-images."""
+    from zoo.data.prepare import prepare
+
+    count = prepare(options.input, options.output, size=options.size, step=options.step)
+    print(f"{count} sub-images in {options.output}")
+
+
+def runs_command(options: argparse.Namespace) -> None:
+    """Draw the curves of training runs."""
+    from zoo.curves import plot_runs
+
+    plot_runs(options.folders, options.output)
+    print(f"wrote {options.output}")
 
 
 def convert_command(options: argparse.Namespace) -> None:
@@ -271,24 +298,37 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--size", default="16x16", help="grid, height x width in tokens [16x16]")
     sub.add_argument("-o", "--output", type=Path, required=True, help="PNG file to write")
 
+    sub = command("data", data_command, "Cut large training photos into overlapping sub-images.")
+    sub.add_argument("action", choices=["prepare"])
+    sub.add_argument("input", type=Path, help="folder of photos")
+    sub.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
+    sub.add_argument("--size", type=int, default=480, help="side of a sub-image in pixels [480]")
+    sub.add_argument("--step", type=int, default=240, help="from one to the next [240]")
+
+    sub = command("runs", runs_command, "Draw loss and PSNR of training runs as PNG.")
+    sub.add_argument("action", choices=["plot"])
+    sub.add_argument("folders", nargs="+", type=Path, metavar="RUN", help="such as runs/NAME")
+    sub.add_argument("-o", "--output", type=Path, required=True, help="PNG file to write")
+
     command("doctor", doctor_command, "Show what this installation can do.")
 
-    sub = commands.add_parser(
-        "train", help="Train a model; 'zoo train --help' has more.", add_help=False
-    )
-    sub.add_argument("arguments", nargs=argparse.REMAINDER)
-    sub.set_defaults(run=train_command, imports=[], debug=False)
+    for name in _FORWARDED:
+        text = f"{name.capitalize()} a model; 'zoo {name} --help' has more."
+        commands.add_parser(name, help=text, add_help=False)
     return parser
+
+
+_FORWARDED = {"train": train_command, "evaluate": evaluate_command}
+"""Commands that read their options themselves."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if words[:1] == ["train"]:
-        # Options of the trainer are its own to read.
+    if words and words[0] in _FORWARDED:
         options = argparse.Namespace(
-            run=train_command, arguments=words[1:], imports=[], debug="--debug" in words
+            run=_FORWARDED[words[0]], arguments=words[1:], imports=[], debug="--debug" in words
         )
     else:
         options = _parser().parse_args(words)

@@ -1,14 +1,14 @@
 """How well a network restores photographs whose clean version is known.
 
-Shape suffixes: I image channels, H height, W width in pixels.
+Shape suffixes: B batch, I image channels, H height, W width in pixels.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,24 +16,26 @@ from torch import Tensor
 
 from zoo.data.bicubic import resize_bicubic
 from zoo.data.degradations import Degradation
-from zoo.data.images import list_photos, read_photo, with_channels
-from zoo.data.samples import load_sample, sample_names
+from zoo.data.images import with_channels
+from zoo.data.testsets import TestImage, to_tensor
 from zoo.errors import ImageError
-from zoo.metrics import psnr, psnr_y
+from zoo.inference import RestoreSettings, restore_tensor
+from zoo.metrics import SSIM_WINDOW, psnr, psnr_y, ssim, ssim_y
 from zoo.networks import Network
 
 
 class Score(NamedTuple):
-    """PSNR in dB of one photo: restored, and without the network.
+    """PSNR in dB and SSIM of one photo: restored, and without the network.
 
-    ``baseline`` is bicubic enlargement, or the degraded image itself where sizes are equal.
-    Super-resolution is scored on Y with as many border pixels cut as the scale, other tasks on all
-    channels of the whole image: the papers' protocols.
+    The baseline is bicubic enlargement, or the degraded image itself where sizes are equal. SSIM is
+    NaN where the photo is smaller than its window.
     """
 
     name: str
-    restored: float
-    baseline: float
+    psnr: float
+    ssim: float
+    baseline_psnr: float
+    baseline_ssim: float
 
 
 class Restored(NamedTuple):
@@ -45,25 +47,59 @@ class Restored(NamedTuple):
     clean: np.ndarray
 
 
-def validation_photos(source: str) -> list[tuple[str, Tensor]]:
-    """Names and ``(I, H, W)`` clean images of a folder, or of the held-out "samples"."""
-    if source == "samples":
-        photos = [(name, load_sample(name)) for name in sample_names(held_out=True)]
-    else:
-        photos = [(path.name, read_photo(path)) for path in list_photos(Path(source))]
-    return [(name, _to_tensor(photo.color_HWC)) for name, photo in photos]
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What of an image is measured; the defaults are the papers' protocols.
+
+    Attributes:
+        channel: "y" for luma or "all" channels; None for luma in super-resolution, all otherwise.
+        crop: border pixels left out; None for the scale in super-resolution, 0 otherwise.
+    """
+
+    channel: Literal["y", "all"] | None = None
+    crop: int | None = None
+
+    def for_scale(self, scale: int) -> tuple[Literal["y", "all"], int]:
+        """The channel and crop that hold for a scale."""
+        enlarges = scale > 1
+        channel = self.channel or ("y" if enlarges else "all")
+        return channel, (scale if enlarges else 0) if self.crop is None else self.crop
+
+
+Run = Callable[[Tensor], Tensor]
+"""From a degraded image (B, I, H, W) to the restored one, on the CPU."""
+
+
+def whole(network: Network) -> Run:
+    """Put images through a network in one piece; in tiles, should memory run out."""
+    settings = RestoreSettings(tile=0)
+    return lambda image_BIHW: restore_tensor(network, image_BIHW, settings)
 
 
 @torch.inference_mode()
 def restore_clean(
-    network: Network, clean_IHW: Tensor, degradation: Degradation, seed: int = 0
+    network: Network,
+    clean_IHW: Tensor,
+    degradation: Degradation | None,
+    seed: int = 0,
+    *,
+    degraded_IHW: Tensor | None = None,
+    run: Run | None = None,
 ) -> Restored:
     """Degrade a clean image and restore it.
 
     The clean image is cut to a multiple of the scale and converted to the network's channels.
 
+    Args:
+        network: what restores.
+        clean_IHW: the clean image, float32 in [0, 1].
+        degradation: makes the degraded image, where none is given.
+        seed: of the degradation.
+        degraded_IHW: the degraded image, where there is one.
+        run: how an image is put through the network; as a whole, if None.
+
     Raises:
-        ImageError: if the image is smaller than the scale.
+        ImageError: if the image is smaller than the scale, or the degraded one is of another size.
     """
     scale = network.scale
     height, width = (side // scale * scale for side in clean_IHW.shape[1:])
@@ -72,10 +108,18 @@ def restore_clean(
             f"an image of {tuple(clean_IHW.shape[1:])} pixels is too small for x{scale}"
         )
     clean = with_channels(_to_array(clean_IHW[:, :height, :width]), network.channels)
-    degraded_IHW = degradation(_to_tensor(clean), np.random.default_rng(seed))
-    was_training = network.training
-    restored_IHW = network.eval()(degraded_IHW[None])[0].float()
-    network.train(was_training)
+    if degraded_IHW is not None:
+        degraded_IHW = to_tensor(with_channels(_to_array(degraded_IHW), network.channels))
+        if tuple(degraded_IHW.shape[1:]) != (height // scale, width // scale):
+            raise ImageError(
+                f"a degraded image of {tuple(degraded_IHW.shape[1:])} pixels does not belong to a "
+                f"clean one of {(height, width)} at x{scale}"
+            )
+    elif degradation is not None:
+        degraded_IHW = degradation.for_test(to_tensor(clean), seed)
+    else:
+        raise ImageError("neither a degraded image nor a degradation is given")
+    restored_IHW = (run or whole(network))(degraded_IHW[None])[0]
     baseline_IHW = degraded_IHW
     if scale > 1:
         baseline_IHW = resize_bicubic(degraded_IHW[None], scale)[0]
@@ -87,41 +131,89 @@ def restore_clean(
     )
 
 
-def score(name: str, images: Restored, scale: int) -> Score:
-    """PSNR of the restored image and of the baseline; see :class:`Score`."""
+def score(name: str, images: Restored, scale: int, protocol: Protocol | None = None) -> Score:
+    """PSNR and SSIM of the restored image and of the baseline."""
+    channel, crop = (protocol or Protocol()).for_scale(scale)
+    measures = (psnr_y, ssim_y) if channel == "y" else (psnr, ssim)
+    large_enough = min(images.clean.shape[:2]) - 2 * crop >= SSIM_WINDOW
 
-    def measure(image: np.ndarray) -> float:
-        if scale > 1:
-            return psnr_y(image, images.clean, crop_border=scale)
-        return psnr(image, images.clean)
+    def measure(image: np.ndarray) -> tuple[float, float]:
+        decibels = measures[0](image, images.clean, crop_border=crop)
+        if not large_enough:
+            return decibels, float("nan")
+        return decibels, measures[1](image, images.clean, crop_border=crop)
 
-    return Score(name, measure(images.restored), measure(images.baseline))
+    return Score(name, *measure(images.restored), *measure(images.baseline))
 
 
 def evaluate(
-    network: Network, photos: Iterable[tuple[str, Tensor]], degradation: Degradation
+    network: Network,
+    images: Iterable[TestImage],
+    degradation: Degradation | None,
+    *,
+    protocol: Protocol | None = None,
+    run: Run | None = None,
+    seen: Callable[[str, Restored], None] | None = None,
 ) -> list[Score]:
-    """Score a network on clean photos, each degraded in the same way at every call."""
-    return [
-        score(
-            name,
-            restore_clean(network, clean, degradation, zlib.crc32(name.encode())),
-            network.scale,
-        )
-        for name, clean in photos
-    ]
+    """Score a network on test images, each degraded in the same way at every call.
+
+    Args:
+        network: what restores.
+        images: what to restore.
+        degradation: makes the degraded images, where there are no files of them.
+        protocol: what is measured.
+        run: how an image is put through the network; as a whole, if None.
+        seen: is shown the images behind each score.
+    """
+    scores = []
+    for image in images:
+        try:
+            found = restore_clean(
+                network,
+                image.read_clean(),
+                degradation,
+                zlib.crc32(image.name.encode()),
+                degraded_IHW=image.read_degraded(),
+                run=run,
+            )
+        except ImageError as error:
+            raise ImageError(f"{image.name}: {error}") from error
+        scores.append(score(image.name, found, network.scale, protocol))
+        if seen is not None:
+            seen(image.name, found)
+    return scores
 
 
 def mean_score(scores: Sequence[Score]) -> Score:
-    """The mean over photos, in dB."""
-    count = len(scores)
-    return Score(
-        "mean", sum(s.restored for s in scores) / count, sum(s.baseline for s in scores) / count
-    )
+    """The mean over photos; of SSIM, over those that have one."""
+
+    def mean(values: Iterable[float]) -> float:
+        found = [value for value in values if value == value]
+        return sum(found) / len(found) if found else float("nan")
+
+    columns = list(zip(*(found[1:] for found in scores), strict=True))
+    return Score("mean", *(mean(column) for column in columns))
 
 
-def _to_tensor(image_HWI: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image_HWI.transpose(2, 0, 1)))
+def strip(images: Restored, side: int = 160) -> np.ndarray:
+    """The middle of the input, the baseline, the result and the clean image side by side.
+
+    Args:
+        images: what to show; the input is enlarged without interpolation.
+        side: of a picture, in pixels of the clean image.
+
+    Returns:
+        (H, W, I) float32 in [0, 1].
+    """
+    height, width = images.clean.shape[:2]
+    scale = height // images.degraded.shape[0]
+    enlarged = images.degraded.repeat(scale, axis=0).repeat(scale, axis=1)
+    top, left = max(0, height - side) // 2, max(0, width - side) // 2
+    parts = []
+    for picture in (enlarged, images.baseline, images.restored, images.clean):
+        part = picture[top : top + side, left : left + side]
+        parts += [part, np.ones((part.shape[0], 6, part.shape[2]), np.float32)]
+    return np.concatenate(parts[:-1], axis=1)
 
 
 def _to_array(image_IHW: Tensor) -> np.ndarray:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from zoo.data.bicubic import resize_bicubic
 from zoo.data.images import EXTENSIONS, Photo, list_photos, read_photo, with_channels, write_photo
+from zoo.distributed import Workers
 from zoo.errors import ImageError, ZooError
 from zoo.networks import Network
 from zoo.registry import capabilities_of
@@ -86,6 +87,7 @@ def restore(
     overwrite: bool = False,
     progress: bool = True,
     look: str = "auto",
+    members: Workers | None = None,
 ) -> list[Path]:
     """Restore an image file or all images of a folder; with a burst network, bursts.
 
@@ -103,15 +105,18 @@ def restore(
         overwrite: write over outputs that exist; otherwise they are skipped.
         progress: show a progress bar.
         look: of RAW bursts, see :func:`zoo.burst_inference.developed`.
+        members: processes that share the files, each taking the next when it is free; this one
+            alone, if None.
 
     Returns:
-        The files that were written.
+        The files that were written, by all processes.
 
     Raises:
         ImageError: for images that cannot be read or written. In a folder the others are still
             restored, and the error comes at the end.
         ZooError: for settings that make no sense.
     """
+    members = members or Workers()
     bursts = capabilities_of(network).input == "burst"
     if bursts:
         from zoo import burst_inference  # it builds on this module
@@ -132,30 +137,79 @@ def restore(
             look=look,  # type: ignore[arg-type]
             overwrite=overwrite,
             progress=progress,
+            members=members,
         )
-    jobs = _jobs(Path(source), Path(target))
+    many = Path(source).is_dir()
+
+    def one(image: Path, output: Path) -> None:
+        result = restore_photo(network, read_photo(image), settings, progress and not many)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_photo(output, result)
+
+    # One process looks: the others could already see outputs of this run.
+    waiting = members.from_first(
+        lambda: without_existing(_jobs(Path(source), Path(target)), overwrite)
+    )
+    return restore_each(waiting, one, "image", many=many, progress=progress, members=members)
+
+
+def without_existing(jobs: list[tuple[Path, Path]], overwrite: bool) -> list[tuple[Path, Path]]:
+    """The jobs, input and output, whose output is missing; all of them to overwrite."""
     waiting = [job for job in jobs if overwrite or not job[1].exists()]
     if len(waiting) < len(jobs):
         logger.info("%d existing outputs are kept; overwrite to redo", len(jobs) - len(waiting))
-    written, failures = [], []
-    in_folder = Path(source).is_dir()
-    for image, output in tqdm(waiting, unit="image", disable=not (progress and in_folder) or None):
-        try:
-            photo = read_photo(image)
-            result = restore_photo(network, photo, settings, progress and not in_folder)
-            output.parent.mkdir(parents=True, exist_ok=True)
-            write_photo(output, result)
-            written.append(output)
-        except (ImageError, OSError) as error:
-            if not in_folder:
-                raise _as_image_error(error, output) from error
-            failures.append(_as_image_error(error, output))
+    return waiting
+
+
+def restore_each(
+    jobs: list[tuple[Path, Path]],
+    one: Callable[[Path, Path], None],
+    unit: str,
+    *,
+    many: bool,
+    progress: bool,
+    members: Workers,
+) -> list[Path]:
+    """Do jobs, shared among processes; one that fails does not stop the others.
+
+    Args:
+        jobs: input and output of each.
+        one: does one.
+        unit: what a job is called.
+        many: whether several were asked for, so that an error counts them.
+        progress: show a progress bar where there are several.
+        members: the processes; each takes the next job when it is free.
+
+    Returns:
+        The outputs that were written, by all processes.
+
+    Raises:
+        ImageError: at the end, if any failed.
+    """
+    written: list[Path] = []
+    failures: list[ImageError] = []
+    hidden = not (progress and many and members.first) or None
+    task = f"restore/{jobs[0][1]}" if jobs else "restore"
+    with tqdm(total=len(jobs), unit=unit, disable=hidden) as bar:
+        for number in members.claim(len(jobs), task):
+            bar.update(number - bar.n)
+            source, output = jobs[number]
+            try:
+                one(source, output)
+                written.append(output)
+            except (ImageError, OSError) as error:
+                failures.append(_as_image_error(error, output))
+        everyone = members.gather((written, failures))
+        bar.update(len(jobs) - bar.n)
+    failures = [failure for _, failed in everyone for failure in failed]
+    if failures and not many:
+        raise failures[0]
     if failures:
         raise ImageError(
-            f"{len(failures)} of {len(waiting)} images failed, the others are done; "
+            f"{len(failures)} of {len(jobs)} {unit}s failed, the others are done; "
             f"the first: {failures[0]}"
         )
-    return written
+    return [path for done, _ in everyone for path in done]
 
 
 def restore_photo(

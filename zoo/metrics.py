@@ -1,24 +1,32 @@
-"""How close a restored image is to the clean one: PSNR in the protocol of the papers.
+"""How close a restored image is to the clean one: PSNR and SSIM in the protocol of the papers.
 
-Both images are rounded to 8 bits, ``crop_border`` pixels are cut from every side, and the mean
-squared error runs over all pixels and channels that remain, in float64. Super-resolution is
-measured on the Y channel with ``crop_border`` equal to the scale, denoising on RGB.
+Both images are rounded to 8 bits and ``crop_border`` pixels are cut from every side. The mean
+squared error runs over all pixels and channels that remain, in float64. SSIM has a Gaussian window
+of 11 x 11 pixels and sigma 1.5, population covariances and the constants (0.01 * 255)^2 and
+(0.03 * 255)^2, and is averaged over the places where the window fits and over channels.
+Super-resolution is measured on the Y channel with ``crop_border`` equal to the scale, denoising on
+RGB. Bursts are compared as linear values, not rounded to 8 bits: :func:`psnr_linear`.
 
 Shape suffixes: H height, W width in pixels, C channels (1 gray, 3 RGB).
 
-Source: the conventions of BasicSR, which the papers' tables were made with; Y as in ITU-R BT.601.
+Source: the conventions of BasicSR, which the papers' tables were made with; Y as in ITU-R BT.601;
+SSIM as in Z. Wang et al., "Image quality assessment", IEEE TIP 2004, Sec. III-B and C.
 """
 
 from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 
 from zoo.data.images import round_to_levels
 from zoo.errors import ImageError
 
 PEAK = 255.0
+
+SSIM_WINDOW = 11
+SSIM_SIGMA = 1.5
 
 # Studio range of BT.601: black is 16 and white 235.
 _Y_FROM_RGB = np.array([65.481, 128.553, 24.966])
@@ -52,10 +60,44 @@ def psnr_y(restored_HWC: np.ndarray, clean_HWC: np.ndarray, *, crop_border: int)
     result and errors are as for :func:`psnr`.
     """
     restored_HWC, clean_HWC = _prepare(restored_HWC, clean_HWC, crop_border)
-    if clean_HWC.shape[2] == 3:
-        restored_HWC = rgb_to_y(restored_HWC / PEAK) * PEAK
-        clean_HWC = rgb_to_y(clean_HWC / PEAK) * PEAK
-    return _psnr_of_levels(restored_HWC, clean_HWC)
+    return _psnr_of_levels(_y_of_levels(restored_HWC), _y_of_levels(clean_HWC))
+
+
+def ssim(restored_HWC: np.ndarray, clean_HWC: np.ndarray, *, crop_border: int = 0) -> float:
+    """Structural similarity, averaged over all channels: 1 for equal images.
+
+    Arguments and errors are as for :func:`psnr`; what the crop leaves must hold the window of
+    11 x 11 pixels.
+    """
+    restored_HWC, clean_HWC = _prepare(restored_HWC, clean_HWC, crop_border)
+    return _ssim_of_levels(restored_HWC, clean_HWC)
+
+
+def ssim_y(restored_HWC: np.ndarray, clean_HWC: np.ndarray, *, crop_border: int) -> float:
+    """Structural similarity on the luma channel; Y is as for :func:`psnr_y`, the rest as SSIM."""
+    restored_HWC, clean_HWC = _prepare(restored_HWC, clean_HWC, crop_border)
+    return _ssim_of_levels(_y_of_levels(restored_HWC), _y_of_levels(clean_HWC))
+
+
+def psnr_linear(
+    restored_HWC: np.ndarray, clean_HWC: np.ndarray, *, crop_border: int = 0, bits: int = 14
+) -> float:
+    """Peak signal-to-noise ratio of linear sensor values, in dB: the burst benchmarks' measure.
+
+    Args:
+        restored_HWC: floating point in [0, 1]; it is clipped and cut down to ``bits`` bits.
+        clean_HWC: the same shape; it is not rounded.
+        crop_border: pixels cut from each side before measuring.
+        bits: depth of the sensor.
+
+    Source: the protocol of the NTIRE 2021 burst super-resolution challenge.
+    """
+    _check(restored_HWC, clean_HWC, crop_border)
+    inside = _inside(clean_HWC, crop_border)
+    levels = 2**bits
+    restored_HWC = np.floor(np.clip(restored_HWC[inside].astype(np.float64), 0, 1) * levels)
+    error = float(np.mean((restored_HWC / levels - clean_HWC[inside].astype(np.float64)) ** 2))
+    return math.inf if error == 0 else -10 * math.log10(error)
 
 
 def rgb_to_y(rgb_HWC: np.ndarray) -> np.ndarray:
@@ -80,6 +122,12 @@ def _prepare(
     restored_HWC: np.ndarray, clean_HWC: np.ndarray, crop_border: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Check both images and return them cropped, as whole levels of 0 to 255 in float64."""
+    _check(restored_HWC, clean_HWC, crop_border)
+    inside = _inside(clean_HWC, crop_border)
+    return _levels(restored_HWC[inside]), _levels(clean_HWC[inside])
+
+
+def _check(restored_HWC: np.ndarray, clean_HWC: np.ndarray, crop_border: int) -> None:
     if restored_HWC.shape != clean_HWC.shape:
         raise ImageError(
             f"PSNR compares images of one shape, not {restored_HWC.shape} with {clean_HWC.shape}; "
@@ -95,14 +143,49 @@ def _prepare(
         raise ImageError(
             f"crop_border must leave something of {width}x{height} pixels, not {crop_border}"
         )
-    inside = np.s_[crop_border : height - crop_border, crop_border : width - crop_border]
-    return _levels(restored_HWC[inside]), _levels(clean_HWC[inside])
+
+
+def _inside(image_HWC: np.ndarray, crop_border: int) -> tuple[slice, slice]:
+    height, width = image_HWC.shape[:2]
+    return np.s_[crop_border : height - crop_border, crop_border : width - crop_border]
 
 
 def _levels(image_HWC: np.ndarray) -> np.ndarray:
     return round_to_levels(image_HWC).astype(np.float64)
 
 
+def _y_of_levels(image_HWC: np.ndarray) -> np.ndarray:
+    return rgb_to_y(image_HWC / PEAK) * PEAK if image_HWC.shape[2] == 3 else image_HWC
+
+
 def _psnr_of_levels(restored_HWC: np.ndarray, clean_HWC: np.ndarray) -> float:
     error = float(np.mean((restored_HWC - clean_HWC) ** 2))
     return math.inf if error == 0 else 10 * math.log10(PEAK**2 / error)
+
+
+def _ssim_of_levels(restored_HWC: np.ndarray, clean_HWC: np.ndarray) -> float:
+    height, width, channels = clean_HWC.shape
+    if min(height, width) < SSIM_WINDOW:
+        raise ImageError(
+            f"SSIM needs {SSIM_WINDOW}x{SSIM_WINDOW} pixels after the crop, not {width}x{height}"
+        )
+    planes = zip(np.moveaxis(restored_HWC, 2, 0), np.moveaxis(clean_HWC, 2, 0), strict=True)
+    return sum(_ssim_of_plane(a, b) for a, b in planes) / channels
+
+
+def _ssim_of_plane(a_HW: np.ndarray, b_HW: np.ndarray) -> float:
+    c1, c2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
+    window_T1 = cv2.getGaussianKernel(SSIM_WINDOW, SSIM_SIGMA)
+    edge = SSIM_WINDOW // 2
+
+    def blur(plane_HW: np.ndarray) -> np.ndarray:
+        plane_HW = np.ascontiguousarray(plane_HW)
+        return cv2.sepFilter2D(plane_HW, -1, window_T1, window_T1)[edge:-edge, edge:-edge]
+
+    mean_a, mean_b = blur(a_HW), blur(b_HW)
+    variance_a = blur(a_HW * a_HW) - mean_a * mean_a
+    variance_b = blur(b_HW * b_HW) - mean_b * mean_b
+    covariance = blur(a_HW * b_HW) - mean_a * mean_b
+    likeness = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    likeness *= (2 * covariance + c2) / (variance_a + variance_b + c2)
+    return float(likeness.mean())

@@ -1,4 +1,4 @@
-"""Recipes: a network and how it is trained, as data.
+"""Recipes: a network, how it is trained and how it is evaluated, as data.
 
 A recipe is a YAML file (or a dict) with the keys of :class:`Recipe`. ``extends`` names another
 recipe whose values it starts from: mappings are merged key by key, lists and values replaced,
@@ -46,6 +46,7 @@ class Recipe:
         paper: where it was published.
         network: the network's ``type`` and options.
         train: settings of training; the trainer checks them.
+        evaluate: test sets, protocol and published numbers; the evaluation checks them.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Recipe:
     paper: Paper | None = None
     network: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
+    evaluate: dict[str, Any] = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:
         """The recipe as plain data, without empty entries; ``load_recipe`` takes it back."""

@@ -1,11 +1,11 @@
-"""What may stand in the ``train`` section of a recipe; the types are the schema."""
+"""What may stand in a recipe's ``train`` and ``evaluate`` sections; the types are the schema."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from zoo.data.burst.synthesis import BurstSynthesis
 from zoo.data.degradations import Degradation
@@ -15,24 +15,88 @@ from zoo.networks import NETWORKS
 from zoo.recipe import Recipe
 from zoo.resolve import resolve
 
+T = TypeVar("T")
+
+
+def _at_least(settings: object, smallest: float, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if value < smallest:
+            raise RecipeError(f"{name} is {value}; it must be at least {smallest}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of a training with its own size of patch (progressive training).
+
+    Attributes:
+        iterations: steps.
+        patch: side of the degraded patch in pixels.
+        batch: patches in one step.
+    """
+
+    iterations: int
+    patch: int
+    batch: int
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "iterations", "patch", "batch")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
     """Where patches come from.
 
     Attributes:
-        degradation: makes the degraded image from the clean one.
-        patch: side of the degraded patch in pixels.
-        batch: patches in one step.
-        photos: a folder of images, or "samples" for the bundled photographs.
-        validate: likewise, for validation; of the samples, those held out.
+        degradation: makes the degraded image from the clean one; left out for pairs of files.
+        patch: side of the degraded patch in pixels; 64 where neither it nor stages are given.
+        batch: patches in one step, over all processes and accumulated parts; 16 likewise.
+        stages: stages of progressive training in turn, instead of ``patch`` and ``batch``; the
+            last goes on to the end.
+        photos: a folder of images, a list of folders, or "samples" for the bundled photographs.
+        degraded: folder, or list of as many folders, with the degraded counterpart of each photo,
+            instead of a degradation. Files are matched by name.
+        validate: a folder of images or "samples", for validation; of the samples, those held out.
+        validate_degraded: folder with the degraded counterparts.
+        memory: photos are kept in memory up to this many GB, and read again and again beyond it.
+        mixup: blend pairs of the batch, half of the time, by weights drawn from Beta(mixup,
+            mixup); 0 for not.
+        paper: what the paper trained on, for people to read.
     """
 
-    degradation: Callable[..., Degradation]
-    patch: int = 64
-    batch: int = 16
-    photos: str = "samples"
+    degradation: Callable[..., Degradation] | None = None
+    patch: int | None = None
+    batch: int | None = None
+    stages: tuple[Stage, ...] = ()
+    photos: str | tuple[str, ...] = "samples"
+    degraded: str | tuple[str, ...] | None = None
     validate: str = "samples"
+    validate_degraded: str | None = None
+    memory: float = 4.0
+    mixup: float = 0.0
+    paper: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("patch", "batch"):
+            value = getattr(self, name)
+            if value is not None and self.stages:
+                raise RecipeError(f"{name} is given beside stages, which set it; give stages=[]")
+            if value is not None and value < 1:
+                raise RecipeError(f"{name} is {value}; it must be at least 1")
+        _at_least(self, 0, "memory", "mixup")
+
+    def plan(self, iterations: int) -> list[Stage]:
+        """The stages of a training: they add up to ``iterations``."""
+        if not self.stages:
+            return [Stage(iterations=iterations, patch=self.patch or 64, batch=self.batch or 16)]
+        plan, left = [], iterations
+        for number, stage in enumerate(self.stages, 1):
+            last = number == len(self.stages)
+            steps = left if last else min(left, stage.iterations)
+            if steps:
+                plan.append(Stage(iterations=steps, patch=stage.patch, batch=stage.batch))
+            left -= steps
+        return plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,21 +119,30 @@ class ScheduleSettings:
         milestones: steps.
         gamma: factor.
         minimum: learning rate.
+        hold: steps at the full rate before the cosine begins.
+        warmup: steps over which the rate rises linearly from zero, over and above the rest.
     """
 
     type: Literal["constant", "multistep", "cosine"] = "constant"
     milestones: tuple[int, ...] = ()
     gamma: float = 0.5
     minimum: float = 0.0
+    hold: int = 0
+    warmup: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "hold", "warmup", "minimum")
 
     def factor(self, step: int, iterations: int, lr: float) -> float:
-        """Learning rate at a step, as a factor of the first one."""
+        """Learning rate at a step, counted from 0, as a factor of the first one."""
+        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         if self.type == "multistep":
-            return self.gamma ** sum(step >= milestone for milestone in self.milestones)
+            return rise * self.gamma ** sum(step >= milestone for milestone in self.milestones)
         if self.type == "cosine":
             lowest = self.minimum / lr
-            return lowest + (1 - lowest) * (1 + math.cos(math.pi * step / iterations)) / 2
-        return 1.0
+            done = max(0, step - self.hold) / max(1, iterations - self.hold)
+            return rise * (lowest + (1 - lowest) * (1 + math.cos(math.pi * min(1.0, done))) / 2)
+        return rise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +151,19 @@ class TrainSettings:
 
     Attributes:
         iterations: steps in all.
+        initial: weights to start from, a file or a model whose weights ship; what does not fit, as
+            the head of another scale, keeps its random start. Null for a random start.
+        accumulate: parts that a batch is computed in, one after the other, to save memory.
+        precision: "fp32", or "bf16" or "fp16" for the layers that bear it.
+        recompute: compute each block again in the backward pass instead of keeping what is inside.
+        compile: let torch.compile translate the network.
         clip: largest norm of the gradient; 0 for no limit.
+        ema: decay of the moving average of the weights, such as 0.999; it is what is validated and
+            saved. 0 for none.
         seed: of weights, patches and drop path.
         log_every: steps between lines of the log.
         save_every: steps between checkpoints, each with a validation.
+        keep: checkpoints that are kept, the newest ones.
     """
 
     data: DataSettings
@@ -89,15 +171,68 @@ class TrainSettings:
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     iterations: int
+    initial: str | None = None
+    accumulate: int = 1
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    recompute: bool = False
+    compile: bool = False
     clip: float = 0.0
+    ema: float = 0.0
     seed: int = 0
     log_every: int = 50
     save_every: int = 1000
+    keep: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "log_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise RecipeError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        _at_least(self, 1, "iterations", "log_every", "save_every", "accumulate", "keep")
+        _at_least(self, 0, "clip", "seed")
+        if not 0 <= self.ema < 1:
+            raise RecipeError(f"ema is {self.ema}; it must be at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TilingSettings:
+    """How the authors' code cuts a test image; see :mod:`zoo.official_tiling`.
+
+    Attributes:
+        limit: sides of at least this many pixels are cut.
+        shave: tiles overlap by their size divided by this.
+        grid: tiles are mirrored up to the next multiple of this; 0 for as they are.
+    """
+
+    limit: int = 200
+    shave: int = 10
+    grid: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "limit", "shave")
+        _at_least(self, 0, "grid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """The ``evaluate`` section.
+
+    Attributes:
+        datasets: names of test sets, looked for below the root that the user names.
+        degradation: makes the degraded image where the set holds none; that of training, if null.
+        channel: what PSNR and SSIM are measured on: "y", luma, or "all" channels; "y" for
+            super-resolution and "all" otherwise, if null.
+        crop: border pixels left out; the scale for super-resolution and 0 otherwise, if null.
+        tiling: how the authors cut test images, for ``--official-tiling``.
+        paper: PSNR in dB and perhaps SSIM by test set, as the paper prints them; null for none.
+        paper_ensemble: likewise with self-ensemble ("+").
+        source: where they stand.
+    """
+
+    datasets: tuple[str, ...] = ()
+    degradation: Callable[..., Degradation] | None = None
+    channel: Literal["y", "all"] | None = None
+    crop: int | None = None
+    tiling: TilingSettings = TilingSettings()
+    paper: dict[str, tuple[float, ...] | None] | None = None
+    paper_ensemble: dict[str, tuple[float, ...] | None] | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,10 +283,23 @@ def train_settings(recipe: Recipe) -> TrainSettings:
         raise RecipeError(
             f"{recipe.name}: the recipe has no 'train' section; extend it by a recipe that has one"
         )
+    takes = NETWORKS.get(recipe.network["type"], "network").capabilities.input
+    return _section(BurstTrainSettings if takes == "burst" else TrainSettings, recipe, "train")
+
+
+def evaluate_settings(recipe: Recipe) -> EvaluateSettings:
+    """Check the ``evaluate`` section of a recipe; an absent one has the defaults.
+
+    Raises:
+        RecipeError: at the first mistake, with its place.
+    """
+    return _section(EvaluateSettings, recipe, "evaluate")
+
+
+def _section(kind: type[T], recipe: Recipe, name: str) -> T:
+    data: dict[str, Any] = getattr(recipe, name)
     try:
-        kind = NETWORKS.get(recipe.network["type"], "network").capabilities.input
-        section = BurstTrainSettings if kind == "burst" else TrainSettings
-        settings: TrainSettings = resolve(section, recipe.train, "train")
+        settings: T = resolve(kind, data, name)
     except RecipeError as error:
         raise RecipeError(f"{recipe.name}: {error}") from error
     return settings

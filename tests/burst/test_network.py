@@ -11,13 +11,14 @@ import torch
 import zoo
 from zoo.blocks import ALIGNERS, BURST_FUSIONS
 from zoo.burst_evaluation import mean_burst_score, score_burst
-from zoo.burst_training import burst_task, flow_distance
 from zoo.data import Photo, write_photo
 from zoo.data.burst import BurstSample
+from zoo.distributed import Workers
 from zoo.errors import RecipeError
 from zoo.heads import UPSAMPLERS
 from zoo.recipe import load_recipe
 from zoo.settings import BurstTrainSettings, train_settings
+from zoo.training.burst_task import BurstTask, flow_distance
 
 MODELS = [n for n in zoo.list_models() if load_recipe(n).network["type"] == "burst"]
 # Parameters in the design's table, in millions; S has one channel transformer less in its only
@@ -86,15 +87,14 @@ def test_every_recipe_trains_a_step_when_narrowed(name, tmp_path):
     network = zoo.build(recipe).train()
     side = 4 * network.scale
     task = burst_task_of(settings, network, tmp_path)
-    batch = [
-        torch.stack(column) for column in zip(*(task.dataset[i] for i in range(2)), strict=True)
-    ]
+    examples = task.examples(task.plan[0])
+    batch = [torch.stack(column) for column in zip(*(examples[i] for i in range(2)), strict=True)]
     assert batch[1].shape == (2, 3, side, side)
-    value = task.loss(settings.loss, *batch, done=0.0)
+    value = task.loss(task.module(network), settings.loss, batch, 0.0)
     value.backward()
     assert value.isfinite()
     assert not [key for key, p in network.named_parameters() if p.grad is None]
-    assert {"psnr", "baseline", "all_reference"} <= set(task.validate())
+    assert {"psnr", "baseline", "all_reference"} <= set(task.validate(network, Workers())[0])
 
 
 def burst_task_of(settings, network, folder):
@@ -102,7 +102,7 @@ def burst_task_of(settings, network, folder):
 
     photo(folder / "photo.png")
     data = dataclasses.replace(settings.data, photos=str(folder), validate=str(folder))
-    return burst_task(dataclasses.replace(settings, data=data), network)
+    return BurstTask(dataclasses.replace(settings, data=data), network)
 
 
 def photo(path, side=80):
@@ -250,12 +250,13 @@ def test_training_lowers_the_loss(tmp_path):
     network = zoo.build(recipe).train()
     settings = train_settings(recipe)
     task = burst_task_of(settings, network, tmp_path)
-    batch = [torch.stack(c) for c in zip(*(task.dataset[i] for i in range(2)), strict=True)]
+    examples = task.examples(task.plan[0])
+    batch = [torch.stack(c) for c in zip(*(examples[i] for i in range(2)), strict=True)]
     optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
     values = []
     for _ in range(20):
         optimizer.zero_grad()
-        value = task.loss(settings.loss, *batch, done=0.0)
+        value = task.loss(task.module(network), settings.loss, batch, 0.0)
         value.backward()
         optimizer.step()
         values.append(float(value.detach()))

@@ -10,6 +10,7 @@ import torch
 from zoo.data import (
     DEGRADATIONS,
     Bicubic,
+    Blind,
     GaussianNoise,
     Jpeg,
     PatchDataset,
@@ -19,6 +20,7 @@ from zoo.data import (
     resize_bicubic,
     sample_names,
 )
+from zoo.data.blind import _sinc
 from zoo.errors import ImageError, RecipeError, ZooError
 
 
@@ -32,7 +34,7 @@ def photo():
 
 
 def test_every_degradation_is_registered():
-    assert DEGRADATIONS.names() == ["bicubic", "bicubic_jpeg", "jpeg", "noise"]
+    assert DEGRADATIONS.names() == ["bicubic", "bicubic_jpeg", "blind", "jpeg", "noise"]
 
 
 def test_bicubic_is_the_one_resize_rounded_to_8_bits(photo):
@@ -58,6 +60,43 @@ def test_noise_depends_on_the_generator_alone():
     assert not torch.equal(noise(clean, rng(1)), noise(clean, rng(2)))
 
 
+def test_noise_of_test_sets_is_the_authors_draw():
+    """Seeded with 0 for every image; (H, W, C), blue, green, red; added in float64."""
+    clean = torch.rand(3, 5, 7)
+    found = GaussianNoise(scale=1, sigma=25).for_test(clean, seed=9)
+    np.random.seed(0)
+    bgr = clean.numpy().transpose(1, 2, 0)[..., ::-1].copy()
+    bgr += np.random.normal(0, 25 / 255.0, bgr.shape)
+    assert np.array_equal(found.numpy(), bgr[..., ::-1].transpose(2, 0, 1))
+    assert found.min() < 0 or found.max() > 1  # neither clipped
+
+
+@pytest.mark.parametrize("scale", [1, 3, 4])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_blind_degradation_is_drawn_anew_and_repeats_by_seed(photo, scale, channels):
+    pixels = photo[: 96 // scale * scale, : 120 // scale * scale, :channels]
+    clean = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+    blind = Blind(scale=scale)
+    found = [blind(clean, rng(seed)) for seed in range(6)]
+    for image in found:
+        assert image.shape == (channels, 96 // scale, 120 // scale)
+        assert image.dtype == torch.float32 and image.min() >= 0 and image.max() <= 1
+        assert (image * 255 - (image * 255).round()).abs().max() < 1e-3  # 8 bits
+    assert torch.equal(found[3], blind(clean, rng(3)))
+    assert len({float(image.mean()) for image in found}) == 6
+    # Spoilt, but still the same picture.
+    small = resize_bicubic(clean[None], (96 // scale, 120 // scale))[0]
+    errors = [float((image - small).abs().mean()) for image in found]
+    assert min(errors) > 0.005 and max(errors) < 0.25
+
+
+def test_the_sinc_filter_is_a_low_pass():
+    kernel = _sinc(21, np.pi / 3)
+    response = np.abs(np.fft.fft2(kernel, (64, 64)))
+    assert kernel.sum() == pytest.approx(1, abs=1e-5)
+    assert response[0, 4] == pytest.approx(1, abs=0.1) and response[0, 20] < 0.1
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_jpeg_equals_a_file_written_and_read(photo, channels, tmp_path):
     levels = np.round(photo[..., :channels] * 255).astype(np.uint8)
@@ -76,6 +115,7 @@ def test_jpeg_equals_a_file_written_and_read(photo, channels, tmp_path):
         (lambda: GaussianNoise(scale=2, sigma=5), "scale must be 1"),
         (lambda: GaussianNoise(scale=1, sigma=300), "sigma"),
         (lambda: Jpeg(scale=1, quality=0), "quality"),
+        (lambda: Blind(scale=2, quality=(90, 30)), "the lower first"),
     ],
 )
 def test_wrong_settings_are_named(make, message):
@@ -136,7 +176,7 @@ def test_a_pair_depends_on_seed_and_index_alone(photo):
 
 def test_too_small_a_photo_is_named_with_the_size_needed():
     small = TrainingPhoto("holiday.png", np.zeros((20, 90, 3), np.uint8))
-    with pytest.raises(ImageError, match=r"'holiday.png' has 90x20 pixels.*need 24x24"):
+    with pytest.raises(ImageError, match=r"need 24x24.*'holiday.png' has 90x20 pixels"):
         dataset([small])
     with pytest.raises(ImageError, match="no photo"):
         dataset([])

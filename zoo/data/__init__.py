@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from zoo.data.bicubic import resize_bicubic
+from zoo.data.blind import Blind
 from zoo.data.compressed import BicubicJpeg
 from zoo.data.degradations import DEGRADATIONS, Bicubic, Degradation, GaussianNoise, Jpeg
 from zoo.data.images import EXTENSIONS, Photo, list_photos, read_photo, write_photo
-from zoo.data.patches import PatchDataset, TrainingPhoto, load_training_photos
+from zoo.data.patches import PairDataset, PatchDataset
+from zoo.data.photos import StoredPhoto, TrainingPhoto, load_training_photos
 from zoo.data.samples import SAMPLES, Sample, load_sample, sample_names
 
 __all__ = [
@@ -15,12 +17,15 @@ __all__ = [
     "SAMPLES",
     "Bicubic",
     "BicubicJpeg",
+    "Blind",
     "Degradation",
     "GaussianNoise",
     "Jpeg",
+    "PairDataset",
     "PatchDataset",
     "Photo",
     "Sample",
+    "StoredPhoto",
     "TrainingPhoto",
     "list_photos",
     "load_sample",

@@ -46,6 +46,16 @@ class Degradation(ABC):
             float32 of size H/scale x W/scale, in [0, 1] unless the degradation says otherwise.
         """
 
+    def for_test(self, clean_CHW: Tensor, seed: int) -> Tensor:
+        """The degraded image of a test set, the same at every call.
+
+        Args:
+            clean_CHW: as for a call.
+            seed: differs from image to image; degradations whose benchmark has a protocol of its
+                own draw as that does, whatever the seed.
+        """
+        return self(clean_CHW, np.random.default_rng(seed))
+
 
 DEGRADATIONS = Registry("degradation", Degradation, supplied=("scale",))
 
@@ -99,6 +109,18 @@ class GaussianNoise(Degradation):
         noise_CHW = rng.standard_normal(tuple(clean_CHW.shape), dtype=np.float32)
         return clean_CHW + torch.from_numpy(noise_CHW) * (self.sigma / 255)
 
+    def for_test(self, clean_CHW: Tensor, seed: int) -> Tensor:
+        """Noise as the authors of MambaIR draw it in testing.
+
+        NumPy's legacy generator is seeded with 0 for every image and fills (H, W, C) in float64,
+        C in the sequence blue, green, red; the sum is rounded to float32, neither clipped nor
+        quantised.
+        """
+        channels, height, width = clean_CHW.shape
+        draw = np.random.RandomState(0).normal(0, self.sigma / 255, (height, width, channels))
+        noisy_HWC = clean_CHW.numpy().transpose(1, 2, 0) + draw[..., ::-1]
+        return torch.from_numpy(np.ascontiguousarray(noisy_HWC.transpose(2, 0, 1))).float()
+
 
 @DEGRADATIONS.register("jpeg")
 @dataclass(frozen=True, kw_only=True)
@@ -118,19 +140,24 @@ class Jpeg(Degradation):
             raise RecipeError(f"degradation 'jpeg': quality must be 1 to 100, not {self.quality}")
 
     def __call__(self, clean_CHW: Tensor, rng: np.random.Generator) -> Tensor:
-        # OpenCV's channels are B, G, R.
-        bgr_HWC = np.ascontiguousarray(quantise(clean_CHW.numpy())[::-1].transpose(1, 2, 0))
-        options = [
-            cv2.IMWRITE_JPEG_QUALITY,
-            self.quality,
-            cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-            cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
-        ]
-        _, file = cv2.imencode(".jpg", bgr_HWC, options)
-        decoded = cv2.imdecode(file, cv2.IMREAD_UNCHANGED)
-        assert decoded is not None, "the encoder's own file is decoded"
-        rgb_CHW = np.atleast_3d(decoded).transpose(2, 0, 1)[::-1].astype(np.float32)
-        return torch.from_numpy(rgb_CHW) / 255
+        image_HWC = compress(clean_CHW.numpy().transpose(1, 2, 0), self.quality)
+        return torch.from_numpy(np.ascontiguousarray(image_HWC.transpose(2, 0, 1)))
+
+
+def compress(image_HWC: np.ndarray, quality: int) -> np.ndarray:
+    """An image after a baseline JPEG with colours subsampled 4:2:0; float32 in [0, 1], as given."""
+    # OpenCV's channels are B, G, R.
+    bgr_HWC = np.ascontiguousarray(quantise(image_HWC)[..., ::-1])
+    options = [
+        cv2.IMWRITE_JPEG_QUALITY,
+        quality,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+    ]
+    _, file = cv2.imencode(".jpg", bgr_HWC, options)
+    decoded = cv2.imdecode(file, cv2.IMREAD_UNCHANGED)
+    assert decoded is not None, "the encoder's own file is decoded"
+    return np.atleast_3d(decoded)[..., ::-1].astype(np.float32) / np.float32(255)
 
 
 def _check_scale_1(name: str, scale: int) -> None:

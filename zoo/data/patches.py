@@ -9,8 +9,6 @@ Shape suffixes: H height, W width in pixels, C channels (1 gray, 3 RGB).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,41 +16,83 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from zoo.data.degradations import Degradation
-from zoo.data.images import Photo, list_photos, quantise, read_photo, with_channels
-from zoo.data.samples import load_sample, sample_names
+from zoo.data.images import quantise, with_channels
+from zoo.data.photos import AnyPhoto, TrainingPhoto, all_faults, match_degraded
 from zoo.errors import ImageError, RecipeError
-
-SAMPLES = "samples"
-"""The source that means the bundled samples instead of a folder."""
 
 GRID = 16
 """Windows begin and end on multiples of this many degraded pixels: a JPEG's block with 4:2:0."""
 
 
-@dataclass(frozen=True, eq=False)
-class TrainingPhoto:
-    """A clean photo held compactly: ``pixels_HWC`` is uint8 or uint16, C = 1 or 3."""
+class _Patches(Dataset[tuple[Tensor, Tensor]]):
+    """What patches of photos have in common: the draw of a photo, its turn and a place in it."""
 
-    name: str
-    pixels_HWC: np.ndarray
+    def __init__(
+        self,
+        photos: Sequence[AnyPhoto | np.ndarray],
+        *,
+        scale: int,
+        patch: int,
+        channels: int,
+        augment: bool,
+        length: int,
+        seed: int,
+    ) -> None:
+        for name, value, smallest in (
+            ("patch", patch, 1),
+            ("length", length, 1),
+            ("seed", seed, 0),
+        ):
+            if value < smallest:
+                raise RecipeError(f"{name} must be at least {smallest}, not {value}")
+        if channels not in (1, 3):
+            raise RecipeError(f"channels must be 1 (gray) or 3 (RGB), not {channels}")
+        if not photos:
+            raise ImageError("there is no photo to train on")
+        self.scale = scale
+        self.patch = patch
+        self.channels = channels
+        self.augment = augment
+        self.length = length
+        self.seed = seed
+        self._photos = [_checked(photo, index) for index, photo in enumerate(photos)]
+        needed = patch * scale
+        small = [
+            f"training photo {photo.name!r} has {photo.shape[1]}x{photo.shape[0]} pixels"
+            for photo in self._photos
+            if min(photo.shape[:2]) < needed
+        ]
+        if small:
+            reason = (
+                f"training photos are too small; patches of {patch} at scale {scale} need "
+                f"{needed}x{needed}, so leave them out or choose a smaller patch"
+            )
+            raise ImageError(all_faults(small, len(self._photos), reason))
+
+    def __len__(self) -> int:
+        return self.length
+
+    def _draw(self, index: int) -> tuple[int, int, np.random.Generator]:
+        """The number of a photo, its turn, and the generator that everything else comes from."""
+        if not 0 <= index < self.length:
+            raise IndexError(f"pair {index} of {self.length}")
+        rng = np.random.default_rng((self.seed, index))
+        number = int(rng.integers(len(self._photos)))
+        return number, int(rng.integers(8)) if self.augment else 0, rng
+
+    def _pixels(self, photo: AnyPhoto, turn: int, scale: int) -> np.ndarray:
+        """A photo, cropped to multiples of the scale and turned."""
+        pixels_HWC = photo.pixels_HWC
+        height, width = (side // scale * scale for side in pixels_HWC.shape[:2])
+        return _turned(pixels_HWC[:height, :width], turn)
+
+    def _tensor(self, pixels_HWC: np.ndarray) -> Tensor:
+        top = np.float32(np.iinfo(pixels_HWC.dtype).max)
+        color_HWC = with_channels(pixels_HWC.astype(np.float32) / top, self.channels)
+        return torch.from_numpy(np.ascontiguousarray(color_HWC.transpose(2, 0, 1)))
 
 
-def load_training_photos(source: str | Path) -> list[TrainingPhoto]:
-    """Read the photos to train on; alpha channels are left out.
-
-    Args:
-        source: a folder of images, or ``"samples"`` for the bundled samples not held out.
-
-    Raises:
-        ImageError: for a folder or file that cannot be read.
-        ZooError: for samples whose package is not installed.
-    """
-    if source == SAMPLES:
-        return [_compact(name, load_sample(name)) for name in sample_names(held_out=False)]
-    return [_compact(str(path), read_photo(path)) for path in list_photos(source)]
-
-
-class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
+class PatchDataset(_Patches):
     """Random patches of photos as (degraded_CHW, clean_CHW), float32.
 
     A photo is drawn, then its flip and rotation, then the patch's place in it, each uniformly. The
@@ -71,13 +111,13 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         seed: not negative; pairs of different seeds are independent.
 
     Raises:
-        ImageError: when there is no photo, or one is smaller than a patch.
+        ImageError: when there is no photo, or naming all that are smaller than a patch.
         RecipeError: for a patch, length, seed or number of channels that makes no sense.
     """
 
     def __init__(
         self,
-        photos: Sequence[TrainingPhoto | np.ndarray],
+        photos: Sequence[AnyPhoto | np.ndarray],
         *,
         degradation: Degradation,
         patch: int,
@@ -86,39 +126,24 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         length: int,
         seed: int,
     ) -> None:
-        for name, value, smallest in (
-            ("patch", patch, 1),
-            ("length", length, 1),
-            ("seed", seed, 0),
-        ):
-            if value < smallest:
-                raise RecipeError(f"{name} must be at least {smallest}, not {value}")
-        if channels not in (1, 3):
-            raise RecipeError(f"channels must be 1 (gray) or 3 (RGB), not {channels}")
-        if not photos:
-            raise ImageError("there is no photo to train on")
+        super().__init__(
+            photos,
+            scale=degradation.scale,
+            patch=patch,
+            channels=channels,
+            augment=augment,
+            length=length,
+            seed=seed,
+        )
         self.degradation = degradation
-        self.patch = patch
-        self.channels = channels
-        self.augment = augment
-        self.length = length
-        self.seed = seed
-        self._pixels = [self._checked(photo, index) for index, photo in enumerate(photos)]
-
-    def __len__(self) -> int:
-        return self.length
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        if not 0 <= index < self.length:
-            raise IndexError(f"pair {index} of {self.length}")
-        rng = np.random.default_rng((self.seed, index))
-        pixels_HWC = self._pixels[rng.integers(len(self._pixels))]
-        if self.augment:
-            pixels_HWC = _turned(pixels_HWC, int(rng.integers(8)))
-        scale = self.degradation.scale
+        number, turn, rng = self._draw(index)
+        scale = self.scale
+        pixels_HWC = self._pixels(self._photos[number], turn, scale)
         rows, row = self._window(pixels_HWC.shape[0] // scale, rng)
         columns, column = self._window(pixels_HWC.shape[1] // scale, rng)
-        clean_CHW = self._clean(pixels_HWC[_scaled(rows, scale), _scaled(columns, scale)])
+        clean_CHW = self._tensor(pixels_HWC[_scaled(rows, scale), _scaled(columns, scale)])
         degraded_CHW = self.degradation(clean_CHW, rng)
         return (
             degraded_CHW[:, row, column].contiguous(),
@@ -134,42 +159,76 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         last = min(side, -(-(end + margin) // GRID) * GRID)
         return slice(first, last), slice(start - first, end - first)
 
-    def _clean(self, pixels_HWC: np.ndarray) -> Tensor:
-        top = np.float32(np.iinfo(pixels_HWC.dtype).max)
-        color_HWC = with_channels(pixels_HWC.astype(np.float32) / top, self.channels)
-        return torch.from_numpy(np.ascontiguousarray(color_HWC.transpose(2, 0, 1)))
 
-    def _checked(self, photo: TrainingPhoto | np.ndarray, index: int) -> np.ndarray:
-        """The pixels of a photo, cropped to multiples of the scale."""
-        if isinstance(photo, TrainingPhoto):
-            name, pixels_HWC = photo.name, photo.pixels_HWC
-        else:
-            name, pixels_HWC = f"number {index}", photo
-        if pixels_HWC.ndim != 3 or pixels_HWC.shape[2] not in (1, 3):
-            raise ImageError(
-                f"training photo {name!r} must have shape (H, W, 1) or (H, W, 3), "
-                f"not {pixels_HWC.shape}"
-            )
-        if np.issubdtype(pixels_HWC.dtype, np.floating):
-            pixels_HWC = quantise(pixels_HWC, 16)
-        if pixels_HWC.dtype not in (np.uint8, np.uint16):
-            raise ImageError(
-                f"training photo {name!r} must be uint8, uint16 or floating point, "
-                f"not {pixels_HWC.dtype}"
-            )
-        scale = self.degradation.scale
-        height, width = pixels_HWC.shape[:2]
-        needed = self.patch * scale
-        if min(height, width) < needed:
-            raise ImageError(
-                f"training photo {name!r} has {width}x{height} pixels, but patches of {self.patch} "
-                f"at scale {scale} need {needed}x{needed}; leave it out or choose a smaller patch"
-            )
-        return pixels_HWC[: height // scale * scale, : width // scale * scale]
+class PairDataset(_Patches):
+    """Random patches of pairs of photos, the degraded one a file of its own, as PatchDataset.
+
+    Args:
+        photos: clean photos.
+        degraded: their counterparts, in any sequence; see :func:`zoo.data.photos.match_degraded`.
+        scale: the ratio of the two sides.
+        patch: as for :class:`PatchDataset`, as all others.
+        channels: likewise.
+        augment: likewise.
+        length: likewise.
+        seed: likewise.
+
+    Raises:
+        ImageError: naming all photos without a counterpart, of the wrong size or too small.
+        RecipeError: for a patch, length, seed or number of channels that makes no sense.
+    """
+
+    def __init__(
+        self,
+        photos: Sequence[AnyPhoto],
+        degraded: Sequence[AnyPhoto],
+        *,
+        scale: int,
+        patch: int,
+        channels: int,
+        augment: bool = True,
+        length: int,
+        seed: int,
+    ) -> None:
+        super().__init__(
+            photos,
+            scale=scale,
+            patch=patch,
+            channels=channels,
+            augment=augment,
+            length=length,
+            seed=seed,
+        )
+        self._degraded = match_degraded(photos, degraded, scale)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        number, turn, rng = self._draw(index)
+        clean_HWC = self._pixels(self._photos[number], turn, self.scale)
+        degraded_HWC = self._pixels(self._degraded[number], turn, 1)
+        row, column = (
+            slice(start, start + self.patch)
+            for start in (rng.integers(side - self.patch + 1) for side in degraded_HWC.shape[:2])
+        )
+        clean_HWC = clean_HWC[_scaled(row, self.scale), _scaled(column, self.scale)]
+        return self._tensor(degraded_HWC[row, column]), self._tensor(clean_HWC)
 
 
-def _compact(name: str, photo: Photo) -> TrainingPhoto:
-    return TrainingPhoto(name, quantise(photo.color_HWC, photo.bit_depth))
+def _checked(photo: AnyPhoto | np.ndarray, index: int) -> AnyPhoto:
+    """A photo whose pixels can be cut, or what is wrong with it."""
+    if isinstance(photo, np.ndarray):
+        floating = np.issubdtype(photo.dtype, np.floating)
+        photo = TrainingPhoto(f"number {index}", quantise(photo, 16) if floating else photo)
+    if len(photo.shape) != 3 or photo.shape[2] not in (1, 3):
+        raise ImageError(
+            f"training photo {photo.name!r} must have shape (H, W, 1) or (H, W, 3), "
+            f"not {photo.shape}"
+        )
+    if isinstance(photo, TrainingPhoto) and photo.pixels_HWC.dtype not in (np.uint8, np.uint16):
+        raise ImageError(
+            f"training photo {photo.name!r} must be uint8, uint16 or floating point, "
+            f"not {photo.pixels_HWC.dtype}"
+        )
+    return photo
 
 
 def _turned(pixels_HWC: np.ndarray, number: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from zoo.data.burst.synthesis import Burst, BurstSynthesis
 from zoo.data.images import with_channels
-from zoo.data.patches import TrainingPhoto
+from zoo.data.photos import AnyPhoto
 from zoo.errors import ImageError, RecipeError
 
 
@@ -58,7 +58,7 @@ class BurstDataset(Dataset[BurstSample]):
 
     def __init__(
         self,
-        photos: Sequence[TrainingPhoto],
+        photos: Sequence[AnyPhoto],
         *,
         synthesis: BurstSynthesis,
         patch: int,
@@ -110,7 +110,7 @@ class ValidationBursts(Dataset[BurstSample]):
 
     def __init__(
         self,
-        photos: Sequence[TrainingPhoto],
+        photos: Sequence[AnyPhoto],
         *,
         synthesis: BurstSynthesis,
         patch: int,

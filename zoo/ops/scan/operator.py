@@ -213,8 +213,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _differentiate(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
     backward = torch.ops.zoo.selective_scan_backward.default
-    found = list(backward(grad_y, *ctx.saved_tensors, ctx.reduce, ctx.backend))
-    if ctx.saved_tensors[2] is None:
+    tensors = ctx.saved_tensors  # read once: a checkpoint computes them anew at each look
+    found = list(backward(grad_y, *tensors, ctx.reduce, ctx.backend))
+    if tensors[2] is None:
         found[2] = None
     return (*found, None, None, None)
 

@@ -1,0 +1,256 @@
+"""Evaluate a network on test sets: ``python recipes/evaluate.py NAME -w WEIGHTS --data ROOT``.
+
+Prints and writes the table that papers print, with the paper's own numbers beside ours where the
+recipe holds them. ``torchrun --nproc-per-node=N recipes/evaluate.py ...`` shares out the images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from zoo.checkpoints import load, shipped_weights
+from zoo.data.degradations import Degradation
+from zoo.data.images import Photo, write_photo
+from zoo.data.photos import SAMPLES
+from zoo.data.testsets import TestImage, find_test_set, set_names, validation_images
+from zoo.distributed import Workers, workers
+from zoo.errors import ZooError
+from zoo.evaluation import Protocol, Restored, Run, Score, evaluate
+from zoo.extensions import import_parts
+from zoo.inference import RestoreSettings, restore_tensor
+from zoo.networks import Network
+from zoo.official_tiling import tiled
+from zoo.ops.scan import BackendError
+from zoo.recipe import Recipe, load_recipe
+from zoo.report import SetResult, markdown, write_report
+from zoo.settings import EvaluateSettings, evaluate_settings, train_settings
+
+logger = logging.getLogger("zoo.evaluate")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        import_parts(options.imports)
+        with workers() as members:
+            run(options, members)
+    except KeyboardInterrupt:
+        return 130
+    except (ZooError, BackendError, OSError) as error:
+        if options.debug:
+            raise
+        logger.error("error: %s", error)
+        return 2
+    return 0
+
+
+def run(options: argparse.Namespace, members: Workers) -> None:
+    """Evaluate as the command line says."""
+    recipe = load_recipe(options.name)
+    settings = evaluate_settings(recipe)
+    network = _network(recipe, options.weights).to(members.device(options.device))
+    degradation = _degradation(recipe, settings, network.scale)
+    sets = _sets(options, settings, degradation, network.scale)
+    protocol = Protocol(channel=settings.channel, crop=settings.crop)
+    through = _run(network, settings, options)
+    results = []
+    for name, images in sets.items():
+        scores = _scores(network, name, images, degradation, protocol, through, members, options)
+        inputs = "files" if images[0].degraded is not None else "made"
+        results.append(SetResult(name, scores, inputs))
+    if not members.first:
+        return
+    paper = (settings.paper_ensemble if options.ensemble else settings.paper) or {}
+    text = markdown(
+        f"{recipe.name}{'+' if options.ensemble else ''}",
+        _notes(network, settings, protocol, options),
+        results,
+        paper,
+        "bicubic" if network.scale > 1 else "input",
+    )
+    sys.stdout.write(text)
+    folder = options.output or Path("results") / recipe.name
+    written = write_report(folder, text, results, paper)
+    logger.info("wrote %s", ", ".join(str(path) for path in written))
+
+
+def _network(recipe: Recipe, weights: Path | None) -> Network:
+    if weights is not None:
+        return load(weights, recipe=recipe)
+    if recipe.name in shipped_weights():
+        return load(recipe.name)
+    trained = Path("runs") / recipe.name / "weights.safetensors"
+    if trained.is_file():
+        logger.info("weights: %s", trained)
+        return load(trained, recipe=recipe)
+    raise ZooError(
+        f"no weights ship for {recipe.name!r}: give a file with -w; "
+        f"shipped: {', '.join(shipped_weights())}"
+    )
+
+
+def _degradation(recipe: Recipe, settings: EvaluateSettings, scale: int) -> Degradation | None:
+    if settings.degradation is not None:
+        return settings.degradation(scale=scale)
+    if not recipe.train:
+        return None
+    made = train_settings(recipe).data.degradation
+    return None if made is None else made(scale=scale)
+
+
+def _sets(
+    options: argparse.Namespace,
+    settings: EvaluateSettings,
+    degradation: Degradation | None,
+    scale: int,
+) -> dict[str, list[TestImage]]:
+    if options.data == SAMPLES:
+        return {SAMPLES: validation_images(SAMPLES)}
+    root = Path(options.data)
+    known = set_names(root)
+    wanted = options.sets or settings.datasets
+    found = {
+        name: find_test_set(root, name, degradation, scale, made=options.degrade) for name in wanted
+    }
+    missing = [name for name, images in found.items() if images is None]
+    if missing and options.sets:
+        raise ZooError(f"--sets: {missing[0]!r} is not in {root}; there are {', '.join(known)}")
+    sets = {name: images for name, images in found.items() if images is not None}
+    if not sets:
+        images = find_test_set(root.parent, root.name, degradation, scale, made=options.degrade)
+        if images is None:
+            raise ZooError(f"{root} holds none of {', '.join(wanted)}; choose with --sets")
+        return {root.name: images}
+    if missing:
+        logger.info("not in %s and left out: %s", root, ", ".join(missing))
+    return sets
+
+
+def _run(network: Network, settings: EvaluateSettings, options: argparse.Namespace) -> Run:
+    chosen = RestoreSettings(
+        tile=options.tile, ensemble=options.ensemble, precision=options.precision
+    )
+
+    def through(image_BIHW: Tensor) -> Tensor:
+        return restore_tensor(network, image_BIHW, chosen)
+
+    if not options.official_tiling:
+        return through
+    return lambda image_BIHW: tiled(through, image_BIHW, network.scale, settings.tiling)
+
+
+def _scores(
+    network: Network,
+    name: str,
+    images: Sequence[TestImage],
+    degradation: Degradation | None,
+    protocol: Protocol,
+    through: Run,
+    members: Workers,
+    options: argparse.Namespace,
+) -> list[Score]:
+    """Scores of a set in its own sequence; each process takes the next image when it is free."""
+
+    def keep(image: str, found: Restored) -> None:
+        if options.save_images:
+            folder = options.save_images / name
+            folder.mkdir(parents=True, exist_ok=True)
+            write_photo(folder / f"{image}.png", Photo(found.restored))
+
+    mine: dict[int, Score] = {}
+    hidden = None if members.first else True
+    with tqdm(total=len(images), desc=name, unit="image", disable=hidden) as progress:
+        for number in members.claim(len(images), f"evaluate/{name}"):
+            progress.update(number - progress.n)
+            [mine[number]] = evaluate(
+                network,
+                [images[number]],
+                degradation,
+                protocol=protocol,
+                run=through,
+                seen=keep,
+            )
+        progress.update(len(images) - progress.n)
+    everything = {n: found for part in members.gather(mine) for n, found in part.items()}
+    return [everything[number] for number in range(len(images))]
+
+
+def _notes(
+    network: Network,
+    settings: EvaluateSettings,
+    protocol: Protocol,
+    options: argparse.Namespace,
+) -> str:
+    channel, crop = protocol.for_scale(network.scale)
+    what = "the Y channel (BT.601)" if channel == "y" else "all channels"
+    cut = "cut as the authors cut it" if options.official_tiling else "whole"
+    if options.tile and not options.official_tiling:
+        cut = f"in blended tiles of {options.tile} pixels"
+    parts = [
+        f"PSNR (dB) and SSIM on {what}, 8 bits, {crop} border pixels left out; each image {cut}.",
+    ]
+    if options.ensemble:
+        parts.append("Self-ensemble of 8 flips and turns.")
+    if options.precision != "fp32":
+        parts.append(f"Precision {options.precision}.")
+    if settings.source and settings.paper:
+        parts.append(f"Paper: {settings.source}.")
+    return " ".join(parts)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="evaluate.py",
+        description="Evaluate a network on test sets, with the paper's numbers beside ours.",
+        epilog="example: python recipes/evaluate.py mambair_light_x2 -w light_x2.pth "
+        "--data datasets; sets are folders such as datasets/Set5, see docs/data.md",
+    )
+    parser.add_argument("name", help="a model (see 'zoo list') or a recipe file, .yaml")
+    parser.add_argument(
+        "-w", "--weights", type=Path, help="weights file [those shipped, or of runs/NAME]"
+    )
+    parser.add_argument(
+        "--data",
+        default=SAMPLES,
+        metavar="ROOT",
+        help='folder with the test sets, one test set, or "samples" for the bundled photos',
+    )
+    parser.add_argument("--sets", nargs="+", metavar="SET", help="sets to use [the paper's]")
+    parser.add_argument(
+        "--degrade", action="store_true", help="make degraded images even where there are files"
+    )
+    parser.add_argument("-o", "--output", type=Path, help="folder to write [results/NAME]")
+    parser.add_argument("--save-images", type=Path, metavar="FOLDER", help="keep restored images")
+    parser.add_argument("--ensemble", action="store_true", help='self-ensemble, "+" in papers')
+    parser.add_argument(
+        "-t", "--tile", type=int, default=0, help="side of blended tiles in pixels, 0 for none [0]"
+    )
+    parser.add_argument(
+        "--official-tiling", action="store_true", help="cut images as the authors' code does"
+    )
+    parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module with parts of your own; may be repeated",
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""Photos to train on, pairs, and sub-images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from zoo.cli import main
+from zoo.data import PairDataset, Photo, StoredPhoto, load_training_photos, read_photo, write_photo
+from zoo.data.photos import pair_name
+from zoo.data.prepare import prepare, starts
+from zoo.errors import ImageError, ZooError
+
+
+def random_photo(seed, height=40, width=48, bit_depth=8):
+    pixels = np.random.default_rng(seed).random((height, width, 3)).astype(np.float32)
+    return Photo(pixels, bit_depth=bit_depth)
+
+
+def test_photos_beyond_the_memory_are_read_again_and_again(tmp_path):
+    for index in range(3):
+        write_photo(tmp_path / f"{index}.png", random_photo(index))
+    kept = load_training_photos(tmp_path)
+    mixed = load_training_photos(tmp_path, memory=40 * 48 * 3 * 1.5 / 1e9)
+    assert [isinstance(photo, StoredPhoto) for photo in mixed] == [False, True, True]
+    for a, b in zip(kept, mixed, strict=True):
+        assert a.shape == b.shape and np.array_equal(a.pixels_HWC, b.pixels_HWC)
+    write_photo(tmp_path / "2.png", random_photo(0, 20))
+    with pytest.raises(ImageError, match="changed during training"):
+        _ = mixed[2].pixels_HWC
+    assert len(load_training_photos([str(tmp_path), str(tmp_path)])) == 6
+
+
+def test_patches_of_pairs_lie_at_one_place(tmp_path):
+    clean, degraded = tmp_path / "hr", tmp_path / "lr"
+    clean.mkdir()
+    degraded.mkdir()
+    for index in range(2):
+        photo = random_photo(index, 41, 48)
+        write_photo(clean / f"{index}.png", photo)
+        write_photo(degraded / f"{index}x2.png", Photo(photo.color_HWC[:40:2, ::2].copy()))
+    pairs = PairDataset(
+        load_training_photos(clean),
+        load_training_photos(degraded),
+        scale=2,
+        patch=6,
+        channels=3,
+        length=30,
+        seed=0,
+    )
+    seen = set()
+    for small, large in pairs:
+        assert small.shape == (3, 6, 6) and large.shape == (3, 12, 12)
+        # A turn moves the kept pixel of each four to another corner.
+        corners = [large[:, y::2, x::2] for y in (0, 1) for x in (0, 1)]
+        fits = [(corner - small).abs().max() < 1e-6 for corner in corners]
+        assert sum(map(bool, fits)) == 1
+        seen.add(fits.index(True))
+    assert seen == {0, 1, 2, 3}
+
+
+def test_names_of_pairs():
+    assert pair_name("a/0001x2.png", 2) == pair_name("0001.png", 2) == "0001"
+    assert pair_name("0001x4.png", 2) == "0001x4" and pair_name("x2.png", 2) == "x2"
+
+
+def test_sub_images_cover_the_photo_and_resume(tmp_path, capsys):
+    assert starts(100, 48, 24) == [0, 24, 48, 52] and starts(40, 48, 24) == [0]
+    source, target = tmp_path / "photos", tmp_path / "parts"
+    source.mkdir()
+    photo = random_photo(0, 50, 70, bit_depth=16)
+    write_photo(source / "a.png", photo)
+    write_photo(source / "b.png", random_photo(1, 20, 30))
+    words = ["data", "prepare", source, "-o", target, "--size", 32, "--step", 16]
+    assert main([str(word) for word in words]) == 0
+    assert "13 sub-images" in capsys.readouterr().out
+    names = sorted(path.name for path in target.iterdir())
+    assert len(names) == 13 and names[0] == "a_s001.png" and names[-1] == "b_s001.png"
+    last = read_photo(target / "a_s012.png")
+    assert last.bit_depth == 16
+    np.testing.assert_allclose(last.color_HWC, photo.color_HWC[-32:, -32:], atol=1e-4)
+    before = (target / "a_s001.png").stat().st_mtime_ns
+    (target / "a_s002.png").unlink()
+    assert prepare(source, target, size=32, step=16, progress=False) == 13
+    assert (target / "a_s001.png").stat().st_mtime_ns == before
+    assert (target / "a_s002.png").exists()
+
+
+def test_preparing_names_what_is_wrong(tmp_path):
+    write_photo(tmp_path / "a.png", random_photo(0))
+    (tmp_path / "b.png").write_text("none")
+    with pytest.raises(ImageError, match=r"1 of 2 photos failed.*b\.png"):
+        prepare(tmp_path, tmp_path / "out", progress=False)
+    assert (tmp_path / "out" / "a_s001.png").exists()
+    with pytest.raises(ImageError, match="among the photos"):
+        prepare(tmp_path, tmp_path, progress=False)
+    with pytest.raises(ZooError, match="leaves gaps"):
+        prepare(tmp_path, tmp_path / "out", size=10, step=20)

@@ -1,0 +1,165 @@
+"""A training that was stopped, however it was, goes on as if it had not been, bit for bit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from train_helpers import losses, make_photos, train, words
+
+ROOT = Path(__file__).parent.parent
+
+AVERAGED = ["ema=0.9", "data.mixup=1.2", "log_every=2"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return make_photos(tmp_path_factory.mktemp("data") / "photos")
+
+
+@pytest.fixture(scope="module")
+def whole(photos, tmp_path_factory):
+    """An uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert train(photos, folder, *AVERAGED) == 0
+    return folder
+
+
+def script(photos, run, setup, workers):
+    """Train in a process of its own, after some preparation."""
+    tests = Path(__file__).parent
+    code = "\n".join(
+        [
+            "import os, signal, sys, torch",
+            f"sys.path[:0] = [{str(ROOT)!r}, {str(tests)!r}]",
+            "import recipes.train as trainer",
+            setup,
+            f"sys.exit(trainer.main({words(photos, run, *AVERAGED, workers=workers)!r}))",
+        ]
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def state_of(run, step=6):
+    return torch.load(run / f"checkpoint-{step:08d}.pt", weights_only=True)
+
+
+def assert_same(run, whole):
+    assert losses(run) == losses(whole)
+    found, expected = state_of(run), state_of(whole)
+    for part in ("network", "average"):
+        for key, value in expected[part].items():
+            assert torch.equal(found[part][key], value), key
+    for number, slot in expected["optimizer"]["state"].items():
+        assert all(torch.equal(found["optimizer"]["state"][number][k], v) for k, v in slot.items())
+    assert not [path for path in run.iterdir() if path.name.startswith(".")]
+
+
+KILLED_WHILE_WRITING = """
+write = torch.save
+def torn(state, path):
+    if state.get("step") == 6:
+        write(state, path)
+        with open(path, "r+b") as file:
+            file.truncate(5000)
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(state, path)
+torch.save = torn
+"""
+
+
+def test_killed_while_writing_a_checkpoint(photos, whole, tmp_path):
+    run = tmp_path / "run"
+    assert script(photos, run, KILLED_WHILE_WRITING, workers="0").returncode == -signal.SIGKILL
+    assert [path.name for path in run.glob("*.pt")] == ["checkpoint-00000003.pt"]
+    assert [path for path in run.iterdir() if path.name.startswith(".checkpoint")]
+    assert train(photos, run, *AVERAGED) == 0
+    assert_same(run, whole)
+
+
+SIGNALLED = """
+step = trainer.Trainer._train_step
+def signalled(self, parts):
+    value = step(self, parts)
+    if self.step == 4:
+        os.killpg(0, signal.SIGTERM)
+    return value
+trainer.Trainer._train_step = signalled
+"""
+
+
+def test_sigterm_to_the_whole_group_saves_the_step_and_the_reader_says_nothing(
+    photos, whole, tmp_path
+):
+    run = tmp_path / "run"
+    found = script(photos, run, SIGNALLED, workers="1")
+    assert found.returncode == 130, found.stderr
+    assert "stopped at step 4" in found.stderr
+    assert "error" not in found.stderr.lower(), found.stderr
+    assert state_of(run, 4)["step"] == 4
+    assert train(photos, run, *AVERAGED, workers="1") == 0
+    assert_same(run, whole)
+
+
+def test_a_crash_repeats_the_steps_since_the_last_checkpoint(photos, whole, tmp_path, monkeypatch):
+    from recipes.train import Trainer
+
+    step = Trainer._train_step
+
+    def failing(self, parts):
+        if self.step == 5:
+            raise RuntimeError("out of luck")
+        return step(self, parts)
+
+    monkeypatch.setattr(Trainer, "_train_step", failing)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        train(photos, tmp_path / "run", *AVERAGED)
+    monkeypatch.undo()
+    assert 4 in losses(tmp_path / "run")
+    assert train(photos, tmp_path / "run", *AVERAGED) == 0
+    assert_same(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(photos, whole, tmp_path, caplog, damage):
+    run = tmp_path / "run"
+    assert train(photos, run, *AVERAGED) == 0
+    newest = run / "checkpoint-00000006.pt"
+    data = bytearray(newest.read_bytes())
+    if damage == "truncated":
+        data = data[: len(data) // 2]
+    else:
+        data[len(data) // 2] ^= 0xFF
+    newest.write_bytes(data)
+    with caplog.at_level(logging.INFO):
+        assert train(photos, run, *AVERAGED) == 0
+    assert "checkpoint-00000006.pt is damaged and skipped" in caplog.text
+    assert "resumed at step 3" in caplog.text
+    assert_same(run, whole)
+
+
+def test_another_recipe_does_not_resume(photos, tmp_path, caplog):
+    run = tmp_path / "run"
+    assert train(photos, run) == 0
+    assert train(photos, run, "optimizer.lr=1e-5") == 2
+    assert "belongs to another recipe" in caplog.text
+
+
+def test_only_the_newest_checkpoints_are_kept(photos, tmp_path):
+    assert train(photos, tmp_path / "run", "save_every=1", "keep=3") == 0
+    names = sorted(path.name for path in (tmp_path / "run").glob("checkpoint-*"))
+    assert names == [f"checkpoint-0000000{step}.pt" for step in (4, 5, 6)]

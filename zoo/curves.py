@@ -1,0 +1,114 @@
+"""Curves of training runs, in one picture: the loss, and PSNR in validation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from zoo.data.images import Photo, write_photo
+from zoo.errors import ZooError
+from zoo.training.record import METRICS, read_metrics
+
+WIDTH, HEIGHT = 760, 440
+"""Of a panel, in pixels."""
+
+LEFT, RIGHT, TOP, BOTTOM = 84, 20, 48, 52
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_INK, _GRID = (40, 40, 40), (225, 225, 225)
+_COLORS = (
+    (31, 119, 180),
+    (214, 39, 40),
+    (44, 160, 44),
+    (255, 127, 14),
+    (148, 103, 189),
+    (140, 86, 75),
+)
+
+Points = list[tuple[float, float]]
+
+
+def plot_runs(folders: Sequence[str | Path], path: str | Path) -> None:
+    """Draw the curves of runs side by side and write them as an image, PNG by its extension.
+
+    Args:
+        folders: of runs, each with ``metrics.jsonl``.
+        path: file to write.
+
+    Raises:
+        ZooError: for a folder that holds no run, or a path that cannot be written.
+    """
+    write_photo(Path(path), Photo(render_runs(folders).astype(np.float32) / 255))
+
+
+def render_runs(folders: Sequence[str | Path]) -> np.ndarray:
+    """The picture as an (H, W, 3) RGB array of uint8; see :func:`plot_runs`."""
+    runs = {}
+    for folder in map(Path, folders):
+        lines = read_metrics(folder)
+        if not lines:
+            raise ZooError(
+                f"{folder}: holds no run; name a folder with {METRICS}, such as runs/NAME"
+            )
+        runs[folder.name if folder.name not in runs else str(folder)] = lines
+    panels = []
+    for key, title in (("loss", "loss"), ("psnr", "PSNR in validation, dB")):
+        curves: dict[str, Points] = {}
+        for name, lines in runs.items():
+            points = [(float(line["step"]), float(line[key])) for line in lines if key in line]
+            points = [point for point in points if math.isfinite(point[1])]
+            if points:
+                curves[name] = points
+        if curves:
+            panels.append(_panel(title, curves, logarithmic=key == "loss"))
+    if not panels:
+        raise ZooError(f"{folders[0]}: the run has logged nothing yet")
+    return np.hstack(panels)
+
+
+def _panel(title: str, curves: dict[str, Points], *, logarithmic: bool) -> np.ndarray:
+    canvas = np.full((HEIGHT + 22 * len(curves), WIDTH, 3), 255, np.uint8)
+    points = [point for curve in curves.values() for point in curve]
+    logarithmic = logarithmic and min(y for _, y in points) > 0
+    last = max(x for x, _ in points)
+
+    def height_of(value: float) -> float:
+        return math.log10(value) if logarithmic else value
+
+    heights = [height_of(y) for _, y in points]
+    low, high = min(heights), max(heights)
+    room = max((high - low) * 0.05, 1e-6 * max(1.0, abs(high)))
+    low, high = low - room, high + room
+
+    def place(x: float, y: float) -> tuple[int, int]:
+        right = LEFT + (WIDTH - LEFT - RIGHT) * x / max(last, 1)
+        down = TOP + (HEIGHT - TOP - BOTTOM) * (high - height_of(y)) / (high - low)
+        return round(right), round(down)
+
+    _write(canvas, title + (" (logarithmic)" if logarithmic else ""), LEFT, 28, 0.6)
+    for fifth in range(6):
+        value = low + (high - low) * fifth / 5
+        value = 10**value if logarithmic else value
+        _, y = place(0, value)
+        cv2.line(canvas, (LEFT, y), (WIDTH - RIGHT, y), _GRID, 1)
+        _write(canvas, f"{value:.4g}", 8, y + 5, 0.45)
+        x, _ = place(last * fifth / 5, value)
+        _write(canvas, f"{last * fifth / 5:.0f}", x - 14, HEIGHT - BOTTOM + 22, 0.45)
+    _write(canvas, "step", WIDTH // 2, HEIGHT - 8, 0.45)
+    for number, (name, curve) in enumerate(curves.items()):
+        color = _COLORS[number % len(_COLORS)]
+        corners = np.array([place(x, y) for x, y in curve], np.int32)
+        cv2.polylines(canvas, [corners], False, color, 2, cv2.LINE_AA)
+        for corner in corners if len(corners) < 40 else corners[-1:]:
+            cv2.circle(canvas, tuple(map(int, corner)), 3, color, -1, cv2.LINE_AA)
+        y = HEIGHT + 22 * number + 6
+        cv2.line(canvas, (LEFT, y), (LEFT + 28, y), color, 3, cv2.LINE_AA)
+        _write(canvas, f"{name}: {curve[-1][1]:.4g}", LEFT + 38, y + 5, 0.45)
+    return canvas
+
+
+def _write(canvas: np.ndarray, text: str, x: int, y: int, scale: float) -> None:
+    cv2.putText(canvas, text, (x, y), _FONT, scale, _INK, 1, cv2.LINE_AA)

@@ -1,0 +1,131 @@
+"""The table of an evaluation, as papers print it: Markdown for people, CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from zoo.evaluation import Score, mean_score
+
+
+class SetResult(NamedTuple):
+    """The scores on one test set.
+
+    Attributes:
+        name: of the set.
+        scores: by image.
+        inputs: where the degraded images came from: "files" or "made".
+    """
+
+    name: str
+    scores: Sequence[Score]
+    inputs: str
+
+
+Published = Mapping[str, tuple[float, ...] | None]
+
+_COLUMNS = (
+    "set",
+    "images",
+    "inputs",
+    "baseline_psnr",
+    "baseline_ssim",
+    "psnr",
+    "ssim",
+    "paper_psnr",
+    "paper_ssim",
+    "difference_psnr",
+)
+
+
+def rows(results: Sequence[SetResult], paper: Published) -> list[dict[str, str]]:
+    """One row for each set: its means, the paper's numbers where there are any, the difference."""
+    found = []
+    for result in results:
+        mean = mean_score(result.scores)
+        published = paper.get(result.name) or ()
+        values = {
+            "set": result.name,
+            "images": str(len(result.scores)),
+            "inputs": result.inputs,
+            "baseline_psnr": _number(mean.baseline_psnr, 2),
+            "baseline_ssim": _number(mean.baseline_ssim, 4),
+            "psnr": _number(mean.psnr, 2),
+            "ssim": _number(mean.ssim, 4),
+            "paper_psnr": _number(published[0], 2) if published else "-",
+            "paper_ssim": _number(published[1], 4) if len(published) > 1 else "-",
+            "difference_psnr": f"{mean.psnr - published[0]:+.2f}" if published else "-",
+        }
+        found.append(values)
+    return found
+
+
+def markdown(
+    title: str, notes: str, results: Sequence[SetResult], paper: Published, baseline: str
+) -> str:
+    """The table of means.
+
+    Args:
+        title: what was evaluated.
+        notes: how, in a sentence or two.
+        results: by set.
+        paper: published numbers by set.
+        baseline: what the baseline is called, such as "bicubic".
+    """
+    lines = [
+        f"# {title}",
+        "",
+        notes,
+        "",
+        f"| set | images | inputs | {baseline} PSNR / SSIM | ours PSNR / SSIM | paper PSNR / SSIM "
+        "| difference PSNR |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows(results, paper):
+        lines.append(
+            f"| {row['set']} | {row['images']} | {row['inputs']} "
+            f"| {row['baseline_psnr']} / {row['baseline_ssim']} "
+            f"| {row['psnr']} / {row['ssim']} "
+            f"| {row['paper_psnr']} / {row['paper_ssim']} | {row['difference_psnr']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def write_report(
+    folder: Path, text: str, results: Sequence[SetResult], paper: Published
+) -> list[Path]:
+    """Write ``summary.md``, ``summary.csv`` and ``images.csv``, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = [
+        {"set": result.name, "image": score.name}
+        | {key: repr(value) for key, value in score._asdict().items() if key != "name"}
+        for result in results
+        for score in result.scores
+    ]
+    return [
+        _write(folder / "summary.md", text),
+        _write(folder / "summary.csv", _csv(rows(results, paper), _COLUMNS)),
+        _write(folder / "images.csv", _csv(images, ("set", "image", *Score._fields[1:]))),
+    ]
+
+
+def _csv(lines: Sequence[Mapping[str, str]], columns: Sequence[str]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _write(path: Path, text: str) -> Path:
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def _number(value: float, places: int) -> str:
+    return "-" if value != value else f"{value:.{places}f}"

@@ -1,0 +1,50 @@
+"""The exponential moving average of a network's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class MovingAverage:
+    """``average = decay * average + (1 - decay) * weight`` after every step.
+
+    It begins as the first weights.
+
+    Args:
+        network: whose weights; buffers are taken over as they are.
+        decay: how slowly the average follows, such as 0.999; 0 for no average at all.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network, self.decay = network, decay
+        self.state: dict[str, Tensor] = {}
+        if decay:
+            self.state = {key: value.clone() for key, value in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Follow the network by one step."""
+        if not self.decay:
+            return
+        for key, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                self.state[key].lerp_(value, 1 - self.decay)
+            else:
+                self.state[key].copy_(value)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within, the network has the averaged weights."""
+        if not self.decay:
+            yield
+            return
+        own = {key: value.clone() for key, value in self.network.state_dict().items()}
+        self.network.load_state_dict(self.state)
+        try:
+            yield
+        finally:
+            self.network.load_state_dict(own)

@@ -1,0 +1,141 @@
+"""Training on bursts made from photos, with an auxiliary loss on the alignment.
+
+Shape suffixes: B batch, T frames, I channels of a frame, H height, W width in pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.burst_evaluation import BurstScore, mean_burst_score, score_burst
+from zoo.data.burst.dataset import BurstDataset, ValidationBursts
+from zoo.data.images import list_photos, quantise, read_photo
+from zoo.data.photos import SAMPLES, TrainingPhoto, load_training_photos
+from zoo.data.samples import load_sample, sample_names
+from zoo.distributed import Workers, share
+from zoo.losses import Loss
+from zoo.networks import Burst, Network
+from zoo.settings import BurstTrainSettings, Stage
+from zoo.training.task import images
+
+logger = logging.getLogger("zoo.train")
+
+
+class BurstTask:
+    """Synthetic bursts, and how a network restores them.
+
+    Args:
+        settings: the recipe's.
+        network: whose scale, channels and number of frames the bursts have.
+        progress: show a progress bar while files are checked.
+
+    Raises:
+        ImageError: naming all files that cannot be used.
+    """
+
+    def __init__(
+        self, settings: BurstTrainSettings, network: Burst, *, progress: bool = False
+    ) -> None:
+        data = settings.data
+        self.plan = [Stage(iterations=settings.iterations, patch=data.patch, batch=data.batch)]
+        self.flow_loss, self.border, self.seed = settings.flow_loss, data.border, settings.seed
+        self.prior_given = network.flow_prior == "given"
+        mode = "raw" if network.channels == 4 else "rgb"
+        self.synthesis = data.synthesis(
+            frames=network.burst, factor=network.scale // (2 if mode == "raw" else 1), mode=mode
+        )
+        self.photos = load_training_photos(data.photos, progress=progress)
+        self.validation = ValidationBursts(
+            _validation_photos(data.validate),
+            synthesis=self.synthesis,
+            patch=data.validate_patch,
+            per_photo=data.validate_bursts,
+        )
+
+    def examples(self, stage: Stage) -> BurstDataset:
+        """Bursts: frames, clean image and true flow."""
+        return BurstDataset(
+            self.photos,
+            synthesis=self.synthesis,
+            patch=stage.patch,
+            length=images(self.plan, 0, stage.iterations),
+            seed=self.seed,
+        )
+
+    def module(self, network: Network) -> nn.Module:
+        return _WithDisplacements(network)
+
+    def loss(
+        self,
+        forward: Callable[..., tuple[Tensor, tuple[Tensor, ...]]],
+        criterion: Loss,
+        batch: Sequence[Tensor],
+        done: float,
+    ) -> Tensor:
+        burst_BTIHW, clean_B3HW, flow_BT2HW = batch
+        given = flow_BT2HW if self.prior_given else None
+        output, displacements = forward(burst_BTIHW, given)
+        total = criterion(output.float(), clean_B3HW)
+        weight = self.flow_loss * (1 - done)
+        if weight and displacements:
+            total = total + weight * flow_distance(displacements, flow_BT2HW)
+        return total
+
+    def validate(
+        self, network: Network, members: Workers
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        mine = share(range(len(self.validation)), members)
+        found = [score_burst(network, self.validation[index], self.border) for index in mine]
+        scores: list[BurstScore] = [score for part in members.gather(found) for score in part]
+        mean = mean_burst_score(scores)
+        logger.info("%.2f dB fed the reference frame alone", mean.all_reference)
+        values = {
+            "psnr": mean.restored,
+            "baseline": mean.baseline,
+            "all_reference": mean.all_reference,
+            "bursts": [score._asdict() for score in scores],
+        }
+        return values, {}
+
+
+class _WithDisplacements(nn.Module):
+    """A burst network that also returns what its alignment found."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, burst_BTIHW: Tensor, flow_BT2HW: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        assert isinstance(self.network, Burst)
+        return self.network.forward_with_displacements(burst_BTIHW, flow_BT2HW)
+
+
+def flow_distance(displacements: tuple[Tensor, ...], flow_BT2HW: Tensor) -> Tensor:
+    """Mean absolute difference to the true flow over all levels, in pixels of full size.
+
+    Only what lies inside the frame without padding is compared.
+    """
+    height, width = flow_BT2HW.shape[-2:]
+    total = flow_BT2HW.new_zeros(())
+    for found in displacements:
+        shrink = round(width / found.shape[-1]) or 1
+        h, w = height // shrink, width // shrink
+        true = F.avg_pool2d(flow_BT2HW.flatten(0, 1), shrink).unflatten(0, flow_BT2HW.shape[:2])
+        total = total + (found[..., :h, :w] * shrink - true[..., :h, :w]).abs().mean()
+    return total / len(displacements)
+
+
+def _validation_photos(source: str) -> list[TrainingPhoto]:
+    if source == SAMPLES:
+        photos = [(name, load_sample(name)) for name in sample_names(held_out=True)]
+    else:
+        photos = [(str(path), read_photo(path)) for path in list_photos(source)]
+    return [TrainingPhoto(name, quantise(p.color_HWC, p.bit_depth)) for name, p in photos]

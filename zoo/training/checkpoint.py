@@ -1,0 +1,53 @@
+"""Training state on disk: written whole or not at all, and the newest sound one found again."""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.checkpoints.files import write_pickled
+
+logger = logging.getLogger("zoo.train")
+
+PATTERN = "checkpoint-*.pt"
+
+
+def write_checkpoint(folder: Path, state: Mapping[str, Any], *, step: int, keep: int) -> Path:
+    """Write ``checkpoint-STEP.pt`` and remove all but the ``keep`` newest ones.
+
+    Raises:
+        CheckpointError: if the folder cannot be written.
+    """
+    path = folder / f"checkpoint-{step:08d}.pt"
+    write_pickled(path, state)
+    for old in sorted(folder.glob(PATTERN))[:-keep]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def latest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that can be read, with what it holds; None where there is none.
+
+    One that is truncated or damaged is skipped with a warning. What a killed process left half
+    written is removed.
+    """
+    for leftover in [*folder.glob(".checkpoint-*"), *folder.glob(".weights.*")]:
+        leftover.unlink(missing_ok=True)
+    for path in sorted(folder.glob(PATTERN), reverse=True):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()  # torch.load compares no checksums
+            if damaged is not None:
+                raise zipfile.BadZipFile(damaged)
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            # Damage shows as any of a dozen errors, from EOFError to UnpicklingError.
+            logger.warning("%s is damaged and skipped (%s)", path, type(error).__name__)
+            continue
+        return path, state
+    return None

@@ -1,0 +1,35 @@
+"""Which task a recipe sets."""
+
+from __future__ import annotations
+
+from zoo.evaluation import Protocol
+from zoo.networks import Burst, Network
+from zoo.recipe import Recipe
+from zoo.settings import BurstTrainSettings, TrainSettings, evaluate_settings
+from zoo.training.burst_task import BurstTask
+from zoo.training.photo_task import PhotoTask
+from zoo.training.task import Task
+
+
+def make_task(
+    recipe: Recipe, settings: TrainSettings, network: Network, *, progress: bool = False
+) -> Task:
+    """The task of a network: bursts for a burst network, photos otherwise.
+
+    Args:
+        recipe: what is trained.
+        settings: its ``train`` section.
+        network: what was built from it.
+        progress: show a progress bar while files are checked.
+    """
+    if isinstance(settings, BurstTrainSettings) and isinstance(network, Burst):
+        return BurstTask(settings, network, progress=progress)
+    wanted = evaluate_settings(recipe)
+    return PhotoTask(
+        settings.data,
+        network,
+        protocol=Protocol(channel=wanted.channel, crop=wanted.crop),
+        iterations=settings.iterations,
+        seed=settings.seed,
+        progress=progress,
+    )

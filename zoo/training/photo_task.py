@@ -1,0 +1,167 @@
+"""Training on photos: degraded ones made on the fly or pairs of files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from zoo.data.degradations import Degradation
+from zoo.data.patches import PairDataset, PatchDataset
+from zoo.data.photos import SAMPLES, AnyPhoto, load_training_photos
+from zoo.data.testsets import TestImage, validation_images
+from zoo.distributed import Workers, share
+from zoo.errors import RecipeError
+from zoo.evaluation import Protocol, evaluate, mean_score, strip
+from zoo.losses import Loss
+from zoo.networks import Network
+from zoo.settings import DataSettings, Stage
+from zoo.training.task import images
+
+logger = logging.getLogger("zoo.train")
+
+
+class PhotoTask:
+    """Degraded photos, and how a network mends them.
+
+    Args:
+        settings: the ``train.data`` section.
+        protocol: what of a photo is measured in validation.
+        network: whose scale and channels the pairs have.
+        iterations: steps in all.
+        seed: of the patches.
+        progress: show a progress bar while files are checked.
+
+    Raises:
+        RecipeError: if the settings do not say where pairs come from.
+        ImageError: naming all files that cannot be used.
+    """
+
+    plan: list[Stage]
+    validation: list[TestImage]
+    degradation: Degradation | None
+
+    def __init__(
+        self,
+        settings: DataSettings,
+        network: Network,
+        *,
+        protocol: Protocol,
+        iterations: int,
+        seed: int,
+        progress: bool = False,
+    ) -> None:
+        self.scale, self.channels, self.seed = network.scale, network.channels, seed
+        self.protocol, self.mixup = protocol, settings.mixup
+        self.plan = settings.plan(iterations)
+        if settings.photos == SAMPLES and settings.paper:
+            logger.info("the bundled photographs are few; the paper trains on %s", settings.paper)
+        self.degradation = None
+        if settings.degraded is None:
+            self.degradation = _degradation(settings, self.scale)
+        else:
+            _check_pairs(settings)
+
+        def load(source: str | tuple[str, ...]) -> list[AnyPhoto]:
+            return load_training_photos(source, memory=settings.memory, progress=progress)
+
+        self.photos = load(settings.photos)
+        self.degraded = None if settings.degraded is None else load(settings.degraded)
+        self.validation = validation_images(
+            settings.validate, settings.validate_degraded, self.scale
+        )
+        for stage in self.plan:
+            self.examples(stage)  # photos too small for a later stage are told now
+
+    def examples(self, stage: Stage) -> Dataset[tuple[Tensor, Tensor]]:
+        """Pairs: degraded and clean."""
+        length = images(self.plan, 0, sum(stage.iterations for stage in self.plan))
+        if self.degraded is not None:
+            return PairDataset(
+                self.photos,
+                self.degraded,
+                scale=self.scale,
+                patch=stage.patch,
+                channels=self.channels,
+                length=length,
+                seed=self.seed,
+            )
+        assert self.degradation is not None
+        return PatchDataset(
+            self.photos,
+            degradation=self.degradation,
+            patch=stage.patch,
+            channels=self.channels,
+            length=length,
+            seed=self.seed,
+        )
+
+    def module(self, network: Network) -> nn.Module:
+        return network
+
+    def loss(
+        self,
+        forward: Callable[..., Tensor],
+        criterion: Loss,
+        batch: Sequence[Tensor],
+        done: float,
+    ) -> Tensor:
+        degraded_BIHW, clean_BIHW = self._mixed(batch[0], batch[1])
+        return criterion(forward(degraded_BIHW).float(), clean_BIHW)
+
+    def _mixed(self, degraded_BIHW: Tensor, clean_BIHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Mixup: half of the time each pair is blended with another of the batch."""
+        if not self.mixup or float(torch.rand(())) < 0.5:
+            return degraded_BIHW, clean_BIHW
+        weight = 1 - float(torch.distributions.Beta(self.mixup, self.mixup).sample())
+        other = torch.randperm(len(clean_BIHW)).to(clean_BIHW.device)
+        return (
+            degraded_BIHW.lerp(degraded_BIHW[other], weight),
+            clean_BIHW.lerp(clean_BIHW[other], weight),
+        )
+
+    def validate(
+        self, network: Network, members: Workers
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        strips: dict[str, np.ndarray] = {}
+        scores = evaluate(
+            network,
+            share(self.validation, members),
+            self.degradation,
+            protocol=self.protocol,
+            seen=lambda name, found: strips.update({name: strip(found)}),
+        )
+        parts = members.gather((scores, strips))
+        scores = [found for part, _ in parts for found in part]
+        mean = mean_score(scores)
+        values = {
+            "psnr": mean.psnr,
+            "ssim": mean.ssim,
+            "baseline": mean.baseline_psnr,
+            "photos": [found._asdict() for found in scores],
+        }
+        return values, {name: picture for _, part in parts for name, picture in part.items()}
+
+
+def _degradation(settings: DataSettings, scale: int) -> Degradation:
+    if settings.degradation is None:
+        raise RecipeError(
+            "train.data: this recipe trains on pairs of files; give data.photos=CLEAN_FOLDER and "
+            "data.degraded=DEGRADED_FOLDER, or a data.degradation to make pairs with"
+        )
+    return settings.degradation(scale=scale)
+
+
+def _check_pairs(settings: DataSettings) -> None:
+    if settings.photos == SAMPLES:
+        raise RecipeError("train.data.degraded needs data.photos, the folder of clean photos")
+    if settings.validate == SAMPLES or settings.validate_degraded is None:
+        raise RecipeError(
+            "train.data: training on pairs also validates on pairs; give data.validate="
+            "CLEAN_FOLDER and data.validate_degraded=DEGRADED_FOLDER"
+        )
