@@ -12,7 +12,7 @@ from train_helpers import losses
 from recipes.train import main
 
 STEPS, WINDOW = 200, 50
-FAMILIES = ["mambair_tiny_x2"]
+FAMILIES = ["mambair_tiny_x2", "mambacsr_tiny_x2", "qmambabsr_tiny"]
 
 
 @pytest.mark.slow
