@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from zoo.burst_evaluation import burst_tests, evaluate_burst
 from zoo.checkpoints import load, shipped_weights
 from zoo.data.degradations import Degradation
 from zoo.data.images import Photo, write_photo
@@ -26,12 +27,13 @@ from zoo.errors import ZooError
 from zoo.evaluation import Protocol, Restored, Run, Score, evaluate
 from zoo.extensions import import_parts
 from zoo.inference import RestoreSettings, restore_tensor
-from zoo.networks import Network
+from zoo.networks import Burst, Network
 from zoo.official_tiling import tiled
 from zoo.ops.scan import BackendError
 from zoo.recipe import Recipe, load_recipe
 from zoo.report import SetResult, markdown, write_report
-from zoo.settings import EvaluateSettings, evaluate_settings, train_settings
+from zoo.settings import BurstTrainSettings, EvaluateSettings, evaluate_settings, train_settings
+from zoo.training.burst_task import validation_bursts
 
 logger = logging.getLogger("zoo.evaluate")
 
@@ -59,6 +61,9 @@ def run(options: argparse.Namespace, members: Workers) -> None:
     recipe = load_recipe(options.name)
     settings = evaluate_settings(recipe)
     network = _network(recipe, options.weights).to(members.device(options.device))
+    if isinstance(network, Burst):
+        run_bursts(options, members, recipe, network)
+        return
     degradation = _degradation(recipe, settings, network.scale)
     sets = _sets(options, settings, degradation, network.scale)
     protocol = Protocol(channel=settings.channel, crop=settings.crop)
@@ -71,13 +76,51 @@ def run(options: argparse.Namespace, members: Workers) -> None:
     if not members.first:
         return
     paper = (settings.paper_ensemble if options.ensemble else settings.paper) or {}
-    text = markdown(
-        f"{recipe.name}{'+' if options.ensemble else ''}",
-        _notes(network, settings, protocol, options),
-        results,
-        paper,
-        "bicubic" if network.scale > 1 else "input",
+    notes = _notes(network, settings, protocol, options)
+    _report(options, recipe, notes, results, paper, "bicubic" if network.scale > 1 else "input")
+
+
+def run_bursts(
+    options: argparse.Namespace, members: Workers, recipe: Recipe, network: Burst
+) -> None:
+    """Evaluate a burst network: the frozen synthetic bursts, or a folder of bursts."""
+    for name in ("sets", "degrade", "save_images", "ensemble", "official_tiling"):
+        if getattr(options, name):
+            raise ZooError(f"--{name.replace('_', '-')} is for single images, not for bursts")
+    settings = train_settings(recipe)
+    assert isinstance(settings, BurstTrainSettings)
+    tests = burst_tests(options.data, validation_bursts(settings.data, network))
+    border = settings.data.border
+    through = RestoreSettings(tile=options.tile, precision=options.precision)
+    mine: dict[int, Score] = {}
+    with tqdm(total=len(tests), unit="burst", disable=None if members.first else True) as progress:
+        for number in members.claim(len(tests), "evaluate/bursts"):
+            progress.update(number - progress.n)
+            mine[number] = evaluate_burst(network, tests[number], border, through)
+        progress.update(len(tests) - progress.n)
+    everything = {n: found for part in members.gather(mine) for n, found in part.items()}
+    if not members.first:
+        return
+    kind, inputs = (SAMPLES, "made") if options.data == SAMPLES else (options.data, "files")
+    scores = [everything[number] for number in range(len(tests))]
+    notes = (
+        f"Linear PSNR (dB) and SSIM, 14 bits, {border} border pixels left out. The baseline is the "
+        "reference frame enlarged bilinearly, its samples in their places."
     )
+    results = [SetResult(Path(kind).name, scores, inputs)]
+    _report(options, recipe, notes, results, {}, "reference enlarged")
+
+
+def _report(
+    options: argparse.Namespace,
+    recipe: Recipe,
+    notes: str,
+    results: list[SetResult],
+    paper: Mapping[str, tuple[float, ...] | None],
+    baseline: str,
+) -> None:
+    title = f"{recipe.name}{'+' if options.ensemble else ''}"
+    text = markdown(title, notes, results, paper, baseline)
     sys.stdout.write(text)
     folder = options.output or Path("results") / recipe.name
     written = write_report(folder, text, results, paper)
@@ -223,7 +266,8 @@ def _parser() -> argparse.ArgumentParser:
         "--data",
         default=SAMPLES,
         metavar="ROOT",
-        help='folder with the test sets, one test set, or "samples" for the bundled photos',
+        help="folder with the test sets, one test set, a folder of bursts with their clean images, "
+        'or "samples" for the bundled photos',
     )
     parser.add_argument("--sets", nargs="+", metavar="SET", help="sets to use [the paper's]")
     parser.add_argument(

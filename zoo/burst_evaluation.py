@@ -5,14 +5,22 @@ Shape suffixes: B batch, T frames, I channels of a frame, H height, W width in p
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from zoo.burst_metrics import linear_psnr
-from zoo.data.burst.dataset import BurstSample
-from zoo.networks import Network
+from zoo.burst_inference import restore_burst
+from zoo.burst_metrics import linear_psnr, linear_ssim
+from zoo.data.burst.dataset import BurstSample, ValidationBursts
+from zoo.data.burst.files import BurstFiles, find_bursts, read_burst, read_clean
+from zoo.data.photos import SAMPLES
+from zoo.errors import ImageError
+from zoo.evaluation import Score
+from zoo.inference import RestoreSettings
+from zoo.networks import Burst, Network
 from zoo.networks.phase import enlarge_frame
 
 
@@ -61,3 +69,77 @@ def score_burst(network: Network, sample: BurstSample, border: int) -> BurstScor
 def mean_burst_score(scores: list[BurstScore]) -> BurstScore:
     """The mean over bursts, in dB."""
     return BurstScore(*(sum(column) / len(scores) for column in zip(*scores, strict=True)))
+
+
+class BurstTest(NamedTuple):
+    """A burst whose clean image is known; it is read, or made, when it is asked for."""
+
+    name: str
+    load: Callable[[], tuple[BurstFiles, Tensor]]
+
+
+def burst_tests(source: str, validation: ValidationBursts) -> list[BurstTest]:
+    """The bursts to evaluate on.
+
+    Args:
+        source: "samples" for the frozen synthetic bursts; or a folder of bursts in a public
+            layout: the clean image is ``gt/NAME/im_rgb.png`` beside ``bursts/NAME``, or
+            ``gt/im_rgb.png`` in a burst's own folder.
+        validation: the synthetic bursts.
+
+    Raises:
+        ImageError: naming the first burst without a clean image.
+    """
+    if source == SAMPLES:
+
+        def made(index: int) -> Callable[[], tuple[BurstFiles, Tensor]]:
+            def load() -> tuple[BurstFiles, Tensor]:
+                sample = validation[index]
+                return BurstFiles(validation.names[index], sample.frames), sample.clean
+
+            return load
+
+        return [
+            BurstTest(f"{Path(name).stem}-{index}", made(index))
+            for index, name in enumerate(validation.names)
+        ]
+    return [
+        BurstTest(path.name, lambda path=path: (read_burst(path), read_clean(_clean_of(path))))  # type: ignore[misc]
+        for path in find_bursts(source)
+        if _clean_of(path)
+    ]
+
+
+def _clean_of(burst: Path) -> Path:
+    places = [
+        burst / "gt" / "im_rgb.png",
+        burst.parent.parent / "gt" / burst.name / "im_rgb.png",
+    ]
+    for place in places:
+        if place.is_file():
+            return place
+    raise ImageError(
+        f"burst {str(burst)!r} has no clean image: neither {places[0]} nor {places[1]}"
+    )
+
+
+def evaluate_burst(
+    network: Burst, test: BurstTest, border: int, settings: RestoreSettings
+) -> Score:
+    """Linear PSNR in dB and SSIM of one burst, and of its reference enlarged bilinearly.
+
+    Args:
+        network: a burst network.
+        test: the burst.
+        border: high-resolution pixels left out at each side.
+        settings: tiles and precision.
+    """
+    burst, clean_3HW = test.load()
+    restored_3HW = restore_burst(network, burst, settings)
+    enlarged_3HW = enlarge_frame(burst.frames_TIHW[:1], network.scale, "corner")[0]
+    measured = (
+        measure(image, clean_3HW, border=border)
+        for image in (restored_3HW, enlarged_3HW)
+        for measure in (linear_psnr, linear_ssim)
+    )
+    return Score(test.name, *measured)

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from zoo.burst_evaluation import BurstScore, mean_burst_score, score_burst
 from zoo.data.burst.dataset import BurstDataset, ValidationBursts
+from zoo.data.burst.synthesis import BurstSynthesis
 from zoo.data.images import list_photos, quantise, read_photo
 from zoo.data.photos import SAMPLES, TrainingPhoto, load_training_photos
 from zoo.data.samples import load_sample, sample_names
 from zoo.distributed import Workers, share
 from zoo.losses import Loss
 from zoo.networks import Burst, Network
-from zoo.settings import BurstTrainSettings, Stage
+from zoo.settings import BurstDataSettings, BurstTrainSettings, Stage
 from zoo.training.task import images
 
 logger = logging.getLogger("zoo.train")
@@ -46,17 +47,9 @@ class BurstTask:
         self.plan = [Stage(iterations=settings.iterations, patch=data.patch, batch=data.batch)]
         self.flow_loss, self.border, self.seed = settings.flow_loss, data.border, settings.seed
         self.prior_given = network.flow_prior == "given"
-        mode = "raw" if network.channels == 4 else "rgb"
-        self.synthesis = data.synthesis(
-            frames=network.burst, factor=network.scale // (2 if mode == "raw" else 1), mode=mode
-        )
+        self.synthesis = _synthesis(data, network)
         self.photos = load_training_photos(data.photos, progress=progress)
-        self.validation = ValidationBursts(
-            _validation_photos(data.validate),
-            synthesis=self.synthesis,
-            patch=data.validate_patch,
-            per_photo=data.validate_bursts,
-        )
+        self.validation = validation_bursts(data, network)
 
     def examples(self, stage: Stage) -> BurstDataset:
         """Bursts: frames, clean image and true flow."""
@@ -131,6 +124,22 @@ def flow_distance(displacements: tuple[Tensor, ...], flow_BT2HW: Tensor) -> Tens
         true = F.avg_pool2d(flow_BT2HW.flatten(0, 1), shrink).unflatten(0, flow_BT2HW.shape[:2])
         total = total + (found[..., :h, :w] * shrink - true[..., :h, :w]).abs().mean()
     return total / len(displacements)
+
+
+def validation_bursts(data: BurstDataSettings, network: Burst) -> ValidationBursts:
+    """The frozen bursts on which a network is validated."""
+    return ValidationBursts(
+        _validation_photos(data.validate),
+        synthesis=_synthesis(data, network),
+        patch=data.validate_patch,
+        per_photo=data.validate_bursts,
+    )
+
+
+def _synthesis(data: BurstDataSettings, network: Burst) -> BurstSynthesis:
+    mode = "raw" if network.channels == 4 else "rgb"
+    factor = network.scale // (2 if mode == "raw" else 1)
+    return data.synthesis(frames=network.burst, factor=factor, mode=mode)
 
 
 def _validation_photos(source: str) -> list[TrainingPhoto]:
