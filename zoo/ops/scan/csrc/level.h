@@ -6,6 +6,7 @@
 #include "elementary.h"
 #include "gather.h"
 #include "forward.h"
+#include "backward_chunk.h"
 #include "backward.h"
 
 namespace {
