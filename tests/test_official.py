@@ -74,8 +74,20 @@ def test_built_network_with_converted_weights_on_every_backend(checkpoint, backe
     assert (output - expected["output"]).abs().max() <= CASES[name]["atol"]
 
 
-@case_ids([name for name in CASES if CASES[name]["grads"]])
-@pytest.mark.parametrize("backend", [s.name for s in zoo.backends() if s.available])
+GRADIENTS = [
+    pytest.param(
+        backend,
+        name,
+        # A loop over thousands of steps of two scales takes minutes; one such case stays.
+        marks=pytest.mark.slow if backend == "reference" and "csr_final" in name else (),
+    )
+    for backend in [s.name for s in zoo.backends() if s.available]
+    for name in CASES
+    if CASES[name]["grads"]
+]
+
+
+@pytest.mark.parametrize(("backend", "checkpoint"), GRADIENTS, indirect=["checkpoint"])
 def test_gradients(checkpoint, backend):
     name, path = checkpoint
     expected = load_file(OFFICIAL / f"{name}.safetensors")
