@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from zoo.recipe import build, list_models
     from zoo.registry import register
 
-# Activations of large images come in fresh memory; with small pages, PyTorch on Linux spends a third
-# of the time of a 512-pixel image on mapping them. It asks once, at its first large tensor.
+# Activations of large images come in fresh memory. With small pages PyTorch spends a third of the
+# time of a 512-pixel image on mapping it, on Linux; it asks once, at its first large tensor.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 _HOMES = {
