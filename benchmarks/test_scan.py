@@ -6,13 +6,16 @@ pytest benchmarks -o addopts= --benchmark-only --benchmark-compare
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.operator_cpu import CHANNELS, make_inputs, ours, with_backward
+sys.path.insert(0, str(Path(__file__).parent))
+from operator_cpu import CHANNELS, make_inputs, ours, with_backward
 
 BACKENDS = ["native", "chunked"]
 
