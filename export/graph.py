@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import onnx
+import onnx.inliner
 import onnx_ir
 import onnx_ir.passes.common as passes
 import onnxscript
@@ -168,3 +169,14 @@ def _tidy(model: onnx_ir.Model) -> None:
         passes.NameFixPass(),
     ):
         tidy(model)
+    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+
+
+def written_out(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its functions written out in place, of standard operators only."""
+    inlined = onnx.inliner.inline_local_functions(model)
+    kept = [entry for entry in inlined.opset_import if entry.domain != DOMAIN]
+    del inlined.opset_import[:]
+    inlined.opset_import.extend(kept)
+    return inlined
