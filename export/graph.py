@@ -154,7 +154,7 @@ def _tidy(model: onnx_ir.Model) -> None:
     """Fold constants, compute equal things once, and drop what points to the exporter's machine."""
     optimizer.optimize_ir(
         model,
-        num_iterations=4,
+        num_iterations=2,
         input_size_limit=FOLDED,
         output_size_limit=FOLDED,
         inline=False,

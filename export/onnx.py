@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OPSETS = range(18, 24)
-OPSET = 20
-"""The first with Gelu as one operator, and the newest that most runtimes take."""
+OPSETS_FROM = {"fp32": 20, "fp16": 20, "bf16": 22}
+"""Versions of the standard operators used unless asked otherwise: 20 is the first with Gelu as one
+operator and one that most runtimes take, 22 the first whose convolution knows bfloat16."""
 
 
 class ExportError(ZooError):
@@ -42,7 +43,7 @@ def export(
     *,
     shape: str | None = None,
     precision: Precision = "fp32",
-    opset: int = OPSET,
+    opset: int | None = None,
     plugin_free: bool = False,
     strip_functions: bool = False,
     half_border: bool = False,
@@ -61,7 +62,7 @@ def export(
         shape: such as ``1x3xHxW``, see :func:`export.shape.input_shape`; any sizes by default.
         precision: "fp32"; "fp16" or "bf16" for weights and activations, while the scan's state and
             norms stay float32.
-        opset: version of the standard operators, 18 to 23.
+        opset: version of the standard operators, 18 to 23; 20, or 22 for bf16, where None.
         plugin_free: standard operators only, the functions written out in place.
         strip_functions: without the functions, for TensorRT up to 10.6, which prefers them to our
             plugin. Such a file runs nowhere without our plugin or operator.
@@ -84,10 +85,14 @@ def export(
             "--plugin-free writes the functions out and --strip-functions leaves them off; "
             "choose one of them"
         )
-    if opset not in OPSETS:
-        raise ExportError(f"--opset {opset}: choose one from {OPSETS[0]} to {OPSETS[-1]}")
     if precision not in DTYPES:
         raise ExportError(f"--precision {precision}: choose one of {', '.join(DTYPES)}")
+    opset = opset or OPSETS_FROM[precision]
+    lowest = OPSETS_FROM["bf16"] if precision == "bf16" else OPSETS[0]
+    if opset not in OPSETS or opset < lowest:
+        raise ExportError(
+            f"--opset {opset}: choose one from {lowest} to {OPSETS[-1]} for {precision}"
+        )
     check_packages()
     sizes = input_shape(network, shape)
     exported = prepared(network, sizes, precision, half_border=half_border)
@@ -154,9 +159,9 @@ def check_writable(path: Path) -> None:
         ) from error
 
 
-def default_path(model: str, shape: str, precision: Precision, opset: int) -> Path:
+def default_path(model: str, shape: str, precision: Precision, opset: int | None) -> Path:
     """``NAME_1x3xHxW_fp32_op20.onnx``, in the current folder."""
-    return Path(f"{Path(model).stem}_{shape}_{precision}_op{opset}.onnx")
+    return Path(f"{Path(model).stem}_{shape}_{precision}_op{opset or OPSETS_FROM[precision]}.onnx")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -178,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
         help="numbers are fixed, letters may be of any size [NxIxHxW]; bursts: NxTxIxHxW, or four "
         "dimensions with the frames as channels",
     )
-    parser.add_argument("--opset", type=int, default=OPSET, help=f"18 to 23 [{OPSET}]")
+    parser.add_argument("--opset", type=int, help="18 to 23 [20, for bf16 22]")
     parser.add_argument(
         "--plugin-free", action="store_true", help="standard operators only, no functions"
     )
