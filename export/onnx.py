@@ -136,7 +136,7 @@ def save_model(model: ModelProto, path: Path) -> Path:
 def check_packages() -> None:
     """Raise unless the packages of the extra are there."""
     try:
-        import onnx
+        import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ModuleNotFoundError as error:
         raise ExportError(

@@ -75,7 +75,7 @@ def input_shape(network: Network, text: str | None = None) -> InputShape:
     Args:
         network: what is exported.
         text: dimensions between ``x``; None for a batch and sides of any size. A burst network
-            takes five dimensions, ``1x14x4xHxW``, or four with the frames as channels, ``1x56xHxW``.
+            takes five dimensions, ``1x14x4xHxW``, or four with frames as channels, ``1x56xHxW``.
 
     Raises:
         ShapeError: for a shape that the network cannot have.
@@ -94,8 +94,8 @@ def input_shape(network: Network, text: str | None = None) -> InputShape:
     for axis, (size, wanted) in enumerate(zip(sizes, expected.sizes, strict=True)):
         if isinstance(wanted, int) and size != wanted:
             raise ShapeError(
-                f"--shape {text}: dimension {axis} is {size}, but the network needs {wanted} there, "
-                f"as in {expected}"
+                f"--shape {text}: dimension {axis} is {size}, but the network needs {wanted} "
+                f"there, as in {expected}"
             )
     names = [size for size in sizes if isinstance(size, str)]
     if len(set(names)) < len(names):

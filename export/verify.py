@@ -94,9 +94,7 @@ class Report:
         lines = [f"{'runtime':<28} {'input':<16} {'max error / range':>17} {'PSNR':>9}"]
         for found in self.comparisons:
             size = "x".join(map(str, found.size))
-            lines.append(
-                f"{found.runtime:<28} {size:<16} {found.error:17.2e} {found.psnr:6.1f} dB"
-            )
+            lines.append(f"{found.runtime:<28} {size:<16} {found.error:17.2e} {found.psnr:6.1f} dB")
         lines += self.notes
         verdict = "verified" if self.passed else "VERIFICATION FAILED"
         lines.append(f"{verdict}: worst {self.worst:.2e}, tolerance {self.tolerance:.0e}")
@@ -169,7 +167,7 @@ def _sizes(shape: InputShape) -> list[tuple[int, ...]]:
 def _inputs(
     network: Network, shape: InputShape, sizes: tuple[int, ...], seed: int
 ) -> tuple[Tensor, ...]:
-    """A picture like a photograph, soft with some detail, and the displacement where it is asked."""
+    """A picture like a photograph, soft with some detail; and a displacement where one is asked."""
     generator = torch.Generator().manual_seed(seed)
     images = math.prod(sizes[:-3])
     coarse = torch.rand(images, sizes[-3], 3, 3, generator=generator)
@@ -189,9 +187,7 @@ def _as_network_takes(inputs: tuple[Tensor, ...], shape: InputShape) -> list[Ten
     return [picture, *flow]
 
 
-def _compare(
-    runtime: str, sizes: tuple[int, ...], expected: Tensor, output: Tensor
-) -> Comparison:
+def _compare(runtime: str, sizes: tuple[int, ...], expected: Tensor, output: Tensor) -> Comparison:
     if output.shape != expected.shape:
         return Comparison(f"{runtime}: {tuple(output.shape)}", sizes, math.inf, -math.inf)
     difference = (output - expected).double()
