@@ -79,6 +79,8 @@ def _network(options: argparse.Namespace) -> Any:
     from zoo.checkpoints import load, shipped_weights
     from zoo.recipe import build, list_models
 
+    if getattr(options, "onnx", None) is not None:
+        return _onnx_network(options)
     name = options.model
     overrides = _overrides(options)
     if name is None:
