@@ -1,1 +1,1 @@
-"""Export to ONNX and TensorRT. Not there yet: see the README."""
+"""Export of networks to files that run elsewhere: ``python -m export.onnx``."""

@@ -79,6 +79,8 @@ def _network(options: argparse.Namespace) -> Any:
     from zoo.checkpoints import load, shipped_weights
     from zoo.recipe import build, list_models
 
+    if getattr(options, "onnx", None) is not None:
+        return _onnx_network(options)
     name = options.model
     overrides = _overrides(options)
     if name is None:
@@ -107,6 +109,25 @@ def _network(options: argparse.Namespace) -> Any:
 
 def _overrides(options: argparse.Namespace) -> dict[str, Any]:
     return {} if options.compat is None else {"compat": options.compat}
+
+
+def _onnx_network(options: argparse.Namespace) -> Any:
+    from zoo.integrations.onnxruntime import load_onnx
+
+    given = {
+        "-n": options.model is not None,
+        "-w": options.weights is not None,
+        "--random-weights": options.random_weights,
+        "--precision": options.precision != "fp32",
+        "--device": options.device != "cpu",
+    }
+    for option, there in given.items():
+        if there:
+            raise ZooError(f"{option} does not go with --onnx: the file fixes it; leave it away")
+    network = load_onnx(options.onnx)
+    if options.scale is not None and network.scale != options.scale:
+        raise ZooError(f"-s {options.scale}: {options.onnx} enlarges by {network.scale}")
+    return network
 
 
 def restore_command(options: argparse.Namespace) -> None:
@@ -258,6 +279,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("-n", "--model", help="model; see 'zoo list'")
     sub.add_argument("-w", "--weights", type=Path, help="weights file, .safetensors or .pth")
     sub.add_argument("--compat", **COMPAT)
+    sub.add_argument("--onnx", type=Path, metavar="FILE", help="run this file of export.onnx")
     sub.add_argument("-s", "--scale", type=int, help="scale, for names without it")
     sub.add_argument(
         "-t",

@@ -91,7 +91,7 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: dict[st
         CheckpointError: if the folder cannot be written.
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    _write_whole(path, lambda temporary: save_file(tensors, temporary, metadata))
+    write_whole(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
 def write_pickled(path: Path, content: Mapping[str, Any]) -> None:
@@ -100,10 +100,20 @@ def write_pickled(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: if the folder cannot be written.
     """
-    _write_whole(path, lambda temporary: torch.save(content, temporary))
+    write_whole(path, lambda temporary: torch.save(content, temporary))
 
 
-def _write_whole(path: Path, write: Callable[[str], None]) -> None:
+def write_whole(path: Path, write: Callable[[str], Any], what: str = "weights") -> None:
+    """Write a file under a temporary name and rename it.
+
+    Args:
+        path: of the file.
+        write: called with the temporary name.
+        what: the file is, for messages.
+
+    Raises:
+        CheckpointError: if it cannot be written.
+    """
     temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +128,7 @@ def _write_whole(path: Path, write: Callable[[str], None]) -> None:
         Path(temporary).chmod(0o666 & ~mask)
         Path(temporary).replace(path)
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot write weights ({_short(error)})") from error
+        raise CheckpointError(f"{path}: cannot write {what} ({_short(error)})") from error
     finally:
         if temporary:
             Path(temporary).unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """The ground floor: tensors in, tensors out. Imports nothing else of the package."""
 
 from zoo.ops.scan import backends, selective_scan, use_backend
+from zoo.ops.scan.native import ort_library
 
-__all__ = ["backends", "selective_scan", "use_backend"]
+__all__ = ["backends", "ort_library", "selective_scan", "use_backend"]

@@ -87,9 +87,29 @@ def library() -> ctypes.CDLL:
         ctypes.POINTER(_Gradients),
         *team,
     )
+    loaded.zoo_ort_calls.restype = ctypes.c_int64
     many = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, word)
     loaded.zoo_scan_exp.argtypes = loaded.zoo_scan_softplus.argtypes = many
     return loaded
+
+
+def ort_library() -> str:
+    """Path of the library, which ``onnxruntime.SessionOptions.register_custom_ops_library`` takes.
+
+    A session with it runs ``zoo::SelectiveScan`` and ``zoo::SelectiveScanSum`` by this kernel.
+
+    Raises:
+        RuntimeError: if the library cannot run here, with the reason.
+    """
+    why_not = unavailable()
+    if why_not:
+        raise RuntimeError(f"no operator for ONNX Runtime: {why_not}")
+    return str(LIBRARY)
+
+
+def ort_calls() -> int:
+    """How often this process has run the scan for ONNX Runtime."""
+    return int(library().zoo_ort_calls())
 
 
 def level() -> str | None:

@@ -1,0 +1,87 @@
+"""Which network is exported, with which weights, and what its file says of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from export.shape import is_burst
+from zoo.checkpoints import load, package_version, shipped_weights
+from zoo.networks import Network
+from zoo.recipe import build
+from zoo.registry import capabilities_of
+
+logger = logging.getLogger(__name__)
+
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network and where its weights come from: a file's name, "shipped", or "random"."""
+
+    network: Network
+    weights: str
+
+
+def network_of(model: str, weights: Path | None) -> Source:
+    """Build the network that a command names.
+
+    Args:
+        model: a published model or a recipe file.
+        weights: a weights file; otherwise those that ship, or random ones with a loud warning.
+
+    Raises:
+        RecipeError: for an unknown model.
+        CheckpointError: for weights that cannot be read or do not fit.
+    """
+    if weights is not None:
+        return Source(load(weights, recipe=model), weights.name)
+    if model in shipped_weights():
+        return Source(load(model), "shipped")
+    network = build(model).eval()
+    logger.warning(
+        "WARNING: no weights ship for %s and none were given with -w: the file gets RANDOM weights "
+        "and is good for nothing but trying things out",
+        model,
+    )
+    return Source(network, RANDOM)
+
+
+def facts_of(network: Network, weights: str) -> dict[str, str]:
+    """What a file says of its network, as text by name."""
+    recipe = network.recipe
+    colours = {1: "gray", 3: "rgb", 4: "planes R, Gr, Gb, B"}
+    facts = {
+        "zoo_version": package_version(),
+        "torch_version": torch.__version__,
+        "model": "custom" if recipe is None else recipe.name,
+        "input": "burst" if is_burst(network) else "image",
+        "scale": str(network.scale),
+        "channels": str(network.channels),
+        "colour": colours.get(network.channels, f"{network.channels} channels"),
+        "range": "0..1",
+        "size_multiple": str(capabilities_of(network).size_multiple),
+        "size_rule": "any height and width from 1 pixel; multiples of size_multiple waste nothing",
+        "weights": weights,
+        "weights_sha256": _hash(network),
+    }
+    if is_burst(network):
+        facts["frames"] = str(network.burst)
+    if recipe is not None:
+        facts["recipe"] = json.dumps(recipe.data())
+    return facts
+
+
+def _hash(network: Network) -> str:
+    """SHA-256 over names and values of all weights as they were before any rounding."""
+    found = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        found.update(name.encode())
+        found.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

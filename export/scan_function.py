@@ -1,0 +1,181 @@
+"""The selective scan in standard ONNX operators: the body that makes a file run everywhere.
+
+Every scan of an exported file is one node of domain ``zoo``; a runtime that does not know the node
+runs the function of the same name that comes with the file. ``SelectiveScan`` returns y of each
+direction, ``SelectiveScanSum`` their sum. Nine inputs, always all present: u, delta, delta_weight,
+delta_bias, A, B, C, D, order, as :func:`zoo.ops.selective_scan` defines them.
+
+Shape suffixes: B batch, L tokens, P places (L and one zero token behind them), K directions,
+S steps, T steps and one more, E inner channels, R rank of the step, N states. J stands for
+directions times places, direction by direction, I for steps times batch times directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx
+from onnx import FunctionProto, ModelProto, NodeProto
+
+DOMAIN = "zoo"
+VERSION = 1
+EACH = "SelectiveScan"
+SUM = "SelectiveScanSum"
+OPERATORS = (EACH, SUM)
+
+PLUGIN = {"plugin_namespace": "zoo", "plugin_version": "1"}
+"""Attributes of every node, by which TensorRT finds our plugin before the function."""
+
+# The last step of every direction is a zero token whose output is zero: tokens that no step visits
+# read their y there. The state lies as (B, K, N, E), so that every product runs along channels.
+_BODY = """
+<domain: "{domain}", opset_import: ["" : {opset}]>
+{name} <{attributes}>
+(u, delta, delta_weight, delta_bias, A, B, C, D, order) => (y)
+{{
+  zero = Constant <value_int = 0> ()
+  one = Constant <value_int = 1> ()
+  zero_1 = Constant <value_ints = [0]> ()
+  one_1 = Constant <value_ints = [1]> ()
+  rest_1 = Constant <value_ints = [-1]> ()
+  token_axis = Constant <value_ints = [1]> ()
+  step_axis = Constant <value_ints = [1]> ()
+  direction_axis = Constant <value_ints = [2]> ()
+
+  batch_1 = Shape <start = 0, end = 1> (u)
+  tokens_1 = Shape <start = 1, end = 2> (u)
+  channels_1 = Shape <start = 2, end = 3> (u)
+  directions_1 = Shape <start = 0, end = 1> (order)
+  steps_1 = Shape <start = 1, end = 2> (order)
+  states_1 = Shape <start = 2, end = 3> (A)
+  places_1 = Add (tokens_1, one_1)
+  batch = Squeeze (batch_1)
+  directions = Squeeze (directions_1)
+  steps = Squeeze (steps_1)
+  k_K = Range (zero, directions, one)
+  k_K1 = Unsqueeze (k_K, one_1)
+
+  order_KS = Cast <to = 7> (order)
+  none_KS = Less (order_KS, zero)
+  visit_KS = Where (none_KS, tokens_1, order_KS)
+  last_pads = Constant <value_ints = [0, 1]> ()
+  last_value = Squeeze (tokens_1)
+  visit_KT = Pad (visit_KS, last_pads, last_value, step_axis)
+  first_K1 = Mul (k_K1, places_1)
+  place_KT = Add (visit_KT, first_K1)
+  visit_TK = Transpose <perm = [1, 0]> (visit_KT)
+  place_TK = Transpose <perm = [1, 0]> (place_KT)
+
+  u_BLE = Cast <to = 1> (u)
+  u_BPE = Pad (u_BLE, last_pads, , token_axis)
+  u_BP1E = Unsqueeze (u_BPE, direction_axis)
+
+  delta_BLKR = Cast <to = 1> (delta)
+  delta_BPKR = Pad (delta_BLKR, last_pads, , token_axis)
+  delta_BKPR = Transpose <perm = [0, 2, 1, 3]> (delta_BPKR)
+  weight_KRE = Transpose <perm = [0, 2, 1]> (delta_weight)
+  projected_BKPE = MatMul (delta_BKPR, weight_KRE)
+  bias_K1E = Unsqueeze (delta_bias, one_1)
+  raw_BKPE = Add (projected_BKPE, bias_K1E)
+  step_BKPE = Softplus (raw_BKPE)
+  step_shape = Concat <axis = 0> (batch_1, rest_1, one_1, channels_1)
+  step_BJ1E = Reshape (step_BKPE, step_shape)
+
+  B_BLKN = Cast <to = 1> (B)
+  B_BPKN = Pad (B_BLKN, last_pads, , token_axis)
+  B_BKPN = Transpose <perm = [0, 2, 1, 3]> (B_BPKN)
+  B_shape = Concat <axis = 0> (batch_1, rest_1, states_1, one_1)
+  B_BJN1 = Reshape (B_BKPN, B_shape)
+  C_BLKN = Cast <to = 1> (C)
+  C_BPKN = Pad (C_BLKN, last_pads, , token_axis)
+  C_BKPN = Transpose <perm = [0, 2, 1, 3]> (C_BPKN)
+  C_shape = Concat <axis = 0> (batch_1, rest_1, one_1, states_1)
+  C_BJ1N = Reshape (C_BKPN, C_shape)
+
+  A_KNE = Transpose <perm = [0, 2, 1]> (A)
+  D_K1E = Unsqueeze (D, one_1)
+  state_shape = Concat <axis = 0> (batch_1, directions_1, states_1, channels_1)
+  start_BKNE = ConstantOfShape <value = float[1] {{0}}> (state_shape)
+  end_BKNE, y_TBK1E = Scan <num_scan_inputs = 2, body = step (
+      float[b_in,k_in,n_in,e_in] h_BKNE, int64[k_visit] visit_K, int64[k_place] place_K
+    ) => (
+      float[b_out,k_out,n_out,e_out] next_BKNE, float[b_y,k_y,one_y,e_y] y_BK1E
+    ) {{
+      u_BK1E = Gather <axis = 1> (u_BP1E, visit_K)
+      step_BK1E = Gather <axis = 1> (step_BJ1E, place_K)
+      B_BKN1 = Gather <axis = 1> (B_BJN1, place_K)
+      C_BK1N = Gather <axis = 1> (C_BJ1N, place_K)
+      exponent_BKNE = Mul (step_BK1E, A_KNE)
+      decay_BKNE = Exp (exponent_BKNE)
+      kept_BKNE = Mul (decay_BKNE, h_BKNE)
+      scaled_BK1E = Mul (step_BK1E, u_BK1E)
+      added_BKNE = Mul (scaled_BK1E, B_BKN1)
+      next_BKNE = Add (kept_BKNE, added_BKNE)
+      read_BK1E = MatMul (C_BK1N, next_BKNE)
+      passed_BK1E = Mul (D_K1E, u_BK1E)
+      y_BK1E = Add (read_BK1E, passed_BK1E)
+    }}> (start_BKNE, visit_TK, place_TK)
+
+  # When a token is visited, by direction: the step, or the last one where it is not.
+  never_shape = Concat <axis = 0> (directions_1, places_1)
+  zeros_KP = ConstantOfShape <value = int64[1] {{0}}> (never_shape)
+  never_KP = Add (zeros_KP, steps_1)
+  s_S = Range (zero, steps, one)
+  s_shape = Shape (order_KS)
+  s_KS = Expand (s_S, s_shape)
+  when_KP = ScatterElements <axis = 1> (never_KP, visit_KS, s_KS)
+  when_KL = Slice (when_KP, zero_1, tokens_1, one_1)
+  when_LK = Transpose <perm = [1, 0]> (when_KL)
+  when_1LK = Unsqueeze (when_LK, zero_1)
+  b_B = Range (zero, batch, one)
+  b_axes = Constant <value_ints = [1, 2]> ()
+  b_B11 = Unsqueeze (b_B, b_axes)
+  of_step_1LK = Mul (when_1LK, batch_1)
+  of_image_BLK = Add (of_step_1LK, b_B11)
+  of_directions_BLK = Mul (of_image_BLK, directions_1)
+  row_BLK = Add (of_directions_BLK, k_K)
+  y_shape = Concat <axis = 0> (rest_1, channels_1)
+  y_IE = Reshape (y_TBK1E, y_shape)
+  {result}
+}}
+"""
+
+_RESULTS = {
+    EACH: """y_BLKE = Gather <axis = 0> (y_IE, row_BLK)
+  y = CastLike (y_BLKE, u)""",
+    SUM: """y_BLKE = Gather <axis = 0> (y_IE, row_BLK)
+  sum_BLE = ReduceSum <keepdims = 0> (y_BLKE, direction_axis)
+  y = CastLike (sum_BLE, u)""",
+}
+
+
+def scan_function(name: str, opset: int) -> FunctionProto:
+    """The body of one of ``OPERATORS`` in the standard operators of ``opset``, 18 or later."""
+    text = _BODY.format(
+        domain=DOMAIN, name=name, opset=opset, attributes=", ".join(PLUGIN), result=_RESULTS[name]
+    )
+    return onnx.parser.parse_function(text)
+
+
+def scan_nodes(model: ModelProto) -> list[NodeProto]:
+    """The selective scans of a model, which all stand in its main graph."""
+    return [n for n in model.graph.node if n.domain == DOMAIN and n.op_type in OPERATORS]
+
+
+def attach_functions(model: ModelProto) -> None:
+    """Give a model the bodies of the scans that it calls.
+
+    This is the last step of an export: optimisers and version converters inline functions or drop
+    them.
+    """
+    strip_functions(model)
+    opset = next(entry.version for entry in model.opset_import if not entry.domain)
+    used: Iterable[str] = sorted({node.op_type for node in scan_nodes(model)})
+    model.functions.extend(scan_function(name, opset) for name in used)
+
+
+def strip_functions(model: ModelProto) -> None:
+    """Take the bodies away: TensorRT up to 10.6 would prefer them to the plugin."""
+    kept = [function for function in model.functions if function.domain != DOMAIN]
+    del model.functions[:]
+    model.functions.extend(kept)

@@ -1,0 +1,118 @@
+"""The shape of an exported file's input: numbers are fixed, letters may be of any size."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from zoo.errors import ZooError
+from zoo.networks import Network
+from zoo.registry import capabilities_of
+
+SAMPLE = {"batch": 2, "height": 19, "width": 13}
+"""Sizes a file is traced with where they may vary: no batch of one, which would be taken for
+fixed, odd and different sides, multiples of no window."""
+
+
+class ShapeError(ZooError, ValueError):
+    """The shape asked for does not fit the network."""
+
+
+@dataclass(frozen=True)
+class InputShape:
+    """Sizes of the input, each a number or the name of a size that may vary.
+
+    Attributes:
+        batch: images, or bursts, at once.
+        frames: frames of a burst; None for one image.
+        channels: of an image or a frame.
+        height: in pixels.
+        width: in pixels.
+        flat: whether the frames of a burst stand beside each other as channels,
+            ``(B, T * I, H, W)``, for runners that know no fifth dimension.
+    """
+
+    batch: int | str
+    frames: int | None
+    channels: int
+    height: int | str
+    width: int | str
+    flat: bool = False
+
+    @property
+    def sizes(self) -> tuple[int | str, ...]:
+        """The dimensions in their sequence."""
+        frames: tuple[int, ...] = (self.channels,)
+        if self.frames is not None:
+            frames = (self.frames * self.channels,) if self.flat else (self.frames, self.channels)
+        return (self.batch, *frames, self.height, self.width)
+
+    @property
+    def dynamic(self) -> dict[int, str]:
+        """Names of the sizes that may vary, by dimension."""
+        return {axis: name for axis, name in enumerate(self.sizes) if isinstance(name, str)}
+
+    def concrete(self, batch: int, height: int, width: int) -> tuple[int, ...]:
+        """The dimensions with these sizes where they may vary."""
+        asked = dict(zip((0, -2, -1), (batch, height, width), strict=True))
+        rank = len(self.sizes)
+        return tuple(
+            asked.get(axis, asked.get(axis - rank, 0)) if isinstance(size, str) else size
+            for axis, size in enumerate(self.sizes)
+        )
+
+    def sample(self) -> tuple[int, ...]:
+        """The sizes to trace with."""
+        return self.concrete(*SAMPLE.values())
+
+    def __str__(self) -> str:
+        return "x".join(map(str, self.sizes))
+
+
+def input_shape(network: Network, text: str | None = None) -> InputShape:
+    """Read a shape such as ``1x3xHxW`` and check it against a network.
+
+    Args:
+        network: what is exported.
+        text: dimensions between ``x``; None for a batch and sides of any size. A burst network
+            takes five dimensions, ``1x14x4xHxW``, or four with frames as channels, ``1x56xHxW``.
+
+    Raises:
+        ShapeError: for a shape that the network cannot have.
+    """
+    channels = network.channels
+    frames = int(network.burst) if is_burst(network) else None  # type: ignore[arg-type]
+    usual = InputShape("N", frames, channels, "H", "W")
+    if text is None:
+        return usual
+    sizes = [_size(word, text) for word in text.split("x")]
+    flat = frames is not None and len(sizes) == 4
+    expected = InputShape("N", frames, channels, "H", "W", flat)
+    if len(sizes) != len(expected.sizes):
+        also = f" or {InputShape('N', frames, channels, 'H', 'W', True)}" if frames else ""
+        raise ShapeError(f"--shape {text}: the network takes {usual}{also}")
+    for axis, (size, wanted) in enumerate(zip(sizes, expected.sizes, strict=True)):
+        if isinstance(wanted, int) and size != wanted:
+            raise ShapeError(
+                f"--shape {text}: dimension {axis} is {size}, but the network needs {wanted} "
+                f"there, as in {expected}"
+            )
+    names = [size for size in sizes if isinstance(size, str)]
+    if len(set(names)) < len(names):
+        raise ShapeError(f"--shape {text}: give each size that may vary a name of its own")
+    return InputShape(sizes[0], frames, channels, sizes[-2], sizes[-1], flat)
+
+
+def _size(word: str, text: str) -> int | str:
+    if re.fullmatch(r"[A-Za-z]\w*", word):
+        return word
+    if word.isdigit() and int(word) > 0:
+        return int(word)
+    raise ShapeError(
+        f"--shape {text}: {word!r} is no size; write a number from 1, or a letter where it may vary"
+    )
+
+
+def is_burst(network: Network) -> bool:
+    """Whether a network takes bursts."""
+    return capabilities_of(network).input == "burst"

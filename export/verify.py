@@ -1,0 +1,223 @@
+"""A file against the network it came from: both run on the same images, and must agree.
+
+What is compared with what:
+
+* fp32, the network itself. Both sides compute the same sums in another sequence: about 1e-6 of the
+  output's range; the tolerance of 1e-4 leaves room for deep networks and other CPUs.
+* fp16, the float32 network. Every activation is rounded to 11 bits, 5e-4 of its size, and such
+  errors add up over hundreds of layers as their root: 1e-2.
+* bf16, which ONNX Runtime does not run on a CPU: a copy of the file with all bfloat16 tensors made
+  float32, against the network with its weights rounded to bfloat16 and float32 activations. Both
+  hold the same numbers, so the tolerance is that of fp32. It proves graph and weights, not what
+  rounding costs.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+import torch.nn.functional as F
+from onnx import ModelProto, TensorProto
+from torch import Tensor
+
+from export.precision import DTYPES, prepared
+from export.scan_function import scan_nodes
+from export.shape import InputShape, input_shape
+from zoo.errors import ZooError
+from zoo.integrations.onnxruntime import open_session
+from zoo.networks import Network
+from zoo.ops.scan import native
+
+logger = logging.getLogger(__name__)
+
+SIZES = ((1, 11, 18), (2, 24, 17), (1, 37, 9))
+"""Batch, height and width where they may vary: none is that of the trace, sides are odd and no
+multiples of a window, and one batch is more than one image."""
+
+TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-4}
+"""Largest absolute error as a part of the output's range; reasons above."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One image through one runtime.
+
+    Attributes:
+        runtime: what ran the file.
+        size: of the input.
+        error: largest absolute difference from PyTorch over the range of its output.
+        psnr: of the difference, in dB, for a peak of 1.
+    """
+
+    runtime: str
+    size: tuple[int, ...]
+    error: float
+    psnr: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """All comparisons of a file.
+
+    Attributes:
+        path: of the file.
+        tolerance: what ``error`` may be.
+        comparisons: what was run.
+        notes: what was not, and why.
+    """
+
+    path: Path
+    tolerance: float
+    comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was run and all of it agrees; a NaN does not."""
+        return bool(self.comparisons) and all(
+            found.error <= self.tolerance for found in self.comparisons
+        )
+
+    @property
+    def worst(self) -> float:
+        """The largest error, infinity if nothing was run."""
+        errors = [math.inf if math.isnan(c.error) else c.error for c in self.comparisons]
+        return max(errors, default=math.inf)
+
+    def __str__(self) -> str:
+        lines = [f"{'runtime':<28} {'input':<16} {'max error / range':>17} {'PSNR':>9}"]
+        for found in self.comparisons:
+            size = "x".join(map(str, found.size))
+            lines.append(f"{found.runtime:<28} {size:<16} {found.error:17.2e} {found.psnr:6.1f} dB")
+        lines += self.notes
+        verdict = "verified" if self.passed else "VERIFICATION FAILED"
+        lines.append(f"{verdict}: worst {self.worst:.2e}, tolerance {self.tolerance:.0e}")
+        return "\n".join(lines)
+
+
+def verify(network: Network, path: str | Path, *, seed: int = 0) -> Report:
+    """Compare a file that :func:`export.onnx.export` wrote with its network.
+
+    Args:
+        network: what was exported, in float32.
+        path: the file.
+        seed: of the images.
+
+    Raises:
+        ZooError: for a file that is not one of ours.
+    """
+    path = Path(path)
+    model = onnx.load(path)
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    if "precision" not in facts or facts["precision"] not in DTYPES:
+        raise ZooError(f"{path}: not a file of export.onnx; only those can be verified")
+    precision = facts["precision"]
+    shape = input_shape(network, facts["shape"])
+    reference = prepared(network, shape, "fp32").network
+    notes: list[str] = []
+    if precision == "bf16":
+        onnx.checker.check_model(model, full_check=True)
+        rounded = prepared(network, shape, "bf16").network
+        for module in rounded.modules():
+            module._forward_hooks.clear()
+        reference = rounded.float()
+        model = upcast(model)
+        notes.append(
+            "bf16 does not run in ONNX Runtime on a CPU: the file passed the checker, and a copy "
+            "in float32 was run"
+        )
+    content = model.SerializeToString()
+    runtimes = {}
+    if model.functions or not scan_nodes(model):
+        runtimes["ONNX Runtime, standard"] = open_session(content, operator=False)
+    if not scan_nodes(model):
+        notes.append("the file holds standard operators only: there is no scan to replace")
+    elif (why_not := native.unavailable()) is None:
+        runtimes["ONNX Runtime, our operator"] = open_session(content, operator=True)
+    else:
+        notes.append(f"our operator was not run: {why_not}")
+    found = []
+    for number, sizes in enumerate(_sizes(shape)):
+        inputs = _inputs(reference, shape, sizes, seed + number)
+        with torch.inference_mode():
+            expected = reference(*_as_network_takes(inputs, shape))
+        for name, session in runtimes.items():
+            feeds = {
+                entry.name: value.numpy().astype(_DTYPES[entry.type])
+                for entry, value in zip(session.get_inputs(), inputs, strict=True)
+            }
+            (output,) = session.run(["output"], feeds)
+            found.append(_compare(name, sizes, expected, torch.from_numpy(output).float()))
+    return Report(path, TOLERANCES[precision], tuple(found), tuple(notes))
+
+
+_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+
+def _sizes(shape: InputShape) -> list[tuple[int, ...]]:
+    return [shape.concrete(*sizes) for sizes in SIZES]
+
+
+def _inputs(
+    network: Network, shape: InputShape, sizes: tuple[int, ...], seed: int
+) -> tuple[Tensor, ...]:
+    """A picture like a photograph, soft with some detail; and a displacement where one is asked."""
+    generator = torch.Generator().manual_seed(seed)
+    images = math.prod(sizes[:-3])
+    coarse = torch.rand(images, sizes[-3], 3, 3, generator=generator)
+    soft = F.interpolate(coarse, sizes[-2:], mode="bicubic", align_corners=False)
+    detail = 0.1 * torch.randn(soft.shape, generator=generator)
+    picture = (soft + detail).clamp(0, 1).reshape(sizes)
+    if getattr(network, "flow_prior", "none") == "none":
+        return (picture,)
+    flow = torch.rand(sizes[0], shape.frames or 1, 2, *sizes[-2:], generator=generator) - 0.5
+    return picture, flow
+
+
+def _as_network_takes(inputs: tuple[Tensor, ...], shape: InputShape) -> list[Tensor]:
+    picture, *flow = inputs
+    if shape.flat:
+        picture = picture.unflatten(1, (shape.frames, shape.channels))
+    return [picture, *flow]
+
+
+def _compare(runtime: str, sizes: tuple[int, ...], expected: Tensor, output: Tensor) -> Comparison:
+    if output.shape != expected.shape:
+        return Comparison(f"{runtime}: {tuple(output.shape)}", sizes, math.inf, -math.inf)
+    difference = (output - expected).double()
+    spread = float(expected.max() - expected.min())
+    error = float(difference.abs().max()) / max(spread, 1e-12)
+    mean_square = float(difference.square().mean())
+    psnr = math.inf if mean_square == 0 else -10 * math.log10(mean_square)
+    return Comparison(runtime, sizes, error, psnr)
+
+
+def upcast(model: ModelProto) -> ModelProto:
+    """A copy with every bfloat16 tensor made float32, which holds the same numbers."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    for entry in (*graph.input, *graph.output, *graph.value_info):
+        if entry.type.tensor_type.elem_type == TensorProto.BFLOAT16:
+            entry.type.tensor_type.elem_type = TensorProto.FLOAT
+    for tensor in graph.initializer:
+        _upcast_tensor(tensor)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                _upcast_tensor(attribute.t)
+            elif attribute.name in ("to", "dtype") and attribute.i == TensorProto.BFLOAT16:
+                attribute.i = TensorProto.FLOAT
+    return copy
+
+
+def _upcast_tensor(tensor: TensorProto) -> None:
+    if tensor.data_type == TensorProto.BFLOAT16:
+        values = onnx.numpy_helper.to_array(tensor).astype(np.float32)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))

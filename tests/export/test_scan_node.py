@@ -1,0 +1,186 @@
+"""The scan as one ONNX node: its body and our operator against the definition."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from conformance import CASES, make_inputs
+from onnx import TensorProto, helper
+
+from export.graph import INPUTS, written_out
+from export.scan_function import DOMAIN, EACH, PLUGIN, SUM, attach_functions, strip_functions
+from zoo.integrations.onnxruntime import OnnxError, open_session
+from zoo.ops import ort_library, selective_scan
+from zoo.ops.scan import native
+
+ELEMENTS = {
+    torch.float32: TensorProto.FLOAT,
+    torch.float16: TensorProto.FLOAT16,
+    torch.int32: TensorProto.INT32,
+}
+LOW_RANK = [case for case in CASES if case.low_rank]
+needs_native = pytest.mark.skipif(
+    native.unavailable() is not None, reason="the native library is not built"
+)
+
+
+def one_node(case, inputs, opset=20):
+    """A model of one scan whose sizes are all unknown."""
+    node = helper.make_node(SUM if case.reduce else EACH, INPUTS, ["y"], domain=DOMAIN, **PLUGIN)
+    values = [
+        helper.make_tensor_value_info(name, ELEMENTS[t.dtype], [None] * t.dim())
+        for name, t in zip(INPUTS, inputs, strict=True)
+    ]
+    rank = 3 if case.reduce else 4
+    y = helper.make_tensor_value_info("y", ELEMENTS[inputs[0].dtype], [None] * rank)
+    model = helper.make_model(
+        helper.make_graph([node], "scan", values, [y]),
+        opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, 1)],
+        ir_version=10,
+    )
+    attach_functions(model)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def feeds(inputs):
+    return {name: t.contiguous().numpy() for name, t in zip(INPUTS, inputs, strict=True)}
+
+
+def run(model, inputs, **options):
+    session = open_session(model.SerializeToString(), **options)
+    return torch.from_numpy(session.run(None, feeds(inputs))[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("case", [case for case in LOW_RANK if case.B], ids=str)
+def test_the_body_is_the_definition(case, dtype):
+    inputs = make_inputs(case, dtype)
+    expected = selective_scan(*inputs, reduce=case.reduce, backend="reference")
+    found = run(one_node(case, inputs), inputs, operator=False)
+    assert found.dtype == dtype
+    # float16: the same float32 sums, rounded once at the end.
+    tolerance = {torch.float32: 1e-6, torch.float16: 1e-3}[dtype]
+    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("case", LOW_RANK, ids=str)
+def test_our_operator_is_the_native_kernel_for_any_number_of_threads(case, dtype):
+    inputs = make_inputs(case, dtype)
+    expected = selective_scan(*inputs, reduce=case.reduce, backend="native")
+    model = one_node(case, inputs)
+    for threads in (1, 3):
+        before = native.ort_calls()
+        found = run(model, inputs, operator=True, threads=threads)
+        assert native.ort_calls() == before + 1
+        assert torch.equal(found, expected)
+
+
+@needs_native
+def test_the_body_is_not_run_where_our_operator_is_and_the_other_way_round():
+    inputs = make_inputs(LOW_RANK[0], torch.float32)
+    model = one_node(LOW_RANK[0], inputs)
+    before = native.ort_calls()
+    run(model, inputs, operator=False)
+    assert native.ort_calls() == before
+    run(model, inputs)
+    assert native.ort_calls() == before + 1
+    strip_functions(model)
+    run(model, inputs)
+    assert native.ort_calls() == before + 2
+    with pytest.raises(OnnxError, match="SelectiveScan"):
+        run(model, inputs, operator=False)
+
+
+@needs_native
+def test_large_inputs_do_not_depend_on_threads():
+    """Large enough that the work is really shared out."""
+    generator = torch.Generator().manual_seed(1)
+    B, L, K, E, R, N = 1, 600, 4, 96, 6, 16
+    inputs = [
+        torch.randn(B, L, E, generator=generator),
+        torch.randn(B, L, K, R, generator=generator),
+        torch.randn(K, E, R, generator=generator),
+        torch.randn(K, E, generator=generator),
+        -torch.rand(K, E, N, generator=generator),
+        torch.randn(B, L, K, N, generator=generator),
+        torch.randn(B, L, K, N, generator=generator),
+        torch.randn(K, E, generator=generator),
+        torch.stack([torch.randperm(L, generator=generator) for _ in range(K)]).int(),
+    ]
+    model = one_node(LOW_RANK[0], inputs)
+    one, many = (run(model, inputs, operator=True, threads=count) for count in (1, 4))
+    assert torch.equal(one, many)
+
+
+@needs_native
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("order", np.full((2, 7), 7, np.int32), "outside -1 .. L-1"),
+        ("order", np.full((2, 7), -2, np.int32), "outside -1 .. L-1"),
+        ("D", np.zeros((1, 5), np.float32), "do not fit"),
+        ("B", np.zeros((2, 7, 2, 3), np.float32), "do not fit"),
+    ],
+)
+def test_our_operator_refuses_what_would_read_beyond_its_inputs(name, value, message):
+    inputs = make_inputs(LOW_RANK[0], torch.float32)
+    session = open_session(one_node(LOW_RANK[0], inputs).SerializeToString(), operator=True)
+    with pytest.raises(Exception, match=message):
+        session.run(None, feeds(inputs) | {name: value})
+
+
+def test_written_out_no_operator_of_ours_is_left():
+    inputs = make_inputs(LOW_RANK[1], torch.float32)
+    model = written_out(one_node(LOW_RANK[1], inputs))
+    onnx.checker.check_model(model, full_check=True)
+    assert {entry.domain for entry in model.opset_import} == {""}
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    expected = selective_scan(*inputs, reduce=False)
+    found = torch.from_numpy(session.run(None, feeds(inputs))[0])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("opset", [18, 21, 23])
+def test_the_body_in_other_opsets(opset):
+    inputs = make_inputs(LOW_RANK[0], torch.float32)
+    found = run(one_node(LOW_RANK[0], inputs, opset), inputs, operator=False)
+    torch.testing.assert_close(found, selective_scan(*inputs, reduce=True), atol=1e-5, rtol=1e-5)
+
+
+def test_steps_of_any_size_stay_finite():
+    inputs = make_inputs(LOW_RANK[0], torch.float32, spread=1e4)
+    inputs[3] = torch.linspace(-100, 100, inputs[3].numel()).reshape(inputs[3].shape)
+    expected = selective_scan(*inputs, reduce=True, backend="reference")
+    found = run(one_node(LOW_RANK[0], inputs), inputs, operator=False)
+    assert found.isfinite().all()
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@needs_native
+def test_the_library_serves_a_process_without_torch(tmp_path):
+    """Only ONNX Runtime and the library's path are needed."""
+    inputs = make_inputs(LOW_RANK[0], torch.float32)
+    (tmp_path / "scan.onnx").write_bytes(one_node(LOW_RANK[0], inputs).SerializeToString())
+    np.savez(tmp_path / "inputs.npz", **feeds(inputs))
+    code = (
+        "import sys, numpy, onnxruntime as ort\n"
+        "options = ort.SessionOptions()\n"
+        f"options.register_custom_ops_library({ort_library()!r})\n"
+        "session = ort.InferenceSession('scan.onnx', options)\n"
+        "y = session.run(None, dict(numpy.load('inputs.npz')))[0]\n"
+        "assert 'torch' not in sys.modules\n"
+        "numpy.save('y.npy', y)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=dict(os.environ))
+    expected = selective_scan(*inputs, reduce=True, backend="native")
+    assert np.array_equal(np.load(tmp_path / "y.npy"), expected.numpy())

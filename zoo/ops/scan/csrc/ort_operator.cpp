@@ -1,0 +1,359 @@
+// The selective scan as operators of ONNX Runtime: `zoo::SelectiveScan` and `zoo::SelectiveScanSum`.
+//
+// ONNX Runtime hands its functions over as a table, so that the library links nothing of it. What is
+// used of its C interface (version 18, ONNX Runtime 1.18 or newer) is declared here: the table only
+// ever grows at its end.
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(_WIN32)
+#include <windows.h>
+#else
+#include <unistd.h>
+#endif
+
+#include "zoo_scan.h"
+
+namespace {
+
+// ---- ONNX Runtime's C interface, as far as it is used ----
+
+constexpr uint32_t kApiVersion = 18;
+constexpr int kFail = 1, kInvalidArgument = 2;
+enum ElementType { kFloat = 1, kInt32 = 6, kFloat16 = 10, kBFloat16 = 16 };
+enum { kRequired = 0, kMemoryDefault = 0 };
+
+struct Status;
+struct SessionOptions;
+struct KernelInfo;
+struct KernelContext;
+struct Value;
+struct Shape;
+struct ShapeInference;
+struct Domain;
+struct CustomOp;
+
+// Places of functions in the table.
+enum Slot {
+  kCreateStatus = 0,
+  kCreateCustomOpDomain = 26,
+  kCustomOpDomainAdd = 27,
+  kAddCustomOpDomain = 28,
+  kGetTensorMutableData = 51,
+  kGetDimensionsCount = 61,
+  kGetDimensions = 62,
+  kGetTensorTypeAndShape = 65,
+  kKernelContextGetInput = 90,
+  kKernelContextGetOutput = 91,
+  kReleaseTensorTypeAndShapeInfo = 99,
+  kKernelContextParallelFor = 274,
+};
+
+using Function = void (*)();
+
+struct ApiBase {
+  const Function* (*get_api)(uint32_t version);
+  const char* (*get_version)();
+};
+
+struct CustomOp {
+  uint32_t version;
+  void* (*create_kernel)(const CustomOp*, const Function* api, const KernelInfo*);
+  const char* (*get_name)(const CustomOp*);
+  const char* (*get_execution_provider)(const CustomOp*);
+  int (*get_input_type)(const CustomOp*, size_t index);
+  size_t (*get_input_count)(const CustomOp*);
+  int (*get_output_type)(const CustomOp*, size_t index);
+  size_t (*get_output_count)(const CustomOp*);
+  void (*compute)(void* kernel, KernelContext*);
+  void (*destroy)(void* kernel);
+  int (*get_input_characteristic)(const CustomOp*, size_t index);
+  int (*get_output_characteristic)(const CustomOp*, size_t index);
+  int (*get_input_memory)(const CustomOp*, size_t index);
+  int (*get_input_minimum)(const CustomOp*);
+  int (*get_input_homogeneous)(const CustomOp*);
+  int (*get_output_minimum)(const CustomOp*);
+  int (*get_output_homogeneous)(const CustomOp*);
+  Status* (*create_kernel_with_status)(const CustomOp*, const Function*, const KernelInfo*, void**);
+  Status* (*compute_with_status)(void* kernel, KernelContext*);
+  Status* (*infer_shapes)(const CustomOp*, ShapeInference*);
+  int (*get_first_version)(const CustomOp*);
+  int (*get_last_version)(const CustomOp*);
+  size_t (*get_in_place)(int**, int**);
+  void (*release_in_place)(int*, int*);
+  size_t (*get_aliases)(int**, int**);
+  void (*release_aliases)(int*, int*);
+};
+
+template <typename Result, typename... Arguments>
+Result call(const Function* api, Slot slot, Arguments... arguments) {
+  return reinterpret_cast<Result (*)(Arguments...)>(api[slot])(arguments...);
+}
+
+// ---- Threads ----
+
+// The runtime's own threads do the work: a second team would fight theirs for the cores. They are
+// reached through the call's context, which the kernel's interface has no place for.
+struct Running {
+  const Function* api;
+  KernelContext* context;
+};
+thread_local Running running;
+
+struct Body {
+  void (*run)(void*);
+  void* context;
+};
+
+void run_body(void* body, size_t) {
+  const Body& self = *static_cast<const Body*>(body);
+  self.run(self.context);
+}
+
+// As ZooOpenMP. Every call of the body takes tasks until none is left, so that it does not matter
+// how many of these calls the runtime makes at once.
+void run_on_runtime(void (*run)(void*), void* context, unsigned threads, unsigned) {
+  Body body = {run, context};
+  const size_t total = threads, batches = 0;
+  call<Status*>(running.api, kKernelContextParallelFor,
+                static_cast<const KernelContext*>(running.context), &run_body, total, batches,
+                static_cast<void*>(&body));
+}
+
+int processors() {
+#if defined(_WIN32)
+  SYSTEM_INFO info;
+  GetSystemInfo(&info);
+  return static_cast<int>(info.dwNumberOfProcessors);
+#else
+  const long count = sysconf(_SC_NPROCESSORS_ONLN);
+  return count > 0 ? static_cast<int>(count) : 1;
+#endif
+}
+
+// ---- The operators ----
+
+enum Input { kU, kDelta, kWeight, kBias, kA, kB, kC, kD, kOrder, kInputs };
+const int kRanks[kInputs] = {3, 4, 3, 2, 3, 4, 4, 2, 2};
+
+int64_t calls = 0;
+
+struct Operator {
+  CustomOp interface;  // first, so that the runtime's pointer is ours
+  bool sum;
+  int element;  // of u, delta, B, C and y
+  int dtype;    // the same by the kernel's numbering
+};
+
+struct Kernel {
+  const Function* api;
+  const Operator* op;
+};
+
+struct Tensor {
+  void* data;
+  int64_t size[4];
+};
+
+Status* failure(const Function* api, int code, const char* message) {
+  return call<Status*>(api, kCreateStatus, code, message);
+}
+
+// Null, or why the input could not be read.
+Status* read_input(const Function* api, KernelContext* context, int index, Tensor* tensor) {
+  const Value* value = nullptr;
+  Shape* shape = nullptr;
+  size_t rank = 0;
+  Status* status = call<Status*>(api, kKernelContextGetInput,
+                                 static_cast<const KernelContext*>(context),
+                                 static_cast<size_t>(index), &value);
+  if (status != nullptr) return status;
+  status = call<Status*>(api, kGetTensorTypeAndShape, value, &shape);
+  if (status != nullptr) return status;
+  status = call<Status*>(api, kGetDimensionsCount, static_cast<const Shape*>(shape), &rank);
+  if (status == nullptr && rank != static_cast<size_t>(kRanks[index])) {
+    status = failure(api, kInvalidArgument,
+                     "zoo::SelectiveScan: an input has the wrong number of dimensions");
+  }
+  if (status == nullptr) {
+    status = call<Status*>(api, kGetDimensions, static_cast<const Shape*>(shape), tensor->size,
+                           rank);
+  }
+  call<void>(api, kReleaseTensorTypeAndShapeInfo, shape);
+  if (status != nullptr) return status;
+  return call<Status*>(api, kGetTensorMutableData, const_cast<Value*>(value), &tensor->data);
+}
+
+bool is_shape(const Tensor& tensor, int64_t a, int64_t b, int64_t c = -1, int64_t d = -1) {
+  const int64_t* size = tensor.size;
+  return size[0] == a && size[1] == b && (c < 0 || size[2] == c) && (d < 0 || size[3] == d);
+}
+
+// A file may come from anywhere: sizes and entries are checked before the kernel trusts them.
+const char* mistake(const ZooScan& scan, const Tensor* inputs) {
+  const int64_t b = scan.batch, l = scan.tokens, k = scan.directions, e = scan.channels;
+  const bool fits = is_shape(inputs[kDelta], b, l, k, scan.rank) &&
+                    is_shape(inputs[kWeight], k, e, scan.rank) && is_shape(inputs[kBias], k, e) &&
+                    is_shape(inputs[kA], k, e, scan.states) &&
+                    is_shape(inputs[kB], b, l, k, scan.states) &&
+                    is_shape(inputs[kC], b, l, k, scan.states) && is_shape(inputs[kD], k, e);
+  if (!fits) return "zoo::SelectiveScan: the sizes of the inputs do not fit each other";
+  const int64_t entries = k * scan.steps;
+  bool inside = true;
+  for (int64_t i = 0; i < entries; ++i) inside &= scan.order[i] >= -1 && scan.order[i] < l;
+  return inside ? nullptr : "zoo::SelectiveScan: order has an entry outside -1 .. L-1";
+}
+
+void dense_strides(const Tensor& tensor, int64_t* stride) {
+  stride[2] = tensor.size[3];
+  stride[1] = stride[2] * tensor.size[2];
+  stride[0] = stride[1] * tensor.size[1];
+}
+
+Status* compute(void* self, KernelContext* context) {
+  const Kernel& kernel = *static_cast<const Kernel*>(self);
+  const Function* api = kernel.api;
+  Tensor inputs[kInputs];
+  for (int index = 0; index < kInputs; ++index) {
+    Status* status = read_input(api, context, index, &inputs[index]);
+    if (status != nullptr) return status;
+  }
+  ZooScan scan;
+  memset(&scan, 0, sizeof scan);
+  scan.dtype = kernel.op->dtype;
+  scan.reduce = kernel.op->sum;
+  scan.batch = inputs[kU].size[0];
+  scan.tokens = inputs[kU].size[1];
+  scan.channels = inputs[kU].size[2];
+  scan.directions = inputs[kOrder].size[0];
+  scan.steps = inputs[kOrder].size[1];
+  scan.rank = inputs[kWeight].size[2];
+  scan.states = inputs[kA].size[2];
+  scan.u = inputs[kU].data;
+  scan.delta = inputs[kDelta].data;
+  scan.B = inputs[kB].data;
+  scan.C = inputs[kC].data;
+  scan.delta_weight = static_cast<const float*>(inputs[kWeight].data);
+  scan.delta_bias = static_cast<const float*>(inputs[kBias].data);
+  scan.A = static_cast<const float*>(inputs[kA].data);
+  scan.D = static_cast<const float*>(inputs[kD].data);
+  scan.order = static_cast<const int32_t*>(inputs[kOrder].data);
+  scan.u_stride[1] = scan.channels;
+  scan.u_stride[0] = scan.channels * scan.tokens;
+  dense_strides(inputs[kDelta], scan.delta_stride);
+  dense_strides(inputs[kB], scan.B_stride);
+  dense_strides(inputs[kC], scan.C_stride);
+  const char* wrong = mistake(scan, inputs);
+  if (wrong != nullptr) return failure(api, kInvalidArgument, wrong);
+
+  const int64_t each[4] = {scan.batch, scan.tokens, scan.directions, scan.channels};
+  const int64_t sum[3] = {scan.batch, scan.tokens, scan.channels};
+  const int64_t* shape = scan.reduce ? sum : each;
+  const size_t rank = scan.reduce ? 3 : 4, first = 0;
+  Value* output = nullptr;
+  void* y = nullptr;
+  Status* status = call<Status*>(api, kKernelContextGetOutput, context, first, shape, rank, &output);
+  if (status != nullptr) return status;
+  status = call<Status*>(api, kGetTensorMutableData, output, &y);
+  if (status != nullptr) return status;
+
+  running = {api, context};
+  const int failed = zoo_scan_forward(&scan, y, nullptr, processors(), run_on_runtime);
+  __atomic_fetch_add(&calls, 1, __ATOMIC_RELAXED);
+  if (failed == ZOO_OUT_OF_MEMORY) {
+    return failure(api, kFail, "zoo::SelectiveScan: out of memory");
+  }
+  if (failed != ZOO_OK) {
+    return failure(api, kFail,
+                   "zoo::SelectiveScan: this CPU cannot run the level of ZOO_NATIVE_LEVEL");
+  }
+  return nullptr;
+}
+
+const Operator& of(const CustomOp* op) { return *reinterpret_cast<const Operator*>(op); }
+
+constexpr int kKernels = 6;
+// One kernel for each operator: it holds nothing but the table, the same in a process.
+Kernel kernels[kKernels];
+
+Status* create(const CustomOp* op, const Function* api, const KernelInfo*, void** kernel);
+
+void fill(Operator* op, bool sum, int element, int dtype) {
+  memset(op, 0, sizeof *op);
+  op->sum = sum;
+  op->element = element;
+  op->dtype = dtype;
+  CustomOp& to = op->interface;
+  to.version = kApiVersion;
+  to.get_name = [](const CustomOp* o) { return of(o).sum ? "SelectiveScanSum" : "SelectiveScan"; };
+  to.get_execution_provider = [](const CustomOp*) { return "CPUExecutionProvider"; };
+  to.get_input_type = [](const CustomOp* o, size_t index) -> int {
+    if (index == kOrder) return kInt32;
+    const bool token = index == kU || index == kDelta || index == kB || index == kC;
+    return token ? of(o).element : kFloat;
+  };
+  to.get_input_count = [](const CustomOp*) -> size_t { return kInputs; };
+  to.get_output_type = [](const CustomOp* o, size_t) { return of(o).element; };
+  to.get_output_count = [](const CustomOp*) -> size_t { return 1; };
+  to.destroy = [](void*) {};
+  to.get_input_characteristic = [](const CustomOp*, size_t) -> int { return kRequired; };
+  to.get_output_characteristic = [](const CustomOp*, size_t) -> int { return kRequired; };
+  to.get_input_memory = [](const CustomOp*, size_t) -> int { return kMemoryDefault; };
+  to.get_input_minimum = [](const CustomOp*) { return 1; };
+  to.get_input_homogeneous = [](const CustomOp*) { return 1; };
+  to.get_output_minimum = [](const CustomOp*) { return 1; };
+  to.get_output_homogeneous = [](const CustomOp*) { return 1; };
+  to.create_kernel_with_status = create;
+  to.compute_with_status = compute;
+  to.get_first_version = [](const CustomOp*) { return 1; };
+  to.get_last_version = [](const CustomOp*) { return 1; };
+}
+
+Operator operators[kKernels];
+// Made once, and alive as long as the process: any session may still use it.
+Domain* domain = nullptr;
+bool registering = false;
+
+Status* create(const CustomOp* op, const Function* api, const KernelInfo*, void** kernel) {
+  Kernel& own = kernels[&of(op) - operators];
+  own = {api, &of(op)};
+  *kernel = &own;
+  return nullptr;
+}
+
+Status* make_domain(const Function* api) {
+  const int elements[3][2] = {
+      {kFloat, ZOO_FLOAT32}, {kFloat16, ZOO_FLOAT16}, {kBFloat16, ZOO_BFLOAT16}};
+  Domain* made = nullptr;
+  Status* status = call<Status*>(api, kCreateCustomOpDomain, "zoo", &made);
+  for (int index = 0; index < kKernels && status == nullptr; ++index) {
+    const int* element = elements[index / 2];
+    fill(&operators[index], index % 2 != 0, element[0], element[1]);
+    status = call<Status*>(api, kCustomOpDomainAdd, made,
+                           static_cast<const CustomOp*>(&operators[index].interface));
+  }
+  if (status == nullptr) domain = made;
+  return status;
+}
+
+}  // namespace
+
+extern "C" {
+
+// What ONNX Runtime looks for in a library: SessionOptions.register_custom_ops_library.
+ZOO_API Status* RegisterCustomOps(SessionOptions* options, const ApiBase* base) {
+  const Function* api = base->get_api(kApiVersion);
+  if (api == nullptr) return nullptr;  // too old a runtime: there is no table to make a status with
+  while (__atomic_test_and_set(&registering, __ATOMIC_ACQUIRE)) {
+  }
+  Status* status = domain != nullptr ? nullptr : make_domain(api);
+  __atomic_clear(&registering, __ATOMIC_RELEASE);
+  if (status != nullptr) return status;
+  return call<Status*>(api, kAddCustomOpDomain, options, domain);
+}
+
+// How often the operators have run in this process, for tests.
+ZOO_API int64_t zoo_ort_calls(void) { return __atomic_load_n(&calls, __ATOMIC_RELAXED); }
+
+}  // extern "C"
