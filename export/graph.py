@@ -119,7 +119,7 @@ def _any_size() -> Iterator[None]:
     """Within, a trace does not take for granted that sizes are 2 or more."""
     import torch.fx.experimental._config as config
 
-    with config.patch(backed_size_oblivious=True):
+    with config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         yield
 
 

@@ -48,7 +48,11 @@ GRAPHS = {
 }
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize(
+    "graph",
+    # Large graphs take a minute and more to trace.
+    [g if g == "single_image" else pytest.param(g, marks=pytest.mark.slow) for g in GRAPHS],
+)
 def test_a_file_equals_its_network_at_any_size(graph, tmp_path):
     network = GRAPHS[graph]()
     path = export(network, tmp_path / "network.onnx")
@@ -150,6 +154,7 @@ def test_a_file_that_is_not_ours(tmp_path):
             load_onnx(tmp_path / path)
 
 
+@pytest.mark.slow
 def test_bf16_is_verified_as_a_copy(tmp_path):
     network = tiny("mambair_light_x2", dim=30, depths=[1], **SQUEEZE)
     path = export(network, tmp_path / "b.onnx", precision="bf16", shape="1x3x9x14")
