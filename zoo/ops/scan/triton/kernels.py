@@ -72,22 +72,41 @@ def _softplus(raw):
 
 
 @triton.jit
-def _row(pointer, token, stride, index, mask):
-    """Values of one token, zero for token -1 and outside the mask, in float32."""
+def _reached(token, index, size):
+    """Mask of the ``size`` values of a token; empty for token -1."""
+    return index < tl.where(token >= 0, size, 0)
+
+
+@triton.jit
+def _row(pointer, token, stride, index, size):
+    """The ``size`` values of one token, zero for token -1 and beyond, in float32."""
     place = pointer + tl.maximum(token, 0).to(tl.int64) * stride + index
-    return tl.load(place, mask=mask & (token >= 0), other=0.0).to(tl.float32)
+    return tl.load(place, mask=_reached(token, index, size), other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _entry(pointer, token, stride, index):
+    """One value of one token, zero for token -1, in float32."""
+    place = pointer + tl.maximum(token, 0).to(tl.int64) * stride + index
+    return tl.load(place, mask=token >= 0, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _within(n, states, e, channels):
+    """Mask of (N, E); empty where ``states`` is zero."""
+    return (n < states)[:, None] & (e < channels)[None]
 
 
 @triton.jit
 def _step(
-    delta_ptr, token, delta_l, weight_RE, bias_E, r, e, in_R, in_E, LOW_RANK: tl.constexpr
+    delta_ptr, token, delta_l, weight_RE, bias_E, r, e, rank, channels, LOW_RANK: tl.constexpr
 ):
     """The step of one token for the channels of a program, before softplus."""
     if LOW_RANK:
-        step_R = _row(delta_ptr, token, delta_l, r, in_R)
+        step_R = _row(delta_ptr, token, delta_l, r, rank)
         return bias_E + tl.sum(weight_RE * step_R[:, None], axis=0)
     else:
-        return bias_E + _row(delta_ptr, token, delta_l, e, in_E)
+        return bias_E + _row(delta_ptr, token, delta_l, e, channels)
 
 
 @_kernel
@@ -140,25 +159,27 @@ def chunk_states(
     for s in range(start, tl.minimum(start + length, steps)):
         token = tl.load(order_ptr + s)
         raw_E = _step(
-            delta_ptr, token, delta_l, weight_RE, bias_E, r, e, in_R, in_E, LOW_RANK
+            delta_ptr, token, delta_l, weight_RE, bias_E, r, e, rank, channels, LOW_RANK
         )  # fmt: skip
         delta_E, _ = _softplus(raw_E)
-        du_E = delta_E * _row(u_ptr, token, u_l, e, in_E)
-        B_N = _row(B_ptr, token, B_l, n, in_N)
+        du_E = delta_E * _row(u_ptr, token, u_l, e, channels)
+        B_N = _row(B_ptr, token, B_l, n, states)
         a_NE = tl.exp2(delta_E[None] * A_NE)
         h_NE = a_NE * h_NE + du_E[None] * B_N[:, None]
         total_E += delta_E
         if BACKWARD:
-            C_N = _row(C_ptr, token, C_l, n, in_N)
+            C_N = _row(C_ptr, token, C_l, n, states)
             decay_NE *= a_NE
-            carry_NE += decay_NE * (C_N[:, None] * _row(gy_ptr, token, gy_l, e, in_E)[None])
+            carry_NE += decay_NE * (C_N[:, None] * _row(gy_ptr, token, gy_l, e, channels)[None])
 
     tl.store(total_ptr + (bk * chunks + chunk) * channels + e, total_E, mask=in_E)
     slot = (bk * (chunks - 1) + chunk) * states * channels
-    tl.store(state_ptr + slot + place_NE, h_NE, mask=in_NE & (chunk < chunks - 1))
+    left = tl.where(chunk < chunks - 1, states, 0)
+    tl.store(state_ptr + slot + place_NE, h_NE, mask=_within(n, left, e, channels))
     if BACKWARD:
         before = slot - states * channels
-        tl.store(carry_ptr + before + place_NE, carry_NE, mask=in_NE & (chunk > 0))
+        left = tl.where(chunk > 0, states, 0)
+        tl.store(carry_ptr + before + place_NE, carry_NE, mask=_within(n, left, e, channels))
 
 
 @triton.jit
@@ -242,20 +263,22 @@ def outputs(
         )
 
     before = ((b * directions + k) * (chunks - 1) + chunk - 1) * states * channels
-    h_NE = tl.load(state_ptr + before + place_NE, mask=in_NE & (chunk > 0), other=0.0)
+    in_before = _within(n, tl.where(chunk > 0, states, 0), e, channels)
+    h_NE = tl.load(state_ptr + before + place_NE, mask=in_before, other=0.0)
     start = chunk * length
     for s in range(start, tl.minimum(start + length, steps)):
         token = tl.load(order_ptr + s)
         raw_E = _step(
-            delta_ptr, token, delta_l, weight_RE, bias_E, r, e, in_R, in_E, LOW_RANK
+            delta_ptr, token, delta_l, weight_RE, bias_E, r, e, rank, channels, LOW_RANK
         )  # fmt: skip
         delta_E, _ = _softplus(raw_E)
-        u_E = _row(u_ptr, token, u_l, e, in_E)
-        B_N = _row(B_ptr, token, B_l, n, in_N)
-        C_N = _row(C_ptr, token, C_l, n, in_N)
+        u_E = _row(u_ptr, token, u_l, e, channels)
+        B_N = _row(B_ptr, token, B_l, n, states)
+        C_N = _row(C_ptr, token, C_l, n, states)
         h_NE = tl.exp2(delta_E[None] * A_NE) * h_NE + (delta_E * u_E)[None] * B_N[:, None]
         y_E = tl.sum(h_NE * C_N[:, None], axis=0) + D_E * u_E
-        _put(y_ptr + tl.maximum(token, 0).to(tl.int64) * y_l + e, y_E, in_E & (token >= 0), MODE)
+        place_E = y_ptr + tl.maximum(token, 0).to(tl.int64) * y_l + e
+        _put(place_E, y_E, _reached(token, e, channels), MODE)
 
 
 @_kernel
@@ -324,7 +347,7 @@ def gradients(
             )
         h_NE = tl.load(
             state_ptr + boundary - states * channels + place_NE,
-            mask=in_NE & (chunk > 0),
+            mask=_within(n, tl.where(chunk > 0, states, 0), e, channels),
             other=0.0,
         )
         tl.store(scratch_ptr + local_NE, h_NE, mask=in_N[:, None])
@@ -332,15 +355,17 @@ def gradients(
             for s in range(start + (group - 1) * FEW, start + group * FEW):
                 token = tl.load(path_ptr + s)
                 raw_E = _step(
-                    delta_b_ptr, token, delta_l, weight_RE, bias_E, r, e, in_R, in_E, LOW_RANK
+                    delta_b_ptr, token, delta_l, weight_RE, bias_E, r, e, rank, channels, LOW_RANK
                 )  # fmt: skip
                 delta_E, _ = _softplus(raw_E)
-                du_E = delta_E * _row(u_b_ptr, token, u_l, e, in_E)
-                B_N = _row(B_b_ptr, token, B_l, n, in_N)
+                du_E = delta_E * _row(u_b_ptr, token, u_l, e, channels)
+                B_N = _row(B_b_ptr, token, B_l, n, states)
                 h_NE = tl.exp2(delta_E[None] * A_NE) * h_NE + du_E[None] * B_N[:, None]
             tl.store(scratch_ptr + group * few_states + local_NE, h_NE, mask=in_N[:, None])
         passed_NE = tl.load(
-            carry_ptr + boundary + place_NE, mask=in_NE & (chunk < chunks - 1), other=0.0
+            carry_ptr + boundary + place_NE,
+            mask=_within(n, tl.where(chunk < chunks - 1, states, 0), e, channels),
+            other=0.0,
         )
         tl.store(passed_ptr + local_NE, passed_NE, mask=in_N[:, None])
         tl.debug_barrier()  # what one lane has kept another may read
@@ -352,18 +377,18 @@ def gradients(
             for t in tl.static_range(FEW):
                 token = tl.load(path_ptr + now + t, mask=now + t < end, other=-1)
                 token_T = token_T + (token,)
-                u_T = u_T + (_row(u_b_ptr, token, u_l, e, in_E),)
-                gy_T = gy_T + (_row(gy_b_ptr, token, gy_l, e, in_E),)
+                u_T = u_T + (_row(u_b_ptr, token, u_l, e, channels),)
+                gy_T = gy_T + (_row(gy_b_ptr, token, gy_l, e, channels),)
                 if LOW_RANK:
                     raw_T = raw_T + (bias_E,)
                 else:
-                    raw_T = raw_T + (bias_E + _row(delta_b_ptr, token, delta_l, e, in_E),)
+                    raw_T = raw_T + (bias_E + _row(delta_b_ptr, token, delta_l, e, channels),)
             if LOW_RANK:
                 for rr in range(rank):
                     weight_E = tl.load(weight_ptr + rr * channels + e, mask=in_E, other=0.0)
                     sum_T = ()
                     for t in tl.static_range(FEW):
-                        step = _row(delta_b_ptr, token_T[t], delta_l, rr, True)
+                        step = _entry(delta_b_ptr, token_T[t], delta_l, rr)
                         sum_T = sum_T + (raw_T[t] + weight_E * step,)
                     raw_T = sum_T
             delta_T, slope_T, gdelta_T, gdu_T = (), (), (), ()
@@ -384,20 +409,20 @@ def gradients(
                 for t in tl.static_range(FEW):
                     a_E = tl.exp2(delta_T[t] * (A_E * _LOG2E))
                     kept_E = a_E * h_E  # what is left of the state before the step
-                    B = _row(B_b_ptr, token_T[t], B_l, nn, True)
+                    B = _entry(B_b_ptr, token_T[t], B_l, nn)
                     h_E = kept_E + delta_T[t] * u_T[t] * B
                     a_T, kept_T = a_T + (a_E,), kept_T + (kept_E,)
-                    token = tl.maximum(token_T[t], 0).to(tl.int64)
-                    place = (shared + (b * tokens + token) * directions + k) * states + nn
+                    at = tl.maximum(token_T[t], 0).to(tl.int64)
+                    place = (shared + (b * tokens + at) * directions + k) * states + nn
                     gC = tl.sum(gy_T[t] * h_E, axis=0)
                     _put(gC_ptr + place, gC, token_T[t] >= 0, SHARED_MODE)
                 more_T, more_du_T = (), ()
                 for t in tl.static_range(FEW - 1, -1, -1):
-                    B = _row(B_b_ptr, token_T[t], B_l, nn, True)
-                    C = _row(C_b_ptr, token_T[t], C_l, nn, True)
+                    B = _entry(B_b_ptr, token_T[t], B_l, nn)
+                    C = _entry(C_b_ptr, token_T[t], C_l, nn)
                     gh_E += C * gy_T[t]
-                    token = tl.maximum(token_T[t], 0).to(tl.int64)
-                    place = (shared + (b * tokens + token) * directions + k) * states + nn
+                    at = tl.maximum(token_T[t], 0).to(tl.int64)
+                    place = (shared + (b * tokens + at) * directions + k) * states + nn
                     gB = tl.sum(gh_E * (delta_T[t] * u_T[t]), axis=0)
                     _put(gB_ptr + place, gB, token_T[t] >= 0, SHARED_MODE)
                     glog_E = gh_E * kept_T[t]
@@ -411,28 +436,28 @@ def gradients(
 
             graw_T = ()
             for t in tl.static_range(FEW):
-                token = tl.maximum(token_T[t], 0).to(tl.int64)
+                at = tl.maximum(token_T[t], 0).to(tl.int64)
                 gu_E = gdu_T[t] * delta_T[t] + D_E * gy_T[t]
-                place_E = gu_ptr + (b * tokens + token) * channels + e
-                _put(place_E, gu_E, in_E & (token_T[t] >= 0), MODE)
+                place_E = gu_ptr + (b * tokens + at) * channels + e
+                _put(place_E, gu_E, _reached(token_T[t], e, channels), MODE)
                 graw_E = (gdelta_T[t] + gdu_T[t] * u_T[t]) * slope_T[t]
                 graw_T = graw_T + (graw_E,)
                 gbias_E += graw_E
                 gD_E += gy_T[t] * u_T[t]
                 if not LOW_RANK:
-                    place_E = gdelta_ptr + ((b * tokens + token) * directions + k) * channels + e
-                    _put(place_E, graw_E, in_E & (token_T[t] >= 0), STORE)
+                    place_E = gdelta_ptr + ((b * tokens + at) * directions + k) * channels + e
+                    _put(place_E, graw_E, _reached(token_T[t], e, channels), STORE)
             if LOW_RANK:
                 for rr in range(rank):
                     weight_E = tl.load(weight_ptr + rr * channels + e, mask=in_E, other=0.0)
                     gweight_E = tl.zeros((BLOCK_E,), tl.float32)
                     for t in tl.static_range(FEW):
-                        gweight_E += graw_T[t] * _row(
-                            delta_b_ptr, token_T[t], delta_l, rr, True
-                        )  # fmt: skip
+                        gweight_E += graw_T[t] * _entry(
+                            delta_b_ptr, token_T[t], delta_l, rr
+                        )
                         gstep = tl.sum(graw_T[t] * weight_E, axis=0)
-                        token = tl.maximum(token_T[t], 0).to(tl.int64)
-                        row = shared + (b * tokens + token) * directions + k
+                        at = tl.maximum(token_T[t], 0).to(tl.int64)
+                        row = shared + (b * tokens + at) * directions + k
                         _put(
                             gdelta_ptr + row * rank + rr, gstep, token_T[t] >= 0, SHARED_MODE
                         )  # fmt: skip
