@@ -42,7 +42,7 @@ DEFAULT = Configuration()
 """Derived from what the compiler says for compute capability 9.0 (registers, no spills); not yet
 measured on any GPU."""
 
-INTERPRETED = Configuration(shortest=4, longest=16, few=4, warps=1, gradient_warps=2)
+INTERPRETED = Configuration(shortest=4, longest=4, few=2, warps=1, gradient_warps=2)
 """For Triton's interpreter: many small chunks, so that short sequences pass every boundary."""
 
 
