@@ -175,9 +175,7 @@ def compare(head: list[str], rows: list[tuple[list[object], dict[str, Path_], fl
         ours = found.get("triton")
         cells = [f"{found[n][0]:.2f}" if n in found else "" for n in names]
         memory = [f"{found[n][1]:.0f}" if n in found else "" for n in names]
-        ratios = [
-            f"{found[n][0] / ours[0]:.1f}x" if n in found and ours else "" for n in names[1:]
-        ]
+        ratios = [f"{found[n][0] / ours[0]:.1f}x" if n in found and ours else "" for n in names[1:]]
         share = [f"{limit / ours[0]:.0%}" if limit and ours else ""]
         lines.append([*label, *cells, *ratios, *share, *memory])
         saved.append([label, found, limit])
@@ -254,7 +252,11 @@ def _autocast(dtype: torch.dtype) -> Any:
 
 def gpu() -> str:
     """The GPU, its driver and clocks, and the versions, for the head of the tables."""
-    query = ["nvidia-smi", "--query-gpu=driver_version,clocks.sm,clocks.max.sm", "--format=csv,noheader"]
+    query = [
+        "nvidia-smi",
+        "--query-gpu=driver_version,clocks.sm,clocks.max.sm",
+        "--format=csv,noheader",
+    ]
     try:
         clocks = subprocess.run(query, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
@@ -322,7 +324,9 @@ def main() -> int:
         tune(options.rounds)
         return 0
     rate, bandwidth = exponential_rate(), copy_bandwidth()
-    head = f"{gpu()}. Copy bandwidth {bandwidth / 1e12:.2f} TB/s, {rate / 1e12:.2f} T exponentials/s."
+    head = (
+        f"{gpu()}. Copy bandwidth {bandwidth / 1e12:.2f} TB/s, {rate / 1e12:.2f} T exponentials/s."
+    )
     lengths, sizes = (LENGTHS[:1], SIZES[:1]) if options.quick else (LENGTHS, SIZES)
     parts: dict[str, tuple[list[str], Any]] = {
         "Operator": (

@@ -83,7 +83,7 @@ def scan(inputs: ScanInputs, reduce: bool) -> Tensor:
     return y_BLKE.sum(2) if reduce else y_BLKE
 
 
-def slice_of(u_BLE: Tensor) -> Tensor:
+def _images(u_BLE: Tensor) -> Tensor:
     """Index of every image, for (B, K, S) places."""
     return torch.arange(len(u_BLE), device=u_BLE.device)[:, None, None]
 

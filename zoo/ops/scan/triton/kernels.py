@@ -15,7 +15,8 @@ Shape suffixes, beside those of :mod:`zoo.ops.scan.contract`: J chunks, M = J - 
 them. Every ``*_b, *_l, *_k`` is a stride in elements: to the next image, token, direction.
 """
 
-# ruff: noqa: ANN001, ANN202 (Triton reads annotations as types of its own)
+# Triton reads annotations as types of its own and knows no unpacking of tuples.
+# ruff: noqa: ANN001, ANN202, RUF005
 from __future__ import annotations
 
 import triton
@@ -105,8 +106,7 @@ def _step(
     if LOW_RANK:
         step_R = _row(delta_ptr, token, delta_l, r, rank)
         return bias_E + tl.sum(weight_RE * step_R[:, None], axis=0)
-    else:
-        return bias_E + _row(delta_ptr, token, delta_l, e, channels)
+    return bias_E + _row(delta_ptr, token, delta_l, e, channels)
 
 
 @_kernel
@@ -426,8 +426,8 @@ def gradients(
                     gB = tl.sum(gh_E * (delta_T[t] * u_T[t]), axis=0)
                     _put(gB_ptr + place, gB, token_T[t] >= 0, SHARED_MODE)
                     glog_E = gh_E * kept_T[t]
-                    more_T = (gdelta_T[t] + glog_E * A_E,) + more_T  # noqa: RUF005
-                    more_du_T = (gdu_T[t] + gh_E * B,) + more_du_T  # noqa: RUF005
+                    more_T = (gdelta_T[t] + glog_E * A_E,) + more_T
+                    more_du_T = (gdu_T[t] + gh_E * B,) + more_du_T
                     gA_E += glog_E * delta_T[t]
                     gh_E *= a_T[t]
                 gdelta_T, gdu_T = more_T, more_du_T
@@ -452,9 +452,7 @@ def gradients(
                     weight_E = tl.load(weight_ptr + rr * channels + e, mask=in_E, other=0.0)
                     gweight_E = tl.zeros((BLOCK_E,), tl.float32)
                     for t in tl.static_range(FEW):
-                        gweight_E += graw_T[t] * _entry(
-                            delta_b_ptr, token_T[t], delta_l, rr
-                        )
+                        gweight_E += graw_T[t] * _entry(delta_b_ptr, token_T[t], delta_l, rr)
                         gstep = tl.sum(graw_T[t] * weight_E, axis=0)
                         at = tl.maximum(token_T[t], 0).to(tl.int64)
                         row = shared + (b * tokens + at) * directions + k

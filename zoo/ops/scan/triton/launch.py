@@ -218,9 +218,7 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
     pairs = call.directions * blocks
     slots = max(1, call.table.gradient_warps * call.processors // pairs)
     slots = max(1, min(slots, call.batch * call.chunks))
-    parameters = call.zeros(
-        slots, call.directions, call.states + call.rank + 2, call.channels
-    )
+    parameters = call.zeros(slots, call.directions, call.states + call.rank + 2, call.channels)
     if call.batch and call.steps:
         kept = -(-call.length // call.table.few)
         with _on(call.device):
