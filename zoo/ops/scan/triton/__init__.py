@@ -47,7 +47,8 @@ def unavailable() -> str | None:
     if not torch.cuda.is_available():
         return "it needs an NVIDIA GPU, and this PyTorch sees none"
     if torch.cuda.get_device_capability() < OLDEST:
-        return f"Triton needs compute capability 7.5 or later, and {torch.cuda.get_device_name()} has less"
+        name = torch.cuda.get_device_name()
+        return f"Triton needs compute capability 7.5 or later, and {name} has less"
     return None
 
 

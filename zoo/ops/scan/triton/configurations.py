@@ -42,8 +42,11 @@ DEFAULT = Configuration()
 """Derived from what the compiler says for compute capability 9.0 (registers, no spills); not yet
 measured on any GPU."""
 
-INTERPRETED = Configuration(shortest=4, longest=4, few=2, warps=1, gradient_warps=2)
-"""For Triton's interpreter: many small chunks, so that short sequences pass every boundary."""
+INTERPRETED = Configuration(
+    widths=(4,), gradient_widths=(4,), few=2, shortest=4, longest=4, warps=1, gradient_warps=2
+)
+"""For Triton's interpreter: many small chunks and blocks, so that tiny cases pass
+every boundary."""
 
 
 def configuration(device: torch.device) -> Configuration:

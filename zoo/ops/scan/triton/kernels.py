@@ -1,4 +1,4 @@
-"""The Triton kernels of the selective scan. Imported only where Triton is and by what launches them.
+"""The Triton kernels of the selective scan; imported only by what launches them.
 
 The sequence of each (image, direction) is cut into chunks. ``chunk_states`` walks every chunk from
 a zero state, ``carry_states`` turns what the chunks leave behind into the state before each of
@@ -16,7 +16,7 @@ them. Every ``*_b, *_l, *_k`` is a stride in elements: to the next image, token,
 """
 
 # Triton reads annotations as types of its own and knows no unpacking of tuples.
-# ruff: noqa: ANN001, ANN202, RUF005
+# ruff: noqa: ANN001, ANN201, ANN202, RUF005
 from __future__ import annotations
 
 import triton
@@ -294,7 +294,8 @@ def gradients(
     """Gradients of chunks p, p + slots, ... of all images, for one direction and channel block.
 
     gu (B, L, E), summed over directions by MODE. gdelta (B, L, K, R), gB and gC (B, L, K, N) are
-    sums over channels: blocks share them by SHARED_MODE, or have copies ``part`` rows apart. Without a projection gdelta is (B, L, K, E) and nobody's but this program's.
+    sums over channels: blocks share them by SHARED_MODE, or have copies ``part`` rows apart.
+    Without a projection gdelta is (B, L, K, E) and nobody's but this program's.
     parameter (slots, K, N + R + 2, E): sums of this program for A, delta_weight, delta_bias and D.
     scratch: length / FEW states and one carry of this program, (N, BLOCK_E) each.
     """

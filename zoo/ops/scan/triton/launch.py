@@ -49,7 +49,7 @@ class _Call:
         self.processors = _processors(u.device)
 
         block = width(self.channels, self.table.widths)
-        lanes = self.batch * self.directions * (block // 32) * -(-self.channels // block)
+        lanes = self.batch * self.directions * max(1, block // 32) * -(-self.channels // block)
         self.length = chunk_length(self.steps, lanes, self.processors, self.table)
         self.chunks = max(1, -(-self.steps // self.length))
 
@@ -106,7 +106,7 @@ class _Call:
         return {
             "BLOCK_E": block,
             "blocks": -(-self.channels // block),
-            "num_warps": block // 32,
+            "num_warps": max(1, block // 32),
         }
 
     def states_at_boundaries(self, backward: bool) -> tuple[Tensor, Tensor]:
