@@ -36,10 +36,9 @@ from zoo.recipe import load_recipe
 from zoo.scans import Raster
 
 if __package__ is None:
-    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    sys.path.insert(0, str(Path(__file__).parent))
 from measure import table
-
-from benchmarks.operator_cpu import make_inputs
+from operator_cpu import make_inputs
 
 DIRECTIONS, STATES = 4, 16
 LENGTHS = (4096, 16384, 65536)

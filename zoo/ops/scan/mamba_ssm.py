@@ -102,7 +102,7 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
         stream = torch.cuda.current_stream() if grad_y.is_cuda else None
         found = thread.submit(_differentiate, inputs, leaves, grad_y, reduce, stream).result()
     named = dict(zip(leaves, found, strict=True))
-    return ScanGradients(**{name: named.get(name) for name in ScanGradients._fields})
+    return ScanGradients._make(named.get(name) for name in ScanGradients._fields)
 
 
 def _differentiate(

@@ -28,7 +28,7 @@ class Configuration:
 
     widths: tuple[int, ...] = (128, 64, 32)
     gradient_widths: tuple[int, ...] = (64, 32)
-    few: int = 8
+    few: int = 4
     shortest: int = 32
     longest: int = 256
     warps: int = 16
@@ -39,7 +39,8 @@ CONFIGURATIONS: dict[tuple[int, int], Configuration] = {}
 """Measured configurations by compute capability; any other GPU gets :data:`DEFAULT`."""
 
 DEFAULT = Configuration()
-"""Derived from what the compiler says for compute capability 9.0 (registers, no spills); not yet
+"""From what the compiler says for compute capability 9.0, where the walking kernels take up to 188
+registers and none spills; with 16 states the gradient kernel takes all 255 and spills some. Not yet
 measured on any GPU."""
 
 INTERPRETED = Configuration(

@@ -17,6 +17,7 @@ them. Every ``*_b, *_l, *_k`` is a stride in elements: to the next image, token,
 
 # Triton reads annotations as types of its own and knows no unpacking of tuples.
 # ruff: noqa: ANN001, ANN201, ANN202, RUF005
+# mypy: ignore-errors
 from __future__ import annotations
 
 import triton
