@@ -106,11 +106,12 @@ def scan_path(inputs: list[Any], backend: str, backward: bool) -> Path_:
                 return selective_scan(*inputs, reduce=True, backend=backend)
 
         return forward
-    leaves = [None if t is None else t.detach().requires_grad_() for t in inputs[:-1]]
+    leaves: list[Any] = [None if t is None else t.detach().requires_grad_() for t in inputs[:-1]]
     wanted = [t for t in leaves if t is not None]
 
     def both() -> object:
-        y = selective_scan(*leaves, inputs[-1], reduce=True, backend=backend)
+        given: list[Any] = [*leaves, inputs[-1]]
+        y = selective_scan(*given, reduce=True, backend=backend)
         return torch.autograd.grad(y, wanted, torch.ones_like(y))
 
     return both
@@ -207,7 +208,7 @@ def core_rows(names: list[str], sizes: tuple[int, ...]) -> Any:
             with zoo.use_backend(name), torch.no_grad(), _autocast(dtype):
                 return mixer.merge(mixer.scan_inputs(u.to(dtype), order))
 
-        functions = {n: lambda n=n, core=core: core(n) for n in names}  # type: ignore[misc]
+        functions = {n: lambda n=n, core=core: core(n) for n in names}
         yield [width, f"{size} x {size}", kind], functions, 0.0
 
 
@@ -223,7 +224,7 @@ def network_rows(names: list[str], sizes: tuple[int, ...]) -> Any:
             with zoo.use_backend(name), torch.no_grad(), _autocast(dtype):
                 return network(image)
 
-        functions = {n: lambda n=n, whole=whole: whole(n) for n in names}  # type: ignore[misc]
+        functions = {n: lambda n=n, whole=whole: whole(n) for n in names}
         yield [width, f"{size} x {size}", kind], functions, 0.0
 
 
@@ -242,7 +243,7 @@ def training_rows(names: list[str]) -> Any:
                 network(image).float().mean().backward()
             return optimizer.step()
 
-        functions = {n: lambda n=n, step=step: step(n) for n in names}  # type: ignore[misc]
+        functions = {n: lambda n=n, step=step: step(n) for n in names}
         yield [width, f"{data['batch']} x {data['patch']}^2", kind], functions, 0.0
 
 
