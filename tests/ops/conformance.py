@@ -9,8 +9,8 @@ import torch
 import zoo
 from zoo.ops import selective_scan
 
-BACKENDS = [b.name for b in zoo.backends() if b.available and b.name != "reference"]
-"""Backends compared with ``reference``. That none is missed: tests/ops/test_native.py."""
+BACKENDS = [b.name for b in zoo.backends() if b.available and b.name in ("native", "chunked")]
+"""Backends of a CPU, compared with ``reference``; those of a GPU: tests/gpu."""
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from zoo.blocks.cross_scale import (
 )
 from zoo.blocks.group import ResidualGroup, build_blocks, group_conv
 from zoo.blocks.layers import Conv2d, DropPath
+from zoo.blocks.mamba1d import Mamba1D
 from zoo.blocks.merge import GatedMerge, SumMerge
 from zoo.blocks.msfm import MSFM, ResBlock
 from zoo.blocks.qssm import QSSM
@@ -79,6 +80,7 @@ __all__ = [
     "GatedMerge",
     "GroupFlow",
     "LightCAB",
+    "Mamba1D",
     "Merge",
     "MergeFactory",
     "Mixer",

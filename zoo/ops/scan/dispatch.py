@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
-from zoo.ops.scan import chunked, native, reference
+from zoo.ops.scan import chunked, mamba_ssm, native, reference, triton
 from zoo.ops.scan.contract import Backend, ScanInputs
 
 logger = logging.getLogger(__name__)
 
 ENVIRONMENT = "ZOO_SCAN_BACKEND"
 
-BACKENDS: dict[str, Backend] = {b.NAME: b for b in (native, chunked, reference)}
+BACKENDS: dict[str, Backend] = {b.NAME: b for b in (native, triton, chunked, mamba_ssm, reference)}
 """All backends, best first."""
 
 _asked: ContextVar[str] = ContextVar("zoo_scan_backend", default="")

@@ -1,0 +1,64 @@
+"""The adapter to mamba-ssm, with a stand-in of its function: the kernel itself needs a GPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conformance import Case, make_inputs
+from test_conformance import relative
+
+import zoo
+from zoo.ops.scan import mamba_ssm, reference
+from zoo.ops.scan.contract import ScanInputs
+
+
+def stand_in(u, delta, A, B, C, D, *, delta_bias, delta_softplus):
+    """The published signature: u, delta (B, G, S), A (G, N), B, C (B, K, N, S), D, bias (G)."""
+    assert delta_softplus
+    delta = F.softplus(delta + delta_bias[:, None])
+    B, C = (t.repeat_interleave(u.shape[1] // t.shape[1], dim=1) for t in (B, C))
+    h, y = u.new_zeros(*u.shape[:2], A.shape[1]), []
+    for s in range(u.shape[2]):
+        step = delta[:, :, s, None]
+        h = torch.exp(step * A) * h + step * B[..., s] * u[:, :, s, None]
+        y.append((h * C[..., s]).sum(-1))
+    return torch.stack(y, -1) + u * D[:, None]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [Case(), Case(reduce=False, order="padded"), Case(low_rank=False, order="skipping")],
+    ids=str,
+)
+def test_adapter_equals_the_reference(case, monkeypatch):
+    monkeypatch.setattr(mamba_ssm, "kernel", lambda: stand_in)
+    inputs = ScanInputs(*make_inputs(case, torch.float32))
+    y = mamba_ssm.forward(inputs, case.reduce)
+    expected = reference.forward(inputs, case.reduce)
+    assert relative(y, expected) <= 1e-5
+    grad_y = torch.randn_like(y)
+    found = mamba_ssm.backward(inputs, grad_y, case.reduce)
+    for ours, theirs in zip(found, reference.backward(inputs, grad_y, case.reduce), strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            assert relative(ours, theirs) <= 1e-5
+
+
+def test_gradients_work_where_an_operator_has_switched_autograd_off(monkeypatch):
+    monkeypatch.setattr(mamba_ssm, "kernel", lambda: stand_in)
+    monkeypatch.setattr(mamba_ssm, "unavailable", lambda: None)
+    monkeypatch.setattr(mamba_ssm, "declines", lambda inputs: None)
+    inputs = make_inputs(Case(), torch.float32)
+    inputs[0].requires_grad_()
+
+    def gradient(backend):
+        y = zoo.selective_scan(*inputs, reduce=True, backend=backend)
+        return torch.autograd.grad(y.square().sum(), inputs[0])[0]
+
+    assert relative(gradient("mamba_ssm"), gradient("reference")) <= 1e-5
+
+
+def test_where_it_is_missing_it_says_so():
+    status = {s.name: s for s in zoo.backends()}["mamba_ssm"]
+    assert status.available or "mamba-ssm" in status.note or "GPU" in status.note

@@ -1,0 +1,79 @@
+"""The plain Mamba block on a row-major sequence of tokens: the baseline of all scan orders.
+
+Shape suffixes: B batch, H height, W width, C channels, L tokens (H * W), E inner channels.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.blocks.contract import MIXERS
+from zoo.blocks.ss2d import SS2D
+from zoo.scans import Raster, ScanOrder
+
+
+def causal_conv(x_BLE: Tensor, weight_EW: Tensor, bias_E: Tensor) -> Tensor:
+    """Depthwise convolution over this and the W - 1 tokens before, then SiLU; (B, L, E).
+
+    On CUDA the kernel of causal-conv1d runs where it is installed; the result is the same.
+    """
+    x_BEL = x_BLE.transpose(1, 2)
+    width = weight_EW.shape[1]
+    if x_BLE.is_cuda and 2 <= width <= 4 and importlib.util.find_spec("causal_conv1d"):
+        from causal_conv1d import causal_conv1d_fn
+
+        y_BEL = causal_conv1d_fn(x_BEL, weight_EW, bias_E, activation="silu")
+    else:
+        padded_BEL = F.pad(x_BEL, (width - 1, 0))
+        y_BEL = F.silu(F.conv1d(padded_BEL, weight_EW[:, None], bias_E, groups=len(weight_EW)))
+    return y_BEL.transpose(1, 2).contiguous()
+
+
+@MIXERS.register("mamba1d")
+class Mamba1D(SS2D):
+    """Mamba as for text: one direction, row by row, and a causal convolution (Mamba, Fig. 3).
+
+    What a scan order for images is worth shows in comparison with it. There is no norm between the
+    scan and the gate, as in the original.
+
+    Args:
+        dim: channels C.
+        scan: not used; the sequence is the rows of the image.
+        expand: inner channels E as a multiple of C, cut to an integer.
+        d_state: states N of each inner channel.
+        dt_rank: rank R of the step; ceil(C / 16) by default.
+        d_conv: tokens that the causal convolution sees.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        scan: ScanOrder | None = None,
+        expand: float = 2.0,
+        d_state: int = 16,
+        dt_rank: int | None = None,
+        d_conv: int = 4,
+    ) -> None:
+        if d_conv < 1:
+            raise ValueError(f"d_conv is {d_conv}; it must be at least 1")
+        row = Raster(directions=("row",))
+        super().__init__(dim, scan=row, expand=expand, d_state=d_state, dt_rank=dt_rank)
+        inner = self.D.shape[1]
+        convolution = nn.Conv1d(inner, inner, d_conv, groups=inner)
+        del self.conv, self.out_norm
+        self.conv_weight = nn.Parameter(convolution.weight.detach()[:, 0])
+        assert convolution.bias is not None
+        self.conv_bias = nn.Parameter(convolution.bias.detach())
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        _, height, width, _ = x_BHWC.shape
+        x_BLE, gate_BLE = self.in_proj(x_BHWC).flatten(1, 2).chunk(2, dim=-1)
+        u_BLE = causal_conv(x_BLE, self.conv_weight, self.conv_bias)
+        order_KS = self.scan.order(height, width, u_BLE.device)
+        y_BLE: torch.Tensor = self.merge(self.scan_inputs(u_BLE, order_KS))
+        return self.out_proj(y_BLE * F.silu(gate_BLE)).unflatten(1, (height, width))

@@ -1,0 +1,113 @@
+"""An adapter to ``selective_scan_fn`` of the package mamba-ssm, for comparison.
+
+It does what the authors' networks do: the tokens are copied into every direction's order, the step
+is made full size, the kernel scans each copy, and outputs are written back to their tokens.
+
+Shape suffixes: B batch, L tokens, K directions, S steps, E channels, R rank, N states; G = K E.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zoo.ops.scan.contract import ScanGradients, ScanInputs
+
+NAME = "mamba_ssm"
+
+
+def summary() -> str:
+    return "the kernel of mamba-ssm with permuted copies, as in the authors' code, for comparison"
+
+
+def unavailable() -> str | None:
+    if importlib.util.find_spec("mamba_ssm") is None:
+        return "mamba-ssm is not installed; pip install --no-build-isolation '.[cuda]'"
+    if importlib.util.find_spec("selective_scan_cuda") is None:
+        return "mamba-ssm is installed without its compiled kernel; install it where nvcc is"
+    if not torch.cuda.is_available():
+        return "it needs an NVIDIA GPU, and this PyTorch sees none"
+    return None
+
+
+def declines(inputs: ScanInputs) -> str | None:
+    if inputs.u.device.type != "cuda":
+        return f"it runs on CUDA devices, and the tokens are on {inputs.u.device}"
+    if inputs.u.dtype == torch.float64:
+        return f"it computes in float32, and the tokens are {inputs.u.dtype}"
+    return None
+
+
+def kernel() -> Any:
+    """``selective_scan_fn(u_BGS, delta_BGS, A_GN, B_BKNS, C_BKNS, D_G, delta_bias=...)``."""
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+
+    return selective_scan_fn
+
+
+def scan(inputs: ScanInputs, reduce: bool) -> Tensor:
+    """Permute, scan, scatter; differentiable as far as the kernel is."""
+    u_BLE, delta_BLKR, weight_KER, bias_KE, A_KEN, B_BLKN, C_BLKN, D_KE, order_KS = inputs
+    tokens = u_BLE.shape[1]
+    # A zero token is appended and stands for every -1.
+    visit_KS = torch.where(order_KS < 0, tokens, order_KS).long()
+    direction_K1 = torch.arange(len(order_KS), device=order_KS.device)[:, None]
+
+    def walk(tensor_BLKX: Tensor) -> Tensor:
+        walked_BKSX = F.pad(tensor_BLKX, (0, 0, 0, 0, 0, 1))[:, visit_KS, direction_K1]
+        return walked_BKSX.transpose(2, 3)
+
+    u_BKES = F.pad(u_BLE, (0, 0, 0, 1))[:, visit_KS].transpose(2, 3)
+    delta_BKES = walk(delta_BLKR)
+    if weight_KER is not None:
+        delta_BKES = torch.einsum("bkrs,ker->bkes", delta_BKES, weight_KER.to(delta_BKES.dtype))
+    y_BGS = kernel()(
+        u_BKES.flatten(1, 2).contiguous(),
+        delta_BKES.flatten(1, 2).contiguous(),
+        A_KEN.flatten(0, 1).contiguous(),
+        walk(B_BLKN).contiguous(),
+        walk(C_BLKN).contiguous(),
+        D_KE.flatten().contiguous(),
+        delta_bias=bias_KE.flatten().contiguous(),
+        delta_softplus=True,
+    )
+    y_BKSE = y_BGS.unflatten(1, D_KE.shape).transpose(2, 3)
+    y_BLKE = y_BKSE.new_zeros(len(u_BLE), tokens + 1, *D_KE.shape)
+    y_BLKE = y_BLKE.index_put((_images(u_BLE), visit_KS, direction_K1), y_BKSE)[:, :tokens]
+    return y_BLKE.sum(2) if reduce else y_BLKE
+
+
+def _images(u_BLE: Tensor) -> Tensor:
+    """Index of every image, for (B, K, S) places."""
+    return torch.arange(len(u_BLE), device=u_BLE.device)[:, None, None]
+
+
+def forward(inputs: ScanInputs, reduce: bool) -> Tensor:
+    with torch.no_grad():
+        return scan(inputs, reduce).to(inputs.u.dtype)
+
+
+def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
+    given = {name: t for name, t in inputs._asdict().items() if name != "order" and t is not None}
+    leaves = {name: t.detach().requires_grad_() for name, t in given.items()}
+    # Autograd is switched off inside an operator, and the package's function has no other way to
+    # its gradients; what is switched off belongs to the thread, so another one has it.
+    with ThreadPoolExecutor(1) as thread:
+        stream = torch.cuda.current_stream() if grad_y.is_cuda else None
+        found = thread.submit(_differentiate, inputs, leaves, grad_y, reduce, stream).result()
+    named = dict(zip(leaves, found, strict=True))
+    return ScanGradients._make(named.get(name) for name in ScanGradients._fields)
+
+
+def _differentiate(
+    inputs: ScanInputs, leaves: dict[str, Tensor], grad_y: Tensor, reduce: bool, stream: Any
+) -> tuple[Tensor, ...]:
+    with torch.cuda.stream(stream) if stream else nullcontext(), torch.enable_grad():
+        y = scan(inputs._replace(**leaves), reduce)
+        return torch.autograd.grad(y, list(leaves.values()), grad_y.to(y.dtype))

@@ -1,0 +1,299 @@
+"""Allocates for the Triton kernels and launches them. Imported where Triton is installed.
+
+Memory beside inputs and outputs. Forward: (N + 1) K E / 256 floats a token of a long sequence,
+half as much again for each halving of the chunks that a short one is cut into; with ``reduce``
+the sum of tokens in float32. Backward: twice that, the float32 sums that become gradients, and
+scratch memory that depends on the GPU and not on the tokens.
+
+Shape suffixes: see :mod:`zoo.ops.scan.triton.kernels`.
+"""
+
+from __future__ import annotations
+
+import functools
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from zoo.ops.scan.contract import ScanGradients, ScanInputs
+from zoo.ops.scan.triton import kernels
+from zoo.ops.scan.triton.configurations import Configuration, chunk_length, configuration, width
+
+BOUNDARIES_AT_ONCE = 16
+"""Chunk boundaries whose carries one program combines at a time."""
+
+STORE, ADD, ATOMIC = (m.value for m in (kernels.STORE, kernels.ADD, kernels.ATOMIC))
+
+
+@functools.cache
+def _processors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+class _Call:
+    """One call: its sizes, how they are cut, and the arguments that kernels share."""
+
+    def __init__(self, inputs: ScanInputs, grad_y: Tensor | None = None) -> None:
+        u, delta, weight, bias, A, B, C, D, order = inputs
+        self.batch, self.tokens, self.channels = u.shape
+        self.directions, self.steps = order.shape
+        self.states, self.rank = A.shape[2], 0 if weight is None else delta.shape[3]
+        self.low_rank = weight is not None
+        self.device = u.device
+        self.table: Configuration = configuration(u.device)
+        self.processors = _processors(u.device)
+
+        block = width(self.channels, self.table.widths)
+        lanes = self.batch * self.directions * max(1, block // 32) * -(-self.channels // block)
+        self.length = chunk_length(self.steps, lanes, self.processors, self.table)
+        self.chunks = max(1, -(-self.steps // self.length))
+
+        u, delta, B, C = (_dense_rows(t) for t in (u, delta, B, C))
+        self.A = A.transpose(1, 2).contiguous()
+        order = order.contiguous()
+        tensors = {
+            "u_ptr": u,
+            "delta_ptr": delta,
+            # Never read where there is none; a pointer is asked for all the same.
+            "weight_ptr": bias if weight is None else weight.transpose(1, 2).contiguous(),
+            "bias_ptr": bias.contiguous(),
+            "A_ptr": self.A,
+            "B_ptr": B,
+            "C_ptr": C,
+            "D_ptr": D.contiguous(),
+            "order_ptr": order,
+        }
+        strides = {"order_b": 0, "order_k": order.stride(0)}  # one order for all images
+        for name, tensor in (("u", u), ("delta", delta), ("B", B), ("C", C)):
+            strides.update(_strides(name, tensor))
+        if grad_y is not None:
+            grad_y = _dense_rows(grad_y)
+            tensors["gy_ptr"] = grad_y
+            strides.update({"gy_k": 0, **_strides("gy", grad_y)})
+        sizes = {
+            "steps": self.steps,
+            "directions": self.directions,
+            "channels": self.channels,
+            "rank": self.rank,
+            "states": self.states,
+            "chunks": self.chunks,
+            "length": self.length,
+            "LOW_RANK": self.low_rank,
+            "BLOCK_N": triton.next_power_of_2(self.states),
+            "BLOCK_R": triton.next_power_of_2(max(1, self.rank)),
+        }
+        self.shared: dict[str, Any] = tensors | strides | sizes
+
+    def floats(self, *shape: int) -> Tensor:
+        return torch.empty(shape, dtype=torch.float32, device=self.device)
+
+    def zeros(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.zeros(shape, dtype=dtype, device=self.device)
+
+    def boundaries(self) -> Tensor:
+        """Room for one state a boundary, (B, K, M, N, E)."""
+        shape = self.batch, self.directions, self.chunks - 1, self.states, self.channels
+        return self.floats(*shape)
+
+    def across_channels(self) -> dict[str, int]:
+        """Block and warps of the kernels that walk, and how many blocks there are."""
+        block = width(self.channels, self.table.widths)
+        return {
+            "BLOCK_E": block,
+            "blocks": -(-self.channels // block),
+            "num_warps": max(1, block // 32),
+        }
+
+    def states_at_boundaries(self, backward: bool) -> tuple[Tensor, Tensor]:
+        """The state before chunks 1, 2, ... and, for ``backward``, the gradient that reaches
+        chunks 0, 1, ... from behind; else a second tensor that is not to be read."""
+        state = self.boundaries()
+        carry = self.boundaries() if backward else state
+        if self.chunks == 1:
+            return state, carry
+        total = self.floats(self.batch, self.directions, self.chunks, self.channels)
+        cut = self.across_channels()
+        grid = cut["blocks"] * self.chunks * self.batch * self.directions
+        given = self.shared
+        if not backward:
+            given = given | {"gy_ptr": state, "gy_b": 0, "gy_l": 0, "gy_k": 0}
+        _launch(
+            kernels.chunk_states,
+            grid,
+            **_known(kernels.chunk_states, given),
+            **cut,
+            state_ptr=state,
+            carry_ptr=carry,
+            total_ptr=total,
+            BACKWARD=backward,
+        )
+        self._run_over_chunks(state, total, reverse=False)
+        if backward:
+            self._run_over_chunks(carry, total, reverse=True)
+        return state, carry
+
+    def _run_over_chunks(self, state: Tensor, total: Tensor, *, reverse: bool) -> None:
+        blocks = -(-self.channels // 32)
+        _launch(
+            kernels.carry_states,
+            blocks * self.states * self.batch * self.directions,
+            state_ptr=state,
+            A_ptr=self.A,
+            total_ptr=total,
+            directions=self.directions,
+            channels=self.channels,
+            states=self.states,
+            chunks=self.chunks,
+            boundaries=self.chunks - 1,
+            shift=int(reverse),
+            blocks=blocks,
+            REVERSED=reverse,
+            BLOCK_E=32,
+            BLOCK_M=BOUNDARIES_AT_ONCE,
+            num_warps=1,
+        )
+
+    def launches(self, summed: bool) -> tuple[int, list[tuple[int, int]]]:
+        """How sums over directions are written, and (first, walked) of each launch."""
+        if not summed or self.directions == 1:
+            return STORE, [(0, self.directions)]
+        if torch.are_deterministic_algorithms_enabled():
+            return ADD, [(k, 1) for k in range(self.directions)]
+        return ATOMIC, [(0, self.directions)]
+
+
+def forward(inputs: ScanInputs, reduce: bool) -> Tensor:
+    call = _Call(inputs)
+    dtype = inputs.u.dtype
+    mode, launches = call.launches(reduce)
+    place = torch.float32 if mode != STORE else dtype
+    inner = () if reduce else (call.directions,)
+    y = call.zeros(call.batch, call.tokens, *inner, call.channels, dtype=place)
+    if call.batch == 0 or call.steps == 0:
+        return y.to(dtype)
+    with _on(call.device):
+        state, _ = call.states_at_boundaries(backward=False)
+        cut = call.across_channels()
+        for first, walked in launches:
+            _launch(
+                kernels.outputs,
+                cut["blocks"] * call.chunks * call.batch * walked,
+                **_known(kernels.outputs, call.shared),
+                **{"y_k": 0, **_strides("y", y)},
+                **cut,
+                state_ptr=state,
+                y_ptr=y,
+                first=first,
+                walked=walked,
+                MODE=mode,
+            )
+    return y.to(dtype)
+
+
+def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
+    call = _Call(inputs, grad_y)
+    rows = (call.batch, call.tokens, call.directions)
+    mode, launches = call.launches(summed=True)
+    gu = call.zeros(call.batch, call.tokens, call.channels)
+
+    block = width(call.channels, call.table.gradient_widths)
+    blocks = -(-call.channels // block)
+    copies, shared_mode = 1, STORE
+    if blocks > 1:
+        if torch.are_deterministic_algorithms_enabled():
+            copies = blocks
+        else:
+            shared_mode = ATOMIC
+    gB, gC = (call.zeros(copies, *rows, call.states) for _ in range(2))
+    if call.low_rank:
+        gdelta = call.zeros(copies, *rows, call.rank)
+    else:
+        gdelta = call.zeros(1, *rows, call.channels, dtype=inputs.delta.dtype)
+
+    pairs = call.directions * blocks
+    slots = max(1, call.table.gradient_warps * call.processors // pairs)
+    slots = max(1, min(slots, call.batch * call.chunks))
+    parameters = call.zeros(slots, call.directions, call.states + call.rank + 2, call.channels)
+    if call.batch and call.steps:
+        kept = -(-call.length // call.table.few)
+        with _on(call.device):
+            state, carry = call.states_at_boundaries(backward=True)
+            scratch = call.floats(slots, pairs, kept + 1, call.states, block)
+            for first, walked in launches:
+                _launch(
+                    kernels.gradients,
+                    blocks * walked * slots,
+                    **_known(kernels.gradients, call.shared),
+                    state_ptr=state,
+                    carry_ptr=carry,
+                    scratch_ptr=scratch,
+                    gu_ptr=gu,
+                    gdelta_ptr=gdelta,
+                    gB_ptr=gB,
+                    gC_ptr=gC,
+                    parameter_ptr=parameters,
+                    batch=call.batch,
+                    tokens=call.tokens,
+                    first=first,
+                    walked=walked,
+                    blocks=blocks,
+                    slots=slots,
+                    part=call.batch * call.tokens * call.directions if copies > 1 else 0,
+                    MODE=mode,
+                    SHARED_MODE=shared_mode,
+                    BLOCK_E=block,
+                    FEW=call.table.few,
+                    num_warps=1,
+                )
+    sizes = (call.states, call.rank, 1, 1)
+    gA, gweight, gbias, gD = parameters.sum(0).split(sizes, dim=1)
+    dtype = inputs.u.dtype
+    return ScanGradients(
+        u=gu.to(dtype),
+        delta=_sum_copies(gdelta, dtype),
+        delta_weight=gweight.transpose(1, 2).contiguous() if call.low_rank else None,
+        delta_bias=gbias.squeeze(1).contiguous(),
+        A=gA.transpose(1, 2).contiguous(),
+        B=_sum_copies(gB, dtype),
+        C=_sum_copies(gC, dtype),
+        D=gD.squeeze(1).contiguous(),
+    )
+
+
+def _launch(kernel: Any, programs: int, **arguments: Any) -> None:
+    # Fused multiply-adds are what the recurrence is made of; Triton's default is about to change.
+    kernel[(programs,)](**arguments, enable_fp_fusion=True)
+
+
+@functools.cache
+def _names(kernel: Any) -> frozenset[str]:
+    return frozenset(kernel.arg_names)
+
+
+def _known(kernel: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    names = _names(kernel)
+    return {name: value for name, value in arguments.items() if name in names}
+
+
+def _on(device: torch.device) -> AbstractContextManager[Any]:
+    """Triton launches on the current device, which need not be the tensors'."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def _strides(name: str, tensor: Tensor) -> dict[str, int]:
+    """Strides of the axes before the last; a sum over directions has no axis K."""
+    axes = (f"{name}_b", f"{name}_l", f"{name}_k")
+    return dict(zip(axes, tensor.stride()[:-1], strict=False))
+
+
+def _dense_rows(tensor: Tensor) -> Tensor:
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def _sum_copies(copies: Tensor, dtype: torch.dtype) -> Tensor:
+    return (copies[0] if len(copies) == 1 else copies.sum(0)).to(dtype)
