@@ -22,8 +22,11 @@ logger = logging.getLogger(__name__)
 
 ENVIRONMENT = "ZOO_SCAN_BACKEND"
 
-BACKENDS: dict[str, Backend] = {b.NAME: b for b in (native, triton, chunked, mamba_ssm, reference)}
-"""All backends, best first."""
+BACKENDS: dict[str, Backend] = {b.NAME: b for b in (native, chunked, triton, mamba_ssm, reference)}
+"""All backends, in the sequence in which they are tried.
+
+Triton's stands behind ``chunked``, to be asked for by name, until it has passed tests/gpu.
+"""
 
 _asked: ContextVar[str] = ContextVar("zoo_scan_backend", default="")
 _logged: set[tuple[str, str]] = set()
