@@ -19,7 +19,7 @@ from export.precision import DTYPES, Precision, prepared
 from export.shape import input_shape
 from zoo.checkpoints.files import write_whole
 from zoo.errors import ZooError
-from zoo.extensions import import_parts
+from zoo.extensions import add_import_option, import_parts
 from zoo.networks import Network
 
 if TYPE_CHECKING:
@@ -193,10 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--verify", action="store_true", help="compare with PyTorch at three sizes; exit 1 if off"
     )
-    parser.add_argument(
-        "--import", dest="imports", action="append", default=[], metavar="MODULE",
-        help="module with parts of your own; may be repeated",
-    )  # fmt: skip
+    add_import_option(parser)
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 

@@ -25,7 +25,7 @@ from zoo.data.testsets import TestImage, find_test_set, set_names, validation_im
 from zoo.distributed import Workers, workers
 from zoo.errors import ZooError
 from zoo.evaluation import Protocol, Restored, Run, Score, evaluate
-from zoo.extensions import import_parts
+from zoo.extensions import add_import_option, import_parts
 from zoo.inference import RestoreSettings, restore_tensor
 from zoo.networks import Burst, Network
 from zoo.official_tiling import tiled
@@ -284,14 +284,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="module with parts of your own; may be repeated",
-    )
+    add_import_option(parser)
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 

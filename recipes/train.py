@@ -27,7 +27,7 @@ from tqdm import tqdm
 from zoo.checkpoints import save
 from zoo.distributed import Workers, workers
 from zoo.errors import CheckpointError, RecipeError, ZooError
-from zoo.extensions import import_parts
+from zoo.extensions import add_import_option, import_parts
 from zoo.networks import Network
 from zoo.ops.scan import BackendError
 from zoo.recipe import Recipe, build, load_recipe, parse_value
@@ -425,14 +425,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=1, help="processes preparing patches [1]")
-    parser.add_argument(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="module with parts of your own; may be repeated",
-    )
+    add_import_option(parser)
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_intermixed_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

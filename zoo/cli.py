@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError, nearest
-from zoo.extensions import import_parts
+from zoo.extensions import add_import_option, import_parts
 
 logger = logging.getLogger("zoo.cli")
 
@@ -246,14 +246,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="zoo", description="Mamba networks for image restoration.", allow_abbrev=False
     )
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="module with parts of your own; may be repeated",
-    )
+    add_import_option(common)
     common.add_argument("--debug", action="store_true", help="show tracebacks")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 

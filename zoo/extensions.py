@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,18 @@ from zoo.errors import ZooError
 
 ENTRY_POINTS = "zoo.parts"
 """Entry-point group by which installed packages announce modules that register parts."""
+
+
+def add_import_option(parser: argparse.ArgumentParser) -> None:
+    """Give a command ``--import MODULE``; the names end up in ``imports``, for import_parts."""
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module with parts of your own; may be repeated",
+    )
 
 
 def import_parts(modules: Sequence[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import onnx
+import onnxruntime as runtime
 import pytest
 import torch
 import torch.nn.functional as F
@@ -203,10 +205,6 @@ def test_the_gather_is_a_deformable_convolution(groups, offset_groups, side, dil
 
 @pytest.mark.parametrize("opset", [19, 22])
 def test_the_gather_equals_onnx_deform_conv(opset):
-    onnx = pytest.importorskip("onnx")
-    runtime = pytest.importorskip("onnxruntime")
-    if tuple(map(int, runtime.__version__.split(".")[:2])) < (1, 25):
-        pytest.skip("ONNX Runtime runs DeformConv from 1.25 on")
     x, offset = torch.randn(2, 8, 6, 7), torch.randn(2, 2 * 4 * 9, 6, 7) * 3
     mask, weight = torch.rand(2, 4 * 9, 6, 7), torch.randn(8, 4, 3, 3)
     make, names = onnx.helper, ["x", "w", "o", "b", "m"]

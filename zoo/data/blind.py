@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.data.degradations import DEGRADATIONS, Degradation, compress
+from zoo.data.degradations import DEGRADATIONS, Degradation, check_multiple, compress
 from zoo.data.images import round_to_levels
-from zoo.errors import ImageError, RecipeError
+from zoo.errors import RecipeError
 
 _INTERPOLATIONS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC)
 _SIZES = tuple(range(7, 22, 2))
@@ -98,12 +98,7 @@ class Blind(Degradation):
             raise RecipeError(f"degradation 'blind': scale must be 1 to 8, not {self.scale}")
 
     def __call__(self, clean_CHW: Tensor, rng: np.random.Generator) -> Tensor:
-        height, width = clean_CHW.shape[-2:]
-        if height % self.scale or width % self.scale:
-            raise ImageError(
-                f"an image of {width}x{height} pixels cannot be shrunk {self.scale} times; "
-                f"crop it to multiples of {self.scale}"
-            )
+        height, width = check_multiple(clean_CHW, self.scale)
         image_HWC = np.ascontiguousarray(clean_CHW.numpy().transpose(1, 2, 0))
         image_HWC = self._jpeg(_degrade_once(image_HWC, _FIRST, (height, width), rng), rng)
         image_HWC = _degrade_once(image_HWC, _SECOND, (height, width), rng)

@@ -60,6 +60,21 @@ class Degradation(ABC):
 DEGRADATIONS = Registry("degradation", Degradation, supplied=("scale",))
 
 
+def check_multiple(clean_CHW: Tensor, scale: int) -> tuple[int, int]:
+    """Height and width of an image that is to be shrunk ``scale`` times.
+
+    Raises:
+        ImageError: if they are no multiples of the scale.
+    """
+    height, width = clean_CHW.shape[-2:]
+    if height % scale or width % scale:
+        raise ImageError(
+            f"an image of {width}x{height} pixels cannot be shrunk {scale} times; "
+            f"crop it to multiples of {scale}"
+        )
+    return height, width
+
+
 @DEGRADATIONS.register("bicubic")
 @dataclass(frozen=True, kw_only=True)
 class Bicubic(Degradation):
@@ -76,12 +91,7 @@ class Bicubic(Degradation):
             raise RecipeError(f"degradation 'bicubic': scale must be 1 to 8, not {self.scale}")
 
     def __call__(self, clean_CHW: Tensor, rng: np.random.Generator) -> Tensor:
-        height, width = clean_CHW.shape[-2:]
-        if height % self.scale or width % self.scale:
-            raise ImageError(
-                f"an image of {width}x{height} pixels cannot be shrunk {self.scale} times; "
-                f"crop it to multiples of {self.scale}"
-            )
+        check_multiple(clean_CHW, self.scale)
         # In float64 a value that lies between two levels falls to the same one, wherever the
         # image was cropped.
         small_CHW = resize_bicubic(clean_CHW.double(), 1 / self.scale)

@@ -19,13 +19,13 @@ import triton
 from torch import Tensor
 
 from zoo.ops.scan.contract import ScanGradients, ScanInputs
-from zoo.ops.scan.triton import kernels
+from zoo.ops.scan.triton import device, gradients, kernels
 from zoo.ops.scan.triton.configurations import Configuration, chunk_length, configuration, width
 
 BOUNDARIES_AT_ONCE = 16
 """Chunk boundaries whose carries one program combines at a time."""
 
-STORE, ADD, ATOMIC = (m.value for m in (kernels.STORE, kernels.ADD, kernels.ATOMIC))
+STORE, ADD, ATOMIC = (m.value for m in (device.STORE, device.ADD, device.ATOMIC))
 
 
 @functools.cache
@@ -226,9 +226,9 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
             scratch = call.floats(slots, pairs, kept + 1, call.states, block)
             for first, walked in launches:
                 _launch(
-                    kernels.gradients,
+                    gradients.gradients,
                     blocks * walked * slots,
-                    **_known(kernels.gradients, call.shared),
+                    **_known(gradients.gradients, call.shared),
                     state_ptr=state,
                     carry_ptr=carry,
                     scratch_ptr=scratch,
