@@ -104,7 +104,7 @@ def restore_burst(
             "this network was trained with a known flow, which files do not have; build it with "
             "flow_prior: registration"
         )
-    tile = settings.tile and max(settings.tile // network.align.grid, 1) * network.align.grid
+    tile = settings.tile and max(settings.tile // network.grid, 1) * network.grid
     settings = RestoreSettings(tile=tile, overlap=settings.overlap, precision=settings.precision)
     flow_TIHW = frames_TIHW.new_zeros(len(frames_TIHW), 2, *frames_TIHW.shape[2:])
     if network.flow_prior == "registration":
