@@ -134,7 +134,7 @@ def _built(
         outputs={output.name: list(output.shape) for output in outputs},
         seconds=seconds,
         peak_mib=peak_mib(),
-        gpu_bytes={kind: log.memory[kind] for kind in ("activation", "weights") if kind in log.memory},
+        gpu_bytes={kind: n for kind, n in log.memory.items() if kind in ("activation", "weights")},
     )
 
 
@@ -158,7 +158,8 @@ def read_graph(tensorrt: TensorRT, builder: Any, log: Any, model: ModelProto) ->
         errors = [parser.get_error(i) for i in range(parser.num_errors)]
         text = " ".join(errors[0].desc().split())[:300] if errors else "no reason given"
         where = f" at {errors[0].node_name()}" if errors and errors[0].node_name() else ""
-        raise EngineError(f"{tensorrt.name} {tensorrt.version} cannot read the graph{where}: {text}")
+        who = f"{tensorrt.name} {tensorrt.version}"
+        raise EngineError(f"{who} cannot read the graph{where}: {text}")
     return network
 
 
@@ -168,9 +169,7 @@ def plugin_layers(network: Any) -> int:
     return sum(kind.endswith("PLUGIN_V3") for kind in kinds)
 
 
-def check_every_scan_is_a_plugin(
-    builder: Any, scans: int, found: int, plugin: Path | None
-) -> None:
+def check_every_scan_is_a_plugin(builder: Any, scans: int, found: int, plugin: Path | None) -> None:
     """Raise unless the plugin runs every scan: TensorRT takes the function in silence otherwise."""
     if found == scans:
         return
@@ -235,7 +234,7 @@ def _serialized(
 
 
 def _monitor(api: Any) -> Any:
-    class Monitor(api.IProgressMonitor):  # type: ignore[misc]
+    class Monitor(api.IProgressMonitor):
         def __init__(self) -> None:
             api.IProgressMonitor.__init__(self)
             self.phase, self.stopped = "", False

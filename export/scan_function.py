@@ -6,8 +6,8 @@ direction, ``SelectiveScanSum`` their sum. Nine inputs, always all present: u, d
 delta_bias, A, B, C, D, order, as :func:`zoo.ops.selective_scan` defines them.
 
 Shape suffixes: B batch, L tokens, P places (L and one zero token behind them), K directions,
-S steps, T steps and at least one more, G chunks, Q steps of a chunk, E inner channels, R rank of the
-step, N states. J stands for directions times places, direction by direction, I for all rows of y.
+S steps, T steps and at least one more, G chunks, Q steps of a chunk, E inner channels, R rank of
+the step, N states. J stands for directions times places, direction by direction, I for rows of y.
 """
 
 from __future__ import annotations

@@ -219,11 +219,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--onnx", type=Path, metavar="FILE", help="instead of -n: a file of export.onnx"
     )
-    parser.add_argument(
-        "-o", "--output", type=Path, help="engine to write [NAME_PRECISION.engine]"
-    )
-    parser.add_argument("--precision", choices=list(DTYPES), help="of weights and activations [fp32]")
-    parser.add_argument("--min", metavar="HxW", help="smallest input in pixels [32x32; burst 16x16]")
+    parser.add_argument("-o", "--output", type=Path, help="engine to write [NAME_PRECISION.engine]")
+    parser.add_argument("--precision", choices=list(DTYPES), help="of its numbers [fp32]")
+    parser.add_argument("--min", metavar="HxW", help="smallest input, pixels [32x32; burst 16x16]")
     parser.add_argument("--opt", metavar="HxW", help="the usual one [256x256; burst 64x64]")
     parser.add_argument("--max", metavar="HxW", help="the largest [512x512; burst 128x128]")
     parser.add_argument(

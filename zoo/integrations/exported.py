@@ -33,8 +33,8 @@ class Range:
 class ExportedNetwork(Network):
     """A file as a network: ``(B, I, H, W) -> (B, I, s*H, s*W)``, or a burst ``(B, T, I, H, W)``.
 
-    Images smaller than the file takes are padded by repeating their edge and cropped; a larger batch
-    is run in parts.
+    Images smaller than the file takes are padded by repeating their edge and cropped; a larger
+    batch is run in parts.
 
     Args:
         name: of the file, for messages.
@@ -63,6 +63,12 @@ class ExportedNetwork(Network):
         # Tools ask a network's parameters for its device and dtype.
         self.placement = nn.Parameter(torch.empty(0), requires_grad=False)
 
+    @property
+    def largest_side(self) -> int | None:
+        """Side in pixels of the largest square it takes; None where there is no end."""
+        sides = [most for most in (self.height.most, self.width.most) if most is not None]
+        return min(sides, default=None)
+
     def run(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """One call of the runtime, with sizes that the file takes."""
         raise NotImplementedError
@@ -79,8 +85,7 @@ class ExportedNetwork(Network):
             )
         for most, size in ((self.height.most, height), (self.width.most, width)):
             if most is not None and size > most:
-                sides = (self.height.most, self.width.most)
-                side = min(s for s in sides if s is not None)
+                side = self.largest_side
                 raise self.error(
                     f"{self.name}: takes no more than {side} pixels a side; use tiles: -t {side}"
                 )

@@ -148,7 +148,7 @@ def _mend_library_name() -> None:
 
 
 def _logger(api: Any) -> Any:
-    class Logger(api.ILogger):  # type: ignore[misc]
+    class Logger(api.ILogger):
         def __init__(self) -> None:
             api.ILogger.__init__(self)
             self.errors: list[str] = []
@@ -255,7 +255,7 @@ class EngineSession:
                 f"{path}: too little memory on the GPU for its largest sizes; build it with a "
                 f"smaller --max{self.logger.last}"
             )
-        self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self.stream = torch.cuda.Stream()
         names = [self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)]
         self.inputs = [n for n in names if self.engine.get_tensor_mode(n) == api.TensorIOMode.INPUT]
         (self.output,) = [n for n in names if n not in self.inputs]
