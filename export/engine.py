@@ -85,29 +85,8 @@ def build_engine(
         raise EngineError(f"the graph has {scans} scans, which need the plugin")
     log = tensorrt.logger()
     builder = tensorrt.api.Builder(log)
-    registry = builder.get_plugin_registry()
-    handle = tensorrt.load_plugin(registry, plugin) if plugin is not None else None
-    try:
-        return _built(
-            tensorrt, builder, log, model, dimensions, plugin, embed, timing_cache, tf32, progress
-        )
-    finally:
-        if handle is not None:
-            registry.deregister_library(handle)
-
-
-def _built(
-    tensorrt: TensorRT,
-    builder: Any,
-    log: Any,
-    model: ModelProto,
-    dimensions: Dimensions,
-    plugin: Path | None,
-    embed: bool,
-    timing_cache: Path | None,
-    tf32: bool,
-    progress: bool,
-) -> Engine:
+    if plugin is not None:
+        tensorrt.load_plugin(builder.get_plugin_registry(), plugin)
     network = read_graph(tensorrt, builder, log, model)
     found = plugin_layers(network)
     check_every_scan_is_a_plugin(builder, len(scan_nodes(model)), found, plugin)

@@ -1,7 +1,7 @@
 // Engines through TensorRT or TensorRT-RTX; without its headers, what to say instead.
 #include "engine.h"
 
-#if defined(__has_include)
+#if defined(__has_include) && !defined(ZOO_WITHOUT_TENSORRT)
 #if __has_include(<NvInferRuntime.h>) && __has_include(<cuda_runtime_api.h>)
 #define ZOO_TENSORRT 1
 #endif

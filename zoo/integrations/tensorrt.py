@@ -67,19 +67,28 @@ class TensorRT:
         """TensorRT's messages as ours: what it calls an error is kept for the error we raise."""
         return _logger(self.api)
 
-    def load_plugin(self, registry: Any, library: Path) -> Any:
-        """Register the creators of a plugin's library and return its handle.
+    def load_plugin(self, registry: Any, library: Path) -> None:
+        """Register the plugins of a library, for good, unless they are there already.
 
         Raises:
             EngineError: if there are none in it.
         """
         if not library.is_file():
             raise EngineError(f"{library}: the plugin's library does not exist")
-        before = len(registry.all_creators)
-        handle = registry.load_library(str(library.resolve()))
-        if handle is None or len(registry.all_creators) == before:
+        if _OURS & (before := _creators(registry)):
+            return
+        registry.load_library(str(library.resolve()))
+        if _creators(registry) == before:
             raise EngineError(f"{library}: {self.name} finds no plugin in it; build it again")
-        return handle
+
+
+_OURS = {(name, "1", "zoo") for name in ("SelectiveScan", "SelectiveScanSum")}
+
+
+def _creators(registry: Any) -> set[tuple[str, str, str]]:
+    """Name, version and namespace of the plugins that a registry knows."""
+    found = registry.all_creators_recursive
+    return {(c.name, c.plugin_version, c.plugin_namespace) for c in found}
 
 
 def open_tensorrt(name: str = "auto") -> TensorRT:
