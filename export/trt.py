@@ -307,12 +307,16 @@ def _run(options: argparse.Namespace) -> int:
     if path.suffix in (".onnx", ".json"):
         raise EngineError(f"{path}: the file's name must not end in {path.suffix}; use .engine")
     check_writable(path)
+    timing_cache = options.timing_cache
+    if timing_cache is not None and tensorrt.name == "tensorrt-rtx":
+        logger.warning("--timing-cache: TensorRT-RTX measures nothing when it builds; left out")
+        timing_cache = None
     settings = EngineSettings(
         tensorrt,
         profile,
         None if options.plugin_free else _plugin(options),
         options.embed_plugin,
-        options.timing_cache,
+        timing_cache,
         options.tf32,
     )
     if network is not None:

@@ -48,6 +48,7 @@ def two_scans(*, functions=True, elements=TensorProto.FLOAT, attributes=None):
         "to_tokens": np.array([0, E, tokens]),
         "to_image": np.array([0, E, SIDE, SIDE]),
     }
+    before = ("delta_weight", "delta_bias", "A")
     nodes = [
         helper.make_node("Reshape", ["input", "to_tokens"], ["channels"]),
         helper.make_node("Transpose", ["channels"], ["full"], perm=[0, 2, 1]),
@@ -61,8 +62,7 @@ def two_scans(*, functions=True, elements=TensorProto.FLOAT, attributes=None):
             helper.make_node("Reshape", [f"flat_B{i}", "to_BC"], [f"B{i}"]),
             helper.make_node(
                 SUM,
-                [f"u{i}", f"delta{i}", "delta_weight", "delta_bias", "A", f"B{i}", f"B{i}"]
-                + ["D", "order"],
+                [f"u{i}", f"delta{i}", *before, f"B{i}", f"B{i}", "D", "order"],
                 [f"u{i + 1}"],
                 name=f"scan_{i}",
                 domain=DOMAIN,

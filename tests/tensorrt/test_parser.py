@@ -165,21 +165,6 @@ def test_engines_without_the_plugin(chunked, rtx):
     assert engine.plugin_layers == 0 == engine.serialized
 
 
-def test_a_timing_cache_is_written_and_read_again(rtx, plugin, tmp_path):
-    model = two_scans()
-    cache = tmp_path / "cache"
-    for _ in range(2):
-        build_engine(
-            rtx, model, DIMENSIONS.of(model), plugin=plugin, timing_cache=cache, progress=False
-        )
-        assert cache.stat().st_size > 0
-    cache.write_bytes(b"something else")
-    with pytest.raises(EngineError, match="not a timing cache"):
-        build_engine(
-            rtx, model, DIMENSIONS.of(model), plugin=plugin, timing_cache=cache, progress=False
-        )
-
-
 def test_an_interrupt_ends_the_build(rtx, plugin, monkeypatch):
     import export.engine
 
