@@ -1,1 +1,1 @@
-"""The TensorRT plugin of the selective scan. Not there yet: see the README."""
+"""The selective scan for TensorRT: kernel and plugin in ``csrc``, compiled by ``build.py``."""

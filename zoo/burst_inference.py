@@ -154,7 +154,7 @@ class _WithFlow(nn.Module):
     def __init__(self, network: Burst) -> None:
         super().__init__()
         self.network, self.scale, self.channels = network, network.scale, 3
-        self.capabilities = Capabilities(input="burst", size_multiple=network.align.grid)
+        self.capabilities = Capabilities(input="burst", size_multiple=network.grid)
 
     def forward(self, together: Tensor) -> Tensor:
         frames, flow = together[:, :, :-2], together[:, :, -2:]

@@ -1,0 +1,153 @@
+"""Runs the plugin without TensorRT, through the calls that TensorRT makes (csrc/harness.cpp).
+
+It is for tests and benchmarks: on a GPU by the real plugin, on a CPU by the plugin that
+``trt_plugins.build.build(shim=True)`` makes of the same sources.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trt_plugins.build import build_harness
+from zoo.errors import ZooError
+
+EACH, SUM = "SelectiveScan", "SelectiveScanSum"
+
+_TYPES = {torch.float32: 0, torch.float16: 1, torch.int32: 3, torch.bfloat16: 7, torch.int64: 8}
+_DTYPES = {number: dtype for dtype, number in _TYPES.items()}
+_OTHERS = {torch.float64: 5}  # a number of some other type, to be refused
+_MOST = 8
+
+
+class HarnessError(ZooError):
+    """The plugin does not do what TensorRT asks of it; what it says itself is on standard error."""
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = (("rank", ctypes.c_int32), ("size", ctypes.c_int64 * _MOST))
+
+
+class Harness:
+    """One plugin, created, configured for a range of shapes and attached to a context.
+
+    Args:
+        library: of the plugin.
+        name: ``EACH`` for y per direction, ``SUM`` for their sum.
+        largest: the inputs u, delta, delta_weight, delta_bias, A, B, C, D and order of the largest
+            call; only dtypes and shapes are looked at.
+        smallest: inputs of the smallest call; by default the same.
+        version, namespace: by which the creator is looked for.
+
+    Raises:
+        HarnessError: naming the step of the plugin's life that failed.
+    """
+
+    def __init__(
+        self,
+        library: Path,
+        name: str,
+        largest: Sequence[Tensor],
+        smallest: Sequence[Tensor] | None = None,
+        *,
+        version: str = "1",
+        namespace: str = "zoo",
+    ) -> None:
+        self._library = _library()
+        self._handle = ctypes.c_void_p()
+        numbers = [(_TYPES | _OTHERS)[tensor.dtype] for tensor in largest]
+        words = (str(library), name, version, namespace)
+        self._call(
+            self._library.harness_open,
+            *(word.encode() for word in words),
+            len(largest),
+            (ctypes.c_int32 * len(largest))(*numbers),
+            _shapes(smallest or largest),
+            _shapes(largest),
+            ctypes.byref(self._handle),
+        )
+        self.workspace = int(self._library.harness_workspace(self._handle))
+        """Bytes of scratch memory that a call may use."""
+
+    def close(self) -> None:
+        """Destroy the plugin and unload its library."""
+        if self._handle:
+            self._library.harness_close(self._handle)
+            self._handle = ctypes.c_void_p()
+
+    def __enter__(self) -> Harness:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def empty_output(self, inputs: Sequence[Tensor]) -> Tensor:
+        """An uninitialised tensor of the shape and dtype that the plugin says y has."""
+        shape = _Shape()
+        number = self._library.harness_output(self._handle, _shapes(inputs), ctypes.byref(shape))
+        size = list(shape.size)[: shape.rank]
+        return torch.empty(size, dtype=_DTYPES[number], device=inputs[0].device)
+
+    def run(self, inputs: Sequence[Tensor], y: Tensor, workspace: Tensor) -> Tensor:
+        """Enqueue one call on the current stream of the tensors' device; y is returned.
+
+        Args:
+            inputs: contiguous, within the range of shapes.
+            y: where the output goes.
+            workspace: at least ``self.workspace`` bytes.
+        """
+        if not all(tensor.is_contiguous() for tensor in (*inputs, y)):
+            raise HarnessError("TensorRT's tensors are contiguous")
+        stream = torch.cuda.current_stream().cuda_stream if y.is_cuda else None
+        self._call(
+            self._library.harness_run,
+            self._handle,
+            _shapes(inputs),
+            (ctypes.c_void_p * len(inputs))(*(tensor.data_ptr() for tensor in inputs)),
+            _shapes([y]),
+            y.data_ptr(),
+            workspace.data_ptr(),
+            stream,
+        )
+        return y
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
+        """y of the inputs, in memory of its own."""
+        inputs = [tensor.contiguous() for tensor in inputs]
+        workspace = torch.empty(self.workspace, dtype=torch.uint8, device=inputs[0].device)
+        return self.run(inputs, self.empty_output(inputs), workspace)
+
+    def _call(self, function: Any, *arguments: object) -> None:
+        error = ctypes.create_string_buffer(500)
+        if function(*arguments, error, ctypes.c_size_t(len(error))):
+            raise HarnessError(error.value.decode(errors="replace"))
+
+
+def _shapes(tensors: Sequence[Tensor]) -> ctypes.Array[_Shape]:
+    return (_Shape * len(tensors))(*(_Shape(t.dim(), tuple(t.shape)) for t in tensors))
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    loaded = ctypes.CDLL(str(build_harness()))
+    pointer, word, shapes = ctypes.c_void_p, ctypes.c_char_p, ctypes.POINTER(_Shape)
+    error = (word, ctypes.c_size_t)
+    loaded.harness_open.argtypes = (
+        *(word, word, word, word, ctypes.c_int, ctypes.POINTER(ctypes.c_int32), shapes, shapes),
+        *(ctypes.POINTER(pointer), *error),
+    )
+    loaded.harness_close.argtypes = (pointer,)
+    loaded.harness_close.restype = None
+    loaded.harness_workspace.argtypes = (pointer,)
+    loaded.harness_workspace.restype = ctypes.c_size_t
+    loaded.harness_output.argtypes = (pointer, shapes, shapes)
+    loaded.harness_run.argtypes = (
+        *(pointer, shapes, ctypes.POINTER(pointer), shapes, pointer, pointer, pointer, *error),
+    )
+    return loaded
