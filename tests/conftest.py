@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "ops")]
+TESTS = Path(__file__).parent
+sys.path[:0] = [str(TESTS), str(TESTS / "ops"), str(TESTS / "trt")]
 
 
 def pytest_addoption(parser):

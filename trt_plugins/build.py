@@ -41,6 +41,8 @@ ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 """Compute capabilities with machine code of their own, times ten. Any other GPU from the first on
 compiles the intermediate code that is in the library too, once, when it first loads it."""
 
+USUAL_NVCC = Path("/usr/local/cuda/bin/nvcc")
+
 NVCC = ("-std=c++17", "-O3", "-shared", "-Xcompiler", "-fPIC,-fvisibility=hidden", "-Xptxas", "-v")
 HOST = ("-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-Wno-unknown-pragmas")
 
@@ -133,7 +135,7 @@ def find_nvcc() -> Path:
             raise BuildError(f"{variable} is {home}, but there is no bin/nvcc in it")
     if found := shutil.which("nvcc"):
         return Path(found)
-    places = [Path("/usr/local/cuda/bin/nvcc")]
+    places = [USUAL_NVCC]
     spec = importlib.util.find_spec("nvidia")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         places += sorted(Path(folder).glob("cu*/bin/nvcc"))
@@ -144,6 +146,22 @@ def find_nvcc() -> Path:
         "the TensorRT plugin is compiled by nvcc, which is not here; install the CUDA toolkit and "
         "set CUDA_HOME, or pip install nvidia-cuda-nvcc nvidia-cuda-runtime nvidia-cuda-cccl"
     )
+
+
+def architectures_here() -> tuple[int, ...]:
+    """Compute capabilities of this machine's GPUs, times ten, as the driver tells them.
+
+    Raises:
+        BuildError: where there is no driver or no GPU.
+    """
+    words = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    if not shutil.which(words[0]):
+        raise BuildError("this machine has no NVIDIA driver (no nvidia-smi)")
+    listed = subprocess.run(words, capture_output=True, text=True, check=False)
+    found = {int(major + minor) for major, minor in re.findall(r"(\d+)\.(\d)", listed.stdout)}
+    if listed.returncode or not found:
+        raise BuildError(f"nvidia-smi shows no GPU: {listed.stdout.strip()[:200]}")
+    return tuple(sorted(found))
 
 
 def kernel_reports(library: Path) -> list[KernelReport]:
@@ -234,22 +252,11 @@ def _architectures(text: str) -> tuple[int, ...] | None:
     if text == "all":
         return None
     if text == "native":
-        return _of_this_machine()
+        return architectures_here()
     try:
         return tuple(int(part.strip().replace(".", "")) for part in text.split(","))
     except ValueError:
         raise BuildError(f"--arch {text}: write all, native, or numbers such as 80,90") from None
-
-
-def _of_this_machine() -> tuple[int, ...]:
-    words = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
-    if not shutil.which(words[0]):
-        raise BuildError("--arch native: this machine has no NVIDIA driver (no nvidia-smi)")
-    listed = subprocess.run(words, capture_output=True, text=True, check=False)
-    found = {int(major + minor) for major, minor in re.findall(r"(\d+)\.(\d)", listed.stdout)}
-    if listed.returncode or not found:
-        raise BuildError(f"--arch native: nvidia-smi shows no GPU: {listed.stdout.strip()[:200]}")
-    return tuple(sorted(found))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,0 +1,251 @@
+"""The build command: what it makes, where it keeps it, what it says when it cannot.
+
+Slow: nvcc compiles every kernel for every architecture, without a spilled register.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conformance import Case
+from plugin_checks import make
+from test_plugin import check_exports
+
+from trt_plugins import build as building
+from trt_plugins.build import (
+    ARCHITECTURES,
+    REPORT,
+    SOURCES,
+    BuildError,
+    build,
+    cache_folder,
+    find_nvcc,
+    kernel_reports,
+    main,
+)
+from trt_plugins.harness import EACH, SUM, Harness, HarnessError
+
+FAKE = """#!/bin/sh
+# Stands for a compiler: writes what it was asked into the file after -o.
+[ "$1" = --version ] && { echo 1.0; exit; }
+[ "$1" = --list-gpu-arch ] && { printf 'compute_75\\ncompute_90\\n'; exit; }
+echo run >> "$LOG"
+[ -e "$BROKEN" ] && { echo 'plugin.cu(7): error: nothing works' >&2; exit 1; }
+words="$*"
+while [ "$1" != -o ]; do shift; done
+echo "$words" > "$2"
+"""
+
+
+@pytest.fixture
+def compiler(tmp_path, monkeypatch):
+    """A quick compiler instead of the real ones; returns the list of its runs."""
+    home = tmp_path / "cuda"
+    (home / "bin").mkdir(parents=True)
+    for name in ("nvcc", "cxx"):
+        (home / "bin" / name).write_text(FAKE)
+        (home / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("CUDA_HOME", str(home))
+    monkeypatch.setenv("CXX", str(home / "bin" / "cxx"))
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("BROKEN", str(tmp_path / "broken"))
+    (tmp_path / "log").touch()
+    return lambda: len((tmp_path / "log").read_text().splitlines())
+
+
+@pytest.mark.parametrize("shim", [False, True], ids=["nvcc", "shim"])
+def test_it_compiles_once(shim, compiler, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    first = build(shim=shim)
+    assert compiler() == 1 and first.is_relative_to(tmp_path / "cache")
+    assert "once, up to some minutes" in caplog.text and str(first) in caplog.text
+    assert build(shim=shim) == first and compiler() == 1
+    assert build(shim=shim, force=True) == first and compiler() == 2
+    assert not list((tmp_path / "cache" / "tensorrt").glob("building-*"))
+
+
+def test_other_sources_flags_or_compilers_are_another_library(compiler, tmp_path):
+    sources = tmp_path / "csrc"
+    shutil.copytree(SOURCES, sources)
+    made = [build(sources=sources), build([90], sources=sources)]
+    with (sources / "device.h").open("a") as file:
+        file.write("// changed\n")
+    made.append(build(sources=sources))
+    nvcc = find_nvcc()
+    nvcc.write_text(nvcc.read_text().replace("echo 1.0", "echo 1.1"))
+    made.append(build(sources=sources))
+    assert len(set(made)) == compiler() == 4
+
+
+def test_it_compiles_for_what_the_compiler_knows(compiler):
+    words = build().read_text()
+    for code in ("arch=compute_75,code=sm_75", "arch=compute_90,code=sm_90"):
+        assert code in words
+    # Any other GPU compiles the intermediate code of the oldest.
+    assert "arch=compute_75,code=compute_75" in words and "120" not in words
+    assert "arch=compute_90,code=compute_90" in build([90]).read_text()
+    with pytest.raises(BuildError, match="does not compile for architecture 120; it knows 75, 90"):
+        build([90, 120])
+
+
+def test_a_failed_build_says_why_and_leaves_nothing(compiler, tmp_path):
+    (tmp_path / "broken").touch()
+    with pytest.raises(BuildError, match=r"nvcc failed: plugin.cu\(7\): error: nothing works"):
+        build()
+    assert not list((tmp_path / "cache" / "tensorrt").iterdir())
+
+
+def test_without_a_compiler_it_says_what_to_install(monkeypatch, tmp_path, capsys):
+    for variable in ("CUDA_HOME", "CUDA_PATH", "CXX"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(Path, "is_file", lambda self: False)
+    with pytest.raises(BuildError, match="install the CUDA toolkit and set CUDA_HOME, or pip inst"):
+        find_nvcc()
+    assert main([]) == 2
+    assert capsys.readouterr().err.startswith("trt_plugins.build: error: the TensorRT plugin is ")
+    with pytest.raises(BuildError, match="no C\\+\\+ compiler is here"):
+        build(shim=True)
+
+
+def test_a_wrong_cuda_home_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    with pytest.raises(BuildError, match=r"CUDA_HOME is .*, but there is no bin/nvcc in it"):
+        find_nvcc()
+
+
+def test_nvcc_of_pip_packages_is_found(monkeypatch, tmp_path):
+    for variable in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(variable, raising=False)
+    nvcc = tmp_path / "nvidia" / "cu13" / "bin" / "nvcc"
+    nvcc.parent.mkdir(parents=True)
+    nvcc.touch()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "nvidia", raising=False)
+    monkeypatch.setattr(building, "USUAL_NVCC", tmp_path / "nothing")
+    assert find_nvcc() == nvcc
+
+
+def test_a_cache_that_cannot_be_written_is_named(compiler, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "file"))
+    with pytest.raises(BuildError, match=r"cannot write there .*; set ZOO_CACHE to a folder"):
+        build()
+
+
+def test_where_the_cache_is(monkeypatch, tmp_path):
+    monkeypatch.delenv("ZOO_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "mamba-restoration-zoo"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == Path.home() / ".cache" / "mamba-restoration-zoo"
+
+
+def test_the_command_prints_the_library_and_copies_it(compiler, tmp_path, capsys):
+    assert main(["--arch", "9.0", "-o", str(tmp_path / "mine.so")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'mine.so'}\n"
+    assert "code=sm_90" in (tmp_path / "mine.so").read_text()
+    for words, message in (
+        (["--arch", "hopper"], "--arch hopper: write all, native, or numbers such as 80,90"),
+        (["--arch", "42"], "does not compile for architecture 42"),
+    ):
+        assert main(words) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_this_machines_gpu(compiler, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(BuildError, match="this machine has no NVIDIA driver"):
+        building.architectures_here()
+    monkeypatch.undo()
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\nprintf '9.0\\n8.6\\n9.0\\n'\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert building.architectures_here() == (86, 90)
+
+
+def test_the_report_of_registers_is_read(tmp_path):
+    (tmp_path / REPORT).write_text(
+        "ptxas info    : 0 bytes gmem\n"
+        "ptxas info    : Compiling entry function '_Za' for 'sm_90'\n"
+        "ptxas info    : Function properties for _Za\n"
+        "    16 bytes stack frame, 12 bytes spill stores, 8 bytes spill loads\n"
+        "ptxas info    : Used 255 registers, used 1 barriers, 9760 bytes smem\n"
+        "ptxas info    : Compiling entry function '_Zb' for 'sm_75'\n"
+        "ptxas info    : Function properties for _Zb\n"
+        "    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n"
+        "ptxas info    : Used 40 registers\n"
+    )
+    first, second = kernel_reports(tmp_path / "library.so")
+    assert (first.name, first.architecture, first.registers, first.spilled) == (
+        "_Za", "sm_90", 255, 20,
+    )  # fmt: skip
+    assert (second.name, second.architecture, second.spilled) == ("_Zb", "sm_75", 0)
+
+
+# ---- With the real compiler ----
+
+
+@pytest.fixture(scope="module")
+def library(nvcc):
+    return build()
+
+
+KERNELS = 3 * 2 * 4 + 1 + 2
+"""Of each architecture: walks of three dtypes, with and without output, of up to 8, 12, 16 and 32
+states; the carry; the rounding of two dtypes and, never started, of float32."""
+
+
+@pytest.mark.slow
+def test_no_kernel_spills_on_any_architecture(library):
+    reports = kernel_reports(library)
+    for architecture in ARCHITECTURES:
+        mine = [r for r in reports if r.architecture == f"sm_{architecture}"]
+        assert len({r.name for r in mine}) in (KERNELS, KERNELS + 1), architecture
+        assert [r for r in mine if r.spilled] == []
+        # Two blocks of 128 threads on every multiprocessor, at the least.
+        assert max(r.registers for r in mine) <= 255
+
+
+@pytest.mark.slow
+def test_a_spilling_kernel_is_found(nvcc, tmp_path, monkeypatch):
+    """With 32 registers instead of the 64 and more that they take, kernels must spill."""
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
+    monkeypatch.setattr(building, "NVCC", (*building.NVCC, "-maxrregcount=32"))
+    assert any(r.spilled for r in kernel_reports(build([90])))
+
+
+@pytest.mark.slow
+def test_the_compiled_plugin_lives_up_to_its_first_launch(library, capfd):
+    check_exports(library)
+    for name in (EACH, SUM):
+        inputs = make(Case(), torch.float16)
+        with Harness(library, name, inputs) as harness:
+            assert harness.empty_output(inputs).dtype == torch.float16
+            if not torch.cuda.is_available():
+                with pytest.raises(HarnessError, match="enqueue returned 1"):
+                    harness(inputs)
+                assert f"zoo::{name}: the kernel did not start: CUDA" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_cmake_builds_it_too(nvcc, tmp_path):
+    if not shutil.which("cmake"):
+        pytest.skip("cmake is not installed")
+    project = Path(building.__file__).parent
+    configure = ["cmake", "-S", str(project), "-B", str(tmp_path), f"-DCMAKE_CUDA_COMPILER={nvcc}"]
+    subprocess.run([*configure, "-DCMAKE_CUDA_ARCHITECTURES=90"], check=True)
+    subprocess.run(["cmake", "--build", str(tmp_path)], check=True)
+    library = tmp_path / "libzoo_tensorrt.so"
+    check_exports(library)
+    Harness(library, SUM, make(Case(), torch.float32)).close()

@@ -1,0 +1,182 @@
+"""The plugin's life, driven through TensorRT's binary interface without TensorRT.
+
+Every call of tests/trt/test_kernel.py takes a plugin through its whole life too; here is what
+the plugin refuses, and what it must look like from outside.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from conformance import Case
+from plugin_checks import make
+from test_kernel import broken
+
+from trt_plugins.build import SOURCES
+from trt_plugins.harness import EACH, SUM, Harness, HarnessError
+
+CASE = Case(B=2, L=9, K=3, E=5, R=2, N=4)
+
+
+def change(inputs, place, tensor):
+    return [tensor if i == place else t for i, t in enumerate(inputs)]
+
+
+@pytest.mark.parametrize(("name", "shape"), [(EACH, (2, 9, 3, 5)), (SUM, (2, 9, 5))])
+def test_its_output_has_the_shape_and_dtype_that_it_says(name, shape, shim):
+    inputs = make(CASE, torch.float16)
+    with Harness(shim, name, inputs) as harness:
+        y = harness(inputs)
+    assert (tuple(y.shape), y.dtype) == (shape, torch.float16)
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "namespace"),
+    [(EACH, "2", "zoo"), (SUM, "1", ""), ("SelectiveScanMean", "1", "zoo")],
+)
+def test_another_version_namespace_or_name_is_not_found(name, version, namespace, shim):
+    inputs = make(CASE, torch.float32)
+    with pytest.raises(HarnessError, match=r"no creator of .* there are: zoo::SelectiveScan ver"):
+        Harness(shim, name, inputs, version=version, namespace=namespace)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ('kVersion = "1"', 'kVersion = "2"'),
+        ('kNamespace = "zoo"', 'kNamespace = ""'),
+        ("type == DataType::kINT32", "type == DataType::kINT64"),
+        ("types[0] = given[kU];", "types[0] = DataType::kFLOAT;"),
+    ],
+    ids=["version", "namespace", "order", "output"],
+)
+def test_a_wrong_plugin_is_found(wrong, shim, tmp_path, monkeypatch):
+    library = broken("plugin", wrong, tmp_path, monkeypatch)
+    inputs = make(CASE, torch.float16)
+    with pytest.raises((HarnessError, AssertionError)), Harness(library, EACH, inputs) as harness:
+        assert harness(inputs).dtype == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("place", "dtype"),
+    [
+        *((0, torch.float64), (1, torch.float32), (2, torch.float16), (4, torch.float16)),
+        *((5, torch.bfloat16), (7, torch.float16), (8, torch.int64)),
+    ],
+    ids=["u", "delta", "delta_weight", "A", "B", "D", "order"],
+)
+def test_dtypes_that_an_export_never_has_are_refused(place, dtype, shim):
+    inputs = make(CASE, torch.float16)
+    wrong = change(inputs, place, inputs[place].to(dtype))
+    # Where u itself is strange, so is everything that must be like it.
+    with pytest.raises(HarnessError, match=f"input {place} is not supported"):
+        Harness(shim, EACH, wrong)
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong", "message"),
+    [
+        (1, (2, 9, 3, 7), "delta_weight (KER) has R = 2, but delta has R = 7"),
+        (4, (2, 5, 4), "A (KEN) has K = 2, but delta has K = 3"),
+        (5, (2, 8, 3, 4), "B (BLKN) has L = 8, but u has L = 9"),
+        (6, (2, 9, 3, 3), "C (BLKN) has N = 3, but A has N = 4"),
+        (7, (3,), "D has 1 dimensions, where it has 2: KE"),
+        (8, (4, 9), "order (KS) has K = 4, but delta has K = 3"),
+    ],
+    ids=["delta", "A", "B", "C", "D", "order"],
+)
+def test_shapes_that_do_not_fit_are_refused_in_a_sentence(place, wrong, message, shim, capfd):
+    inputs = make(CASE, torch.float32)
+    given = change(inputs, place, torch.zeros(wrong, dtype=inputs[place].dtype))
+    with pytest.raises(HarnessError):
+        Harness(shim, SUM, given)
+    assert f"zoo::SelectiveScanSum: {message}\n" in capfd.readouterr().err
+    # Sizes that change from call to call are looked at again.
+    if place in (1, 5, 6, 8):
+        with Harness(shim, SUM, inputs) as harness, pytest.raises(HarnessError, match="onShape"):
+            harness(given)
+        assert message in capfd.readouterr().err
+
+
+def test_more_states_than_it_holds_are_refused(shim, capfd):
+    with pytest.raises(HarnessError, match="configurePlugin"):
+        Harness(shim, EACH, make(Case(N=33), torch.float32))
+    assert "A has N = 33 states; this plugin holds at most 32" in capfd.readouterr().err
+
+
+def test_the_number_of_inputs_is_checked(shim, capfd):
+    with pytest.raises(HarnessError, match="getOutputDataTypes"):
+        Harness(shim, EACH, make(CASE, torch.float32)[:8])
+    assert "8 inputs and 1 outputs, where it has 9 and 1" in capfd.readouterr().err
+
+
+def test_a_library_without_plugins_is_refused(tmp_path, shim):
+    (tmp_path / "empty.c").write_text("int nothing;")
+    library = tmp_path / "empty.so"
+    words = ["c++", "-shared", "-fPIC", "-o", str(library), str(tmp_path / "empty.c")]
+    subprocess.run(words, check=True)
+    with pytest.raises(HarnessError, match="does not export getCreators"):
+        Harness(library, EACH, make(CASE, torch.float32))
+    with pytest.raises(HarnessError, match="does not load"):
+        Harness(tmp_path / "none.so", EACH, make(CASE, torch.float32))
+
+
+def test_it_exports_two_functions_and_needs_nothing_of_tensorrt(shim):
+    check_exports(shim)
+
+
+def check_exports(library):
+    listed = _lines("nm", "-D", "--defined-only", str(library))
+    assert sorted(line.split()[-1] for line in listed) == ["getCreators", "setLoggerFinder"]
+    assert not [line for line in _lines("nm", "-D", str(library)) if "nvinfer" in line.lower()]
+    needed = [line for line in _lines("readelf", "-d", str(library)) if "NEEDED" in line]
+    known = r"\[(libstdc\+\+|libgcc_s|libc|libm|libdl|librt|libpthread|ld-linux)[-.\w]*\]"
+    assert needed and all(re.search(known, line) for line in needed), needed
+
+
+def _lines(*words):
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+# ---- Against TensorRT's own headers ----
+
+
+@pytest.mark.slow
+def test_our_declaration_is_laid_out_as_tensorrts(tmp_path, nvcc):
+    """With TENSORRT_ROOT: a virtual function at another place would be another function."""
+    root = os.environ.get("TENSORRT_ROOT")
+    if not root or not (Path(root) / "include" / "NvInferRuntime.h").is_file():
+        pytest.skip("set TENSORRT_ROOT to a TensorRT, or to its headers' parent, to compare with")
+    (tmp_path / "empty.cu").touch()
+    told = subprocess.run(
+        [nvcc, "--dryrun", "empty.cu"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    cuda = re.search(r"^#\$ TOP=(.*)$", told.stderr, re.MULTILINE)[1]
+    includes = [f"-I{Path(root) / 'include'}", f"-I{Path(cuda) / 'include'}"]
+    theirs = _functions(tmp_path / "theirs", includes)
+    ours = _functions(tmp_path / "ours", ["-DZOO_OWN_TENSORRT_INTERFACE"])
+    assert ours == theirs and [len(functions) for functions in ours] == [56, 10]
+
+
+def _functions(folder, flags):
+    """The virtual functions of plugin and creator in their sequence, compiled with ``flags``."""
+    folder.mkdir()
+    words = ["g++", "-std=c++17", "-fdump-lang-class", "-fsyntax-only", "-Wno-unknown-pragmas"]
+    words += ["-Wno-deprecated-declarations", *flags, "-x", "c++", str(SOURCES / "plugin.cu")]
+    subprocess.run(words, cwd=folder, check=True)
+    text = next(folder.glob("*.class")).read_text()
+    tables = [
+        re.search(rf"^Vtable for {{anonymous}}::{name}\n(.*?)\n\n", text, re.DOTALL | re.MULTILINE)
+        for name in ("ScanPlugin", "Creator")
+    ]
+    entries = [
+        re.findall(r"^\d+ +\(int \(\*\)\(\.\.\.\)\)(?!\(&)(.*)", t[1], re.MULTILINE) for t in tables
+    ]
+    return [[entry.split("::")[-1] for entry in each] for each in entries]
