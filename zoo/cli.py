@@ -297,7 +297,8 @@ def _parser() -> argparse.ArgumentParser:
         "-t",
         "--tile",
         type=int,
-        help="side of a tile in pixels, 0 for none [512; for bursts 128 of a frame]",
+        help="side of a tile in pixels, 0 for none [cuda: what free memory holds; cpu: 512, for "
+        "bursts 128 of a frame]",
     )
     sub.add_argument("--overlap", type=int, default=32, help="overlap of tiles in pixels [32]")
     sub.add_argument("--ensemble", action="store_true", help="average 8 flips and turns: slower")
