@@ -1,4 +1,4 @@
-"""Engines on an NVIDIA GPU, with TensorRT: ``pytest -m gpu tests/gpu``, part of ``make gpu-check``."""
+"""Engines on an NVIDIA GPU: ``pytest -m gpu tests/gpu``, part of ``make gpu-check``."""
 
 from __future__ import annotations
 
