@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,10 @@ multiples of a window, and one batch is more than one image."""
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-4}
 """Largest absolute error as a part of the output's range; reasons above."""
+
+ENGINE_TOLERANCES = {"fp32": 1e-4, "tf32": 1e-2, "fp16": 1e-2, "bf16": 8e-2}
+"""Likewise for engines, which are compared with the float32 network whatever their precision. TF32
+keeps as many bits of a product's factors as float16; bfloat16 three fewer, which is eight times."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +160,38 @@ def verify(network: Network, path: str | Path, *, seed: int = 0) -> Report:
             (output,) = session.run(["output"], feeds)
             found.append(_compare(name, sizes, expected, torch.from_numpy(output).float()))
     return Report(path, TOLERANCES[precision], tuple(found), tuple(notes))
+
+
+def verify_engine(
+    network: Network,
+    engine: Network,
+    path: Path,
+    sizes: Sequence[tuple[int, int, int]],
+    *,
+    runtime: str,
+    rounding: str,
+    seed: int = 0,
+) -> Report:
+    """Compare an engine on a GPU with the network it was built of, in float32.
+
+    Args:
+        network: what was exported, in float32.
+        engine: what runs the engine, see :func:`zoo.integrations.tensorrt.load_engine`.
+        path: of the engine.
+        sizes: batch, height and width of each comparison.
+        runtime: its name, for the table.
+        rounding: of ``ENGINE_TOLERANCES``.
+        seed: of the images.
+    """
+    shape = input_shape(network)
+    reference = prepared(network, shape, "fp32").network
+    found = []
+    for number, wanted in enumerate(sizes):
+        inputs = _inputs(reference, shape, shape.concrete(*wanted), seed + number)
+        with torch.inference_mode():
+            expected, output = reference(*inputs), engine(*inputs)
+        found.append(_compare(runtime, shape.concrete(*wanted), expected, output.float().cpu()))
+    return Report(path, ENGINE_TOLERANCES[rounding], tuple(found), ())
 
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}

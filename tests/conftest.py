@@ -10,6 +10,11 @@ sys.path[:0] = [str(TESTS), str(TESTS / "ops"), str(TESTS / "trt")]
 
 def pytest_addoption(parser):
     parser.addoption("--native-library", type=Path, help="test this build of the C++ kernel")
+    parser.addoption(
+        "--rehearse",
+        action="store_true",
+        help="run tests/gpu on the CPU, briefly and with another backend: tests these tests alone",
+    )
 
 
 def pytest_configure(config):

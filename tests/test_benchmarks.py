@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 import zoo
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import gpu
 from authors_scan import authors_path
 
 
@@ -23,3 +26,31 @@ def test_the_authors_path_gives_our_result():
         assert torch.equal(network(image), ours)
     torch.testing.assert_close(theirs, ours, atol=2e-5, rtol=1e-4)
     assert not torch.equal(theirs, ours)
+
+
+@pytest.mark.parametrize("options", [[], ["--tune"]], ids=["tables", "tune"])
+def test_the_gpu_benchmark_walks_through(options, tmp_path, capsys):
+    words = ["--dry-run", "--rounds", "1", "--save", str(tmp_path / "gpu.json"), *options]
+    assert gpu.main(words) == 0
+    printed = capsys.readouterr().out
+    assert "none of these numbers means anything" in printed
+    if options:
+        assert "forward + backward ms" in printed
+        return
+    saved = json.loads((tmp_path / "gpu.json").read_text())
+    parts = {"Operator", "SS2D core, forward", "Whole networks, forward", "Training step"}
+    assert set(saved) == parts | {"head"} and all(saved[part] for part in parts)
+
+
+def test_a_dry_run_fills_no_document(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        gpu.main(["--dry-run", "--write", str(tmp_path / "benchmarks.md")])
+    assert "measures nothing" in capsys.readouterr().err
+
+
+def test_tables_replace_their_section_of_the_document(tmp_path):
+    document = tmp_path / "benchmarks.md"
+    document.write_text(f"# All\n\n{gpu.HEADING}\n\nNot measured.\n\n## Next\n\nmore\n")
+    gpu.put_into(document, "### Operator\n\n| a |")
+    expected = f"# All\n\n{gpu.HEADING}\n\n### Operator\n\n| a |\n\n## Next\n\nmore\n"
+    assert document.read_text() == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import torch
 from train_helpers import losses, make_photos, train, words
 
 import zoo
-from zoo.data import Photo, write_photo
+from recipes.evaluate import main as evaluate
+from zoo.data import Photo, read_photo, write_photo
 from zoo.distributed import Workers, share
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +27,7 @@ def torchrun(*command):
     launch += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
     environment = {
         **os.environ,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": f"{os.environ.get('SPY', ROOT)}{os.pathsep}{ROOT}",
         "OMP_NUM_THREADS": "1",
         "GLOO_SOCKET_IFNAME": "lo",
     }
@@ -61,48 +63,101 @@ def test_two_processes_train_as_one(tmp_path):
     assert one.count('"psnr"') == two.count('"psnr"')  # written by one process
 
 
-KILLER = """
-import os, signal, sys, time
-import zoo.inference as inference
-from zoo.cli import main
-write = inference.write_photo
-def logged(path, photo):
-    write(path, photo)
-    with open(os.environ["DONE"], "a") as file:
-        file.write(path.name + "\\n")
-    if os.environ["RANK"] == os.environ["KILL"]:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if os.environ["KILL"] != "none":
-        time.sleep(5)  # the other is to be stopped before it has done everything
-inference.write_photo = logged
-sys.exit(main(sys.argv[1:]))
+SPY = """
+import os, signal, time
+
+if "RANK" in os.environ:
+    import zoo.evaluation as evaluation
+    import zoo.inference as inference
+
+    write, score = inference.write_photo, evaluation.evaluate
+    rank, kill = os.environ["RANK"], os.environ.get("KILL", "none")
+    done = []
+
+    def note(name):
+        done.append(name)
+        with open(os.environ["DONE"], "a") as file:
+            file.write(f"{rank} {name}\\n")
+
+    def spied_write(path, photo):
+        if done and kill == rank:
+            os.kill(os.getpid(), signal.SIGKILL)  # with a file claimed and not written
+        write(path, photo)
+        note(path.name)
+        if kill not in ("none", rank):
+            time.sleep(5)  # it is to be stopped before it has done everything
+
+    def spied_score(network, images, *others, **named):
+        note(images[0].name)
+        time.sleep(1)  # the other process comes by
+        return score(network, images, *others, **named)
+
+    inference.write_photo, evaluation.evaluate = spied_write, spied_score
 """
+"""Python runs it as ``sitecustomize``: the commands are those that users give."""
 
 
-def test_two_processes_share_a_folder_and_a_killed_ones_share_is_finished(tmp_path, monkeypatch):
+@pytest.fixture
+def done(tmp_path, monkeypatch):
+    """Which process has done which file, as the processes of :func:`torchrun` note it."""
+    (tmp_path / "spy").mkdir()
+    (tmp_path / "spy" / "sitecustomize.py").write_text(SPY)
+    monkeypatch.setenv("SPY", str(tmp_path / "spy"))
+    monkeypatch.setenv("DONE", str(tmp_path / "done.txt"))
+    return lambda: [line.split() for line in (tmp_path / "done.txt").read_text().splitlines()]
+
+
+def test_two_processes_share_a_folder_and_a_killed_ones_share_is_finished(
+    tmp_path, monkeypatch, done
+):
+    """``torchrun -m zoo restore``: each file once, also after ``kill -9`` of one process."""
     network = zoo.build("mambair_light_x2", dim=30, depths=[1])
     zoo.save(network, tmp_path / "a.safetensors")
-    photos = tmp_path / "photos"
+    photos, out = tmp_path / "photos", tmp_path / "out"
     photos.mkdir()
     for index in range(12):
         pixels = np.random.default_rng(index).random((24, 24, 3)).astype(np.float32)
         write_photo(photos / f"{index}.png", Photo(pixels))
-    (tmp_path / "run.py").write_text(KILLER)
-    monkeypatch.setenv("DONE", str(tmp_path / "done.txt"))
-    command = [tmp_path / "run.py", "restore", photos, "-o", tmp_path / "out"]
-    command += ["-w", tmp_path / "a.safetensors"]
+    command = ["-m", "zoo", "restore", photos, "-o", out, "-w", tmp_path / "a.safetensors"]
 
     monkeypatch.setenv("KILL", "1")
     assert torchrun(*command).returncode != 0
-    done = (tmp_path / "done.txt").read_text().split()
-    assert 1 <= len(done) == len(set(done)) < 12
+    first = done()
+    assert {rank for rank, _ in first} == {"0", "1"}
+    assert len({name for _, name in first}) == len(first) < 12
+    assert all(read_photo(path).color_HWC.shape == (48, 48, 3) for path in out.glob("*.png"))
     monkeypatch.setenv("KILL", "none")
     found = torchrun(*command)
     assert found.returncode == 0, found.stderr[-3000:]
-    done = (tmp_path / "done.txt").read_text().split()
-    assert sorted(done) == sorted(f"{index}.png" for index in range(12))  # each once
-    assert found.stdout.count("images to") == 1
-    assert {path.name for path in (tmp_path / "out").glob("*.png")} == set(done)
+    assert f"wrote {12 - len(first)} images to" in found.stdout
+    names = [name for _, name in done()]
+    assert sorted(names) == sorted(f"{index}.png" for index in range(12))  # each once
+    assert {path.name for path in out.glob("*.png")} == set(names)
+
+
+def test_two_processes_evaluate_as_one(tmp_path, done):
+    """Images handed out one by one, and one table, the same as by one process."""
+    network = zoo.build("mambair_light_x2", dim=30, depths=[1])
+    zoo.save(network, tmp_path / "a.safetensors")
+    (tmp_path / "small.yaml").write_text(
+        "extends: mambair_light_x2\nnetwork: {dim: 30, depths: [1]}\n"
+    )
+    make_photos(tmp_path / "Set5", count=5)
+    command = [tmp_path / "small.yaml", "-w", tmp_path / "a.safetensors", "--data", tmp_path]
+    assert evaluate([str(word) for word in [*command, "-o", tmp_path / "one"]]) == 0
+    found = torchrun(ROOT / "recipes" / "evaluate.py", *command, "-o", tmp_path / "two")
+    assert found.returncode == 0, found.stderr[-3000:]
+    assert found.stdout == (tmp_path / "one" / "summary.md").read_text()  # by one process only
+    assert sorted(name for _, name in done()) == list("01234")  # each once
+    assert {rank for rank, _ in done()} == {"0", "1"}
+    one, two = (
+        list(csv.DictReader((tmp_path / run / "images.csv").open())) for run in ("one", "two")
+    )
+    assert [row["image"] for row in two] == [row["image"] for row in one] == list("01234")
+    # With another number of threads sums round differently.
+    for key in ("psnr", "ssim", "baseline_psnr"):
+        numbers = [[float(row[key]) for row in rows] for rows in (two, one)]
+        assert numbers[0] == pytest.approx(numbers[1], abs=1e-3)
 
 
 def test_one_process_alone_needs_no_engine():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 import zoo
+from zoo.checkpoints import shipped_weights
 from zoo.curves import render_runs
 from zoo.data import Bicubic, GaussianNoise, Jpeg, Photo, read_photo, write_photo
 from zoo.data.testsets import TestImage, find_test_set
@@ -127,6 +129,18 @@ def test_the_table_and_its_files(tmp_path, weights, capsys):
 
     assert run(*weights, "--data", data / "Set5", "-o", out, "--ensemble", "--sets", "Set5") == 0
     assert "31.00 / 0.9100" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", shipped_weights())
+def test_the_cards_of_the_weights_tell_what_evaluation_finds(name, tmp_path):
+    """The mean over the held-out photographs, to the two decimals of the card."""
+    assert run(name, "-o", tmp_path) == 0
+    [row] = csv.DictReader((tmp_path / "summary.csv").open())
+    card = (Path(zoo.__file__).parent / "weights" / f"{name}.md").read_text()
+    baseline, ours = re.search(r"\| \*\*mean\*\* \| ([\d.]+) \| ([\d.]+) \|", card).groups()
+    assert float(row["baseline_psnr"]) == pytest.approx(float(baseline), abs=0.0101)
+    assert float(row["psnr"]) == pytest.approx(float(ours), abs=0.0101)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torch
@@ -14,7 +12,7 @@ from torch import nn
 import zoo
 from zoo.data import Photo, read_photo, resize_bicubic, write_photo
 from zoo.errors import ImageError, ZooError
-from zoo.inference import RestoreSettings, restore_photo, restore_tensor, spans
+from zoo.inference import RestoreSettings, restore_photo, restore_tensor
 from zoo.networks import Network
 
 SMALL = {"network": {"type": "single_image", "dim": 32, "depths": [1], "scale": 2}}
@@ -33,17 +31,6 @@ class Nearest(Network):
         self.sizes.append(tuple(image_BIHW.shape[2:]))
         enlarged = image_BIHW.repeat_interleave(self.scale, 2)
         return enlarged.repeat_interleave(self.scale, 3) * self.unit
-
-
-@settings(max_examples=60, deadline=None)
-@given(size=st.integers(1, 200), tile=st.integers(1, 64), overlap=st.integers(0, 32))
-def test_tiles_cover_a_side_and_overlap_enough(size, tile, overlap):
-    overlap = min(overlap, tile // 2)
-    cut = list(spans(size, tile, overlap))
-    assert cut[0].start == 0 and cut[-1].stop == size
-    for before, after in pairwise(cut):
-        assert before.start < after.start <= before.stop - overlap
-    assert all(s.stop - s.start == min(tile, size) for s in cut)
 
 
 @settings(max_examples=25, deadline=None)
@@ -122,28 +109,6 @@ def test_alpha_is_enlarged_by_bicubic():
     found = restore_photo(Nearest(), photo).alpha_HW
     expected = resize_bicubic(torch.from_numpy(alpha), 2).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-def test_when_memory_runs_out_tiles_are_halved(caplog):
-    class Hungry(Nearest):
-        def forward(self, image_BIHW):
-            if max(image_BIHW.shape[2:]) > 60:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return super().forward(image_BIHW)
-
-    image = torch.rand(1, 3, 100, 90)
-    found = restore_tensor(Hungry(), image, RestoreSettings(tile=0, overlap=8))
-    torch.testing.assert_close(found, Nearest()(image))
-    assert "trying tiles of 50" in caplog.text
-
-
-def test_memory_that_never_suffices_is_an_error():
-    class Insatiable(Nearest):
-        def forward(self, image_BIHW):
-            raise torch.OutOfMemoryError("CUDA out of memory")
-
-    with pytest.raises(ZooError, match="memory ran out even with tiles of 50"):
-        restore_tensor(Insatiable(), torch.rand(1, 3, 100, 90), RestoreSettings(tile=0, overlap=8))
 
 
 def test_other_errors_are_not_hidden():

@@ -18,12 +18,18 @@ FAMILIES = ["mambair_tiny_x2", "mambacsr_tiny_x2", "qmambabsr_tiny"]
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_two_hundred_steps_of_each_precision(family, tmp_path, record_property):
-    """No NaN, and the moving average of the loss within 5 % of float32 at every step."""
+    """No NaN, and the moving average of the loss within 5 % of float32 at every step.
+
+    The rate rises over half of the steps. At the full rate from the first step on, small
+    differences of any origin grow before the loss settles: float32 is as far as 3 % from float32
+    that starts from weights changed by a ten-thousandth, and no comparison can be finer than that.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     curves = {}
     for precision in ("fp32", "bf16", "fp16"):
         words = [family, f"precision={precision}", "data.patch=16", "data.batch=2", "log_every=1"]
         words += [f"iterations={STEPS}", "save_every=1000", "optimizer.lr=5e-4"]
+        words += [f"schedule.warmup={STEPS // 2}"]
         words += ["--device", device, "--workers", "0", "-o", str(tmp_path / precision)]
         assert main(words) == 0
         found = np.array(list(losses(tmp_path / precision).values()))

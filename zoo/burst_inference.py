@@ -20,9 +20,7 @@ from zoo.errors import ImageError, ZooError
 from zoo.inference import RestoreSettings, restore_each, restore_tensor, without_existing
 from zoo.networks import Burst
 from zoo.ops.registration import register_burst
-
-TILE = 128
-"""Default side of a tile in pixels of a frame's planes: fourteen frames weigh more than one."""
+from zoo.registry import Capabilities
 
 Look: TypeAlias = Literal["auto", "camera", "plain", "linear"]
 """How linear RAW colours become a picture: see :func:`developed`."""
@@ -104,8 +102,6 @@ def restore_burst(
             "this network was trained with a known flow, which files do not have; build it with "
             "flow_prior: registration"
         )
-    tile = settings.tile and max(settings.tile // network.align.grid, 1) * network.align.grid
-    settings = RestoreSettings(tile=tile, overlap=settings.overlap, precision=settings.precision)
     flow_TIHW = frames_TIHW.new_zeros(len(frames_TIHW), 2, *frames_TIHW.shape[2:])
     if network.flow_prior == "registration":
         flow_TIHW = register_burst(frames_TIHW[None])[0]
@@ -158,6 +154,7 @@ class _WithFlow(nn.Module):
     def __init__(self, network: Burst) -> None:
         super().__init__()
         self.network, self.scale, self.channels = network, network.scale, 3
+        self.capabilities = Capabilities(input="burst", size_multiple=network.grid)
 
     def forward(self, together: Tensor) -> Tensor:
         frames, flow = together[:, :, :-2], together[:, :, -2:]

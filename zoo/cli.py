@@ -79,8 +79,8 @@ def _network(options: argparse.Namespace) -> Any:
     from zoo.checkpoints import load, shipped_weights
     from zoo.recipe import build, list_models
 
-    if getattr(options, "onnx", None) is not None:
-        return _onnx_network(options)
+    if options.onnx is not None or options.engine is not None:
+        return _exported_network(options)
     name = options.model
     overrides = _overrides(options)
     if name is None:
@@ -111,22 +111,31 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
     return {} if options.compat is None else {"compat": options.compat}
 
 
-def _onnx_network(options: argparse.Namespace) -> Any:
-    from zoo.integrations.onnxruntime import load_onnx
-
+def _exported_network(options: argparse.Namespace) -> Any:
+    option, path = ("--engine", options.engine) if options.engine else ("--onnx", options.onnx)
     given = {
+        "--onnx": option == "--engine" and options.onnx is not None,
         "-n": options.model is not None,
         "-w": options.weights is not None,
         "--random-weights": options.random_weights,
         "--precision": options.precision != "fp32",
         "--device": options.device != "cpu",
     }
-    for option, there in given.items():
+    for other, there in given.items():
         if there:
-            raise ZooError(f"{option} does not go with --onnx: the file fixes it; leave it away")
-    network = load_onnx(options.onnx)
+            raise ZooError(f"{other} does not go with {option}: the file fixes it; leave it away")
+    if options.engine:
+        from zoo.integrations.tensorrt import load_engine
+
+        network: Any = load_engine(path, plugin=options.plugin, trusted=options.trust_engine)
+        if options.tile is None:
+            options.tile = network.largest_side
+    else:
+        from zoo.integrations.onnxruntime import load_onnx
+
+        network = load_onnx(path)
     if options.scale is not None and network.scale != options.scale:
-        raise ZooError(f"-s {options.scale}: {options.onnx} enlarges by {network.scale}")
+        raise ZooError(f"-s {options.scale}: {path} enlarges by {network.scale}")
     return network
 
 
@@ -137,8 +146,9 @@ def restore_command(options: argparse.Namespace) -> None:
 
     target = options.output
     with workers() as members:
+        network = _network(options).to(members.device(options.device))
         written = restore(
-            _network(options).to(members.device(options.device)),
+            network,
             options.input,
             target,
             tile=options.tile,
@@ -273,12 +283,22 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("-w", "--weights", type=Path, help="weights file, .safetensors or .pth")
     sub.add_argument("--compat", **COMPAT)
     sub.add_argument("--onnx", type=Path, metavar="FILE", help="run this file of export.onnx")
+    sub.add_argument(
+        "--engine", type=Path, metavar="FILE", help="run this engine of export.trt, on a GPU"
+    )
+    sub.add_argument(
+        "--plugin", type=Path, help="of --engine: the plugin's library [built where needed]"
+    )
+    sub.add_argument(
+        "--trust-engine", action="store_true", help="of --engine: run the code embedded in it"
+    )
     sub.add_argument("-s", "--scale", type=int, help="scale, for names without it")
     sub.add_argument(
         "-t",
         "--tile",
         type=int,
-        help="side of a tile in pixels, 0 for none [512; for bursts 128 of a frame]",
+        help="side of a tile in pixels, 0 for none [cuda: what free memory holds; cpu: 512, for "
+        "bursts 128 of a frame]",
     )
     sub.add_argument("--overlap", type=int, default=32, help="overlap of tiles in pixels [32]")
     sub.add_argument("--ensemble", action="store_true", help="average 8 flips and turns: slower")

@@ -6,7 +6,7 @@ Shape suffixes: B batch, I image channels, H height, W width in pixels, s scale.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,19 +23,20 @@ from zoo.distributed import Workers
 from zoo.errors import ImageError, ZooError
 from zoo.networks import Network
 from zoo.registry import capabilities_of
+from zoo.tiling import (
+    OVERLAP,
+    SMALLEST_TILE,
+    Run,
+    default_tile,
+    fitting_tile,
+    in_tiles,
+    is_out_of_memory,
+    memory_of,
+)
 
 logger = logging.getLogger(__name__)
 
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
-
-TILE = 512
-"""Default side of a tile in pixels: large photographs do not exhaust memory unasked."""
-
-OVERLAP = 32
-"""Default overlap of neighbouring tiles in pixels, over which they are blended."""
-
-SMALLEST_TILE = 32
-"""When memory runs out tiles are halved, but not below this side in pixels."""
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -45,7 +46,8 @@ class RestoreSettings:
     """How an image is put through a network.
 
     Attributes:
-        tile: side of a tile in input pixels, or 0 for the whole image at once.
+        tile: side of a tile in input pixels, or 0 for the whole image at once. None: on a GPU as
+            large as its free memory holds, elsewhere 512, and for bursts 128.
         overlap: pixels that neighbouring tiles share; they are blended there.
         ensemble: average over the eight flips and quarter turns ("+" in the papers): eight times
             the work for about 0.1 dB.
@@ -56,13 +58,13 @@ class RestoreSettings:
         ZooError: for values that make no sense together.
     """
 
-    tile: int = TILE
+    tile: int | None = None
     overlap: int = OVERLAP
     ensemble: bool = False
     precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
-        if self.tile < 0 or self.overlap < 0:
+        if (self.tile or 0) < 0 or self.overlap < 0:
             raise ZooError(
                 f"tile is {self.tile} and overlap {self.overlap}; both are pixels, 0 or more"
             )
@@ -98,7 +100,7 @@ def restore(
         network: what restores.
         source: an image file or a folder of them.
         target: file or folder to write; a folder is made where it is missing.
-        tile: see :class:`RestoreSettings`, as for the next three; by default 512, for bursts 128.
+        tile: see :class:`RestoreSettings`, as for the next three.
         overlap: likewise.
         ensemble: likewise.
         precision: likewise.
@@ -117,18 +119,10 @@ def restore(
         ZooError: for settings that make no sense.
     """
     members = members or Workers()
-    bursts = capabilities_of(network).input == "burst"
-    if bursts:
+    settings = RestoreSettings(tile=tile, overlap=overlap, ensemble=ensemble, precision=precision)
+    if capabilities_of(network).input == "burst":
         from zoo import burst_inference  # it builds on this module
 
-        tile = burst_inference.TILE if tile is None else tile
-    settings = RestoreSettings(
-        tile=TILE if tile is None else tile,
-        overlap=overlap,
-        ensemble=ensemble,
-        precision=precision,
-    )
-    if bursts:
         return burst_inference.restore_bursts(
             network,  # type: ignore[arg-type]
             source,
@@ -254,100 +248,66 @@ def restore_tensor(
         (B, I, s*H, s*W) float32 in [0, 1], on the CPU.
     """
     settings = settings or RestoreSettings()
+    device = next(network.parameters()).device
+    run, memory = _runner(network, settings), memory_of(device)
     was_training = network.training
     network.eval()
-    tile = settings.tile
+    tile, sized = settings.tile, settings.tile is not None
     try:
         while True:
             try:
-                return _restore_tiled(network, image_BIHW, settings, tile, progress)
+                if not sized:
+                    tile, sized = default_tile(image_BIHW), True
+                    tile = fitting_tile(run, image_BIHW, settings.overlap, memory)
+                return _restored(network, run, image_BIHW, tile or 0, settings.overlap, progress)
             except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
-                smaller = (tile or max(image_BIHW.shape[-2:])) // 2
-                if smaller < max(SMALLEST_TILE, 2 * settings.overlap):
-                    raise ZooError(
-                        f"memory ran out even with tiles of {tile} pixels; close other programs, "
-                        "use a smaller model or a smaller overlap"
-                    ) from error
-                logger.warning("memory ran out; trying tiles of %d pixels", smaller)
-                tile = smaller
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
+                tile = _smaller(tile or max(image_BIHW.shape[-2:]), settings.overlap, error)
+            # Behind the handler: the error holds on to what was computed until it failed.
+            logger.warning("memory ran out; trying tiles of %d pixels", tile)
+            if memory is not None:
+                memory.release()
     finally:
         network.train(was_training)
 
 
-def _restore_tiled(
-    network: Network, image_BIHW: Tensor, settings: RestoreSettings, tile: int, progress: bool
+def _smaller(tile: int, overlap: int, error: Exception) -> int:
+    if tile // 2 < max(SMALLEST_TILE, 2 * overlap):
+        raise ZooError(
+            f"memory ran out even with tiles of {tile} pixels; close other programs, "
+            "use a smaller model or a smaller overlap"
+        ) from error
+    return tile // 2
+
+
+def _restored(
+    network: Network, run: Run, image_BIHW: Tensor, tile: int, overlap: int, progress: bool
 ) -> Tensor:
-    height, width = image_BIHW.shape[-2:]
     grid = capabilities_of(network).size_multiple
     if tile:
         tile = max(grid, tile // grid * grid)
-    rows = list(spans(height, tile, settings.overlap))
-    columns = list(spans(width, tile, settings.overlap))
-    run = _runner(network, settings)
-    if len(rows) == len(columns) == 1:
-        return run(image_BIHW).clamp(0, 1)
-
-    scale = network.scale
-    batch = image_BIHW.shape[0]
-    # A burst of RAW planes has four channels, its image three.
-    channels = 3 if image_BIHW.dim() == 5 else network.channels
-    total_BIHW = torch.zeros(batch, channels, height * scale, width * scale)
-    weight_HW = torch.zeros(height * scale, width * scale)
-    places = [(row, column) for row in rows for column in columns]
-    for row, column in tqdm(places, unit="tile", disable=not progress or None):
-        tile_BIHW = run(image_BIHW[..., row, column])
-        ramp_HW = (
-            _ramp(row, height, settings.overlap, scale)[:, None]
-            * _ramp(column, width, settings.overlap, scale)[None]
-        )
-        place = (_scaled(row, scale), _scaled(column, scale))
-        total_BIHW[:, :, place[0], place[1]] += tile_BIHW * ramp_HW
-        weight_HW[place] += ramp_HW
-    return (total_BIHW / weight_HW).clamp(0, 1)
+    return in_tiles(
+        run,
+        image_BIHW,
+        scale=network.scale,
+        # A burst of RAW planes has four channels, its image three.
+        channels=3 if image_BIHW.dim() == 5 else network.channels,
+        tile=tile,
+        overlap=overlap,
+        progress=progress,
+    ).clamp(0, 1)
 
 
-def spans(size: int, tile: int, overlap: int) -> Iterator[slice]:
-    """Cut a side into tiles that overlap by at least ``overlap``; the last ends at the border.
-
-    Args:
-        size: of the side, in pixels.
-        tile: of a tile, in pixels; 0 for one tile.
-        overlap: in pixels, at most half a tile.
-    """
-    if tile == 0 or size <= tile:
-        yield slice(0, size)
-        return
-    for start in range(0, size - tile, tile - overlap):
-        yield slice(start, start + tile)
-    yield slice(size - tile, size)
-
-
-def _ramp(span: slice, size: int, overlap: int, scale: int) -> Tensor:
-    """Weights of a tile along one side: they fall linearly towards neighbours, never to zero."""
-    length, reach = (span.stop - span.start) * scale, overlap * scale
-    position = torch.arange(length, dtype=torch.float32) + 0.5
-    weight = torch.ones(length)
-    if reach and span.start > 0:
-        weight = torch.minimum(weight, position / reach)
-    if reach and span.stop < size:
-        weight = torch.minimum(weight, position.flip(0) / reach)
-    return weight
-
-
-def _scaled(span: slice, scale: int) -> slice:
-    return slice(span.start * scale, span.stop * scale)
-
-
-def _runner(network: Network, settings: RestoreSettings) -> Callable[[Tensor], Tensor]:
+def _runner(network: Network, settings: RestoreSettings) -> Run:
     parameter = next(network.parameters())
 
     def once(image_BIHW: Tensor) -> Tensor:
+        image_BIHW = image_BIHW.to(parameter.device, parameter.dtype)
+        if parameter.device.type == "cuda":
+            image_BIHW = channels_last(image_BIHW)
         with _autocast(parameter.device, settings.precision):
-            return network(image_BIHW.to(parameter.device, parameter.dtype)).float().cpu()
+            return network(image_BIHW).float().cpu()
 
     def ensemble(image_BIHW: Tensor) -> Tensor:
         total = None
@@ -358,6 +318,15 @@ def _runner(network: Network, settings: RestoreSettings) -> Callable[[Tensor], T
         return total / 8
 
     return ensemble if settings.ensemble else once
+
+
+def channels_last(image_BIHW: Tensor) -> Tensor:
+    """The same images with the channels of a pixel side by side in memory.
+
+    Convolutions on a GPU are faster so and pass it on, and tokens are stored so anyway. It works
+    for bursts too, for which PyTorch has no memory format.
+    """
+    return image_BIHW.movedim(-3, -1).contiguous().movedim(-1, -3)
 
 
 def _turn(image_BIHW: Tensor, turn: int, *, back: bool = False) -> Tensor:
@@ -374,13 +343,6 @@ def _autocast(device: torch.device, precision: Precision) -> AbstractContextMana
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, _DTYPES[precision])
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text
 
 
 def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
@@ -419,5 +381,4 @@ __all__ = [
     "restore",
     "restore_photo",
     "restore_tensor",
-    "spans",
 ]

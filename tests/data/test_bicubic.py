@@ -1,4 +1,4 @@
-"""Bicubic resizing against a loop written from the formula."""
+"""Bicubic resizing against a loop written from the formula, and against MATLAB's own results."""
 
 from __future__ import annotations
 
@@ -61,6 +61,59 @@ def test_weights_of_halving_are_the_known_ones():
     row = resize_bicubic(impulses, (1, 12))[:, 0, 0, 6]
     expected = torch.tensor([-3, -9, 29, 111, 111, 29, -9, -3], dtype=torch.float64) / 256
     torch.testing.assert_close(row[row != 0], expected, atol=1e-12, rtol=0)
+
+
+MATLAB = [
+    # imresize(reshape(0:63, 8, 8)', 1/2, 'bicubic')
+    (
+        torch.arange(64.0).reshape(8, 8),
+        1 / 2,
+        [
+            [4.04296875, 6.08203125, 8.10546875, 10.14453125],
+            [20.35546875, 22.39453125, 24.41796875, 26.45703125],
+            [36.54296875, 38.58203125, 40.60546875, 42.64453125],
+            [52.85546875, 54.89453125, 56.91796875, 58.95703125],
+        ],
+    ),
+    # imresize(reshape(0:63, 8, 8)', 1/4, 'bicubic')
+    (
+        torch.arange(64.0).reshape(8, 8),
+        1 / 4,
+        [[12.3837890625, 16.6318359375], [46.3681640625, 50.6162109375]],
+    ),
+    # imresize(reshape(0:224, 15, 15)', 1/3, 'bicubic')
+    (
+        torch.arange(225.0).reshape(15, 15),
+        1 / 3,
+        [
+            [14.41975308642, 17.506172839506, 20.518518518519, 23.530864197531, 26.617283950617],
+            [60.716049382716, 63.802469135802, 66.814814814815, 69.827160493827, 72.913580246914],
+            [105.901234567901, 108.987654320988, 112, 115.012345679012, 118.098765432099],
+            [151.086419753086, 154.172839506173, 157.185185185185, 160.197530864198, 163.283950617],
+            [197.382716049383, 200.469135802469, 203.481481481481, 206.493827160494, 209.580246914],
+        ],
+    ),
+    # imresize([100 1 0 100; 10 0 0 0; 0 0 0 0; 0 0 0 0], [5 5], 'bicubic')
+    (
+        torch.tensor([[100.0, 1, 0, 100], [10, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]),
+        5 / 4,
+        [
+            [108.685225, 27.6970975, -12.4465625, 26.8841925, 109.2025],
+            [35.471365, 8.970789, -3.5895625, 6.637437, 26.961],
+            [-0.6503125, -0.21221875, 0.39453125, -1.60790625, -6.53125],
+            [-0.768075, -0.18963, 0.0459375, 0, 0],
+            [0, 0, 0, 0, 0],
+        ],
+    ),
+]
+"""What MATLAB itself computes, as published with sanghyun-son/bicubic_pytorch (test_answer)."""
+
+
+@pytest.mark.parametrize(("image", "factor", "expected"), MATLAB)
+def test_equals_matlab(image, factor, expected):
+    found = resize_bicubic(image.double()[None, None], factor)[0, 0]
+    expected = torch.tensor(expected, dtype=torch.float64)
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-11)
 
 
 def test_constants_stay_and_float32_follows_float64():

@@ -31,7 +31,7 @@ needs_native = pytest.mark.skipif(
 )
 
 
-def one_node(case, inputs, opset=20):
+def one_node(case, inputs, opset=20, chunked=False):
     """A model of one scan whose sizes are all unknown."""
     node = helper.make_node(SUM if case.reduce else EACH, INPUTS, ["y"], domain=DOMAIN, **PLUGIN)
     values = [
@@ -45,7 +45,7 @@ def one_node(case, inputs, opset=20):
         opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, 1)],
         ir_version=10,
     )
-    attach_functions(model)
+    attach_functions(model, chunked=chunked)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -59,12 +59,13 @@ def run(model, inputs, **options):
     return torch.from_numpy(session.run(None, feeds(inputs))[0])
 
 
+@pytest.mark.parametrize("chunked", [False, True], ids=["steps", "chunks"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("case", [case for case in LOW_RANK if case.B], ids=str)
-def test_the_body_is_the_definition(case, dtype):
+def test_the_body_is_the_definition(case, dtype, chunked):
     inputs = make_inputs(case, dtype)
     expected = selective_scan(*inputs, reduce=case.reduce, backend="reference")
-    found = run(one_node(case, inputs), inputs, operator=False)
+    found = run(one_node(case, inputs, chunked=chunked), inputs, operator=False)
     assert found.dtype == dtype
     # float16: the same float32 sums, rounded once at the end.
     tolerance = {torch.float32: 1e-6, torch.float16: 1e-3}[dtype]

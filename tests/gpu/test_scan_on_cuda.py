@@ -1,138 +1,262 @@
-"""The operator on an NVIDIA GPU: ``pytest -m gpu tests/gpu``; also under compute-sanitizer."""
+"""Operator, networks and restoring on an NVIDIA GPU: ``pytest -m gpu tests/gpu``.
+
+``--rehearse`` runs these tests on a CPU, so that they themselves are right when a GPU is at hand.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import os
 import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-from conformance import CASES, Case, make_inputs, run
+from conformance import CASES, Case, make_inputs, random_case, run
 from test_conformance import TOLERANCE, relative
 
 import zoo
 from zoo.inference import RestoreSettings, restore_tensor
 from zoo.ops import selective_scan
+from zoo.tiling import CudaMemory
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
-]
+pytestmark = pytest.mark.gpu
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-ON_CUDA = [s.name for s in zoo.backends() if s.available and s.name in ("triton", "mamba_ssm")]
 
 
-def on(device, inputs):
-    return [None if t is None else t.to(device) for t in inputs]
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """Where tests run: on a GPU in full, or in rehearsal on a CPU with less of everything."""
+
+    device: str = "cuda"
+    backend: str = "triton"
+    shapes: int = 1000
+    longest: int = 700
+    steps: int = 200
+    compiler: str = "inductor"
+
+    def put(self, tensors):
+        return [None if t is None else t.to(self.device) for t in tensors]
 
 
-def check(case, dtype, backend, seed=0):
+REHEARSAL = Stage(device="cpu", backend="chunked", shapes=5, longest=30, steps=2,
+                  compiler="aot_eager")  # fmt: skip
+
+
+@pytest.fixture
+def stage(request):
+    if request.config.getoption("--rehearse"):
+        return REHEARSAL
+    if not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU")
+    return Stage()
+
+
+def needs_gpu(stage):
+    if stage is REHEARSAL:
+        pytest.skip("nothing on a CPU stands for this")
+
+
+def check(stage, case, dtype, backend, seed=0):
     inputs = make_inputs(case, dtype, seed)
     exact = [t if t is None or t.dtype == torch.int32 else t.double() for t in inputs]
-    found = run(on("cuda", inputs), case, backend)
+    found = run(stage.put(inputs), case, backend)
     for index, (ours, theirs) in enumerate(zip(found, run(exact, case, "chunked"), strict=True)):
         if ours.numel():
             assert relative(ours.cpu(), theirs) <= TOLERANCE[dtype], (case, dtype, index)
 
 
-def test_triton_serves_on_cuda():
-    assert "triton" in ON_CUDA
-    y = selective_scan(*on("cuda", make_inputs(Case(), torch.float32)), reduce=True)
-    assert y.is_cuda
+def test_triton_is_there(stage):
+    status = {s.name: s for s in zoo.backends()}[stage.backend]
+    assert status.available, status.note
+    inputs = stage.put(make_inputs(Case(), torch.float32))
+    y = selective_scan(*inputs, reduce=True, backend=stage.backend)
+    assert y.device.type == stage.device
 
 
-@pytest.mark.parametrize("backend", ON_CUDA)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_conformance(case, dtype, backend):
-    # mamba-ssm writes half-precision outputs and steps before they are summed.
-    if backend == "mamba_ssm" and (dtype != torch.float32 or case.B == 0):
-        pytest.skip("compared in float32")
-    check(case, dtype, backend)
+def test_conformance(case, dtype, stage):
+    check(stage, case, dtype, stage.backend)
 
 
-def test_a_thousand_random_shapes():
+@pytest.mark.parametrize("case", [case for case in CASES if case.B], ids=str)
+def test_mamba_ssm_conformance(case, stage):
+    """In float32: it writes half-precision outputs and steps before they are summed."""
+    status = {s.name: s for s in zoo.backends()}["mamba_ssm"]
+    if not status.available:
+        pytest.skip(status.note)
+    check(stage, case, torch.float32, "mamba_ssm")
+
+
+def test_a_thousand_random_shapes(stage):
     draw = random.Random(0)
-    for seed in range(1000):
-        case = Case(
-            B=draw.randint(1, 3), L=draw.randint(1, 700), K=draw.randint(1, 8),
-            E=draw.randint(1, 200), R=draw.randint(1, 12), N=draw.randint(1, 33),
-            order=draw.choice(["full", "padded", "skipping", "short"]),
-            low_rank=draw.random() < 0.7, reduce=draw.random() < 0.6,
-        )  # fmt: skip
-        check(case, draw.choice(DTYPES), "triton", seed)
+    for seed in range(stage.shapes):
+        case = random_case(draw, B=3, L=stage.longest, K=8, E=200, R=12, N=33)
+        check(stage, case, draw.choice(DTYPES), stage.backend, seed)
 
 
-def test_deterministic_runs_are_equal():
-    case = Case(B=2, L=900, K=4, E=200, N=16)
-    inputs = on("cuda", make_inputs(case, torch.float32))
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck", "synccheck"])
+def test_compute_sanitizer_finds_nothing(tool, stage):
+    """The conformance cases once more, in a process that NVIDIA's tool watches."""
+    tests = [sys.executable, "-m", "pytest", "-m", "gpu", "-k", "test_conformance", __file__]
+    sanitizer = [str(shutil.which("compute-sanitizer")), "--tool", tool, "--error-exitcode", "9"]
+    if stage is REHEARSAL:
+        sanitizer, tests = [], [*tests, "--rehearse"]
+    elif sanitizer[0] == "None":
+        pytest.skip("compute-sanitizer, of the CUDA toolkit, is not on the PATH")
+    # Without PyTorch's cache of memory every tensor has bounds of its own.
+    environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [*sanitizer, *tests], env=environment, cwd=root, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert "51 passed" in done.stdout
+
+
+def test_deterministic_runs_are_equal(stage):
+    case = Case(B=2, L=stage.longest, K=4, E=200, N=16)
+    inputs = stage.put(make_inputs(case, torch.float32))
     torch.use_deterministic_algorithms(True)
     try:
-        first, second = (run(inputs, case, "triton") for _ in range(2))
+        first, second = (run(inputs, case, stage.backend) for _ in range(2))
     finally:
         torch.use_deterministic_algorithms(False)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_a_cuda_graph_replays_it():
-    inputs = on("cuda", make_inputs(Case(B=1, L=300, K=4, E=72, N=16), torch.float32))
-    expected = selective_scan(*inputs, reduce=True)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        selective_scan(*inputs, reduce=True)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        y = selective_scan(*inputs, reduce=True)
-    inputs[0].mul_(2)
-    graph.replay()
-    assert relative(y, selective_scan(*inputs, reduce=True)) <= TOLERANCE[torch.float32]
+@pytest.mark.parametrize("built_in_inference_mode", [False, True])
+def test_a_cuda_graph_replays_it(built_in_inference_mode, stage):
+    needs_gpu(stage)
+    inputs = stage.put(make_inputs(Case(B=1, L=300, K=4, E=72, N=16), torch.float32))
+    with torch.inference_mode():
+        if built_in_inference_mode:
+            inputs[-1] = inputs[-1].clone()
+        scan = functools.partial(selective_scan, *inputs, reduce=True, backend=stage.backend)
+        expected = scan()
+        graph, y = captured(scan)
+        inputs[0].mul_(2)
+        graph.replay()
+        assert relative(y, scan()) <= TOLERANCE[torch.float32]
     assert relative(y, expected) > 0.1
 
 
-def test_compile_agrees():
+def captured(function):
+    """A CUDA graph of a function, and where it writes what the function returns."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        function()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = function()
+    return graph, found
+
+
+@pytest.mark.parametrize("model", ["mambair_tiny_x2", "mambacsr_tiny_x2"])
+def test_a_cuda_graph_replays_a_network(model, stage):
+    needs_gpu(stage)
+    network = zoo.build(model).eval().to(stage.device)
+    image = torch.rand(1, network.channels, 32, 32, device=stage.device)
+    with torch.inference_mode(), zoo.use_backend(stage.backend):
+        network(image)  # builds its orders
+        graph, found = captured(lambda: network(image))
+        image.copy_(image.flip(3) * 0.5)
+        graph.replay()
+        torch.testing.assert_close(found, network(image), atol=1e-4, rtol=1e-3)
+
+
+def test_compile_agrees(stage):
     case = Case(B=1, L=300, K=4, E=72, N=16)
-    inputs = on("cuda", make_inputs(case, torch.float32))
-    compiled = torch.compile(lambda *given: selective_scan(*given, reduce=True) * 2)
-    assert relative(compiled(*inputs), 2 * selective_scan(*inputs, reduce=True)) <= 2e-5
+    *tensors, order = stage.put(make_inputs(case, torch.float32))
+    leaves = [t.detach().requires_grad_() for t in tensors]
+
+    def loss(*given):
+        y = selective_scan(*given, order, reduce=True, backend=stage.backend)
+        return (2 * y).square().mean()
+
+    compiled = torch.compile(loss, fullgraph=True, backend=stage.compiler)
+    found, expected = (
+        [value, *torch.autograd.grad(value, leaves)] for value in (compiled(*leaves), loss(*leaves))
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        assert relative(ours, theirs) <= TOLERANCE[torch.float32]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["mambair_tiny_x2", "mambacsr_tiny_x2"])
+def test_a_compiled_network_agrees(model, stage):
+    network = zoo.build(model).eval().to(stage.device)
+    image = torch.rand(1, network.channels, 24, 32, device=stage.device)
+    with torch.no_grad(), zoo.use_backend(stage.backend):
+        found = torch.compile(network, backend=stage.compiler)(image)
+        torch.testing.assert_close(found, network(image), atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("model", ["mambair_tiny_x2", "mambacsr_tiny_x2", "qmambabsr_tiny"])
-def test_two_hundred_steps_in_half_precision_stay_finite(model, dtype):
-    network = zoo.build(model).cuda().train()
+def test_two_hundred_steps_in_half_precision_stay_finite(model, dtype, stage):
+    network = zoo.build(model).to(stage.device).train()
     optimizer = torch.optim.Adam(network.parameters(), 2e-4)
-    scaler = torch.amp.GradScaler("cuda", enabled=dtype == torch.float16)
-    frames = (8, 4) if model.startswith("qmambabsr") else (3,)
-    image = torch.rand(2, *frames, 32, 32, device="cuda")
-    for _ in range(200):
-        optimizer.zero_grad()
-        with torch.autocast("cuda", dtype):
-            found = network(image)
-        loss = (found.float() - 0.5).abs().mean()
-        assert loss.isfinite()
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
+    scaler = torch.amp.GradScaler(stage.device, enabled=dtype == torch.float16)
+    frames = (8, network.channels) if model.startswith("qmambabsr") else (network.channels,)
+    image = torch.rand(2, *frames, 32, 32, device=stage.device)
+    with zoo.use_backend(stage.backend):
+        for _ in range(stage.steps):
+            optimizer.zero_grad()
+            with torch.autocast(stage.device, dtype):
+                found = network(image)
+            loss = (found.float() - 0.5).abs().mean()
+            assert loss.isfinite()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
     assert all(p.isfinite().all() for p in network.parameters())
+    # The scale starts at 65536 and halves where a gradient overflows: it must have settled.
+    assert dtype != torch.float16 or scaler.get_scale() >= 1
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_restoring_equals_the_cpu(precision):
+def test_restoring_equals_the_cpu(precision, stage):
     network = zoo.load("mambair_tiny_x2")
     image = torch.rand(1, 3, 50, 61)
     expected = restore_tensor(network, image)
-    found = restore_tensor(network.cuda(), image, RestoreSettings(precision=precision))
+    with zoo.use_backend(stage.backend):
+        found = restore_tensor(
+            network.to(stage.device), image, RestoreSettings(precision=precision)
+        )
+    # Rounding to 8 mantissa bits in a few layers.
     assert (found - expected).abs().max() <= (1e-4 if precision == "fp32" else 3e-2)
 
 
-def test_an_unvisited_token_is_zero():
+def test_restoring_stays_within_free_memory(stage):
+    """Most memory is taken away; a photo that would not fit is restored without running out."""
+    needs_gpu(stage)
+    network = zoo.build("mambair_tiny_x2").to(stage.device)
+    memory = CudaMemory(torch.device(stage.device))
+    torch.cuda.empty_cache()
+    taken = torch.empty(max(0, memory.free() - 2**30), dtype=torch.uint8, device=stage.device)
+    torch.cuda.reset_peak_memory_stats()
+    with zoo.use_backend(stage.backend):
+        found = restore_tensor(network, torch.rand(1, 3, 1500, 1400))
+    assert found.shape == (1, 3, 3000, 2800)
+    assert torch.cuda.memory_stats().get("num_ooms", 0) == 0
+    del taken
+
+
+def test_an_unvisited_token_is_zero(stage):
     case = dataclasses.replace(Case(), order="skipping", K=1, reduce=False)
     inputs = make_inputs(case, torch.float32)
-    y = selective_scan(*on("cuda", inputs), backend="triton").cpu()
+    y = selective_scan(*stage.put(inputs), backend=stage.backend).cpu()
     visited = torch.zeros(case.L, dtype=torch.bool)
     visited[inputs[-1][inputs[-1] >= 0].long()] = True
     assert (y[:, ~visited] == 0).all() and (y[:, visited] != 0).all()

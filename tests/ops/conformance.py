@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +56,13 @@ CASES = [
     Case(L=300, K=4, E=6, N=3, order="padded"),
 ]
 TINY = [case for case in CASES if case.B * case.L * case.K * case.E * case.N <= 600 and case.B]
+
+
+def random_case(draw: random.Random, **largest: int) -> Case:
+    """A case with sizes up to ``largest``, of any order and kind."""
+    sizes = {name: draw.randint(1, size) for name, size in largest.items()}
+    order = draw.choice(["full", "padded", "skipping", "short"])
+    return Case(**sizes, order=order, low_rank=draw.random() < 0.7, reduce=draw.random() < 0.6)
 
 
 def make_order(case: Case, generator: torch.Generator) -> torch.Tensor:

@@ -1,19 +1,22 @@
-"""The Triton kernels in Triton's interpreter: ten small cases, printed as JSON.
+"""The Triton kernels in Triton's interpreter, printed as JSON.
 
 Run by test_triton.py in a process of its own, because TRITON_INTERPRET must be set before Triton is
-imported, and by hand with ``--full`` for the whole matrix (an hour or so).
+imported, with one of these words: ``small``, a part of ``MATRIX``, or ``random``. The interpreter
+takes some tenths of a second for a step of a block of channels. Chunks have four steps here and
+blocks four channels, so that small cases pass every boundary; large ones are for tests/gpu.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import sys
 from pathlib import Path
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from conformance import CASES, Case, make_inputs, run
+from conformance import CASES, Case, make_inputs, random_case, run
 
 FLOAT, BRAIN, HALF = torch.float32, torch.bfloat16, torch.float16
 TINY = {"B": 1, "L": 5, "K": 2, "E": 5, "R": 2, "N": 2}
@@ -31,6 +34,37 @@ SMALL = [
 ]
 """Case, dtype, and whether sums must be made in a fixed sequence."""
 
+KINDS = [
+    *(case for case in CASES if case.L <= 7),
+    Case(B=1, L=6, K=8, E=9, R=3, N=16),
+    Case(B=3, L=9, K=2, E=5, R=2, N=10, order="padded"),
+    Case(B=1, L=5, K=5, E=3, N=33),
+    Case(B=1, L=4, K=7, E=18, N=8, low_rank=False),
+    Case(B=1, L=6, K=3, E=10, R=5, N=17, order="skipping"),
+    Case(B=1, L=70, K=1, E=2, N=1, order="padded"),
+]
+"""The conformance cases, the large ones with smaller numbers of the same kind."""
+
+MATRIX = {
+    "float32": [(case, FLOAT, False) for case in KINDS],
+    "float32-fixed": [(case, FLOAT, True) for case in KINDS],
+    "bfloat16": [(case, BRAIN, False) for case in KINDS[:12]],
+    "float16-fixed": [(case, HALF, True) for case in KINDS[:12]],
+}
+"""Half precision differs in what is loaded and stored alone, so it takes fewer cases, and each way
+to sum once."""
+
+RANDOM = 20
+"""Random cases; a GPU takes a thousand."""
+
+
+def random_cases() -> list[tuple[Case, torch.dtype, bool]]:
+    draw = random.Random(0)
+    return [
+        (random_case(draw, B=2, L=12, K=3, E=9, R=5, N=5), draw.choice((FLOAT, BRAIN, HALF)), False)
+        for _ in range(RANDOM)
+    ]
+
 
 def deviations(case: Case, dtype: torch.dtype) -> list[float]:
     """Relative deviation from the reference in float64, of the output and of each gradient."""
@@ -47,10 +81,9 @@ def deviations(case: Case, dtype: torch.dtype) -> list[float]:
     ]
 
 
-def main() -> int:
-    dtypes = (FLOAT, BRAIN, HALF)
-    full = [(case, dtype, fixed) for case in CASES for dtype in dtypes for fixed in (False, True)]
-    for case, dtype, fixed in full if "--full" in sys.argv else SMALL:
+def main(part: str) -> int:
+    parts = {"small": SMALL, "random": random_cases(), **MATRIX}
+    for case, dtype, fixed in parts[part]:
         torch.use_deterministic_algorithms(fixed)
         found = deviations(case, dtype)
         line = json.dumps([str(case), str(dtype).removeprefix("torch."), found])
@@ -60,4 +93,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1]))

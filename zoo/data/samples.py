@@ -96,7 +96,7 @@ def load_sample(name: str) -> Photo:
     if spec is None or spec.origin is None:
         raise ZooError(
             f"sample photo {name!r} is part of the package {sample.package!r}, which is not "
-            "installed; run: pip install mamba-restoration-zoo[dev]"
+            "installed; run: pip install mamba-restoration-zoo[dev], or name a folder of photos"
         )
     path = Path(spec.origin).parent / sample.file
     if not path.is_file():

@@ -4,8 +4,6 @@
     network = load_onnx("model.onnx")               # for zoo.restore
 
 Any ONNX Runtime opens these files by itself too, and then runs the scan in standard operators.
-
-Shape suffixes: B batch, I image channels, H height, W width, s scale.
 """
 
 from __future__ import annotations
@@ -15,13 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.networks import Network
+from zoo.integrations.exported import ExportedNetwork, Range
 from zoo.ops.scan import native
-from zoo.registry import Capabilities
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -76,18 +72,17 @@ def open_session(
         raise OnnxError(f"{name}: ONNX Runtime cannot open it: {text}") from error
 
 
-class OnnxNetwork(Network):
-    """A file as a network: ``(B, I, H, W) -> (B, I, s*H, s*W)``, on the CPU.
-
-    Smaller images than a file of fixed size takes are padded by repeating their edge and cropped.
+class OnnxNetwork(ExportedNetwork):
+    """A file as a network, on the CPU; see :class:`ExportedNetwork`.
 
     Args:
         session: with one four-dimensional input and one output.
         name: of the file, for messages.
     """
 
+    error = OnnxError
+
     def __init__(self, session: InferenceSession, name: str) -> None:
-        super().__init__()
         inputs, outputs = session.get_inputs(), session.get_outputs()
         ranks = [len(value.shape) for value in (*inputs, *outputs)]
         if len(inputs) != 1 or ranks != [4, 4]:
@@ -95,41 +90,21 @@ class OnnxNetwork(Network):
                 f"{name}: takes {len(inputs)} inputs of {ranks[0]} dimensions; only files with one "
                 "image (B, C, H, W) in and one out restore photographs"
             )
-        facts = session.get_modelmeta().custom_metadata_map
-        if facts.get("model") is None:
-            raise OnnxError(f"{name}: not a file of export.onnx: it does not say what it is")
-        self.session, self.name = session, name
-        self.input, self.output = inputs[0], outputs[0].name
-        self.scale, self.channels = int(facts["scale"]), int(facts["channels"])
-        self.capabilities = Capabilities(size_multiple=int(facts["size_multiple"]))
-        # Tools ask a network's parameters for its device and dtype.
-        self.placement = nn.Parameter(torch.empty(0), requires_grad=False)
-
-    def forward(self, image_BIHW: Tensor) -> Tensor:
-        batch = self.input.shape[0]
-        if isinstance(batch, int) and batch != len(image_BIHW):
-            if batch != 1:
-                raise OnnxError(f"{self.name}: takes {batch} images at once; export it with 1 or N")
-            return torch.cat([self(image_1IHW) for image_1IHW in image_BIHW.split(1)])
-        height, width = image_BIHW.shape[2:]
-        below, right = (
-            fixed - size if isinstance(fixed, int) else 0
-            for fixed, size in zip(self.input.shape[2:], (height, width), strict=True)
+        batch, _, height, width = (
+            Range(size, size) if isinstance(size, int) else Range() for size in inputs[0].shape
         )
-        if below < 0 or right < 0:
-            side = min(s for s in self.input.shape[2:] if isinstance(s, int))
-            raise OnnxError(
-                f"{self.name}: takes no more than {side} pixels a side; use tiles: -t {side}"
-            )
-        padded_BIHW = F.pad(image_BIHW, (0, right, 0, below), mode="replicate")
+        facts = session.get_modelmeta().custom_metadata_map
+        super().__init__(name, facts, batch, height, width)
+        self.session, self.input, self.output = session, inputs[0], outputs[0].name
+
+    def run(self, inputs: tuple[Tensor, ...]) -> Tensor:
         dtype = torch.float16 if self.input.type == "tensor(float16)" else torch.float32
-        feed: dict[str, Any] = {self.input.name: padded_BIHW.to(dtype).contiguous().numpy()}
+        feed: dict[str, Any] = {self.input.name: inputs[0].to(dtype).numpy()}
         try:
             (found,) = self.session.run([self.output], feed)
         except Exception as error:  # its errors share no base class
             raise _run_error(self.name, error) from error
-        output_BIHW = torch.from_numpy(found).float()
-        return output_BIHW[:, :, : height * self.scale, : width * self.scale]
+        return torch.from_numpy(found).float()
 
 
 def load_onnx(path: str | Path, *, operator: bool | None = None) -> OnnxNetwork:

@@ -103,6 +103,11 @@ class Burst(Network):
         if skip != "none":
             self.skip = PhaseSkip(channels, scale=scale, registration=skip)
 
+    @property
+    def grid(self) -> int:
+        """Sides that are multiples of this many pixels need no padding."""
+        return self.align.grid
+
     def forward(self, burst_BTIHW: Tensor, flow_BT2HW: Tensor | None = None) -> Tensor:
         return self.forward_with_displacements(burst_BTIHW, flow_BT2HW)[0]
 

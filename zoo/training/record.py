@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class Record:
         self._path = folder / METRICS
         _forget(self._path, step)
         self._board: Any = None
-        if importlib.util.find_spec("tensorboard") is not None:
+        if find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)

@@ -9,11 +9,16 @@ from torch.utils.weak import WeakIdKeyDictionary
 _checked: WeakIdKeyDictionary = WeakIdKeyDictionary()
 """Order tensors already checked, each with the version and token count it was checked for."""
 
+_UNCOUNTED = -1
+"""Stands for the version of a tensor made in inference mode: its changes are not counted."""
+
 
 def check_order(order_KS: Tensor, tokens: int) -> None:
     """Raise unless every entry is -1 or a token, and no direction visits a token twice.
 
-    A tensor that has passed is remembered for as long as it lives unchanged.
+    A tensor that has passed is remembered for as long as it lives unchanged: the check waits for
+    the device, which would slow every call and cannot be captured in a CUDA graph. A tensor made in
+    inference mode is remembered too, and PyTorch does not count its changes: do not write into it.
 
     Args:
         order_KS: int32 tensor of K directions and S steps.
@@ -24,9 +29,14 @@ def check_order(order_KS: Tensor, tokens: int) -> None:
     """
     if order_KS.is_meta:
         return
-    stamp = None if order_KS.is_inference() else (order_KS._version, tokens)
-    if stamp is not None and _checked.get(order_KS) == stamp:
+    stamp = (_UNCOUNTED if order_KS.is_inference() else order_KS._version, tokens)
+    if _checked.get(order_KS) == stamp:
         return
+    _validate(order_KS, tokens)
+    _checked[order_KS] = stamp
+
+
+def _validate(order_KS: Tensor, tokens: int) -> None:
     if order_KS.dtype != torch.int32 or order_KS.dim() != 2:
         raise ValueError(
             f"order must be an int32 tensor (K, S), not {order_KS.dtype} "
@@ -46,5 +56,3 @@ def check_order(order_KS: Tensor, tokens: int) -> None:
             raise ValueError(
                 f"order[{k}] visits token {token} twice; a direction may visit it once"
             )
-    if stamp is not None:
-        _checked[order_KS] = stamp

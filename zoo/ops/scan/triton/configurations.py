@@ -16,9 +16,10 @@ class Configuration:
 
     Attributes:
         widths: channels that one program may own, largest first; a warp for every 32.
-        gradient_widths: the same for the gradient kernel, which has one warp and so several
-            channels a lane: sums over channels are shorter then, but registers hold fewer steps.
-        few: steps that the gradient kernel holds in registers at once.
+        gradient_blocks: the same for the gradient kernel, each width with the steps that registers
+            then hold at once. It has one warp, so 64 channels are two a lane: sums over channels
+            are shorter, and fewer steps fit.
+        carry_block: channels, and boundaries between chunks, that one warp carries at once.
         shortest: steps of the shortest chunk that a sequence is cut into.
         longest: steps of the longest; a boundary costs K N / longest as much memory as a token.
         warps: warps of a multiprocessor that a launch should fill twice.
@@ -27,8 +28,8 @@ class Configuration:
     """
 
     widths: tuple[int, ...] = (128, 64, 32)
-    gradient_widths: tuple[int, ...] = (64, 32)
-    few: int = 4
+    gradient_blocks: tuple[tuple[int, int], ...] = ((64, 3), (32, 4))
+    carry_block: tuple[int, int] = (32, 16)
     shortest: int = 32
     longest: int = 256
     warps: int = 16
@@ -39,12 +40,17 @@ CONFIGURATIONS: dict[tuple[int, int], Configuration] = {}
 """Measured configurations by compute capability; any other GPU gets :data:`DEFAULT`."""
 
 DEFAULT = Configuration()
-"""From what the compiler says for compute capability 9.0, where the walking kernels take up to 188
-registers and none spills; with 16 states the gradient kernel takes all 255 and spills some. Not yet
-measured on any GPU."""
+"""From what the compiler says for compute capabilities 8.0, 9.0 and 12.0: no kernel spills
+registers with up to 16 states (tests/ops/triton_compiled.py). Not yet measured on any GPU."""
 
 INTERPRETED = Configuration(
-    widths=(4,), gradient_widths=(4,), few=2, shortest=4, longest=4, warps=1, gradient_warps=2
+    widths=(4,),
+    gradient_blocks=((4, 2),),
+    carry_block=(4, 2),
+    shortest=4,
+    longest=4,
+    warps=1,
+    gradient_warps=2,
 )
 """For Triton's interpreter: many small chunks and blocks, so that tiny cases pass
 every boundary."""

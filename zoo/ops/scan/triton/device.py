@@ -4,7 +4,7 @@ Shape suffixes: see :mod:`zoo.ops.scan.triton.kernels`.
 """
 
 # Triton reads annotations as types of its own and knows no unpacking of tuples.
-# ruff: noqa: ANN001, ANN201
+# ruff: noqa: ANN001, ANN201, RUF005
 # mypy: ignore-errors
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SIZES = [
     *("u_b", "u_l", "delta_b", "delta_l", "delta_k", "B_b", "B_l", "B_k", "C_b", "C_l", "C_k"),
     *("gy_b", "gy_l", "gy_k", "y_b", "y_l", "y_k", "order_b", "order_k"),
     *("batch", "steps", "directions", "channels", "rank", "states", "chunks", "length"),
-    *("tokens", "first", "walked", "blocks", "slots", "part", "shift", "boundaries"),
+    *("tokens", "first", "walked", "blocks", "slots", "part", "shift", "boundaries", "width"),
 ]
 
 
@@ -88,11 +88,80 @@ def is_within(n, states, e, channels):
 
 
 @triton.jit
-def raw_step(
-    delta_ptr, token, delta_l, weight_RE, bias_E, r, e, rank, channels, LOW_RANK: tl.constexpr
-):
-    """The step of one token for the channels of a program, before softplus."""
+def place_of_program(blocks, chunks, first, walked, BLOCK_E: tl.constexpr):
+    """Channels, chunk, image and direction of a program of the kernels that walk chunks."""
+    program = tl.program_id(0)
+    e = program % blocks * BLOCK_E + tl.arange(0, BLOCK_E)
+    bk = (program // blocks // chunks).to(tl.int64)
+    return e, program // blocks % chunks, bk // walked, first + bk % walked
+
+
+@triton.jit
+def read_parameters(
+    A_ptr, weight_ptr, bias_ptr, k, e, n, channels, states, rank,
+    LOW_RANK: tl.constexpr, BLOCK_R: tl.constexpr,
+):  # fmt: skip
+    """A for powers of two, delta_weight (only where LOW_RANK) and delta_bias of a direction."""
+    in_E = e < channels
+    A_NE = tl.load(
+        A_ptr + (k * states + n[:, None]) * channels + e[None],
+        mask=(n < states)[:, None] & in_E[None],
+        other=0.0,
+    )
+    bias_E = tl.load(bias_ptr + k * channels + e, mask=in_E, other=0.0)
+    weight_RE = bias_E[None]
     if LOW_RANK:
-        step_R = read_row(delta_ptr, token, delta_l, r, rank)
-        return bias_E + tl.sum(weight_RE * step_R[:, None], axis=0)
-    return bias_E + read_row(delta_ptr, token, delta_l, e, channels)
+        r = tl.arange(0, BLOCK_R)
+        weight_RE = tl.load(
+            weight_ptr + (k * rank + r[:, None]) * channels + e[None],
+            mask=(r < rank)[:, None] & in_E[None],
+            other=0.0,
+        )
+    return A_NE * LOG2E, weight_RE, bias_E
+
+
+@triton.jit
+def read_step(
+    order_ptr, s, u_ptr, delta_ptr, B_ptr, weight_RE, bias_E, u_l, delta_l, B_l,
+    e, n, channels, states, rank, LOW_RANK: tl.constexpr, BLOCK_R: tl.constexpr,
+):  # fmt: skip
+    """Token of a step, its delta and u for the channels of a program, and its B."""
+    token = tl.load(order_ptr + s)
+    if LOW_RANK:
+        low_R = read_row(delta_ptr, token, delta_l, tl.arange(0, BLOCK_R), rank)
+        raw_E = bias_E + tl.sum(weight_RE * low_R[:, None], axis=0)
+    else:
+        raw_E = bias_E + read_row(delta_ptr, token, delta_l, e, channels)
+    delta_E, _ = softplus(raw_E)
+    u_E = read_row(u_ptr, token, u_l, e, channels)
+    return token, delta_E, u_E, read_row(B_ptr, token, B_l, n, states)
+
+
+@triton.jit
+def read_steps(
+    u_ptr, delta_ptr, weight_ptr, order_ptr, bias_E, now, end,
+    u_l, delta_l, rank, e, channels, LOW_RANK: tl.constexpr, FEW: tl.constexpr,
+):  # fmt: skip
+    """Tokens of FEW steps from ``now``, their u, and their steps before softplus, as tuples.
+
+    From ``end`` on the token is -1. One row of the projection is held at a time: registers are for
+    the steps here, and not for the projection as in :func:`read_step`.
+    """
+    token_T, u_T, raw_T = (), (), ()
+    for t in tl.static_range(FEW):
+        token = tl.load(order_ptr + now + t, mask=now + t < end, other=-1)
+        token_T = token_T + (token,)
+        u_T = u_T + (read_row(u_ptr, token, u_l, e, channels),)
+        if LOW_RANK:
+            raw_T = raw_T + (bias_E,)
+        else:
+            raw_T = raw_T + (bias_E + read_row(delta_ptr, token, delta_l, e, channels),)
+    if LOW_RANK:
+        for rr in range(rank):
+            weight_E = tl.load(weight_ptr + rr * channels + e, mask=e < channels, other=0.0)
+            sum_T = ()
+            for t in tl.static_range(FEW):
+                step = read_entry(delta_ptr, token_T[t], delta_l, rr)
+                sum_T = sum_T + (raw_T[t] + weight_E * step,)
+            raw_T = sum_T
+    return token_T, u_T, raw_T

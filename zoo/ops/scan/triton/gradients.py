@@ -12,12 +12,11 @@ from zoo.ops.scan.triton.device import (
     LOG2E,
     STORE,
     is_reached,
-    is_within,
     kernel,
     put,
-    raw_step,
     read_entry,
     read_row,
+    read_steps,
     softplus,
 )
 
@@ -28,9 +27,9 @@ def gradients(
     state_ptr, carry_ptr, scratch_ptr, gu_ptr, gdelta_ptr, gB_ptr, gC_ptr, parameter_ptr,
     u_b, u_l, delta_b, delta_l, delta_k, B_b, B_l, B_k, C_b, C_l, C_k, gy_b, gy_l, gy_k,
     order_b, order_k, batch, tokens, steps, directions, first, walked,
-    channels, rank, states, chunks, length, blocks, slots, part,
+    channels, rank, states, chunks, length, blocks, slots, part, width,
     LOW_RANK: tl.constexpr, MODE: tl.constexpr, SHARED_MODE: tl.constexpr,
-    BLOCK_E: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_R: tl.constexpr, FEW: tl.constexpr,
+    BLOCK_E: tl.constexpr, FEW: tl.constexpr,
 ):  # fmt: skip
     """Gradients of chunks p, p + slots, ... of all images, for one direction and channel block.
 
@@ -46,17 +45,13 @@ def gradients(
     slot = program // blocks // walked
     lane = tl.arange(0, BLOCK_E)
     e = block * BLOCK_E + lane
-    n, r = tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_R)
-    in_E, in_N, in_R = e < channels, n < states, r < rank
-    in_NE = in_N[:, None] & in_E[None]
-    place_NE = n[:, None] * channels + e[None]
-    local_NE = n[:, None] * BLOCK_E + lane[None]
+    in_E = e < channels
 
     A_ptr += k * states * channels
     weight_ptr += k * rank * channels
     bias_E = tl.load(bias_ptr + k * channels + e, mask=in_E, other=0.0)
     D_E = tl.load(D_ptr + k * channels + e, mask=in_E, other=0.0)
-    few_states = states * BLOCK_E
+    few_states = states * width
     kept = (length + FEW - 1) // FEW
     scratch_ptr += ((slot * directions + k) * blocks + block) * (kept + 1) * few_states
     passed_ptr = scratch_ptr + kept.to(tl.int64) * few_states
@@ -79,62 +74,44 @@ def gradients(
         groups = (end - start + FEW - 1) // FEW
 
         # Forward: keep the state before every FEW steps.
-        A_NE = tl.load(A_ptr + place_NE, mask=in_NE, other=0.0) * LOG2E
-        weight_RE = bias_E[None]
-        if LOW_RANK:
-            weight_RE = tl.load(
-                weight_ptr + r[:, None] * channels + e[None],
-                mask=in_R[:, None] & in_E[None],
-                other=0.0,
-            )
-        h_NE = tl.load(
-            state_ptr + boundary - states * channels + place_NE,
-            mask=is_within(n, tl.where(chunk > 0, states, 0), e, channels),
-            other=0.0,
-        )
-        tl.store(scratch_ptr + local_NE, h_NE, mask=in_N[:, None])
-        for group in range(1, groups):
-            for s in range(start + (group - 1) * FEW, start + group * FEW):
-                token = tl.load(path_ptr + s)
-                raw_E = raw_step(
-                    delta_b_ptr, token, delta_l, weight_RE, bias_E, r, e, rank, channels, LOW_RANK
-                )  # fmt: skip
-                delta_E, _ = softplus(raw_E)
-                du_E = delta_E * read_row(u_b_ptr, token, u_l, e, channels)
-                B_N = read_row(B_b_ptr, token, B_l, n, states)
-                h_NE = tl.exp2(delta_E[None] * A_NE) * h_NE + du_E[None] * B_N[:, None]
-            tl.store(scratch_ptr + group * few_states + local_NE, h_NE, mask=in_N[:, None])
-        passed_NE = tl.load(
-            carry_ptr + boundary + place_NE,
-            mask=is_within(n, tl.where(chunk < chunks - 1, states, 0), e, channels),
-            other=0.0,
-        )
-        tl.store(passed_ptr + local_NE, passed_NE, mask=in_N[:, None])
+        for nn in range(states):
+            at_E = boundary + nn * channels + e
+            given = e < tl.where(chunk > 0, channels, 0)
+            h_E = tl.load(state_ptr + at_E - states * channels, mask=given, other=0.0)
+            tl.store(scratch_ptr + nn * width + lane, h_E)
+            given = e < tl.where(chunk < chunks - 1, channels, 0)
+            gh_E = tl.load(carry_ptr + at_E, mask=given, other=0.0)
+            tl.store(passed_ptr + nn * width + lane, gh_E)
         tl.debug_barrier()  # what one lane has kept another may read
+        for group in range(groups - 1):
+            token_T, u_T, raw_T = read_steps(
+                u_b_ptr, delta_b_ptr, weight_ptr, path_ptr, bias_E, start + group * FEW, end,
+                u_l, delta_l, rank, e, channels, LOW_RANK, FEW,
+            )  # fmt: skip
+            delta_T = ()
+            for t in tl.static_range(FEW):
+                delta_E, _ = softplus(raw_T[t])
+                delta_T = delta_T + (delta_E,)
+            kept_ptr = scratch_ptr + group * few_states + lane
+            for nn in range(states):
+                A_E = tl.load(A_ptr + nn * channels + e, mask=in_E, other=0.0) * LOG2E
+                h_E = tl.load(kept_ptr + nn * width)
+                for t in tl.static_range(FEW):
+                    B = read_entry(B_b_ptr, token_T[t], B_l, nn)
+                    h_E = tl.exp2(delta_T[t] * A_E) * h_E + delta_T[t] * u_T[t] * B
+                tl.store(kept_ptr + few_states + nn * width, h_E)
+            tl.debug_barrier()
 
         for back in range(groups):
             group = groups - 1 - back
             now = start + group * FEW
-            token_T, u_T, gy_T, raw_T = (), (), (), ()
+            token_T, u_T, raw_T = read_steps(
+                u_b_ptr, delta_b_ptr, weight_ptr, path_ptr, bias_E, now, end,
+                u_l, delta_l, rank, e, channels, LOW_RANK, FEW,
+            )  # fmt: skip
+            gy_T, delta_T, slope_T, gdelta_T, gdu_T = (), (), (), (), ()
             for t in tl.static_range(FEW):
-                token = tl.load(path_ptr + now + t, mask=now + t < end, other=-1)
-                token_T = token_T + (token,)
-                u_T = u_T + (read_row(u_b_ptr, token, u_l, e, channels),)
-                gy_T = gy_T + (read_row(gy_b_ptr, token, gy_l, e, channels),)
-                if LOW_RANK:
-                    raw_T = raw_T + (bias_E,)
-                else:
-                    raw_T = raw_T + (bias_E + read_row(delta_b_ptr, token, delta_l, e, channels),)
-            if LOW_RANK:
-                for rr in range(rank):
-                    weight_E = tl.load(weight_ptr + rr * channels + e, mask=in_E, other=0.0)
-                    sum_T = ()
-                    for t in tl.static_range(FEW):
-                        step = read_entry(delta_b_ptr, token_T[t], delta_l, rr)
-                        sum_T = sum_T + (raw_T[t] + weight_E * step,)
-                    raw_T = sum_T
-            delta_T, slope_T, gdelta_T, gdu_T = (), (), (), ()
-            for t in tl.static_range(FEW):
+                gy_T = gy_T + (read_row(gy_b_ptr, token_T[t], gy_l, e, channels),)
                 delta_E, slope_E = softplus(raw_T[t])
                 # A step past the end changes nothing; one of -1 still decays the state.
                 delta_T = delta_T + (tl.where(now + t < end, delta_E, 0.0),)
@@ -144,8 +121,8 @@ def gradients(
 
             for nn in range(states):
                 A_E = tl.load(A_ptr + nn * channels + e, mask=in_E, other=0.0)
-                h_E = tl.load(scratch_ptr + group * few_states + nn * BLOCK_E + lane)
-                gh_E = tl.load(passed_ptr + nn * BLOCK_E + lane)
+                h_E = tl.load(scratch_ptr + group * few_states + nn * width + lane)
+                gh_E = tl.load(passed_ptr + nn * width + lane)
                 gA_E = tl.zeros((BLOCK_E,), tl.float32)
                 a_T, kept_T = (), ()
                 for t in tl.static_range(FEW):
@@ -173,7 +150,7 @@ def gradients(
                     gA_E += glog_E * delta_T[t]
                     gh_E *= a_T[t]
                 gdelta_T, gdu_T = more_T, more_du_T
-                tl.store(passed_ptr + nn * BLOCK_E + lane, gh_E)
+                tl.store(passed_ptr + nn * width + lane, gh_E)
                 put(parameter_ptr + nn * channels, gA_E, in_E, ADD)
 
             graw_T = ()

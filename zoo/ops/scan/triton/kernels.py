@@ -28,10 +28,11 @@ from zoo.ops.scan.triton.device import (
     is_reached,
     is_within,
     kernel,
+    place_of_program,
     put,
-    raw_step,
+    read_parameters,
     read_row,
-    softplus,
+    read_step,
 )
 
 
@@ -50,29 +51,15 @@ def chunk_states(
     steps of a chunk; exp(A total) is its decay. BACKWARD, carry (B, K, M, N, E): the gradient that
     chunk j + 1 passes to the state before it, if none reaches it from behind.
     """
-    program = tl.program_id(0)
-    e = program % blocks * BLOCK_E + tl.arange(0, BLOCK_E)
-    chunk = program // blocks % chunks
-    bk = (program // blocks // chunks).to(tl.int64)
-    b, k = bk // directions, bk % directions
-    n, r = tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_R)
-    in_E, in_N, in_R = e < channels, n < states, r < rank
-    in_NE = in_N[:, None] & in_E[None]
-
+    e, chunk, b, k = place_of_program(blocks, chunks, 0, directions, BLOCK_E)
+    n = tl.arange(0, BLOCK_N)
+    A_NE, weight_RE, bias_E = read_parameters(
+        A_ptr, weight_ptr, bias_ptr, k, e, n, channels, states, rank, LOW_RANK, BLOCK_R
+    )
     u_ptr += b * u_b
     delta_ptr += b * delta_b + k * delta_k
     B_ptr += b * B_b + k * B_k
     order_ptr += b * order_b + k * order_k
-    place_NE = n[:, None] * channels + e[None]
-    A_NE = tl.load(A_ptr + k * states * channels + place_NE, mask=in_NE, other=0.0) * LOG2E
-    bias_E = tl.load(bias_ptr + k * channels + e, mask=in_E, other=0.0)
-    weight_RE = bias_E[None]
-    if LOW_RANK:
-        weight_RE = tl.load(
-            weight_ptr + (k * rank + r[:, None]) * channels + e[None],
-            mask=in_R[:, None] & in_E[None],
-            other=0.0,
-        )
 
     h_NE = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)
     total_E = tl.zeros((BLOCK_E,), tl.float32)
@@ -83,29 +70,28 @@ def chunk_states(
         decay_NE = tl.full((BLOCK_N, BLOCK_E), 1.0, tl.float32)
     start = chunk * length
     for s in range(start, tl.minimum(start + length, steps)):
-        token = tl.load(order_ptr + s)
-        raw_E = raw_step(
-            delta_ptr, token, delta_l, weight_RE, bias_E, r, e, rank, channels, LOW_RANK
+        token, delta_E, u_E, B_N = read_step(
+            order_ptr, s, u_ptr, delta_ptr, B_ptr, weight_RE, bias_E, u_l, delta_l, B_l,
+            e, n, channels, states, rank, LOW_RANK, BLOCK_R,
         )  # fmt: skip
-        delta_E, _ = softplus(raw_E)
-        du_E = delta_E * read_row(u_ptr, token, u_l, e, channels)
-        B_N = read_row(B_ptr, token, B_l, n, states)
         a_NE = tl.exp2(delta_E[None] * A_NE)
-        h_NE = a_NE * h_NE + du_E[None] * B_N[:, None]
+        h_NE = a_NE * h_NE + (delta_E * u_E)[None] * B_N[:, None]
         total_E += delta_E
         if BACKWARD:
             C_N = read_row(C_ptr, token, C_l, n, states)
             decay_NE *= a_NE
             carry_NE += decay_NE * (C_N[:, None] * read_row(gy_ptr, token, gy_l, e, channels)[None])
 
-    tl.store(total_ptr + (bk * chunks + chunk) * channels + e, total_E, mask=in_E)
-    slot = (bk * (chunks - 1) + chunk) * states * channels
+    bk = b * directions + k
+    tl.store(total_ptr + (bk * chunks + chunk) * channels + e, total_E, mask=e < channels)
+    boundary = (bk * (chunks - 1) + chunk) * states * channels
+    place_NE = n[:, None] * channels + e[None]
     left = tl.where(chunk < chunks - 1, states, 0)
-    tl.store(state_ptr + slot + place_NE, h_NE, mask=is_within(n, left, e, channels))
+    tl.store(state_ptr + boundary + place_NE, h_NE, mask=is_within(n, left, e, channels))
     if BACKWARD:
-        before = slot - states * channels
+        boundary -= states * channels
         left = tl.where(chunk > 0, states, 0)
-        tl.store(carry_ptr + before + place_NE, carry_NE, mask=is_within(n, left, e, channels))
+        tl.store(carry_ptr + boundary + place_NE, carry_NE, mask=is_within(n, left, e, channels))
 
 
 @triton.jit
@@ -161,45 +147,32 @@ def outputs(
     BLOCK_E: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_R: tl.constexpr,
 ):  # fmt: skip
     """Walk each chunk from the state before it, for directions first .. first + walked - 1."""
-    program = tl.program_id(0)
-    e = program % blocks * BLOCK_E + tl.arange(0, BLOCK_E)
-    chunk = program // blocks % chunks
-    bk = (program // blocks // chunks).to(tl.int64)
-    b, k = bk // walked, first + bk % walked
-    n, r = tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_R)
-    in_E, in_N, in_R = e < channels, n < states, r < rank
-    in_NE = in_N[:, None] & in_E[None]
-
+    e, chunk, b, k = place_of_program(blocks, chunks, first, walked, BLOCK_E)
+    n = tl.arange(0, BLOCK_N)
+    A_NE, weight_RE, bias_E = read_parameters(
+        A_ptr, weight_ptr, bias_ptr, k, e, n, channels, states, rank, LOW_RANK, BLOCK_R
+    )
+    D_E = tl.load(D_ptr + k * channels + e, mask=e < channels, other=0.0)
     u_ptr += b * u_b
     delta_ptr += b * delta_b + k * delta_k
     B_ptr += b * B_b + k * B_k
     C_ptr += b * C_b + k * C_k
     y_ptr += b * y_b + k * y_k
     order_ptr += b * order_b + k * order_k
-    place_NE = n[:, None] * channels + e[None]
-    A_NE = tl.load(A_ptr + k * states * channels + place_NE, mask=in_NE, other=0.0) * LOG2E
-    bias_E = tl.load(bias_ptr + k * channels + e, mask=in_E, other=0.0)
-    D_E = tl.load(D_ptr + k * channels + e, mask=in_E, other=0.0)
-    weight_RE = bias_E[None]
-    if LOW_RANK:
-        weight_RE = tl.load(
-            weight_ptr + (k * rank + r[:, None]) * channels + e[None],
-            mask=in_R[:, None] & in_E[None],
-            other=0.0,
-        )
 
-    before = ((b * directions + k) * (chunks - 1) + chunk - 1) * states * channels
-    in_before = is_within(n, tl.where(chunk > 0, states, 0), e, channels)
-    h_NE = tl.load(state_ptr + before + place_NE, mask=in_before, other=0.0)
+    boundary = ((b * directions + k) * (chunks - 1) + chunk - 1) * states * channels
+    given = tl.where(chunk > 0, states, 0)
+    h_NE = tl.load(
+        state_ptr + boundary + n[:, None] * channels + e[None],
+        mask=is_within(n, given, e, channels),
+        other=0.0,
+    )
     start = chunk * length
     for s in range(start, tl.minimum(start + length, steps)):
-        token = tl.load(order_ptr + s)
-        raw_E = raw_step(
-            delta_ptr, token, delta_l, weight_RE, bias_E, r, e, rank, channels, LOW_RANK
+        token, delta_E, u_E, B_N = read_step(
+            order_ptr, s, u_ptr, delta_ptr, B_ptr, weight_RE, bias_E, u_l, delta_l, B_l,
+            e, n, channels, states, rank, LOW_RANK, BLOCK_R,
         )  # fmt: skip
-        delta_E, _ = softplus(raw_E)
-        u_E = read_row(u_ptr, token, u_l, e, channels)
-        B_N = read_row(B_ptr, token, B_l, n, states)
         C_N = read_row(C_ptr, token, C_l, n, states)
         h_NE = tl.exp2(delta_E[None] * A_NE) * h_NE + (delta_E * u_E)[None] * B_N[:, None]
         y_E = tl.sum(h_NE * C_N[:, None], axis=0) + D_E * u_E

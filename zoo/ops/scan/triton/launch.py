@@ -22,9 +22,6 @@ from zoo.ops.scan.contract import ScanGradients, ScanInputs
 from zoo.ops.scan.triton import device, gradients, kernels
 from zoo.ops.scan.triton.configurations import Configuration, chunk_length, configuration, width
 
-BOUNDARIES_AT_ONCE = 16
-"""Chunk boundaries whose carries one program combines at a time."""
-
 STORE, ADD, ATOMIC = (m.value for m in (device.STORE, device.ADD, device.ATOMIC))
 
 
@@ -138,7 +135,8 @@ class _Call:
         return state, carry
 
     def _run_over_chunks(self, state: Tensor, total: Tensor, *, reverse: bool) -> None:
-        blocks = -(-self.channels // 32)
+        block, at_once = self.table.carry_block
+        blocks = -(-self.channels // block)
         _launch(
             kernels.carry_states,
             blocks * self.states * self.batch * self.directions,
@@ -153,8 +151,8 @@ class _Call:
             shift=int(reverse),
             blocks=blocks,
             REVERSED=reverse,
-            BLOCK_E=32,
-            BLOCK_M=BOUNDARIES_AT_ONCE,
+            BLOCK_E=block,
+            BLOCK_M=at_once,
             num_warps=1,
         )
 
@@ -201,7 +199,8 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
     mode, launches = call.launches(summed=True)
     gu = call.zeros(call.batch, call.tokens, call.channels)
 
-    block = width(call.channels, call.table.gradient_widths)
+    few_steps = dict(call.table.gradient_blocks)
+    block = width(call.channels, tuple(few_steps))
     blocks = -(-call.channels // block)
     copies, shared_mode = 1, STORE
     if blocks > 1:
@@ -220,7 +219,7 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
     slots = max(1, min(slots, call.batch * call.chunks))
     parameters = call.zeros(slots, call.directions, call.states + call.rank + 2, call.channels)
     if call.batch and call.steps:
-        kept = -(-call.length // call.table.few)
+        kept = -(-call.length // few_steps[block])
         with _on(call.device):
             state, carry = call.states_at_boundaries(backward=True)
             scratch = call.floats(slots, pairs, kept + 1, call.states, block)
@@ -244,10 +243,11 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
                     blocks=blocks,
                     slots=slots,
                     part=call.batch * call.tokens * call.directions if copies > 1 else 0,
+                    width=block,
                     MODE=mode,
                     SHARED_MODE=shared_mode,
                     BLOCK_E=block,
-                    FEW=call.table.few,
+                    FEW=few_steps[block],
                     num_warps=1,
                 )
     sizes = (call.states, call.rank, 1, 1)

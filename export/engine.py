@@ -1,0 +1,261 @@
+"""From an ONNX graph to a TensorRT engine, with a count of what became of the scans."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnx import ModelProto
+from tqdm import tqdm
+
+from export.scan_function import OPERATORS, PLUGIN, scan_nodes, strip_functions
+from zoo.checkpoints.files import write_whole
+from zoo.integrations.tensorrt import EngineError, TensorRT
+
+logger = logging.getLogger(__name__)
+
+Dimensions = Mapping[str, Mapping[str, tuple[int, ...]]]
+"""Dimensions of each input by "min", "opt" and "max"."""
+
+PREFERS_FUNCTIONS = (10, 7)
+"""TensorRT before this release takes a function rather than a plugin."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A built engine.
+
+    Attributes:
+        content: of the file.
+        layers: of the network as TensorRT read it.
+        plugin_layers: those among them that are our plugin.
+        serialized: how often the engine names our plugins.
+        outputs: name and dimensions of each output, -1 where they vary.
+        seconds: that the build took.
+        peak_mib: most memory that the process has held, in MiB; None where it is not known.
+        gpu_bytes: what TensorRT says it will need on the GPU, "activation" and "weights".
+    """
+
+    content: bytes
+    layers: int
+    plugin_layers: int
+    serialized: int
+    outputs: dict[str, list[int]]
+    seconds: float
+    peak_mib: int | None
+    gpu_bytes: dict[str, int]
+
+
+def build_engine(
+    tensorrt: TensorRT,
+    model: ModelProto,
+    dimensions: Dimensions,
+    *,
+    plugin: Path | None = None,
+    embed: bool = False,
+    timing_cache: Path | None = None,
+    tf32: bool = False,
+    progress: bool = True,
+) -> Engine:
+    """Build an engine in memory.
+
+    Args:
+        tensorrt: what builds it.
+        model: the graph; its precision is that of its tensors, TensorRT chooses none.
+        dimensions: which sizes the engine takes.
+        plugin: library of the plugin; None for a graph without scans.
+        embed: put the library into the engine.
+        timing_cache: file of TensorRT's measurements, used and extended.
+        tf32: let float32 products round their factors to 10 bits, on GPUs that do.
+        progress: show phase and seconds.
+
+    Raises:
+        EngineError: where TensorRT cannot read the graph or build it, or where it did not take the
+            plugin for each scan.
+    """
+    scans = len(scan_nodes(model))
+    if scans and plugin is None:
+        raise EngineError(f"the graph has {scans} scans, which need the plugin")
+    log = tensorrt.logger()
+    builder = tensorrt.api.Builder(log)
+    if plugin is not None:
+        tensorrt.load_plugin(builder.get_plugin_registry(), plugin)
+    network = read_graph(tensorrt, builder, log, model)
+    found = plugin_layers(network)
+    check_every_scan_is_a_plugin(builder, len(scan_nodes(model)), found, plugin)
+    config = builder.create_builder_config()
+    if not tf32:
+        config.clear_flag(tensorrt.api.BuilderFlag.TF32)
+    config.add_optimization_profile(_profile(builder, network, dimensions))
+    if embed and plugin is not None:
+        config.plugins_to_serialize = [str(plugin.resolve())]
+    if timing_cache is not None:
+        _use_timing_cache(config, timing_cache)
+    begun = time.monotonic()
+    content = _serialized(tensorrt, builder, network, config, log, progress)
+    seconds = time.monotonic() - begun
+    if timing_cache is not None:
+        cache = bytes(config.get_timing_cache().serialize())
+        write_whole(timing_cache, lambda to: Path(to).write_bytes(cache), "the timing cache")
+    outputs = (network.get_output(i) for i in range(network.num_outputs))
+    return Engine(
+        content=content,
+        layers=network.num_layers,
+        plugin_layers=found,
+        serialized=times_serialized(content, plugin if embed else None),
+        outputs={output.name: list(output.shape) for output in outputs},
+        seconds=seconds,
+        peak_mib=peak_mib(),
+        gpu_bytes={kind: n for kind, n in log.memory.items() if kind in ("activation", "weights")},
+    )
+
+
+def read_graph(tensorrt: TensorRT, builder: Any, log: Any, model: ModelProto) -> Any:
+    """A strongly typed network of a graph, by TensorRT's parser.
+
+    Raises:
+        EngineError: where it cannot be read.
+    """
+    api = tensorrt.api
+    # From TensorRT 11 on every network is; the flag remains for those before.
+    typed = getattr(api.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    network = builder.create_network(0 if typed is None else 1 << int(typed))
+    parser = api.OnnxParser(network, log)
+    if tensorrt.name == "tensorrt" and tensorrt.release < PREFERS_FUNCTIONS:
+        copied = ModelProto()
+        copied.CopyFrom(model)
+        strip_functions(copied)
+        model = copied
+    if not parser.parse(model.SerializeToString()):
+        errors = [parser.get_error(i) for i in range(parser.num_errors)]
+        text = " ".join(errors[0].desc().split())[:300] if errors else "no reason given"
+        where = f" at {errors[0].node_name()}" if errors and errors[0].node_name() else ""
+        who = f"{tensorrt.name} {tensorrt.version}"
+        raise EngineError(f"{who} cannot read the graph{where}: {text}")
+    return network
+
+
+def plugin_layers(network: Any) -> int:
+    """How many layers of a network are plugins."""
+    kinds = (str(network.get_layer(i).type) for i in range(network.num_layers))
+    return sum(kind.endswith("PLUGIN_V3") for kind in kinds)
+
+
+def check_every_scan_is_a_plugin(builder: Any, scans: int, found: int, plugin: Path | None) -> None:
+    """Raise unless the plugin runs every scan: TensorRT takes the function in silence otherwise."""
+    if found == scans:
+        return
+    wanted = f"version {PLUGIN['plugin_version']}, namespace {PLUGIN['plugin_namespace']!r}"
+    there = [
+        f"{c.name} version {c.plugin_version}, namespace {c.plugin_namespace!r}"
+        for c in builder.get_plugin_registry().all_creators
+        if c.name in OPERATORS
+    ]
+    raise EngineError(
+        f"{found} of {scans} scans became plugin layers and the others standard operators: the "
+        f"graph asks for {', '.join(OPERATORS)} {wanted}, and {plugin} has "
+        f"{'; '.join(there) or 'no such plugins'}"
+    )
+
+
+def _profile(builder: Any, network: Any, dimensions: Dimensions) -> Any:
+    profile = builder.create_optimization_profile()
+    for i in range(network.num_inputs):
+        name = network.get_input(i).name
+        sizes = dimensions[name]
+        profile.set_shape(name, *(tuple(sizes[kind]) for kind in ("min", "opt", "max")))
+    return profile
+
+
+def _use_timing_cache(config: Any, path: Path) -> None:
+    content = path.read_bytes() if path.exists() else b""
+    cache = config.create_timing_cache(content)
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        raise EngineError(f"{path}: not a timing cache of this TensorRT and GPU; remove it")
+
+
+def _serialized(
+    tensorrt: TensorRT, builder: Any, network: Any, config: Any, log: Any, progress: bool
+) -> bytes:
+    """Build in a thread of its own, so that seconds go on and an interrupt is heard."""
+    made: list[bytes | None] = []
+    monitor = _monitor(tensorrt.api)
+    config.progress_monitor = monitor
+
+    def work() -> None:
+        content = builder.build_serialized_network(network, config)
+        made.append(None if content is None else bytes(content))
+
+    thread = threading.Thread(target=work, daemon=True)
+    with _seconds(progress) as show:
+        thread.start()
+        try:
+            while thread.is_alive():
+                thread.join(0.5)
+                show(monitor.phase)
+        except KeyboardInterrupt:
+            monitor.stopped = True
+            logger.warning("stopping when %s lets go", tensorrt.name)
+            thread.join(30)
+            raise
+    if not made or made[0] is None:
+        raise EngineError(
+            f"{tensorrt.name} {tensorrt.version} could not build the engine{log.last}"
+        )
+    return made[0]
+
+
+def _monitor(api: Any) -> Any:
+    class Monitor(api.IProgressMonitor):
+        def __init__(self) -> None:
+            api.IProgressMonitor.__init__(self)
+            self.phase, self.stopped = "", False
+
+        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
+            self.phase = phase
+
+        def step_complete(self, phase: str, step: int) -> bool:
+            return not self.stopped
+
+        def phase_finish(self, phase: str) -> None:
+            pass
+
+    return Monitor()
+
+
+@contextmanager
+def _seconds(progress: bool) -> Iterator[Any]:
+    form = "building the engine: {desc} {elapsed}"
+    with tqdm(total=None, bar_format=form, disable=not progress or None) as bar:
+
+        def show(phase: str) -> None:
+            bar.set_description_str(phase.lower())
+
+        yield show
+
+
+def times_serialized(content: bytes, embedded: Path | None) -> int:
+    """How often an engine names one of our plugins, not counting their embedded library."""
+    if embedded is not None:
+        content = content.replace(embedded.read_bytes(), b"")
+    # The longer name holds the shorter one.
+    return content.count(OPERATORS[0].encode())
+
+
+def peak_mib() -> int | None:
+    """Most memory that this process has held, in MiB; None where the system does not say."""
+    if sys.platform != "linux":
+        return None
+    import resource  # where there is one
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+__all__ = ["Engine", "build_engine", "plugin_layers", "read_graph", "times_serialized"]

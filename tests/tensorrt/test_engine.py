@@ -1,0 +1,429 @@
+"""``export.trt`` and engines as networks.
+
+The default tests put a stand-in where TensorRT is: what is written, counted and refused does not
+depend on it. Real engines, of TensorRT-RTX and without a GPU, are slow: ``make test-tensorrt``.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from graphs import two_scans
+
+import export.engine
+import export.trt
+import zoo
+from export.profile import read_profile
+from export.shape import ShapeError
+from export.trt import main
+from zoo.cli import main as zoo_main
+from zoo.data import Photo, read_photo, write_photo
+from zoo.errors import ZooError
+from zoo.integrations.exported import ExportedNetwork, Range
+from zoo.integrations.tensorrt import (
+    EngineError,
+    EngineNetwork,
+    TensorRT,
+    load_engine,
+    open_tensorrt,
+    read_sidecar,
+    sidecar_path,
+)
+
+FULL = ("qmambabsr", "mambacsr_final", "mambair_classic_x4", "mambair_light_x4")
+
+
+class StandIn:
+    """As much of TensorRT's interface as a build uses.
+
+    Attributes:
+        plugins: how many layers the parser says are plugins.
+        content: of the engine; None for a build that fails.
+    """
+
+    __version__ = "10.16.1"
+    NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=0)
+    BuilderFlag = SimpleNamespace(TF32="tf32")
+
+    def __init__(self):
+        self.plugins, self.content, self.gate = 2, b"SelectiveScanSum" * 4, None
+        self.cleared, self.shapes, self.serialized = [], {}, None
+
+        class ILogger:
+            INTERNAL_ERROR, ERROR, INFO = 0, 1, 3
+
+        class IProgressMonitor:
+            pass
+
+        self.ILogger, self.IProgressMonitor = ILogger, IProgressMonitor
+
+    def Builder(self, log):  # noqa: N802
+        self.log = log
+        return self
+
+    def get_plugin_registry(self):
+        return self
+
+    all_creators = ()
+    libraries = ()
+
+    @property
+    def all_creators_recursive(self):
+        return [
+            SimpleNamespace(name=n, plugin_version="1", plugin_namespace="zoo")
+            for n in self.libraries
+        ]
+
+    def load_library(self, path):
+        self.libraries = (*self.libraries, path)
+
+    def create_network(self, flags):
+        kinds = ["LayerType.PLUGIN_V3"] * self.plugins + ["LayerType.CONSTANT"] * 3
+        output = SimpleNamespace(name="output", shape=(-1, 8, 12, 12))
+        return SimpleNamespace(
+            num_layers=len(kinds),
+            get_layer=lambda i: SimpleNamespace(type=kinds[i]),
+            num_inputs=1,
+            get_input=lambda i: SimpleNamespace(name="input"),
+            num_outputs=1,
+            get_output=lambda i: output,
+            flags=flags,
+        )
+
+    def OnnxParser(self, network, log):  # noqa: N802
+        assert network.flags == 1
+        return SimpleNamespace(
+            parse=lambda content: bool(onnx.ModelProto.FromString(content).graph)
+        )
+
+    def create_optimization_profile(self):
+        return SimpleNamespace(set_shape=lambda name, *sizes: self.shapes.__setitem__(name, sizes))
+
+    def create_builder_config(self):
+        config = SimpleNamespace(plugins_to_serialize=[], add_optimization_profile=lambda p: None)
+        config.clear_flag = self.cleared.append
+        return config
+
+    def build_serialized_network(self, network, config):
+        self.serialized = config.plugins_to_serialize
+        config.progress_monitor.phase_start("Building", None, 1)
+        self.log.log(self.ILogger.INFO, "Total Activation Memory: 4096 bytes")
+        if self.gate is not None:
+            self.gate.wait(10)
+        if self.content is None:
+            self.log.log(self.ILogger.ERROR, "no kernel\nwas found")
+        return self.content
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    api = StandIn()
+    monkeypatch.setattr(export.trt, "open_tensorrt", lambda name: TensorRT("tensorrt", api))
+    return api
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    onnx.save(two_scans(), "graph.onnx")
+    Path("plugin.so").write_bytes(b"a library")
+    return tmp_path
+
+
+WORDS = ["--onnx", "graph.onnx", "--plugin", "plugin.so", "-o", "out.engine"]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_an_engine_and_what_is_said_of_it(stand_in, folder, capsys, caplog):
+    caplog.set_level("INFO")
+    assert main([*WORDS, "--batch", "1,2,4", "--embed-plugin"]) == 0
+    assert names(folder) == ["graph.onnx", "out.engine", "out.engine.json", "plugin.so"]
+    assert Path("out.engine").read_bytes() == stand_in.content
+    said = read_sidecar(Path("out.engine"))
+    assert said["runtime"] == {"name": "tensorrt", "version": "10.16.1"}
+    assert said["model"] == "two_scans" and said["scans"] == said["plugin"]["layers"] == 2
+    assert said["plugin"]["embedded"] and said["plugin"]["named_in_engine"] == 4
+    assert said["profile"]["input"]["max"] == [4, 8, 12, 12]
+    assert said["gpu_memory_bytes"] == {"activation": 4096}
+    assert set(said["sha256"]) == {"engine", "onnx", "plugin"}
+    assert stand_in.shapes["input"] == ((1, 8, 12, 12), (2, 8, 12, 12), (4, 8, 12, 12))
+    assert stand_in.cleared == ["tf32"]
+    assert stand_in.serialized == [str(folder / "plugin.so")]
+    assert "2 plugin layers" in capsys.readouterr().out
+    line = caplog.messages[-1]
+    for word in ("trtexec --onnx=graph.onnx", "--stronglyTyped", "--noTF32", "--setPluginsTo"):
+        assert word in line
+    assert "--maxShapes=input:4x8x12x12" in line
+
+
+def test_a_scan_that_did_not_become_the_plugin(stand_in, folder, capsys):
+    stand_in.plugins = 1
+    assert main(WORDS) == 2
+    assert "1 of 2 scans became plugin layers" in capsys.readouterr().err
+    assert names(folder) == ["graph.onnx", "plugin.so"]
+
+
+def test_a_build_that_fails_says_why(stand_in, folder, capsys):
+    stand_in.content = None
+    assert main(WORDS) == 2
+    assert "could not build the engine: no kernel was found" in capsys.readouterr().err
+    assert names(folder) == ["graph.onnx", "plugin.so"]
+
+
+def test_an_interrupted_build_leaves_nothing(stand_in, folder, monkeypatch):
+    stand_in.gate = threading.Event()
+
+    class Impatient(threading.Thread):
+        def join(self, timeout=None):
+            if timeout == 0.5:
+                raise KeyboardInterrupt
+            stand_in.gate.set()
+            super().join(timeout)
+
+    monkeypatch.setattr(export.engine.threading, "Thread", Impatient)
+    assert main(WORDS) == 130
+    assert names(folder) == ["graph.onnx", "plugin.so"]
+
+
+def test_without_the_plugin_the_graph_has_no_scan(stand_in, folder, caplog):
+    caplog.set_level("INFO")
+    stand_in.plugins, stand_in.content = 0, b"an engine"
+    words = ["--onnx", "graph.onnx", "-o", "out.engine", "--plugin-free", "--keep-onnx"]
+    assert main(words) == 0
+    said = read_sidecar(Path("out.engine"))
+    assert said["plugin"] is None and said["scans"] == 0
+    kept = onnx.load("out.onnx")
+    assert not kept.functions and not [n for n in kept.graph.node if n.domain == "zoo"]
+    assert "--onnx=out.onnx" in caplog.messages[-1] and "Plugin" not in caplog.messages[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name a model with -n"),
+        (["-n", "a", "--onnx", "b"], "name a model with -n"),
+        (["-n", "mambair_lite_x2"], "did you mean 'mambair_light_x2'"),
+        (["--onnx", "none.onnx"], "none.onnx: the file does not exist"),
+        (["--onnx", "plugin.so"], "plugin.so: not a file of export.onnx"),
+        (["--onnx", "graph.onnx", "--verify"], "--verify does not go with --onnx"),
+        (["--onnx", "graph.onnx", "--plugin", "x.so"], "x.so: the plugin's library"),
+        (["--onnx", "graph.onnx", "--plugin-free", "--embed-plugin"], "leaves the plugin out"),
+        (["--onnx", "graph.onnx", "--max", "512"], "--max 512: write height x width"),
+        (["--onnx", "graph.onnx", "--min", "64x64", "--max", "32x64"], "must not become smaller"),
+        (["--onnx", "graph.onnx", "--batch", "4,2,1"], "must not become smaller"),
+        (["--onnx", "graph.onnx", "-o", "out.json"], "use .engine"),
+        (["--onnx", "graph.onnx", "-o", "plugin.so/out.engine"], "cannot write there"),
+    ],
+)
+def test_mistakes(words, message, stand_in, folder, capsys):
+    assert main(words) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("export.trt: error: ") and message in error
+    assert names(folder) == ["graph.onnx", "plugin.so"]
+
+
+def test_without_tensorrt(monkeypatch, folder, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(WORDS) == 2
+    error = capsys.readouterr().err
+    assert "'tensorrt_rtx' is not installed" in error and "[trt-rtx]" in error
+    with pytest.raises(EngineError, match=r"'tensorrt' is not installed.*\[trt\]"):
+        open_tensorrt("tensorrt")
+
+
+def test_profiles_fill_in_what_is_not_said():
+    given = {
+        (None, None, None): ((32, 32), (256, 256), (512, 512)),
+        (None, None, "1024x768"): ((32, 32), (256, 256), (1024, 768)),
+        (None, None, "128x64"): ((32, 32), (128, 64), (128, 64)),
+        (None, None, "16x16"): ((16, 16), (16, 16), (16, 16)),
+        (None, "720x1280", None): ((32, 32), (720, 1280), (720, 1280)),
+        ("600x600", None, None): ((600, 600), (600, 600), (600, 600)),
+    }
+    for words, expected in given.items():
+        found = read_profile(*words, "1", burst=False)
+        assert (found.min[1:], found.opt[1:], found.max[1:]) == expected, words
+    assert read_profile(None, None, None, "1,4,8", burst=True).max == (8, 128, 128)
+    fixed = read_profile("64x64", "64x64", "64x96", "2", burst=False)
+    assert fixed.shape == (2, 64, "W")
+    with pytest.raises(ShapeError, match="--batch 1,2"):
+        read_profile(None, None, None, "1,2", burst=False)
+
+
+# ---- Engines as networks ----
+
+
+class Doubling:
+    """A session that enlarges by repeating pixels and keeps what it was given."""
+
+    def __init__(self):
+        self.seen = []
+
+    def run(self, inputs):
+        image = inputs["input"]
+        self.seen.append({name: tuple(value.shape) for name, value in inputs.items()})
+        return image.repeat_interleave(2, -1).repeat_interleave(2, -2).half()
+
+
+def sidecar(*, low=16, high=24, batch=(1, 2), burst=False, flow=False):
+    frames = [3, 4] if burst else [3]
+    sizes = {
+        kind: [b, *frames, side, side]
+        for kind, b, side in zip(("min", "max"), batch, (low, high), strict=True)
+    }
+    facts = {"model": "m", "scale": "2", "channels": str(frames[-1]), "size_multiple": "8"}
+    facts |= {"input": "burst", "frames": "3"} if burst else {"input": "image"}
+    profile = {"input": sizes} | ({"flow": {}} if flow else {})
+    return {"facts": facts, "profile": profile}
+
+
+def test_images_are_brought_to_sizes_that_an_engine_takes():
+    session = Doubling()
+    network = EngineNetwork(session, sidecar(), "e")
+    image = torch.rand(5, 3, 9, 20)
+    found = network(image)
+    assert [call["input"] for call in session.seen] == [(2, 3, 16, 20)] * 2 + [(1, 3, 16, 20)]
+    expected = image.repeat_interleave(2, -1).repeat_interleave(2, -2)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+    with pytest.raises(EngineError, match="no more than 24 pixels a side; use tiles: -t 24"):
+        network(torch.rand(1, 3, 9, 25))
+    least_two = EngineNetwork(session, sidecar(batch=(2, 2)), "e")
+    with pytest.raises(EngineError, match="takes 2 images at once"):
+        least_two(torch.rand(3, 3, 20, 20))
+
+
+def test_a_burst_goes_in_with_its_flow():
+    session = Doubling()
+    network = EngineNetwork(session, sidecar(burst=True, flow=True), "e")
+    assert network.flow_prior == "registration" and network.capabilities.input == "burst"
+    network(torch.rand(1, 3, 4, 10, 10), torch.zeros(1, 3, 2, 10, 10))
+    assert session.seen[0] == {"input": (1, 3, 4, 16, 16), "flow": (1, 3, 2, 16, 16)}
+    with pytest.raises(EngineError, match="bursts of 3 frames, not 2"):
+        network(torch.rand(1, 2, 4, 16, 16), torch.zeros(1, 2, 2, 16, 16))
+
+
+def test_zoo_restore_tiles_what_an_engine_restores(tmp_path, monkeypatch):
+    session = Doubling()
+    network = EngineNetwork(session, sidecar(low=8, high=80), "e")
+    monkeypatch.setattr("zoo.integrations.tensorrt.load_engine", lambda *a, **k: network)
+    write_photo(tmp_path / "a.png", Photo(np.full((100, 90, 3), 0.5, np.float32)))
+    words = ["restore", str(tmp_path / "a.png"), "-o", str(tmp_path / "b.png"), "--engine", "e"]
+    assert zoo_main(words) == 0
+    found = read_photo(tmp_path / "b.png").color_HWC
+    assert found.shape == (200, 180, 3) and np.abs(found - 0.5).max() < 0.01
+    assert {call["input"] for call in session.seen} == {(1, 3, 80, 80)} and len(session.seen) == 4
+
+
+def test_a_machine_without_a_gpu_says_so(stand_in, folder, capsys, monkeypatch):
+    assert main(WORDS) == 0
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    write_photo(folder / "a.png", Photo(np.zeros((4, 4, 3), np.float32)))
+    words = ["restore", "a.png", "-o", "b.png", "--engine", "out.engine"]
+    capsys.readouterr()
+    assert zoo_main(words) == 2
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert error.startswith("zoo: error: out.engine: engines run on NVIDIA GPUs")
+    assert zoo_main([*words, "-n", "mambair_tiny_x2"]) == 2
+    assert "-n does not go with --engine" in capsys.readouterr().err
+    assert zoo_main([*words, "--onnx", "graph.onnx"]) == 2
+    assert "--onnx does not go with --engine" in capsys.readouterr().err
+
+
+def test_engines_without_their_json_or_with_anothers(stand_in, folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(EngineError, match="does not exist"):
+        load_engine("out.engine")
+    assert main([*WORDS, "--embed-plugin"]) == 0
+    # Its own code is not run unasked.
+    with pytest.raises(EngineError, match="--trust-engine"):
+        load_engine("out.engine")
+    beside = sidecar_path(Path("out.engine"))
+    said = json.loads(beside.read_text())
+    Path("out.engine").write_bytes(b"another")
+    with pytest.raises(EngineError, match="is of another engine"):
+        load_engine("out.engine")
+    beside.write_text(json.dumps({"sha256": said["sha256"]}))
+    with pytest.raises(EngineError, match=r"not a file of export\.trt"):
+        load_engine("out.engine")
+    beside.unlink()
+    with pytest.raises(EngineError, match=r"out.engine.json is not beside it"):
+        load_engine("out.engine")
+
+
+def test_a_file_that_does_not_say_what_it_is():
+    with pytest.raises(ZooError, match="does not say what it is"):
+        ExportedNetwork("f", {}, Range(), Range(), Range())
+
+
+# ---- Real engines ----
+
+
+@pytest.fixture(scope="module")
+def rtx():
+    try:
+        return open_tensorrt("tensorrt-rtx")
+    except EngineError as error:
+        pytest.skip(f"make test-tensorrt runs these: {error}")
+
+
+def scans_of(network):
+    """How often a network calls the operator, by what PyTorch dispatches."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Count(TorchDispatchMode):
+        calls = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            Count.calls += function is torch.ops.zoo.selective_scan.default
+            return function(*args, **(kwargs or {}))
+
+    with torch.inference_mode(), Count():
+        network(network.example(16, 16))
+    return Count.calls
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_a_tiny_engine_with_a_verified_graph(precision, rtx, tmp_path, capsys):
+    path = tmp_path / "tiny.engine"
+    words = ["-n", "mambair_tiny_x2", "--runtime", "tensorrt-rtx", "-o", str(path), "--verify"]
+    assert main([*words, "--precision", precision, "--max", "128x128"]) == 0
+    out = capsys.readouterr().out
+    assert "verified: worst" in out
+    assert torch.cuda.is_available() or "that needs a GPU" in out
+    said = read_sidecar(path)
+    assert said["plugin"]["layers"] == scans_of(zoo.load("mambair_tiny_x2")) > 0
+    assert said["plugin"]["named_in_engine"] == 2 * said["plugin"]["layers"]
+    assert said["outputs"] == {"output": [1, 3, -1, -1]} and said["precision"] == precision
+
+
+@pytest.mark.slow
+def test_a_tiny_engine_without_the_plugin(rtx, tmp_path, capsys):
+    path = tmp_path / "tiny.engine"
+    words = ["-n", "mambair_tiny_x2", "-o", str(path), "--plugin-free", "--verify"]
+    assert main([*words, "--max", "128x128"]) == 0
+    assert "verified: worst" in capsys.readouterr().out
+    assert read_sidecar(path)["plugin"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FULL)
+def test_full_models_build(name, rtx, tmp_path):
+    path = tmp_path / "full.engine"
+    assert main(["-n", name, "--runtime", "tensorrt-rtx", "-o", str(path)]) == 0
+    said = read_sidecar(path)
+    assert said["plugin"]["layers"] == scans_of(zoo.build(name).eval()) > 0
+    assert said["plugin"]["named_in_engine"] == 2 * said["plugin"]["layers"]
+    sizes = said["profile"]["input"]
+    assert all(low < high for low, high in zip(sizes["min"][-2:], sizes["max"][-2:], strict=True))

@@ -1,0 +1,179 @@
+"""Model repositories against the server's published schema, and what the command refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import subprocess
+from pathlib import Path
+
+import onnx
+import pytest
+from google.protobuf import text_format
+from graphs import two_scans
+
+from export.profile import Profile
+from export.serve import ServeError, Serving, main, write_repository
+from zoo.integrations.onnxruntime import open_session
+from zoo.integrations.tensorrt import EngineError, sidecar_path
+
+PROFILE = Profile((1, 12, 12), (4, 12, 12), (8, 12, 12))
+
+
+@pytest.fixture(scope="module")
+def schema():
+    """The server's ModelConfig. It is taken from the client's file: its package wants more."""
+    package = importlib.util.find_spec("tritonclient")
+    assert package is not None, "pip install tritonclient; it is in [dev]"
+    path = Path(package.submodule_search_locations[0]) / "grpc" / "model_config_pb2.py"
+    spec = importlib.util.spec_from_file_location("model_config_pb2", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def parsed(schema, folder):
+    return text_format.Parse((folder / "config.pbtxt").read_text(), schema.ModelConfig())
+
+
+def fake_engine(path, *, runtime="tensorrt", batch=8):
+    path.write_bytes(b"an engine")
+    sizes = {"min": [1, 8, 12, 12], "opt": [1, 8, 12, 12], "max": [batch, 8, 12, 12]}
+    facts = {"model": "two_scans", "scale": "1"}
+    sidecar = {"facts": facts, "profile": {"input": sizes}, "plugin": None}
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    sidecar |= {"runtime": {"name": runtime, "version": "10.16.1"}, "sha256": {"engine": digest}}
+    sidecar_path(path).write_text(json.dumps(sidecar))
+    return path
+
+
+def test_a_repository_says_what_the_schema_knows(schema, tmp_path):
+    model = two_scans()
+    serving = Serving(max_batch=4, delay_us=500, instances=2, kind="cpu")
+    (tmp_path / "plugin.so").write_bytes(b"a library")
+    folders = write_repository(
+        model, tmp_path / "repo", "net", PROFILE, serving=serving, plugin=tmp_path / "plugin.so"
+    )
+    assert [folder.name for folder in folders] == ["net_onnx", "net_trt"]
+    assert sorted(path.name for path in (tmp_path / "repo").iterdir()) == ["net_onnx", "net_trt"]
+
+    for folder, backend, kind in zip(
+        folders, ("onnxruntime", "tensorrt"), ("KIND_CPU", "KIND_GPU"), strict=True
+    ):
+        config = parsed(schema, folder)
+        assert (config.name, config.backend, config.max_batch_size) == (folder.name, backend, 4)
+        assert config.dynamic_batching.max_queue_delay_microseconds == 500
+        (group,) = config.instance_group
+        assert group.count == 2 and group.Kind.Name(group.kind) == kind
+        assert config.parameters["zoo.scale"].string_value == "1"
+        # What is declared is what the graph has, without its batch.
+        for declared, entry in zip(
+            (*config.input, *config.output), (*model.graph.input, *model.graph.output), strict=True
+        ):
+            dims = [d.dim_value or -1 for d in entry.type.tensor_type.shape.dim]
+            assert (declared.name, list(declared.dims)) == (entry.name, dims[1:])
+            assert schema.DataType.Name(declared.data_type) == "TYPE_FP32"
+
+    session = open_session(folders[0] / "1" / "model.onnx", operator=False)
+    assert [value.name for value in session.get_inputs()] == ["input"]
+    assert (folders[1] / "libzoo_tensorrt.so").read_bytes() == b"a library"
+    assert (folders[1] / "preload.cpp").is_file() and onnx.load(folders[1] / "model.onnx")
+    # The plan is built where it is served; the shell takes the script.
+    script = folders[1] / "build_plan.sh"
+    assert "--maxShapes=input:8x8x12x12" in script.read_text()
+    assert list((folders[1] / "1").iterdir()) == [] and script.stat().st_mode & 0o111
+    subprocess.run(["sh", "-n", str(script)], check=True)
+
+
+def test_a_misspelt_field_is_what_the_schema_refuses(schema, tmp_path):
+    (folder,) = write_repository(
+        two_scans(), tmp_path, "net", PROFILE, serving=Serving(), backends=["onnx"]
+    )
+    text = (folder / "config.pbtxt").read_text().replace("max_batch_size", "max_batchsize")
+    with pytest.raises(text_format.ParseError):
+        text_format.Parse(text, schema.ModelConfig())
+
+
+def test_no_batching_where_one_is_the_most(schema, tmp_path):
+    (folder,) = write_repository(
+        two_scans(), tmp_path, "net", PROFILE, serving=Serving(max_batch=1), backends=["onnx"]
+    )
+    assert not parsed(schema, folder).HasField("dynamic_batching")
+
+
+def test_an_engine_goes_in_and_limits_the_batch(schema, tmp_path):
+    engine = fake_engine(tmp_path / "a.engine", batch=2)
+    _, folder = write_repository(
+        two_scans(), tmp_path / "repo", "net", PROFILE, serving=Serving(8), engine=engine
+    )
+    assert (folder / "1" / "model.plan").read_bytes() == b"an engine"
+    assert parsed(schema, folder).max_batch_size == 2
+    assert not (folder / "build_plan.sh").exists()
+
+
+def test_engines_that_the_server_does_not_run(tmp_path):
+    engine = fake_engine(tmp_path / "a.engine", runtime="tensorrt-rtx")
+    with pytest.raises(EngineError, match="the server runs engines of TensorRT"):
+        write_repository(
+            two_scans(), tmp_path / "repo", "net", PROFILE, serving=Serving(), engine=engine
+        )
+    engine.write_bytes(b"another")
+    with pytest.raises(EngineError, match="is of another engine"):
+        write_repository(
+            two_scans(), tmp_path / "repo", "net", PROFILE, serving=Serving(), engine=engine
+        )
+    assert not (tmp_path / "repo").exists()
+
+
+def test_models_that_are_there_stay_unless_asked(tmp_path):
+    def write(**options):
+        return write_repository(
+            two_scans(), tmp_path, "net", PROFILE, serving=Serving(), backends=["onnx"], **options
+        )
+
+    (folder,) = write()
+    (folder / "mine").write_text("a note")
+    with pytest.raises(ServeError, match="--overwrite"):
+        write()
+    assert (folder / "mine").exists()
+    write(overwrite=True)
+    assert not (folder / "mine").exists() and (folder / "1" / "model.onnx").exists()
+
+
+def test_an_interrupted_repository_leaves_no_model(tmp_path, monkeypatch):
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(KeyboardInterrupt):
+        write_repository(two_scans(), tmp_path / "repo", "net", PROFILE, serving=Serving())
+    assert list((tmp_path / "repo").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-n", "mambair_tiny_x9"], "did you mean 'mambair_tiny_x2'"),
+        (["-n", "mambair_tiny_x2", "--max-batch", "0"], "--max-batch: write a number from 1"),
+        (["-n", "mambair_tiny_x2", "--delay", "-1"], "--delay: write a number from 0"),
+        (["-n", "mambair_tiny_x2", "--max", "0x4"], "--max 0x4: write height x width"),
+        (["-n", "mambair_tiny_x2", "--plugin", "none.so"], "none.so: the plugin's library"),
+        (["-n", "mambair_tiny_x2", "--backend", "onnx", "--engine", "a"], "--engine does not go"),
+    ],
+)
+def test_mistakes(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "-o", "repo"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("export.serve: error: ") and message in error
+    assert not list(tmp_path.glob("repo/*"))
+
+
+@pytest.mark.slow
+def test_the_command(schema, tmp_path):
+    words = ["-n", "mambair_tiny_x2", "-o", str(tmp_path), "--backend", "onnx"]
+    assert main(words) == 0
+    config = parsed(schema, tmp_path / "mambair_tiny_x2_onnx")
+    assert [list(entry.dims) for entry in (*config.input, *config.output)] == [[3, -1, -1]] * 2
+    assert config.parameters["zoo.scale"].string_value == "2"

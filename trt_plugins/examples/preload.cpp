@@ -1,0 +1,30 @@
+// libzoo_preload.so: registers the plugin in a program that can only load libraries.
+//
+// Triton Inference Server opens the libraries it is told of and calls nothing in them. This one asks
+// TensorRT to load libzoo_tensorrt.so, which lies beside it or where ZOO_PLUGIN says.
+#include <NvInferRuntime.h>
+#include <dlfcn.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+namespace {
+
+std::string plugin_path() {
+  if (const char* asked = std::getenv("ZOO_PLUGIN")) return asked;
+  Dl_info own = {};
+  dladdr(reinterpret_cast<void*>(&plugin_path), &own);
+  const std::string path = own.dli_fname == nullptr ? "" : own.dli_fname;
+  return path.substr(0, path.find_last_of('/') + 1) + "libzoo_tensorrt.so";
+}
+
+const bool kLoaded = [] {
+  const std::string path = plugin_path();
+  nvinfer1::IPluginRegistry* registry = getPluginRegistry();
+  const bool loaded = registry != nullptr && registry->loadLibrary(path.c_str()) != nullptr;
+  if (!loaded) std::fprintf(stderr, "zoo_preload: TensorRT does not load %s\n", path.c_str());
+  return loaded;
+}();
+
+}  // namespace
