@@ -201,9 +201,9 @@ def library(nvcc):
     return build()
 
 
-KERNELS = 3 * 2 * 4 + 1 + 2
+KERNELS = 3 * 2 * 4 + 1 + 3
 """Of each architecture: walks of three dtypes, with and without output, of up to 8, 12, 16 and 32
-states; the carry; the rounding of two dtypes and, never started, of float32."""
+states; the carry; the rounding of three dtypes."""
 
 
 @pytest.mark.slow
@@ -211,10 +211,8 @@ def test_no_kernel_spills_on_any_architecture(library):
     reports = kernel_reports(library)
     for architecture in ARCHITECTURES:
         mine = [r for r in reports if r.architecture == f"sm_{architecture}"]
-        assert len({r.name for r in mine}) in (KERNELS, KERNELS + 1), architecture
+        assert len({r.name for r in mine}) == KERNELS, architecture
         assert [r for r in mine if r.spilled] == []
-        # Two blocks of 128 threads on every multiprocessor, at the least.
-        assert max(r.registers for r in mine) <= 255
 
 
 @pytest.mark.slow

@@ -128,10 +128,9 @@ SLOW_BREAKS = {
         "entry >= 0 && entry < walk.tokens ? entry : 0",
     ),
     "padding does not decay": (
-        "start + t < end ? softplus",
-        "start + t < end && token_tile[t] >= 0 ? softplus",
+        "const float step = softplus(raw[t]);",
+        "const float step = token_tile[t] >= 0 ? softplus(raw[t]) : 0.0f;",
     ),
-    "steps behind the end decay": ("start + t < end ? softplus(raw[t]) : 0.0f", "softplus(raw[t])"),
     "D is forgotten": ("float y = D * u_tile[t];", "float y = 0.0f;"),
     "the bias is forgotten": ("raw[t] = bias;", "raw[t] = 0.0f;"),
     "softplus overflows": ("fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x)))", "log1pf(expf(x))"),
