@@ -16,7 +16,7 @@ from zoo.burst_evaluation import score_burst
 from zoo.data import Photo, load_sample, write_photo
 from zoo.data.burst import BurstDataset, BurstSample, BurstSynthesis
 from zoo.data.images import quantise
-from zoo.data.patches import TrainingPhoto
+from zoo.data.photos import TrainingPhoto
 from zoo.errors import ZooError
 from zoo.networks import Burst
 from zoo.networks.phase import enlarge_frame

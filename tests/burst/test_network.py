@@ -44,6 +44,7 @@ VARIANTS = {
     **{f"up-{n}": tiny(head={"type": "doubling", "up": n}, scale=4) for n in UPSAMPLERS.names()},
     "rgb": tiny(channels=3, skip="corner"),
     "centre": tiny(skip="centre"),
+    "merged": tiny(skip="merged", flow_prior="registration"),
     "any-length": tiny(fusion={"frame_mix": "mean_max", "denoise": "mean_max"}),
     "another-body": tiny(body="rssb", dim=30, align="none",
                          scans=[{"type": "window", "size": 4}, "raster"], stages=[2, 1]),

@@ -21,6 +21,7 @@ from zoo.blocks.msfm import MSFM
 from zoo.blocks.qssm import QSSM
 from zoo.heads import DoublingHead, HeadFactory
 from zoo.networks.contract import NETWORKS, Network
+from zoo.networks.merge import MergedSkip
 from zoo.networks.phase import PhaseSkip
 from zoo.ops.registration import register_burst
 from zoo.registry import Capabilities
@@ -51,8 +52,9 @@ class Burst(Network):
         body: makes a block of the body.
         scans: scan orders, given to the blocks in turn, where they take one.
         head: makes the head.
-        skip: adds the enlarged reference frame: "none", or registered by its "corner" or "centre",
-            see :mod:`zoo.networks.phase`.
+        skip: adds the enlarged reference frame, registered by its "corner" or "centre", see
+            :mod:`zoo.networks.phase`; or all frames "merged" by their displacement, see
+            :mod:`zoo.networks.merge`; or "none".
         other_lengths: what to do with a burst of another length where the fusion fixes it: "adapt"
             repeats the reference or keeps an even selection of frames, "error" refuses.
     """
@@ -71,7 +73,7 @@ class Burst(Network):
         body: BlockFactory = MSFM,
         scans: Sequence[ScanOrder] = (Raster(),),
         head: HeadFactory = DoublingHead,
-        skip: Literal["none", "corner", "centre"] = "none",
+        skip: Literal["none", "corner", "centre", "merged"] = "none",
         other_lengths: Literal["adapt", "error"] = "adapt",
     ) -> None:
         super().__init__()
@@ -99,8 +101,15 @@ class Burst(Network):
             for depth in stages
         )
         self.head = head(dim, scale=scale, channels=3)
-        self.skip = None
-        if skip != "none":
+        self.skip: PhaseSkip | MergedSkip | None = None
+        if skip == "merged":
+            if flow_prior == "none":
+                raise ValueError(
+                    "skip is 'merged', which needs to know how frames moved; set flow_prior to "
+                    "'registration' or 'given'"
+                )
+            self.skip = MergedSkip(channels, scale=scale)
+        elif skip != "none":
             self.skip = PhaseSkip(channels, scale=scale, registration=skip)
 
     @property
@@ -150,7 +159,7 @@ class Burst(Network):
         output_BHW3 = self.head(x_BHWC + reference_BHWC, frames_BTHWI[:, 0])
         output_B3HW = output_BHW3.permute(0, 3, 1, 2)
         if self.skip is not None:
-            output_B3HW = output_B3HW + self.skip(padded[:, 0])
+            output_B3HW = output_B3HW + self.skip(padded, flow)
         output_B3HW = output_B3HW[:, :, : height * self.scale, : width * self.scale].contiguous()
         return (output_B3HW if self.training else output_B3HW.clamp(0, 1)), displacements
 

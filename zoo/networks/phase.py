@@ -4,12 +4,13 @@ In the synthetic bursts of the field, pixel i of a low-resolution colour frame l
 the clean image, not on the centre of its 4 x 4 pixels, and the planes of a RAW frame at 8 i or
 8 i + 4. Plain bilinear enlargement is then off by several pixels.
 
-Shape suffixes: B batch, I channels of a frame (3 RGB, or 4 planes R, Gr, Gb, B), H height, W width.
+Shape suffixes: B batch, T frames, I channels of a frame (3 RGB, or 4 planes R, Gr, Gb, B),
+H height, W width.
 """
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +19,22 @@ from torch import Tensor, nn
 Registration: TypeAlias = Literal["corner", "centre"]
 """Pixel i of a frame lies on pixel ``scale * i`` ("corner"), or images share centres."""
 
-# Row and column of each plane R, Gr, Gb, B in a 2 x 2 cell, and the colour it belongs to.
-_PLANES = ((0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 2))
+
+class Plane(NamedTuple):
+    """Where a channel of a frame begins in its cell, in pixels of the frame, and its colour."""
+
+    row: float
+    column: float
+    color: int
+
+
+_RAW = (Plane(0, 0, 0), Plane(0, 0.5, 1), Plane(0.5, 0, 1), Plane(0.5, 0.5, 2))
+_RGB = (Plane(0, 0, 0), Plane(0, 0, 1), Plane(0, 0, 2))
+
+
+def planes(channels: int) -> tuple[Plane, ...]:
+    """The channels of a frame: 4 planes R, Gr, Gb, B, or 3 of RGB."""
+    return _RAW if channels == 4 else _RGB
 
 
 def phase_taps(channels: int, scale: int, registration: Registration) -> Tensor:
@@ -30,15 +45,10 @@ def phase_taps(channels: int, scale: int, registration: Registration) -> Tensor:
     p) / s further: taps 1 - |t| and |t| on the side of t, in each direction.
     """
     kernel = torch.zeros(3, channels, 3, 3)
-    for channel in range(channels):
-        if channels == 4:
-            row, column, color = _PLANES[channel]
-            pitch = scale / 2  # distance of Bayer pixels
-        else:
-            row, column, color = 0, 0, channel
-            pitch = scale
-        start = 0.0 if registration == "corner" else (pitch - 1) / 2
-        taps = [_line(((scale - 1) / 2 - start - at * pitch) / scale) for at in (row, column)]
+    pitch = scale / 2 if channels == 4 else scale  # distance of a sensor's pixels
+    start = 0.0 if registration == "corner" else (pitch - 1) / 2
+    for channel, (row, column, color) in enumerate(planes(channels)):
+        taps = [_line(((scale - 1) / 2 - start) / scale - at) for at in (row, column)]
         kernel[color, channel] = taps[0][:, None] * taps[1]
     return kernel / (kernel.sum((1, 2, 3), keepdim=True))
 
@@ -84,5 +94,5 @@ class PhaseSkip(nn.Module):
         self.scale, self.registration = scale, registration
         self.weight = nn.Parameter(phase_taps(channels, scale, registration))
 
-    def forward(self, frame_BIHW: Tensor) -> Tensor:
-        return enlarge_frame(frame_BIHW, self.scale, self.registration, self.weight)
+    def forward(self, burst_BTIHW: Tensor, flow_BT2HW: Tensor | None = None) -> Tensor:
+        return enlarge_frame(burst_BTIHW[:, 0], self.scale, self.registration, self.weight)
