@@ -156,11 +156,13 @@ def _take_sizes_from_outside(graph: onnx_ir.Graph) -> None:
         ]
         graph.inputs.extend(given)
         for node in list(graph):
-            if node.op_type == "Shape" and node.inputs[0] is x:
-                start = node.attributes["start"].as_int()
-                for squeeze, _ in list(node.outputs[0].uses()):
-                    assert squeeze.op_type == "Squeeze"
-                    squeeze.outputs[0].replace_all_uses_with(given[start])
+            if node.op_type != "Squeeze" or (shape := node.inputs[0]) is None:
+                continue
+            maker = shape.producer()
+            if maker is not None and maker.op_type == "Shape" and maker.inputs[0] is x:
+                start, end = (maker.attributes.get_int(name, -1) for name in ("start", "end"))
+                if 0 <= start < len(given) and end == start + 1:
+                    node.outputs[0].replace_all_uses_with(given[start])
 
 
 def _function(graph: onnx_ir.Graph, number: int) -> onnx_ir.Function:

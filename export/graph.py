@@ -94,26 +94,36 @@ def _tidy(model: onnx_ir.Model) -> None:
 
 
 def _drop_undone_transposes(graph: onnx_ir.Graph) -> None:
-    """Let an activation between two convolutions see their layout, not ours.
+    """Drop changes of layout that are taken back at once or behind an activation.
 
     Features stand as (B, H, W, C), and ONNX convolves (B, C, H, W): between a convolution and the
-    next one layout is changed and changed back, and where only an activation stands between, for
-    nothing.
+    next one layout is changed and changed back, for nothing where only an activation stands there.
     """
     for back in list(graph):
-        activation = back.inputs[0].producer() if back.op_type == "Transpose" else None
-        if activation is None or activation.op_type not in ACTIVATIONS:
+        between = _maker(back)
+        if back.op_type != "Transpose" or between is None or back.outputs[0].is_graph_output():
             continue
-        there = activation.inputs[0].producer()
-        if there is None or there.op_type != "Transpose" or len(back.inputs[0].uses()) > 1:
+        there, found = between, back.outputs[0]
+        if between.op_type in ACTIVATIONS and len(between.outputs[0].uses()) == 1:
+            there = _maker(between) or between
+        if there.op_type != "Transpose":
             continue
         first, second = (list(node.attributes["perm"].as_ints()) for node in (there, back))
-        if [first[axis] for axis in second] == sorted(first) and back.outputs[
-            0
-        ] not in graph.outputs:
-            activation.replace_input_with(0, there.inputs[0])
-            activation.outputs[0].shape = back.outputs[0].shape
-            back.outputs[0].replace_all_uses_with(activation.outputs[0])
+        if [first[axis] for axis in second] != sorted(first):
+            continue
+        if there is between:
+            assert there.inputs[0] is not None
+            found.replace_all_uses_with(there.inputs[0])
+        else:
+            between.replace_input_with(0, there.inputs[0])
+            between.outputs[0].shape = found.shape
+            found.replace_all_uses_with(between.outputs[0])
+
+
+def _maker(node: onnx_ir.Node) -> onnx_ir.Node | None:
+    """The node that makes the first input of a node."""
+    first = node.inputs[0] if node.inputs else None
+    return None if first is None else first.producer()
 
 
 def written_out(model: onnx.ModelProto) -> onnx.ModelProto:
