@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/installed
 
-.PHONY: install demo test test-full test-sanitize lint bench clean
+.PHONY: install demo test test-full test-sanitize test-tensorrt gpu-check lint bench clean
 
 install: $(STAMP)
 
@@ -27,6 +27,43 @@ test-full: install
 test-sanitize: install
 	$(BIN)/python tests/sanitize.py
 
+# Engines by TensorRT-RTX, which needs no GPU, in an environment of their own: 100 MB more, nvcc for
+# the plugin, and an hour for the full models; SELECT="-k 'not full'" leaves those out.
+SELECT ?=
+TENSORRT_VENV = .venv-trt
+test-tensorrt: $(TENSORRT_VENV)/installed
+	$(TENSORRT_VENV)/bin/python -m pytest -m "not gpu" tests/trt $(SELECT)
+
+$(TENSORRT_VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(TENSORRT_VENV)
+	$(TENSORRT_VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e ".[dev,trt-rtx]"
+	touch $@
+
+# All that needs an NVIDIA GPU, in an environment of its own with CUDA's PyTorch and TensorRT (or
+# TensorRT-RTX: TENSORRT=trt-rtx): kernels, plugin, and an engine against PyTorch on a photo.
+TENSORRT ?= trt
+GPU_VENV = .venv-gpu
+GPU_PYTHON = $(GPU_VENV)/bin/python
+gpu-check: $(GPU_VENV)/installed
+	$(GPU_PYTHON) -c "import torch; assert torch.cuda.is_available(), 'PyTorch finds no GPU'"
+	$(GPU_PYTHON) -m pytest -m gpu tests/gpu
+	mkdir -p build
+	for precision in fp32 fp16; do \
+		$(GPU_PYTHON) -m export.trt -n mambair_tiny_x2 --precision $$precision --verify \
+			-o build/gpu-check-$$precision.engine || exit 1; \
+	done
+	$(GPU_PYTHON) -m export.trt -n mambair_tiny_x2 --plugin-free --max 128x128 --verify \
+		-o build/gpu-check-plugin-free.engine
+	$(GPU_PYTHON) -m zoo restore $(PHOTO) -o build/gpu-check.png --overwrite \
+		--engine build/gpu-check-fp32.engine
+PHOTO ?= docs/images/qmambabsr_tiny.png
+
+$(GPU_VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(GPU_VENV)
+	$(GPU_VENV)/bin/pip install --quiet --disable-pip-version-check -e ".[dev,$(TENSORRT)]"
+	touch $@
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,4 +76,4 @@ bench: install
 	$(BIN)/python benchmarks/networks.py
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info
+	rm -rf $(VENV) $(TENSORRT_VENV) $(GPU_VENV) demo build *.egg-info

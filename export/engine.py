@@ -84,7 +84,13 @@ def build_engine(
     if scans and plugin is None:
         raise EngineError(f"the graph has {scans} scans, which need the plugin")
     log = tensorrt.logger()
-    builder = tensorrt.api.Builder(log)
+    try:
+        builder = tensorrt.api.Builder(log)
+    except (TypeError, RuntimeError) as error:  # a null pointer, in the bindings' words
+        raise EngineError(
+            f"{tensorrt.name} {tensorrt.version} does not start{log.last}; TensorRT builds on the "
+            "GPU that an engine is for, --runtime tensorrt-rtx without one"
+        ) from error
     if plugin is not None:
         tensorrt.load_plugin(builder.get_plugin_registry(), plugin)
     network = read_graph(tensorrt, builder, log, model)
@@ -136,7 +142,8 @@ def read_graph(tensorrt: TensorRT, builder: Any, log: Any, model: ModelProto) ->
     if not parser.parse(model.SerializeToString()):
         errors = [parser.get_error(i) for i in range(parser.num_errors)]
         text = " ".join(errors[0].desc().split())[:300] if errors else "no reason given"
-        where = f" at {errors[0].node_name()}" if errors and errors[0].node_name() else ""
+        node = errors[0].node_name() if errors and hasattr(errors[0], "node_name") else ""
+        where = f" at {node}" if node else ""
         who = f"{tensorrt.name} {tensorrt.version}"
         raise EngineError(f"{who} cannot read the graph{where}: {text}")
     return network

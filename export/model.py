@@ -12,6 +12,8 @@ import torch
 
 from export.shape import is_burst
 from zoo.checkpoints import load, package_version, shipped_weights
+from zoo.checkpoints.files import read_state
+from zoo.errors import MisfitError
 from zoo.networks import Network
 from zoo.recipe import build
 from zoo.registry import capabilities_of
@@ -41,7 +43,10 @@ def network_of(model: str, weights: Path | None) -> Source:
         CheckpointError: for weights that cannot be read or do not fit.
     """
     if weights is not None:
-        return Source(load(weights, recipe=model), weights.name)
+        try:
+            return Source(load(weights, recipe=model), weights.name)
+        except MisfitError as error:
+            raise MisfitError(_fix(error, model, weights)) from error
     if model in shipped_weights():
         return Source(load(model), "shipped")
     network = build(model).eval()
@@ -51,6 +56,17 @@ def network_of(model: str, weights: Path | None) -> Source:
         model,
     )
     return Source(network, RANDOM)
+
+
+def _fix(error: MisfitError, model: str, weights: Path) -> str:
+    """One sentence: whose weights these are, where the file says so, or what does not fit."""
+    held = json.loads(read_state(weights)[1].get("recipe", "{}")).get("name", model)
+    if held == model:
+        return f"{error}; give weights of {model} with -w"
+    return (
+        f"{weights} holds weights of {held}, which do not fit {model}: "
+        f"export {held} with -n, or give weights of {model} with -w"
+    )
 
 
 def facts_of(network: Network, weights: str) -> dict[str, str]:

@@ -22,6 +22,7 @@ VERSION = 1
 EACH = "SelectiveScan"
 SUM = "SelectiveScanSum"
 OPERATORS = (EACH, SUM)
+INPUTS = ("u", "delta", "delta_weight", "delta_bias", "A", "B", "C", "D", "order")
 
 PLUGIN = {"plugin_namespace": "zoo", "plugin_version": "1"}
 """Attributes of every node, by which TensorRT finds our plugin before the function."""

@@ -106,13 +106,20 @@ class Report:
         return "\n".join(lines)
 
 
-def verify(network: Network, path: str | Path, *, seed: int = 0) -> Report:
+def verify(
+    network: Network,
+    path: str | Path,
+    *,
+    seed: int = 0,
+    sizes: Sequence[tuple[int, int, int]] = SIZES,
+) -> Report:
     """Compare a file that :func:`export.onnx.export` wrote with its network.
 
     Args:
         network: what was exported, in float32.
         path: the file.
         seed: of the images.
+        sizes: batch, height and width of each, where they may vary.
 
     Raises:
         ZooError: for a file that is not one of ours.
@@ -148,8 +155,9 @@ def verify(network: Network, path: str | Path, *, seed: int = 0) -> Report:
     else:
         notes.append(f"our operator was not run: {why_not}")
     found = []
-    for number, sizes in enumerate(_sizes(shape)):
-        inputs = _inputs(reference, shape, sizes, seed + number)
+    for number, size in enumerate(sizes):
+        concrete = shape.concrete(*size)
+        inputs = _inputs(reference, shape, concrete, seed + number)
         with torch.inference_mode():
             expected = reference(*_as_network_takes(inputs, shape))
         for name, session in runtimes.items():
@@ -158,7 +166,7 @@ def verify(network: Network, path: str | Path, *, seed: int = 0) -> Report:
                 for entry, value in zip(session.get_inputs(), inputs, strict=True)
             }
             (output,) = session.run(["output"], feeds)
-            found.append(_compare(name, sizes, expected, torch.from_numpy(output).float()))
+            found.append(_compare(name, concrete, expected, torch.from_numpy(output).float()))
     return Report(path, TOLERANCES[precision], tuple(found), tuple(notes))
 
 
@@ -195,10 +203,6 @@ def verify_engine(
 
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-
-
-def _sizes(shape: InputShape) -> list[tuple[int, ...]]:
-    return [shape.concrete(*sizes) for sizes in SIZES]
 
 
 def _inputs(

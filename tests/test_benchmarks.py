@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import zoo
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import gpu
+import tensorrt_plugin
 from authors_scan import authors_path
 
 
@@ -54,3 +56,12 @@ def test_tables_replace_their_section_of_the_document(tmp_path):
     gpu.put_into(document, "### Operator\n\n| a |")
     expected = f"# All\n\n{gpu.HEADING}\n\n### Operator\n\n| a |\n\n## Next\n\nmore\n"
     assert document.read_text() == expected
+
+
+def test_the_benchmark_of_the_tensorrt_plugin_walks_through_on_a_cpu(capsys):
+    if not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        pytest.skip("no C++ compiler: the plugin's kernels cannot be built for this CPU")
+    assert tensorrt_plugin.main(["--dry-run", "--rounds", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "the plugin agrees with the definition" in printed
+    assert "| light | 16 | fp16 |" in printed

@@ -22,6 +22,10 @@ class CheckpointError(ZooError, ValueError):
     """A weights file cannot be read, is not recognised, or does not fit its network."""
 
 
+class MisfitError(CheckpointError):
+    """Weights can be read, but are those of another network."""
+
+
 class ImageError(ZooError, ValueError):
     """An image or a folder of images cannot be read or written."""
 

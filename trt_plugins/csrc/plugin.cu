@@ -158,7 +158,6 @@ class ScanPlugin final : public IPluginV3,
 
   // There is one way to run, so nothing to time; the name lets a timing cache remember that.
   const char* getTimingCacheID() noexcept override { return kVersion; }
-  int32_t getFormatCombinationLimit() noexcept override { return 1; }
 
   // ---- Run ----
 

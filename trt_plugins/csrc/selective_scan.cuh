@@ -207,8 +207,9 @@ __global__ void __launch_bounds__(kMostThreads) walk_chunks(Walk walk) {
     }
 #pragma unroll
     for (int t = 0; t < kTile; ++t) {
-      // Behind the end, a step of zero leaves the state as it is.
-      const float step = start + t < end ? softplus(raw[t]) : 0.0f;
+      // Behind the end are zero tokens: only the last chunk ends within a tile, and nothing reads
+      // the state that it leaves.
+      const float step = softplus(raw[t]);
       const float scaled = step * u_tile[t];
       float y = D * u_tile[t];
 #pragma unroll

@@ -6,6 +6,7 @@ Shape suffixes: B batch, H height, W width, C channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Literal
 
 import torch
@@ -72,10 +73,11 @@ class MSFM(Block):
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         normed_BHWC = self.norm(x_BHWC)
-        mixed_BHWC = torch.zeros_like(x_BHWC)
-        for weight, branch in zip(self.weights.unbind(), self.branches.values(), strict=True):
-            mixed_BHWC = mixed_BHWC + weight * branch(normed_BHWC)
-        return x_BHWC + self.drop_path(self.out_proj(mixed_BHWC))
+        weighted = [
+            weight * branch(normed_BHWC)
+            for weight, branch in zip(self.weights.unbind(), self.branches.values(), strict=True)
+        ]
+        return x_BHWC + self.drop_path(self.out_proj(reduce(torch.add, weighted)))
 
 
 @BLOCKS.register("res")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from zoo.errors import CheckpointError
+from zoo.errors import MisfitError
 
 State = dict[str, Tensor]
 
@@ -69,7 +69,7 @@ def fit(state: Mapping[str, Tensor], shapes: Mapping[str, Tensor], what: str) ->
     """Give each tensor the shape of its namesake in ``shapes``, where the sizes agree.
 
     Raises:
-        CheckpointError: listing the keys that are missing, unexpected or of the wrong size.
+        MisfitError: listing the keys that are missing, unexpected or of the wrong size.
     """
     missing = [key for key in shapes if key not in state]
     unexpected = [key for key in state if key not in shapes]
@@ -84,5 +84,5 @@ def fit(state: Mapping[str, Tensor], shapes: Mapping[str, Tensor], what: str) ->
         if keys
     ]
     if faults:
-        raise CheckpointError(f"{what} does not fit the network: {'; '.join(faults)}")
+        raise MisfitError(f"{what} does not fit the network: {'; '.join(faults)}")
     return {key: state[key].reshape(shapes[key].shape) for key in shapes}

@@ -31,7 +31,7 @@ from zoo.integrations.exported import ExportedNetwork, Range
 logger = logging.getLogger(__name__)
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-"""Python modules by the names of the runtimes, in the sequence they are looked for."""
+"""Python modules by the names of the runtimes."""
 
 EXTRAS = {"tensorrt": "trt", "tensorrt-rtx": "trt-rtx"}
 
@@ -95,12 +95,15 @@ def open_tensorrt(name: str = "auto") -> TensorRT:
     """Import TensorRT or TensorRT-RTX.
 
     Args:
-        name: "tensorrt", "tensorrt-rtx", or "auto" for the first that is installed.
+        name: "tensorrt", "tensorrt-rtx", or "auto" for the first of them that is installed; for
+            the other way round on a machine without a GPU, where TensorRT builds nothing.
 
     Raises:
         EngineError: if it is not installed or does not load.
     """
-    wanted = list(MODULES) if name == "auto" else [name]
+    wanted = [name]
+    if name == "auto":
+        wanted = sorted(MODULES, reverse=not torch.cuda.is_available())
     reasons = []
     for each in wanted:
         if importlib.util.find_spec(MODULES[each]) is None:
@@ -112,7 +115,7 @@ def open_tensorrt(name: str = "auto") -> TensorRT:
             return TensorRT(each, importlib.import_module(MODULES[each]))
         except (ImportError, OSError) as error:
             reasons.append(f"{each} does not load: {' '.join(str(error).split())[:200]}")
-    extra = EXTRAS[wanted[-1]]
+    extra = EXTRAS[wanted[0]]
     raise EngineError(
         f"{'; '.join(reasons)}; install it: pip install 'mamba-restoration-zoo[{extra}]'"
     )
@@ -164,7 +167,7 @@ def _logger(api: Any) -> Any:
             self.memory: dict[str, int] = {}
 
         def log(self, severity: Any, text: str) -> None:
-            if severity in (api.ILogger.INTERNAL_ERROR, api.ILogger.ERROR):
+            if severity in (api.ILogger.Severity.INTERNAL_ERROR, api.ILogger.Severity.ERROR):
                 self.errors.append(" ".join(text.split()))
             elif found := re.search(r"Total (\w+) Memory: (\d+) bytes", text):
                 self.memory[found[1].lower()] = int(found[2])

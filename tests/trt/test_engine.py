@@ -23,9 +23,12 @@ import zoo
 from export.profile import read_profile
 from export.shape import ShapeError
 from export.trt import main
+from zoo.burst_inference import restore_burst
 from zoo.cli import main as zoo_main
 from zoo.data import Photo, read_photo, write_photo
+from zoo.data.burst.files import BurstFiles
 from zoo.errors import ZooError
+from zoo.inference import RestoreSettings
 from zoo.integrations.exported import ExportedNetwork, Range
 from zoo.integrations.tensorrt import (
     EngineError,
@@ -57,7 +60,7 @@ class StandIn:
         self.cleared, self.shapes, self.serialized = [], {}, None
 
         class ILogger:
-            INTERNAL_ERROR, ERROR, INFO = 0, 1, 3
+            Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, INFO=3)
 
         class IProgressMonitor:
             pass
@@ -114,11 +117,11 @@ class StandIn:
     def build_serialized_network(self, network, config):
         self.serialized = config.plugins_to_serialize
         config.progress_monitor.phase_start("Building", None, 1)
-        self.log.log(self.ILogger.INFO, "Total Activation Memory: 4096 bytes")
+        self.log.log(self.ILogger.Severity.INFO, "Total Activation Memory: 4096 bytes")
         if self.gate is not None:
             self.gate.wait(10)
         if self.content is None:
-            self.log.log(self.ILogger.ERROR, "no kernel\nwas found")
+            self.log.log(self.ILogger.Severity.ERROR, "no kernel\nwas found")
         return self.content
 
 
@@ -180,6 +183,18 @@ def test_a_build_that_fails_says_why(stand_in, folder, capsys):
     assert names(folder) == ["graph.onnx", "plugin.so"]
 
 
+def test_tensorrt_without_a_gpu(stand_in, folder, capsys, monkeypatch):
+    def refuse(log):
+        log.log(stand_in.ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(stand_in, "Builder", refuse)
+    assert main(WORDS) == 2
+    error = capsys.readouterr().err
+    assert "does not start: CUDA initialization failure with error: 35" in error
+    assert "--runtime tensorrt-rtx" in error
+
+
 def test_an_interrupted_build_leaves_nothing(stand_in, folder, monkeypatch):
     stand_in.gate = threading.Event()
 
@@ -236,7 +251,8 @@ def test_without_tensorrt(monkeypatch, folder, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(WORDS) == 2
     error = capsys.readouterr().err
-    assert "'tensorrt_rtx' is not installed" in error and "[trt-rtx]" in error
+    assert "'tensorrt_rtx' is not installed" in error and "'tensorrt' is not" in error
+    assert torch.cuda.is_available() or "[trt-rtx]" in error
     with pytest.raises(EngineError, match=r"'tensorrt' is not installed.*\[trt\]"):
         open_tensorrt("tensorrt")
 
@@ -272,6 +288,7 @@ class Doubling:
     def run(self, inputs):
         image = inputs["input"]
         self.seen.append({name: tuple(value.shape) for name, value in inputs.items()})
+        image = image[:, 0, :3] if image.dim() == 5 else image
         return image.repeat_interleave(2, -1).repeat_interleave(2, -2).half()
 
 
@@ -311,6 +328,17 @@ def test_a_burst_goes_in_with_its_flow():
     assert session.seen[0] == {"input": (1, 3, 4, 16, 16), "flow": (1, 3, 2, 16, 16)}
     with pytest.raises(EngineError, match="bursts of 3 frames, not 2"):
         network(torch.rand(1, 2, 4, 16, 16), torch.zeros(1, 2, 2, 16, 16))
+
+
+def test_zoo_restores_a_burst_in_tiles():
+    session = Doubling()
+    network = EngineNetwork(session, sidecar(burst=True), "e")
+    frames = torch.rand(3, 4, 40, 30)
+    settings = RestoreSettings(tile=24, overlap=4)
+    found = restore_burst(network, BurstFiles("b", frames), settings)
+    expected = frames[0, :3].repeat_interleave(2, -1).repeat_interleave(2, -2)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+    assert {call["input"] for call in session.seen} == {(1, 3, 4, 24, 24)}
 
 
 def test_zoo_restore_tiles_what_an_engine_restores(tmp_path, monkeypatch):

@@ -1,0 +1,181 @@
+"""PyTorch modules as ONNX graphs, before anything is tidied.
+
+Two operators of ours become nodes: the selective scan, and a block that is traced elsewhere
+(:mod:`export.blocks`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import onnx
+import onnx_ir
+import onnxscript
+import torch
+from onnx.defs import OpSchema
+from torch import Tensor, nn
+
+from export.scan_function import DOMAIN, EACH, INPUTS, OPERATORS, PLUGIN, SUM, VERSION
+from zoo.errors import ZooError
+
+BLOCKS = "zoo.blocks"
+"""Domain of nodes that stand for a block until it is written out."""
+
+BLOCK_INPUTS = ("x", "batch", "height", "width")
+
+_library = torch.library.Library("zoo_export", "DEF")
+_library.define("block(Tensor x, SymInt batch, SymInt height, SymInt width, int call) -> Tensor")
+
+
+@torch.library.register_fake("zoo_export::block", lib=_library)
+def _block_output(x: Tensor, batch: int, height: int, width: int, call: int) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def traced(
+    module: nn.Module,
+    arguments: Sequence[Tensor | list[Tensor]],
+    inputs: Sequence[str],
+    dynamic: Sequence[dict[int, str] | list[dict[int, str]]],
+    outputs: Sequence[str],
+    opset: int,
+) -> onnx_ir.Model:
+    """Trace a module.
+
+    Args:
+        module: in evaluation mode.
+        arguments: of sizes that may be traced; a list is as many inputs.
+        inputs: names of the inputs.
+        dynamic: for each input the names of the sizes that may vary, by dimension.
+        outputs: names of the outputs.
+        opset: version of the standard operators.
+
+    Raises:
+        ZooError: where the module cannot be traced, with the reason.
+    """
+    with _quiet(), _schemas(), _any_size(), torch.no_grad():
+        try:
+            program = torch.onnx.export(
+                module,
+                tuple(arguments),
+                input_names=list(inputs),
+                output_names=list(outputs),
+                opset_version=opset,
+                dynamic_shapes=tuple(dynamic),
+                custom_translation_table={
+                    torch.ops.zoo.selective_scan.default: _scan_node,
+                    torch.ops.zoo_export.block.default: _block_node,
+                },
+                optimize=False,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise _plain(error) from error
+    assert program is not None
+    return program.model
+
+
+def _scan_node(
+    u: Any,
+    delta: Any,
+    delta_weight: Any,
+    delta_bias: Any,
+    A: Any,
+    B: Any,
+    C: Any,
+    D: Any,
+    order: Any,
+    reduce: bool = False,
+    backend: str = "",
+) -> Any:
+    """``torch.ops.zoo.selective_scan`` as one node; all nine inputs are always there."""
+    if delta_weight is None:
+        raise ZooError("a scan without delta_weight is not exported; give it a low-rank step")
+    operators = onnxscript.values.Opset(DOMAIN, VERSION)
+    operator = getattr(operators, SUM if reduce else EACH)
+    return operator(u, delta, delta_weight, delta_bias, A, B, C, D, order, **PLUGIN)
+
+
+def _block_node(x: Any, batch: Any, height: Any, width: Any, call: int) -> Any:
+    return onnxscript.values.Opset(BLOCKS, VERSION).Block(x, batch, height, width, call=call)
+
+
+@contextlib.contextmanager
+def _schemas() -> Iterator[None]:
+    """Within, our operators are known to the tools; after, files must do without."""
+    tokens = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"]
+    constraints = [("T", tokens, "dtype of the tokens")]
+    kinds = dict.fromkeys(("u", "delta", "B", "C"), "T") | {"order": "tensor(int32)"}
+    made = [
+        OpSchema(
+            name,
+            DOMAIN,
+            VERSION,
+            inputs=[OpSchema.FormalParameter(i, kinds.get(i, "tensor(float)")) for i in INPUTS],
+            outputs=[OpSchema.FormalParameter("y", "T")],
+            type_constraints=constraints,
+            attributes=[OpSchema.Attribute(a, OpSchema.AttrType.STRING) for a in PLUGIN],
+        )
+        for name in OPERATORS
+    ]
+    kinds = {"x": "T"}
+    made.append(
+        OpSchema(
+            "Block",
+            BLOCKS,
+            VERSION,
+            inputs=[
+                OpSchema.FormalParameter(i, kinds.get(i, "tensor(int64)")) for i in BLOCK_INPUTS
+            ],
+            outputs=[OpSchema.FormalParameter("y", "T")],
+            type_constraints=constraints,
+            attributes=[OpSchema.Attribute("call", OpSchema.AttrType.INT)],
+        )
+    )
+    for schema in made:
+        onnx.defs.register_schema(schema)
+    try:
+        yield
+    finally:
+        for schema in made:
+            onnx.defs.deregister_schema(schema.name, schema.since_version, schema.domain)
+
+
+@contextlib.contextmanager
+def _any_size() -> Iterator[None]:
+    """Within, a trace does not take for granted that sizes are 2 or more."""
+    import torch.fx.experimental._config as config
+
+    with config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        yield
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's own warnings are about its insides."""
+    names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def _plain(error: BaseException) -> ZooError:
+    """The first cause that says something to a user."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ZooError):
+            return cause
+        last, cause = cause, cause.__cause__ or cause.__context__
+    text = " ".join(str(last).split())[:300]
+    return ZooError(f"the network cannot be traced: {text}")
