@@ -142,7 +142,7 @@ def test_recomputing_blocks_changes_no_gradient():
         network = zoo.build("mambair_light_x2", dim=32, depths=[2, 1], drop_path=0.5).train()
         assert not recompute or recompute_blocks(network) == 3
         torch.manual_seed(1)
-        network(torch.rand(2, 3, 9, 7)).square().mean().backward()
+        network(torch.rand(8, 3, 9, 7)).square().mean().backward()
         return {name: p.grad for name, p in network.named_parameters()}
 
     plain, recomputed = gradients(False), gradients(True)
@@ -343,7 +343,9 @@ def test_the_average_is_applied_only_within():
 
 
 @pytest.mark.slow
-def test_a_compiled_network_trains_as_a_plain_one(photos, tmp_path):
+def test_a_compiled_network_trains_as_a_plain_one(photos, tmp_path, monkeypatch):
+    # In the shared cache a killed compilation leaves libraries that are cut short.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     assert train(photos, tmp_path / "plain") == 0
     assert train(photos, tmp_path / "compiled", "compile=true") == 0
     plain, compiled = losses(tmp_path / "plain"), losses(tmp_path / "compiled")

@@ -29,7 +29,7 @@ SMALL = [
     (Case(**TINY, low_rank=False, reduce=False), BRAIN, False),
     (Case(**TINY, order="short"), HALF, False),
     (Case(B=2, L=1, K=1, E=1, R=1, N=1), FLOAT, False),
-    (Case(B=1, L=9, K=1, E=8, R=3, N=1), FLOAT, False),
+    (Case(B=1, L=13, K=1, E=6, R=3, N=1), FLOAT, False),
     (Case(B=0), FLOAT, False),
 ]
 """Case, dtype, and whether sums must be made in a fixed sequence."""

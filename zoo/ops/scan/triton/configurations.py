@@ -40,8 +40,9 @@ CONFIGURATIONS: dict[tuple[int, int], Configuration] = {}
 """Measured configurations by compute capability; any other GPU gets :data:`DEFAULT`."""
 
 DEFAULT = Configuration()
-"""From what the compiler says for compute capabilities 8.0, 9.0 and 12.0: no kernel spills
-registers with up to 16 states (tests/ops/triton_compiled.py). Not yet measured on any GPU."""
+"""From what the compiler says with 16 states: no kernel spills registers for compute capability
+9.0, nor the one of the gradients for 8.0 and 12.0 (tests/ops/triton_compiled.py). Not yet measured
+on any GPU."""
 
 INTERPRETED = Configuration(
     widths=(4,),

@@ -33,11 +33,16 @@ def gradients(
 ):  # fmt: skip
     """Gradients of chunks p, p + slots, ... of all images, for one direction and channel block.
 
+    States are taken one at a time and FEW steps at once: a lane holds these steps of its channels,
+    and what it knows of the states between them lies in scratch memory.
+
     gu (B, L, E), summed over directions by MODE. gdelta (B, L, K, R), gB and gC (B, L, K, N) are
     sums over channels: blocks share them by SHARED_MODE, or have copies ``part`` rows apart.
     Without a projection gdelta is (B, L, K, E) and nobody's but this program's.
     parameter (slots, K, N + R + 2, E): sums of this program for A, delta_weight, delta_bias and D.
-    scratch: length / FEW states and one carry of this program, (N, BLOCK_E) each.
+    scratch: length / FEW states and one carry of this program, (N, width) each. ``width`` is
+    BLOCK_E as a number that the compiler does not know: if it did, it would read several channels
+    of scratch at once, spread them over lanes otherwise, and exchange them at every step.
     """
     program = tl.program_id(0)
     block = program % blocks

@@ -3,8 +3,8 @@
 The sequence of each (image, direction) is cut into chunks. ``chunk_states`` walks every chunk from
 a zero state, ``carry_states`` turns what the chunks leave behind into the state before each of
 them, and ``outputs`` walks every chunk again from there. For gradients the same is done in both
-directions of time, and ``gradients`` (in a file of its own) walks a chunk forward to keep a state
-every few steps, then takes these few steps at a time from the last to the first.
+directions of time, and ``gradients`` (in a file of its own) walks a chunk forward, a few steps at
+a time, to keep the state before each few, then takes the few from the last to the first.
 
 A lane owns channels and holds all states of them, so the sum over states is a lane's own and
 kernels with one warp or many never wait for each other. Channels are therefore the innermost axis

@@ -1,7 +1,7 @@
 """Allocates for the Triton kernels and launches them. Imported where Triton is installed.
 
 Memory beside inputs and outputs. Forward: (N + 1) K E / 256 floats a token of a long sequence,
-half as much again for each halving of the chunks that a short one is cut into; with ``reduce``
+twice as many for each halving of the chunks that a short one is cut into; with ``reduce``
 the sum of tokens in float32. Backward: twice that, the float32 sums that become gradients, and
 scratch memory that depends on the GPU and not on the tokens.
 
