@@ -14,7 +14,7 @@ from onnxscript import optimizer
 from export.blocks import add_functions, blocks_stood_for, write_out
 from export.precision import Exported
 from export.scan_function import DOMAIN, INPUTS
-from export.tracing import traced
+from export.tracing import quiet, traced
 from zoo.errors import ZooError
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,8 @@ def traced_graph(exported: Exported, opset: int) -> onnx.ModelProto:
     except ZooError as error:
         logger.debug("traced block by block it fails: %s", error)
         model = _traced_whole(exported, opset)
-    _tidy(model)
+    with quiet():
+        _tidy(model)
     return onnx_ir.to_proto(model)
 
 

@@ -57,7 +57,7 @@ def traced(
     Raises:
         ZooError: where the module cannot be traced, with the reason.
     """
-    with _quiet(), _schemas(), _any_size(), torch.no_grad():
+    with quiet(), _schemas(), _any_size(), torch.no_grad():
         try:
             program = torch.onnx.export(
                 module,
@@ -155,8 +155,8 @@ def _any_size() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter's own warnings are about its insides."""
+def quiet() -> Iterator[None]:
+    """Within, the exporter and its passes say nothing: it is about their insides."""
     names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
     levels = {name: logging.getLogger(name).level for name in names}
     for name in names:
