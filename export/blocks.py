@@ -9,6 +9,7 @@ its kind stands, with that block's weights.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -136,7 +137,8 @@ def _functions(kinds: list[Call], opset: int) -> list[onnx_ir.Function]:
             {a: f"{name}_{number}" for a, name in enumerate(SAMPLE) if kind.sizes[a] is None}
         )
     inputs, outputs = ([f"{n}_{number}" for number in range(len(kinds))] for n in "xy")
-    module = SideBySide([kind.block for kind in kinds]).eval()
+    # Copies: a block that is used at two sizes is two kinds, whose weights are told apart by name.
+    module = SideBySide([copy.deepcopy(kind.block) for kind in kinds]).eval()
     graph = traced(module, [tokens], inputs, [dynamic], outputs, opset).graph
     _take_sizes_from_outside(graph)
     return [_function(graph, number) for number in range(len(kinds))]

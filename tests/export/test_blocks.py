@@ -94,6 +94,14 @@ class Doubled(SingleImage):
         return super()._restore(torch.cat([image_BIHW, image_BIHW], dim=2))
 
 
+class Twice(SingleImage):
+    """Uses its blocks on one image and on two."""
+
+    def _restore(self, image_BIHW):
+        both = torch.cat([image_BIHW, image_BIHW.flip(2)])
+        return super()._restore(image_BIHW) + super()._restore(both)[:1]
+
+
 def network_of(block, network=SingleImage, **settings):
     torch.manual_seed(0)
     return network(scale=1, dim=8, block=block, head=ResidualHead, **settings).eval()
@@ -112,4 +120,10 @@ def test_a_block_that_needs_the_network_around_it(tmp_path, monkeypatch):
     path = export_file(network, tmp_path / "n.onnx")
     assert len(wholes) == 2
     report = verify(network, path)
+    assert report.passed, str(report)
+
+
+def test_a_block_that_is_used_at_two_sizes(tmp_path):
+    network = network_of(Scaled, Twice, depths=[1])
+    report = verify(network, export_file(network, tmp_path / "n.onnx", shape="1x3xHxW"))
     assert report.passed, str(report)
