@@ -106,9 +106,8 @@ def test_every_kind_of_call_compiles_without_spills(architecture):
     assert all(line["shared"] <= 16384 for line in found)
 
 
-@pytest.mark.parametrize(
-    "marker", ["gpu and not slow", pytest.param("gpu and slow", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("marker", ["gpu and not slow", "gpu and slow"])
 def test_the_tests_for_a_gpu_are_right_themselves(marker):
     """They rarely meet a GPU; here they run on the CPU, with another backend in Triton's place."""
     folder = Path(__file__).parents[1] / "gpu"
