@@ -233,7 +233,7 @@ class EDA(Aligner):
         groups: groups of channels with displacements of their own; a divisor of C.
         blocks: channel transformers of each encoder and of each refinement.
         refine: refinement after each alignment ("all"), the last only ("last"), or "none".
-        frame_chunk: frames aligned at a time when no gradients are asked for; 0 for all.
+        frame_chunk: frames aligned at a time in evaluation, outside a trace; 0 for all.
     """
 
     grid = 2 ** (LEVELS - 1)
@@ -288,7 +288,9 @@ class EDA(Aligner):
         reference_BHWC = frames_BTHWC[:, 0]
         aligned_BHWC, references = self._reference(reference_BHWC)
         current = range(1, frames_BTHWC.shape[1])
-        size = len(current) if torch.is_grad_enabled() else self.frame_chunk
+        # A graph would hold every chunk one after the other, each as large as all frames at once.
+        whole = torch.is_grad_enabled() or torch.compiler.is_exporting()
+        size = len(current) if whole else self.frame_chunk
         aligned, displacements = [aligned_BHWC[:, None]], []
         for start in range(1, len(current) + 1, size or max(len(current), 1)):
             chunk = slice(start, min(start + (size or len(current)), len(current) + 1))
@@ -382,7 +384,7 @@ class GroupFlow(EDA):
         groups: groups of channels with displacements of their own; a divisor of C.
         blocks: channel transformers of each encoder and of each refinement.
         refine: refinement after each alignment ("all"), the last only ("last"), or "none".
-        frame_chunk: frames aligned at a time when no gradients are asked for; 0 for all.
+        frame_chunk: frames aligned at a time in evaluation, outside a trace; 0 for all.
     """
 
     kernel = 1
