@@ -69,6 +69,7 @@ def traced(
                 custom_translation_table={
                     torch.ops.zoo.selective_scan.default: _scan_node,
                     torch.ops.zoo_export.block.default: _block_node,
+                    torch.ops.aten.remainder.Scalar: _remainder,
                 },
                 optimize=False,
                 verbose=False,
@@ -102,6 +103,15 @@ def _scan_node(
 
 def _block_node(x: Any, batch: Any, height: Any, width: Any, call: int) -> Any:
     return onnxscript.values.Opset(BLOCKS, VERSION).Block(x, batch, height, width, call=call)
+
+
+def _remainder(x: Any, divisor: Any) -> Any:
+    """``x % divisor`` where the graph computes the divisor too; PyTorch's own knows numbers only."""
+    standard = onnxscript.opset18
+    divisor = standard.CastLike(divisor, x)
+    if x.dtype.is_integer():
+        return standard.Mod(x, divisor)
+    return standard.Sub(x, standard.Mul(standard.Floor(standard.Div(x, divisor)), divisor))
 
 
 @contextlib.contextmanager
