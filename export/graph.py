@@ -105,7 +105,7 @@ def _drop_undone_transposes(graph: onnx_ir.Graph) -> None:
         if back.op_type != "Transpose" or between is None or back.outputs[0].is_graph_output():
             continue
         there, found = between, back.outputs[0]
-        if between.op_type in ACTIVATIONS and len(between.outputs[0].uses()) == 1:
+        if between.op_type in ACTIVATIONS and not between.outputs[0].is_graph_output():
             there = _maker(between) or between
         if there.op_type != "Transpose":
             continue
@@ -116,9 +116,23 @@ def _drop_undone_transposes(graph: onnx_ir.Graph) -> None:
             assert there.inputs[0] is not None
             found.replace_all_uses_with(there.inputs[0])
         else:
-            between.replace_input_with(0, there.inputs[0])
-            between.outputs[0].shape = found.shape
+            _activate_before(between, there, back)
             found.replace_all_uses_with(between.outputs[0])
+
+
+def _activate_before(activation: onnx_ir.Node, there: onnx_ir.Node, back: onnx_ir.Node) -> None:
+    """Let an activation stand before the transpose; who else reads it gets it transposed."""
+    y = activation.outputs[0]
+    others = [(node, index) for node, index in y.uses() if node is not back]
+    if others:
+        moved = onnx_ir.Node("", "Transpose", [y], [there.attributes["perm"]], num_outputs=1)
+        moved.outputs[0].type, moved.outputs[0].shape = y.type, y.shape
+        assert activation.graph is not None
+        activation.graph.insert_after(activation, moved)
+        for node, index in others:
+            node.replace_input_with(index, moved.outputs[0])
+    activation.replace_input_with(0, there.inputs[0])
+    y.shape = back.outputs[0].shape
 
 
 def _maker(node: onnx_ir.Node) -> onnx_ir.Node | None:
