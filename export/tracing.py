@@ -106,7 +106,7 @@ def _block_node(x: Any, batch: Any, height: Any, width: Any, call: int) -> Any:
 
 
 def _remainder(x: Any, divisor: Any) -> Any:
-    """``x % divisor`` where the graph computes the divisor too; PyTorch's own knows numbers only."""
+    """``x % divisor``, also by a size of the graph, which PyTorch's own does not take."""
     standard = onnxscript.opset18
     divisor = standard.CastLike(divisor, x)
     if x.dtype.is_integer():

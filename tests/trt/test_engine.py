@@ -449,9 +449,15 @@ def test_a_tiny_engine_without_the_plugin(rtx, tmp_path, capsys):
 @pytest.mark.parametrize("name", FULL)
 def test_full_models_build(name, rtx, tmp_path):
     path = tmp_path / "full.engine"
-    assert main(["-n", name, "--runtime", "tensorrt-rtx", "-o", str(path)]) == 0
+    words = ["--runtime", "tensorrt-rtx", "-o", str(path)]
+    assert main(["-n", name, *words, "--keep-onnx"]) == 0
     said = read_sidecar(path)
     assert said["plugin"]["layers"] == scans_of(zoo.build(name).eval()) > 0
     assert said["plugin"]["named_in_engine"] == 2 * said["plugin"]["layers"]
     sizes = said["profile"]["input"]
     assert all(low < high for low, high in zip(sizes["min"][-2:], sizes["max"][-2:], strict=True))
+
+    # The same graph without the plugin.
+    assert main(["--onnx", str(path.with_suffix(".onnx")), *words, "--plugin-free"]) == 0
+    free = read_sidecar(path)
+    assert free["plugin"] is None and free["scans"] == 0 and free["profile"] == said["profile"]
