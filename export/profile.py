@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 IMAGE = ("32x32", "256x256", "512x512")
-BURST = ("16x16", "64x64", "128x128")
+HEAVY = ("16x16", "64x64", "128x128")
 """Height and width in pixels of smallest, usual and largest input, where they are not given; the
-largest is a tile of ``zoo restore``, of a burst's frame."""
+largest is a tile of ``zoo restore``. Heavy are bursts, which hold many frames, and scans without
+the plugin, which hold every state: 512x512 would take some 50 GiB."""
 
 Sizes = tuple[int, int, int]
 """Batch, height and width."""
@@ -55,7 +56,7 @@ def _filled(dims: Sequence[Any], sizes: Sizes) -> tuple[int, ...]:
 
 
 def read_profile(
-    low: str | None, usual: str | None, high: str | None, batch: str, *, burst: bool
+    low: str | None, usual: str | None, high: str | None, batch: str, *, heavy: bool
 ) -> Profile:
     """Read the options of a command.
 
@@ -64,12 +65,12 @@ def read_profile(
         usual: those that the engine is made fastest for.
         high: largest.
         batch: one number, or smallest, usual and largest, as in ``1,4,8``.
-        burst: whether the network takes bursts, which are smaller.
+        heavy: whether an input takes so much memory that the defaults are smaller.
 
     Raises:
         ShapeError: for sizes that make no sense.
     """
-    defaults = dict(zip(("min", "opt", "max"), BURST if burst else IMAGE, strict=True))
+    defaults = dict(zip(("min", "opt", "max"), HEAVY if heavy else IMAGE, strict=True))
     asked = {"min": low, "opt": usual, "max": high}
     sides = {name: _sides(name, text or defaults[name]) for name, text in asked.items()}
     # A default gives way to what is asked for.

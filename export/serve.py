@@ -305,7 +305,7 @@ def _run(options: argparse.Namespace) -> int:
     name = Path(options.model).stem
     batch = f"1,{(options.max_batch + 1) // 2},{options.max_batch}"
     burst = is_burst(source.network)
-    profile = read_profile(options.min, options.opt, options.max, batch, burst=burst)
+    profile = read_profile(options.min, options.opt, options.max, batch, heavy=burst)
     serving = Serving(options.max_batch, options.delay, options.instances, options.kind)
     check_writable(options.output / name)
     plugin = _plugin(options) if "tensorrt" in backends else None

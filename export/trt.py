@@ -212,6 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m export.trt",
         description="Build a TensorRT engine of a network. TensorRT-RTX does that without a GPU.",
+        epilog="* for bursts and without the plugin, which take much more memory",
         allow_abbrev=False,
     )
     parser.add_argument("-n", "--model", help="model; see 'zoo list'")
@@ -221,9 +222,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-o", "--output", type=Path, help="engine to write [NAME_PRECISION.engine]")
     parser.add_argument("--precision", choices=list(DTYPES), help="of its numbers [fp32]")
-    parser.add_argument("--min", metavar="HxW", help="smallest input, pixels [32x32; burst 16x16]")
-    parser.add_argument("--opt", metavar="HxW", help="the usual one [256x256; burst 64x64]")
-    parser.add_argument("--max", metavar="HxW", help="the largest [512x512; burst 128x128]")
+    parser.add_argument("--min", metavar="HxW", help="smallest input, pixels [32x32; 16x16 *]")
+    parser.add_argument("--opt", metavar="HxW", help="the usual one [256x256; 64x64 *]")
+    parser.add_argument("--max", metavar="HxW", help="the largest [512x512; 128x128 *]")
     parser.add_argument(
         "--batch", default="1", help="images at once: one number, or min,opt,max as 1,4,8 [1]"
     )
@@ -302,7 +303,8 @@ def _run(options: argparse.Namespace) -> int:
         source = network_of(options.model, options.weights)
         network, name, precision = source.network, options.model, options.precision or "fp32"
         burst = is_burst(network)
-    profile = read_profile(options.min, options.opt, options.max, options.batch, burst=burst)
+    heavy = burst or options.plugin_free
+    profile = read_profile(options.min, options.opt, options.max, options.batch, heavy=heavy)
     path = options.output or Path(f"{Path(name).stem}_{precision}.engine")
     if path.suffix in (".onnx", ".json"):
         raise EngineError(f"{path}: the file's name must not end in {path.suffix}; use .engine")
