@@ -12,12 +12,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from export.model import facts_of, network_of
 from export.precision import DTYPES, Precision, prepared
 from export.shape import input_shape
 from zoo.checkpoints.files import write_whole
+from zoo.command import run_command
 from zoo.errors import ZooError
 from zoo.extensions import add_import_option, import_parts
 from zoo.networks import Network
@@ -194,7 +195,6 @@ def _parser() -> argparse.ArgumentParser:
         "--verify", action="store_true", help="compare with PyTorch at three sizes; exit 1 if off"
     )
     add_import_option(parser)
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 
 
@@ -230,17 +230,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 1 where verification fails, 2 for bad input."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options: Any = _parser().parse_args(sys.argv[1:] if arguments is None else arguments)
-    try:
-        return _run(options)
-    except KeyboardInterrupt:
-        return 130
-    except (ZooError, OSError) as error:
-        if options.debug:
-            raise
-        print(f"export.onnx: error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
+    return run_command(_parser(), _run, arguments)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from export.onnx import check_packages, check_writable, export
 from export.precision import DTYPES
 from export.profile import Profile, read_profile
 from export.shape import is_burst
+from zoo.command import run_command
 from zoo.errors import ZooError
 from zoo.extensions import add_import_option, import_parts
 from zoo.integrations.tensorrt import EngineError, read_sidecar
@@ -282,7 +283,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max", metavar="HxW", help="the largest")
     parser.add_argument("--overwrite", action="store_true", help="replace models that are there")
     add_import_option(parser)
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 
 
@@ -351,17 +351,7 @@ def _plugin(options: argparse.Namespace) -> Path | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code, 2 for bad input."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options: Any = _parser().parse_args(sys.argv[1:] if arguments is None else arguments)
-    try:
-        return _run(options)
-    except KeyboardInterrupt:
-        return 130
-    except (ZooError, OSError) as error:
-        if options.debug:
-            raise
-        print(f"export.serve: error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
+    return run_command(_parser(), _run, arguments)
 
 
 if __name__ == "__main__":

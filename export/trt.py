@@ -27,7 +27,7 @@ from export.profile import Profile, read_profile
 from export.shape import input_shape, is_burst
 from zoo.checkpoints import package_version
 from zoo.checkpoints.files import write_whole
-from zoo.errors import ZooError
+from zoo.command import run_command
 from zoo.extensions import add_import_option, import_parts
 from zoo.integrations.tensorrt import (
     MODULES,
@@ -249,7 +249,6 @@ def _parser() -> argparse.ArgumentParser:
         help="compare the graph with PyTorch, on a GPU the engine too; exit 1 if off",
     )
     add_import_option(parser)
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 
 
@@ -409,17 +408,7 @@ def _engine_agrees(network: Network, path: Path, settings: EngineSettings) -> bo
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 1 where verification fails, 2 for bad input."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options: Any = _parser().parse_args(sys.argv[1:] if arguments is None else arguments)
-    try:
-        return _run(options)
-    except KeyboardInterrupt:
-        return 130
-    except (ZooError, OSError) as error:
-        if options.debug:
-            raise
-        print(f"export.trt: error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
+    return run_command(_parser(), _run, arguments)
 
 
 if __name__ == "__main__":

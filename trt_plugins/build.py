@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.checkpoints.files import write_whole
+from zoo.command import run_command
 from zoo.errors import ZooError
 
 logger = logging.getLogger(__name__)
@@ -279,28 +280,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--shim", action="store_true", help="for tests: the same sources for this CPU, without CUDA"
     )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    library = build(_architectures(options.arch), force=options.force, shim=options.shim)
+    if options.output:
+        write_whole(options.output, lambda to: shutil.copyfile(library, to), "the library")
+        library = options.output
+    print(library)  # noqa: T201
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code, 2 where the plugin cannot be compiled."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options = _parser().parse_args(sys.argv[1:] if arguments is None else arguments)
-    try:
-        library = build(_architectures(options.arch), force=options.force, shim=options.shim)
-        if options.output:
-            write_whole(options.output, lambda to: shutil.copyfile(library, to), "the library")
-            library = options.output
-        print(library)  # noqa: T201
-        return 0
-    except KeyboardInterrupt:
-        return 130
-    except (ZooError, OSError) as error:
-        if options.debug:
-            raise
-        print(f"trt_plugins.build: error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
+    return run_command(_parser(), _run, arguments)
 
 
 if __name__ == "__main__":
