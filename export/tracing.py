@@ -59,13 +59,17 @@ def traced(
     """
     with quiet(), _schemas(), _any_size(), torch.no_grad():
         try:
+            # Captured here: left to itself the exporter would try again by ways that call modules
+            # in another manner, and blocks would be taken for one another.
+            captured = torch.export.export(
+                module, tuple(arguments), dynamic_shapes=_varying(dynamic), strict=False
+            )
             program = torch.onnx.export(
-                module,
-                tuple(arguments),
+                captured,
                 input_names=list(inputs),
+                dynamic_shapes=tuple(dynamic),
                 output_names=list(outputs),
                 opset_version=opset,
-                dynamic_shapes=tuple(dynamic),
                 custom_translation_table={
                     torch.ops.zoo.selective_scan.default: _scan_node,
                     torch.ops.zoo_export.block.default: _block_node,
@@ -74,10 +78,20 @@ def traced(
                 optimize=False,
                 verbose=False,
             )
-        except torch.onnx.errors.OnnxExporterError as error:
+        except Exception as error:  # of the network, of PyTorch's capture or of its exporter
             raise _plain(error) from error
     assert program is not None
     return program.model
+
+
+def _varying(dynamic: Sequence[dict[int, str] | list[dict[int, str]]]) -> tuple[Any, ...]:
+    """The same with PyTorch's word for a size that may vary in place of its name."""
+    return tuple(
+        [dict.fromkeys(sizes, torch.export.Dim.DYNAMIC) for sizes in entry]
+        if isinstance(entry, list)
+        else dict.fromkeys(entry, torch.export.Dim.DYNAMIC)
+        for entry in dynamic
+    )
 
 
 def _scan_node(
@@ -187,5 +201,10 @@ def _plain(error: BaseException) -> ZooError:
         if isinstance(cause, ZooError):
             return cause
         last, cause = cause, cause.__cause__ or cause.__context__
-    text = " ".join(str(last).split())[:300]
-    return ZooError(f"the network cannot be traced: {text}")
+    text = " ".join(str(last).split())
+    if "specialized it to be a constant" in text:
+        return ZooError(
+            "the network cannot be traced: a part takes a size that varies for a fixed number; "
+            f"use x.shape there, not len(x) or int(): {text[:300]}"
+        )
+    return ZooError(f"the network cannot be traced: {text[:300]}")

@@ -13,6 +13,7 @@ from export.blocks import Call, blocks_stood_for
 from export.onnx import export as export_file
 from export.verify import verify
 from zoo.blocks import RSSB, Block
+from zoo.errors import ZooError
 from zoo.heads import ResidualHead
 from zoo.networks import SingleImage
 from zoo.scans import Raster, Window
@@ -94,6 +95,13 @@ class Doubled(SingleImage):
         return super()._restore(torch.cat([image_BIHW, image_BIHW], dim=2))
 
 
+class Counting(SingleImage):
+    """Takes the batch for a number that never varies."""
+
+    def _restore(self, image_BIHW):
+        return super()._restore(image_BIHW).expand(len(image_BIHW), -1, -1, -1)
+
+
 class Twice(SingleImage):
     """Uses its blocks on one image and on two."""
 
@@ -126,4 +134,13 @@ def test_a_block_that_needs_the_network_around_it(tmp_path, monkeypatch):
 def test_a_block_that_is_used_at_two_sizes(tmp_path):
     network = network_of(Scaled, Twice, depths=[1])
     report = verify(network, export_file(network, tmp_path / "n.onnx", shape="1x3xHxW"))
+    assert report.passed, str(report)
+
+
+def test_a_size_that_is_taken_for_a_number_is_said(tmp_path):
+    """The exporter's other ways of tracing would take it, and take blocks for one another."""
+    network = network_of(Scaled, Counting, depths=[2])
+    with pytest.raises(ZooError, match=r"use x\.shape there, not len\(x\)"):
+        export_file(network, tmp_path / "n.onnx")
+    report = verify(network, export_file(network, tmp_path / "n.onnx", shape="2x3xHxW"))
     assert report.passed, str(report)

@@ -36,7 +36,7 @@ class PBFF(BurstFusion):
         self.join = Conv2d(dim * dim, dim, 1)
 
     def forward(self, reference_BHWC: Tensor, frames_BSHWC: Tensor) -> Tensor:
-        batch = len(reference_BHWC)
+        batch = reference_BHWC.shape[0]
         frames_BTHWC = torch.cat([reference_BHWC[:, None], frames_BSHWC], dim=1)
         x_NHWT = frames_BTHWC.permute(0, 4, 2, 3, 1).flatten(0, 1).contiguous()
         x_NHWC = self.gather(x_NHWT)  # N = B * C
