@@ -6,12 +6,12 @@ operations, those of the scan included, bilinear sampling not.
 
 from __future__ import annotations
 
-import resource
 import statistics
 import sys
 import time
 
 import torch
+from measure import peak_mebibytes
 from torch.utils.flop_counter import FlopCounterMode
 
 import zoo
@@ -23,7 +23,7 @@ def main(model: str, side: int, rounds: int) -> None:
     torch.manual_seed(0)
     network = zoo.build(model).eval()
     burst = network.example(side, side)
-    idle = _peak()
+    idle = peak_mebibytes()
     with torch.inference_mode():
         network(burst[..., :8, :8])
         seconds = []
@@ -31,7 +31,7 @@ def main(model: str, side: int, rounds: int) -> None:
             begun = time.perf_counter()
             network(burst)
             seconds.append(time.perf_counter() - begun)
-    peak = _peak()
+    peak = peak_mebibytes()
     with torch.device("meta"):
         counted = zoo.build(model).eval()
         example = counted.example(side, side)
@@ -56,10 +56,6 @@ def _is(name: str, stage: str) -> bool:
     return len(words) > 1 and words[1] == stage and (len(words) == 2 or words[2].isdigit()) and (
         len(words) == (3 if stage in ("fusions", "bodies") else 2)
     )  # fmt: skip
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

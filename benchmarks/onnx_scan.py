@@ -6,7 +6,6 @@ memory of a process of its own.
 
 from __future__ import annotations
 
-import resource
 import statistics
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from measure import added_mebibytes
 from onnx import TensorProto, helper
 
 from export.graph import INPUTS
@@ -68,10 +68,7 @@ def path(name: str, inputs: list[torch.Tensor]) -> Callable[[], np.ndarray]:
 
 def added_memory(name: str) -> float:
     """MiB that the first run of a path adds to the peak of this process."""
-    run = path(name, make_inputs())
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    run()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return added_mebibytes(path(name, make_inputs()))
 
 
 def main() -> None:
