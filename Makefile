@@ -28,7 +28,7 @@ test-sanitize: install
 	$(BIN)/python tests/sanitize.py
 
 # Engines by TensorRT-RTX, which needs no GPU, in an environment of their own: 100 MB more, nvcc for
-# the plugin, and an hour for the full models; SELECT="-k 'not full'" leaves those out.
+# the plugin, and half an hour, most of it the full models; SELECT="-k 'not full'" leaves those out.
 SELECT ?=
 TENSORRT_VENV = .venv-trt
 test-tensorrt: $(TENSORRT_VENV)/installed
