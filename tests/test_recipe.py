@@ -13,7 +13,8 @@ from zoo.errors import RecipeError
 from zoo.networks import SingleImage
 from zoo.recipe import load_recipe, parse_value
 from zoo.registry import Capabilities, Registry
-from zoo.settings import evaluate_settings, train_settings
+from zoo.resolve import resolve
+from zoo.settings import ScheduleSettings, evaluate_settings, train_settings
 
 SMALL = {"network": {"type": "single_image", "dim": 32, "depths": [1], "scale": 2}}
 
@@ -93,6 +94,14 @@ def test_unknown_sections_and_models():
         zoo.build("mambair_lite_x4")
     with pytest.raises(RecipeError, match="unknown model"):
         zoo.build("../recipes/mambair_light_x4")
+
+
+def test_settings_of_several_values_say_what_they_are():
+    message = (
+        r"train\.schedule: .* of type, milestones, .*; did you mean train\.schedule\.type=flat"
+    )
+    with pytest.raises(RecipeError, match=message):
+        resolve(ScheduleSettings, "flat", "train.schedule")
 
 
 def test_overrides_reach_defaults_lists_and_parts():

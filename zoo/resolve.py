@@ -170,7 +170,11 @@ def resolve(annotation: Any, value: Any, path: str, default: Any = None) -> Any:
         return {k: resolve(arguments[1], v, f"{path}.{k}") for k, v in value.items()}
     if dataclasses.is_dataclass(annotation):
         if not isinstance(value, Mapping):
-            raise RecipeError(f"{path}: expected a mapping, got {value!r}")
+            names = [field.name for field in dataclasses.fields(annotation) if field.init]
+            meant = f"; did you mean {path}.type={value}?" if "type" in names else ""
+            raise RecipeError(
+                f"{path}: expected a mapping of {', '.join(names)}, got {value!r}{meant}"
+            )
         what = path.rpartition(".")[2] or "a recipe"
         options = resolve_options(annotation, value, path, what)  # type: ignore[arg-type]
         return _construct(annotation, path, **options)  # type: ignore[arg-type]
