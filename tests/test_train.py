@@ -100,7 +100,8 @@ def test_tensorboard_gets_scalars_and_strips_once_each_also_after_a_crash(
     photos, tmp_path, monkeypatch
 ):
     """Read back with TensorBoard's own reader."""
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from tensorboard.backend.event_processing import event_accumulator as accumulator
+
     run, step = tmp_path / "run", Trainer._train_step
 
     def failing(self, parts):

@@ -3,6 +3,7 @@ import shutil
 import pytest
 
 from trt_plugins.build import BuildError, build, find_nvcc
+from zoo.integrations.tensorrt import EngineError, open_tensorrt
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +20,12 @@ def nvcc():
         return find_nvcc()
     except BuildError as error:
         pytest.skip(f"the plugin is not compiled: {error}")
+
+
+@pytest.fixture(scope="session")
+def rtx():
+    """TensorRT-RTX, which builds engines without a GPU."""
+    try:
+        return open_tensorrt("tensorrt-rtx")
+    except EngineError as error:
+        pytest.skip(f"make test-tensorrt runs these: {error}")

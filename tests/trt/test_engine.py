@@ -1,7 +1,6 @@
-"""``export.trt`` and engines as networks.
+"""``export.trt``: what is written, counted and refused, with a stand-in where TensorRT is.
 
-The default tests put a stand-in where TensorRT is: what is written, counted and refused does not
-depend on it. Real engines, of TensorRT-RTX and without a GPU, are slow: ``make test-tensorrt``.
+Real engines are in test_real_engines.py, engines as networks in test_engine_network.py.
 """
 
 from __future__ import annotations
@@ -19,28 +18,20 @@ from graphs import two_scans
 
 import export.engine
 import export.trt
-import zoo
 from export.profile import read_profile
 from export.shape import ShapeError
 from export.trt import main
-from zoo.burst_inference import restore_burst
 from zoo.cli import main as zoo_main
-from zoo.data import Photo, read_photo, write_photo
-from zoo.data.burst.files import BurstFiles
+from zoo.data import Photo, write_photo
 from zoo.errors import ZooError
-from zoo.inference import RestoreSettings
-from zoo.integrations.exported import ExportedNetwork, Range
 from zoo.integrations.tensorrt import (
     EngineError,
-    EngineNetwork,
     TensorRT,
     load_engine,
     open_tensorrt,
     read_sidecar,
     sidecar_path,
 )
-
-FULL = ("qmambabsr", "mambacsr_final", "mambair_classic_x4", "mambair_light_x4")
 
 
 class StandIn:
@@ -222,6 +213,20 @@ def test_without_the_plugin_the_graph_has_no_scan(stand_in, folder, caplog):
     assert "--onnx=out.onnx" in caplog.messages[-1] and "Plugin" not in caplog.messages[-1]
 
 
+@pytest.mark.parametrize(("words", "side"), [([], 512), (["--plugin-free"], 128)])
+def test_sizes_are_smaller_without_the_plugin(words, side, stand_in, folder, monkeypatch):
+    asked = []
+
+    def record(network, profile, **_):
+        asked.append(profile)
+        raise ZooError("far enough")
+
+    monkeypatch.setattr(export.trt, "traced", record)
+    given = [] if words else ["--plugin", "plugin.so"]
+    assert main(["-n", "mambair_tiny_x2", "-o", "out.engine", *words, *given]) == 2
+    assert [profile.max for profile in asked] == [(1, side, side)]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -276,83 +281,6 @@ def test_profiles_fill_in_what_is_not_said():
         read_profile(None, None, None, "1,2", heavy=False)
 
 
-# ---- Engines as networks ----
-
-
-class Doubling:
-    """A session that enlarges by repeating pixels and keeps what it was given."""
-
-    def __init__(self):
-        self.seen = []
-
-    def run(self, inputs):
-        image = inputs["input"]
-        self.seen.append({name: tuple(value.shape) for name, value in inputs.items()})
-        image = image[:, 0, :3] if image.dim() == 5 else image
-        return image.repeat_interleave(2, -1).repeat_interleave(2, -2).half()
-
-
-def sidecar(*, low=16, high=24, batch=(1, 2), burst=False, flow=False):
-    frames = [3, 4] if burst else [3]
-    sizes = {
-        kind: [b, *frames, side, side]
-        for kind, b, side in zip(("min", "max"), batch, (low, high), strict=True)
-    }
-    facts = {"model": "m", "scale": "2", "channels": str(frames[-1]), "size_multiple": "8"}
-    facts |= {"input": "burst", "frames": "3"} if burst else {"input": "image"}
-    profile = {"input": sizes} | ({"flow": {}} if flow else {})
-    return {"facts": facts, "profile": profile}
-
-
-def test_images_are_brought_to_sizes_that_an_engine_takes():
-    session = Doubling()
-    network = EngineNetwork(session, sidecar(), "e")
-    image = torch.rand(5, 3, 9, 20)
-    found = network(image)
-    assert [call["input"] for call in session.seen] == [(2, 3, 16, 20)] * 2 + [(1, 3, 16, 20)]
-    expected = image.repeat_interleave(2, -1).repeat_interleave(2, -2)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
-    with pytest.raises(EngineError, match="no more than 24 pixels a side; use tiles: -t 24"):
-        network(torch.rand(1, 3, 9, 25))
-    least_two = EngineNetwork(session, sidecar(batch=(2, 2)), "e")
-    with pytest.raises(EngineError, match="takes 2 images at once"):
-        least_two(torch.rand(3, 3, 20, 20))
-
-
-def test_a_burst_goes_in_with_its_flow():
-    session = Doubling()
-    network = EngineNetwork(session, sidecar(burst=True, flow=True), "e")
-    assert network.flow_prior == "registration" and network.capabilities.input == "burst"
-    network(torch.rand(1, 3, 4, 10, 10), torch.zeros(1, 3, 2, 10, 10))
-    assert session.seen[0] == {"input": (1, 3, 4, 16, 16), "flow": (1, 3, 2, 16, 16)}
-    with pytest.raises(EngineError, match="bursts of 3 frames, not 2"):
-        network(torch.rand(1, 2, 4, 16, 16), torch.zeros(1, 2, 2, 16, 16))
-
-
-def test_zoo_restores_a_burst_in_tiles():
-    session = Doubling()
-    network = EngineNetwork(session, sidecar(burst=True), "e")
-    frames = torch.rand(3, 4, 40, 30)
-    settings = RestoreSettings(tile=24, overlap=4)
-    found = restore_burst(network, BurstFiles("b", frames), settings)
-    expected = frames[0, :3].repeat_interleave(2, -1).repeat_interleave(2, -2)
-    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
-    assert {call["input"] for call in session.seen} == {(1, 3, 4, 24, 24)}
-
-
-def test_zoo_restore_tiles_what_an_engine_restores(tmp_path, monkeypatch):
-    session = Doubling()
-    network = EngineNetwork(session, sidecar(low=8, high=80), "e")
-    monkeypatch.setattr("zoo.integrations.tensorrt.load_engine", lambda *a, **k: network)
-    write_photo(tmp_path / "a.png", Photo(np.full((100, 90, 3), 0.5, np.float32)))
-    words = ["restore", str(tmp_path / "a.png"), "-o", str(tmp_path / "b.png"), "--engine", "e"]
-    assert zoo_main(words) == 0
-    found = read_photo(tmp_path / "b.png").color_HWC
-    assert found.shape == (200, 180, 3) and np.abs(found - 0.5).max() < 0.01
-    assert {call["input"] for call in session.seen} == {(1, 3, 80, 80)} and len(session.seen) == 4
-
-
 def test_a_machine_without_a_gpu_says_so(stand_in, folder, capsys, monkeypatch):
     assert main(WORDS) == 0
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -387,78 +315,3 @@ def test_engines_without_their_json_or_with_anothers(stand_in, folder, monkeypat
     beside.unlink()
     with pytest.raises(EngineError, match=r"out.engine.json is not beside it"):
         load_engine("out.engine")
-
-
-def test_a_file_that_does_not_say_what_it_is():
-    with pytest.raises(ZooError, match="does not say what it is"):
-        ExportedNetwork("f", {}, Range(), Range(), Range())
-
-
-# ---- Real engines ----
-
-
-@pytest.fixture(scope="module")
-def rtx():
-    try:
-        return open_tensorrt("tensorrt-rtx")
-    except EngineError as error:
-        pytest.skip(f"make test-tensorrt runs these: {error}")
-
-
-def scans_of(network):
-    """How often a network calls the operator, by what PyTorch dispatches."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Count(TorchDispatchMode):
-        calls = 0
-
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            Count.calls += function is torch.ops.zoo.selective_scan.default
-            return function(*args, **(kwargs or {}))
-
-    with torch.inference_mode(), Count():
-        network(network.example(16, 16))
-    return Count.calls
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-def test_a_tiny_engine_with_a_verified_graph(precision, rtx, tmp_path, capsys):
-    path = tmp_path / "tiny.engine"
-    words = ["-n", "mambair_tiny_x2", "--runtime", "tensorrt-rtx", "-o", str(path), "--verify"]
-    assert main([*words, "--precision", precision, "--max", "128x128"]) == 0
-    out = capsys.readouterr().out
-    assert "verified: worst" in out
-    assert torch.cuda.is_available() or "that needs a GPU" in out
-    said = read_sidecar(path)
-    assert said["plugin"]["layers"] == scans_of(zoo.load("mambair_tiny_x2")) > 0
-    assert said["plugin"]["named_in_engine"] == 2 * said["plugin"]["layers"]
-    assert said["outputs"] == {"output": [1, 3, -1, -1]} and said["precision"] == precision
-
-
-@pytest.mark.slow
-def test_a_tiny_engine_without_the_plugin(rtx, tmp_path, capsys):
-    path = tmp_path / "tiny.engine"
-    words = ["-n", "mambair_tiny_x2", "-o", str(path), "--plugin-free", "--verify"]
-    assert main([*words, "--max", "128x128"]) == 0
-    assert "verified: worst" in capsys.readouterr().out
-    assert read_sidecar(path)["plugin"] is None
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FULL)
-def test_full_models_build(name, rtx, tmp_path):
-    path = tmp_path / "full.engine"
-    words = ["--runtime", "tensorrt-rtx", "-o", str(path)]
-    assert main(["-n", name, *words, "--keep-onnx"]) == 0
-    said = read_sidecar(path)
-    assert said["plugin"]["layers"] == scans_of(zoo.build(name).eval()) > 0
-    assert said["plugin"]["named_in_engine"] == 2 * said["plugin"]["layers"]
-    sizes = said["profile"]["input"]
-    assert all(low < high for low, high in zip(sizes["min"][-2:], sizes["max"][-2:], strict=True))
-
-    # The same graph without the plugin.
-    assert main(["--onnx", str(path.with_suffix(".onnx")), *words, "--plugin-free"]) == 0
-    free = read_sidecar(path)
-    assert free["plugin"] is None and free["scans"] == 0
-    assert free["profile"]["input"]["max"][-2:] == [128, 128]

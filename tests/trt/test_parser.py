@@ -23,19 +23,11 @@ from export.graph import written_out
 from export.profile import Profile
 from export.scan_function import attach_functions
 from trt_plugins.build import SOURCES, build
-from zoo.integrations.tensorrt import EngineError, open_tensorrt, read_sidecar
+from zoo.integrations.tensorrt import EngineError, read_sidecar
 
 pytestmark = pytest.mark.slow
 
 DIMENSIONS = Profile((1, 12, 12), (2, 12, 12), (4, 12, 12))
-
-
-@pytest.fixture(scope="module")
-def rtx():
-    try:
-        return open_tensorrt("tensorrt-rtx")
-    except EngineError as error:
-        pytest.skip(f"make test-tensorrt runs these: {error}")
 
 
 @pytest.fixture(scope="module")

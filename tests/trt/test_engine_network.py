@@ -1,0 +1,98 @@
+"""Engines as networks: sizes, batches, bursts and tiles, with a session that repeats pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from zoo.burst_inference import restore_burst
+from zoo.cli import main as zoo_main
+from zoo.data import Photo, read_photo, write_photo
+from zoo.data.burst.files import BurstFiles
+from zoo.errors import ZooError
+from zoo.inference import RestoreSettings
+from zoo.integrations.exported import ExportedNetwork, Range
+from zoo.integrations.tensorrt import (
+    EngineError,
+    EngineNetwork,
+)
+
+
+class Doubling:
+    """A session that enlarges by repeating pixels and keeps what it was given."""
+
+    def __init__(self):
+        self.seen = []
+
+    def run(self, inputs):
+        image = inputs["input"]
+        self.seen.append({name: tuple(value.shape) for name, value in inputs.items()})
+        image = image[:, 0, :3] if image.dim() == 5 else image
+        return image.repeat_interleave(2, -1).repeat_interleave(2, -2).half()
+
+
+def sidecar(*, low=16, high=24, batch=(1, 2), burst=False, flow=False):
+    frames = [3, 4] if burst else [3]
+    sizes = {
+        kind: [b, *frames, side, side]
+        for kind, b, side in zip(("min", "max"), batch, (low, high), strict=True)
+    }
+    facts = {"model": "m", "scale": "2", "channels": str(frames[-1]), "size_multiple": "8"}
+    facts |= {"input": "burst", "frames": "3"} if burst else {"input": "image"}
+    profile = {"input": sizes} | ({"flow": {}} if flow else {})
+    return {"facts": facts, "profile": profile}
+
+
+def test_images_are_brought_to_sizes_that_an_engine_takes():
+    session = Doubling()
+    network = EngineNetwork(session, sidecar(), "e")
+    image = torch.rand(5, 3, 9, 20)
+    found = network(image)
+    assert [call["input"] for call in session.seen] == [(2, 3, 16, 20)] * 2 + [(1, 3, 16, 20)]
+    expected = image.repeat_interleave(2, -1).repeat_interleave(2, -2)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+    with pytest.raises(EngineError, match="no more than 24 pixels a side; use tiles: -t 24"):
+        network(torch.rand(1, 3, 9, 25))
+    least_two = EngineNetwork(session, sidecar(batch=(2, 2)), "e")
+    with pytest.raises(EngineError, match="takes 2 images at once"):
+        least_two(torch.rand(3, 3, 20, 20))
+
+
+def test_a_burst_goes_in_with_its_flow():
+    session = Doubling()
+    network = EngineNetwork(session, sidecar(burst=True, flow=True), "e")
+    assert network.flow_prior == "registration" and network.capabilities.input == "burst"
+    network(torch.rand(1, 3, 4, 10, 10), torch.zeros(1, 3, 2, 10, 10))
+    assert session.seen[0] == {"input": (1, 3, 4, 16, 16), "flow": (1, 3, 2, 16, 16)}
+    with pytest.raises(EngineError, match="bursts of 3 frames, not 2"):
+        network(torch.rand(1, 2, 4, 16, 16), torch.zeros(1, 2, 2, 16, 16))
+
+
+def test_zoo_restores_a_burst_in_tiles():
+    session = Doubling()
+    network = EngineNetwork(session, sidecar(burst=True), "e")
+    frames = torch.rand(3, 4, 40, 30)
+    settings = RestoreSettings(tile=24, overlap=4)
+    found = restore_burst(network, BurstFiles("b", frames), settings)
+    expected = frames[0, :3].repeat_interleave(2, -1).repeat_interleave(2, -2)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+    assert {call["input"] for call in session.seen} == {(1, 3, 4, 24, 24)}
+
+
+def test_zoo_restore_tiles_what_an_engine_restores(tmp_path, monkeypatch):
+    session = Doubling()
+    network = EngineNetwork(session, sidecar(low=8, high=80), "e")
+    monkeypatch.setattr("zoo.integrations.tensorrt.load_engine", lambda *a, **k: network)
+    write_photo(tmp_path / "a.png", Photo(np.full((100, 90, 3), 0.5, np.float32)))
+    words = ["restore", str(tmp_path / "a.png"), "-o", str(tmp_path / "b.png"), "--engine", "e"]
+    assert zoo_main(words) == 0
+    found = read_photo(tmp_path / "b.png").color_HWC
+    assert found.shape == (200, 180, 3) and np.abs(found - 0.5).max() < 0.01
+    assert {call["input"] for call in session.seen} == {(1, 3, 80, 80)} and len(session.seen) == 4
+
+
+def test_a_file_that_does_not_say_what_it_is():
+    with pytest.raises(ZooError, match="does not say what it is"):
+        ExportedNetwork("f", {}, Range(), Range(), Range())

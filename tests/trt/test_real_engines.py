@@ -1,0 +1,72 @@
+"""Real engines, built by TensorRT-RTX without a GPU: ``make test-tensorrt``."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import zoo
+from export.trt import main
+from zoo.integrations.tensorrt import (
+    read_sidecar,
+)
+
+pytestmark = pytest.mark.slow
+
+FULL = ("qmambabsr", "mambacsr_final", "mambair_classic_x4", "mambair_light_x4")
+
+
+def scans_of(network):
+    """How often a network calls the operator, by what PyTorch dispatches."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Count(TorchDispatchMode):
+        calls = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            Count.calls += function is torch.ops.zoo.selective_scan.default
+            return function(*args, **(kwargs or {}))
+
+    with torch.inference_mode(), Count():
+        network(network.example(16, 16))
+    return Count.calls
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_a_tiny_engine_with_a_verified_graph(precision, rtx, tmp_path, capsys):
+    path = tmp_path / "tiny.engine"
+    words = ["-n", "mambair_tiny_x2", "--runtime", "tensorrt-rtx", "-o", str(path), "--verify"]
+    assert main([*words, "--precision", precision, "--max", "128x128"]) == 0
+    out = capsys.readouterr().out
+    assert "verified: worst" in out
+    assert torch.cuda.is_available() or "that needs a GPU" in out
+    said = read_sidecar(path)
+    assert said["plugin"]["layers"] == scans_of(zoo.load("mambair_tiny_x2")) > 0
+    assert said["plugin"]["named_in_engine"] == 2 * said["plugin"]["layers"]
+    assert said["outputs"] == {"output": [1, 3, -1, -1]} and said["precision"] == precision
+
+
+def test_a_tiny_engine_without_the_plugin(rtx, tmp_path, capsys):
+    path = tmp_path / "tiny.engine"
+    words = ["-n", "mambair_tiny_x2", "-o", str(path), "--plugin-free", "--verify"]
+    assert main([*words, "--max", "128x128"]) == 0
+    assert "verified: worst" in capsys.readouterr().out
+    assert read_sidecar(path)["plugin"] is None
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_full_models_build(name, rtx, tmp_path):
+    path = tmp_path / "full.engine"
+    words = ["--runtime", "tensorrt-rtx", "-o", str(path)]
+    assert main(["-n", name, *words, "--keep-onnx"]) == 0
+    said = read_sidecar(path)
+    assert said["plugin"]["layers"] == scans_of(zoo.build(name).eval()) > 0
+    assert said["plugin"]["named_in_engine"] == 2 * said["plugin"]["layers"]
+    sizes = said["profile"]["input"]
+    assert all(low < high for low, high in zip(sizes["min"][-2:], sizes["max"][-2:], strict=True))
+
+    # The same graph without the plugin.
+    assert main(["--onnx", str(path.with_suffix(".onnx")), *words, "--plugin-free"]) == 0
+    free = read_sidecar(path)
+    assert free["plugin"] is None and free["scans"] == 0
+    assert free["profile"]["input"]["max"][-2:] == [128, 128]
