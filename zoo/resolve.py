@@ -171,7 +171,8 @@ def resolve(annotation: Any, value: Any, path: str, default: Any = None) -> Any:
     if dataclasses.is_dataclass(annotation):
         if not isinstance(value, Mapping):
             names = [field.name for field in dataclasses.fields(annotation) if field.init]
-            meant = f"; did you mean {path}.type={value}?" if "type" in names else ""
+            typed = "type" in names and isinstance(value, str)
+            meant = f"; did you mean {path}.type={value}?" if typed else ""
             raise RecipeError(
                 f"{path}: expected a mapping of {', '.join(names)}, got {value!r}{meant}"
             )
