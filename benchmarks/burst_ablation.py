@@ -51,7 +51,7 @@ def score(name: str, seed: int, steps: int, folder: Path) -> dict[str, float]:
     """The last validation of a run, which is trained as far as it is not."""
     changes = {"train.iterations": steps, "train.save_every": steps, "train.seed": seed}
     run = folder / f"{name}-{seed}"
-    train(load_recipe(name, {**TOY, **changes}), run, readers=0)
+    train(load_recipe(name, {**TOY, **changes}), run, num_workers=0)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     found: dict[str, float] = next(line for line in reversed(lines) if "psnr" in line)
     return found

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 import zoo
-from zoo.burst_evaluation import score_burst
 from zoo.data import Photo, load_sample, write_photo
 from zoo.data.burst import BurstDataset, BurstSample, BurstSynthesis
 from zoo.data.images import quantise
 from zoo.data.photos import TrainingPhoto
 from zoo.errors import ZooError
+from zoo.evaluation.burst import score_burst
 from zoo.networks import Burst
 from zoo.networks.phase import enlarge_frame
 

@@ -20,7 +20,6 @@ from export.shape import input_shape
 from zoo.checkpoints.files import write_whole
 from zoo.command import run_command
 from zoo.errors import ZooError
-from zoo.extensions import add_import_option, import_parts
 from zoo.networks import Network
 
 if TYPE_CHECKING:
@@ -194,12 +193,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--verify", action="store_true", help="compare with PyTorch at three sizes; exit 1 if off"
     )
-    add_import_option(parser)
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
-    import_parts(options.imports)
     check_packages()
     source = network_of(options.model, options.weights)
     shape = input_shape(source.network, options.shape)

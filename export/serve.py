@@ -25,7 +25,6 @@ from export.profile import Profile, read_profile
 from export.shape import is_burst
 from zoo.command import run_command
 from zoo.errors import ZooError
-from zoo.extensions import add_import_option, import_parts
 from zoo.integrations.tensorrt import EngineError, read_sidecar
 
 if TYPE_CHECKING:
@@ -282,12 +281,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--opt", metavar="HxW", help="the usual one")
     parser.add_argument("--max", metavar="HxW", help="the largest")
     parser.add_argument("--overwrite", action="store_true", help="replace models that are there")
-    add_import_option(parser)
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
-    import_parts(options.imports)
     check_packages()
     numbers = {
         "--max-batch": options.max_batch,

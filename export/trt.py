@@ -28,7 +28,6 @@ from export.shape import input_shape, is_burst
 from zoo.checkpoints import package_version
 from zoo.checkpoints.files import write_whole
 from zoo.command import run_command
-from zoo.extensions import add_import_option, import_parts
 from zoo.integrations.tensorrt import (
     MODULES,
     EngineError,
@@ -248,7 +247,6 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="compare the graph with PyTorch, on a GPU the engine too; exit 1 if off",
     )
-    add_import_option(parser)
     return parser
 
 
@@ -290,7 +288,6 @@ def _graph_of_file(options: argparse.Namespace) -> ModelProto:
 
 def _run(options: argparse.Namespace) -> int:
     _check(options)
-    import_parts(options.imports)
     check_packages()
     tensorrt = open_tensorrt(options.runtime)
     network = None

@@ -16,64 +16,56 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from zoo.burst_evaluation import burst_tests, evaluate_burst
 from zoo.checkpoints import load, shipped_weights
+from zoo.command import run_command
 from zoo.data.degradations import Degradation
 from zoo.data.images import Photo, write_photo
 from zoo.data.photos import SAMPLES
 from zoo.data.testsets import TestImage, find_test_set, set_names, validation_images
-from zoo.distributed import Workers, workers
+from zoo.distributed import ProcessGroup, process_group
 from zoo.errors import ZooError
 from zoo.evaluation import Protocol, Restored, Run, Score, evaluate
-from zoo.extensions import add_import_option, import_parts
+from zoo.evaluation.burst import burst_tests, evaluate_burst
+from zoo.evaluation.official_tiling import tiled
+from zoo.evaluation.report import SetResult, markdown, write_report
+from zoo.evaluation.settings import EvaluateSettings, evaluate_settings
 from zoo.inference import RestoreSettings, restore_tensor
 from zoo.networks import Burst, Network
-from zoo.official_tiling import tiled
-from zoo.ops.scan import BackendError
 from zoo.recipe import Recipe, load_recipe
-from zoo.report import SetResult, markdown, write_report
-from zoo.settings import BurstTrainSettings, EvaluateSettings, evaluate_settings, train_settings
 from zoo.training.burst_task import validation_bursts
+from zoo.training.settings import BurstTrainSettings, train_settings
 
 logger = logging.getLogger("zoo.evaluate")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        import_parts(options.imports)
-        with workers() as members:
-            run(options, members)
-    except KeyboardInterrupt:
-        return 130
-    except (ZooError, BackendError, OSError) as error:
-        if options.debug:
-            raise
-        logger.error("error: %s", error)
-        return 2
-    return 0
+    return run_command(_parser(), _run, arguments)
 
 
-def run(options: argparse.Namespace, members: Workers) -> None:
+def _run(options: argparse.Namespace) -> None:
+    with process_group() as group:
+        evaluate_recipe(options, group)
+
+
+def evaluate_recipe(options: argparse.Namespace, group: ProcessGroup) -> None:
     """Evaluate as the command line says."""
     recipe = load_recipe(options.name)
     settings = evaluate_settings(recipe)
-    network = _network(recipe, options.weights).to(members.device(options.device))
+    network = _network(recipe, options.weights).to(group.device(options.device))
     if isinstance(network, Burst):
-        run_bursts(options, members, recipe, network)
+        run_bursts(options, group, recipe, network)
         return
     degradation = _degradation(recipe, settings, network.scale)
     sets = _sets(options, settings, degradation, network.scale)
     protocol = Protocol(channel=settings.channel, crop=settings.crop)
-    through = _run(network, settings, options)
+    through = _through(network, settings, options)
     results = []
     for name, images in sets.items():
-        scores = _scores(network, name, images, degradation, protocol, through, members, options)
+        scores = _scores(network, name, images, degradation, protocol, through, group, options)
         inputs = "files" if images[0].degraded is not None else "made"
         results.append(SetResult(name, scores, inputs))
-    if not members.first:
+    if not group.is_first:
         return
     paper = (settings.paper_ensemble if options.ensemble else settings.paper) or {}
     notes = _notes(network, settings, protocol, options)
@@ -81,7 +73,7 @@ def run(options: argparse.Namespace, members: Workers) -> None:
 
 
 def run_bursts(
-    options: argparse.Namespace, members: Workers, recipe: Recipe, network: Burst
+    options: argparse.Namespace, group: ProcessGroup, recipe: Recipe, network: Burst
 ) -> None:
     """Evaluate a burst network: the frozen synthetic bursts, or a folder of bursts."""
     for name in ("sets", "degrade", "save_images", "ensemble", "official_tiling"):
@@ -93,13 +85,13 @@ def run_bursts(
     border = settings.data.border
     through = RestoreSettings(tile=options.tile, precision=options.precision)
     mine: dict[int, Score] = {}
-    with tqdm(total=len(tests), unit="burst", disable=None if members.first else True) as progress:
-        for number in members.claim(len(tests), "evaluate/bursts"):
+    with tqdm(total=len(tests), unit="burst", disable=None if group.is_first else True) as progress:
+        for number in group.shared_indices(len(tests), "evaluate/bursts"):
             progress.update(number - progress.n)
             mine[number] = evaluate_burst(network, tests[number], border, through)
         progress.update(len(tests) - progress.n)
-    everything = {n: found for part in members.gather(mine) for n, found in part.items()}
-    if not members.first:
+    everything = {n: found for part in group.gather(mine) for n, found in part.items()}
+    if not group.is_first:
         return
     kind, inputs = (SAMPLES, "made") if options.data == SAMPLES else (options.data, "files")
     scores = [everything[number] for number in range(len(tests))]
@@ -179,7 +171,7 @@ def _sets(
     return sets
 
 
-def _run(network: Network, settings: EvaluateSettings, options: argparse.Namespace) -> Run:
+def _through(network: Network, settings: EvaluateSettings, options: argparse.Namespace) -> Run:
     chosen = RestoreSettings(
         tile=options.tile, ensemble=options.ensemble, precision=options.precision
     )
@@ -199,7 +191,7 @@ def _scores(
     degradation: Degradation | None,
     protocol: Protocol,
     through: Run,
-    members: Workers,
+    group: ProcessGroup,
     options: argparse.Namespace,
 ) -> list[Score]:
     """Scores of a set in its own sequence; each process takes the next image when it is free."""
@@ -211,9 +203,9 @@ def _scores(
             write_photo(folder / f"{image}.png", Photo(found.restored))
 
     mine: dict[int, Score] = {}
-    hidden = None if members.first else True
+    hidden = None if group.is_first else True
     with tqdm(total=len(images), desc=name, unit="image", disable=hidden) as progress:
-        for number in members.claim(len(images), f"evaluate/{name}"):
+        for number in group.shared_indices(len(images), f"evaluate/{name}"):
             progress.update(number - progress.n)
             [mine[number]] = evaluate(
                 network,
@@ -224,7 +216,7 @@ def _scores(
                 seen=keep,
             )
         progress.update(len(images) - progress.n)
-    everything = {n: found for part in members.gather(mine) for n, found in part.items()}
+    everything = {n: found for part in group.gather(mine) for n, found in part.items()}
     return [everything[number] for number in range(len(images))]
 
 
@@ -284,8 +276,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    add_import_option(parser)
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 
 

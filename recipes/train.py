@@ -25,36 +25,38 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from zoo.checkpoints import save
-from zoo.distributed import Workers, workers
-from zoo.errors import CheckpointError, RecipeError, ZooError
-from zoo.extensions import add_import_option, import_parts
+from zoo.command import run_command
+from zoo.distributed import ProcessGroup, process_group
+from zoo.errors import CheckpointError, ZooError
 from zoo.networks import Network
-from zoo.ops.scan import BackendError
-from zoo.recipe import Recipe, build, load_recipe, parse_value
-from zoo.settings import TrainSettings, train_settings
+from zoo.recipe import Recipe, build, load_recipe, parse_overrides
 from zoo.training import (
-    MovingAverage,
-    Record,
+    EMA,
+    MetricsLog,
     StopSignals,
     affordable,
     batches,
+    enable_gradient_checkpointing,
     examples_of,
     latest_checkpoint,
+    load_initial_weights,
     make_task,
     parse_duration,
-    random_state,
-    recompute_blocks,
     report,
-    restore_random_state,
+    restore_rng_state,
+    rng_state,
     seed_all,
     shortened,
-    start_from,
     write_checkpoint,
 )
+from zoo.training.settings import TrainSettings, train_settings
 
 logger = logging.getLogger("zoo.train")
 
 WEIGHTS = "weights.safetensors"
+
+RECIPE_KEYS = ("train", "network", "evaluate", "name", "summary")
+"""What may stand at the top of a recipe; other keys of the command line are under ``train``."""
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -69,8 +71,8 @@ class Trainer:
         recipe: what to train and how.
         folder: where the run lives.
         device: where to train.
-        readers: processes that prepare patches.
-        members: the processes that train together; this one alone, if None.
+        num_workers: processes that prepare patches.
+        group: the processes that train together; this one alone, if None.
     """
 
     def __init__(
@@ -79,20 +81,20 @@ class Trainer:
         folder: Path,
         *,
         device: str,
-        readers: int,
-        members: Workers | None = None,
+        num_workers: int,
+        group: ProcessGroup | None = None,
     ) -> None:
-        self.recipe, self.folder, self.readers = recipe, folder, readers
-        self.members = members or Workers()
-        self.device = self.members.device(device)
+        self.recipe, self.folder, self.num_workers = recipe, folder, num_workers
+        self.group = group or ProcessGroup()
+        self.device = self.group.device(device)
         self.settings: TrainSettings = train_settings(recipe)
         seed_all(self.settings.seed)
         self.network: Network = build(recipe)
         if self.settings.initial is not None:
-            start_from(self.network, self.settings.initial)
+            load_initial_weights(self.network, self.settings.initial)
         self.network.to(self.device).train()
-        if self.settings.recompute:
-            recompute_blocks(self.network)
+        if self.settings.gradient_checkpointing:
+            enable_gradient_checkpointing(self.network)
         if self.settings.compile:
             self.network.compile()
         self.loss = self.settings.loss.to(self.device)
@@ -100,12 +102,12 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(
             self.device.partition(":")[0], enabled=self.settings.precision == "fp16"
         )
-        self.average = MovingAverage(self.network, self.settings.ema)
-        self.task = make_task(recipe, self.settings, self.network, progress=self.members.first)
-        self.model = self.members.wrap(self.task.module(self.network), self.device)
-        if self.members.rank:
+        self.ema = EMA(self.network, self.settings.ema)
+        self.task = make_task(recipe, self.settings, self.network, progress=self.group.is_first)
+        self.model = self.group.wrap(self.task.module(self.network), self.device)
+        if self.group.rank:
             # Weights begin alike everywhere; drop path must not fall alike.
-            seed_all(self.settings.seed * self.members.world + self.members.rank)
+            seed_all(self.settings.seed * self.group.world_size + self.group.rank)
         self.step = 0
         self.seconds = 0.0
         self.losses: list[float] = []  # since the last line of the log
@@ -128,8 +130,8 @@ class Trainer:
             KeyboardInterrupt: when it was stopped.
             ZooError: when the training diverges.
         """
-        settings, first = self.settings, self.members.first
-        record = Record(self.folder, self.step) if first else None
+        settings, first = self.settings, self.group.is_first
+        record = MetricsLog(self.folder, self.step) if first else None
         hidden = None if first else True
         progress = tqdm(
             total=settings.iterations, initial=self.step, unit="step", disable=hidden, leave=True
@@ -140,7 +142,7 @@ class Trainer:
             for parts in self._batches():
                 value = self._train_step(parts)
                 # Every process stops at the same step, whichever got the signal.
-                value, stop = self.members.add(value / self.members.world, signals.received)
+                value, stop = self.group.add(value / self.group.world_size, signals.received)
                 self._check(value)
                 self.losses.append(value)
                 self.seconds = time.monotonic() - begun
@@ -171,8 +173,8 @@ class Trainer:
             self.task.plan,
             step=self.step,
             parts=self.settings.accumulate,
-            members=self.members,
-            readers=self.readers,
+            group=self.group,
+            num_workers=self.num_workers,
         )
 
     def _train_step(self, parts: Sequence[Sequence[Tensor]]) -> float:
@@ -195,7 +197,7 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.average.update()
+        self.ema.update()
         self.step += 1
         return value
 
@@ -226,7 +228,7 @@ class Trainer:
                 "the last checkpoint is kept"
             )
 
-    def _tell(self, progress: Any, record: Record | None, loss: float, speed: float) -> None:
+    def _tell(self, progress: Any, record: MetricsLog | None, loss: float, speed: float) -> None:
         if record is None:
             return
         lr = self.optimizer.param_groups[0]["lr"]
@@ -243,9 +245,9 @@ class Trainer:
                 tqdm.format_interval(left),
             )
 
-    def _validate(self, record: Record | None) -> None:
-        with self.average.applied():
-            values, pictures = self.task.validate(self.network, self.members)
+    def _validate(self, record: MetricsLog | None) -> None:
+        with self.ema.applied():
+            values, pictures = self.task.validate(self.network, self.group)
         if record is None:
             return
         record.write(self.step, self.seconds, **values)
@@ -270,17 +272,17 @@ class Trainer:
             begun = time.monotonic()
             self._train_step(parts)
             found.append(time.monotonic() - begun)
-            [spent] = self.members.add(sum(found))
-            if len(found) == 50 or (len(found) >= 4 and spent >= allowed * self.members.world):
+            [spent] = self.group.add(sum(found))
+            if len(found) == 50 or (len(found) >= 4 and spent >= allowed * self.group.world_size):
                 break
         begun = time.monotonic()
-        self.task.validate(self.network, self.members)
+        self.task.validate(self.network, self.group)
         validation = time.monotonic() - begun
         self.restore(before)
         # The first step also builds orders and buffers.
         step = sorted(found[1:] or found)[len(found[1:]) // 2]
-        step, validation = (sum(self.members.gather(x)) for x in (step, validation))
-        return step / self.members.world, validation / self.members.world
+        step, validation = (sum(self.group.gather(x)) for x in (step, validation))
+        return step / self.group.world_size, validation / self.group.world_size
 
     def state(self) -> dict[str, Any]:
         """All that a resume needs."""
@@ -291,38 +293,38 @@ class Trainer:
             "seconds": self.seconds,
             "losses": self.losses,
             "network": self.network.state_dict(),
-            "average": self.average.state,
+            "ema": self.ema.state,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "random": self.members.gather(random_state(self.device)),
+            "rng": self.group.gather(rng_state(self.device)),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         self.network.load_state_dict(state["network"])
-        self.average.state = {key: value.to(self.device) for key, value in state["average"].items()}
+        self.ema.state = {key: value.to(self.device) for key, value in state["ema"].items()}
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.losses, self.requested = list(state["losses"]), state["requested"]
-        if len(state["random"]) == self.members.world:
-            restore_random_state(state["random"][self.members.rank], self.device)
+        if len(state["rng"]) == self.group.world_size:
+            restore_rng_state(state["rng"][self.group.rank], self.device)
         else:
             logger.warning(
                 "the run goes on with %d processes instead of %d: its batches are the same, "
                 "drop path falls differently",
-                self.members.world,
-                len(state["random"]),
+                self.group.world_size,
+                len(state["rng"]),
             )
 
     def save(self) -> None:
         """Write the checkpoint and the weights; each appears whole or not at all."""
         state = self.state()
-        if not self.members.first:
+        if not self.group.is_first:
             return
         write_checkpoint(self.folder, state, step=self.step, keep=self.settings.keep)
-        with self.average.applied():
+        with self.ema.applied():
             save(self.network, self.folder / WEIGHTS, step=str(self.step))
 
 
@@ -331,8 +333,8 @@ def train(
     folder: Path,
     *,
     device: str = "cpu",
-    readers: int = 1,
-    members: Workers | None = None,
+    num_workers: int = 1,
+    group: ProcessGroup | None = None,
     budget: str | None = None,
 ) -> Trainer:
     """Train, or go on with the training in the folder.
@@ -341,8 +343,8 @@ def train(
         recipe: what to train and how.
         folder: where the run lives.
         device: where to train.
-        readers: processes that prepare patches.
-        members: the processes that train together; this one alone, if None.
+        num_workers: processes that prepare patches.
+        group: the processes that train together; this one alone, if None.
         budget: time that the training may take, such as "10m": the schedule is shortened to it.
 
     Raises:
@@ -350,15 +352,15 @@ def train(
         ZooError: for a recipe or data that cannot be trained on.
     """
     begun = time.monotonic()
-    members = members or Workers()
+    group = group or ProcessGroup()
     seconds = parse_duration(budget) if budget else None
     requested = json.dumps([recipe.data(), budget], sort_keys=True)
-    state = members.from_first(lambda: _last_state(folder, requested))
+    state = group.from_first(lambda: _last_state(folder, requested))
     if state is not None:
         recipe = load_recipe(json.loads(state["recipe"]))  # shortened, where there is a budget
 
     def trainer_of(recipe: Recipe) -> Trainer:
-        return Trainer(recipe, folder, device=device, readers=readers, members=members)
+        return Trainer(recipe, folder, device=device, num_workers=num_workers, group=group)
 
     trainer = trainer_of(recipe)
     if state is not None:
@@ -366,7 +368,7 @@ def train(
         logger.info("resumed at step %d", trainer.step)
     elif budget is not None and seconds is not None:
         step, validation = trainer.measure(0.05 * seconds)
-        left = members.broadcast(seconds - (time.monotonic() - begun))
+        left = group.broadcast(seconds - (time.monotonic() - begun))
         steps = affordable(left, step, validation)
         recipe = shortened(recipe, steps)
         report(budget, step, trainer.settings, train_settings(recipe))
@@ -390,20 +392,16 @@ def _last_state(folder: Path, requested: str) -> dict[str, Any] | None:
     return state
 
 
-def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
-    """Turn ``key=value`` words into recipe overrides; keys may leave out ``train.``.
+def overrides_of(words: Sequence[str]) -> dict[str, Any]:
+    """Recipe overrides of ``key=value`` words; keys may leave out ``train.``.
 
     Raises:
         RecipeError: for a word without "=".
     """
-    overrides = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise RecipeError(f"{word!r} is no setting; write key=value, such as iterations=1000")
-        known = key.split(".")[0] in ("train", "network", "evaluate", "name", "summary")
-        overrides[key if known else f"train.{key}"] = parse_value(value)
-    return overrides
+    return {
+        key if key.split(".")[0] in RECIPE_KEYS else f"train.{key}": value
+        for key, value in parse_overrides(words, "iterations=1000").items()
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -424,36 +422,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="shorten the schedule so that training takes this long: 90s, 10m, 1.5h, 2d",
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--workers", type=int, default=1, help="processes preparing patches [1]")
-    add_import_option(parser)
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    options = parser.parse_intermixed_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        import_parts(options.imports)
-        recipe = load_recipe(options.name, parse_overrides(options.settings))
-        folder = options.output or Path("runs") / recipe.name
-        with workers(options.device) as members:
-            if not members.first:
-                logging.getLogger("zoo").setLevel(logging.ERROR)
-            train(
-                recipe,
-                folder,
-                device=options.device,
-                readers=options.workers,
-                members=members,
-                budget=options.budget,
-            )
-            if members.first:
-                logger.info("done: %s", folder / WEIGHTS)
-    except KeyboardInterrupt:
-        return 130
-    except (ZooError, BackendError, OSError) as error:
-        if options.debug:
-            raise
-        logger.error("error: %s", error)
-        return 2
-    return 0
+    parser.add_argument("--num-workers", type=int, default=1, help="processes that load data [1]")
+    return run_command(parser, _run, arguments, intermixed=True)
+
+
+def _run(options: argparse.Namespace) -> None:
+    recipe = load_recipe(options.name, overrides_of(options.settings))
+    folder = options.output or Path("runs") / recipe.name
+    with process_group(options.device) as group:
+        if not group.is_first:
+            logging.getLogger("zoo").setLevel(logging.ERROR)
+        train(
+            recipe,
+            folder,
+            device=options.device,
+            num_workers=options.num_workers,
+            group=group,
+            budget=options.budget,
+        )
+        if group.is_first:
+            logger.info("done: %s", folder / WEIGHTS)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from train_helpers import losses, make_photos, train, words
 import zoo
 from recipes.evaluate import main as evaluate
 from zoo.data import Photo, read_photo, write_photo
-from zoo.distributed import Workers, share
+from zoo.distributed import ProcessGroup, shard
 
 ROOT = Path(__file__).parent.parent
 
@@ -55,7 +55,7 @@ def test_two_processes_train_as_one(tmp_path):
         torch.load(tmp_path / run / "checkpoint-00000006.pt", weights_only=True)
         for run in ("one", "two")
     )
-    assert len(second["random"]) == 2
+    assert len(second["rng"]) == 2
     # Adam divides by the root of the second moment: small gradients' rounding is enlarged.
     for key, value in first["network"].items():
         torch.testing.assert_close(second["network"][key], value, atol=2e-5, rtol=1e-4)
@@ -68,7 +68,7 @@ import os, signal, time
 
 if "RANK" in os.environ:
     import zoo.evaluation as evaluation
-    import zoo.inference as inference
+    import zoo.inference.image as inference
 
     write, score = inference.write_photo, evaluation.evaluate
     rank, kill = os.environ["RANK"], os.environ.get("KILL", "none")
@@ -161,7 +161,7 @@ def test_two_processes_evaluate_as_one(tmp_path, done):
 
 
 def test_one_process_alone_needs_no_engine():
-    alone = Workers()
-    assert alone.first and alone.gather(3) == [3] and alone.add(1, 2) == [1, 2]
-    assert list(alone.claim(3, "task")) == [0, 1, 2] and alone.device("cuda") == "cuda"
-    assert share("abcde", alone) == list("abcde")
+    alone = ProcessGroup()
+    assert alone.is_first and alone.gather(3) == [3] and alone.add(1, 2) == [1, 2]
+    assert list(alone.shared_indices(3, "task")) == [0, 1, 2] and alone.device("cuda") == "cuda"
+    assert shard("abcde", alone) == list("abcde")

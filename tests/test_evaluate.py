@@ -13,15 +13,15 @@ import torch
 
 import zoo
 from zoo.checkpoints import shipped_weights
-from zoo.curves import render_runs
 from zoo.data import Bicubic, GaussianNoise, Jpeg, Photo, read_photo, write_photo
 from zoo.data.testsets import TestImage, find_test_set
 from zoo.errors import ImageError, ZooError
 from zoo.evaluation import Protocol, evaluate, mean_score, restore_clean
+from zoo.evaluation.official_tiling import tiled
+from zoo.evaluation.settings import TilingSettings, evaluate_settings
 from zoo.metrics import psnr, psnr_y, ssim_y
-from zoo.official_tiling import tiled
+from zoo.plots.training_curves import render_runs
 from zoo.recipe import load_recipe
-from zoo.settings import TilingSettings, evaluate_settings
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from recipes.evaluate import main
@@ -151,13 +151,15 @@ def test_the_cards_of_the_weights_tell_what_evaluation_finds(name, tmp_path):
         (["-w", "missing.pth"], "does not exist"),
     ],
 )
-def test_mistakes(tmp_path, weights, caplog, words, message):
+def test_mistakes(tmp_path, weights, capsys, words, message):
     photo_file(tmp_path / "data" / "Set5" / "a.png")
     words = [word.replace("DATA", str(tmp_path / "data")) for word in words]
     assert run(*weights, *words, "-o", tmp_path / "out") == 2
-    assert message in caplog.text
+    said = capsys.readouterr().err
+    assert message in said
     assert run("mambair_classic_x2", "-o", tmp_path / "out") == 2
-    assert "no weights ship" in caplog.text
+    said = capsys.readouterr().err
+    assert "no weights ship" in said
 
 
 def by_slices(run, image, scale, limit, shave):

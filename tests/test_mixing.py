@@ -58,7 +58,7 @@ def test_training_saving_loading_and_restoring_through_import(tmp_path):
         f"data.validate={folder}",
         "--import",
         "my_parts",
-        "--workers",
+        "--num-workers",
         "0",
     )
     assert trained.returncode == 0, trained.stderr

@@ -30,7 +30,7 @@ def test_two_hundred_steps_of_each_precision(family, tmp_path, record_property):
         words = [family, f"precision={precision}", "data.patch=16", "data.batch=2", "log_every=1"]
         words += [f"iterations={STEPS}", "save_every=1000", "optimizer.lr=5e-4"]
         words += [f"schedule.warmup={STEPS // 2}"]
-        words += ["--device", device, "--workers", "0", "-o", str(tmp_path / precision)]
+        words += ["--device", device, "--num-workers", "0", "-o", str(tmp_path / precision)]
         assert main(words) == 0
         found = np.array(list(losses(tmp_path / precision).values()))
         assert len(found) == STEPS and np.isfinite(found).all()

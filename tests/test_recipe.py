@@ -10,11 +10,12 @@ import torch
 
 import zoo
 from zoo.errors import RecipeError
+from zoo.evaluation.settings import evaluate_settings
 from zoo.networks import SingleImage
 from zoo.recipe import load_recipe, parse_value
 from zoo.registry import Capabilities, Registry
-from zoo.resolve import resolve
-from zoo.settings import ScheduleSettings, evaluate_settings, train_settings
+from zoo.schema import resolve
+from zoo.training.settings import ScheduleSettings, train_settings
 
 SMALL = {"network": {"type": "single_image", "dim": 32, "depths": [1], "scale": 2}}
 

@@ -31,7 +31,7 @@ def whole(photos, tmp_path_factory):
     return folder
 
 
-def script(photos, run, setup, workers):
+def script(photos, run, setup, num_workers):
     """Train in a process of its own, after some preparation."""
     tests = Path(__file__).parent
     code = "\n".join(
@@ -40,7 +40,7 @@ def script(photos, run, setup, workers):
             f"sys.path[:0] = [{str(ROOT)!r}, {str(tests)!r}]",
             "import recipes.train as trainer",
             setup,
-            f"sys.exit(trainer.main({words(photos, run, *AVERAGED, workers=workers)!r}))",
+            f"sys.exit(trainer.main({words(photos, run, *AVERAGED, num_workers=num_workers)!r}))",
         ]
     )
     return subprocess.run(
@@ -62,7 +62,7 @@ def state_of(run, step=6):
 def assert_same(run, whole):
     assert losses(run) == losses(whole)
     found, expected = state_of(run), state_of(whole)
-    for part in ("network", "average"):
+    for part in ("network", "ema"):
         for key, value in expected[part].items():
             assert torch.equal(found[part][key], value), key
     for number, slot in expected["optimizer"]["state"].items():
@@ -85,7 +85,7 @@ torch.save = torn
 
 def test_killed_while_writing_a_checkpoint(photos, whole, tmp_path):
     run = tmp_path / "run"
-    assert script(photos, run, KILLED_WHILE_WRITING, workers="0").returncode == -signal.SIGKILL
+    assert script(photos, run, KILLED_WHILE_WRITING, num_workers="0").returncode == -signal.SIGKILL
     assert [path.name for path in run.glob("*.pt")] == ["checkpoint-00000003.pt"]
     assert [path for path in run.iterdir() if path.name.startswith(".checkpoint")]
     assert train(photos, run, *AVERAGED) == 0
@@ -107,12 +107,12 @@ def test_sigterm_to_the_whole_group_saves_the_step_and_the_reader_says_nothing(
     photos, whole, tmp_path
 ):
     run = tmp_path / "run"
-    found = script(photos, run, SIGNALLED, workers="1")
+    found = script(photos, run, SIGNALLED, num_workers="1")
     assert found.returncode == 130, found.stderr
     assert "stopped at step 4" in found.stderr
     assert "error" not in found.stderr.lower(), found.stderr
     assert state_of(run, 4)["step"] == 4
-    assert train(photos, run, *AVERAGED, workers="1") == 0
+    assert train(photos, run, *AVERAGED, num_workers="1") == 0
     assert_same(run, whole)
 
 
@@ -153,11 +153,11 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(photos, whole, tmp_path,
     assert_same(run, whole)
 
 
-def test_another_recipe_does_not_resume(photos, tmp_path, caplog):
+def test_another_recipe_does_not_resume(photos, tmp_path, capsys):
     run = tmp_path / "run"
     assert train(photos, run) == 0
     assert train(photos, run, "optimizer.lr=1e-5") == 2
-    assert "belongs to another recipe" in caplog.text
+    assert "belongs to another recipe" in capsys.readouterr().err
 
 
 def test_only_the_newest_checkpoints_are_kept(photos, tmp_path):

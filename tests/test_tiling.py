@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from test_inference import Nearest
 
 import zoo
-from zoo import inference
 from zoo.errors import ZooError
-from zoo.inference import RestoreSettings, channels_last, restore_tensor
-from zoo.tiling import BURST_TILE, TILE, fitting_tile, spans
+from zoo.inference import RestoreSettings, restore_tensor, runner
+from zoo.inference.runner import channels_last
+from zoo.inference.tiling import BURST_TILE, TILE, fitting_tile, spans
 
 
 class Memory:
@@ -90,7 +90,7 @@ def test_restoring_sizes_tiles_by_memory(monkeypatch):
     # An eighth of the image's pixels: 0.8 * free / 1000 = 52,500 and so tiles of 192.
     memory = Memory(1000 * 700 * 600 / 8 / 0.8)
     network.register_forward_pre_hook(memory.watch)
-    monkeypatch.setattr(inference, "memory_of", lambda device: memory)
+    monkeypatch.setattr(runner, "memory_of", lambda device: memory)
     found = restore_tensor(network, image)
     torch.testing.assert_close(found, image.repeat_interleave(2, 2).repeat_interleave(2, 3))
     assert set(network.sizes) == {(128, 128), (192, 192)}
@@ -132,7 +132,7 @@ def test_memory_that_was_judged_too_large_is_given_back(monkeypatch):
 
     network, image, memory = Robbed(), torch.rand(1, 3, 700, 600), Memory(1e12)
     network.register_forward_pre_hook(memory.watch)
-    monkeypatch.setattr(inference, "memory_of", lambda device: memory)
+    monkeypatch.setattr(runner, "memory_of", lambda device: memory)
     found = restore_tensor(network, image)
     torch.testing.assert_close(found, image.repeat_interleave(2, 2).repeat_interleave(2, 3))
     assert memory.released == 1 and network.sizes[-1] == (350, 350)
@@ -152,7 +152,7 @@ def test_what_was_computed_before_memory_ran_out_is_released_first(monkeypatch):
 
     memory = Memory(1e12)
     memory.release = lambda: held.append(held[0]() is None)
-    monkeypatch.setattr(inference, "memory_of", lambda device: memory)
+    monkeypatch.setattr(runner, "memory_of", lambda device: memory)
     restore_tensor(Hungry(), torch.rand(1, 3, 90, 90), RestoreSettings(tile=0, overlap=8))
     assert held[1] is True
 

@@ -17,14 +17,14 @@ from train_helpers import LIGHT, losses, make_photos, train, words
 import zoo
 from zoo.data import Bicubic, PatchDataset, Photo, load_training_photos, read_photo, write_photo
 from zoo.errors import RecipeError
-from zoo.losses import L1, Charbonnier
 from zoo.recipe import load_recipe
-from zoo.settings import DataSettings, ScheduleSettings, train_settings
-from zoo.training import parse_duration, recompute_blocks, shortened
-from zoo.training.average import MovingAverage
+from zoo.training import enable_gradient_checkpointing, parse_duration, shortened
+from zoo.training.ema import EMA
+from zoo.training.losses import L1, Charbonnier
+from zoo.training.settings import DataSettings, ScheduleSettings, train_settings
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from recipes.train import Trainer, main, parse_overrides
+from recipes.train import Trainer, main, overrides_of
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_tensorboard_gets_scalars_and_strips_once_each_also_after_a_crash(
 
 
 def test_without_tensorboard_there_are_the_lines_and_pictures(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr("zoo.training.record.find_spec", lambda name: None)
+    monkeypatch.setattr("zoo.training.metrics_log.find_spec", lambda name: None)
     assert train(photos, tmp_path / "run") == 0
     assert not (tmp_path / "run" / "tensorboard").exists() and len(losses(tmp_path / "run")) == 6
 
@@ -141,7 +141,7 @@ def test_recomputing_blocks_changes_no_gradient():
     def gradients(recompute):
         torch.manual_seed(0)
         network = zoo.build("mambair_light_x2", dim=32, depths=[2, 1], drop_path=0.5).train()
-        assert not recompute or recompute_blocks(network) == 3
+        assert not recompute or enable_gradient_checkpointing(network) == 3
         torch.manual_seed(1)
         network(torch.rand(8, 3, 9, 7)).square().mean().backward()
         return {name: p.grad for name, p in network.named_parameters()}
@@ -155,7 +155,8 @@ def test_recomputing_blocks_changes_no_gradient():
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_low_precision_trains_with_weights_in_float32(photos, tmp_path, precision):
-    assert train(photos, tmp_path / "run", f"precision={precision}", "recompute=true") == 0
+    words = f"precision={precision}", "gradient_checkpointing=true"
+    assert train(photos, tmp_path / "run", *words) == 0
     [checkpoint] = (tmp_path / "run").glob("checkpoint-00000006.pt")
     state = torch.load(checkpoint, weights_only=True)
     assert all(value.dtype == torch.float32 for value in state["network"].values())
@@ -178,7 +179,7 @@ def test_starting_from_another_scale_takes_what_fits(photos, tmp_path, caplog):
         },
     )
     with caplog.at_level(logging.INFO):
-        trainer = Trainer(recipe, tmp_path, device="cpu", readers=0)
+        trainer = Trainer(recipe, tmp_path, device="cpu", num_workers=0)
     given, taken = other.state_dict(), trainer.network.state_dict()
     left = [key for key in taken if not torch.equal(taken[key], given.get(key, torch.empty(0)))]
     assert left and all(key.startswith("head.") for key in left)
@@ -202,7 +203,7 @@ def test_pairs_of_files_are_learnt_from(photos, tmp_path):
         f"data.degraded={noisy}",
         f"data.validate={photos}",
         f"data.validate_degraded={noisy}",
-        "--workers=0",
+        "--num-workers=0",
         f"--output={tmp_path / 'run'}",
     ]
     assert main(settings) == 0
@@ -233,22 +234,23 @@ def test_pairs_of_files_are_learnt_from(photos, tmp_path):
         (["data.degraded=PHOTOS"], "also validates on pairs"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_code_2(photos, tmp_path, caplog, given, message):
+def test_mistakes_are_one_line_and_exit_code_2(photos, tmp_path, capsys, given, message):
     given = [word.replace("PHOTOS", str(photos)) for word in given]
-    with caplog.at_level(logging.ERROR):
-        assert train(photos, tmp_path / "run", *given) == 2
-    assert re.search(message, caplog.text), caplog.text
+    assert train(photos, tmp_path / "run", *given) == 2
+    said = capsys.readouterr().err
+    assert re.search(message, said), said
 
 
-def test_all_faulty_photos_are_named_before_training(photos, tmp_path, caplog):
+def test_all_faulty_photos_are_named_before_training(photos, tmp_path, capsys):
     (photos / "torn.png").write_bytes((photos / "0.png").read_bytes()[:100])
     (photos / "text.jpg").write_text("no image")
     assert train(photos, tmp_path / "run") == 2
-    assert "2 of 4 training photos cannot be read" in caplog.text
-    assert "torn.png" in caplog.text and "text.jpg" in caplog.text
+    said = capsys.readouterr().err
+    assert "2 of 4 training photos cannot be read" in said
+    assert "torn.png" in said and "text.jpg" in said
 
 
-def test_pairs_that_do_not_match_are_named(photos, tmp_path, caplog):
+def test_pairs_that_do_not_match_are_named(photos, tmp_path, capsys):
     other = make_photos(tmp_path / "other", count=1)
     write_photo(other / "1.png", Photo(np.zeros((20, 48, 3), np.float32)))
     write_photo(photos / "2.png", read_photo(photos / "1.png"))
@@ -256,14 +258,15 @@ def test_pairs_that_do_not_match_are_named(photos, tmp_path, caplog):
     settings += [f"data.validate={other}", f"data.validate_degraded={other}"]
     settings += ["network.scale=1", "network.head=residual"]
     assert train(photos, tmp_path / "run", *settings) == 2
-    assert "2 of 3 pairs do not match" in caplog.text
-    assert "which is not 1/1 of it" in caplog.text and "no degraded counterpart" in caplog.text
+    said = capsys.readouterr().err
+    assert "2 of 3 pairs do not match" in said
+    assert "which is not 1/1 of it" in said and "no degraded counterpart" in said
 
 
-def test_a_recipe_without_training_says_so(tmp_path, caplog):
+def test_a_recipe_without_training_says_so(tmp_path, capsys):
     (tmp_path / "bare.yaml").write_text("network: {type: single_image}")
     assert main([str(tmp_path / "bare.yaml"), "--output", str(tmp_path / "run")]) == 2
-    assert "no 'train' section" in caplog.text
+    assert "no 'train' section" in capsys.readouterr().err
 
 
 def test_a_budget_shortens_the_whole_schedule(photos, tmp_path, caplog, monkeypatch):
@@ -289,13 +292,15 @@ def test_a_budget_shortens_the_whole_schedule(photos, tmp_path, caplog, monkeypa
 
 def test_measuring_leaves_no_trace(photos, tmp_path):
     settings = dict(word.split("=", 1) for word in words(photos, tmp_path) if "=" in word)
-    overrides = parse_overrides([f"{key}={value}" for key, value in settings.items()])
-    trainer = Trainer(load_recipe("mambair_tiny_x2", overrides), tmp_path, device="cpu", readers=0)
+    overrides = overrides_of([f"{key}={value}" for key, value in settings.items()])
+    trainer = Trainer(
+        load_recipe("mambair_tiny_x2", overrides), tmp_path, device="cpu", num_workers=0
+    )
     before = copy.deepcopy(trainer.state())
     assert min(trainer.measure()) > 0
     after = trainer.state()
     assert after["optimizer"] == before["optimizer"] and after["step"] == 0
-    assert torch.equal(after["random"][0]["torch"], before["random"][0]["torch"])
+    assert torch.equal(after["rng"][0]["torch"], before["rng"][0]["torch"])
     for key, value in before["network"].items():
         assert torch.equal(after["network"][key], value)
 
@@ -333,7 +338,7 @@ def test_losses():
 
 def test_the_average_is_applied_only_within():
     layer = torch.nn.Linear(2, 2)
-    average = MovingAverage(layer, 0.5)
+    average = EMA(layer, 0.5)
     first = layer.weight.detach().clone()
     with torch.no_grad():
         layer.weight.add_(2.0)

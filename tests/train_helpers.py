@@ -48,9 +48,9 @@ def make_photos(folder, count=2, noise=0.0):
     return folder
 
 
-def words(photos, output, *more, base=SETTINGS, workers="0"):
+def words(photos, output, *more, base=SETTINGS, num_workers="0"):
     data = [f"data.photos={photos}", f"data.validate={photos}"]
-    return [*base, *data, *map(str, more), "--output", str(output), "--workers", workers]
+    return [*base, *data, *map(str, more), "--output", str(output), "--num-workers", num_workers]
 
 
 def train(photos, output, *more, **options):

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from zoo.command import add_common_options, run_command
 from zoo.errors import ZooError, nearest
-from zoo.extensions import add_import_option, import_parts
 
 logger = logging.getLogger("zoo.cli")
 
@@ -141,12 +141,12 @@ def _exported_network(options: argparse.Namespace) -> Any:
 
 def restore_command(options: argparse.Namespace) -> None:
     """Restore an image or a folder; processes started by torchrun share it."""
-    from zoo.distributed import workers
+    from zoo.distributed import process_group
     from zoo.inference import restore
 
     target = options.output
-    with workers() as members:
-        network = _network(options).to(members.device(options.device))
+    with process_group() as group:
+        network = _network(options).to(group.device(options.device))
         written = restore(
             network,
             options.input,
@@ -157,9 +157,9 @@ def restore_command(options: argparse.Namespace) -> None:
             precision=options.precision,
             overwrite=options.overwrite,
             look=options.look,
-            members=members,
+            group=group,
         )
-        if not members.first:
+        if not group.is_first:
             return
     if len(written) == 1:
         print(f"wrote {written[0]}")
@@ -167,18 +167,18 @@ def restore_command(options: argparse.Namespace) -> None:
         print(f"wrote {len(written)} images to {target}" if written else "nothing to do")
 
 
-def train_command(options: argparse.Namespace) -> int:
+def train_command(arguments: Sequence[str]) -> int:
     """Train; the same as ``python recipes/train.py``."""
     from recipes.train import main as train
 
-    return train(options.arguments)
+    return train(arguments)
 
 
-def evaluate_command(options: argparse.Namespace) -> int:
+def evaluate_command(arguments: Sequence[str]) -> int:
     """Evaluate; the same as ``python recipes/evaluate.py``."""
     from recipes.evaluate import main as evaluate
 
-    return evaluate(options.arguments)
+    return evaluate(arguments)
 
 
 def data_command(options: argparse.Namespace) -> None:
@@ -191,7 +191,7 @@ def data_command(options: argparse.Namespace) -> None:
 
 def runs_command(options: argparse.Namespace) -> None:
     """Draw the curves of training runs."""
-    from zoo.curves import plot_runs
+    from zoo.plots.training_curves import plot_runs
 
     plot_runs(options.folders, options.output)
     print(f"wrote {options.output}")
@@ -214,18 +214,13 @@ def _size(text: str, unit: str) -> tuple[int, int]:
 
 def scans_command(options: argparse.Namespace) -> None:
     """Draw a scan order."""
-    from zoo.plot import plot_order
-    from zoo.recipe import parse_value
-    from zoo.resolve import resolve_part
+    from zoo.plots.scan_order import plot_order
+    from zoo.recipe import parse_overrides
     from zoo.scans import SCANS
+    from zoo.schema import resolve_part
 
     height, width = _size(options.size, "tokens")
-    settings: dict[str, Any] = {"type": options.name}
-    for word in options.options:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise ZooError(f"{word!r} is no option; write key=value, such as size=8")
-        settings[key] = parse_value(value)
+    settings = {"type": options.name, **parse_overrides(options.options, "size=8")}
     if options.name == "window":
         settings.setdefault("size", 8)
     order = resolve_part(SCANS, settings, options.name)()
@@ -256,8 +251,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="zoo", description="Mamba networks for image restoration.", allow_abbrev=False
     )
     common = argparse.ArgumentParser(add_help=False)
-    add_import_option(common)
-    common.add_argument("--debug", action="store_true", help="show tracebacks")
+    add_common_options(common, default=argparse.SUPPRESS)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
@@ -360,26 +354,6 @@ _FORWARDED = {"train": train_command, "evaluate": evaluate_command}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     if words and words[0] in _FORWARDED:
-        options = argparse.Namespace(
-            run=_FORWARDED[words[0]], arguments=words[1:], imports=[], debug="--debug" in words
-        )
-    else:
-        options = _parser().parse_args(words)
-    try:
-        import_parts(options.imports)
-        return int(options.run(options) or 0)
-    except KeyboardInterrupt:
-        return 130
-    except (ZooError, OSError, ValueError) as error:
-        if options.debug or not _mendable(error):
-            raise
-        print(f"zoo: error: {error}", file=sys.stderr)
-        return 2
-
-
-def _mendable(error: Exception) -> bool:
-    from zoo.ops.scan import BackendError
-
-    return isinstance(error, (ZooError, OSError, BackendError))
+        return _FORWARDED[words[0]](words[1:])
+    return run_command(_parser(), lambda options: options.run(options), words)

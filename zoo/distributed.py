@@ -25,19 +25,19 @@ PATIENCE = timedelta(hours=6)
 """How long one process waits for the others; torchrun ends all as soon as one dies."""
 
 
-class Workers:
+class ProcessGroup:
     """The processes of one task, as one of them sees them; this base class is one process alone.
 
     Attributes:
         rank: number of this process, 0 for the one that writes and prints.
-        world: number of processes.
+        world_size: number of processes.
     """
 
     rank = 0
-    world = 1
+    world_size = 1
 
     @property
-    def first(self) -> bool:
+    def is_first(self) -> bool:
         """Whether this is the process that writes and prints."""
         return self.rank == 0
 
@@ -61,7 +61,7 @@ class Workers:
         """The network, with gradients averaged over the processes."""
         return network
 
-    def claim(self, count: int, task: str) -> Iterator[int]:
+    def shared_indices(self, count: int, task: str) -> Iterator[int]:
         """Numbers 0 to count - 1: each goes to one process, which asks when it is free."""
         yield from range(count)
 
@@ -70,11 +70,11 @@ class Workers:
         return function()
 
 
-class _Group(Workers):
+class _TorchrunGroup(ProcessGroup):
     """One of several processes."""
 
-    def __init__(self, store: dist.Store, rank: int, world: int) -> None:
-        self._store, self.rank, self.world = store, rank, world
+    def __init__(self, store: dist.Store, rank: int, world_size: int) -> None:
+        self._store, self.rank, self.world_size = store, rank, world_size
         self._local = int(os.environ.get("LOCAL_RANK", rank))
 
     def device(self, name: str) -> str:
@@ -94,7 +94,7 @@ class _Group(Workers):
         return box[0]
 
     def gather(self, value: T) -> list[T]:
-        values: list[Any] = [None] * self.world
+        values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values
 
@@ -107,14 +107,14 @@ class _Group(Workers):
         devices = [torch.device(device)] if device.startswith("cuda") else None
         return DistributedDataParallel(network, device_ids=devices)
 
-    def claim(self, count: int, task: str) -> Iterator[int]:
+    def shared_indices(self, count: int, task: str) -> Iterator[int]:
         # The store's addition is atomic: no two processes get one number.
         while (number := self._store.add(f"zoo/{task}", 1) - 1) < count:
             yield number
 
     def from_first(self, function: Callable[[], T]) -> T:
         result: Any = None
-        if self.first:
+        if self.is_first:
             try:
                 result = function()
             except Exception as error:
@@ -126,24 +126,24 @@ class _Group(Workers):
 
 
 @contextmanager
-def workers(device: str = "cpu") -> Iterator[Workers]:
+def process_group(device: str = "cpu") -> Iterator[ProcessGroup]:
     """Join the processes that torchrun started; without torchrun, be one alone.
 
     Args:
         device: "cuda" where gradients are to travel between GPUs.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ:
-        yield Workers()
+        yield ProcessGroup()
         return
-    store, rank, world = next(dist.rendezvous("env://", timeout=PATIENCE))
+    store, rank, world_size = next(dist.rendezvous("env://", timeout=PATIENCE))
     engine = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
-    dist.init_process_group(engine, store=store, rank=rank, world_size=world, timeout=PATIENCE)
+    dist.init_process_group(engine, store=store, rank=rank, world_size=world_size, timeout=PATIENCE)
     try:
-        yield _Group(store, rank, world)
+        yield _TorchrunGroup(store, rank, world_size)
     finally:
         dist.destroy_process_group()
 
 
-def share(items: Sequence[T], members: Workers) -> list[T]:
-    """Every world-th item from the process's rank on: a fixed share, for work of equal size."""
-    return list(items[members.rank :: members.world])
+def shard(items: Sequence[T], group: ProcessGroup) -> list[T]:
+    """The process's fixed share of the items: every ``world_size``-th from its rank on."""
+    return list(items[group.rank :: group.world_size])

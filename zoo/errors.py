@@ -30,6 +30,10 @@ class ImageError(ZooError, ValueError):
     """An image or a folder of images cannot be read or written."""
 
 
+class WriteError(ZooError, OSError):
+    """A file cannot be written."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest known name, or the list of known names."""
     names = sorted(known)

@@ -12,16 +12,18 @@ import copy
 import dataclasses
 import fnmatch
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import yaml
 
 from zoo.errors import RecipeError, nearest
 from zoo.networks import NETWORKS, Network
-from zoo.resolve import resolve, resolve_part
+from zoo.schema import resolve, resolve_part
+
+T = TypeVar("T")
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 """Folder of the published recipes: the sibling of this package, installed or checked out."""
@@ -117,6 +119,38 @@ def load_recipe(
     except RecipeError as error:
         raise RecipeError(f"{label}: {error}") from error
     return recipe
+
+
+def section(recipe: Recipe, name: Literal["train", "evaluate"], kind: type[T]) -> T:
+    """Check a section of a recipe against the dataclass that describes it.
+
+    Raises:
+        RecipeError: at the first mistake, with its place.
+    """
+    try:
+        settings: T = resolve(kind, getattr(recipe, name), name)
+    except RecipeError as error:
+        raise RecipeError(f"{recipe.name}: {error}") from error
+    return settings
+
+
+def parse_overrides(words: Iterable[str], example: str) -> dict[str, Any]:
+    """Read ``key=value`` words of a command line; the values are YAML.
+
+    Args:
+        words: of the command line.
+        example: a correct word, for the error.
+
+    Raises:
+        RecipeError: for a word without "=", or a value that is no YAML.
+    """
+    overrides = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not (key and equals):
+            raise RecipeError(f"{word!r} is no setting; write key=value, such as {example}")
+        overrides[key] = parse_value(value)
+    return overrides
 
 
 def build(source: str | Path | Mapping[str, Any] | Recipe, **overrides: Any) -> Network:

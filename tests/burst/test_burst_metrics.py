@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from zoo.burst_metrics import LEVELS, aligned_psnr, linear_psnr, linear_ssim, quantise_14
 from zoo.errors import ImageError
+from zoo.metrics.burst import LEVELS, aligned_psnr, linear_psnr, linear_ssim, quantise_14
 from zoo.ops.deformable import warp
 
 

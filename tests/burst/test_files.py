@@ -12,13 +12,13 @@ import pytest
 import torch
 
 import zoo
-from zoo.burst_inference import developed, restore_burst
 from zoo.cli import main as zoo_main
 from zoo.data import Photo, read_photo, write_photo
 from zoo.data.burst.__main__ import main as make
 from zoo.data.burst.files import BurstFiles, find_bursts, load_facts, read_burst, read_clean
 from zoo.errors import ImageError
 from zoo.inference import RestoreSettings
+from zoo.inference.burst import developed, restore_burst
 
 NETWORK = {
     "name": "test", "network": {
@@ -219,7 +219,7 @@ def test_mistakes_are_one_sentence(tmp_path, weights, capsys, content, message):
     assert not (tmp_path / "o.png").exists()
 
 
-def test_mistakes_of_commands(photo, weights, tmp_path, caplog, capsys):
+def test_mistakes_of_commands(photo, weights, tmp_path, capsys):
     out = str(tmp_path / "o")
     for words, message in (
         ([str(photo), "-o", out, "--crop", "65"], "must be a multiple of 8"),
@@ -227,7 +227,7 @@ def test_mistakes_of_commands(photo, weights, tmp_path, caplog, capsys):
         (["missing.png", "-o", out], "does not exist"),
     ):
         assert make(words) == 2
-        assert message in caplog.text
+        assert message in capsys.readouterr().err
     burst = burst_of(photo)
     words = ["restore", str(burst), "-o", out + ".png", "-w", str(weights)]
     assert zoo_main([*words, "--ensemble"]) == 2

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import logging
 
 import pytest
 import torch
 
 import zoo
 from zoo.blocks import ALIGNERS, BURST_FUSIONS
-from zoo.burst_evaluation import mean_burst_score, score_burst
 from zoo.data import Photo, write_photo
 from zoo.data.burst import BurstSample
-from zoo.distributed import Workers
+from zoo.distributed import ProcessGroup
 from zoo.errors import RecipeError
+from zoo.evaluation.burst import mean_burst_score, score_burst
 from zoo.heads import UPSAMPLERS
 from zoo.recipe import load_recipe
-from zoo.settings import BurstTrainSettings, train_settings
 from zoo.training.burst_task import BurstTask, flow_distance
+from zoo.training.settings import BurstTrainSettings, train_settings
 
 MODELS = [n for n in zoo.list_models() if load_recipe(n).network["type"] == "burst"]
 # Parameters in the design's table, in millions; S has one channel transformer less in its only
@@ -95,7 +94,7 @@ def test_every_recipe_trains_a_step_when_narrowed(name, tmp_path):
     value.backward()
     assert value.isfinite()
     assert not [key for key, p in network.named_parameters() if p.grad is None]
-    assert {"psnr", "baseline", "all_reference"} <= set(task.validate(network, Workers())[0])
+    assert {"psnr", "baseline", "all_reference"} <= set(task.validate(network, ProcessGroup())[0])
 
 
 def burst_task_of(settings, network, folder):
@@ -203,7 +202,7 @@ def test_scores_compare_with_the_reference_alone():
     assert mean_burst_score([score, score]) == pytest.approx(score)
 
 
-def test_the_trainer_trains_resumes_and_tells_mistakes(tmp_path, caplog):
+def test_the_trainer_trains_resumes_and_tells_mistakes(tmp_path, capsys):
     from recipes.train import main
 
     photo(tmp_path / "photo.png")
@@ -212,7 +211,7 @@ def test_the_trainer_trains_resumes_and_tells_mistakes(tmp_path, caplog):
         "network.body.heads=2", "network.stages=[1]", "data.patch=4", "data.batch=2",
         "data.validate_patch=4", "data.validate_bursts=1", "data.border=4", "iterations=4",
         "save_every=2", "log_every=1", f"data.photos={tmp_path}", f"data.validate={tmp_path}",
-        "--workers", "0",
+        "--num-workers", "0",
     ]  # fmt: skip
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     assert main([*words, "-o", str(whole)]) == 0
@@ -238,9 +237,8 @@ def test_the_trainer_trains_resumes_and_tells_mistakes(tmp_path, caplog):
         torch.load(f / "checkpoint-00000004.pt", weights_only=True) for f in (whole, parted)
     )
     assert all(torch.equal(v, second["network"][k]) for k, v in first["network"].items())
-    with caplog.at_level(logging.ERROR):
-        assert main([words[0], "data.synthesis.framez=3", *words[1:]]) == 2
-    assert "train.data.synthesis.framez: unknown option" in caplog.text
+    assert main([words[0], "data.synthesis.framez=3", *words[1:]]) == 2
+    assert "train.data.synthesis.framez: unknown option" in capsys.readouterr().err
 
 
 def test_training_lowers_the_loss(tmp_path):

@@ -52,12 +52,14 @@ def test_images_that_would_become_one_file_are_named(photos, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_line(photos, tmp_path, caplog):
+def test_the_command_line(photos, tmp_path, capsys):
     out = tmp_path / "out"
     words = [str(photos), "-o", str(out), "bicubic_jpeg", "scale=4"]
     assert main([*words, "quality=10"]) == 0
     assert len(list(out.rglob("*.png"))) == 4
     assert main([*words, "qualty=10"]) == 2
-    assert "did you mean 'quality'" in caplog.text
+    said = capsys.readouterr().err
+    assert "did you mean 'quality'" in said
     assert main([*words, "quality=10", "scale=x"]) == 2
-    assert "scale: expected a whole number" in caplog.text
+    said = capsys.readouterr().err
+    assert "scale: expected a whole number" in said

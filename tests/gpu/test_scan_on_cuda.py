@@ -21,8 +21,8 @@ from test_conformance import TOLERANCE, relative
 
 import zoo
 from zoo.inference import RestoreSettings, restore_tensor
+from zoo.inference.tiling import CudaMemory
 from zoo.ops import selective_scan
-from zoo.tiling import CudaMemory
 
 pytestmark = pytest.mark.gpu
 

@@ -7,7 +7,7 @@ import pytest
 
 from zoo.data.images import read_photo
 from zoo.errors import ZooError
-from zoo.plot import MARGIN, TITLE, plot_order, render_order
+from zoo.plots.scan_order import MARGIN, TITLE, plot_order, render_order
 from zoo.scans import Compose, Diagonal, Hilbert, Raster, Shuffled, Window
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.burst_inference import restore_burst
 from zoo.cli import main as zoo_main
 from zoo.data import Photo, read_photo, write_photo
 from zoo.data.burst.files import BurstFiles
 from zoo.errors import ZooError
 from zoo.inference import RestoreSettings
+from zoo.inference.burst import restore_burst
 from zoo.integrations.exported import ExportedNetwork, Range
 from zoo.integrations.tensorrt import (
     EngineError,

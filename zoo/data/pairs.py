@@ -20,9 +20,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from zoo.command import run_command
 from zoo.data.degradations import DEGRADATIONS, Degradation
 from zoo.data.images import Photo, list_photos, read_photo, write_photo
-from zoo.errors import ImageError, RecipeError, ZooError
+from zoo.errors import ImageError
+from zoo.recipe import parse_overrides
+from zoo.schema import resolve, resolve_part
 
 logger = logging.getLogger("zoo.data.pairs")
 
@@ -89,9 +92,6 @@ def _write_pair(path: Path, pair: Pair, degradation: Degradation) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    from zoo.recipe import parse_value
-    from zoo.resolve import resolve_part
-
     parser = argparse.ArgumentParser(
         prog="python -m zoo.data.pairs",
         description="Write clean images and their degraded versions as pairs of PNG files.",
@@ -102,26 +102,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
     parser.add_argument("degradation", help="see 'zoo list --parts degradation'")
     parser.add_argument("options", nargs="*", metavar="key=value", help="its options; scale=1")
-    words = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options = {"scale": 1}
-    try:
-        for word in words.options:
-            key, equals, value = word.partition("=")
-            if not equals:
-                raise RecipeError(f"{word!r} is no option; write key=value, such as quality=10")
-            options[key] = parse_value(value)
-        scale = options.pop("scale")
-        if not isinstance(scale, int):
-            raise RecipeError(f"scale: expected a whole number, got {scale!r}")
-        described = {"type": words.degradation, **options}
-        degradation = resolve_part(DEGRADATIONS, described, words.degradation)(scale=scale)
-        pairs = write_pairs(words.input, words.output, degradation)
-    except ZooError as error:
-        logger.error("error: %s", error)
-        return 2
-    logger.info("%d pairs in %s", len(pairs), words.output)
-    return 0
+    return run_command(parser, _run, arguments, intermixed=True)
+
+
+def _run(options: argparse.Namespace) -> None:
+    described = {"scale": 1, **parse_overrides(options.options, "quality=10")}
+    scale = resolve(int, described.pop("scale"), "scale")
+    described["type"] = options.degradation
+    degradation = resolve_part(DEGRADATIONS, described, options.degradation)(scale=scale)
+    pairs = write_pairs(options.input, options.output, degradation)
+    logger.info("%d pairs in %s", len(pairs), options.output)
 
 
 if __name__ == "__main__":

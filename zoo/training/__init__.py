@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-from zoo.training.average import MovingAverage
 from zoo.training.budget import affordable, parse_duration, report, shortened
 from zoo.training.checkpoint import latest_checkpoint, write_checkpoint
-from zoo.training.choose import make_task
+from zoo.training.choose_task import make_task
+from zoo.training.ema import EMA
+from zoo.training.gradient_checkpointing import enable_gradient_checkpointing
+from zoo.training.initial_weights import load_initial_weights
 from zoo.training.loader import batches
-from zoo.training.randomness import random_state, restore_random_state, seed_all
-from zoo.training.recompute import recompute_blocks
-from zoo.training.record import Record
+from zoo.training.metrics_log import MetricsLog
+from zoo.training.rng import restore_rng_state, rng_state, seed_all
 from zoo.training.signals import StopSignals
-from zoo.training.start import start_from
 from zoo.training.task import Task
 from zoo.training.task import images as examples_of
 
 __all__ = [
-    "MovingAverage",
-    "Record",
+    "EMA",
+    "MetricsLog",
     "StopSignals",
     "Task",
     "affordable",
     "batches",
+    "enable_gradient_checkpointing",
     "examples_of",
     "latest_checkpoint",
+    "load_initial_weights",
     "make_task",
     "parse_duration",
-    "random_state",
-    "recompute_blocks",
     "report",
-    "restore_random_state",
+    "restore_rng_state",
+    "rng_state",
     "seed_all",
     "shortened",
-    "start_from",
     "write_checkpoint",
 ]

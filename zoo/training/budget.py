@@ -10,7 +10,7 @@ from typing import Any
 
 from zoo.errors import RecipeError
 from zoo.recipe import Recipe, load_recipe
-from zoo.settings import TrainSettings, train_settings
+from zoo.training.settings import TrainSettings, train_settings
 
 logger = logging.getLogger("zoo.train")
 

@@ -13,16 +13,16 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.burst_evaluation import BurstScore, mean_burst_score, score_burst
 from zoo.data.burst.dataset import BurstDataset, ValidationBursts
 from zoo.data.burst.synthesis import BurstSynthesis
 from zoo.data.images import list_photos, quantise, read_photo
 from zoo.data.photos import SAMPLES, TrainingPhoto, load_training_photos
 from zoo.data.samples import load_sample, sample_names
-from zoo.distributed import Workers, share
-from zoo.losses import Loss
+from zoo.distributed import ProcessGroup, shard
+from zoo.evaluation.burst import BurstScore, mean_burst_score, score_burst
 from zoo.networks import Burst, Network
-from zoo.settings import BurstDataSettings, BurstTrainSettings, Stage
+from zoo.training.losses import Loss
+from zoo.training.settings import BurstDataSettings, BurstTrainSettings, Stage
 from zoo.training.task import images
 
 logger = logging.getLogger("zoo.train")
@@ -81,11 +81,11 @@ class BurstTask:
         return total
 
     def validate(
-        self, network: Network, members: Workers
+        self, network: Network, group: ProcessGroup
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        mine = share(range(len(self.validation)), members)
+        mine = shard(range(len(self.validation)), group)
         found = [score_burst(network, self.validation[index], self.border) for index in mine]
-        scores: list[BurstScore] = [score for part in members.gather(found) for score in part]
+        scores: list[BurstScore] = [score for part in group.gather(found) for score in part]
         mean = mean_burst_score(scores)
         logger.info("%.2f dB fed the reference frame alone", mean.all_reference)
         values = {

@@ -15,12 +15,12 @@ from zoo.data.degradations import Degradation
 from zoo.data.patches import PairDataset, PatchDataset
 from zoo.data.photos import SAMPLES, AnyPhoto, load_training_photos
 from zoo.data.testsets import TestImage, validation_images
-from zoo.distributed import Workers, share
+from zoo.distributed import ProcessGroup, shard
 from zoo.errors import RecipeError
 from zoo.evaluation import Protocol, evaluate, mean_score, strip
-from zoo.losses import Loss
 from zoo.networks import Network
-from zoo.settings import DataSettings, Stage
+from zoo.training.losses import Loss
+from zoo.training.settings import DataSettings, Stage
 from zoo.training.task import images
 
 logger = logging.getLogger("zoo.train")
@@ -126,17 +126,17 @@ class PhotoTask:
         )
 
     def validate(
-        self, network: Network, members: Workers
+        self, network: Network, group: ProcessGroup
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         strips: dict[str, np.ndarray] = {}
         scores = evaluate(
             network,
-            share(self.validation, members),
+            shard(self.validation, group),
             self.degradation,
             protocol=self.protocol,
             seen=lambda name, found: strips.update({name: strip(found)}),
         )
-        parts = members.gather((scores, strips))
+        parts = group.gather((scores, strips))
         scores = [found for part, _ in parts for found in part]
         mean = mean_score(scores)
         values = {

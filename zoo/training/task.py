@@ -12,10 +12,10 @@ import numpy as np
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from zoo.distributed import Workers
-from zoo.losses import Loss
+from zoo.distributed import ProcessGroup
 from zoo.networks import Network
-from zoo.settings import Stage
+from zoo.training.losses import Loss
+from zoo.training.settings import Stage
 
 Example: TypeAlias = tuple[Tensor, ...]
 
@@ -55,7 +55,7 @@ class Task(Protocol):
         ...
 
     def validate(
-        self, network: Network, members: Workers
+        self, network: Network, group: ProcessGroup
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Score the network, the work shared out among the processes.
 

@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from zoo.command import run_command
 from zoo.data.burst.dataset import BurstDataset
 from zoo.data.burst.files import NPZ, write_burst
 from zoo.data.burst.synthesis import BurstSynthesis
 from zoo.data.images import list_photos, quantise, read_photo
 from zoo.data.patches import TrainingPhoto
-from zoo.errors import ImageError, ZooError
+from zoo.errors import ImageError
+from zoo.files import partial_file
 
 logger = logging.getLogger("zoo.data.burst")
 
@@ -44,20 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--npz", action="store_true", help="also write frames and flow as burst.npz"
     )
     parser.add_argument("--overwrite", action="store_true", help="redo bursts that exist")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        _make(options)
-    except ZooError as error:
-        if options.debug:
-            raise
-        logger.error("error: %s", error)
-        return 2
-    return 0
+    return run_command(parser, _run, arguments)
 
 
-def _make(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> None:
     synthesis = BurstSynthesis(
         frames=options.frames,
         mode="rgb" if options.rgb else "raw",
@@ -90,10 +82,8 @@ def _make(options: argparse.Namespace) -> None:
         )
         burst = bursts.burst(number)
         if options.npz:
-            folder.mkdir(parents=True, exist_ok=True)
-            partial = folder / f".{NPZ}.part.npz"
-            np.savez_compressed(partial, frames=burst.frames.numpy(), flow=burst.flow.numpy())
-            partial.replace(folder / NPZ)
+            with partial_file(folder / NPZ) as temporary:
+                np.savez_compressed(temporary, frames=burst.frames.numpy(), flow=burst.flow.numpy())
         write_burst(folder, burst, {"photo": path.name, "seed": options.seed, "number": number})
         written += 1
     logger.info("wrote %d bursts to %s", written, options.output)

@@ -17,7 +17,7 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def random_state(device: str) -> dict[str, Any]:
+def rng_state(device: str) -> dict[str, Any]:
     """States of Python, NumPy, torch and the device, all of plain types."""
     name, keys, *rest = np.random.get_state()
     return {
@@ -28,8 +28,8 @@ def random_state(device: str) -> dict[str, Any]:
     }
 
 
-def restore_random_state(state: Mapping[str, Any], device: str) -> None:
-    """Go on where :func:`random_state` was taken."""
+def restore_rng_state(state: Mapping[str, Any], device: str) -> None:
+    """Go on where :func:`rng_state` was taken."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, gauss = state["numpy"]

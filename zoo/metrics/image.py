@@ -5,7 +5,8 @@ squared error runs over all pixels and channels that remain, in float64. SSIM ha
 of 11 x 11 pixels and sigma 1.5, population covariances and the constants (0.01 * 255)^2 and
 (0.03 * 255)^2, and is averaged over the places where the window fits and over channels.
 Super-resolution is measured on the Y channel with ``crop_border`` equal to the scale, denoising on
-RGB. Bursts are compared as linear values, not rounded to 8 bits: :func:`psnr_linear`.
+RGB. Bursts are compared as linear
+values: :mod:`zoo.metrics.burst`.
 
 Shape suffixes: H height, W width in pixels, C channels (1 gray, 3 RGB).
 
@@ -77,27 +78,6 @@ def ssim_y(restored_HWC: np.ndarray, clean_HWC: np.ndarray, *, crop_border: int)
     """Structural similarity on the luma channel; Y is as for :func:`psnr_y`, the rest as SSIM."""
     restored_HWC, clean_HWC = _prepare(restored_HWC, clean_HWC, crop_border)
     return _ssim_of_levels(_y_of_levels(restored_HWC), _y_of_levels(clean_HWC))
-
-
-def psnr_linear(
-    restored_HWC: np.ndarray, clean_HWC: np.ndarray, *, crop_border: int = 0, bits: int = 14
-) -> float:
-    """Peak signal-to-noise ratio of linear sensor values, in dB: the burst benchmarks' measure.
-
-    Args:
-        restored_HWC: floating point in [0, 1]; it is clipped and cut down to ``bits`` bits.
-        clean_HWC: the same shape; it is not rounded.
-        crop_border: pixels cut from each side before measuring.
-        bits: depth of the sensor.
-
-    Source: the protocol of the NTIRE 2021 burst super-resolution challenge.
-    """
-    _check(restored_HWC, clean_HWC, crop_border)
-    inside = _inside(clean_HWC, crop_border)
-    levels = 2**bits
-    restored_HWC = np.floor(np.clip(restored_HWC[inside].astype(np.float64), 0, 1) * levels)
-    error = float(np.mean((restored_HWC / levels - clean_HWC[inside].astype(np.float64)) ** 2))
-    return math.inf if error == 0 else -10 * math.log10(error)
 
 
 def rgb_to_y(rgb_HWC: np.ndarray) -> np.ndarray:

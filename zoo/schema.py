@@ -218,3 +218,15 @@ def _first_fit(arms: Sequence[Any], value: Any, path: str, default: Any) -> Any:
 
 def _name_of(registry: Registry[Any], target: Any) -> str | None:
     return next((e.name for e in registry.entries() if e.target is target), None)
+
+
+def at_least(settings: object, smallest: float, *names: str) -> None:
+    """Check that attributes of a settings object are not below a number.
+
+    Raises:
+        RecipeError: naming the first attribute that is.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value < smallest:
+            raise RecipeError(f"{name} is {value}; it must be at least {smallest}")

@@ -20,7 +20,7 @@ from zoo.data.images import with_channels
 from zoo.data.testsets import TestImage, to_tensor
 from zoo.errors import ImageError
 from zoo.inference import RestoreSettings, restore_tensor
-from zoo.metrics import SSIM_WINDOW, psnr, psnr_y, ssim, ssim_y
+from zoo.metrics.image import SSIM_WINDOW, psnr, psnr_y, ssim, ssim_y
 from zoo.networks import Network
 
 

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from zoo.blocks.contract import Block
 
 
-def recompute_blocks(network: nn.Module) -> int:
+def enable_gradient_checkpointing(network: nn.Module) -> int:
     """Make every innermost block keep only its input; gradients stay the same but for rounding.
 
     In evaluation, and without gradients, blocks run as before. Parameters keep their names.

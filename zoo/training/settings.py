@@ -1,28 +1,19 @@
-"""What may stand in a recipe's ``train`` and ``evaluate`` sections; the types are the schema."""
+"""What may stand in a recipe's ``train`` section; the types are the schema."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 from zoo.data.burst.synthesis import BurstSynthesis
 from zoo.data.degradations import Degradation
 from zoo.errors import RecipeError
-from zoo.losses import L1, Loss
 from zoo.networks import NETWORKS
-from zoo.recipe import Recipe
-from zoo.resolve import resolve
-
-T = TypeVar("T")
-
-
-def _at_least(settings: object, smallest: float, *names: str) -> None:
-    for name in names:
-        value = getattr(settings, name)
-        if value < smallest:
-            raise RecipeError(f"{name} is {value}; it must be at least {smallest}")
+from zoo.recipe import Recipe, section
+from zoo.schema import at_least
+from zoo.training.losses import L1, Loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +31,7 @@ class Stage:
     batch: int
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "iterations", "patch", "batch")
+        at_least(self, 1, "iterations", "patch", "batch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +74,7 @@ class DataSettings:
                 raise RecipeError(f"{name} is given beside stages, which set it; give stages=[]")
             if value is not None and value < 1:
                 raise RecipeError(f"{name} is {value}; it must be at least 1")
-        _at_least(self, 0, "memory", "mixup")
+        at_least(self, 0, "memory", "mixup")
 
     def plan(self, iterations: int) -> list[Stage]:
         """The stages of a training: they add up to ``iterations``."""
@@ -131,7 +122,7 @@ class ScheduleSettings:
     warmup: int = 0
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "hold", "warmup", "minimum")
+        at_least(self, 0, "hold", "warmup", "minimum")
 
     def factor(self, step: int, iterations: int, lr: float) -> float:
         """Learning rate at a step, counted from 0, as a factor of the first one."""
@@ -155,7 +146,8 @@ class TrainSettings:
             the head of another scale, keeps its random start. Null for a random start.
         accumulate: parts that a batch is computed in, one after the other, to save memory.
         precision: "fp32", or "bf16" or "fp16" for the layers that bear it.
-        recompute: compute each block again in the backward pass instead of keeping what is inside.
+        gradient_checkpointing: compute each block again in the backward pass instead of
+            keeping its activations.
         compile: let torch.compile translate the network.
         clip: largest norm of the gradient; 0 for no limit.
         ema: decay of the moving average of the weights, such as 0.999; it is what is validated and
@@ -174,7 +166,7 @@ class TrainSettings:
     initial: str | None = None
     accumulate: int = 1
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    recompute: bool = False
+    gradient_checkpointing: bool = False
     compile: bool = False
     clip: float = 0.0
     ema: float = 0.0
@@ -184,55 +176,10 @@ class TrainSettings:
     keep: int = 2
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "iterations", "log_every", "save_every", "accumulate", "keep")
-        _at_least(self, 0, "clip", "seed")
+        at_least(self, 1, "iterations", "log_every", "save_every", "accumulate", "keep")
+        at_least(self, 0, "clip", "seed")
         if not 0 <= self.ema < 1:
             raise RecipeError(f"ema is {self.ema}; it must be at least 0 and below 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TilingSettings:
-    """How the authors' code cuts a test image; see :mod:`zoo.official_tiling`.
-
-    Attributes:
-        limit: sides of at least this many pixels are cut.
-        shave: tiles overlap by their size divided by this.
-        grid: tiles are mirrored up to the next multiple of this; 0 for as they are.
-    """
-
-    limit: int = 200
-    shave: int = 10
-    grid: int = 0
-
-    def __post_init__(self) -> None:
-        _at_least(self, 1, "limit", "shave")
-        _at_least(self, 0, "grid")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateSettings:
-    """The ``evaluate`` section.
-
-    Attributes:
-        datasets: names of test sets, looked for below the root that the user names.
-        degradation: makes the degraded image where the set holds none; that of training, if null.
-        channel: what PSNR and SSIM are measured on: "y", luma, or "all" channels; "y" for
-            super-resolution and "all" otherwise, if null.
-        crop: border pixels left out; the scale for super-resolution and 0 otherwise, if null.
-        tiling: how the authors cut test images, for ``--official-tiling``.
-        paper: PSNR in dB and perhaps SSIM by test set, as the paper prints them; null for none.
-        paper_ensemble: likewise with self-ensemble ("+").
-        source: where they stand.
-    """
-
-    datasets: tuple[str, ...] = ()
-    degradation: Callable[..., Degradation] | None = None
-    channel: Literal["y", "all"] | None = None
-    crop: int | None = None
-    tiling: TilingSettings = TilingSettings()
-    paper: dict[str, tuple[float, ...] | None] | None = None
-    paper_ensemble: dict[str, tuple[float, ...] | None] | None = None
-    source: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,22 +231,4 @@ def train_settings(recipe: Recipe) -> TrainSettings:
             f"{recipe.name}: the recipe has no 'train' section; extend it by a recipe that has one"
         )
     takes = NETWORKS.get(recipe.network["type"], "network").capabilities.input
-    return _section(BurstTrainSettings if takes == "burst" else TrainSettings, recipe, "train")
-
-
-def evaluate_settings(recipe: Recipe) -> EvaluateSettings:
-    """Check the ``evaluate`` section of a recipe; an absent one has the defaults.
-
-    Raises:
-        RecipeError: at the first mistake, with its place.
-    """
-    return _section(EvaluateSettings, recipe, "evaluate")
-
-
-def _section(kind: type[T], recipe: Recipe, name: str) -> T:
-    data: dict[str, Any] = getattr(recipe, name)
-    try:
-        settings: T = resolve(kind, data, name)
-    except RecipeError as error:
-        raise RecipeError(f"{recipe.name}: {error}") from error
-    return settings
+    return section(recipe, "train", BurstTrainSettings if takes == "burst" else TrainSettings)

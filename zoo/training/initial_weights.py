@@ -15,7 +15,7 @@ from zoo.networks import Network
 logger = logging.getLogger("zoo.train")
 
 
-def start_from(network: Network, source: str) -> None:
+def load_initial_weights(network: Network, source: str) -> None:
     """Copy the weights that fit by name and shape, and log those that do not.
 
     Args:

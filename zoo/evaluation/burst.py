@@ -12,14 +12,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zoo.burst_inference import restore_burst
-from zoo.burst_metrics import linear_psnr, linear_ssim
 from zoo.data.burst.dataset import BurstSample, ValidationBursts
 from zoo.data.burst.files import BurstFiles, find_bursts, read_burst, read_clean
 from zoo.data.photos import SAMPLES
 from zoo.errors import ImageError
 from zoo.evaluation import Score
 from zoo.inference import RestoreSettings
+from zoo.inference.burst import restore_burst
+from zoo.metrics.burst import linear_psnr, linear_ssim
 from zoo.networks import Burst, Network
 from zoo.networks.phase import enlarge_frame
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class MovingAverage:
+class EMA:
     """``average = decay * average + (1 - decay) * weight`` after every step.
 
     It begins as the first weights.

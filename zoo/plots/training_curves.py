@@ -11,7 +11,7 @@ import numpy as np
 
 from zoo.data.images import Photo, write_photo
 from zoo.errors import ZooError
-from zoo.training.record import METRICS, read_metrics
+from zoo.training.metrics_log import METRICS, read_metrics
 
 WIDTH, HEIGHT = 760, 440
 """Of a panel, in pixels."""

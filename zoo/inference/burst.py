@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from zoo.data.burst.camera import GAMMA
 from zoo.data.burst.files import BurstFiles, find_bursts, read_burst
 from zoo.data.images import EXTENSIONS, Photo, write_photo
-from zoo.distributed import Workers
+from zoo.distributed import ProcessGroup
 from zoo.errors import ImageError, ZooError
-from zoo.inference import RestoreSettings, restore_each, restore_tensor, without_existing
+from zoo.inference.jobs import restore_each, without_existing
+from zoo.inference.runner import RestoreSettings, restore_tensor
 from zoo.networks import Burst
 from zoo.ops.registration import register_burst
 from zoo.registry import Capabilities
@@ -30,14 +31,14 @@ _BRIGHT, _BRIGHT_TO = 0.99, 0.9
 
 def restore_bursts(
     network: Burst,
-    source: str | Path,
-    target: str | Path,
+    source: Path,
+    target: Path,
     settings: RestoreSettings,
     *,
     look: Look = "auto",
     overwrite: bool,
     progress: bool,
-    members: Workers,
+    group: ProcessGroup,
 ) -> list[Path]:
     """Restore one burst, or every burst of a folder.
 
@@ -50,7 +51,7 @@ def restore_bursts(
         look: see :func:`developed`.
         overwrite: write over outputs that exist; otherwise they are skipped.
         progress: show a progress bar.
-        members: processes that share the bursts.
+        group: processes that share the bursts.
 
     Returns:
         The files that were written, by all processes.
@@ -64,7 +65,7 @@ def restore_bursts(
         raise ZooError(
             "no ensemble for bursts: a turned mosaic has its colours in other places; leave it out"
         )
-    many = find_bursts(Path(source)) != [Path(source)]
+    many = find_bursts(source) != [source]
 
     def one(path: Path, output: Path) -> None:
         burst = read_burst(path)
@@ -73,10 +74,8 @@ def restore_bursts(
         output.parent.mkdir(parents=True, exist_ok=True)
         write_photo(output, picture)
 
-    waiting = members.from_first(
-        lambda: without_existing(_jobs(Path(source), Path(target)), overwrite)
-    )
-    return restore_each(waiting, one, "burst", many=many, progress=progress, members=members)
+    waiting = group.from_first(lambda: without_existing(_jobs(source, target), overwrite))
+    return restore_each(waiting, one, "burst", many=many, progress=progress, group=group)
 
 
 def restore_burst(

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.settings import TilingSettings
+from zoo.evaluation.settings import TilingSettings
 
 
 def tiled(

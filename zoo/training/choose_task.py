@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from zoo.evaluation import Protocol
+from zoo.evaluation.settings import evaluate_settings
 from zoo.networks import Burst, Network
 from zoo.recipe import Recipe
-from zoo.settings import BurstTrainSettings, TrainSettings, evaluate_settings
 from zoo.training.burst_task import BurstTask
 from zoo.training.photo_task import PhotoTask
+from zoo.training.settings import BurstTrainSettings, TrainSettings
 from zoo.training.task import Task
 
 

@@ -18,7 +18,7 @@ METRICS = "metrics.jsonl"
 PICTURES = "validation"
 
 
-class Record:
+class MetricsLog:
     """``metrics.jsonl`` always; the same in TensorBoard's format where it is installed.
 
     Args:

@@ -1,0 +1,90 @@
+"""Restoring photographs: any size and mode, one file or a folder.
+
+Shape suffixes: B batch, I image channels, H height, W width in pixels, s scale.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.data.bicubic import resize_bicubic
+from zoo.data.images import EXTENSIONS, Photo, list_photos, read_photo, with_channels, write_photo
+from zoo.distributed import ProcessGroup
+from zoo.errors import ImageError
+from zoo.inference.jobs import restore_each, without_existing
+from zoo.inference.runner import RestoreSettings, restore_tensor
+from zoo.networks import Network
+
+
+def restore_images(
+    network: Network,
+    source: Path,
+    target: Path,
+    settings: RestoreSettings,
+    *,
+    overwrite: bool,
+    progress: bool,
+    group: ProcessGroup,
+) -> list[Path]:
+    """Restore an image file or all images of a folder; see :func:`zoo.restore`."""
+    many = source.is_dir()
+
+    def one(image: Path, output: Path) -> None:
+        result = restore_photo(network, read_photo(image), settings, progress and not many)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_photo(output, result)
+
+    # One process looks: the others could already see outputs of this run.
+    waiting = group.from_first(lambda: without_existing(_jobs(source, target), overwrite))
+    return restore_each(waiting, one, "image", many=many, progress=progress, group=group)
+
+
+def restore_photo(
+    network: Network, photo: Photo, settings: RestoreSettings | None = None, progress: bool = False
+) -> Photo:
+    """Restore one photo in memory; see :func:`restore`."""
+    settings = settings or RestoreSettings()
+    channels = photo.color_HWC.shape[2]
+    if network.channels == 1:
+        color_BIHW = _to_tensor(photo.color_HWC).transpose(0, 1)  # channels as a batch
+    else:
+        color_BIHW = _to_tensor(with_channels(photo.color_HWC, network.channels))
+    restored_BIHW = restore_tensor(network, color_BIHW, settings, progress)
+    if network.channels == 1:
+        restored_BIHW = restored_BIHW.transpose(0, 1)
+    color_HWC = _to_array(restored_BIHW)
+    if network.channels != 1:
+        color_HWC = with_channels(color_HWC, channels)
+    alpha_HW = photo.alpha_HW
+    if alpha_HW is not None and network.scale > 1:
+        enlarged = resize_bicubic(_to_tensor(alpha_HW[..., None]), network.scale)
+        alpha_HW = _to_array(enlarged)[..., 0]
+    return Photo(color_HWC, alpha_HW, photo.bit_depth)
+
+
+def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    """Pairs of input and output file."""
+    if source.is_dir():
+        if target.is_file():
+            raise ImageError(f"{target}: the input is a folder, so the output must be one")
+        pairs = [(image, target / image.name) for image in list_photos(source)]
+    elif target.is_dir() or target.suffix.lower() not in EXTENSIONS:
+        pairs = [(source, target / source.name)]
+    else:
+        pairs = [(source, target)]
+    for image, output in pairs:
+        if image.resolve() == output.resolve():
+            raise ImageError(f"{output}: the output would replace the input; choose another place")
+    return pairs
+
+
+def _to_tensor(image_HWI: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image_HWI.transpose(2, 0, 1)))[None]
+
+
+def _to_array(image_BIHW: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(image_BIHW[0].permute(1, 2, 0).numpy())

@@ -1,0 +1,80 @@
+"""Many files: which are still to be done, and one after the other, shared among processes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from zoo.distributed import ProcessGroup
+from zoo.errors import ImageError
+
+logger = logging.getLogger(__name__)
+
+
+def without_existing(jobs: list[tuple[Path, Path]], overwrite: bool) -> list[tuple[Path, Path]]:
+    """The jobs, input and output, whose output is missing; all of them to overwrite."""
+    waiting = [job for job in jobs if overwrite or not job[1].exists()]
+    if len(waiting) < len(jobs):
+        logger.info("%d existing outputs are kept; overwrite to redo", len(jobs) - len(waiting))
+    return waiting
+
+
+def restore_each(
+    jobs: list[tuple[Path, Path]],
+    one: Callable[[Path, Path], None],
+    unit: str,
+    *,
+    many: bool,
+    progress: bool,
+    group: ProcessGroup,
+) -> list[Path]:
+    """Do jobs, shared among processes; one that fails does not stop the others.
+
+    Args:
+        jobs: input and output of each.
+        one: does one.
+        unit: what a job is called.
+        many: whether several were asked for, so that an error counts them.
+        progress: show a progress bar where there are several.
+        group: the processes; each takes the next job when it is free.
+
+    Returns:
+        The outputs that were written, by all processes.
+
+    Raises:
+        ImageError: at the end, if any failed.
+    """
+    written: list[Path] = []
+    failures: list[ImageError] = []
+    hidden = not (progress and many and group.is_first) or None
+    task = f"restore/{jobs[0][1]}" if jobs else "restore"
+    with tqdm(total=len(jobs), unit=unit, disable=hidden) as bar:
+        for number in group.shared_indices(len(jobs), task):
+            bar.update(number - bar.n)
+            source, output = jobs[number]
+            try:
+                one(source, output)
+                written.append(output)
+            except (ImageError, OSError) as error:
+                failures.append(_as_image_error(error, output))
+        everyone = group.gather((written, failures))
+        bar.update(len(jobs) - bar.n)
+    failures = [failure for _, failed in everyone for failure in failed]
+    if failures and not many:
+        raise failures[0]
+    if failures:
+        raise ImageError(
+            f"{len(failures)} of {len(jobs)} {unit}s failed, the others are done; "
+            f"the first: {failures[0]}"
+        )
+    return [path for done, _ in everyone for path in done]
+
+
+def _as_image_error(error: Exception, output: Path) -> ImageError:
+    if isinstance(error, ImageError):
+        return error
+    reason = error.strerror if isinstance(error, OSError) else error
+    return ImageError(f"{output}: cannot write: {reason}; check the folder and its permissions")

@@ -1,0 +1,186 @@
+"""A tensor through a network: in tiles, by the self-ensemble, in a precision.
+
+Shape suffixes: B batch, I image channels, H height, W width in pixels, s scale.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from zoo.errors import ZooError
+from zoo.inference.tiling import (
+    OVERLAP,
+    SMALLEST_TILE,
+    Run,
+    default_tile,
+    fitting_tile,
+    in_tiles,
+    is_out_of_memory,
+    memory_of,
+)
+from zoo.networks import Network
+from zoo.registry import capabilities_of
+
+logger = logging.getLogger(__name__)
+
+Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreSettings:
+    """How an image is put through a network.
+
+    Attributes:
+        tile: side of a tile in input pixels, or 0 for the whole image at once. None: on a GPU as
+            large as its free memory holds, elsewhere 512, and for bursts 128.
+        overlap: pixels that neighbouring tiles share; they are blended there.
+        ensemble: average over the eight flips and quarter turns ("+" in the papers): eight times
+            the work for about 0.1 dB.
+        precision: "fp32", or "bf16" or "fp16" for layers that bear it; the scan's state stays
+            float32.
+
+    Raises:
+        ZooError: for values that make no sense together.
+    """
+
+    tile: int | None = None
+    overlap: int = OVERLAP
+    ensemble: bool = False
+    precision: Precision = "fp32"
+
+    def __post_init__(self) -> None:
+        if (self.tile or 0) < 0 or self.overlap < 0:
+            raise ZooError(
+                f"tile is {self.tile} and overlap {self.overlap}; both are pixels, 0 or more"
+            )
+        if self.tile and self.tile < 2 * self.overlap:
+            raise ZooError(
+                f"tile {self.tile} is less than twice the overlap {self.overlap}; "
+                "use larger tiles or a smaller overlap"
+            )
+        if self.precision not in ("fp32", *_DTYPES):
+            raise ZooError(f"precision {self.precision!r} is none of fp32, bf16, fp16")
+
+
+@torch.inference_mode()
+def restore_tensor(
+    network: Network,
+    image_BIHW: Tensor,
+    settings: RestoreSettings | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """Restore images in memory.
+
+    Args:
+        network: what restores; it is used in evaluation mode, on its own device.
+        image_BIHW: float32 in [0, 1]; a burst has its frames before the channels.
+        settings: tiles, ensemble, precision.
+        progress: show a progress bar over tiles.
+
+    Returns:
+        (B, I, s*H, s*W) float32 in [0, 1], on the CPU.
+    """
+    settings = settings or RestoreSettings()
+    device = next(network.parameters()).device
+    run, memory = _runner(network, settings), memory_of(device)
+    was_training = network.training
+    network.eval()
+    tile, sized = settings.tile, settings.tile is not None
+    try:
+        while True:
+            try:
+                if not sized:
+                    tile, sized = default_tile(image_BIHW), True
+                    tile = fitting_tile(run, image_BIHW, settings.overlap, memory)
+                return _restored(network, run, image_BIHW, tile or 0, settings.overlap, progress)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                tile = _smaller(tile or max(image_BIHW.shape[-2:]), settings.overlap, error)
+            # Behind the handler: the error holds on to what was computed until it failed.
+            logger.warning("memory ran out; trying tiles of %d pixels", tile)
+            if memory is not None:
+                memory.release()
+    finally:
+        network.train(was_training)
+
+
+def _smaller(tile: int, overlap: int, error: Exception) -> int:
+    if tile // 2 < max(SMALLEST_TILE, 2 * overlap):
+        raise ZooError(
+            f"memory ran out even with tiles of {tile} pixels; close other programs, "
+            "use a smaller model or a smaller overlap"
+        ) from error
+    return tile // 2
+
+
+def _restored(
+    network: Network, run: Run, image_BIHW: Tensor, tile: int, overlap: int, progress: bool
+) -> Tensor:
+    grid = capabilities_of(network).size_multiple
+    if tile:
+        tile = max(grid, tile // grid * grid)
+    return in_tiles(
+        run,
+        image_BIHW,
+        scale=network.scale,
+        # A burst of RAW planes has four channels, its image three.
+        channels=3 if image_BIHW.dim() == 5 else network.channels,
+        tile=tile,
+        overlap=overlap,
+        progress=progress,
+    ).clamp(0, 1)
+
+
+def _runner(network: Network, settings: RestoreSettings) -> Run:
+    parameter = next(network.parameters())
+
+    def once(image_BIHW: Tensor) -> Tensor:
+        image_BIHW = image_BIHW.to(parameter.device, parameter.dtype)
+        if parameter.device.type == "cuda":
+            image_BIHW = channels_last(image_BIHW)
+        with _autocast(parameter.device, settings.precision):
+            return network(image_BIHW).float().cpu()
+
+    def ensemble(image_BIHW: Tensor) -> Tensor:
+        total = None
+        for turn in range(8):
+            turned = _turn(once(_turn(image_BIHW, turn)), turn, back=True)
+            total = turned if total is None else total + turned
+        assert total is not None
+        return total / 8
+
+    return ensemble if settings.ensemble else once
+
+
+def channels_last(image_BIHW: Tensor) -> Tensor:
+    """The same images with the channels of a pixel side by side in memory.
+
+    Convolutions on a GPU are faster so and pass it on, and tokens are stored so anyway. It works
+    for bursts too, for which PyTorch has no memory format.
+    """
+    return image_BIHW.movedim(-3, -1).contiguous().movedim(-1, -3)
+
+
+def _turn(image_BIHW: Tensor, turn: int, *, back: bool = False) -> Tensor:
+    """One of the eight flips and quarter turns, or its inverse."""
+    quarters, flipped = turn % 4, turn >= 4
+    if back:
+        turned = image_BIHW.rot90(-quarters, (2, 3))
+        return turned.flip(3) if flipped else turned
+    turned = image_BIHW.flip(3) if flipped else image_BIHW
+    return turned.rot90(quarters, (2, 3))
+
+
+def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, _DTYPES[precision])

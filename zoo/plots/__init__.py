@@ -1,0 +1,1 @@
+"""Pictures for people: scan orders and the curves of training runs."""
