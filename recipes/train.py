@@ -16,13 +16,12 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from zoo.checkpoints import save
 from zoo.command import run_command
@@ -32,12 +31,11 @@ from zoo.networks import Network
 from zoo.recipe import Recipe, build, load_recipe, parse_overrides
 from zoo.training import (
     EMA,
-    MetricsLog,
+    Progress,
     StopSignals,
     affordable,
     batches,
     enable_gradient_checkpointing,
-    examples_of,
     latest_checkpoint,
     load_initial_weights,
     make_task,
@@ -71,7 +69,7 @@ class Trainer:
         recipe: what to train and how.
         folder: where the run lives.
         device: where to train.
-        num_workers: processes that prepare patches.
+        num_workers: processes that load data.
         group: the processes that train together; this one alone, if None.
     """
 
@@ -106,7 +104,7 @@ class Trainer:
         self.task = make_task(recipe, self.settings, self.network, progress=self.group.is_first)
         self.model = self.group.wrap(self.task.module(self.network), self.device)
         if self.group.rank:
-            # Weights begin alike everywhere; drop path must not fall alike.
+            # All ranks start from the same weights, but each draws its own drop path.
             seed_all(self.settings.seed * self.group.world_size + self.group.rank)
         self.step = 0
         self.seconds = 0.0
@@ -130,68 +128,59 @@ class Trainer:
             KeyboardInterrupt: when it was stopped.
             ZooError: when the training diverges.
         """
-        settings, first = self.settings, self.group.is_first
-        record = MetricsLog(self.folder, self.step) if first else None
-        hidden = None if first else True
-        progress = tqdm(
-            total=settings.iterations, initial=self.step, unit="step", disable=hidden, leave=True
-        )
+        settings = self.settings
         begun = time.monotonic() - self.seconds
-        logged = (self.step, time.monotonic())
-        with StopSignals() as signals, closing(progress):
-            for parts in self._batches():
-                value = self._train_step(parts)
+        progress = Progress(self.folder, self.task.plan, self.step, is_first=self.group.is_first)
+        with StopSignals() as signals, progress:
+            for micro_batches in self._batches():
+                loss = self._train_step(micro_batches)
                 # Every process stops at the same step, whichever got the signal.
-                value, stop = self.group.add(value / self.group.world_size, signals.received)
-                self._check(value)
-                self.losses.append(value)
+                loss, stop = self.group.add(loss / self.group.world_size, signals.received)
+                self._check_loss(loss)
+                self.losses.append(loss)
                 self.seconds = time.monotonic() - begun
-                progress.update()
+                progress.advance()
                 last = self.step == settings.iterations
                 if self.step % settings.log_every == 0 or last:
                     mean = sum(self.losses) / len(self.losses)
                     self.losses = []
-                    images = examples_of(self.task.plan, logged[0], self.step)
-                    speed = images / max(time.monotonic() - logged[1], 1e-9)
-                    logged = (self.step, time.monotonic())
-                    self._tell(progress, record, mean, speed)
+                    lr = self.optimizer.param_groups[0]["lr"]
+                    progress.show_loss(self.step, self.seconds, mean, lr)
                 if self.step % settings.save_every == 0 or last:
-                    self._validate(record)
+                    self._validate(progress)
                     self.save()
-                    logged = (self.step, time.monotonic())
+                    progress.restart_clock(self.step)
                 elif stop:
                     self.save()
                 if stop and not last:
                     logger.warning("stopped at step %d; the same command resumes there", self.step)
                     raise KeyboardInterrupt
-        if record is not None:
-            record.close()
 
     def _batches(self) -> Iterator[list[Sequence[Tensor]]]:
         return batches(
             self.task.examples,
             self.task.plan,
             step=self.step,
-            parts=self.settings.accumulate,
+            accumulate=self.settings.accumulate,
             group=self.group,
             num_workers=self.num_workers,
         )
 
-    def _train_step(self, parts: Sequence[Sequence[Tensor]]) -> float:
-        """One update from the process's share of a batch, given in parts; the mean loss."""
+    def _train_step(self, micro_batches: Sequence[Sequence[Tensor]]) -> float:
+        """One update from the process's share of a batch; the mean loss."""
         settings, chosen = self.settings, self.settings.optimizer
         factor = settings.schedule.factor(self.step, settings.iterations, chosen.lr)
-        for group in self.optimizer.param_groups:
-            group["lr"] = chosen.lr * factor
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = chosen.lr * factor
         self.optimizer.zero_grad(set_to_none=True)
-        value = 0.0
-        for number, batch in enumerate(parts, 1):
-            with self._gradients_stay(number < len(parts)):
-                there = [tensor.to(self.device) for tensor in batch]
+        count, total = len(micro_batches), 0.0
+        for number, micro_batch in enumerate(micro_batches, 1):
+            with self._gradient_sync(number == count):
+                on_device = [tensor.to(self.device) for tensor in micro_batch]
                 done = self.step / settings.iterations
-                loss = self.task.loss(self._forward, self.loss, there, done) / len(parts)
+                loss = self.task.loss(self._forward, self.loss, on_device, done) / count
                 self.scaler.scale(loss).backward()
-            value += float(loss.detach())
+            total += float(loss.detach())
         self.scaler.unscale_(self.optimizer)
         if settings.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
@@ -199,15 +188,15 @@ class Trainer:
         self.scaler.update()
         self.ema.update()
         self.step += 1
-        return value
+        return total
 
     def _forward(self, *inputs: Tensor) -> Any:
         with self._autocast():
             return self.model(*inputs)
 
-    def _gradients_stay(self, stay: bool) -> AbstractContextManager[Any]:
-        """Gradients travel between processes once a step, with its last part."""
-        if stay and isinstance(self.model, nn.parallel.DistributedDataParallel):
+    def _gradient_sync(self, wanted: bool) -> AbstractContextManager[Any]:
+        """Processes exchange gradients once a step, with its last micro-batch."""
+        if isinstance(self.model, nn.parallel.DistributedDataParallel) and not wanted:
             return self.model.no_sync()
         return nullcontext()
 
@@ -216,10 +205,10 @@ class Trainer:
             return nullcontext()
         return torch.autocast(self.device.partition(":")[0], _DTYPES[self.settings.precision])
 
-    def _check(self, value: float) -> None:
-        if not value < float("inf"):
+    def _check_loss(self, loss: float) -> None:
+        if not loss < float("inf"):
             raise ZooError(
-                f"the loss is {value} at step {self.step}: training diverged; lower "
+                f"the loss is {loss} at step {self.step}: training diverged; lower "
                 "train.optimizer.lr or set train.clip; the last checkpoint is kept"
             )
         if self.scaler.is_enabled() and self.scaler.get_scale() < LOWEST_SCALE:
@@ -228,37 +217,10 @@ class Trainer:
                 "the last checkpoint is kept"
             )
 
-    def _tell(self, progress: Any, record: MetricsLog | None, loss: float, speed: float) -> None:
-        if record is None:
-            return
-        lr = self.optimizer.param_groups[0]["lr"]
-        record.write(self.step, self.seconds, loss=loss, lr=lr, images_per_second=round(speed, 2))
-        progress.set_postfix(loss=f"{loss:.4f}", images_per_s=f"{speed:.1f}")
-        if progress.disable:
-            left = (self.settings.iterations - self.step) * self.seconds / self.step
-            logger.info(
-                "step %d of %d: loss %.4f, %.1f images/s, %s left",
-                self.step,
-                self.settings.iterations,
-                loss,
-                speed,
-                tqdm.format_interval(left),
-            )
-
-    def _validate(self, record: MetricsLog | None) -> None:
+    def _validate(self, progress: Progress) -> None:
         with self.ema.applied():
             values, pictures = self.task.validate(self.network, self.group)
-        if record is None:
-            return
-        record.write(self.step, self.seconds, **values)
-        for name, picture in pictures.items():
-            record.show(self.step, name, picture)
-        logger.info(
-            "step %d: %.2f dB, %.2f dB without the network",
-            self.step,
-            values["psnr"],
-            values["baseline"],
-        )
+        progress.show_validation(self.step, self.seconds, values, pictures)
 
     def measure(self, allowed: float = 0.0) -> tuple[float, float]:
         """Seconds that a step and a validation take; the state is as before.
@@ -268,9 +230,9 @@ class Trainer:
         """
         before = copy.deepcopy(self.state())
         found: list[float] = []
-        for parts in self._batches():
+        for micro_batches in self._batches():
             begun = time.monotonic()
-            self._train_step(parts)
+            self._train_step(micro_batches)
             found.append(time.monotonic() - begun)
             [spent] = self.group.add(sum(found))
             if len(found) == 50 or (len(found) >= 4 and spent >= allowed * self.group.world_size):
@@ -312,8 +274,8 @@ class Trainer:
             restore_rng_state(state["rng"][self.group.rank], self.device)
         else:
             logger.warning(
-                "the run goes on with %d processes instead of %d: its batches are the same, "
-                "drop path falls differently",
+                "the run resumes with %d processes instead of %d: the batches stay the same, "
+                "but drop path draws other random numbers",
                 self.group.world_size,
                 len(state["rng"]),
             )
@@ -343,7 +305,7 @@ def train(
         recipe: what to train and how.
         folder: where the run lives.
         device: where to train.
-        num_workers: processes that prepare patches.
+        num_workers: processes that load data.
         group: the processes that train together; this one alone, if None.
         budget: time that the training may take, such as "10m": the schedule is shortened to it.
 

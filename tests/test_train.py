@@ -224,7 +224,7 @@ def test_pairs_of_files_are_learnt_from(photos, tmp_path):
         (["data.photos=/nowhere"], "'/nowhere' does not exist"),
         (["optimizer.lr=1e30"], "training diverged"),
         (["--import", "nothing_here"], "no module 'nothing_here'"),
-        (["accumulate=4"], "a batch of 2 cannot be shared evenly .* multiple of 4"),
+        (["accumulate=4"], "a batch of 2 cannot be split evenly .* multiple of 4"),
         (["initial=none.pth"], "train.initial: none.pth does not exist"),
         (["precision=fp8"], "expected one of fp32, bf16, fp16"),
         (["data.stages=[{iterations: 1, patch: 8, batch: 2}]"], "patch is given beside stages"),

@@ -10,14 +10,15 @@ from zoo.training.gradient_checkpointing import enable_gradient_checkpointing
 from zoo.training.initial_weights import load_initial_weights
 from zoo.training.loader import batches
 from zoo.training.metrics_log import MetricsLog
+from zoo.training.progress import Progress
 from zoo.training.rng import restore_rng_state, rng_state, seed_all
 from zoo.training.signals import StopSignals
-from zoo.training.task import Task
-from zoo.training.task import images as examples_of
+from zoo.training.task import Task, examples_of
 
 __all__ = [
     "EMA",
     "MetricsLog",
+    "Progress",
     "StopSignals",
     "Task",
     "affordable",

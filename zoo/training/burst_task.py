@@ -23,7 +23,7 @@ from zoo.evaluation.burst import BurstScore, mean_burst_score, score_burst
 from zoo.networks import Burst, Network
 from zoo.training.losses import Loss
 from zoo.training.settings import BurstDataSettings, BurstTrainSettings, Stage
-from zoo.training.task import images
+from zoo.training.task import examples_of
 
 logger = logging.getLogger("zoo.train")
 
@@ -57,7 +57,7 @@ class BurstTask:
             self.photos,
             synthesis=self.synthesis,
             patch=stage.patch,
-            length=images(self.plan, 0, stage.iterations),
+            length=examples_of(self.plan, 0, stage.iterations),
             seed=self.seed,
         )
 

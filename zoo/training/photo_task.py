@@ -21,7 +21,7 @@ from zoo.evaluation import Protocol, evaluate, mean_score, strip
 from zoo.networks import Network
 from zoo.training.losses import Loss
 from zoo.training.settings import DataSettings, Stage
-from zoo.training.task import images
+from zoo.training.task import examples_of
 
 logger = logging.getLogger("zoo.train")
 
@@ -80,7 +80,7 @@ class PhotoTask:
 
     def examples(self, stage: Stage) -> Dataset[tuple[Tensor, Tensor]]:
         """Pairs: degraded and clean."""
-        length = images(self.plan, 0, sum(stage.iterations for stage in self.plan))
+        length = examples_of(self.plan, 0, sum(stage.iterations for stage in self.plan))
         if self.degraded is not None:
             return PairDataset(
                 self.photos,

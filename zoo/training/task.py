@@ -66,7 +66,7 @@ class Task(Protocol):
         ...
 
 
-def images(plan: Sequence[Stage], start: int, stop: int) -> int:
+def examples_of(plan: Sequence[Stage], start: int, stop: int) -> int:
     """How many examples the steps from ``start`` to before ``stop`` of a plan take."""
     total, first = 0, 0
     for stage in plan:
