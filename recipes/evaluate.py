@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from zoo.checkpoints import load, shipped_weights
 from zoo.command import run_command
@@ -22,7 +22,7 @@ from zoo.data.degradations import Degradation
 from zoo.data.images import Photo, write_photo
 from zoo.data.photos import SAMPLES
 from zoo.data.testsets import TestImage, find_test_set, set_names, validation_images
-from zoo.distributed import ProcessGroup, process_group
+from zoo.distributed import ProcessGroup, map_shared, process_group
 from zoo.errors import ZooError
 from zoo.evaluation import Protocol, Restored, Run, Score, evaluate
 from zoo.evaluation.burst import burst_tests, evaluate_burst
@@ -36,6 +36,9 @@ from zoo.training.burst_task import validation_bursts
 from zoo.training.settings import BurstTrainSettings, train_settings
 
 logger = logging.getLogger("zoo.evaluate")
+
+Keeper: TypeAlias = Callable[[str, Restored], None]
+"""Is shown the name of an image and the images behind its score."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,8 +64,14 @@ def evaluate_recipe(options: argparse.Namespace, group: ProcessGroup) -> None:
     protocol = Protocol(channel=settings.channel, crop=settings.crop)
     through = _through(network, settings, options)
     results = []
+
+    def score(image: TestImage, keep: Keeper) -> Score:
+        [found] = evaluate(network, [image], degradation, protocol=protocol, run=through, seen=keep)
+        return found
+
     for name, images in sets.items():
-        scores = _scores(network, name, images, degradation, protocol, through, group, options)
+        folder = options.save_images and options.save_images / name
+        scores = _scores(name, images, score, group, folder)
         inputs = "files" if images[0].degraded is not None else "made"
         results.append(SetResult(name, scores, inputs))
     if not group.is_first:
@@ -84,17 +93,16 @@ def run_bursts(
     tests = burst_tests(options.data, validation_bursts(settings.data, network))
     border = settings.data.border
     through = RestoreSettings(tile=options.tile, precision=options.precision)
-    mine: dict[int, Score] = {}
-    with tqdm(total=len(tests), unit="burst", disable=None if group.is_first else True) as progress:
-        for number in group.shared_indices(len(tests), "evaluate/bursts"):
-            progress.update(number - progress.n)
-            mine[number] = evaluate_burst(network, tests[number], border, through)
-        progress.update(len(tests) - progress.n)
-    everything = {n: found for part in group.gather(mine) for n, found in part.items()}
+    scores = map_shared(
+        group,
+        len(tests),
+        lambda number: evaluate_burst(network, tests[number], border, through),
+        task="evaluate/bursts",
+        unit="burst",
+    )
     if not group.is_first:
         return
     kind, inputs = (SAMPLES, "made") if options.data == SAMPLES else (options.data, "files")
-    scores = [everything[number] for number in range(len(tests))]
     notes = (
         f"Linear PSNR (dB) and SSIM, 14 bits, {border} border pixels left out. The baseline is the "
         "reference frame enlarged bilinearly, its samples in their places."
@@ -185,39 +193,33 @@ def _through(network: Network, settings: EvaluateSettings, options: argparse.Nam
 
 
 def _scores(
-    network: Network,
     name: str,
     images: Sequence[TestImage],
-    degradation: Degradation | None,
-    protocol: Protocol,
-    through: Run,
+    score: Callable[[TestImage, Keeper], Score],
     group: ProcessGroup,
-    options: argparse.Namespace,
+    folder: Path | None,
 ) -> list[Score]:
-    """Scores of a set in its own sequence; each process takes the next image when it is free."""
+    """Scores of a set; its restored images are kept in the folder, if there is one."""
+    keep = _image_keeper(folder)
+    return map_shared(
+        group,
+        len(images),
+        lambda number: score(images[number], keep),
+        task=f"evaluate/{name}",
+        unit="image",
+    )
 
-    def keep(image: str, found: Restored) -> None:
-        if options.save_images:
-            folder = options.save_images / name
-            folder.mkdir(parents=True, exist_ok=True)
-            write_photo(folder / f"{image}.png", Photo(found.restored))
 
-    mine: dict[int, Score] = {}
-    hidden = None if group.is_first else True
-    with tqdm(total=len(images), desc=name, unit="image", disable=hidden) as progress:
-        for number in group.shared_indices(len(images), f"evaluate/{name}"):
-            progress.update(number - progress.n)
-            [mine[number]] = evaluate(
-                network,
-                [images[number]],
-                degradation,
-                protocol=protocol,
-                run=through,
-                seen=keep,
-            )
-        progress.update(len(images) - progress.n)
-    everything = {n: found for part in group.gather(mine) for n, found in part.items()}
-    return [everything[number] for number in range(len(images))]
+def _image_keeper(folder: Path | None) -> Keeper:
+    """What writes the restored images of a set into a folder, if there is one."""
+
+    def keep(name: str, found: Restored) -> None:
+        if folder is not None:
+            write_photo(folder / f"{name}.png", Photo(found.restored))
+
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    return keep
 
 
 def _notes(

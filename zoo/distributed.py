@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
 
 from zoo.errors import ZooError
 
@@ -142,6 +143,38 @@ def process_group(device: str = "cpu") -> Iterator[ProcessGroup]:
         yield _TorchrunGroup(store, rank, world_size)
     finally:
         dist.destroy_process_group()
+
+
+def map_shared(
+    group: ProcessGroup,
+    count: int,
+    work: Callable[[int], T],
+    *,
+    task: str,
+    unit: str,
+    progress: bool = True,
+) -> list[T]:
+    """The results of ``work(0)`` to ``work(count - 1)``, computed by all processes, in all.
+
+    Each process takes the next number when it is free.
+
+    Args:
+        group: the processes.
+        count: how many numbers there are.
+        work: is called once for each number, by one of the processes.
+        task: a name that no other task of the group has.
+        unit: what one number stands for, in the progress bar.
+        progress: show a progress bar in the first process.
+    """
+    found: dict[int, T] = {}
+    disable = None if progress and group.is_first else True
+    with tqdm(total=count, unit=unit, disable=disable) as bar:
+        for number in group.shared_indices(count, task):
+            bar.update(number - bar.n)
+            found[number] = work(number)
+        bar.update(count - bar.n)
+    everything = {number: result for part in group.gather(found) for number, result in part.items()}
+    return [everything[number] for number in range(count)]
 
 
 def shard(items: Sequence[T], group: ProcessGroup) -> list[T]:
