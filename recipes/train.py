@@ -54,7 +54,7 @@ logger = logging.getLogger("zoo.train")
 WEIGHTS = "weights.safetensors"
 
 RECIPE_KEYS = ("train", "network", "evaluate", "name", "summary")
-"""What may stand at the top of a recipe; other keys of the command line are under ``train``."""
+"""Top-level keys of a recipe. Other keys on the command line belong to ``train``."""
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

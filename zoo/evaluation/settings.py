@@ -1,4 +1,4 @@
-"""What may stand in a recipe's ``evaluate`` section; the types are the schema."""
+"""The ``evaluate`` section of a recipe. The types of the fields are its schema."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ class EvaluateSettings:
     """The ``evaluate`` section.
 
     Attributes:
-        datasets: names of test sets, looked for below the root that the user names.
-        degradation: makes the degraded image where the set holds none; that of training, if null.
-        channel: what PSNR and SSIM are measured on: "y", luma, or "all" channels; "y" for
-            super-resolution and "all" otherwise, if null.
-        crop: border pixels left out; the scale for super-resolution and 0 otherwise, if null.
+        datasets: names of test sets, looked for below the folder that the user names.
+        degradation: makes the degraded image where the set has none. Null takes that of training.
+        channel: what PSNR and SSIM are measured on: "y" for luma, or "all" channels. Null means
+            "y" for super-resolution and "all" otherwise.
+        crop: border pixels left out. Null means the scale for super-resolution and 0 otherwise.
         tiling: how the authors cut test images, for ``--official-tiling``.
-        paper: PSNR in dB and perhaps SSIM by test set, as the paper prints them; null for none.
-        paper_ensemble: likewise with self-ensemble ("+").
-        source: where they stand.
+        paper: PSNR in dB, and SSIM where it is published, by test set, as the paper prints them.
+        paper_ensemble: the same with self-ensemble ("+").
+        source: where the paper prints them.
     """
 
     datasets: tuple[str, ...] = ()

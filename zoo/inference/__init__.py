@@ -36,15 +36,16 @@ def restore(
         network: what restores.
         source: an image file or a folder of them.
         target: file or folder to write; a folder is made where it is missing.
-        tile: see :class:`RestoreSettings`, as for the next three.
-        overlap: likewise.
-        ensemble: likewise.
-        precision: likewise.
+        tile: side of a tile in input pixels, 0 for the whole image at once; see
+            :class:`RestoreSettings`, which also has the default.
+        overlap: pixels that neighbouring tiles share.
+        ensemble: average over the eight flips and quarter turns.
+        precision: "fp32", "bf16" or "fp16".
         overwrite: write over outputs that exist; otherwise they are skipped.
         progress: show a progress bar.
         look: of RAW bursts, see :func:`zoo.inference.burst.developed`.
-        group: processes that share the files, each taking the next when it is free; this one
-            alone, if None.
+        group: processes that share the files. Each takes the next file when it is free. None
+            means this process alone.
 
     Returns:
         The files that were written, by all processes.

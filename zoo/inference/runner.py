@@ -44,8 +44,7 @@ class RestoreSettings:
         overlap: pixels that neighbouring tiles share; they are blended there.
         ensemble: average over the eight flips and quarter turns ("+" in the papers): eight times
             the work for about 0.1 dB.
-        precision: "fp32", or "bf16" or "fp16" for layers that bear it; the scan's state stays
-            float32.
+        precision: "fp32"; or "bf16" or "fp16" for autocast. The scan's state stays float32.
 
     Raises:
         ZooError: for values that make no sense together.

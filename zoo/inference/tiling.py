@@ -15,8 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 TILE, BURST_TILE = 512, 128
-"""Default side of a tile in pixels, where free memory is not known, and of a burst's tile: fourteen
-frames weigh more than one."""
+"""Default side of a tile in pixels where free memory is unknown: for an image, and for a burst,
+whose frames need several times the memory."""
 
 OVERLAP = 32
 """Default overlap of neighbouring tiles in pixels, over which they are blended."""
@@ -55,7 +55,7 @@ class DeviceMemory(Protocol):
 
 
 class CudaMemory:
-    """Memory of an NVIDIA GPU, in the eyes of the driver and of PyTorch's allocator."""
+    """Memory of an NVIDIA GPU, as the driver and PyTorch's allocator report it."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -75,7 +75,7 @@ class CudaMemory:
 
 
 def memory_of(device: torch.device) -> DeviceMemory | None:
-    """The memory of a device, or None where nobody can say what is free."""
+    """The memory of a device, or None where its free memory is unknown."""
     return CudaMemory(device) if device.type == "cuda" else None
 
 
@@ -104,7 +104,7 @@ def fitting_tile(run: Run, image_BIHW: Tensor, overlap: int, memory: DeviceMemor
         return 0
     side = default // _PROBE
     probe_BIHW = image_BIHW[..., :side, :side]
-    run(probe_BIHW)  # compiles, and chooses algorithms
+    run(probe_BIHW)  # warm-up: compiles and chooses algorithms
     bytes_a_pixel = memory.peak(lambda: run(probe_BIHW)) / math.prod(probe_BIHW.shape[-2:])
     pixels = _SHARE * memory.free() / max(bytes_a_pixel, 1)
     if height * width <= pixels:

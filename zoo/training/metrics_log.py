@@ -1,4 +1,4 @@
-"""What a training leaves for people to see: numbers by step, curves, and pictures of validation."""
+"""The log of a training run: numbers by step, curves, and pictures of the validation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class MetricsLog:
 
     Args:
         folder: of the run.
-        step: where the training goes on; later lines are of a run that was lost and are removed.
+        step: where the training starts or resumes. Later lines are removed: a resumed run repeats
+            those steps.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -42,7 +43,7 @@ class MetricsLog:
         Args:
             step: steps done.
             seconds: of training so far.
-            values: what else there is to say.
+            values: further numbers, by name.
         """
         line = json.dumps({"step": step, "seconds": round(seconds, 1), **values})
         with self._path.open("a", encoding="utf-8") as file:
@@ -70,7 +71,7 @@ class MetricsLog:
             )
 
     def close(self) -> None:
-        """End the curves."""
+        """Close the files."""
         if self._board is not None:
             self._board.close()
 

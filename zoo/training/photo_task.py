@@ -27,7 +27,7 @@ logger = logging.getLogger("zoo.train")
 
 
 class PhotoTask:
-    """Degraded photos, and how a network mends them.
+    """Training on degraded photos: examples, loss and validation.
 
     Args:
         settings: the ``train.data`` section.
@@ -76,7 +76,7 @@ class PhotoTask:
             settings.validate, settings.validate_degraded, self.scale
         )
         for stage in self.plan:
-            self.examples(stage)  # photos too small for a later stage are told now
+            self.examples(stage)  # fails now if photos are too small for a later stage
 
     def examples(self, stage: Stage) -> Dataset[tuple[Tensor, Tensor]]:
         """Pairs: degraded and clean."""

@@ -1,4 +1,4 @@
-"""What may stand in a recipe's ``train`` section; the types are the schema."""
+"""The ``train`` section of a recipe. The types of the fields are its schema."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from zoo.training.losses import L1, Loss
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A part of a training with its own size of patch (progressive training).
+    """One stage of progressive training, with its own patch and batch size.
 
     Attributes:
         iterations: steps.
@@ -39,20 +39,22 @@ class DataSettings:
     """Where patches come from.
 
     Attributes:
-        degradation: makes the degraded image from the clean one; left out for pairs of files.
-        patch: side of the degraded patch in pixels; 64 where neither it nor stages are given.
-        batch: patches in one step, over all processes and accumulated parts; 16 likewise.
-        stages: stages of progressive training in turn, instead of ``patch`` and ``batch``; the
-            last goes on to the end.
-        photos: a folder of images, a list of folders, or "samples" for the bundled photographs.
-        degraded: folder, or list of as many folders, with the degraded counterpart of each photo,
-            instead of a degradation. Files are matched by name.
-        validate: a folder of images or "samples", for validation; of the samples, those held out.
-        validate_degraded: folder with the degraded counterparts.
-        memory: photos are kept in memory up to this many GB, and read again and again beyond it.
-        mixup: blend pairs of the batch, half of the time, by weights drawn from Beta(mixup,
-            mixup); 0 for not.
-        paper: what the paper trained on, for people to read.
+        degradation: makes the degraded image from the clean one. Leave it out to train on pairs
+            of files.
+        patch: side of the degraded patch in pixels. The default is 64, unless stages are given.
+        batch: patches in one step, over all processes and micro-batches. The default is 16, unless
+            stages are given.
+        stages: stages of progressive training, one after the other, instead of ``patch`` and
+            ``batch``. The last stage lasts to the end.
+        photos: a folder of clean images, a list of folders, or "samples" for the bundled ones.
+        degraded: a folder with the degraded counterpart of each photo, or a list of as many
+            folders as ``photos`` has. Files are matched by name. Replaces ``degradation``.
+        validate: a folder of images for validation, or "samples" for the held-out bundled ones.
+        validate_degraded: a folder with the degraded counterparts of ``validate``.
+        memory: photos are kept in memory up to this many GB. The rest is read at each use.
+        mixup: in half of the steps, blend each pair with another one of the batch, with weights
+            drawn from Beta(mixup, mixup). 0 switches it off.
+        paper: what the paper trained on. It is only shown.
     """
 
     degradation: Callable[..., Degradation] | None = None
@@ -92,7 +94,7 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-    """Adam, as all these papers use it."""
+    """Adam (the default) or AdamW, with the papers' hyper-parameters."""
 
     type: Literal["adam", "adamw"] = "adam"
     lr: float = 2e-4
@@ -102,16 +104,16 @@ class OptimizerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleSettings:
-    """How the learning rate falls.
+    """The learning-rate schedule.
 
     Attributes:
-        type: "constant"; "multistep": times ``gamma`` at each milestone; "cosine": down to
-            ``minimum`` at the last step.
+        type: "constant"; "multistep", which multiplies the rate by ``gamma`` at each milestone; or
+            "cosine", which lowers it to ``minimum`` at the last step.
         milestones: steps.
-        gamma: factor.
-        minimum: learning rate.
+        gamma: factor at each milestone.
+        minimum: learning rate at the end of the cosine.
         hold: steps at the full rate before the cosine begins.
-        warmup: steps over which the rate rises linearly from zero, over and above the rest.
+        warmup: steps over which the rate rises linearly from zero. It multiplies the schedule.
     """
 
     type: Literal["constant", "multistep", "cosine"] = "constant"
@@ -142,20 +144,21 @@ class TrainSettings:
 
     Attributes:
         iterations: steps in all.
-        initial: weights to start from, a file or a model whose weights ship; what does not fit, as
-            the head of another scale, keeps its random start. Null for a random start.
-        accumulate: parts that a batch is computed in, one after the other, to save memory.
-        precision: "fp32", or "bf16" or "fp16" for the layers that bear it.
+        initial: weights to start from: a file, or a model whose weights ship. Tensors that do not
+            fit, such as the head of another scale, are initialised at random. Null initialises
+            all at random.
+        accumulate: micro-batches that a batch is split into, to save memory.
+        precision: "fp32"; or "bf16" or "fp16" for autocast. The scan's state stays float32.
         gradient_checkpointing: compute each block again in the backward pass instead of
             keeping its activations.
-        compile: let torch.compile translate the network.
+        compile: compile the network with torch.compile.
         clip: largest norm of the gradient; 0 for no limit.
-        ema: decay of the moving average of the weights, such as 0.999; it is what is validated and
-            saved. 0 for none.
-        seed: of weights, patches and drop path.
+        ema: decay of the exponential moving average of the weights, such as 0.999. The average is
+            validated and saved. 0 switches it off.
+        seed: of the initial weights, the patches and drop path.
         log_every: steps between lines of the log.
-        save_every: steps between checkpoints, each with a validation.
-        keep: checkpoints that are kept, the newest ones.
+        save_every: steps between checkpoints. Each is validated.
+        keep: how many checkpoints are kept, the newest ones.
     """
 
     data: DataSettings
@@ -184,16 +187,17 @@ class TrainSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class BurstDataSettings:
-    """Where bursts come from.
+    """Where training and validation bursts come from.
 
     Attributes:
         synthesis: makes a burst from a photo.
         patch: side of a frame in pixels of its planes.
         batch: bursts in one step.
         photos: a folder of images, or "samples" for the bundled photographs.
-        validate: likewise, for validation; of the samples, those held out.
+        validate: a folder of images for validation, or "samples" for the held-out bundled ones.
         validate_patch: side of a frame in validation.
-        validate_bursts: bursts of each photo in validation, always the same ones.
+        validate_bursts: bursts made of each validation photo. They are the same at every
+            validation.
         border: high-resolution pixels left out at each side when scoring.
     """
 
@@ -212,8 +216,8 @@ class BurstTrainSettings(TrainSettings):
     """The ``train`` section of a burst network.
 
     Attributes:
-        flow_loss: weight of the distance in pixels between the displacements that the alignment
-            found and the true ones; falls linearly to 0 at the last step.
+        flow_loss: weight of an auxiliary loss: the distance in pixels between the displacements
+            that the alignment finds and the true ones. It falls linearly to 0 at the last step.
     """
 
     data: BurstDataSettings = BurstDataSettings()  # type: ignore[assignment]
