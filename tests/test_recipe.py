@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from pathlib import Path
 
@@ -225,6 +226,24 @@ def test_every_model_is_documented_with_its_count():
         with torch.device("meta"):
             parameters = sum(p.numel() for p in zoo.build(name).parameters())
         assert f"| `{name}` | {parameters:,} |" in text
+
+
+SCORE = re.compile(r"(\w+) (\d+\.\d\d)(?: / (0\.\d{3,4}))?")
+"""A published score in the README: test set, PSNR and perhaps SSIM, as in "Set5 38.57 / 0.9627"."""
+
+
+def test_the_readme_shows_the_published_scores_of_the_recipes():
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    cells = dict(re.findall(r"^\|[^|]*\| `(\w+)` \|[^|]*\|[^|]*\|([^|]*)\|$", readme, re.MULTILINE))
+    for name in zoo.list_models():
+        paper = evaluate_settings(load_recipe(name)).paper or {}
+        published = {test_set: score for test_set, score in paper.items() if score}
+        shown = {
+            test_set: tuple(float(value) for value in (psnr, ssim) if value)
+            for test_set, psnr, ssim in SCORE.findall(cells.get(name, ""))
+        }
+        assert shown.items() <= published.items(), name
+        assert bool(shown) == bool(published), name
 
 
 @pytest.mark.slow
