@@ -1,103 +1,210 @@
-"""Files that appear whole or not at all, and names in the order in which people count."""
+"""Writing files whole or not at all, and sorting names as people do.
+
+A file is written under a temporary name in its own folder and then renamed, so that nobody ever
+sees half of it. A process that is killed leaves its temporary file behind; the next process that
+writes into the folder removes it. A temporary file is in use as long as its writer holds a lock on
+it. The system drops the lock when the process ends, however it ends.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
+import secrets
+import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from zoo.errors import WriteError
 
-PART = ".part"
-"""Suffix of files that are being written; their names also begin with a dot."""
+if sys.platform != "win32":
+    import fcntl
 
-_PARTIAL_NAME = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.\d+\.part(?P<suffix>\.\w+)?")
+_TEMPORARY_NAME = re.compile(r"\.zoo-[0-9a-f]{16}\.part(\..+)?", re.DOTALL)
+"""Hidden, so that no command takes it for an image, and short, so that any file name works."""
 
-_ABANDONED = 24 * 3600
-"""Seconds after which a partial file of another machine or a container counts as left over."""
+_LONGEST_SUFFIX = 32
+
+_OLD = 24 * 3600
+"""Seconds after which a temporary file counts as left over where the file system has no locks."""
+
+_cleaned: set[Path] = set()
+"""Folders that this process has cleaned, so that writing many files lists a folder once."""
 
 
 @contextlib.contextmanager
 def partial_file(path: Path) -> Iterator[Path]:
-    """Within, a temporary path beside ``path``; afterwards it is renamed to ``path``.
+    """Give a temporary path to write to, and rename it to ``path`` when the block ends.
 
-    If the block fails, the temporary file is removed and ``path`` stays as it was. What a killed
-    process left half written beside ``path`` is removed too. The folder is made where it is
-    missing. The temporary name keeps the suffix of ``path``, which tells many libraries the format.
+    If the block fails, the temporary file is removed and ``path`` stays as it was. A missing folder
+    is made. The temporary file is empty at first and has the suffix of ``path``, by which many
+    libraries choose the format. Write into this file: do not replace it by another.
+
+    A new file gets the usual permissions (the umask); an existing one keeps its own. Where ``path``
+    is a symbolic link, the file it points to is replaced and the link stays.
 
     Raises:
-        WriteError: if the folder or the file cannot be written.
+        WriteError: for any ``OSError``, also one of the block.
     """
-    temporary = path.with_name(
-        f".{path.name}.{os.getpid()}.{time.monotonic_ns()}{PART}{path.suffix}"
-    )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path.parent, path.name)
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise WriteError(
-            f"{path}: cannot write: {error.strerror or error}; check the folder, its permissions "
-            "and the space left"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
+        target, mode = _target_of(path)
+        if target.parent not in _cleaned:
+            remove_leftovers(target.parent)
+            _cleaned.add(target.parent)
+        temporary, held = _create(target, mode)
+        try:
+            yield temporary
+            os.fsync(held.fileno())
+            if mode is not None:
+                with contextlib.suppress(OSError):  # some file systems have no permissions
+                    temporary.chmod(mode)
+            if sys.platform == "win32":
+                held.close()  # Windows renames no open file
+            temporary.replace(target)
+        finally:
+            held.close()
             temporary.unlink(missing_ok=True)
+    except WriteError:
+        raise
+    except OSError as error:
+        raise _write_error(path, error) from error
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call ``write`` with a temporary path and rename the file to ``path``; see `partial_file`."""
-    with partial_file(path) as temporary:
-        write(temporary)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file whole or not at all.
+    """Call ``write`` with the temporary path of :func:`partial_file`.
 
     Raises:
         WriteError: if the file cannot be written.
     """
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    with partial_file(path) as temporary:
+        write(temporary)
 
 
-def remove_leftovers(folder: Path, name: str | None = None) -> None:
-    """Remove partial files of processes that no longer run.
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file; see :func:`partial_file`.
 
-    Args:
-        folder: where to look.
-        name: of the file that was to be written; any, if None.
+    Raises:
+        WriteError: if the file cannot be written.
+    """
+    with partial_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, UTF-8 with ``\\n`` at the end of lines; see :func:`partial_file`.
+
+    Raises:
+        WriteError: if the file cannot be written.
+    """
+    write_bytes(path, text.encode())
+
+
+def check_writable(path: Path) -> None:
+    """Find out before long work whether a file can be written; a missing folder is made.
+
+    Raises:
+        WriteError: if it cannot.
+    """
+    try:
+        temporary, held = _create(*_target_of(path))
+        held.close()
+        temporary.unlink()
+    except OSError as error:
+        raise _write_error(path, error) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder.
+
+    Files that a process, here or on another machine, is writing stay. A missing folder is fine.
     """
     with contextlib.suppress(OSError):
         for file in folder.iterdir():
-            found = _PARTIAL_NAME.fullmatch(file.name)
-            if not found or name not in (None, found["name"]):
-                continue
-            with contextlib.suppress(OSError):
-                old = time.time() - file.stat().st_mtime > _ABANDONED
-                if old or not _is_running(int(found["process"])):
-                    file.unlink()
+            if _TEMPORARY_NAME.fullmatch(file.name):
+                with contextlib.suppress(OSError):
+                    _remove_abandoned(file)
 
 
-def _is_running(process: int) -> bool:
-    if os.name != "posix":
-        return True  # signal 0 is Ctrl-C on Windows; there, age alone decides
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # of another user
-    return True
-
-
-def natural_key(text: str) -> tuple[list[str | int], str]:
+def natural_key(name: str | Path) -> tuple[list[str | int], str]:
     """A sort key by which ``a2.png`` comes before ``a10.png``."""
-    parts = re.split(r"([0-9]+)", text.casefold())
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], text
+    # split() with a group alternates text and digits, so like is compared with like.
+    parts = re.split(r"([0-9]+)", str(name).casefold())
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], str(name)
+
+
+def _write_error(path: Path, error: OSError) -> WriteError:
+    wrapped = WriteError(
+        f"{path}: cannot write: {error.strerror or error}; check that the folder may be written to "
+        "and has space left, or choose another place"
+    )
+    wrapped.errno = error.errno
+    return wrapped
+
+
+def _target_of(path: Path) -> tuple[Path, int | None]:
+    """The file behind symbolic links and its permissions, None for a new file; makes its folder.
+
+    Raises:
+        OSError: for a folder or a device, which a rename would fail at or replace.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target, None
+    if not stat.S_ISREG(mode):
+        raise OSError("it is a folder" if stat.S_ISDIR(mode) else "it is not a regular file")
+    return target, mode & 0o777
+
+
+def _create(target: Path, mode: int | None) -> tuple[Path, IO[bytes]]:
+    """Make an empty temporary file beside ``target``, and hold it."""
+
+    def opener(name: str, flags: int) -> int:
+        # A private file is private from the start; its owner may write as long as it is temporary.
+        return os.open(name, flags, 0o666 if mode is None else mode | stat.S_IWUSR)
+
+    suffix = target.suffix if len(os.fsencode(target.suffix)) <= _LONGEST_SUFFIX else ""
+    while True:
+        temporary = target.with_name(f".zoo-{secrets.token_hex(8)}.part{suffix}")
+        held = open(temporary, "x+b", opener=opener)  # noqa: SIM115
+        try:
+            ours = _lock(held)
+        except OSError:
+            ours = True  # no locks here
+        if ours and temporary.exists():
+            return temporary, held
+        # A cleaner was faster: it locked the new file and removes it.
+        held.close()
+
+
+def _remove_abandoned(file: Path) -> None:
+    if sys.platform == "win32":
+        file.unlink()  # fails for a file that a process holds open
+        return
+    with file.open("r+b") as opened:
+        try:
+            abandoned = _lock(opened)
+        except OSError:
+            abandoned = time.time() - file.stat().st_mtime > _OLD
+        if abandoned:
+            file.unlink()
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Lock an open file unless it is locked already; say whether it is now ours.
+
+    Raises:
+        OSError: where the file system has no locks.
+    """
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True

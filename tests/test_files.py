@@ -1,0 +1,254 @@
+"""Files that are written whole or not at all, what killed processes leave, and natural order."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from zoo import files
+from zoo.errors import WriteError, ZooError
+from zoo.files import (
+    check_writable,
+    natural_key,
+    partial_file,
+    remove_leftovers,
+    write_bytes,
+    write_text,
+    write_whole,
+)
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from zoo.files import partial_file
+with partial_file(Path(sys.argv[1])) as temporary:
+    temporary.write_bytes(b"half")
+    print(temporary, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """A process in the middle of writing ``a.png``, and its temporary file."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path / "a.png")], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    temporary = Path(process.stdout.readline().strip())
+    assert temporary.read_bytes() == b"half"
+    yield process, temporary
+    process.kill()
+    process.communicate()
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def kill(process):
+    process.kill()
+    process.wait()
+
+
+def test_a_file_is_written_and_nothing_else_stays(tmp_path):
+    write_text(tmp_path / "new" / "a.txt", "ä\n")
+    write_bytes(tmp_path / "b.bin", b"\0")
+    write_whole(tmp_path / "c", lambda temporary: temporary.write_text("c"))
+    assert (tmp_path / "new" / "a.txt").read_bytes() == "ä\n".encode()
+    assert names(tmp_path) == ["b.bin", "c", "new"] and names(tmp_path / "new") == ["a.txt"]
+
+
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyError("a defect")])
+def test_a_fault_in_the_middle_keeps_the_old_file(tmp_path, fault):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    expected = WriteError if isinstance(fault, OSError) else KeyError
+    with pytest.raises(expected) as found, partial_file(path) as temporary:
+        temporary.write_text("ne")
+        raise fault
+    assert path.read_text() == "old" and names(tmp_path) == ["a.txt"]
+    if expected is WriteError:
+        assert str(found.value).startswith(f"{path}: cannot write: No space left on device; check")
+        assert found.value.errno == 28
+
+
+def test_the_error_is_mendable_and_reaches_other_processes(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(WriteError, match=r"file/a\.txt: cannot write: Not a directory") as found:
+        write_text(tmp_path / "file" / "a.txt", "")
+    assert isinstance(found.value, ZooError) and isinstance(found.value, OSError)
+    assert str(pickle.loads(pickle.dumps(found.value))) == str(found.value)
+
+
+def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+    with partial_file(path) as temporary:
+        temporary.write_bytes(b"new")
+        assert path.read_bytes() == b"old"
+        assert temporary.parent == tmp_path and temporary.suffix == ".png"
+        assert temporary.name.startswith(".")
+    assert path.read_bytes() == b"new"
+
+
+def test_the_next_write_into_the_folder_removes_what_a_killed_process_left(tmp_path, writer):
+    process, temporary = writer
+    kill(process)
+    assert names(tmp_path) == [temporary.name]
+    write_text(tmp_path / "another.txt", "")
+    assert names(tmp_path) == ["another.txt"]
+
+
+def test_the_file_of_a_living_process_stays(tmp_path, writer):
+    process, temporary = writer
+    os.utime(temporary, (0, 0))
+    write_bytes(tmp_path / "a.png", b"mine")
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == sorted([temporary.name, "a.png"])
+    kill(process)
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == ["a.png"]
+
+
+def test_files_of_this_process_stay_and_those_of_others_are_no_leftovers(tmp_path):
+    others = [".zoo-note.part", ".a.png.part", "zoo-0123456789abcdef.part", ".zoo-0123.part"]
+    for name in others:
+        (tmp_path / name).write_text("a user's")
+    (tmp_path / ".zoo-0123456789abcdef.part.tar-gz").write_text("left over")
+    with partial_file(tmp_path / "a") as outer, partial_file(tmp_path / "a") as inner:
+        remove_leftovers(tmp_path)
+        assert outer.exists() and inner.exists()
+    assert names(tmp_path) == sorted([*others, "a"])
+    remove_leftovers(tmp_path / "missing")
+
+
+def test_without_locks_age_decides(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(files.fcntl, "flock", no_locks)
+    new, old = (tmp_path / f".zoo-{digit * 16}.part" for digit in "ab")
+    for path in (new, old):
+        path.write_text("")
+    yesterday = time.time() - 25 * 3600
+    os.utime(old, (yesterday, yesterday))
+    write_text(tmp_path / "a.txt", "")
+    assert names(tmp_path) == sorted([new.name, "a.txt"])
+
+
+def test_a_cleaner_that_is_faster_costs_nothing(tmp_path, monkeypatch):
+    """Between making and locking its file, a writer may lose it to another process."""
+    lock, stolen = files._lock, []
+
+    def steal(file):
+        if not stolen:
+            stolen.append(Path(file.name))
+            stolen[0].unlink()
+        return lock(file)
+
+    monkeypatch.setattr(files, "_lock", steal)
+    write_text(tmp_path / "a.txt", "whole")
+    assert stolen and (tmp_path / "a.txt").read_text() == "whole"
+
+
+@pytest.mark.parametrize("length", [255, 254])
+def test_names_of_any_length_work(tmp_path, length):
+    for suffix in (".png", "." + "s" * 200):
+        path = tmp_path / ("n" * (length - len(suffix)) + suffix)
+        write_text(path, "x")
+        assert path.read_text() == "x"
+    path = tmp_path / ("ä" * 127)
+    write_text(path, "x")
+    with pytest.raises(WriteError, match="File name too long"):
+        write_text(tmp_path / ("n" * 256), "x")
+
+
+def test_a_new_file_has_the_permissions_of_the_umask_and_an_old_one_its_own(tmp_path):
+    path = tmp_path / "a.txt"
+    before = os.umask(0o027)
+    try:
+        write_text(path, "1")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        for mode in (0o600, 0o664, 0o444):
+            path.chmod(mode)
+            with partial_file(path) as temporary:
+                temporary.write_text("2")
+                assert not temporary.stat().st_mode & 0o777 & ~(mode | 0o200)
+            assert stat.S_IMODE(path.stat().st_mode) == mode
+    finally:
+        os.umask(before)
+
+
+def test_a_link_stays_and_the_file_behind_it_is_replaced(tmp_path):
+    (tmp_path / "disk").mkdir()
+    link, dangling = tmp_path / "link", tmp_path / "dangling"
+    (tmp_path / "disk" / "a").write_text("old")
+    link.symlink_to(tmp_path / "disk" / "a")
+    dangling.symlink_to(tmp_path / "disk" / "b")
+    for path in (link, dangling):
+        write_text(path, "new")
+        assert path.is_symlink() and path.read_text() == "new"
+    assert names(tmp_path / "disk") == ["a", "b"]
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(WriteError, match="loop: cannot write"):
+        write_text(loop, "")
+
+
+def test_folders_and_devices_are_not_replaced(tmp_path):
+    for path, message in ((tmp_path, "it is a folder"), (Path("/dev/null"), "no.* regular file")):
+        with pytest.raises(WriteError, match=message), partial_file(path):
+            pytest.fail("the work began")
+        with pytest.raises(WriteError, match=message):
+            check_writable(path)
+    assert Path("/dev/null").is_char_device()
+
+
+@pytest.fixture
+def locked_folder():
+    """A folder that may be read but not written to, also by root's tests."""
+    with tempfile.TemporaryDirectory() as name:  # tmp_path is below folders for root alone
+        Path(name).chmod(0o555)
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        try:
+            yield Path(name)
+        finally:
+            if root:
+                os.seteuid(0)
+            Path(name).chmod(0o755)
+
+
+def test_a_folder_without_permission_is_one_clear_error(locked_folder):
+    path = locked_folder / "a.txt"
+    for attempt in (lambda: write_text(path, ""), lambda: check_writable(path)):
+        with pytest.raises(WriteError, match=r"a\.txt: cannot write: Permission denied; check"):
+            attempt()
+
+
+def test_checking_leaves_the_file_as_it_is(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    check_writable(path)
+    assert names(tmp_path / "new") == []
+    write_text(path, "old")
+    check_writable(path)
+    assert path.read_text() == "old" and names(tmp_path / "new") == ["a.txt"]
+
+
+def test_numbers_sort_by_value():
+    words = ["b/10", "a10.png", "a", "b/2", "b", "a2.png", "A1.png", "10", "a02.png"]
+    assert sorted(words, key=natural_key) == [
+        "10", "a", "A1.png", "a02.png", "a2.png", "a10.png", "b", "b/2", "b/10",
+    ]  # fmt: skip
+    paths = [Path("x/b10"), Path("x/b9")]
+    assert sorted(paths, key=natural_key) == paths[::-1]
