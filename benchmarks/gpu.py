@@ -32,7 +32,9 @@ from torch import Tensor
 
 import zoo
 from zoo.blocks import SS2D
+from zoo.files import write_text
 from zoo.ops import selective_scan
+from zoo.ops.precision import DTYPES, Precision, autocast
 from zoo.recipe import load_recipe
 from zoo.scans import Raster
 
@@ -42,7 +44,7 @@ from gpu_rig import DryRun, Gpu, Path_, Rig
 from measure import table
 from operator_cpu import make_inputs
 
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 HEADING = "## On a GPU"
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 """Relative, against float64: rounding of tokens and result, and of sums over thousands of steps."""
@@ -135,72 +137,71 @@ def compare(rig: Rig, head: list[str], rows: Rows, rounds: int) -> tuple[str, li
 
 
 def operator_rows(rig: Rig, rate: float, bandwidth: float) -> Rows:
-    for backward, (width, channels), length, (kind, dtype) in itertools.product(
-        (False, True), rig.sizes.widths.items(), rig.sizes.lengths, DTYPES.items()
+    for backward, (width, channels), length, precision in itertools.product(
+        (False, True), rig.sizes.widths.items(), rig.sizes.lengths, PRECISIONS
     ):
-        inputs = inputs_on(rig, length, channels, dtype)
+        inputs = inputs_on(rig, length, channels, DTYPES[precision])
         what = "forward + backward" if backward else "forward"
         functions = {n: scan_path(inputs, n, backward) for n in rig.names}
         limit = 0.0 if backward else floor(inputs, rate, bandwidth)
-        yield [what, width, length, kind], functions, limit
+        yield [what, width, length, precision], functions, limit
 
 
 def core_rows(rig: Rig) -> Rows:
-    for (width, (dim, expand)), size, (kind, dtype) in itertools.product(
-        rig.sizes.mixers.items(), rig.sizes.images, DTYPES.items()
+    for (width, (dim, expand)), size, precision in itertools.product(
+        rig.sizes.mixers.items(), rig.sizes.images, PRECISIONS
     ):
         mixer = SS2D(dim, expand=expand, scan=Raster()).to(rig.device)
         u = torch.randn(1, size * size, mixer.D.shape[1], device=rig.device)
         order = mixer.scan.order(size, size, u.device)
 
         def core(name: str, mixer: Any = mixer, u: Tensor = u, order: Tensor = order,
-                 dtype: torch.dtype = dtype) -> object:  # fmt: skip
-            with zoo.use_backend(name), torch.no_grad(), _autocast(rig, dtype):
-                return mixer.merge(mixer.scan_inputs(u.to(dtype), order))
+                 precision: Precision = precision) -> object:  # fmt: skip
+            with zoo.use_backend(name), torch.no_grad(), autocast(rig.device, precision):
+                return mixer.merge(mixer.scan_inputs(u.to(DTYPES[precision]), order))
 
         functions: dict[str, Path_] = {n: partial(core, n) for n in rig.names}
-        yield [width, f"{size} x {size}", kind], functions, 0.0
+        yield [width, f"{size} x {size}", precision], functions, 0.0
 
 
 def network_rows(rig: Rig) -> Rows:
-    for (width, model), size, (kind, dtype) in itertools.product(
-        rig.sizes.models.items(), rig.sizes.images, DTYPES.items()
+    for (width, model), size, precision in itertools.product(
+        rig.sizes.models.items(), rig.sizes.images, PRECISIONS
     ):
         network = zoo.build(model).to(rig.device).eval()
         image = torch.rand(1, network.channels, size, size, device=rig.device)
 
         def whole(name: str, network: Any = network, image: Tensor = image,
-                  dtype: torch.dtype = dtype) -> object:  # fmt: skip
-            with zoo.use_backend(name), torch.no_grad(), _autocast(rig, dtype):
+                  precision: Precision = precision) -> object:  # fmt: skip
+            with zoo.use_backend(name), torch.no_grad(), autocast(rig.device, precision):
                 return network(image)
 
         functions: dict[str, Path_] = {n: partial(whole, n) for n in rig.names}
-        yield [width, f"{size} x {size}", kind], functions, 0.0
+        yield [width, f"{size} x {size}", precision], functions, 0.0
 
 
 def training_rows(rig: Rig) -> Rows:
-    for (width, model), (kind, dtype) in itertools.product(
-        rig.sizes.models.items(), DTYPES.items()
-    ):
+    for (width, model), precision in itertools.product(rig.sizes.models.items(), PRECISIONS):
         data = load_recipe(model).train["data"]
         batch, side = rig.sizes.crop or (data["batch"], data["patch"])
         network = zoo.build(model).to(rig.device).train()
         optimizer = torch.optim.Adam(network.parameters(), 1e-4)
         image = torch.rand(batch, network.channels, side, side, device=rig.device)
 
-        def step(name: str, network: Any = network, image: Tensor = image,
-                 optimizer: Any = optimizer, dtype: torch.dtype = dtype) -> object:  # fmt: skip
+        def step(
+            name: str,
+            network: Any = network,
+            image: Tensor = image,
+            optimizer: Any = optimizer,
+            precision: Precision = precision,
+        ) -> object:
             optimizer.zero_grad()
-            with zoo.use_backend(name), _autocast(rig, dtype):
+            with zoo.use_backend(name), autocast(rig.device, precision):
                 network(image).float().mean().backward()
             return optimizer.step()
 
         functions: dict[str, Path_] = {n: partial(step, n) for n in rig.names}
-        yield [width, f"{batch} x {side}^2", kind], functions, 0.0
-
-
-def _autocast(rig: Rig, dtype: torch.dtype) -> Any:
-    return torch.autocast(rig.device, dtype, enabled=dtype != torch.float32)
+        yield [width, f"{batch} x {side}^2", precision], functions, 0.0
 
 
 def tune(rig: Rig, rounds: int) -> None:
@@ -250,7 +251,7 @@ def put_into(document: Path, text: str) -> None:
     before, _, after = document.read_text().partition(f"{HEADING}\n")
     following = after.find("\n## ")
     rest = after[following:] if following >= 0 else ""
-    document.write_text(f"{before}{HEADING}\n\n{text.strip()}\n{rest}")
+    write_text(document, f"{before}{HEADING}\n\n{text.strip()}\n{rest}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -287,7 +288,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     sections, saved = measured(rig, options.rounds)
     if options.save:
-        options.save.write_text(json.dumps(saved, indent=1))
+        write_text(options.save, json.dumps(saved, indent=1))
     if options.write:
         put_into(options.write, "\n\n".join(sections))
     return 0

@@ -24,14 +24,13 @@ from torch import Tensor
 if __package__ is None:
     sys.path.insert(0, str(Path(__file__).parent.parent))
     sys.path.insert(0, str(Path(__file__).parent))
-from gpu import DTYPES, TOLERANCE, Rows, compare, floor, inputs_on, scan_path
+from gpu import TOLERANCE, Rows, compare, floor, inputs_on, scan_path
 from gpu_rig import DryRun, Gpu, Rig
 
 from trt_plugins.build import architectures_here, build
 from trt_plugins.harness import SUM, Harness
 from zoo.errors import ZooError
-
-PRECISIONS = {**DTYPES, "fp16": torch.float16}
+from zoo.ops.precision import DTYPES
 
 
 def inputs_of(rig: Rig, length: int, channels: int, dtype: torch.dtype) -> list[Tensor]:
@@ -57,14 +56,14 @@ def check(rig: Rig, library: Path) -> None:
 def rows(rig: Rig, library: Path) -> Rows:
     """For each size the ways to compute it, and the time that none can beat."""
     rate, bandwidth = rig.exponentials(), rig.bandwidth()
-    for (width, channels), length, (kind, dtype) in itertools.product(
-        rig.sizes.widths.items(), rig.sizes.lengths, PRECISIONS.items()
+    for (width, channels), length, (precision, dtype) in itertools.product(
+        rig.sizes.widths.items(), rig.sizes.lengths, DTYPES.items()
     ):
         inputs = inputs_of(rig, length, channels, dtype)
         with Harness(library, SUM, inputs) as harness:
             functions = {n: scan_path(inputs, n, False) for n in rig.names if n != "plugin"}
             functions["plugin"] = functools.partial(harness, inputs)
-            yield [width, length, kind], functions, floor(inputs, rate, bandwidth)
+            yield [width, length, precision], functions, floor(inputs, rate, bandwidth)
 
 
 def main(arguments: list[str] | None = None) -> int:

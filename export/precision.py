@@ -6,7 +6,7 @@ Shape suffixes: B batch, T frames, I channels, H height, W width.
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,8 @@ from torch import Tensor, nn
 from export.shape import InputShape
 from zoo.errors import ZooError
 from zoo.networks import Network
+from zoo.ops.precision import DTYPES, Precision
 from zoo.registry import capabilities_of
-
-Precision: TypeAlias = Literal["fp32", "fp16", "bf16"]
-
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 SCAN_PARAMETERS = ("A_log", "D", "dt_proj_weight", "dt_proj_bias")
 """Parameters of a mixer that go to the scan's inside, whose arithmetic is float32 always. One of

@@ -28,6 +28,7 @@ from zoo.command import run_command
 from zoo.distributed import ProcessGroup, process_group
 from zoo.errors import CheckpointError, ZooError
 from zoo.networks import Network
+from zoo.ops.precision import autocast
 from zoo.recipe import Recipe, build, load_recipe, parse_overrides
 from zoo.training import (
     EMA,
@@ -55,8 +56,6 @@ WEIGHTS = "weights.safetensors"
 
 RECIPE_KEYS = ("train", "network", "evaluate", "name", "summary")
 """Top-level keys of a recipe. Other keys on the command line belong to ``train``."""
-
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 LOWEST_SCALE = 2.0**-10
 """Of the fp16 loss scale: below it every step overflows."""
@@ -191,7 +190,7 @@ class Trainer:
         return total
 
     def _forward(self, *inputs: Tensor) -> Any:
-        with self._autocast():
+        with autocast(self.device, self.settings.precision):
             return self.model(*inputs)
 
     def _gradient_sync(self, wanted: bool) -> AbstractContextManager[Any]:
@@ -199,11 +198,6 @@ class Trainer:
         if isinstance(self.model, nn.parallel.DistributedDataParallel) and not wanted:
             return self.model.no_sync()
         return nullcontext()
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.settings.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.partition(":")[0], _DTYPES[self.settings.precision])
 
     def _check_loss(self, loss: float) -> None:
         if not loss < float("inf"):

@@ -6,9 +6,7 @@ Shape suffixes: B batch, I image channels, H height, W width in pixels, s scale.
 from __future__ import annotations
 
 import logging
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,13 +23,10 @@ from zoo.inference.tiling import (
     memory_of,
 )
 from zoo.networks import Network
+from zoo.ops.precision import DTYPES, Precision, autocast
 from zoo.registry import capabilities_of
 
 logger = logging.getLogger(__name__)
-
-Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
-
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +60,8 @@ class RestoreSettings:
                 f"tile {self.tile} is less than twice the overlap {self.overlap}; "
                 "use larger tiles or a smaller overlap"
             )
-        if self.precision not in ("fp32", *_DTYPES):
-            raise ZooError(f"precision {self.precision!r} is none of fp32, bf16, fp16")
+        if self.precision not in DTYPES:
+            raise ZooError(f"precision {self.precision!r} is none of {', '.join(DTYPES)}")
 
 
 @torch.inference_mode()
@@ -146,7 +141,7 @@ def _runner(network: Network, settings: RestoreSettings) -> Run:
         image_BIHW = image_BIHW.to(parameter.device, parameter.dtype)
         if parameter.device.type == "cuda":
             image_BIHW = channels_last(image_BIHW)
-        with _autocast(parameter.device, settings.precision):
+        with autocast(parameter.device, settings.precision):
             return network(image_BIHW).float().cpu()
 
     def ensemble(image_BIHW: Tensor) -> Tensor:
@@ -177,9 +172,3 @@ def _turn(image_BIHW: Tensor, turn: int, *, back: bool = False) -> Tensor:
         return turned.flip(3) if flipped else turned
     turned = image_BIHW.flip(3) if flipped else image_BIHW
     return turned.rot90(quarters, (2, 3))
-
-
-def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, _DTYPES[precision])

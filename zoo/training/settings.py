@@ -11,6 +11,7 @@ from zoo.data.burst.synthesis import BurstSynthesis
 from zoo.data.degradations import Degradation
 from zoo.errors import RecipeError
 from zoo.networks import NETWORKS
+from zoo.ops.precision import Precision
 from zoo.recipe import Recipe, section
 from zoo.schema import at_least
 from zoo.training.losses import L1, Loss
@@ -168,7 +169,7 @@ class TrainSettings:
     iterations: int
     initial: str | None = None
     accumulate: int = 1
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     gradient_checkpointing: bool = False
     compile: bool = False
     clip: float = 0.0
