@@ -8,14 +8,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 
 import zoo
 from zoo.data import Photo, load_sample, write_photo
 from zoo.data.burst import BurstDataset, BurstSample, BurstSynthesis
-from zoo.data.images import quantise
 from zoo.data.photos import TrainingPhoto
+from zoo.data.pixels import quantise, to_array
 from zoo.errors import ZooError
 from zoo.evaluation.burst import score_burst
 from zoo.networks import Burst
@@ -48,8 +47,7 @@ def main(output: Path, model: str) -> None:
         print(f"reference as every frame {score.all_reference:.2f} dB")
         images = [burst.camera.process(x) for x in (enlarged, restored, burst.clean)]
         strips.append(torch.cat(images, dim=2))
-    picture = torch.cat(strips, dim=1).permute(1, 2, 0)
-    write_photo(output, Photo(np.ascontiguousarray(picture.numpy())))
+    write_photo(output, Photo(to_array(torch.cat(strips, dim=1))))
     print(f"wrote {output}: the reference enlarged | {model} | the truth")
 
 

@@ -20,7 +20,7 @@ from zoo.checkpoints import load, shipped_weights
 from zoo.command import run_command
 from zoo.data.degradations import Degradation
 from zoo.data.images import Photo, write_photo
-from zoo.data.photos import SAMPLES
+from zoo.data.photos import SAMPLES_SOURCE
 from zoo.data.testsets import TestImage, find_test_set, set_names, validation_images
 from zoo.distributed import ProcessGroup, map_shared, process_group
 from zoo.errors import ZooError
@@ -31,6 +31,7 @@ from zoo.evaluation.report import SetResult, markdown, write_report
 from zoo.evaluation.settings import EvaluateSettings, evaluate_settings
 from zoo.inference import RestoreSettings, restore_tensor
 from zoo.networks import Burst, Network
+from zoo.ops.precision import DTYPES
 from zoo.recipe import Recipe, load_recipe
 from zoo.training.burst_task import validation_bursts
 from zoo.training.settings import BurstTrainSettings, train_settings
@@ -102,12 +103,12 @@ def run_bursts(
     )
     if not group.is_first:
         return
-    kind, inputs = (SAMPLES, "made") if options.data == SAMPLES else (options.data, "files")
+    inputs = "made" if options.data == SAMPLES_SOURCE else "files"
     notes = (
         f"Linear PSNR (dB) and SSIM, 14 bits, {border} border pixels left out. The baseline is the "
         "reference frame enlarged bilinearly, its samples in their places."
     )
-    results = [SetResult(Path(kind).name, scores, inputs)]
+    results = [SetResult(Path(options.data).name, scores, inputs)]
     _report(options, recipe, notes, results, {}, "reference enlarged")
 
 
@@ -157,8 +158,8 @@ def _sets(
     degradation: Degradation | None,
     scale: int,
 ) -> dict[str, list[TestImage]]:
-    if options.data == SAMPLES:
-        return {SAMPLES: validation_images(SAMPLES)}
+    if options.data == SAMPLES_SOURCE:
+        return {SAMPLES_SOURCE: validation_images(SAMPLES_SOURCE)}
     root = Path(options.data)
     known = set_names(root)
     wanted = options.sets or settings.datasets
@@ -258,7 +259,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--data",
-        default=SAMPLES,
+        default=SAMPLES_SOURCE,
         metavar="ROOT",
         help="folder with the test sets, one test set, a folder of bursts with their clean images, "
         'or "samples" for the bundled photos',
@@ -276,7 +277,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--official-tiling", action="store_true", help="cut images as the authors' code does"
     )
-    parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
+    parser.add_argument("--precision", choices=list(DTYPES), default="fp32")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser
 

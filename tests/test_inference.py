@@ -11,7 +11,7 @@ from torch import nn
 
 import zoo
 from zoo.data import Photo, read_photo, resize_bicubic, write_photo
-from zoo.errors import ImageError, ZooError
+from zoo.errors import ImageError, WriteError, ZooError
 from zoo.inference import RestoreSettings, restore_photo, restore_tensor
 from zoo.networks import Network
 
@@ -137,6 +137,25 @@ def test_a_folder_is_restored_and_existing_outputs_kept(folder, tmp_path):
     assert zoo.restore(Nearest(), folder, out, progress=False) == []
     assert (out / "a.png").read_bytes() == b"mine"
     assert len(zoo.restore(Nearest(), folder, out, overwrite=True, progress=False)) == 2
+
+
+def test_what_a_killed_process_left_is_no_image_and_is_removed(folder, tmp_path):
+    out = tmp_path / "out"
+    zoo.restore(Nearest(), folder, out, progress=False)
+    leftover = ".zoo-0123456789abcdef.part.png"
+    for place in (folder, out):
+        (place / leftover).write_bytes(b"half")
+    assert zoo.restore(Nearest(), folder, out, progress=False) == []
+    assert sorted(path.name for path in out.iterdir()) == ["a.png", "b.png"]
+    assert (folder / leftover).exists()  # inputs are not touched
+
+
+def test_an_output_that_cannot_be_written_is_one_clear_error(folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match=r"file/a\.png: cannot write: Not a directory"):
+        zoo.restore(Nearest(), folder / "a.png", tmp_path / "file" / "a.png", progress=False)
+    with pytest.raises(ImageError, match=r"2 of 2 images failed.*file/out/a\.png: cannot write"):
+        zoo.restore(Nearest(), folder, tmp_path / "file" / "out", progress=False)
 
 
 def test_one_bad_file_does_not_stop_the_others(folder, tmp_path):

@@ -15,7 +15,8 @@ import zoo
 from zoo.cli import main as zoo_main
 from zoo.data import Photo, read_photo, write_photo
 from zoo.data.burst.__main__ import main as make
-from zoo.data.burst.files import BurstFiles, find_bursts, load_facts, read_burst, read_clean
+from zoo.data.burst.facts import load_facts
+from zoo.data.burst.reading import BurstFiles, find_bursts, read_burst, read_clean
 from zoo.errors import ImageError
 from zoo.inference import RestoreSettings
 from zoo.inference.burst import developed, restore_burst

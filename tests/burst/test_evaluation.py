@@ -10,8 +10,9 @@ import torch
 import zoo
 from recipes.evaluate import main
 from zoo.data.burst.dataset import generator
-from zoo.data.burst.files import read_burst, read_clean, write_burst
+from zoo.data.burst.reading import read_burst, read_clean
 from zoo.data.burst.synthesis import BurstSynthesis
+from zoo.data.burst.writing import write_burst
 from zoo.metrics.burst import linear_psnr
 
 CHANGES = {

@@ -140,7 +140,7 @@ def test_a_natural_burst_is_aligned_by_its_flow(sample):
 
 @pytest.fixture
 def sample():
-    from zoo.data.images import quantise
+    from zoo.data.pixels import quantise
     from zoo.data.samples import load_sample
 
     return quantise(load_sample("astronaut").color_HWC)

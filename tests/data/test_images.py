@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from zoo.data.images import Photo, list_photos, read_photo, write_photo
-from zoo.errors import ImageError
+from zoo.errors import ImageError, WriteError
 
 
 def random_photo(channels=3, alpha=False, bit_depth=8, height=6, width=9):
@@ -133,13 +133,14 @@ def test_a_folder_a_truncated_file_and_floats_are_refused(tmp_path):
 
 
 def test_writing_where_one_cannot_is_an_error_and_leaves_nothing(tmp_path):
-    with pytest.raises(ImageError, match="check that its folder exists"):
-        write_photo(tmp_path / "missing" / "a.png", random_photo())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match=r"a\.png: cannot write: Not a directory"):
+        write_photo(tmp_path / "file" / "a.png", random_photo())
     with pytest.raises(ImageError, match="extension"):
         write_photo(tmp_path / "a.xyz", random_photo())
     with pytest.raises(ImageError, match="NaN"):
         write_photo(tmp_path / "a.png", Photo(np.full((2, 2, 1), np.nan, np.float32)))
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_folders_are_listed_in_natural_order(tmp_path):

@@ -8,7 +8,7 @@ import torch
 
 from zoo.cli import main as zoo_main
 from zoo.data import Photo, read_photo, write_photo
-from zoo.data.burst.files import BurstFiles
+from zoo.data.burst.reading import BurstFiles
 from zoo.errors import ZooError
 from zoo.inference import RestoreSettings
 from zoo.inference.burst import restore_burst

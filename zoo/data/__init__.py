@@ -9,12 +9,12 @@ from zoo.data.degradations import DEGRADATIONS, Bicubic, Degradation, GaussianNo
 from zoo.data.images import EXTENSIONS, Photo, list_photos, read_photo, write_photo
 from zoo.data.patches import PairDataset, PatchDataset
 from zoo.data.photos import StoredPhoto, TrainingPhoto, load_training_photos
-from zoo.data.samples import SAMPLES, Sample, load_sample, sample_names
+from zoo.data.samples import SAMPLE_PHOTOS, Sample, load_sample, sample_names
 
 __all__ = [
     "DEGRADATIONS",
     "EXTENSIONS",
-    "SAMPLES",
+    "SAMPLE_PHOTOS",
     "Bicubic",
     "BicubicJpeg",
     "Blind",

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.degradations import DEGRADATIONS, Degradation, check_multiple, compress
-from zoo.data.images import round_to_levels
+from zoo.data.pixels import round_to_levels, to_array, to_tensor
 from zoo.errors import RecipeError
 
 _INTERPOLATIONS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC)
@@ -99,7 +99,7 @@ class Blind(Degradation):
 
     def __call__(self, clean_CHW: Tensor, rng: np.random.Generator) -> Tensor:
         height, width = check_multiple(clean_CHW, self.scale)
-        image_HWC = np.ascontiguousarray(clean_CHW.numpy().transpose(1, 2, 0))
+        image_HWC = to_array(clean_CHW)
         image_HWC = self._jpeg(_degrade_once(image_HWC, _FIRST, (height, width), rng), rng)
         image_HWC = _degrade_once(image_HWC, _SECOND, (height, width), rng)
         size = (height // self.scale, width // self.scale)
@@ -113,7 +113,7 @@ class Blind(Degradation):
             image_HWC = self._jpeg(image_HWC, rng)
             image_HWC = _filtered(_resized(image_HWC, size, rng), ringing_TT)
         levels_HWC = round_to_levels(image_HWC) / np.float32(255)
-        return torch.from_numpy(np.ascontiguousarray(levels_HWC.transpose(2, 0, 1))).float()
+        return to_tensor(levels_HWC).float()
 
     def _jpeg(self, image_HWC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         quality = int(rng.integers(self.quality[0], self.quality[1] + 1))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.bicubic import resize_bicubic
-from zoo.data.images import quantise, round_to_levels
+from zoo.data.pixels import dequantise, quantise, round_to_levels, to_array, to_tensor
 from zoo.errors import ImageError, RecipeError
 from zoo.registry import Registry
 
@@ -128,8 +128,7 @@ class GaussianNoise(Degradation):
         """
         channels, height, width = clean_CHW.shape
         draw = np.random.RandomState(0).normal(0, self.sigma / 255, (height, width, channels))
-        noisy_HWC = clean_CHW.numpy().transpose(1, 2, 0) + draw[..., ::-1]
-        return torch.from_numpy(np.ascontiguousarray(noisy_HWC.transpose(2, 0, 1))).float()
+        return to_tensor(to_array(clean_CHW) + draw[..., ::-1]).float()
 
 
 @DEGRADATIONS.register("jpeg")
@@ -150,8 +149,7 @@ class Jpeg(Degradation):
             raise RecipeError(f"degradation 'jpeg': quality must be 1 to 100, not {self.quality}")
 
     def __call__(self, clean_CHW: Tensor, rng: np.random.Generator) -> Tensor:
-        image_HWC = compress(clean_CHW.numpy().transpose(1, 2, 0), self.quality)
-        return torch.from_numpy(np.ascontiguousarray(image_HWC.transpose(2, 0, 1)))
+        return to_tensor(compress(to_array(clean_CHW), self.quality))
 
 
 def compress(image_HWC: np.ndarray, quality: int) -> np.ndarray:
@@ -167,7 +165,7 @@ def compress(image_HWC: np.ndarray, quality: int) -> np.ndarray:
     _, file = cv2.imencode(".jpg", bgr_HWC, options)
     decoded = cv2.imdecode(file, cv2.IMREAD_UNCHANGED)
     assert decoded is not None, "the encoder's own file is decoded"
-    return np.atleast_3d(decoded)[..., ::-1].astype(np.float32) / np.float32(255)
+    return dequantise(np.atleast_3d(decoded)[..., ::-1])
 
 
 def _check_scale_1(name: str, scale: int) -> None:

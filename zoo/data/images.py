@@ -9,8 +9,6 @@ Shape suffixes: H height and W width in pixels, C colour channels (1 gray, 3 RGB
 from __future__ import annotations
 
 import logging
-import re
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +18,9 @@ import cv2
 import numpy as np
 
 from zoo.data import headers
+from zoo.data.pixels import dequantise, quantise, with_channels
 from zoo.errors import ImageError
+from zoo.files import natural_key, write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def read_photo(path: str | Path) -> Photo:
             floating-point or 32-bit samples.
     """
     path = Path(path)
-    data = _read_bytes(path)
+    data = read_image_bytes(path)
     decoded = None if headers.is_cut_short_png(data) else _decode(data)
     if decoded is None:
         raise ImageError(
@@ -105,7 +105,7 @@ def read_photo(path: str | Path) -> Photo:
             "only gray and RGB, with or without alpha, are read"
         )
     bit_depth = _BITS[decoded.dtype]
-    color_HWC, alpha_HW = _split(samples_HWC.astype(np.float32) / np.float32(2**bit_depth - 1))
+    color_HWC, alpha_HW = _split(dequantise(samples_HWC))
     if headers.is_gray_png(data):
         color_HWC = color_HWC[..., :1]
     extra_samples = headers.tiff_tag(data, headers.EXTRA_SAMPLES_TAG)
@@ -127,11 +127,12 @@ def write_photo(path: str | Path, photo: Photo) -> None:
     Values are clipped to [0, 1] and rounded to the nearest level, halves upwards. PNG and TIFF keep
     the photo's bit depth, the others take 8 bits. PNG, TIFF and WebP keep alpha; elsewhere it is
     dropped with a warning. JPEG is written at quality 95, WebP without loss. Gray with alpha is
-    written as RGB with alpha. The file appears under its name only when it is complete.
+    written as RGB with alpha. The file appears whole or not at all; a missing folder is made.
 
     Raises:
-        ImageError: for an unknown extension, values that are not finite, a size that the format
-            cannot hold, or a folder that is missing or cannot be written to.
+        ImageError: for an unknown extension, values that are not finite, or a size that the format
+            cannot hold.
+        WriteError: if the file cannot be written.
     """
     path = Path(path)
     extension = path.suffix.lower()
@@ -153,7 +154,7 @@ def write_photo(path: str | Path, photo: Photo) -> None:
             "the network that made it has diverged or overflowed"
         )
     bit_depth = photo.bit_depth if extension in DEEP_EXTENSIONS else 8
-    _write_bytes(path, _encode(path, quantise(samples_HWC, bit_depth)))
+    write_bytes(path, _encode(path, quantise(samples_HWC, bit_depth)))
 
 
 def list_photos(folder: str | Path) -> list[Path]:
@@ -185,48 +186,15 @@ def list_photos(folder: str | Path) -> list[Path]:
             f"image folder {str(folder)!r} holds no image; it needs files that end in one of "
             f"{', '.join(EXTENSIONS)} directly inside it"
         )
-    return sorted(found, key=_natural_key)
+    return sorted(found, key=natural_key)
 
 
-def round_to_levels(values: np.ndarray, bit_depth: int = 8) -> np.ndarray:
-    """Whole levels 0 to 2^bits - 1 of values in [0, 1]: clipped, nearest, halves upwards.
+def read_image_bytes(path: Path) -> bytes:
+    """The content of a file, not decoded.
 
-    The one rounding rule of files, degradations and metrics. Keeps the floating-point dtype; NaN
-    stays NaN.
+    Raises:
+        ImageError: when the file is missing, a folder, empty, or cannot be read.
     """
-    return np.floor(np.clip(values, 0, 1) * (2**bit_depth - 1) + 0.5)
-
-
-def quantise(values: np.ndarray, bit_depth: int = 8) -> np.ndarray:
-    """Round finite values in [0, 1] to uint8 or uint16 levels, as :func:`round_to_levels`."""
-    return round_to_levels(values, bit_depth).astype(np.uint8 if bit_depth == 8 else np.uint16)
-
-
-def with_channels(color_HWC: np.ndarray, channels: int) -> np.ndarray:
-    """Convert between gray and RGB, keeping the dtype of a floating-point image.
-
-    Gray is the full-range luma 0.299 R + 0.587 G + 0.114 B of BT.601; RGB from gray repeats the
-    channel. The studio-range Y of PSNR is :func:`zoo.metrics.rgb_to_y`, 16 + 219 times this luma.
-    """
-    if color_HWC.shape[2] == channels:
-        return color_HWC
-    if channels == 3:
-        return np.repeat(color_HWC, 3, axis=2)
-    return color_HWC @ np.array([[0.299], [0.587], [0.114]], dtype=color_HWC.dtype)
-
-
-@contextmanager
-def _quiet_opencv() -> Iterator[None]:
-    """Keep OpenCV from logging what is raised as an error here."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-
-
-def _read_bytes(path: Path) -> bytes:
     if path.is_dir():
         raise ImageError(f"{str(path)!r} is a folder, not an image file; name a file in it")
     try:
@@ -242,18 +210,15 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
-def _write_bytes(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+@contextmanager
+def _quiet_opencv() -> Iterator[None]:
+    """Keep OpenCV from logging what is raised as an error here."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as error:
-        raise ImageError(
-            f"cannot write {str(path)!r}: {error.strerror}; check that its folder exists, "
-            "may be written to and has space left"
-        ) from error
+        yield
     finally:
-        partial.unlink(missing_ok=True)
+        cv2.utils.logging.setLogLevel(level)
 
 
 def _decode(data: bytes) -> np.ndarray | None:
@@ -313,9 +278,3 @@ def _upright(samples_HWC: np.ndarray, orientation: int) -> np.ndarray:
         7: transposed_WHC[::-1, ::-1],
         8: transposed_WHC[::-1],
     }[orientation]
-
-
-def _natural_key(path: Path) -> tuple[list[str | int], str]:
-    # split() with a group alternates text and digits, so like is compared with like.
-    parts = re.split(r"([0-9]+)", path.name.casefold())
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from zoo.command import run_command
 from zoo.data.degradations import DEGRADATIONS, Degradation
 from zoo.data.images import Photo, list_photos, read_photo, write_photo
+from zoo.data.pixels import to_array, to_tensor
 from zoo.errors import ImageError
 from zoo.recipe import parse_overrides
 from zoo.schema import resolve, resolve_part
@@ -53,8 +53,9 @@ def write_pairs(source: str | Path, target: str | Path, degradation: Degradation
         The pairs, in the sequence of their names.
 
     Raises:
-        ImageError: for an image that cannot be read or written, is smaller than the scale, or
-            shares its name, without the suffix, with another.
+        ImageError: for an image that cannot be read, is smaller than the scale, or shares its name,
+            without the suffix, with another.
+        WriteError: if a file cannot be written.
     """
     paths = list_photos(source)
     pairs: dict[str, Pair] = {}
@@ -67,9 +68,6 @@ def write_pairs(source: str | Path, target: str | Path, degradation: Degradation
         pairs[path.stem] = Pair(
             *(Path(target) / side / f"{path.stem}.png" for side in ("clean", "degraded"))
         )
-    for pair in pairs.values():
-        for file in pair:
-            file.parent.mkdir(parents=True, exist_ok=True)
     for path, pair in zip(tqdm(paths, unit="image", disable=None), pairs.values(), strict=True):
         if not all(file.exists() for file in pair):
             _write_pair(path, pair, degradation)
@@ -83,10 +81,10 @@ def _write_pair(path: Path, pair: Pair, degradation: Degradation) -> None:
     if not height or not width:
         raise ImageError(f"{path}: smaller than the scale, {scale} pixels; leave it out")
     clean_HWC = clean_HWC[:height, :width]
-    clean_CHW = torch.from_numpy(np.ascontiguousarray(clean_HWC.transpose(2, 0, 1)))
+    clean_CHW = to_tensor(clean_HWC)
     rng = np.random.default_rng(zlib.crc32(path.stem.encode()))
     degraded_CHW = degradation(clean_CHW, rng).clamp(0, 1)
-    write_photo(pair.degraded, Photo(np.ascontiguousarray(degraded_CHW.numpy().transpose(1, 2, 0))))
+    write_photo(pair.degraded, Photo(to_array(degraded_CHW)))
     write_photo(pair.clean, Photo(clean_HWC))
 
 

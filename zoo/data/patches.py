@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from zoo.data.degradations import Degradation
-from zoo.data.images import quantise, with_channels
 from zoo.data.photos import AnyPhoto, TrainingPhoto, all_faults, match_degraded
+from zoo.data.pixels import dequantise, quantise, to_tensor, with_channels
 from zoo.errors import ImageError, RecipeError
 
 GRID = 16
@@ -87,9 +86,7 @@ class _Patches(Dataset[tuple[Tensor, Tensor]]):
         return _turned(pixels_HWC[:height, :width], turn)
 
     def _tensor(self, pixels_HWC: np.ndarray) -> Tensor:
-        top = np.float32(np.iinfo(pixels_HWC.dtype).max)
-        color_HWC = with_channels(pixels_HWC.astype(np.float32) / top, self.channels)
-        return torch.from_numpy(np.ascontiguousarray(color_HWC.transpose(2, 0, 1)))
+        return to_tensor(with_channels(dequantise(pixels_HWC), self.channels))
 
 
 class PatchDataset(_Patches):

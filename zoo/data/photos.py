@@ -15,12 +15,13 @@ from typing import TypeAlias
 import numpy as np
 from tqdm import tqdm
 
-from zoo.data.images import Photo, list_photos, quantise, read_photo
+from zoo.data.images import Photo, list_photos, read_photo
+from zoo.data.pixels import quantise
 from zoo.data.samples import load_sample, sample_names
 from zoo.errors import ImageError
 
-SAMPLES = "samples"
-"""The source that means the bundled samples instead of a folder."""
+SAMPLES_SOURCE = "samples"
+"""What recipes and commands name instead of a folder to use the bundled sample photos."""
 
 READERS = 4
 """Threads that read files; decoding leaves Python's lock alone."""
@@ -86,7 +87,7 @@ def load_training_photos(
         ImageError: naming the folder, or all files, that cannot be read.
         ZooError: for samples whose package is not installed.
     """
-    if source == SAMPLES:
+    if source == SAMPLES_SOURCE:
         return [_compact(name, load_sample(name)) for name in sample_names(held_out=False)]
     folders = [source] if isinstance(source, (str, Path)) else source
     paths = [path for folder in folders for path in list_photos(folder)]

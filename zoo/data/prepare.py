@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from zoo.data.images import Photo, list_photos, read_photo, write_photo
 from zoo.data.photos import READERS, all_faults
-from zoo.errors import ImageError, ZooError
+from zoo.errors import ImageError, WriteError, ZooError
 
 
 def starts(side: int, size: int, step: int) -> list[int]:
@@ -60,7 +60,6 @@ def prepare(
     paths = list_photos(source)
     if source.resolve() == target.resolve():
         raise ImageError(f"{target}: the sub-images would lie among the photos; choose another")
-    target.mkdir(parents=True, exist_ok=True)
     written, faults = 0, []
     with ThreadPoolExecutor(READERS) as threads:
         results = threads.map(lambda path: _cut(path, target, size, step), paths)
@@ -74,7 +73,7 @@ def prepare(
     return written
 
 
-def _cut(path: Path, target: Path, size: int, step: int) -> int | ImageError:
+def _cut(path: Path, target: Path, size: int, step: int) -> int | ZooError:
     try:
         photo = read_photo(path)
         height, width = photo.color_HWC.shape[:2]
@@ -87,11 +86,11 @@ def _cut(path: Path, target: Path, size: int, step: int) -> int | ImageError:
                 part = photo.color_HWC[top : top + size, left : left + size]
                 write_photo(output, Photo(part, bit_depth=photo.bit_depth))
         return len(places)
-    except ImageError as error:
+    except (ImageError, WriteError) as error:
         return error
 
 
 def _shown(
-    results: Iterable[int | ImageError], total: int, progress: bool
-) -> Iterable[int | ImageError]:
+    results: Iterable[int | ZooError], total: int, progress: bool
+) -> Iterable[int | ZooError]:
     return tqdm(results, total=total, unit="photo", disable=not progress or None)

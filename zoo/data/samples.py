@@ -52,7 +52,7 @@ def _sklearn(file: str, credit: str) -> Sample:
     return Sample(Path(file).stem, "sklearn", path, "CC BY 2.0", credit, False, 3)
 
 
-SAMPLES = (
+SAMPLE_PHOTOS = (
     _skimage("astronaut.png", 3, "public domain", "NASA"),
     _skimage("brick.png", 1, "CC0", "CC0Textures, Bricks25"),
     _skimage("camera.png", 1, "CC0", "Lav Varshney", held_out=True),
@@ -78,7 +78,7 @@ SAMPLES = (
 
 def sample_names(held_out: bool | None = None) -> list[str]:
     """Names of the samples: all, those held out of training (True), or the others (False)."""
-    return [sample.name for sample in SAMPLES if held_out in (None, sample.held_out)]
+    return [sample.name for sample in SAMPLE_PHOTOS if held_out in (None, sample.held_out)]
 
 
 def load_sample(name: str) -> Photo:
@@ -88,7 +88,7 @@ def load_sample(name: str) -> Photo:
         ZooError: for an unknown name, or when the package that holds it is not installed or came
             without its data.
     """
-    known = {sample.name: sample for sample in SAMPLES}
+    known = {sample.name: sample for sample in SAMPLE_PHOTOS}
     if name not in known:
         raise ZooError(f"unknown sample photo {name!r}{nearest(name, known)}")
     sample = known[name]

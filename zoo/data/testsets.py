@@ -11,13 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from zoo.data.degradations import Bicubic, Degradation, Jpeg
 from zoo.data.images import list_photos, read_photo
-from zoo.data.photos import SAMPLES, all_faults, pair_name
+from zoo.data.photos import SAMPLES_SOURCE, all_faults, pair_name
+from zoo.data.pixels import to_tensor
 from zoo.data.samples import load_sample, sample_names
 from zoo.errors import ImageError
 
@@ -61,7 +60,7 @@ class TestImage:
         return to_tensor(photo.color_HWC)
 
     def read_degraded(self) -> Tensor | None:
-        """The degraded image, likewise; None where it is made from the clean one."""
+        """The degraded image, as above; None where it is made from the clean one."""
         return None if self.degraded is None else to_tensor(read_photo(self.degraded).color_HWC)
 
 
@@ -76,7 +75,7 @@ def validation_images(source: str, degraded: str | None = None, scale: int = 1) 
     Raises:
         ImageError: naming all files that cannot be read or have no counterpart.
     """
-    if source == SAMPLES:
+    if source == SAMPLES_SOURCE:
         return [TestImage(name) for name in sample_names(held_out=True)]
     images = _paired(list_photos(source), list_photos(degraded) if degraded else None, scale)
     check_images(images)
@@ -138,11 +137,6 @@ def set_names(root: str | Path) -> list[str]:
     if not folder.is_dir():
         raise ImageError(f"folder of test sets {str(folder)!r} does not exist; check the path")
     return sorted(path.name for path in folder.iterdir() if path.is_dir())
-
-
-def to_tensor(image_HWI: np.ndarray) -> Tensor:
-    """(H, W, I) to (I, H, W)."""
-    return torch.from_numpy(np.ascontiguousarray(image_HWI.transpose(2, 0, 1)))
 
 
 def _set_folder(root: Path, name: str) -> Path | None:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from zoo.data.burst.dataset import BurstSample, ValidationBursts
-from zoo.data.burst.files import BurstFiles, find_bursts, read_burst, read_clean
-from zoo.data.photos import SAMPLES
+from zoo.data.burst.reading import BurstFiles, find_bursts, read_burst, read_clean
+from zoo.data.photos import SAMPLES_SOURCE
 from zoo.errors import ImageError
 from zoo.evaluation import Score
 from zoo.inference import RestoreSettings
@@ -90,7 +90,7 @@ def burst_tests(source: str, validation: ValidationBursts) -> list[BurstTest]:
     Raises:
         ImageError: naming the first burst without a clean image.
     """
-    if source == SAMPLES:
+    if source == SAMPLES_SOURCE:
 
         def made(index: int) -> Callable[[], tuple[BurstFiles, Tensor]]:
             def load() -> tuple[BurstFiles, Tensor]:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from zoo.data.bicubic import resize_bicubic
 from zoo.data.degradations import Degradation
-from zoo.data.images import with_channels
-from zoo.data.testsets import TestImage, to_tensor
+from zoo.data.pixels import to_array, to_tensor, with_channels
+from zoo.data.testsets import TestImage
 from zoo.errors import ImageError
 from zoo.inference import RestoreSettings, restore_tensor
 from zoo.metrics.image import SSIM_WINDOW, psnr, psnr_y, ssim, ssim_y
@@ -107,9 +107,9 @@ def restore_clean(
         raise ImageError(
             f"an image of {tuple(clean_IHW.shape[1:])} pixels is too small for x{scale}"
         )
-    clean = with_channels(_to_array(clean_IHW[:, :height, :width]), network.channels)
+    clean = with_channels(to_array(clean_IHW[:, :height, :width]), network.channels)
     if degraded_IHW is not None:
-        degraded_IHW = to_tensor(with_channels(_to_array(degraded_IHW), network.channels))
+        degraded_IHW = to_tensor(with_channels(to_array(degraded_IHW), network.channels))
         if tuple(degraded_IHW.shape[1:]) != (height // scale, width // scale):
             raise ImageError(
                 f"a degraded image of {tuple(degraded_IHW.shape[1:])} pixels does not belong to a "
@@ -124,9 +124,9 @@ def restore_clean(
     if scale > 1:
         baseline_IHW = resize_bicubic(degraded_IHW[None], scale)[0]
     return Restored(
-        degraded=_to_array(degraded_IHW.clamp(0, 1)),
-        baseline=_to_array(baseline_IHW.clamp(0, 1)),
-        restored=_to_array(restored_IHW.clamp(0, 1)),
+        degraded=to_array(degraded_IHW.clamp(0, 1)),
+        baseline=to_array(baseline_IHW.clamp(0, 1)),
+        restored=to_array(restored_IHW.clamp(0, 1)),
         clean=clean,
     )
 
@@ -214,7 +214,3 @@ def strip(images: Restored, side: int = 160) -> np.ndarray:
         part = picture[top : top + side, left : left + side]
         parts += [part, np.ones((part.shape[0], 6, part.shape[2]), np.float32)]
     return np.concatenate(parts[:-1], axis=1)
-
-
-def _to_array(image_IHW: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(image_IHW.permute(1, 2, 0).numpy())

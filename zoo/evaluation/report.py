@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zoo.evaluation import Score, mean_score
+from zoo.files import write_text
 
 
 class SetResult(NamedTuple):
@@ -97,19 +98,25 @@ def markdown(
 def write_report(
     folder: Path, text: str, results: Sequence[SetResult], paper: Published
 ) -> list[Path]:
-    """Write ``summary.md``, ``summary.csv`` and ``images.csv``, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write ``summary.md``, ``summary.csv`` and ``images.csv``, each whole or not at all.
+
+    Raises:
+        WriteError: if a file cannot be written.
+    """
     images = [
         {"set": result.name, "image": score.name}
         | {key: repr(value) for key, value in score._asdict().items() if key != "name"}
         for result in results
         for score in result.scores
     ]
-    return [
-        _write(folder / "summary.md", text),
-        _write(folder / "summary.csv", _csv(rows(results, paper), _COLUMNS)),
-        _write(folder / "images.csv", _csv(images, ("set", "image", *Score._fields[1:]))),
-    ]
+    texts = {
+        "summary.md": text,
+        "summary.csv": _csv(rows(results, paper), _COLUMNS),
+        "images.csv": _csv(images, ("set", "image", *Score._fields[1:])),
+    }
+    for name, content in texts.items():
+        write_text(folder / name, content)
+    return [folder / name for name in texts]
 
 
 def _csv(lines: Sequence[Mapping[str, str]], columns: Sequence[str]) -> str:
@@ -118,13 +125,6 @@ def _csv(lines: Sequence[Mapping[str, str]], columns: Sequence[str]) -> str:
     writer.writeheader()
     writer.writerows(lines)
     return text.getvalue()
-
-
-def _write(path: Path, text: str) -> Path:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-    return path
 
 
 def _number(value: float, places: int) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from zoo.data.burst.camera import GAMMA
-from zoo.data.burst.files import BurstFiles, find_bursts, read_burst
+from zoo.data.burst.reading import BurstFiles, find_bursts, read_burst
 from zoo.data.images import EXTENSIONS, Photo, write_photo
+from zoo.data.pixels import to_array
 from zoo.distributed import ProcessGroup
 from zoo.errors import ImageError, ZooError
 from zoo.inference.jobs import restore_each, without_existing
@@ -45,7 +45,7 @@ def restore_bursts(
     Args:
         network: a burst network.
         source: a burst (a folder of frames, or an npz file) or a folder of bursts; see
-            :mod:`zoo.data.burst.files`.
+            :mod:`zoo.data.burst.reading`.
         target: picture to write, or a folder, in which a burst's picture has its name.
         settings: tile and overlap in pixels of a frame's planes, and precision; no ensemble.
         look: see :func:`developed`.
@@ -70,9 +70,7 @@ def restore_bursts(
     def one(path: Path, output: Path) -> None:
         burst = read_burst(path)
         restored = restore_burst(network, burst, settings, progress and not many)
-        picture = developed(restored, burst, look)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_photo(output, picture)
+        write_photo(output, developed(restored, burst, look))
 
     waiting = group.from_first(lambda: without_existing(_jobs(source, target), overwrite))
     return restore_each(waiting, one, "burst", many=many, progress=progress, group=group)
@@ -135,8 +133,7 @@ def developed(restored_3HW: Tensor, burst: BurstFiles, look: Look = "auto") -> P
             restored_3HW = camera.process(restored_3HW)
         elif look != "linear":
             restored_3HW = _plain(restored_3HW)
-    color_HWC = restored_3HW.permute(1, 2, 0).clamp(0, 1).float()
-    return Photo(np.ascontiguousarray(color_HWC.numpy()), bit_depth=bits)
+    return Photo(to_array(restored_3HW.clamp(0, 1).float()), bit_depth=bits)
 
 
 def _plain(linear_3HW: Tensor) -> Tensor:

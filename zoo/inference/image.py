@@ -7,12 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from zoo.data.bicubic import resize_bicubic
-from zoo.data.images import EXTENSIONS, Photo, list_photos, read_photo, with_channels, write_photo
+from zoo.data.images import EXTENSIONS, Photo, list_photos, read_photo, write_photo
+from zoo.data.pixels import to_array, to_tensor, with_channels
 from zoo.distributed import ProcessGroup
 from zoo.errors import ImageError
 from zoo.inference.jobs import restore_each, without_existing
@@ -34,9 +31,8 @@ def restore_images(
     many = source.is_dir()
 
     def one(image: Path, output: Path) -> None:
-        result = restore_photo(network, read_photo(image), settings, progress and not many)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_photo(output, result)
+        photo = read_photo(image)
+        write_photo(output, restore_photo(network, photo, settings, progress and not many))
 
     # One process looks: the others could already see outputs of this run.
     waiting = group.from_first(lambda: without_existing(_jobs(source, target), overwrite))
@@ -50,19 +46,19 @@ def restore_photo(
     settings = settings or RestoreSettings()
     channels = photo.color_HWC.shape[2]
     if network.channels == 1:
-        color_BIHW = _to_tensor(photo.color_HWC).transpose(0, 1)  # channels as a batch
+        color_BIHW = to_tensor(photo.color_HWC)[:, None]  # channels as a batch
     else:
-        color_BIHW = _to_tensor(with_channels(photo.color_HWC, network.channels))
+        color_BIHW = to_tensor(with_channels(photo.color_HWC, network.channels))[None]
     restored_BIHW = restore_tensor(network, color_BIHW, settings, progress)
     if network.channels == 1:
         restored_BIHW = restored_BIHW.transpose(0, 1)
-    color_HWC = _to_array(restored_BIHW)
+    color_HWC = to_array(restored_BIHW[0])
     if network.channels != 1:
         color_HWC = with_channels(color_HWC, channels)
     alpha_HW = photo.alpha_HW
     if alpha_HW is not None and network.scale > 1:
-        enlarged = resize_bicubic(_to_tensor(alpha_HW[..., None]), network.scale)
-        alpha_HW = _to_array(enlarged)[..., 0]
+        enlarged = resize_bicubic(to_tensor(alpha_HW[..., None])[None], network.scale)
+        alpha_HW = to_array(enlarged[0])[..., 0]
     return Photo(color_HWC, alpha_HW, photo.bit_depth)
 
 
@@ -80,11 +76,3 @@ def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
         if image.resolve() == output.resolve():
             raise ImageError(f"{output}: the output would replace the input; choose another place")
     return pairs
-
-
-def _to_tensor(image_HWI: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image_HWI.transpose(2, 0, 1)))[None]
-
-
-def _to_array(image_BIHW: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(image_BIHW[0].permute(1, 2, 0).numpy())

@@ -9,13 +9,19 @@ from pathlib import Path
 from tqdm import tqdm
 
 from zoo.distributed import ProcessGroup
-from zoo.errors import ImageError
+from zoo.errors import ImageError, WriteError, ZooError
+from zoo.files import remove_leftovers
 
 logger = logging.getLogger(__name__)
 
 
 def without_existing(jobs: list[tuple[Path, Path]], overwrite: bool) -> list[tuple[Path, Path]]:
-    """The jobs, input and output, whose output is missing; all of them to overwrite."""
+    """The jobs, input and output, whose output is missing; all of them to overwrite.
+
+    What killed processes left half written in the folders of the outputs is removed.
+    """
+    for folder in {output.parent for _, output in jobs}:
+        remove_leftovers(folder)
     waiting = [job for job in jobs if overwrite or not job[1].exists()]
     if len(waiting) < len(jobs):
         logger.info("%d existing outputs are kept; overwrite to redo", len(jobs) - len(waiting))
@@ -46,9 +52,10 @@ def restore_each(
 
     Raises:
         ImageError: at the end, if any failed.
+        WriteError: if a single one was asked for and cannot be written.
     """
     written: list[Path] = []
-    failures: list[ImageError] = []
+    failures: list[ZooError] = []
     hidden = not (progress and many and group.is_first) or None
     task = f"restore/{jobs[0][1]}" if jobs else "restore"
     with tqdm(total=len(jobs), unit=unit, disable=hidden) as bar:
@@ -58,8 +65,10 @@ def restore_each(
             try:
                 one(source, output)
                 written.append(output)
-            except (ImageError, OSError) as error:
-                failures.append(_as_image_error(error, output))
+            except (ImageError, WriteError) as error:
+                failures.append(error)
+            except OSError as error:
+                failures.append(ImageError(f"{source}: cannot be read: {error.strerror or error}"))
         everyone = group.gather((written, failures))
         bar.update(len(jobs) - bar.n)
     failures = [failure for _, failed in everyone for failure in failed]
@@ -71,10 +80,3 @@ def restore_each(
             f"the first: {failures[0]}"
         )
     return [path for done, _ in everyone for path in done]
-
-
-def _as_image_error(error: Exception, output: Path) -> ImageError:
-    if isinstance(error, ImageError):
-        return error
-    reason = error.strerror if isinstance(error, OSError) else error
-    return ImageError(f"{output}: cannot write: {reason}; check the folder and its permissions")

@@ -21,7 +21,7 @@ import math
 import cv2
 import numpy as np
 
-from zoo.data.images import round_to_levels
+from zoo.data.pixels import round_to_levels
 from zoo.errors import ImageError
 
 PEAK = 255.0

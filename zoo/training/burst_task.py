@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from zoo.data.burst.dataset import BurstDataset, ValidationBursts
 from zoo.data.burst.synthesis import BurstSynthesis
-from zoo.data.images import list_photos, quantise, read_photo
-from zoo.data.photos import SAMPLES, TrainingPhoto, load_training_photos
+from zoo.data.images import list_photos, read_photo
+from zoo.data.photos import SAMPLES_SOURCE, TrainingPhoto, load_training_photos
+from zoo.data.pixels import quantise
 from zoo.data.samples import load_sample, sample_names
 from zoo.distributed import ProcessGroup, shard
 from zoo.evaluation.burst import BurstScore, mean_burst_score, score_burst
@@ -143,7 +144,7 @@ def _synthesis(data: BurstDataSettings, network: Burst) -> BurstSynthesis:
 
 
 def _validation_photos(source: str) -> list[TrainingPhoto]:
-    if source == SAMPLES:
+    if source == SAMPLES_SOURCE:
         photos = [(name, load_sample(name)) for name in sample_names(held_out=True)]
     else:
         photos = [(str(path), read_photo(path)) for path in list_photos(source)]

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from zoo.data.degradations import Degradation
 from zoo.data.patches import PairDataset, PatchDataset
-from zoo.data.photos import SAMPLES, AnyPhoto, load_training_photos
+from zoo.data.photos import SAMPLES_SOURCE, AnyPhoto, load_training_photos
 from zoo.data.testsets import TestImage, validation_images
 from zoo.distributed import ProcessGroup, shard
 from zoo.errors import RecipeError
@@ -59,7 +59,7 @@ class PhotoTask:
         self.scale, self.channels, self.seed = network.scale, network.channels, seed
         self.protocol, self.mixup = protocol, settings.mixup
         self.plan = settings.plan(iterations)
-        if settings.photos == SAMPLES and settings.paper:
+        if settings.photos == SAMPLES_SOURCE and settings.paper:
             logger.info("the bundled photographs are few; the paper trains on %s", settings.paper)
         self.degradation = None
         if settings.degraded is None:
@@ -158,9 +158,9 @@ def _degradation(settings: DataSettings, scale: int) -> Degradation:
 
 
 def _check_pairs(settings: DataSettings) -> None:
-    if settings.photos == SAMPLES:
+    if settings.photos == SAMPLES_SOURCE:
         raise RecipeError("train.data.degraded needs data.photos, the folder of clean photos")
-    if settings.validate == SAMPLES or settings.validate_degraded is None:
+    if settings.validate == SAMPLES_SOURCE or settings.validate_degraded is None:
         raise RecipeError(
             "train.data: training on pairs also validates on pairs; give data.validate="
             "CLEAN_FOLDER and data.validate_degraded=DEGRADED_FOLDER"

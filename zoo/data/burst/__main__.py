@@ -13,10 +13,13 @@ from tqdm import tqdm
 
 from zoo.command import run_command
 from zoo.data.burst.dataset import BurstDataset
-from zoo.data.burst.files import NPZ, write_burst
+from zoo.data.burst.facts import FACTS_JSON
+from zoo.data.burst.reading import NPZ
 from zoo.data.burst.synthesis import BurstSynthesis
-from zoo.data.images import list_photos, quantise, read_photo
+from zoo.data.burst.writing import write_burst
+from zoo.data.images import list_photos, read_photo
 from zoo.data.patches import TrainingPhoto
+from zoo.data.pixels import quantise
 from zoo.errors import ImageError
 from zoo.files import partial_file
 
@@ -69,7 +72,7 @@ def _run(options: argparse.Namespace) -> None:
         folder = options.output
         if in_folder or options.count > 1:
             folder = folder / (f"{path.stem}_{number:04d}" if options.count > 1 else path.stem)
-        if (folder / "meta.json").exists() and not options.overwrite:
+        if (folder / FACTS_JSON).exists() and not options.overwrite:
             continue
         photo = read_photo(path)
         bursts = BurstDataset(

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from zoo.data.burst.synthesis import Burst, BurstSynthesis
-from zoo.data.images import with_channels
 from zoo.data.photos import AnyPhoto
+from zoo.data.pixels import dequantise, to_tensor, with_channels
 from zoo.errors import ImageError, RecipeError
 
 
@@ -138,9 +138,7 @@ def random_square(pixels_HWC: np.ndarray, side: int, rng: torch.Generator) -> Te
     taken = min(side, height, width)
     top, left = _below(height - taken + 1, rng), _below(width - taken + 1, rng)
     piece = pixels_HWC[top : top + taken, left : left + taken]
-    peak = np.float32(np.iinfo(piece.dtype).max)
-    color_HWC = with_channels(piece.astype(np.float32) / peak, 3)
-    piece_3HW = torch.from_numpy(np.ascontiguousarray(color_HWC.transpose(2, 0, 1)))
+    piece_3HW = to_tensor(with_channels(dequantise(piece), 3))
     if taken < side:
         size = (side, side)
         piece_3HW = F.interpolate(piece_3HW[None], size=size, mode="bicubic", antialias=True)[0]

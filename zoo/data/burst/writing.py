@@ -1,0 +1,74 @@
+"""Writing bursts in the layout of the public sets, with facts and a preview.
+
+Shape suffixes: I channels, H height, W width in pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.data.burst.facts import FACTS_JSON
+from zoo.data.burst.reading import PREVIEW, WHITE
+from zoo.data.burst.synthesis import Burst
+from zoo.data.images import Photo, write_photo
+from zoo.data.pixels import to_array
+from zoo.files import write_bytes, write_text
+
+
+def write_burst(folder: str | Path, burst: Burst, facts: Mapping[str, Any] | None = None) -> None:
+    """Write a burst: RAW in the public layout, RGB as 16-bit images, with facts and a preview.
+
+    ``im_raw_NN.png`` or ``frame_NN.png``, ``gt/im_rgb.png`` (the clean image), ``meta.json``, and
+    ``preview.png``: the reference and the clean image to look at. Each file appears whole or not
+    at all.
+
+    Raises:
+        WriteError: where the folder cannot be written.
+    """
+    folder = Path(folder)
+    raw = burst.frames.shape[1] == 4
+    name, write = ("im_raw", _write_unswapped) if raw else ("frame", _write_rgb)
+    for t, frame in enumerate(burst.frames):
+        write(folder / f"{name}_{t:02d}.png", frame)
+    write(folder / "gt" / "im_rgb.png", burst.clean)
+    known = {
+        **burst.camera.data(),
+        "shot_noise_level": burst.noise.shot,
+        "read_noise_level": burst.noise.read,
+        "channels": ["R", "Gr", "Gb", "B"] if raw else ["R", "G", "B"],
+        "white_level": WHITE if raw else 2**16 - 1,
+        **(facts or {}),
+    }
+    write_text(folder / FACTS_JSON, json.dumps(known, indent=1) + "\n")
+    write_photo(folder / PREVIEW, preview(burst))
+
+
+def preview(burst: Burst) -> Photo:
+    """The reference frame, enlarged by repetition, beside the clean image, in sRGB."""
+    first = burst.frames[0]
+    color = first if len(first) == 3 else torch.stack([first[0], first[1:3].mean(0), first[3]])
+    repeat = burst.clean.shape[-1] // color.shape[-1]
+    color = color.repeat_interleave(repeat, 1).repeat_interleave(repeat, 2)
+    both = torch.cat([color, burst.clean], dim=2)
+    if len(first) == 4:
+        both = burst.camera.process(both)
+    return Photo(to_array(both))
+
+
+def _write_unswapped(path: Path, image_IHW: Tensor) -> None:
+    """Write 14 bits of each channel with OpenCV, without swapping them."""
+    levels_IHW = (image_IHW.clamp(0, 1) * WHITE).round().to(torch.int32)
+    _, data = cv2.imencode(".png", to_array(levels_IHW).astype(np.uint16))
+    write_bytes(path, data.tobytes())
+
+
+def _write_rgb(path: Path, image_3HW: Tensor) -> None:
+    write_photo(path, Photo(to_array(image_3HW), bit_depth=16))
