@@ -16,7 +16,7 @@ from onnx import ModelProto
 from tqdm import tqdm
 
 from export.scan_function import OPERATORS, PLUGIN, scan_nodes, strip_functions
-from zoo.checkpoints.files import write_whole
+from zoo.files import write_bytes
 from zoo.integrations.tensorrt import EngineError, TensorRT
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def build_engine(
     seconds = time.monotonic() - begun
     if timing_cache is not None:
         cache = bytes(config.get_timing_cache().serialize())
-        write_whole(timing_cache, lambda to: Path(to).write_bytes(cache), "the timing cache")
+        write_bytes(timing_cache, cache)
     outputs = (network.get_output(i) for i in range(network.num_outputs))
     return Engine(
         content=content,

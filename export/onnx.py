@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +16,9 @@ from typing import TYPE_CHECKING
 from export.model import facts_of, network_of
 from export.precision import DTYPES, Precision, prepared
 from export.shape import input_shape
-from zoo.checkpoints.files import write_whole
 from zoo.command import run_command
 from zoo.errors import ZooError
+from zoo.files import check_writable, write_bytes
 from zoo.networks import Network
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ operator and one that most runtimes take, 22 the first whose convolution knows b
 
 
 class ExportError(ZooError):
-    """A network cannot be exported, or its file not written."""
+    """A network cannot be exported."""
 
 
 def export(
@@ -73,7 +72,8 @@ def export(
         The path.
 
     Raises:
-        ExportError: for options that make no sense or a place that cannot be written.
+        ExportError: for options that make no sense.
+        WriteError: if the file cannot be written.
         ShapeError: for a shape that the network cannot have.
         ZooError: where a package is missing or the network cannot be traced.
     """
@@ -121,7 +121,12 @@ def export(
 
 
 def save_model(model: ModelProto, path: Path) -> Path:
-    """Check a model and write it; the file appears whole or not at all."""
+    """Check a model and write it; the file appears whole or not at all.
+
+    Raises:
+        ExportError: if the model is not valid.
+        WriteError: if the file cannot be written.
+    """
     import onnx
 
     try:
@@ -129,7 +134,7 @@ def save_model(model: ModelProto, path: Path) -> Path:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"{path}: the exported graph is not valid: {error}") from error
     content = model.SerializeToString()
-    write_whole(path, lambda temporary: Path(temporary).write_bytes(content), "the ONNX file")
+    write_bytes(path, content)
     return path
 
 
@@ -142,20 +147,6 @@ def check_packages() -> None:
         raise ExportError(
             f"export needs the package {error.name!r}; install the extra: "
             "pip install 'mamba-restoration-zoo[onnx]'"
-        ) from error
-
-
-def check_writable(path: Path) -> None:
-    """Raise at once, rather than after a minute's work, where a file cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-        if path.is_dir():
-            raise IsADirectoryError(21, "it is a folder")
-    except OSError as error:
-        raise ExportError(
-            f"{path}: cannot write there ({error.strerror}); choose another place with -o"
         ) from error
 
 

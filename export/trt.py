@@ -26,8 +26,8 @@ from export.precision import DTYPES, Precision
 from export.profile import Profile, read_profile
 from export.shape import input_shape, is_burst
 from zoo.checkpoints import package_version
-from zoo.checkpoints.files import write_whole
 from zoo.command import run_command
+from zoo.files import write_bytes, write_text
 from zoo.integrations.tensorrt import (
     MODULES,
     EngineError,
@@ -134,8 +134,8 @@ def export_engine(model: ModelProto, path: Path, settings: EngineSettings) -> di
     )
     facts = _sidecar(model, dimensions, engine, settings)
     text = json.dumps(facts, indent=2) + "\n"
-    write_whole(path, lambda to: Path(to).write_bytes(engine.content), "the engine")
-    write_whole(sidecar_path(path), lambda to: Path(to).write_text(text), "the engine's facts")
+    write_bytes(path, engine.content)
+    write_text(sidecar_path(path), text)
     return facts
 
 

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import zoo
-from zoo.checkpoints.files import read_state, write_safetensors
-from zoo.errors import CheckpointError
+from zoo.checkpoints.files import read_state, write_pickled, write_safetensors
+from zoo.errors import CheckpointError, WriteError
 
 SMALL = {"network": {"type": "single_image", "dim": 32, "depths": [1], "scale": 2}}
 
@@ -131,23 +131,45 @@ def test_saving_needs_a_recipe_a_suffix_and_a_place(tmp_path, saved):
     with pytest.raises(CheckpointError, match="change the suffix"):
         zoo.save(zoo.load(saved), tmp_path / "x.pth")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(CheckpointError, match="cannot write"):
+    with pytest.raises(WriteError, match="cannot write"):
         zoo.save(zoo.load(saved), tmp_path / "file" / "x.safetensors")
     with pytest.raises(CheckpointError, match="suffix says the format"):
         zoo.convert(saved, tmp_path / "x.bin")
 
 
-def test_a_failed_write_keeps_the_old_file(tmp_path, saved, monkeypatch):
+@pytest.fixture
+def full_disk():
+    """Files can grow to 100 kB only; what follows is as on a full disk."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (lambda path, state: write_safetensors(path, state, {}), "File too large"),
+        (write_pickled, "the file could not be finished"),
+    ],
+)
+def test_a_full_disk_is_one_clear_error_and_keeps_the_old_file(
+    tmp_path, saved, full_disk, write, reason
+):
     before = saved.read_bytes()
-
-    def fail(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("zoo.checkpoints.files.save_file", fail)
-    with pytest.raises(CheckpointError, match="No space left"):
-        write_safetensors(saved, {"a": torch.zeros(1)}, {})
+    with pytest.raises(WriteError, match=rf"w\.safetensors: cannot write: .*{reason}.*space left"):
+        write(saved, {"a": torch.zeros(1_000_000)})
     assert saved.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [saved.name]
+
+
+def test_defects_are_not_taken_for_a_full_disk(tmp_path):
+    shared = torch.zeros(4)
+    with pytest.raises(RuntimeError, match="share memory"):
+        write_safetensors(tmp_path / "w.safetensors", {"a": shared, "b": shared}, {})
+    assert not list(tmp_path.iterdir())
 
 
 def test_three_light_generations_are_told_apart(tmp_path):

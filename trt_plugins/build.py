@@ -26,9 +26,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.checkpoints.files import write_whole
 from zoo.command import run_command
 from zoo.errors import ZooError
+from zoo.files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -286,7 +286,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     library = build(_architectures(options.arch), force=options.force, shim=options.shim)
     if options.output:
-        write_whole(options.output, lambda to: shutil.copyfile(library, to), "the library")
+        write_whole(options.output, lambda temporary: shutil.copyfile(library, temporary))
         library = options.output
     print(library)  # noqa: T201
     return 0

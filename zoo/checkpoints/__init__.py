@@ -116,7 +116,8 @@ def save(network: Network, path: str | Path, **metadata: str) -> None:
         metadata: more facts to store, such as ``step="20000"``.
 
     Raises:
-        CheckpointError: if the network has no recipe or the file cannot be written.
+        CheckpointError: if the network has no recipe or the suffix is another.
+        WriteError: if the file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -141,6 +142,7 @@ def save_official(network: Network, path: str | Path) -> None:
     Raises:
         CheckpointError: if the network is none of the authors', or walks its tokens as theirs
             cannot.
+        WriteError: if the file cannot be written.
     """
     if network.recipe is not None:
         described = network.recipe.network
@@ -167,7 +169,8 @@ def convert(source: str | Path, target: str | Path, **overrides: Any) -> Network
         The network that was read.
 
     Raises:
-        CheckpointError: if the source cannot be loaded or the target not written.
+        CheckpointError: if the source cannot be loaded or has no such format.
+        WriteError: if the target cannot be written.
     """
     target = Path(target)
     if target.suffix not in (".safetensors", ".pth"):

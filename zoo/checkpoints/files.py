@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import tempfile
+import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zoo.errors import CheckpointError
+from zoo.files import partial_file
 
 State = dict[str, Tensor]
 
@@ -88,50 +88,30 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: dict[st
     """Write tensors and metadata; the file appears whole or not at all.
 
     Raises:
-        CheckpointError: if the folder cannot be written.
+        WriteError: if the file cannot be written.
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    write_whole(path, lambda temporary: save_file(tensors, temporary, metadata))
+    with partial_file(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:
+            raise OSError(_short(error)) from error
 
 
 def write_pickled(path: Path, content: Mapping[str, Any]) -> None:
     """Write with ``torch.save``; the file appears whole or not at all.
 
     Raises:
-        CheckpointError: if the folder cannot be written.
+        WriteError: if the file cannot be written.
     """
-    write_whole(path, lambda temporary: torch.save(content, temporary))
-
-
-def write_whole(path: Path, write: Callable[[str], Any], what: str = "weights") -> None:
-    """Write a file under a temporary name and rename it.
-
-    Args:
-        path: of the file.
-        write: called with the temporary name.
-        what: the file is, for messages.
-
-    Raises:
-        CheckpointError: if it cannot be written.
-    """
-    temporary = ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        write(temporary)
-        with Path(temporary).open("rb") as file:
-            os.fsync(file.fileno())
-        # mkstemp makes files private; give this one the mode of any other new file.
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot write {what} ({_short(error)})") from error
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+    with partial_file(path) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:
+            # A full disk is one of these; its message names a line of C++ and no reason.
+            if not re.search("inline_container|PytorchStreamWriter", str(error)):
+                raise
+            raise OSError("the file could not be finished") from error
 
 
 def _short(error: Exception) -> str:

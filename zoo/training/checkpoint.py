@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from zoo.checkpoints.files import write_pickled
+from zoo.files import remove_leftovers
 
 logger = logging.getLogger("zoo.train")
 
@@ -21,7 +22,7 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any], *, step: int, keep:
     """Write ``checkpoint-STEP.pt`` and remove all but the ``keep`` newest ones.
 
     Raises:
-        CheckpointError: if the folder cannot be written.
+        WriteError: if the folder cannot be written.
     """
     path = folder / f"checkpoint-{step:08d}.pt"
     write_pickled(path, state)
@@ -36,8 +37,7 @@ def latest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     One that is truncated or damaged is skipped with a warning. What a killed process left half
     written is removed.
     """
-    for leftover in [*folder.glob(".checkpoint-*"), *folder.glob(".weights.*")]:
-        leftover.unlink(missing_ok=True)
+    remove_leftovers(folder)
     for path in sorted(folder.glob(PATTERN), reverse=True):
         try:
             with zipfile.ZipFile(path) as archive:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data.images import Photo, write_photo
+from zoo.files import write_text
 
 logger = logging.getLogger("zoo.train")
 
@@ -62,9 +63,7 @@ class MetricsLog:
             name: of the photo.
             strip_HWC: float32 in [0, 1].
         """
-        folder = self.folder / PICTURES
-        folder.mkdir(exist_ok=True)
-        write_photo(folder / f"{Path(name).stem}.png", Photo(strip_HWC))
+        write_photo(self.folder / PICTURES / f"{Path(name).stem}.png", Photo(strip_HWC))
         if self._board is not None:
             self._board.add_image(
                 f"validation/{Path(name).stem}", strip_HWC, step, dataformats="HWC"
@@ -96,6 +95,4 @@ def _forget(path: Path, step: int) -> None:
     kept = [line for line in lines if line["step"] <= step]
     if not path.is_file() or len(kept) == len(path.read_text(encoding="utf-8").splitlines()):
         return
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
