@@ -95,8 +95,8 @@ def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
     with partial_file(path) as temporary:
         temporary.write_bytes(b"new")
         assert path.read_bytes() == b"old"
-        assert temporary.parent == tmp_path and temporary.suffix == ".png"
-        assert temporary.name.startswith(".")
+        assert temporary.parent == tmp_path and temporary.name.startswith(".")
+        assert list(tmp_path.glob("*.png")) == [path]
     assert path.read_bytes() == b"new"
 
 
@@ -120,10 +120,16 @@ def test_the_file_of_a_living_process_stays(tmp_path, writer):
 
 
 def test_files_of_this_process_stay_and_those_of_others_are_no_leftovers(tmp_path):
-    others = [".zoo-note.part", ".a.png.part", "zoo-0123456789abcdef.part", ".zoo-0123.part"]
+    others = [
+        ".zoo-note.part",
+        ".zoo-0123456789abcdef.part.png",
+        ".a.png.part",
+        "zoo-0123456789abcdef.part",
+        ".zoo-0123.part",
+    ]
     for name in others:
         (tmp_path / name).write_text("a user's")
-    (tmp_path / ".zoo-0123456789abcdef.part.tar-gz").write_text("left over")
+    (tmp_path / ".zoo-0123456789abcdef.part").write_text("left over")
     with partial_file(tmp_path / "a") as outer, partial_file(tmp_path / "a") as inner:
         remove_leftovers(tmp_path)
         assert outer.exists() and inner.exists()

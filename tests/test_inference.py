@@ -142,7 +142,7 @@ def test_a_folder_is_restored_and_existing_outputs_kept(folder, tmp_path):
 def test_what_a_killed_process_left_is_no_image_and_is_removed(folder, tmp_path):
     out = tmp_path / "out"
     zoo.restore(Nearest(), folder, out, progress=False)
-    leftover = ".zoo-0123456789abcdef.part.png"
+    leftover = ".zoo-0123456789abcdef.part"
     for place in (folder, out):
         (place / leftover).write_bytes(b"half")
     assert zoo.restore(Nearest(), folder, out, progress=False) == []

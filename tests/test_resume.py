@@ -87,7 +87,7 @@ def test_killed_while_writing_a_checkpoint(photos, whole, tmp_path):
     run = tmp_path / "run"
     assert script(photos, run, KILLED_WHILE_WRITING, num_workers="0").returncode == -signal.SIGKILL
     assert [path.name for path in run.glob("*.pt")] == ["checkpoint-00000003.pt"]
-    assert [path for path in run.iterdir() if path.name.startswith(".checkpoint")]
+    assert [path for path in run.iterdir() if path.name.startswith(".zoo-")]
     assert train(photos, run, *AVERAGED) == 0
     assert_same(run, whole)
 

@@ -24,10 +24,9 @@ from zoo.errors import WriteError
 if sys.platform != "win32":
     import fcntl
 
-_TEMPORARY_NAME = re.compile(r"\.zoo-[0-9a-f]{16}\.part(\..+)?", re.DOTALL)
-"""Hidden, so that no command takes it for an image, and short, so that any file name works."""
-
-_LONGEST_SUFFIX = 32
+_TEMPORARY_NAME = re.compile(r"\.zoo-[0-9a-f]{16}\.part")
+"""Hidden and with a suffix of its own, so that nobody takes half a file for an image, and short, so
+that files with the longest names can be written."""
 
 _OLD = 24 * 3600
 """Seconds after which a temporary file counts as left over where the file system has no locks."""
@@ -41,8 +40,8 @@ def partial_file(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to, and rename it to ``path`` when the block ends.
 
     If the block fails, the temporary file is removed and ``path`` stays as it was. A missing folder
-    is made. The temporary file is empty at first and has the suffix of ``path``, by which many
-    libraries choose the format. Write into this file: do not replace it by another.
+    is made. The temporary file is there, and empty, when the block begins: write into it, do not
+    replace it by another. Its suffix is ``.part``, which some libraries take for an unknown format.
 
     A new file gets the usual permissions (the umask); an existing one keeps its own. Where ``path``
     is a symbolic link, the file it points to is replaced and the link stays.
@@ -169,9 +168,8 @@ def _create(target: Path, mode: int | None) -> tuple[Path, IO[bytes]]:
         # A private file is private from the start; its owner may write as long as it is temporary.
         return os.open(name, flags, 0o666 if mode is None else mode | stat.S_IWUSR)
 
-    suffix = target.suffix if len(os.fsencode(target.suffix)) <= _LONGEST_SUFFIX else ""
     while True:
-        temporary = target.with_name(f".zoo-{secrets.token_hex(8)}.part{suffix}")
+        temporary = target.with_name(f".zoo-{secrets.token_hex(8)}.part")
         held = open(temporary, "x+b", opener=opener)  # noqa: SIM115
         try:
             ours = _lock(held)

@@ -85,8 +85,8 @@ def _run(options: argparse.Namespace) -> None:
         )
         burst = bursts.burst(number)
         if options.npz:
-            with partial_file(folder / NPZ) as temporary:
-                np.savez_compressed(temporary, frames=burst.frames.numpy(), flow=burst.flow.numpy())
+            with partial_file(folder / NPZ) as temporary, temporary.open("wb") as file:
+                np.savez_compressed(file, frames=burst.frames.numpy(), flow=burst.flow.numpy())
         write_burst(folder, burst, {"photo": path.name, "seed": options.seed, "number": number})
         written += 1
     logger.info("wrote %d bursts to %s", written, options.output)
