@@ -14,6 +14,7 @@ import torch
 import zoo
 from zoo.checkpoints import shipped_weights
 from zoo.data import Bicubic, GaussianNoise, Jpeg, Photo, read_photo, write_photo
+from zoo.data.pixels import to_array, to_tensor
 from zoo.data.testsets import TestImage, find_test_set
 from zoo.errors import ImageError, ZooError
 from zoo.evaluation import Protocol, evaluate, mean_score, restore_clean
@@ -114,10 +115,10 @@ def test_the_table_and_its_files(tmp_path, weights, capsys):
     # By hand: the first image, whole, on Y with 2 pixels cut.
     network = zoo.load(tmp_path / "a.safetensors")
     clean = read_photo(data / "Set5" / "0.png").color_HWC
-    tensor = torch.from_numpy(clean.transpose(2, 0, 1).copy())
+    tensor = to_tensor(clean)
     with torch.inference_mode():
         small = Bicubic(scale=2)(tensor, np.random.default_rng(0))
-        restored = network(small[None])[0].clamp(0, 1).numpy().transpose(1, 2, 0)
+        restored = to_array(network(small[None])[0].clamp(0, 1))
     assert float(images[0]["psnr"]) == pytest.approx(psnr_y(restored, clean, crop_border=2))
     assert float(images[0]["ssim"]) == pytest.approx(ssim_y(restored, clean, crop_border=2))
     mean = (float(images[0]["psnr"]) + float(images[1]["psnr"])) / 2
@@ -221,7 +222,7 @@ def test_noise_is_scored_without_clipping_its_input(tmp_path):
     with pytest.raises(ImageError, match="does not belong"):
         restore_clean(
             network,
-            torch.from_numpy(clean.transpose(2, 0, 1).copy()),
+            to_tensor(clean),
             None,
             degraded_IHW=torch.rand(3, 8, 16),
         )

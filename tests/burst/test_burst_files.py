@@ -17,6 +17,7 @@ from zoo.data import Photo, read_photo, write_photo
 from zoo.data.burst.__main__ import main as make
 from zoo.data.burst.facts import load_facts
 from zoo.data.burst.reading import BurstFiles, find_bursts, read_burst, read_clean
+from zoo.data.pixels import to_array
 from zoo.errors import ImageError
 from zoo.inference import RestoreSettings
 from zoo.inference.burst import developed, restore_burst
@@ -182,7 +183,7 @@ def test_looks():
     assert np.array_equal(developed(linear, burst, "plain").color_HWC, plain.color_HWC)
     raw = developed(linear, burst, "linear")
     assert raw.bit_depth == 16
-    np.testing.assert_array_equal(raw.color_HWC, linear.permute(1, 2, 0).numpy())
+    np.testing.assert_array_equal(raw.color_HWC, to_array(linear))
     with pytest.raises(ImageError, match="no gains and colour matrix"):
         developed(linear, burst, "camera")
 

@@ -11,6 +11,7 @@ import zoo
 from zoo.blocks import ALIGNERS, BURST_FUSIONS
 from zoo.data import Photo, write_photo
 from zoo.data.burst import BurstSample
+from zoo.data.pixels import to_array
 from zoo.distributed import ProcessGroup
 from zoo.errors import RecipeError
 from zoo.evaluation.burst import mean_burst_score, score_burst
@@ -108,7 +109,7 @@ def burst_task_of(settings, network, folder):
 def photo(path, side=80):
     coarse = torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
     image = torch.nn.functional.interpolate(coarse, size=(side, side + 5), mode="bicubic")
-    write_photo(path, Photo(image.clamp(0, 1)[0].permute(1, 2, 0).contiguous().numpy()))
+    write_photo(path, Photo(to_array(image.clamp(0, 1)[0])))
 
 
 @pytest.mark.parametrize(("name", "millions"), PRESETS.items())

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from zoo.data import Bicubic, BicubicJpeg, PatchDataset, load_sample
+from zoo.data.pixels import to_array, to_tensor
 from zoo.errors import RecipeError
 
 
@@ -21,15 +22,15 @@ def rng():
 
 
 def test_it_is_bicubic_then_an_opencv_jpeg(photo, tmp_path):
-    clean = torch.from_numpy(photo.transpose(2, 0, 1).copy())
+    clean = to_tensor(photo)
     small = Bicubic(scale=4)(clean, rng())
-    levels = (small * 255).round().byte().numpy().transpose(1, 2, 0)
+    levels = to_array((small * 255).round().byte())
     path = str(tmp_path / "a.jpg")
     # OpenCV's own default is 4:2:0.
     cv2.imwrite(path, levels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 10])
     expected = cv2.imread(path, cv2.IMREAD_UNCHANGED)[..., ::-1]
     found = BicubicJpeg(scale=4, quality=10)(clean, rng())
-    np.testing.assert_allclose(found.numpy().transpose(1, 2, 0) * 255, expected, atol=1e-3)
+    np.testing.assert_allclose(to_array(found) * 255, expected, atol=1e-3)
     assert np.abs(expected.astype(int) - levels).max() > 10
 
 
@@ -46,7 +47,7 @@ def test_a_patch_is_a_cutting_of_the_whole_degraded_photo(photo, scale, quality)
         seed=5,
     )
     pixels = (photo * 65535).round() / 65535
-    clean = torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32))
+    clean = to_tensor(pixels.astype(np.float32))
     whole = degradation(clean, rng())
     cuttings = whole.unfold(1, side, 1).unfold(2, side, 1)
     for degraded, wanted in patches:

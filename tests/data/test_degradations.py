@@ -21,6 +21,7 @@ from zoo.data import (
     sample_names,
 )
 from zoo.data.blind import _sinc
+from zoo.data.pixels import to_array, to_tensor
 from zoo.errors import ImageError, RecipeError, ZooError
 
 
@@ -38,7 +39,7 @@ def test_every_degradation_is_registered():
 
 
 def test_bicubic_is_the_one_resize_rounded_to_8_bits(photo):
-    clean = torch.from_numpy(photo.transpose(2, 0, 1).copy())
+    clean = to_tensor(photo)
     found = Bicubic(scale=2)(clean, rng())
     exact = resize_bicubic(clean.double()[None], 0.5)[0].clamp(0, 1)
     assert found.dtype == torch.float32
@@ -65,9 +66,9 @@ def test_noise_of_test_sets_is_the_authors_draw():
     clean = torch.rand(3, 5, 7)
     found = GaussianNoise(scale=1, sigma=25).for_test(clean, seed=9)
     np.random.seed(0)
-    bgr = clean.numpy().transpose(1, 2, 0)[..., ::-1].copy()
+    bgr = to_array(clean)[..., ::-1].copy()
     bgr += np.random.normal(0, 25 / 255.0, bgr.shape)
-    assert np.array_equal(found.numpy(), bgr[..., ::-1].transpose(2, 0, 1))
+    assert np.array_equal(to_array(found), bgr[..., ::-1])
     assert found.min() < 0 or found.max() > 1  # neither clipped
 
 
@@ -75,7 +76,7 @@ def test_noise_of_test_sets_is_the_authors_draw():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_blind_degradation_is_drawn_anew_and_repeats_by_seed(photo, scale, channels):
     pixels = photo[: 96 // scale * scale, : 120 // scale * scale, :channels]
-    clean = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+    clean = to_tensor(pixels)
     blind = Blind(scale=scale)
     found = [blind(clean, rng(seed)) for seed in range(6)]
     for image in found:
@@ -100,12 +101,12 @@ def test_the_sinc_filter_is_a_low_pass():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_jpeg_equals_a_file_written_and_read(photo, channels, tmp_path):
     levels = np.round(photo[..., :channels] * 255).astype(np.uint8)
-    clean = torch.from_numpy(levels.transpose(2, 0, 1).astype(np.float32) / 255)
+    clean = to_tensor(levels.astype(np.float32) / 255)
     found = Jpeg(scale=1, quality=20)(clean, rng())
     path = str(tmp_path / "a.jpg")
     cv2.imwrite(path, levels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 20])
     expected = np.atleast_3d(cv2.imread(path, cv2.IMREAD_UNCHANGED))[..., ::-1]
-    np.testing.assert_allclose(found.numpy().transpose(1, 2, 0) * 255, expected, atol=1e-3)
+    np.testing.assert_allclose(to_array(found) * 255, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +152,7 @@ def test_a_patch_is_a_cutting_of_the_whole_degraded_photo(photo, degradation):
     patches = dataset([photo], degradation=degradation, augment=False, length=6)
     scale = degradation.scale
     pixels = (photo[: 96 // scale * scale, : 128 // scale * scale] * 65535).round() / 65535
-    clean = torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32))
+    clean = to_tensor(pixels.astype(np.float32))
     whole = degradation(clean, rng())
     for degraded, wanted in patches:
         places = [

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from zoo.data import BicubicJpeg, Photo, load_sample, read_photo, write_photo
 from zoo.data.pairs import main, write_pairs
+from zoo.data.pixels import to_array, to_tensor
 from zoo.errors import ImageError
 
 DEGRADATION = BicubicJpeg(scale=4, quality=10)
@@ -31,10 +31,10 @@ def test_a_prepared_pair_is_what_the_degradation_computes(photos, tmp_path):
         height, width = source.shape[0] // 4 * 4, source.shape[1] // 4 * 4
         clean = read_photo(pair.clean).color_HWC
         assert np.array_equal(clean, source[:height, :width])
-        expected = DEGRADATION(torch.from_numpy(clean.transpose(2, 0, 1).copy()), None)
+        expected = DEGRADATION(to_tensor(clean), None)
         found = read_photo(pair.degraded).color_HWC
         assert found.shape[:2] == (height // 4, width // 4)
-        assert np.array_equal(found, expected.numpy().transpose(1, 2, 0))
+        assert np.array_equal(found, to_array(expected))
 
 
 def test_an_interrupted_run_goes_on(photos, tmp_path):

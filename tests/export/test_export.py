@@ -24,6 +24,7 @@ from zoo.checkpoints import WEIGHTS
 from zoo.checkpoints.files import read_state
 from zoo.cli import main as zoo_main
 from zoo.data import Photo, read_photo, write_photo
+from zoo.data.pixels import to_array, to_tensor
 from zoo.integrations.onnxruntime import load_onnx, open_session
 
 SLOW = ("burst", "burst_flow")
@@ -163,11 +164,11 @@ def test_restoring_a_photo_through_a_file(fixed, tmp_path, capsys):
     found = read_photo(tmp_path / "a.png").color_HWC
     assert found.shape == (40, 30, 3)
     network = zoo.load("mambair_tiny_x2")
-    image = torch.from_numpy(read_photo(photo).color_HWC.transpose(2, 0, 1))[None]
+    image = to_tensor(read_photo(photo).color_HWC)[None]
     padded = torch.nn.functional.pad(image, (0, 2, 0, 4), mode="replicate")
     with torch.no_grad():
-        expected = network(padded)[0, :, :40, :30].clamp(0, 1).permute(1, 2, 0)
-    assert np.abs(found - expected.numpy()).max() < 0.01
+        expected = to_array(network(padded)[0, :, :40, :30].clamp(0, 1))
+    assert np.abs(found - expected).max() < 0.01
 
     # Larger than the file's size: the tiles must be told, then they work.
     write_photo(photo, Photo(np.random.default_rng(0).random((30, 40, 3)).astype(np.float32)))
@@ -233,7 +234,7 @@ def test_bf16_is_verified_as_a_copy(tmp_path):
             "does not fit the network: missing 1: head.conv.bias; give weights of mambair_tiny_x2",
         ),
         (["-n", "mambair_tiny_x2", "-o", "out.txt"], "must end in .onnx"),
-        (["-n", "mambair_tiny_x2", "-o", "FILE/out.onnx"], "cannot write there"),
+        (["-n", "mambair_tiny_x2", "-o", "FILE/out.onnx"], "cannot write"),
         (["-n", "mambair_tiny_x2", "--import", "nope"], "--import nope"),
     ],
 )

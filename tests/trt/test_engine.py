@@ -242,7 +242,7 @@ def test_sizes_are_smaller_without_the_plugin(words, side, stand_in, folder, mon
         (["--onnx", "graph.onnx", "--min", "64x64", "--max", "32x64"], "must not become smaller"),
         (["--onnx", "graph.onnx", "--batch", "4,2,1"], "must not become smaller"),
         (["--onnx", "graph.onnx", "-o", "out.json"], "use .engine"),
-        (["--onnx", "graph.onnx", "-o", "plugin.so/out.engine"], "cannot write there"),
+        (["--onnx", "graph.onnx", "-o", "plugin.so/out.engine"], "cannot write"),
     ],
 )
 def test_mistakes(words, message, stand_in, folder, capsys):

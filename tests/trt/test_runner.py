@@ -12,6 +12,7 @@ import torch
 
 import trt_plugins
 from zoo.data import Photo, read_photo, write_photo
+from zoo.data.pixels import to_array, to_tensor
 from zoo.inference import RestoreSettings, restore_tensor
 from zoo.networks import Network
 
@@ -89,9 +90,9 @@ def test_tiles_are_those_of_python(height, width, tile, overlap, most, probe, tm
     done = run(probe, *words)
     assert done.returncode == 0, done.stderr
     found, kept = read_netpbm(tmp_path / "out.ppm")
-    image = torch.from_numpy((pixels / most).astype(np.float32)).permute(2, 0, 1)[None]
+    image = to_tensor((pixels / most).astype(np.float32))[None]
     settings = RestoreSettings(tile=tile, overlap=overlap)
-    expected = restore_tensor(Probe(3), image, settings)[0].permute(1, 2, 0).numpy()
+    expected = to_array(restore_tensor(Probe(3), image, settings)[0])
     assert kept == most
     # The same float32 sums; where they end on half a step, rounding may go either way.
     assert np.abs(found.astype(np.int64) - np.rint(expected * most)).max() <= 1
@@ -113,8 +114,8 @@ def test_gray_and_colour_through_each_other(given, taken, probe, tmp_path):
     done = run(probe, tmp_path / "in.pgm", tmp_path / "out.pgm", 32, 4, 1, 32, taken)
     assert done.returncode == 0, done.stderr
     found, _ = read_netpbm(tmp_path / "out.pgm")
-    image = torch.from_numpy((pixels / 255).astype(np.float32)).permute(2, 0, 1)[:, None]
-    expected = restore_tensor(Probe(1), image, RestoreSettings())[:, 0].permute(1, 2, 0).numpy()
+    image = to_tensor((pixels / 255).astype(np.float32))[:, None]
+    expected = to_array(restore_tensor(Probe(1), image, RestoreSettings())[:, 0])
     assert np.abs(found - np.rint(expected * 255)).max() <= 1
 
 
@@ -128,8 +129,8 @@ def test_png_where_libpng_is(tmp_path):
     write_photo(tmp_path / "in.png", Photo(colour))
     done = run(program, tmp_path / "in.png", tmp_path / "out.png", 64, 8, 1, 64, 3)
     assert done.returncode == 0, done.stderr
-    image = torch.from_numpy(read_photo(tmp_path / "in.png").color_HWC).permute(2, 0, 1)[None]
-    expected = restore_tensor(Probe(3), image, RestoreSettings())[0].permute(1, 2, 0).numpy()
+    image = to_tensor(read_photo(tmp_path / "in.png").color_HWC)[None]
+    expected = to_array(restore_tensor(Probe(3), image, RestoreSettings())[0])
     found = read_photo(tmp_path / "out.png").color_HWC
     assert np.abs(found - expected).max() <= 1.01 / 255
 
