@@ -85,14 +85,7 @@ def export(
             "--plugin-free writes the functions out and --strip-functions leaves them off; "
             "choose one of them"
         )
-    if precision not in DTYPES:
-        raise ExportError(f"--precision {precision}: choose one of {', '.join(DTYPES)}")
-    opset = opset or OPSETS_FROM[precision]
-    lowest = OPSETS_FROM["bf16"] if precision == "bf16" else OPSETS[0]
-    if opset not in OPSETS or opset < lowest:
-        raise ExportError(
-            f"--opset {opset}: choose one from {lowest} to {OPSETS[-1]} for {precision}"
-        )
+    opset = _opset_for(precision, opset)
     check_packages()
     sizes = input_shape(network, shape)
     exported = prepared(network, sizes, precision, half_border=half_border)
@@ -118,6 +111,19 @@ def export(
     if plugin_free:
         model = written_out(model)
     return save_model(model, path)
+
+
+def _opset_for(precision: Precision, opset: int | None) -> int:
+    """The version of the standard operators, after a check of both options."""
+    if precision not in DTYPES:
+        raise ExportError(f"--precision {precision}: choose one of {', '.join(DTYPES)}")
+    opset = opset or OPSETS_FROM[precision]
+    lowest = OPSETS_FROM["bf16"] if precision == "bf16" else OPSETS[0]
+    if opset not in OPSETS or opset < lowest:
+        raise ExportError(
+            f"--opset {opset}: choose one from {lowest} to {OPSETS[-1]} for {precision}"
+        )
+    return opset
 
 
 def save_model(model: ModelProto, path: Path) -> Path:

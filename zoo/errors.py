@@ -27,11 +27,11 @@ class MisfitError(CheckpointError):
 
 
 class ImageError(ZooError, ValueError):
-    """An image or a folder of images cannot be read or written."""
+    """An image, a burst or a folder of them cannot be read, or does not fit its task."""
 
 
 class WriteError(ZooError, OSError):
-    """A file cannot be written."""
+    """A file cannot be written, for want of permission or space, or because a folder is there."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -51,8 +51,9 @@ def restore(
         The files that were written, by all processes.
 
     Raises:
-        ImageError: for images that cannot be read or written. In a folder the others are still
-            restored, and the error comes at the end.
+        ImageError: for images that cannot be read. In a folder the others are still restored, and
+            the error comes at the end; there it also tells of images that cannot be written.
+        WriteError: if a single image cannot be written.
         ZooError: for settings that make no sense.
     """
     group = group or ProcessGroup()

@@ -57,8 +57,9 @@ def restore_bursts(
         The files that were written, by all processes.
 
     Raises:
-        ImageError: for bursts that cannot be read or pictures that cannot be written. Of several
-            bursts the others are still restored, and the error comes at the end.
+        ImageError: for bursts that cannot be read. Of several bursts the others are still restored,
+            and the error comes at the end; there it also tells of pictures that cannot be written.
+        WriteError: if a single picture cannot be written.
         ZooError: for settings that make no sense.
     """
     if settings.ensemble:

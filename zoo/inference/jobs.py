@@ -52,7 +52,7 @@ def restore_each(
 
     Raises:
         ImageError: at the end, if any failed.
-        WriteError: if a single one was asked for and cannot be written.
+        WriteError: if only one was asked for and its output cannot be written.
     """
     written: list[Path] = []
     failures: list[ZooError] = []
