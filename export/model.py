@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 
 from export.shape import is_burst
-from zoo.checkpoints import load, package_version, shipped_weights
+from zoo.checkpoints import load, shipped_weights
 from zoo.checkpoints.files import read_state
+from zoo.command import package_version
 from zoo.errors import MisfitError
 from zoo.networks import Network
 from zoo.recipe import build

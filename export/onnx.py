@@ -170,7 +170,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-n", "--model", required=True, help="model; see 'zoo list'")
     parser.add_argument("-w", "--weights", type=Path, help="weights file, .safetensors or .pth")
     parser.add_argument("-o", "--output", type=Path, help="file to write [NAME_SHAPE_...onnx]")
-    parser.add_argument("--precision", choices=list(DTYPES), default="fp32")
+    parser.add_argument(
+        "--precision", choices=list(DTYPES), default="fp32", help="of its numbers [fp32]"
+    )
     parser.add_argument(
         "--half-io", action="store_true", help="input and output in the precision too, not float32"
     )
@@ -188,7 +190,9 @@ def _parser() -> argparse.ArgumentParser:
         "--strip-functions", action="store_true", help="no functions, for TensorRT up to 10.6"
     )
     parser.add_argument(
-        "--verify", action="store_true", help="compare with PyTorch at three sizes; exit 1 if off"
+        "--verify",
+        action="store_true",
+        help="compare with PyTorch at three sizes; exit with 1 if they differ",
     )
     return parser
 
@@ -222,9 +226,9 @@ def _run(options: argparse.Namespace) -> int:
     return 0 if report.passed else 1
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 1 where verification fails, 2 for bad input."""
-    return run_command(_parser(), _run, arguments)
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Run the command as ``prog``; the exit code is 1 where verification fails, 2 for bad input."""
+    return run_command(_parser(), _run, arguments, prog=prog)
 
 
 if __name__ == "__main__":

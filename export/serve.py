@@ -262,9 +262,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-w", "--weights", type=Path, help="weights file, .safetensors or .pth")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the repository")
     parser.add_argument(
-        "--backend", choices=["onnx", "tensorrt", "both"], default="both", help="[both]"
+        "--backend",
+        choices=["onnx", "tensorrt", "both"],
+        default="both",
+        help="models to write [both]",
     )
-    parser.add_argument("--precision", choices=list(DTYPES), default="fp32")
+    parser.add_argument(
+        "--precision", choices=list(DTYPES), default="fp32", help="of its numbers [fp32]"
+    )
     parser.add_argument(
         "--engine", type=Path, help="of export.trt --runtime tensorrt [a script builds one]"
     )
@@ -346,9 +351,9 @@ def _plugin(options: argparse.Namespace) -> Path | None:
         return None
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code, 2 for bad input."""
-    return run_command(_parser(), _run, arguments)
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Run the command as ``prog``; returns the exit code, 2 for bad input."""
+    return run_command(_parser(), _run, arguments, prog=prog)
 
 
 if __name__ == "__main__":

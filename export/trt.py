@@ -25,8 +25,7 @@ from export.onnx import check_packages, check_writable, export
 from export.precision import DTYPES, Precision
 from export.profile import Profile, read_profile
 from export.shape import input_shape, is_burst
-from zoo.checkpoints import package_version
-from zoo.command import run_command
+from zoo.command import package_version, run_command
 from zoo.files import write_bytes, write_text
 from zoo.integrations.tensorrt import (
     MODULES,
@@ -228,7 +227,10 @@ def _parser() -> argparse.ArgumentParser:
         "--batch", default="1", help="images at once: one number, or min,opt,max as 1,4,8 [1]"
     )
     parser.add_argument(
-        "--runtime", choices=["auto", *MODULES], default="auto", help="what builds and runs it"
+        "--runtime",
+        choices=["auto", *MODULES],
+        default="auto",
+        help="what builds and runs it [auto: what is installed]",
     )
     parser.add_argument(
         "--plugin-free", action="store_true", help="standard operators only; far slower"
@@ -403,9 +405,9 @@ def _engine_agrees(network: Network, path: Path, settings: EngineSettings) -> bo
     return report.passed
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 1 where verification fails, 2 for bad input."""
-    return run_command(_parser(), _run, arguments)
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Run the command as ``prog``; the exit code is 1 where verification fails, 2 for bad input."""
+    return run_command(_parser(), _run, arguments, prog=prog)
 
 
 if __name__ == "__main__":

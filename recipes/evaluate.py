@@ -42,9 +42,9 @@ Keeper: TypeAlias = Callable[[str, Restored], None]
 """Is shown the name of an image and the images behind its score."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    return run_command(_parser(), _run, arguments)
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Run the command as ``prog``; returns the exit code, 2 for bad input."""
+    return run_command(_parser(), _run, arguments, prog=prog)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -248,10 +248,10 @@ def _notes(
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="evaluate.py",
+        prog="python recipes/evaluate.py",
         description="Evaluate a network on test sets, with the paper's numbers beside ours.",
-        epilog="example: python recipes/evaluate.py mambair_light_x2 -w light_x2.pth "
-        "--data datasets; sets are folders such as datasets/Set5, see docs/data.md",
+        epilog="example: %(prog)s mambair_light_x2 -w light_x2.pth --data datasets; "
+        "sets are folders such as datasets/Set5, see docs/data.md",
     )
     parser.add_argument("name", help="a model (see 'zoo list') or a recipe file, .yaml")
     parser.add_argument(
@@ -262,7 +262,7 @@ def _parser() -> argparse.ArgumentParser:
         default=SAMPLES_SOURCE,
         metavar="ROOT",
         help="folder with the test sets, one test set, a folder of bursts with their clean images, "
-        'or "samples" for the bundled photos',
+        'or "samples" for the bundled photos [samples]',
     )
     parser.add_argument("--sets", nargs="+", metavar="SET", help="sets to use [the paper's]")
     parser.add_argument(
@@ -277,8 +277,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--official-tiling", action="store_true", help="cut images as the authors' code does"
     )
-    parser.add_argument("--precision", choices=list(DTYPES), default="fp32")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--precision", choices=list(DTYPES), default="fp32", help="of the layers [fp32]"
+    )
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="cpu or cuda [cuda where there is a GPU, otherwise cpu]",
+    )
     return parser
 
 

@@ -360,26 +360,35 @@ def overrides_of(words: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Run the command as ``prog``; returns the exit code, 2 for bad input."""
     parser = argparse.ArgumentParser(
-        prog="train.py",
+        prog="python recipes/train.py",
         description="Train a network from its recipe. The same command again resumes the run.",
-        epilog="example: python recipes/train.py mambair_tiny_x2 data.photos=my/photos "
-        "iterations=20000 network.dim=48; several GPUs: torchrun --nproc-per-node=8 "
+        epilog="example: %(prog)s mambair_tiny_x2 data.photos=my/photos iterations=20000 "
+        "network.dim=48; several GPUs: torchrun --nproc-per-node=8 "
         "recipes/train.py NAME; Ctrl-C or SIGTERM saves and stops, twice stops at once",
     )
     parser.add_argument("name", help="a model (see 'zoo list') or a recipe file, .yaml")
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings to override")
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="key=value",
+        help="settings of the recipe to change, such as iterations=1000",
+    )
     parser.add_argument("-o", "--output", type=Path, help="folder of the run [runs/NAME]")
     parser.add_argument(
         "--budget",
         metavar="TIME",
         help="shorten the schedule so that training takes this long: 90s, 10m, 1.5h, 2d",
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="cpu or cuda [cuda where there is a GPU, otherwise cpu]",
+    )
     parser.add_argument("--num-workers", type=int, default=1, help="processes that load data [1]")
-    return run_command(parser, _run, arguments, intermixed=True)
+    return run_command(parser, _run, arguments, prog=prog, intermixed=True)
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import zoo
-from zoo.cli import main
+from zoo.cli import FORWARDED, GROUPS, main
+from zoo.command import package_version
 from zoo.data import Photo, read_photo, write_photo
 
 
@@ -106,7 +113,7 @@ def test_mistakes(tmp_path, photo, capsys, words, message):
         filled.append(word.replace("OUT", str(tmp_path / "out.png")))
     assert run(*filled) == 2
     error = capsys.readouterr().err.strip().splitlines()
-    assert message in error[-1] and error[-1].startswith("zoo: error: ")
+    assert message in error[-1] and re.match(r"zoo( convert| scans plot)?: error: ", error[-1])
     assert not any("Traceback" in line for line in error)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -120,3 +127,82 @@ def test_a_backend_that_does_not_exist(monkeypatch, photo, tmp_path, capsys):
 def test_debug_shows_the_traceback(photo, tmp_path):
     with pytest.raises(zoo.errors.ZooError):
         run("restore", photo, "-o", tmp_path / "o.png", "-n", "nothing", "--debug")
+
+
+def shown(capsys, *words):
+    """What a command prints before it stops by itself, and its exit code."""
+    with pytest.raises(SystemExit) as stop:
+        run(*words)
+    captured = capsys.readouterr()
+    return captured.out + captured.err, stop.value.code
+
+
+def test_the_version(capsys):
+    assert re.fullmatch(r"\d+\.\d+\.\d+.*", zoo.__version__)
+    assert zoo.__version__ == package_version()
+    assert shown(capsys, "--version") == (f"zoo {zoo.__version__}\n", 0)
+    assert run("doctor") == 0
+    assert f"zoo {zoo.__version__}, Python" in capsys.readouterr().out
+
+
+def test_the_version_and_the_help_do_not_load_torch():
+    probe = (
+        "import sys, zoo, zoo.cli; zoo.__version__; parser = zoo.cli._parser(); "
+        "parser.format_help(); sys.exit('torch' in sys.modules)"
+    )
+    paths = os.pathsep.join([str(Path(zoo.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    assert subprocess.run([sys.executable, "-c", probe], env=environment).returncode == 0
+
+
+@pytest.mark.parametrize("name", FORWARDED)
+def test_forwarded_commands_show_the_name_that_was_typed(capsys, name):
+    text, code = shown(capsys, *name.split(), "--help")
+    assert code == 0 and text.startswith(f"usage: zoo {name} ")
+    assert "--import" in text and "--debug" in text
+    text, code = shown(capsys, *name.split(), "--no-such-option")
+    assert code == 2 and f"zoo {name}: error: " in text
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_groups_list_their_commands(capsys, name):
+    text, code = shown(capsys, name, "--help")
+    assert code == 0
+    members = [full.split()[1] for full in FORWARDED if full.startswith(f"{name} ")]
+    assert members and all(re.search(rf"^    {member} ", text, re.MULTILINE) for member in members)
+    assert shown(capsys, name)[1] == 2
+    text, code = shown(capsys, name, "nothing")
+    assert code == 2 and "invalid choice: 'nothing'" in text
+
+
+def test_errors_of_forwarded_commands(tmp_path, capsys):
+    assert run("export", "onnx", "-n", "mambair_lite_x4", "-o", tmp_path / "a.onnx") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("zoo export onnx: error: unknown model 'mambair_lite_x4'; did you mean")
+    assert run("train", "mambair_tiny_x2", "iterations") == 2
+    assert capsys.readouterr().err.startswith("zoo train: error: 'iterations' is no setting")
+
+
+def test_common_options_may_stand_before_a_forwarded_command(capsys):
+    assert run("--import", "nope", "export", "onnx", "-n", "mambair_tiny_x2") == 2
+    assert capsys.readouterr().err.startswith("zoo export onnx: error: --import nope: no module")
+    with pytest.raises(zoo.errors.ZooError):
+        run("--debug", "train", "nothing")
+    with pytest.raises(SystemExit) as stop:
+        run("--import", "train")  # a command is missing: "train" is the module
+    assert stop.value.code == 2
+
+
+def test_the_scale_belongs_to_weights_files_too(photo, tmp_path, capsys):
+    network = zoo.build("mambair_light_x2", dim=30, depths=[1])
+    zoo.save(network, tmp_path / "a.safetensors")
+    words = ["restore", photo, "-o", tmp_path / "out.png", "-w", tmp_path / "a.safetensors", "-s"]
+    assert run(*words, 4) == 2
+    assert "a.safetensors enlarges by 2" in capsys.readouterr().err
+    assert run(*words, 2) == 0
+
+
+def test_untrained_networks_run_where_they_are_asked_for(photo, tmp_path, caplog):
+    words = ["restore", photo, "-o", tmp_path / "out.png", "-n", "mambair_light_x2"]
+    assert run(*words, "--random-weights") == 0
+    assert "random weights" in caplog.text

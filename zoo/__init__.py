@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from zoo.recipe import build, list_models
     from zoo.registry import register
 
+    __version__: str
+
 # Activations of large images come in fresh memory. With small pages PyTorch spends a third of the
 # time of a 512-pixel image on mapping it, on Linux; it asks once, at its first large tensor.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -58,10 +60,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("zoo.command").package_version()
     if name not in _HOMES:
         raise AttributeError(f"module 'zoo' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

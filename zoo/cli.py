@@ -1,27 +1,47 @@
-"""The command ``zoo``. Every command is a function of its options; errors are one line, exit 2."""
+"""The command ``zoo``: its commands, and the modules that it forwards the others to.
+
+Modules are imported by the command that needs them, so that ``zoo --help`` costs little.
+"""
 
 from __future__ import annotations
 
 import argparse
-import logging
+import importlib
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from zoo.command import add_common_options, run_command
+from zoo.command import COMPAT, add_common_options, package_version, parse_size, run_command
 from zoo.errors import ZooError, nearest
 
-logger = logging.getLogger("zoo.cli")
-
-COMPAT: Any = {
-    "choices": ["official"],
-    "help": "reproduce the authors' outputs where their code errs (MambaCSR with cross-scale)",
+GROUPS = {
+    "export": "Export a model to ONNX, TensorRT or a model server.",
+    "scans": "Look at scan orders.",
+    "data": "Prepare training data.",
+    "runs": "Look at training runs.",
 }
-"""The option of the commands that load weights."""
+"""Commands that have commands of their own."""
 
-BURSTS = """bursts (models qmambabsr*): INPUT is one burst, or a folder of bursts
+FORWARDED = {
+    "train": ("recipes.train", "Train a model from its recipe."),
+    "evaluate": ("recipes.evaluate", "Evaluate a model on test sets."),
+    "export onnx": ("export.onnx", "Write an ONNX file, which runs everywhere."),
+    "export trt": ("export.trt", "Build a TensorRT engine, for NVIDIA GPUs."),
+    "export serve": ("export.serve", "Write a model repository for NVIDIA Triton Server."),
+    "convert": ("zoo.checkpoints.convert", "Convert weights from and to the authors' format."),
+    "data prepare": ("zoo.data.prepare", "Cut large photos into sub-images, which load faster."),
+    "scans plot": ("zoo.plots.scan_order", "Draw a scan order as PNG."),
+    "runs plot": ("zoo.plots.training_curves", "Draw loss and PSNR of training runs as PNG."),
+}
+"""Commands that live elsewhere: the module whose ``main`` runs each, and what it does."""
+
+RESTORE_HELP = """examples:
+  zoo restore photo.png -o restored.png -n mambair_tiny_x2
+  zoo restore photos -o restored -n mambair_light_x4 -w light_x4.pth -t 256
+
+bursts (models qmambabsr*): INPUT is one burst, or a folder of bursts
   a burst is a folder of frames in natural order, the first the reference, or an npz file:
     im_raw_00.png ...   RAW: 16-bit PNGs of four channels, the planes R, Gr, Gb, B of a mosaic, 14
                         bits used, as in the public sets (BurstSR's samsung_00/im_raw.png too)
@@ -67,7 +87,7 @@ def show_command(options: argparse.Namespace) -> None:
     from zoo.description import ModelDescription, describe
     from zoo.recipe import load_recipe
 
-    height, width = _size(options.size, "pixels")
+    height, width = parse_size(options.size, "pixels")
     found = describe(options.name, height=height, width=width)
     print(found)
     if isinstance(found, ModelDescription) and options.recipe:
@@ -76,42 +96,22 @@ def show_command(options: argparse.Namespace) -> None:
 
 
 def _network(options: argparse.Namespace) -> Any:
-    from zoo.checkpoints import load, shipped_weights
-    from zoo.recipe import build, list_models
+    from zoo.checkpoints.choose import choose_network
 
     if options.onnx is not None or options.engine is not None:
         return _exported_network(options)
-    name = options.model
-    overrides = _overrides(options)
-    if name is None:
-        if options.weights is None:
-            raise ZooError("name a model with -n (see 'zoo list'), or a weights file with -w")
-        return load(options.weights, **overrides)
-    if options.scale is not None and name not in list_models():
-        name = f"{name}_x{options.scale}"
-    if options.weights is not None:
-        network = load(options.weights, recipe=name, **overrides)
-    elif name in shipped_weights():
-        network = load(name, **overrides)
-    elif options.random_weights:
-        logger.warning("%s has random weights; the output is of no use but to try things", name)
-        network = build(name, **overrides)
-    else:
-        build(name)  # an unknown name is told first
-        raise ZooError(
-            f"no weights ship for {name!r}: give a file with -w, or try the machinery with "
-            f"--random-weights; shipped: {', '.join(shipped_weights())}"
-        )
-    if options.scale is not None and network.scale != options.scale:
-        raise ZooError(f"-s {options.scale}: {name} enlarges by {network.scale}")
-    return network
-
-
-def _overrides(options: argparse.Namespace) -> dict[str, Any]:
-    return {} if options.compat is None else {"compat": options.compat}
+    return choose_network(
+        options.model,
+        options.weights,
+        scale=options.scale,
+        random_weights=options.random_weights,
+        overrides={} if options.compat is None else {"compat": options.compat},
+    )
 
 
 def _exported_network(options: argparse.Namespace) -> Any:
+    from zoo.checkpoints.choose import check_scale
+
     option, path = ("--engine", options.engine) if options.engine else ("--onnx", options.onnx)
     given = {
         "--onnx": option == "--engine" and options.onnx is not None,
@@ -134,8 +134,7 @@ def _exported_network(options: argparse.Namespace) -> Any:
         from zoo.integrations.onnxruntime import load_onnx
 
         network = load_onnx(path)
-    if options.scale is not None and network.scale != options.scale:
-        raise ZooError(f"-s {options.scale}: {path} enlarges by {network.scale}")
+    check_scale(network, options.scale, str(path))
     return network
 
 
@@ -167,72 +166,11 @@ def restore_command(options: argparse.Namespace) -> None:
         print(f"wrote {len(written)} images to {target}" if written else "nothing to do")
 
 
-def train_command(arguments: Sequence[str]) -> int:
-    """Train; the same as ``python recipes/train.py``."""
-    from recipes.train import main as train
-
-    return train(arguments)
-
-
-def evaluate_command(arguments: Sequence[str]) -> int:
-    """Evaluate; the same as ``python recipes/evaluate.py``."""
-    from recipes.evaluate import main as evaluate
-
-    return evaluate(arguments)
-
-
-def data_command(options: argparse.Namespace) -> None:
-    """Cut large photos into sub-images."""
-    from zoo.data.prepare import prepare
-
-    count = prepare(options.input, options.output, size=options.size, step=options.step)
-    print(f"{count} sub-images in {options.output}")
-
-
-def runs_command(options: argparse.Namespace) -> None:
-    """Draw the curves of training runs."""
-    from zoo.plots.training_curves import plot_runs
-
-    plot_runs(options.folders, options.output)
-    print(f"wrote {options.output}")
-
-
-def convert_command(options: argparse.Namespace) -> None:
-    """Convert weights between our format and the authors'."""
-    from zoo.checkpoints import convert
-
-    network = convert(options.input, options.output, recipe=options.model, **_overrides(options))
-    print(f"wrote {options.output}: {network.recipe.name}, x{network.scale}")
-
-
-def _size(text: str, unit: str) -> tuple[int, int]:
-    height, times, width = text.partition("x")
-    if not (times and height.isdigit() and width.isdigit() and int(height) and int(width)):
-        raise ZooError(f"--size {text!r}: write height x width in {unit}, such as 16x24")
-    return int(height), int(width)
-
-
-def scans_command(options: argparse.Namespace) -> None:
-    """Draw a scan order."""
-    from zoo.plots.scan_order import plot_order
-    from zoo.recipe import parse_overrides
-    from zoo.scans import SCANS
-    from zoo.schema import resolve_part
-
-    height, width = _size(options.size, "tokens")
-    settings = {"type": options.name, **parse_overrides(options.options, "size=8")}
-    if options.name == "window":
-        settings.setdefault("size", 8)
-    order = resolve_part(SCANS, settings, options.name)()
-    plot_order(order, height, width, options.output)
-    print(f"wrote {options.output}")
-
-
 def doctor_command(options: argparse.Namespace) -> None:
     """Print what this installation can do."""
     import torch
 
-    from zoo.checkpoints import package_version, shipped_weights
+    from zoo.checkpoints import shipped_weights
     from zoo.ops import backends
     from zoo.recipe import list_models
 
@@ -246,36 +184,88 @@ def doctor_command(options: argparse.Namespace) -> None:
         print(f"  {'yes' if status.available else 'no ':<4} {status.name:<10} {status.note}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="zoo", description="Mamba networks for image restoration.", allow_abbrev=False
-    )
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def _command(
+    commands: Subparsers, name: str, run: Callable[[argparse.Namespace], None], text: str, more: str
+) -> argparse.ArgumentParser:
+    """Add a command: what runs it, what it does, and what its help shows at the end."""
     common = argparse.ArgumentParser(add_help=False)
     add_common_options(common, default=argparse.SUPPRESS)
+    parser = commands.add_parser(
+        name,
+        help=text,
+        description=text,
+        parents=[common],
+        epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="zoo",
+        description="Mamba networks for image restoration.",
+        epilog="'zoo COMMAND --help' shows the options of a command, with examples.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"zoo {package_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_list(commands)
+    _add_restore(commands)
+    _add_forwarded(commands)
+    _command(commands, "doctor", doctor_command, "Show what this installation can do.", "")
+    return parser
 
-    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text, parents=[common])
-        sub.set_defaults(run=run)
-        return sub
 
-    sub = command("list", list_command, "List models, or with --parts the parts of a kind.")
-    sub.add_argument("pattern", nargs="?", default="*", help="such as '*light*' [*]")
-    sub.add_argument("--parts", nargs="?", const="", metavar="KIND", help="scan, block, head, ...")
-
-    sub = command("show", show_command, "Show a model (NAME) or a part (KIND/NAME).")
-    sub.add_argument("name")
+def _add_list(commands: Subparsers) -> None:
+    sub = _command(
+        commands,
+        "list",
+        list_command,
+        "List models, or with --parts what they are made of.",
+        "examples: zoo list '*light*'; zoo list --parts; zoo list --parts scan",
+    )
+    sub.add_argument("pattern", nargs="?", default="*", help="shell-style pattern of names [*]")
     sub.add_argument(
-        "--size", default="64x64", help="input that a model's operations are counted for [64x64]"
+        "--parts", nargs="?", const="", metavar="KIND", help="parts, of this kind or of all kinds"
+    )
+    sub = _command(
+        commands,
+        "show",
+        show_command,
+        "Show a model or a part: what it is, its size, its options.",
+        "examples: zoo show mambair_light_x4 --size 180x320; zoo show block/rssb",
+    )
+    sub.add_argument(
+        "name", help="a model, a recipe file (.yaml) or a part (KIND/NAME); see 'zoo list'"
+    )
+    sub.add_argument(
+        "--size",
+        default="64x64",
+        metavar="HxW",
+        help="input, in pixels, that a model's operations are counted for [64x64]",
     )
     sub.add_argument("--recipe", action="store_true", help="print the model's whole recipe too")
 
-    sub = command("restore", restore_command, "Restore an image, or all images of a folder.")
-    sub.add_argument("input", type=Path, help="image file or folder")
+
+def _add_restore(commands: Subparsers) -> None:
+    sub = _command(
+        commands,
+        "restore",
+        restore_command,
+        "Restore an image or a burst, or all of a folder.",
+        RESTORE_HELP,
+    )
+    sub.add_argument("input", type=Path, help="image file, burst, or a folder of them")
     sub.add_argument("-o", "--output", type=Path, required=True, help="file or folder to write")
     sub.add_argument("-n", "--model", help="model; see 'zoo list'")
     sub.add_argument("-w", "--weights", type=Path, help="weights file, .safetensors or .pth")
-    sub.add_argument("--compat", **COMPAT)
+    sub.add_argument("--compat", choices=["official"], help=COMPAT)
     sub.add_argument("--onnx", type=Path, metavar="FILE", help="run this file of export.onnx")
     sub.add_argument(
         "--engine", type=Path, metavar="FILE", help="run this engine of export.trt, on a GPU"
@@ -286,7 +276,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--trust-engine", action="store_true", help="of --engine: run the code embedded in it"
     )
-    sub.add_argument("-s", "--scale", type=int, help="scale, for names without it")
+    sub.add_argument(
+        "-s", "--scale", type=int, help="scale of a model named without it: -n mambair_light -s 2"
+    )
     sub.add_argument(
         "-t",
         "--tile",
@@ -295,65 +287,63 @@ def _parser() -> argparse.ArgumentParser:
         "bursts 128 of a frame]",
     )
     sub.add_argument("--overlap", type=int, default=32, help="overlap of tiles in pixels [32]")
-    sub.add_argument("--ensemble", action="store_true", help="average 8 flips and turns: slower")
-    sub.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
+    sub.add_argument(
+        "--ensemble", action="store_true", help="average over 8 flips and turns: 8 times the work"
+    )
+    sub.add_argument(
+        "--precision",
+        choices=["fp32", "bf16", "fp16"],
+        default="fp32",
+        help="number format of the layers; the scan's state stays fp32 [fp32]",
+    )
     sub.add_argument("--device", default="cpu", help="cpu or cuda [cpu]")
-    sub.add_argument("--overwrite", action="store_true", help="redo outputs that exist")
-    sub.add_argument("--random-weights", action="store_true", help="run without trained weights")
+    sub.add_argument(
+        "--overwrite", action="store_true", help="redo outputs that exist [they are skipped]"
+    )
+    sub.add_argument(
+        "--random-weights", action="store_true", help="run an untrained network, to try things out"
+    )
     sub.add_argument(
         "--look",
         choices=["auto", "camera", "plain", "linear"],
         default="auto",
         help="how a RAW burst becomes a picture, see below [auto]",
     )
-    sub.formatter_class, sub.epilog = argparse.RawDescriptionHelpFormatter, BURSTS
-
-    sub = command("convert", convert_command, "Convert weights: the output's suffix says to what.")
-    sub.add_argument("input", type=Path, help="weights file")
-    sub.add_argument("-n", "--model", help="its model, where the tensors do not tell: MambaCSR")
-    sub.add_argument("--compat", **COMPAT)
-    sub.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        required=True,
-        help=".safetensors for our format, .pth for the authors'",
-    )
-
-    sub = command("scans", scans_command, "Draw a scan order as PNG.")
-    sub.add_argument("action", choices=["plot"])
-    sub.add_argument("name", help="scan order; see 'zoo list --parts scan'")
-    sub.add_argument("options", nargs="*", metavar="key=value", help="its options, such as size=8")
-    sub.add_argument("--size", default="16x16", help="grid, height x width in tokens [16x16]")
-    sub.add_argument("-o", "--output", type=Path, required=True, help="PNG file to write")
-
-    sub = command("data", data_command, "Cut large training photos into overlapping sub-images.")
-    sub.add_argument("action", choices=["prepare"])
-    sub.add_argument("input", type=Path, help="folder of photos")
-    sub.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
-    sub.add_argument("--size", type=int, default=480, help="side of a sub-image in pixels [480]")
-    sub.add_argument("--step", type=int, default=240, help="from one to the next [240]")
-
-    sub = command("runs", runs_command, "Draw loss and PSNR of training runs as PNG.")
-    sub.add_argument("action", choices=["plot"])
-    sub.add_argument("folders", nargs="+", type=Path, metavar="RUN", help="such as runs/NAME")
-    sub.add_argument("-o", "--output", type=Path, required=True, help="PNG file to write")
-
-    command("doctor", doctor_command, "Show what this installation can do.")
-
-    for name in _FORWARDED:
-        text = f"{name.capitalize()} a model; 'zoo {name} --help' has more."
-        commands.add_parser(name, help=text, add_help=False)
-    return parser
 
 
-_FORWARDED = {"train": train_command, "evaluate": evaluate_command}
-"""Commands that read their options themselves."""
+def _add_forwarded(commands: Subparsers) -> None:
+    """List the commands that :func:`main` forwards."""
+    groups = {"": commands}
+    for name, (_, text) in FORWARDED.items():
+        group, _, last = name.rpartition(" ")
+        if group not in groups:
+            parser = commands.add_parser(
+                group,
+                help=GROUPS[group],
+                description=GROUPS[group],
+                epilog=f"'zoo {group} COMMAND --help' shows the options of a command.",
+            )
+            groups[group] = parser.add_subparsers(metavar="COMMAND", required=True)
+        groups[group].add_parser(last, help=text, add_help=False)
+
+
+def _forwarded(words: list[str]) -> int | None:
+    """Run the command that lives elsewhere and that the words name; None if they name none."""
+    first = 0
+    while first < len(words) and words[first].partition("=")[0] in ("--debug", "--import"):
+        first += 2 if words[first] == "--import" else 1
+    for name, (module, _) in FORWARDED.items():
+        rest = first + len(name.split())
+        if words[first:rest] == name.split():
+            main = importlib.import_module(module).main
+            return int(main(words[:first] + words[rest:], prog=f"zoo {name}"))
+    return None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words and words[0] in _FORWARDED:
-        return _FORWARDED[words[0]](words[1:])
-    return run_command(_parser(), lambda options: options.run(options), words)
+    code = _forwarded(words)
+    if code is None:
+        code = run_command(_parser(), lambda options: options.run(options), words)
+    return code

@@ -1,4 +1,4 @@
-"""What every command has in common: its options, the user's own parts, and one-line errors.
+"""What every command has in common: options, version, the user's own parts, one-line errors.
 
 Each command line of the project (``zoo``, ``recipes/*.py``, ``python -m export.*``,
 ``python -m zoo.data.*``, ``python -m trt_plugins.build``) is run by :func:`run_command`.
@@ -11,7 +11,7 @@ import importlib
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,22 @@ from zoo.errors import ZooError
 ENTRY_POINTS = "zoo.parts"
 """Entry-point group by which installed packages announce modules that register parts."""
 
+COMPAT = "reproduce the authors' outputs where their code errs (MambaCSR with cross-scale)"
+"""Help of the option ``--compat`` of the commands that load weights."""
+
 BAD_INPUT, INTERRUPTED = 2, 130
 """Exit codes: an error that the user can mend, and Ctrl-C."""
+
+
+def package_version() -> str:
+    """Version of the installed package, which ``pyproject.toml`` states; also ``zoo.__version__``.
+
+    It is "0+unknown" in a checkout that is not installed.
+    """
+    try:
+        return version("mamba-restoration-zoo")
+    except PackageNotFoundError:
+        return "0+unknown"
 
 
 def add_common_options(parser: argparse.ArgumentParser, **settings: Any) -> None:
@@ -37,11 +51,24 @@ def add_common_options(parser: argparse.ArgumentParser, **settings: Any) -> None
     parser.add_argument("--debug", action="store_true", help="show tracebacks", **settings)
 
 
+def parse_size(text: str, unit: str) -> tuple[int, int]:
+    """Read the height and width of ``--size HxW``.
+
+    Raises:
+        ZooError: for anything but two whole numbers from 1.
+    """
+    height, times, width = text.partition("x")
+    if not (times and height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise ZooError(f"--size {text!r}: write height x width in {unit}, such as 16x24")
+    return int(height), int(width)
+
+
 def run_command(
     parser: argparse.ArgumentParser,
     run: Callable[[argparse.Namespace], int | None],
     arguments: Sequence[str] | None = None,
     *,
+    prog: str | None = None,
     intermixed: bool = False,
 ) -> int:
     """Read the arguments, import the user's parts, do the work, and return the exit code.
@@ -52,11 +79,14 @@ def run_command(
         parser: of the command. It gets the options ``--import`` and ``--debug``.
         run: the work. It returns the exit code; None means 0.
         arguments: words of the command line; None for those of this process.
+        prog: how the user called the command, where that differs from the parser's ``prog``; it is
+            shown in the usage and in errors.
         intermixed: allow options between positional arguments.
 
     Returns:
         What ``run`` returned, 2 for an error that the user can mend, or 130 after Ctrl-C.
     """
+    parser.prog = prog or parser.prog
     add_common_options(parser)
     read = parser.parse_intermixed_args if intermixed else parser.parse_args
     options = read(sys.argv[1:] if arguments is None else arguments)
@@ -69,7 +99,7 @@ def run_command(
     except Exception as error:
         if options.debug or not _is_mendable(error):
             raise
-        name = parser.prog.removeprefix("python -m ")
+        name = parser.prog.removeprefix("python ").removeprefix("-m ")
         print(f"{name}: error: {error}", file=sys.stderr)  # noqa: T201
         return BAD_INPUT
 

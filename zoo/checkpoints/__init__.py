@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +20,7 @@ from zoo.checkpoints.files import read_state, write_pickled, write_safetensors
 from zoo.checkpoints.keymap import KeyMap, fit
 from zoo.checkpoints.mambacsr import MambaCSRFormat
 from zoo.checkpoints.mambair import MambaIRFormat, MambaIRUNetFormat
+from zoo.command import package_version
 from zoo.errors import CheckpointError, nearest
 from zoo.networks import Network
 from zoo.recipe import Recipe, build, list_models
@@ -185,14 +185,6 @@ def convert(source: str | Path, target: str | Path, **overrides: Any) -> Network
     return network
 
 
-def package_version() -> str:
-    """The installed version, or "0" in a checkout that is not installed."""
-    try:
-        return version("mamba-restoration-zoo")
-    except PackageNotFoundError:
-        return "0"
-
-
 def _locate(source: str | Path) -> Path:
     path = Path(source)
     name = str(source)
@@ -282,7 +274,6 @@ __all__ = [
     "convert",
     "load",
     "load_state",
-    "package_version",
     "save",
     "save_official",
     "shipped_weights",

@@ -8,6 +8,8 @@ An order over two grids is drawn on the fine one, a coarse token between the fou
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -16,9 +18,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from zoo.command import parse_size, run_command
 from zoo.data.images import Photo, write_photo
 from zoo.errors import ZooError
-from zoo.scans.base import ScanOrder
+from zoo.recipe import parse_overrides
+from zoo.scans import SCANS, ScanOrder
+from zoo.schema import resolve_part
 
 PANEL = 480
 """Longer side of a panel's grid, in pixels; more where cells would become too small."""
@@ -210,3 +215,32 @@ def _shade(position: float) -> Color:
     # The brightest tenth of the map is too pale on white.
     red, green, blue = _palette()[round(position * 225)].tolist()
     return red, green, blue
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "zoo scans plot") -> int:
+    """Run the command as ``prog``; returns the exit code, 2 for bad input."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Draw a scan order as PNG.",
+        epilog="example: %(prog)s window size=4 'directions=[row, column]' --size 8x12 -o a.png",
+        allow_abbrev=False,
+    )
+    parser.add_argument("name", help="scan order; see 'zoo list --parts scan'")
+    parser.add_argument(
+        "options", nargs="*", metavar="key=value", help="its options, such as size=8"
+    )
+    parser.add_argument(
+        "--size", default="16x16", metavar="HxW", help="height x width in tokens [16x16]"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="PNG file to write")
+    return run_command(parser, _run, arguments, intermixed=True)
+
+
+def _run(options: argparse.Namespace) -> None:
+    height, width = parse_size(options.size, "tokens")
+    settings = {"type": options.name, **parse_overrides(options.options, "size=8")}
+    if options.name == "window":
+        settings.setdefault("size", 8)
+    order = resolve_part(SCANS, settings, options.name)()
+    plot_order(order, height, width, options.output)
+    print(f"wrote {options.output}")  # noqa: T201

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from zoo.command import run_command
 from zoo.data.images import Photo, write_photo
 from zoo.errors import ZooError
 from zoo.training.metrics_log import METRICS, read_metrics
@@ -112,3 +114,23 @@ def _panel(title: str, curves: dict[str, Points], *, logarithmic: bool) -> np.nd
 
 def _write(canvas: np.ndarray, text: str, x: int, y: int, scale: float) -> None:
     cv2.putText(canvas, text, (x, y), _FONT, scale, _INK, 1, cv2.LINE_AA)
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "zoo runs plot") -> int:
+    """Run the command as ``prog``; returns the exit code, 2 for bad input."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Draw loss and PSNR of training runs as PNG.",
+        epilog="example: %(prog)s runs/mambair_tiny_x2 runs/mine -o curves.png",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="RUN", help="folder of a run, such as runs/NAME"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="PNG file to write")
+    return run_command(parser, _run, arguments)
+
+
+def _run(options: argparse.Namespace) -> None:
+    plot_runs(options.folders, options.output)
+    print(f"wrote {options.output}")  # noqa: T201
