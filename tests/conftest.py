@@ -9,6 +9,13 @@ sys.path[:0] = [str(TESTS), str(TESTS / "ops"), str(TESTS / "trt")]
 
 
 def pytest_addoption(parser):
+    parser.addoption(
+        "--import",
+        dest="imports",
+        action="append",
+        metavar="MODULE",
+        help="also test the parts that this module of yours registers, see CONTRIBUTING.md",
+    )
     parser.addoption("--native-library", type=Path, help="test this build of the C++ kernel")
     parser.addoption(
         "--rehearse",
@@ -18,6 +25,10 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if config.getoption("imports"):
+        from zoo.command import import_parts
+
+        import_parts(config.getoption("imports"))
     if config.getoption("--native-library"):
         from zoo.ops.scan import native
 

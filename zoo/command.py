@@ -123,7 +123,14 @@ def import_parts(modules: Sequence[str]) -> None:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     for entry in entry_points(group=ENTRY_POINTS):
-        entry.load()
+        try:
+            entry.load()
+        except (ImportError, AttributeError) as error:
+            package = entry.dist.name if entry.dist else "an installed package"
+            raise ZooError(
+                f"{package} announces parts in {entry.value!r}, which cannot be imported: {error}; "
+                "repair or uninstall it"
+            ) from error
     for module in modules:
         try:
             importlib.import_module(module)

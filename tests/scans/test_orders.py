@@ -39,6 +39,11 @@ ORDERS = [
     Shuffled(seed=3, count=2),
     Compose(orders=(Window(size=4, directions=("row",)), Diagonal())),
 ]
+ORDERS += [  # those of --import
+    entry.target()
+    for entry in SCANS.entries()
+    if not entry.target.__module__.startswith("zoo.") and entry.target.grids == 1
+]
 CROSS_SCALES = [
     CrossScale(size=2),
     CrossScale(size=6, directions=("column_reversed", "row")),

@@ -1,6 +1,6 @@
 """Scan orders: ways to walk the tokens of an image, each an index list."""
 
-from zoo.scans.base import SCANS, ScanOrder
+from zoo.scans.base import SCANS, ScanOrder, check_directions, stack_directions
 from zoo.scans.compose import Compose
 from zoo.scans.cross_scale import CrossScale
 from zoo.scans.diagonal import Diagonal
@@ -21,4 +21,6 @@ __all__ = [
     "Serpentine",
     "Shuffled",
     "Window",
+    "check_directions",
+    "stack_directions",
 ]
