@@ -25,14 +25,14 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    if config.getoption("imports"):
-        from zoo.command import import_parts
-
-        import_parts(config.getoption("imports"))
     if config.getoption("--native-library"):
         from zoo.ops.scan import native
 
         native.LIBRARY = config.getoption("--native-library")
+    if config.getoption("imports"):
+        from zoo.command import import_parts
+
+        import_parts(config.getoption("imports"))
 
 
 @pytest.fixture(autouse=True)

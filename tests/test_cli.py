@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -44,6 +45,7 @@ def test_converting_and_restoring_from_a_file(photo, tmp_path):
     network = zoo.build("mambair_light_x2", dim=30, depths=[1])
     zoo.save(network, tmp_path / "a.safetensors")
     assert run("convert", tmp_path / "a.safetensors", "-o", tmp_path / "a.pth") == 0
+    assert not isinstance(zoo.convert, ModuleType)  # the command does not stand in its way
     assert run("restore", photo, "-o", tmp_path / "out.png", "-w", tmp_path / "a.pth") == 0
 
 

@@ -155,20 +155,19 @@ def test_the_smallest_runtime():
 
 
 def test_the_table_of_kinds_is_complete_and_true():
-    rows = re.findall(
-        r"^\| `(\w+)` \| `([\w/]+)\.py`: `(\w+)` \| (.*?) \| `(.*?)` \|$", GUIDE, re.M
-    )
-    for _, path, contract, _, registry in rows:
-        module = importlib.import_module(path.replace("/", "."))
-        assert isinstance(getattr(module, contract), type)
-        home, _, name = registry.rpartition(".")
-        assert getattr(importlib.import_module(home), name).contract is getattr(module, contract)
-    for name, _, contract, supplied, _ in rows:
-        assert kind(name).contract.__name__ == contract
+    rows = re.findall(r"^\| `(\w+)` \| `([\w.]+)` \| (.*?) \| `([\w.]+)` \|$", GUIDE, re.MULTILINE)
+    for name, contract, supplied, registry in rows:
+        assert named(registry) is kind(name)
+        assert named(contract) is kind(name).contract
         listed = [] if supplied == "nothing" else re.findall(r"`(\w+)`", supplied)
         assert list(kind(name).supplied) == listed
     ours = {n for n, r in kinds().items() if r.contract.__module__.startswith("zoo.")}
     assert ours == {row[0] for row in rows}
+
+
+def named(dotted):
+    home, _, name = dotted.rpartition(".")
+    return getattr(importlib.import_module(home), name)
 
 
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "CHANGELOG.md"])
@@ -187,6 +186,8 @@ def test_links_and_paths_lead_somewhere(name):
         paths = [path for path in re.findall(known, text) if "NAME" not in path]
         assert len(paths) > 30
         assert not [path for path in paths if not (ROOT / path).exists()]
+        objects = re.findall(r"`(zoo\.[\w.]+\.[A-Z]\w*)`", text)
+        assert len(objects) > 20 and all(map(named, objects))
 
 
 def test_the_citation_names_this_version_and_the_papers_of_the_recipes():

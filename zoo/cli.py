@@ -30,7 +30,7 @@ FORWARDED = {
     "export onnx": ("export.onnx", "Write an ONNX file, which runs everywhere."),
     "export trt": ("export.trt", "Build a TensorRT engine, for NVIDIA GPUs."),
     "export serve": ("export.serve", "Write a model repository for NVIDIA Triton Server."),
-    "convert": ("zoo.checkpoints.convert", "Convert weights from and to the authors' format."),
+    "convert": ("zoo.checkpoints.convert_command", "Convert our weights to the authors' or back."),
     "data prepare": ("zoo.data.prepare", "Cut large photos into sub-images, which load faster."),
     "scans plot": ("zoo.plots.scan_order", "Draw a scan order as PNG."),
     "runs plot": ("zoo.plots.training_curves", "Draw loss and PSNR of training runs as PNG."),
