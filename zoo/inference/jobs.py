@@ -6,9 +6,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from tqdm import tqdm
-
-from zoo.distributed import ProcessGroup
+from zoo.distributed import ProcessGroup, map_shared
 from zoo.errors import ImageError, WriteError, ZooError
 from zoo.files import remove_leftovers
 
@@ -54,24 +52,22 @@ def restore_each(
         ImageError: at the end, if any failed.
         WriteError: if only one was asked for and its output cannot be written.
     """
-    written: list[Path] = []
-    failures: list[ZooError] = []
-    hidden = not (progress and many and group.is_first) or None
+
+    def attempt(number: int) -> Path | ZooError:
+        source, output = jobs[number]
+        try:
+            one(source, output)
+        except (ImageError, WriteError) as error:
+            return error
+        except OSError as error:
+            return ImageError(f"{source}: cannot be read: {error.strerror or error}")
+        return output
+
     task = f"restore/{jobs[0][1]}" if jobs else "restore"
-    with tqdm(total=len(jobs), unit=unit, disable=hidden) as bar:
-        for number in group.shared_indices(len(jobs), task):
-            bar.update(number - bar.n)
-            source, output = jobs[number]
-            try:
-                one(source, output)
-                written.append(output)
-            except (ImageError, WriteError) as error:
-                failures.append(error)
-            except OSError as error:
-                failures.append(ImageError(f"{source}: cannot be read: {error.strerror or error}"))
-        everyone = group.gather((written, failures))
-        bar.update(len(jobs) - bar.n)
-    failures = [failure for _, failed in everyone for failure in failed]
+    results = map_shared(
+        group, len(jobs), attempt, task=task, unit=unit, progress=progress and many
+    )
+    failures = [result for result in results if isinstance(result, ZooError)]
     if failures and not many:
         raise failures[0]
     if failures:
@@ -79,4 +75,4 @@ def restore_each(
             f"{len(failures)} of {len(jobs)} {unit}s failed, the others are done; "
             f"the first: {failures[0]}"
         )
-    return [path for done, _ in everyone for path in done]
+    return [result for result in results if isinstance(result, Path)]
