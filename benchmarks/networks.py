@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 import zoo
-from zoo.blocks import merge
+from zoo.blocks import direction_merge
 from zoo.inference import RestoreSettings, restore_tensor
 
 if __package__ is None:
@@ -41,12 +41,12 @@ def floor_path() -> Iterator[None]:
     def copy(u: Tensor, *_: Any, **__: Any) -> Tensor:
         return u.clone()
 
-    scan = merge.selective_scan
-    merge.selective_scan = copy
+    scan = direction_merge.selective_scan
+    direction_merge.selective_scan = copy
     try:
         yield
     finally:
-        merge.selective_scan = scan
+        direction_merge.selective_scan = scan
 
 
 def measure(model: str, size: int, path: str, tile: int) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Blocks and the parts they are made of, all working on ``(B, H, W, C)``."""
 
-from zoo.blocks.align import ALIGNERS, EDA, Aligned, Aligner, GroupFlow, NoAlignment, Warp
+from zoo.blocks.align import ALIGNERS, Aligned, Aligner, NoAlignment, Warp
 from zoo.blocks.axial import AxialSS2D
 from zoo.blocks.burst_baselines import NRFE, PBFF
 from zoo.blocks.burst_fusion import BURST_FUSIONS, BurstFusion, ConcatFusion
@@ -27,20 +27,22 @@ from zoo.blocks.contract import (
     Mixer,
     MixerFactory,
 )
-from zoo.blocks.cross_scale import (
+from zoo.blocks.cross_scale_mixer import CrossScaleMixer
+from zoo.blocks.direction_merge import GatedMerge, SumMerge
+from zoo.blocks.eda import EDA, GroupFlow
+from zoo.blocks.group import ResidualGroup, build_blocks, group_conv
+from zoo.blocks.layers import Conv2d, DropPath
+from zoo.blocks.mamba1d import Mamba1D
+from zoo.blocks.msfm import MSFM, ResBlock
+from zoo.blocks.qssm import QSSM
+from zoo.blocks.rlmb import RLMB
+from zoo.blocks.rssb import RSSB
+from zoo.blocks.scale_fusion import (
     SCALE_FUSIONS,
     CrossScaleFusion,
     ScaleFusion,
     ScaleFusionFactory,
 )
-from zoo.blocks.group import ResidualGroup, build_blocks, group_conv
-from zoo.blocks.layers import Conv2d, DropPath
-from zoo.blocks.mamba1d import Mamba1D
-from zoo.blocks.merge import GatedMerge, SumMerge
-from zoo.blocks.msfm import MSFM, ResBlock
-from zoo.blocks.qssm import QSSM
-from zoo.blocks.rlmb import RLMB
-from zoo.blocks.rssb import RSSB
 from zoo.blocks.ss2d import SS2D
 
 __all__ = [
@@ -75,6 +77,7 @@ __all__ = [
     "ConcatFusion",
     "Conv2d",
     "CrossScaleFusion",
+    "CrossScaleMixer",
     "DepthwiseCAB",
     "DropPath",
     "GatedMerge",

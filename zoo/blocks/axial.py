@@ -1,26 +1,28 @@
 """The selective scan along rows and columns, each of them a sequence of its own.
 
-Shape suffixes: B batch, H height, W width, C channels, E inner channels, K directions, R rank of
-the step, N states.
+Shape suffixes: B batch, H height, W width, C channels, E inner channels, K directions, X outputs
+of the projections of one direction.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.blocks.contract import MIXERS
-from zoo.blocks.ss2d import SS2D
-from zoo.ops.scan import selective_scan
+from zoo.blocks.contract import MIXERS, Mixer
+from zoo.blocks.direction_merge import SumMerge
+from zoo.blocks.scan_core import GatedScan, project, scan_sizes
 from zoo.scans import Raster, ScanOrder
 
 _LINE = Raster(directions=("row", "row_reversed"))
 """There and back along one line of tokens."""
 
+_ROWS, _COLUMNS = slice(0, None, 2), slice(1, None, 2)
+"""Which of the four directions walk along rows, and which along columns."""
+
 
 @MIXERS.register("axial")
-class AxialSS2D(SS2D):
+class AxialSS2D(GatedScan, Mixer):
     """SS2D whose sequences are single rows and columns, there and back (QMambaBSR, MSFM).
 
     Sequences are as long as a side of the image instead of its area. Parameters are those of
@@ -45,32 +47,25 @@ class AxialSS2D(SS2D):
         dt_rank: int | None = None,
         d_conv: int = 3,
     ) -> None:
-        super().__init__(dim, expand=expand, d_state=d_state, dt_rank=dt_rank, d_conv=d_conv)
-        del self.merge
+        super().__init__(
+            dim,
+            sizes=scan_sizes(dim, expand=expand, d_state=d_state, dt_rank=dt_rank),
+            scan=Raster(),  # for the names of its four directions
+            d_conv=d_conv,
+            merge=SumMerge,
+        )
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        x_BHWE, gate_BHWE = self.in_proj(x_BHWC).chunk(2, dim=-1)
-        u_BHWE = F.silu(self.conv(x_BHWE))
-        projected = F.linear(u_BHWE, self.x_proj_weight.flatten(0, 1))
-        projected = projected.unflatten(3, (len(self.x_proj_weight), -1))
-        y_BHWE = self._rows(u_BHWE, projected[:, :, :, 0::2], slice(0, None, 2))
-        u_BWHE, turned = u_BHWE.transpose(1, 2), projected[:, :, :, 1::2].transpose(1, 2)
-        y_BHWE = y_BHWE + self._rows(u_BWHE, turned, slice(1, None, 2)).transpose(1, 2)
-        return self.out_proj(self.out_norm(y_BHWE) * F.silu(gate_BHWE))
+        u_BHWE, gate_BHWE = self.enter(x_BHWC)
+        projected = project(u_BHWE, self.x_proj_weight)
+        y_BHWE = self._rows(u_BHWE, projected[:, :, :, _ROWS], _ROWS)
+        u_BWHE, turned = u_BHWE.transpose(1, 2), projected[:, :, :, _COLUMNS].transpose(1, 2)
+        y_BHWE = y_BHWE + self._rows(u_BWHE, turned, _COLUMNS).transpose(1, 2)
+        return self.leave(y_BHWE, gate_BHWE)
 
     def _rows(self, u_BHWE: Tensor, projected_BHWKX: Tensor, which: slice) -> Tensor:
         batch, height, width, _ = u_BHWE.shape
         delta, B, C = projected_BHWKX.flatten(0, 1).split(self.sizes, dim=-1)
-        y = selective_scan(
-            u_BHWE.flatten(0, 1),
-            delta,
-            self.dt_proj_weight[which],
-            self.dt_proj_bias[which],
-            -self.A_log[which].exp(),
-            B,
-            C,
-            self.D[which],
-            _LINE.order(1, width, u_BHWE.device),
-            reduce=True,
-        )
+        order_KS = _LINE.order(1, width, u_BHWE.device)
+        y = self.merge(self.operands(u_BHWE.flatten(0, 1), delta, B, C, order_KS, which))
         return torch.unflatten(y, 0, (batch, height))

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.blocks.contract import MIXERS
-from zoo.blocks.ss2d import SS2D
+from zoo.blocks.contract import MIXERS, Mixer
+from zoo.blocks.scan_core import TokenScan, scan_sizes
+from zoo.ops.scan import selective_scan
 from zoo.scans import Raster, ScanOrder
 
 
@@ -34,7 +34,7 @@ def causal_conv(x_BLE: Tensor, weight_EW: Tensor, bias_E: Tensor) -> Tensor:
 
 
 @MIXERS.register("mamba1d")
-class Mamba1D(SS2D):
+class Mamba1D(TokenScan, Mixer):
     """Mamba as for text: one direction, row by row, and a causal convolution (Mamba, Fig. 3).
 
     What a scan order for images is worth shows in comparison with it. There is no norm between the
@@ -61,19 +61,21 @@ class Mamba1D(SS2D):
     ) -> None:
         if d_conv < 1:
             raise ValueError(f"d_conv is {d_conv}; it must be at least 1")
-        row = Raster(directions=("row",))
-        super().__init__(dim, scan=row, expand=expand, d_state=d_state, dt_rank=dt_rank)
-        inner = self.D.shape[1]
+        sizes = scan_sizes(dim, expand=expand, d_state=d_state, dt_rank=dt_rank)
+        super().__init__(sizes, scan=Raster(directions=("row",)))
+        inner = sizes.inner
+        self.in_proj = nn.Linear(dim, 2 * inner, bias=False)
         convolution = nn.Conv1d(inner, inner, d_conv, groups=inner)
-        del self.conv, self.out_norm
         self.conv_weight = nn.Parameter(convolution.weight.detach()[:, 0])
         assert convolution.bias is not None
         self.conv_bias = nn.Parameter(convolution.bias.detach())
+        self.out_proj = nn.Linear(inner, dim, bias=False)
+        self.reset_parameters()
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         _, height, width, _ = x_BHWC.shape
         x_BLE, gate_BLE = self.in_proj(x_BHWC).flatten(1, 2).chunk(2, dim=-1)
         u_BLE = causal_conv(x_BLE, self.conv_weight, self.conv_bias)
         order_KS = self.scan.order(height, width, u_BLE.device)
-        y_BLE: torch.Tensor = self.merge(self.scan_inputs(u_BLE, order_KS))
+        y_BLE = selective_scan(*self.scan_inputs(u_BLE, order_KS), reduce=True)
         return self.out_proj(y_BLE * F.silu(gate_BLE)).unflatten(1, (height, width))

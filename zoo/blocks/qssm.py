@@ -6,7 +6,6 @@ K directions, E inner channels, R rank of the step, N states.
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from zoo.blocks.burst_fusion import BURST_FUSIONS, BurstFusion, side_by_side
 from zoo.blocks.channel_attention import ChannelAttention
 from zoo.blocks.layers import Conv2d
-from zoo.blocks.ss2d import init_scan
+from zoo.blocks.scan_core import ScanCore, project, scan_sizes
 from zoo.ops.scan import selective_scan
 from zoo.ops.scan.contract import ScanInputs
 from zoo.scans import Raster, ScanOrder
@@ -25,7 +24,7 @@ FrameMix = Literal["concat", "mean_max"]
 
 
 @BURST_FUSIONS.register("qssm")
-class QSSM(BurstFusion):
+class QSSM(ScanCore, BurstFusion):
     """Selective scan over all frames, steered by the reference (QMambaBSR, Sec. 3.2)::
 
         q       = reference + mlp([reference, frames])          # preliminary denoising
@@ -50,6 +49,9 @@ class QSSM(BurstFusion):
         squeeze: of the channel attention.
     """
 
+    query_weight: nn.Parameter
+    C_weight: nn.Parameter
+
     def __init__(
         self,
         dim: int,
@@ -64,19 +66,15 @@ class QSSM(BurstFusion):
         c_source: Literal["frames", "reference"] = "frames",
         squeeze: int = 4,
     ) -> None:
-        super().__init__()
         if burst < 2:
             raise ValueError(f"burst is {burst}; this fusion needs at least 2 frames")
+        sizes = scan_sizes(dim, expand=expand, d_state=d_state, dt_rank=dt_rank)
+        inner, rank, states = sizes
+        projections = {"query_weight": rank + states, "C_weight": states}
+        super().__init__(sizes, scan=scan, projections=projections)
+        self.sizes = (rank, states)
         self.frame_mix, self.denoise, self.c_source = frame_mix, denoise, c_source
         self.any_length = frame_mix == "mean_max" and denoise != "concat"
-        self.scan = scan
-        inner = int(expand * dim)
-        rank = math.ceil(dim / 16) if dt_rank is None else dt_rank
-        for name, value in {"expand * dim": inner, "d_state": d_state, "dt_rank": rank}.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
-        directions = len(scan.directions)
-        self.sizes = (rank, d_state)
 
         if denoise != "none":
             seen = burst * dim if denoise == "concat" else 3 * dim
@@ -93,18 +91,10 @@ class QSSM(BurstFusion):
             self.frame_proj = nn.Linear(dim, inner, bias=False)
             self.frame_mixer = nn.Linear(2 * inner, inner, bias=False)
         self.frame_conv = Conv2d(inner, inner, 3, padding=1, groups=inner)
-        self.query_weight = nn.Parameter(torch.empty(directions, rank + d_state, inner))
-        self.C_weight = nn.Parameter(torch.empty(directions, d_state, inner))
-        self.dt_proj_weight = nn.Parameter(torch.empty(directions, inner, rank))
-        self.dt_proj_bias = nn.Parameter(torch.empty(directions, inner))
-        self.A_log = nn.Parameter(torch.empty(directions, inner, d_state))
-        self.D = nn.Parameter(torch.ones(directions, inner))
         self.out_norm = nn.LayerNorm(inner)
         self.out_proj = nn.Linear(inner, dim, bias=False)
         self.channel_attention = ChannelAttention(dim, squeeze=squeeze)
-        for weight in (self.query_weight, self.C_weight):
-            nn.init.uniform_(weight, -(inner**-0.5), inner**-0.5)
-        init_scan(self.dt_proj_weight, self.dt_proj_bias, self.A_log)
+        self.reset_parameters()
 
     def forward(self, reference_BHWC: Tensor, frames_BSHWC: Tensor) -> Tensor:
         query_BHWC = self.query(reference_BHWC, frames_BSHWC)
@@ -137,22 +127,8 @@ class QSSM(BurstFusion):
                 torch.cat([each_BSHWE.mean(1), each_BSHWE.amax(1)], dim=-1)
             )
         u_BLE = F.silu(self.frame_conv(mixed_BHWE)).flatten(1, 2)
-        delta_BLKR, B_BLKN = _project(query_BLE, self.query_weight).split(self.sizes, dim=-1)
+        delta_BLKR, B_BLKN = project(query_BLE, self.query_weight).split(self.sizes, dim=-1)
         source_BLE = u_BLE if self.c_source == "frames" else query_BLE
-        inputs = ScanInputs(
-            u=u_BLE,
-            delta=delta_BLKR,
-            delta_weight=self.dt_proj_weight,
-            delta_bias=self.dt_proj_bias,
-            A=-self.A_log.exp(),
-            B=B_BLKN,
-            C=_project(source_BLE, self.C_weight),
-            D=self.D,
-            order=self.scan.order(height, width, u_BLE.device),
-        )
-        return inputs, gate_BHWE
-
-
-def _project(x_BLE: Tensor, weight_KXE: Tensor) -> Tensor:
-    """``(B, L, E) -> (B, L, K, X)``, one matrix product for all directions."""
-    return F.linear(x_BLE, weight_KXE.flatten(0, 1)).unflatten(2, (len(weight_KXE), -1))
+        C_BLKN = project(source_BLE, self.C_weight)
+        order_KS = self.scan.order(height, width, u_BLE.device)
+        return self.operands(u_BLE, delta_BLKR, B_BLKN, C_BLKN, order_KS), gate_BHWE

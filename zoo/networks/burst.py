@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.blocks.align import EDA, AlignerFactory
+from zoo.blocks.align import AlignerFactory
 from zoo.blocks.burst_fusion import BurstFusionFactory
 from zoo.blocks.contract import BlockFactory
+from zoo.blocks.eda import EDA
 from zoo.blocks.layers import Conv2d
 from zoo.blocks.msfm import MSFM
 from zoo.blocks.qssm import QSSM

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from zoo.blocks.contract import BlockFactory
-from zoo.blocks.cross_scale import Compat, CrossScaleFusion, ScaleFusionFactory
+from zoo.blocks.cross_scale_mixer import Compat
 from zoo.blocks.group import GroupConv, ResidualGroup, Schedule, scans_of_groups
+from zoo.blocks.scale_fusion import CrossScaleFusion, ScaleFusionFactory
 from zoo.scans import Raster, ScanOrder
 
 

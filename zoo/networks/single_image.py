@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.blocks.contract import BlockFactory
-from zoo.blocks.cross_scale import Compat
+from zoo.blocks.cross_scale_mixer import Compat
 from zoo.blocks.group import GroupConv, ResidualGroup, group_conv, scans_of_groups
 from zoo.blocks.layers import Conv2d, init_linear
 from zoo.blocks.rssb import RSSB

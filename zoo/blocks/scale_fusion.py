@@ -1,32 +1,27 @@
-"""Fusion of two scales by one scan over the tokens of both (MambaCSR).
+"""Fusion of coarse features into fine ones: the contract, and MambaCSR's fusion.
 
 Shape suffixes: B batch, H height, W width of the fine grid, h, w of the coarse one (half of it),
-C channels, L tokens, K directions, E inner channels.
+C channels, E inner channels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias, cast
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.blocks.channel_attention import MLP
+from zoo.blocks.cross_scale_mixer import Compat, CrossScaleMixer
 from zoo.blocks.layers import Conv2d
-from zoo.blocks.merge import GatedMerge
-from zoo.blocks.ss2d import SS2D
-from zoo.ops.scan import selective_scan
+from zoo.blocks.scan_core import scan_sizes
 from zoo.registry import Registry
 from zoo.scans import CrossScale, ScanOrder
-from zoo.scans.official import official_column_sources
 
 ALIGNED = CrossScale(size=16)
 """The walk of the published network."""
-
-Compat: TypeAlias = Literal["official"]
-"""Whose outputs to reproduce where the authors' code differs from what it means to compute."""
 
 
 class ScaleFusion(nn.Module):
@@ -87,16 +82,15 @@ class CrossScaleFusion(ScaleFusion):
                 f"scan {type(scan).__name__} walks one grid; "
                 "a fusion of two scales needs cross_scale"
             )
-        self.scan, self.compat = scan, compat
+        self.scan = scan
         self.size_multiple = scan.size
         self.norm = nn.LayerNorm(dim)
-        self.mixer = SS2D(
-            dim, scan=scan, expand=expand, d_state=d_state, d_conv=d_conv, merge=GatedMerge
-        )
+        sizes = scan_sizes(dim, expand=expand, d_state=d_state)
+        self.mixer = CrossScaleMixer(dim, sizes=sizes, scan=scan, d_conv=d_conv, compat=compat)
+        inner = sizes.inner
         # The authors' projection makes a gate for the coarse tokens too and drops it: the second
         # half of these rows never learns. It is kept, so that weights pass both ways unchanged.
-        self.coarse_proj = nn.Linear(dim, self.mixer.in_proj.out_features, bias=False)
-        inner = self.mixer.in_proj.out_features // 2
+        self.coarse_proj = nn.Linear(dim, 2 * inner, bias=False)
         self.coarse_conv = Conv2d(inner, inner, d_conv, padding=d_conv // 2, groups=inner)
         self.skip_scale = nn.Parameter(torch.ones(dim))
         self.mlp_norm = nn.LayerNorm(dim)
@@ -104,32 +98,9 @@ class CrossScaleFusion(ScaleFusion):
         self.mlp_scale = nn.Parameter(torch.ones(dim))
 
     def forward(self, fine_BHWC: Tensor, coarse_BhwC: Tensor) -> Tensor:
-        x_BHWC = fine_BHWC * self.skip_scale + self._mixed(self.norm(fine_BHWC), coarse_BhwC)
-        return x_BHWC * self.mlp_scale + self.mlp(self.mlp_norm(x_BHWC))
-
-    def _mixed(self, fine_BHWC: Tensor, coarse_BhwC: Tensor) -> Tensor:
-        mixer = self.mixer
-        height, width = fine_BHWC.shape[1:3]
-        fine_BHWE, gate_BHWE = mixer.in_proj(fine_BHWC).chunk(2, dim=-1)
-        inner = fine_BHWE.shape[-1]
+        inner = self.coarse_conv.in_channels
         coarse_BhwE = F.linear(coarse_BhwC, self.coarse_proj.weight[:inner])
-        coarse_BLE = F.silu(self.coarse_conv(coarse_BhwE)).flatten(1, 2)
-        fine_BLE = F.silu(mixer.conv(fine_BHWE)).flatten(1, 2)
-        u_BLE = torch.cat([coarse_BLE, fine_BLE], dim=1)
-        order_KS = self.scan.order(height, width, u_BLE.device)
-        y_BLKE = selective_scan(*mixer.scan_inputs(u_BLE, order_KS), reduce=False)
-        y_BLKE = y_BLKE[:, coarse_BLE.shape[1] :]
-        if self.compat == "official":
-            y_BLKE = self._mapped_back_as_official(y_BLKE, height, width)
-        y_BHWE = cast(GatedMerge, mixer.merge).add(y_BLKE).unflatten(1, (height, width))
-        return mixer.out_proj(mixer.out_norm(y_BHWE) * F.silu(gate_BHWE))
-
-    def _mapped_back_as_official(self, y_BLKE: Tensor, height: int, width: int) -> Tensor:
-        sources_L = official_column_sources(height, width, self.scan.size, y_BLKE.device)
-        return torch.stack(
-            [
-                y_BLE[:, sources_L] if name.startswith("column") else y_BLE
-                for name, y_BLE in zip(self.scan.directions, y_BLKE.unbind(2), strict=True)
-            ],
-            dim=2,
-        )
+        coarse_BhwE = F.silu(self.coarse_conv(coarse_BhwE))
+        mixed_BHWC = self.mixer(self.norm(fine_BHWC), coarse_BhwE)
+        x_BHWC = fine_BHWC * self.skip_scale + mixed_BHWC
+        return x_BHWC * self.mlp_scale + self.mlp(self.mlp_norm(x_BHWC))

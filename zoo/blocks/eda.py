@@ -1,0 +1,214 @@
+"""Alignment of a burst from coarse to fine, by learnt displacements.
+
+Shape suffixes: B batch, T frames, N images (B * T), H height, W width, C channels.
+
+Source: Dudhane et al., "Burstormer", CVPR 2023, Sec. 3.1, whose alignment QMambaBSR uses.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.blocks.align import ALIGNERS, Aligned, Aligner
+from zoo.blocks.channel_transformer import ChannelTransformer
+from zoo.blocks.feature_alignment import FeatureAlignment, Upsample2
+from zoo.blocks.layers import Conv2d
+
+LEVELS = 3
+"""Levels of the pyramid, each half as large as the one before."""
+
+HEAD_OF_LEVEL = (1, 2)
+"""Attention heads of the encoders of the two finer levels, the finest first."""
+
+
+class _Reference(NamedTuple):
+    """What frames are compared with at one alignment: its input and its refined features."""
+
+    x_BHWC: Tensor
+    features_BHWC: Tensor | None
+
+
+@ALIGNERS.register("eda")
+class EDA(Aligner):
+    """Enhanced deformable alignment over a pyramid of three levels (Burstormer, Sec. 3.1).
+
+    Features are encoded at H, H/2 and H/4, aligned from coarse to fine, each level adding the
+    enlarged result of the one before, and once more at full size. Frames never see each other, only
+    the reference, so that ``frame_chunk`` of them at a time give the same result in less memory.
+
+    Args:
+        dim: channels C.
+        groups: groups of channels with displacements of their own; a divisor of C.
+        blocks: channel transformers of each encoder and of each refinement.
+        refine: refinement after each alignment ("all"), the last only ("last"), or "none".
+        frame_chunk: frames aligned at a time in evaluation, outside a trace; 0 for all.
+    """
+
+    grid = 2 ** (LEVELS - 1)
+    kernel = 3
+    dilation = 2
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        groups: int = 8,
+        blocks: int = 2,
+        refine: Literal["all", "last", "none"] = "all",
+        frame_chunk: int = 4,
+    ) -> None:
+        super().__init__()
+        if groups < 1 or dim % groups:
+            raise ValueError(f"groups is {groups}; it must divide the {dim} channels")
+        if blocks < 1 or frame_chunk < 0:
+            raise ValueError(
+                f"blocks is {blocks} and frame_chunk {frame_chunk}; "
+                "use at least 1 block, and frames at a time or 0 for all"
+            )
+        self.frame_chunk = frame_chunk
+        self.encoders = nn.ModuleList(
+            nn.Sequential(*(ChannelTransformer(dim, heads=heads) for _ in range(blocks)))
+            for heads in HEAD_OF_LEVEL
+        )
+        self.downs = nn.ModuleList(
+            Conv2d(dim, dim, 3, stride=2, padding=1) for _ in range(LEVELS - 1)
+        )
+
+        def alignment(first: bool, last: bool) -> FeatureAlignment:
+            refined = refine == "all" or (refine == "last" and last)
+            return FeatureAlignment(
+                dim,
+                groups=groups,
+                kernel=self.kernel,
+                dilation=self.dilation,
+                from_before=not first,
+                refine=blocks if refined else None,
+                heads=1,
+            )
+
+        self.alignments = nn.ModuleList(
+            alignment(index == 0, index == LEVELS) for index in range(LEVELS + 1)
+        )
+        self.up_features = nn.ModuleList(Upsample2(dim) for _ in range(LEVELS - 1))
+        self.up_offsets = nn.ModuleList(Upsample2(dim) for _ in range(LEVELS - 1))
+
+    def forward(self, frames_BTHWC: Tensor, flow_BT2HW: Tensor | None = None) -> Aligned:
+        reference_BHWC = frames_BTHWC[:, 0]
+        aligned_BHWC, references = self._reference(reference_BHWC)
+        current = range(1, frames_BTHWC.shape[1])
+        # A graph would hold every chunk one after the other, each as large as all frames at once.
+        whole = torch.is_grad_enabled() or torch.compiler.is_exporting()
+        size = len(current) if whole else self.frame_chunk
+        aligned, displacements = [aligned_BHWC[:, None]], []
+        for start in range(1, len(current) + 1, size or max(len(current), 1)):
+            chunk = slice(start, min(start + (size or len(current)), len(current) + 1))
+            flow = None if flow_BT2HW is None else flow_BT2HW[:, chunk]
+            frames, moves = self._frames(frames_BTHWC[:, chunk], references, flow)
+            aligned.append(frames)
+            displacements.append(moves)
+        zero = [
+            torch.zeros_like(level[:, :1]) for level in (displacements[0] if displacements else ())
+        ]
+        return Aligned(
+            torch.cat(aligned, dim=1),
+            tuple(
+                torch.cat([still, *moves], dim=1)
+                for still, *moves in zip(zero, *displacements, strict=True)
+            ),
+        )
+
+    def _pyramid(self, x_NHWC: Tensor) -> list[Tensor]:
+        """Features from the coarsest level to the finest."""
+        levels = []
+        for encoder, down in zip(self.encoders, self.downs, strict=True):
+            x_NHWC = encoder(x_NHWC)
+            levels.append(x_NHWC)
+            x_NHWC = down(x_NHWC)
+        return [x_NHWC, *reversed(levels)]
+
+    def _reference(self, x_BHWC: Tensor) -> tuple[Tensor, list[_Reference]]:
+        references = []
+        y_BHWC: Tensor | None = None
+        for index, level in enumerate([*self._pyramid(x_BHWC), None]):
+            x = y_BHWC if level is None else level
+            assert x is not None
+            out, features = self.alignments[index].reference(x)  # type: ignore[operator]
+            references.append(_Reference(x, features))
+            if level is not None and y_BHWC is not None:
+                out = out + self.up_features[index - 1](y_BHWC)
+            y_BHWC = out
+        assert y_BHWC is not None
+        return y_BHWC, references
+
+    def _frames(
+        self, frames_BTHWC: Tensor, references: list[_Reference], flow_BT2HW: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        batch, count = frames_BTHWC.shape[:2]
+
+        def each(x_BHWC: Tensor | None) -> Tensor | None:
+            """The reference's features, once for every frame."""
+            if x_BHWC is None:
+                return None
+            return x_BHWC[:, None].expand(-1, count, -1, -1, -1).flatten(0, 1)
+
+        flow_N2HW = None if flow_BT2HW is None else flow_BT2HW.flatten(0, 1).float()
+        y_NHWC: Tensor | None = None
+        hidden_NHWC: Tensor | None = None
+        moves = []
+        for index, level in enumerate([*self._pyramid(frames_BTHWC.flatten(0, 1)), None]):
+            x_NHWC = y_NHWC if level is None else level
+            assert x_NHWC is not None
+            flow = None
+            if level is not None:
+                shrink = 2 ** (LEVELS - 1 - index)
+                if flow_N2HW is not None:
+                    flow = F.avg_pool2d(flow_N2HW, shrink) / shrink
+                if hidden_NHWC is not None:
+                    hidden_NHWC = 2 * self.up_offsets[index - 1](hidden_NHWC)
+            out, hidden_NHWC, move = self.alignments[index](
+                x_NHWC,
+                each(references[index].x_BHWC),
+                each(references[index].features_BHWC),
+                hidden_NHWC,
+                flow,
+            )
+            if level is not None:
+                moves.append(move.unflatten(0, (batch, count)))
+                if y_NHWC is not None:
+                    out = out + self.up_features[index - 1](y_NHWC)
+            y_NHWC = out
+        assert y_NHWC is not None
+        return y_NHWC.unflatten(0, (batch, count)), moves
+
+
+@ALIGNERS.register("gflow")
+class GroupFlow(EDA):
+    """The same pyramid with one displacement per group of channels: a ninth of the memory.
+
+    For large images and weak machines; a plain 3x3 convolution follows each displacement.
+
+    Args:
+        dim: channels C.
+        groups: groups of channels with displacements of their own; a divisor of C.
+        blocks: channel transformers of each encoder and of each refinement.
+        refine: refinement after each alignment ("all"), the last only ("last"), or "none".
+        frame_chunk: frames aligned at a time in evaluation, outside a trace; 0 for all.
+    """
+
+    kernel = 1
+    dilation = 1
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        groups: int = 8,
+        blocks: int = 1,
+        refine: Literal["all", "last", "none"] = "none",
+        frame_chunk: int = 4,
+    ) -> None:
+        super().__init__(dim, groups=groups, blocks=blocks, refine=refine, frame_chunk=frame_chunk)

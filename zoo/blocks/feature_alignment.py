@@ -1,0 +1,142 @@
+"""Alignment at one level of a pyramid: features displaced to the reference, then refined.
+
+Shape suffixes: B batch, N images (B times frames), H height, W width, C channels, G offset groups.
+
+Source: Dudhane et al., "Burstormer", CVPR 2023, Sec. 3.1.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.blocks.channel_transformer import ChannelTransformer
+from zoo.blocks.layers import Conv2d
+from zoo.ops.deformable import deformable_conv, deformable_gather
+
+
+class Upsample2(nn.Module):
+    """Transposed 3x3 convolution to twice the size, on ``(N, H, W, C)``."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(dim, dim, 3, stride=2, padding=1, output_padding=1)
+
+    def forward(self, x_NHWC: Tensor) -> Tensor:
+        return self.conv(x_NHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
+
+
+class Refine(nn.Module):
+    """Reference-based feature enrichment ("RBFE"): what differs from the reference is refined.
+
+    Args:
+        dim: channels C.
+        blocks: channel transformers before the comparison.
+        heads: of those.
+    """
+
+    def __init__(self, dim: int, *, blocks: int, heads: int) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(ChannelTransformer(dim, heads=heads) for _ in range(blocks)))
+        self.squeeze = Conv2d(2 * dim, dim, 3, padding=1)
+        self.expand = Conv2d(dim, 2 * dim, 3, padding=1)
+        self.correct = Conv2d(2 * dim, dim, 3, padding=1)
+
+    def features(self, x_NHWC: Tensor) -> Tensor:
+        return self.blocks(x_NHWC)
+
+    def forward(self, features_NHWC: Tensor, reference_NHWC: Tensor) -> Tensor:
+        both = torch.cat([reference_NHWC, features_NHWC], dim=-1)
+        squeezed_NHWC = F.gelu(self.squeeze(both))
+        error = F.gelu(self.expand(squeezed_NHWC)) - both
+        return squeezed_NHWC + F.gelu(self.correct(error))
+
+
+class FeatureAlignment(nn.Module):
+    """Displaces features of one level to those of the reference.
+
+    Offsets begin at zero and masks at a half.
+
+    Args:
+        dim: channels C.
+        groups: groups of channels with displacements of their own, G.
+        kernel: taps are its square; 1 moves each group as a whole, a 3x3 convolution follows.
+        dilation: distance of taps in pixels.
+        from_before: takes the offset features of the level before.
+        refine: channel transformers of the refinement, or None for no refinement.
+        heads: of those.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        groups: int,
+        kernel: int,
+        dilation: int,
+        from_before: bool,
+        refine: int | None,
+        heads: int,
+    ) -> None:
+        super().__init__()
+        self.groups, self.kernel, self.dilation = groups, kernel, dilation
+        taps = kernel * kernel
+        self.compare = Conv2d(2 * dim, dim, 3, padding=1)
+        self.join = Conv2d(2 * dim, dim, 3, padding=1) if from_before else None
+        self.offset = Conv2d(dim, 3 * groups * taps, 3, padding=1)
+        nn.init.zeros_(self.offset.weight)
+        nn.init.zeros_(self.offset.bias)  # type: ignore[arg-type]
+        if kernel == 1:
+            self.conv: Conv2d | None = Conv2d(dim, dim, 3, padding=1, bias=False)
+            self.weight = None
+        else:
+            self.conv = None
+            self.weight = nn.Parameter(torch.empty(dim, dim // groups, kernel, kernel))
+            nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        self.refine = None if refine is None else Refine(dim, blocks=refine, heads=heads)
+
+    def reference(self, x_BHWC: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The reference's own way through: it is not moved, but refined like the others."""
+        if self.refine is None:
+            return x_BHWC, None
+        features = self.refine.features(x_BHWC)
+        return self.refine(features, features), features
+
+    def forward(
+        self,
+        x_NHWC: Tensor,
+        reference_NHWC: Tensor,
+        features_NHWC: Tensor | None,
+        before_NHWC: Tensor | None,
+        flow_N2HW: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return aligned features, offset features, and the mean displacement (N, 2, H, W)."""
+        hidden_NHWC = F.gelu(self.compare(torch.cat([reference_NHWC, x_NHWC], dim=-1)))
+        if self.join is not None and before_NHWC is not None:
+            hidden_NHWC = F.gelu(self.join(torch.cat([before_NHWC, hidden_NHWC], dim=-1)))
+        taps = self.groups * self.kernel**2
+        offset, mask = self.offset(hidden_NHWC).permute(0, 3, 1, 2).split([2 * taps, taps], dim=1)
+        mask = mask.sigmoid()
+        x_NCHW = x_NHWC.permute(0, 3, 1, 2)
+        if self.weight is None:
+            moved = deformable_gather(x_NCHW, offset, mask, kernel=1, base_flow_N2HW=flow_N2HW)
+        else:
+            moved = deformable_conv(
+                x_NCHW,
+                offset,
+                mask,
+                self.weight,
+                groups=self.groups,
+                dilation=self.dilation,
+                base_flow_N2HW=flow_N2HW,
+            )
+        moved_NHWC = moved.permute(0, 2, 3, 1).contiguous()
+        if self.conv is not None:
+            moved_NHWC = self.conv(moved_NHWC)
+        if self.refine is not None and features_NHWC is not None:
+            moved_NHWC = self.refine(self.refine.features(moved_NHWC), features_NHWC)
+        mean_N2HW = offset.float().unflatten(1, (taps, 2)).mean(1)
+        if flow_N2HW is not None:
+            mean_N2HW = mean_N2HW + flow_N2HW
+        return moved_NHWC, hidden_NHWC, mean_N2HW
