@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.evaluation.settings import TilingSettings
+from zoo.ops.padding import crop, margin_to_grid, pad
 
 
 def tiled(
@@ -36,7 +36,8 @@ def tiled(
     """
     height, width = image_BIHW.shape[2:]
     rows, columns = height // tiling.limit + 1, width // tiling.limit + 1
-    padded_BIHW = F.pad(image_BIHW, (0, -width % columns, 0, -height % rows), mode="reflect")
+    margin = margin_to_grid(image_BIHW, rows, columns)
+    padded_BIHW = pad(image_BIHW, margin, mode="reflect")
     result = []
     for top, bottom, above, below in _parts(padded_BIHW.shape[2], rows, tiling.shave):
         line = []
@@ -47,7 +48,7 @@ def tiled(
             own_columns = slice((left - before) * scale, (right - before) * scale)
             line.append(output_BIHW[:, :, own_rows, own_columns])
         result.append(torch.cat(line, dim=3))
-    return torch.cat(result, dim=2)[:, :, : height * scale, : width * scale]
+    return crop(torch.cat(result, dim=2), margin, scale)
 
 
 def _parts(side: int, number: int, shave: int) -> list[tuple[int, int, int, int]]:

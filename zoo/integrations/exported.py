@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.errors import ZooError
 from zoo.networks import Network
+from zoo.ops.padding import Margin, crop, pad
 from zoo.registry import Capabilities
 
 
@@ -89,15 +89,9 @@ class ExportedNetwork(Network):
                 raise self.error(
                     f"{self.name}: takes no more than {side} pixels a side; use tiles: -t {side}"
                 )
-        below = max(0, self.height.least - height)
-        right = max(0, self.width.least - width)
-        output = self.run(tuple(_padded(value, right, below) for value in inputs))
-        return output[:, :, : height * self.scale, : width * self.scale]
-
-
-def _padded(image: Tensor, right: int, below: int) -> Tensor:
-    flat = F.pad(image.flatten(0, -4), (0, right, 0, below), mode="replicate")
-    return flat.unflatten(0, image.shape[:-3]).contiguous()
+        margin = Margin(max(0, self.height.least - height), max(0, self.width.least - width))
+        output = self.run(tuple(pad(value, margin).contiguous() for value in inputs))
+        return crop(output, margin, self.scale)
 
 
 __all__ = ["ExportedNetwork", "Range"]

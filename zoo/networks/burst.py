@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.blocks.align import AlignerFactory
@@ -24,6 +23,7 @@ from zoo.heads import DoublingHead, HeadFactory
 from zoo.networks.contract import NETWORKS, Network
 from zoo.networks.merge import MergedSkip
 from zoo.networks.phase import PhaseSkip
+from zoo.ops.padding import crop, margin_to_grid, pad
 from zoo.ops.registration import register_burst
 from zoo.registry import Capabilities
 from zoo.scans import Raster, ScanOrder
@@ -143,12 +143,10 @@ class Burst(Network):
             )
         flow_BT2HW = self._prior(burst_BTIHW, flow_BT2HW)
         burst_BTIHW, flow_BT2HW = self._of_length(burst_BTIHW, flow_BT2HW)
-        batch, frames, _, height, width = burst_BTIHW.shape
-        grid = self.align.grid
-        below = (height + grid - 1) // grid * grid - height
-        right = (width + grid - 1) // grid * grid - width
-        padded = _padded(burst_BTIHW, right, below)
-        flow = None if flow_BT2HW is None else _padded(flow_BT2HW, right, below)
+        batch, frames = burst_BTIHW.shape[:2]
+        margin = margin_to_grid(burst_BTIHW, self.align.grid)
+        padded = pad(burst_BTIHW, margin)
+        flow = None if flow_BT2HW is None else pad(flow_BT2HW, margin)
 
         frames_BTHWI = padded.permute(0, 1, 3, 4, 2)
         features = self.shallow(frames_BTHWI.flatten(0, 1).contiguous())
@@ -161,7 +159,7 @@ class Burst(Network):
         output_B3HW = output_BHW3.permute(0, 3, 1, 2)
         if self.skip is not None:
             output_B3HW = output_B3HW + self.skip(padded, flow)
-        output_B3HW = output_B3HW[:, :, : height * self.scale, : width * self.scale].contiguous()
+        output_B3HW = crop(output_B3HW, margin, self.scale).contiguous()
         return (output_B3HW if self.training else output_B3HW.clamp(0, 1)), displacements
 
     def _prior(self, burst_BTIHW: Tensor, flow_BT2HW: Tensor | None) -> Tensor | None:
@@ -200,10 +198,3 @@ class Burst(Network):
         else:
             chosen = [round(i * (frames - 1) / (wanted - 1)) for i in range(wanted)]
         return burst_BTIHW[:, chosen], None if flow_BT2HW is None else flow_BT2HW[:, chosen]
-
-
-def _padded(x_BTIHW: Tensor, right: int, below: int) -> Tensor:
-    if right == below == 0:
-        return x_BTIHW
-    padded = F.pad(x_BTIHW.flatten(0, 1), (0, right, 0, below), mode="replicate")
-    return torch.unflatten(padded, 0, x_BTIHW.shape[:2])

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.blocks.contract import BlockFactory
@@ -20,6 +19,7 @@ from zoo.blocks.rssb import RSSB
 from zoo.heads import HeadFactory, PixelShuffleHead
 from zoo.networks.coarse import Coarse, CoarseBranch
 from zoo.networks.contract import NETWORKS, Network, Normalise
+from zoo.ops.padding import crop, margin_to_grid, pad
 from zoo.registry import Capabilities
 from zoo.scans import Raster, ScanOrder
 
@@ -102,14 +102,8 @@ class SingleImage(Network):
     def forward(self, image_BIHW: Tensor) -> Tensor:
         if self.coarse is None:
             return self._restore(image_BIHW)
-        height, width = image_BIHW.shape[-2:]
-        grid = self.coarse.size_multiple
-        # Written as whole cells, so that a traced graph knows the padded size to be a multiple.
-        below = (height + grid - 1) // grid * grid - height
-        right = (width + grid - 1) // grid * grid - width
-        output_BIHW = self._restore(F.pad(image_BIHW, (0, right, 0, below), mode="replicate"))
-        # Cut off as negative padding: a slice would bind a traced graph to the sizes seen.
-        return F.pad(output_BIHW, (0, -right * self.scale, 0, -below * self.scale))
+        margin = margin_to_grid(image_BIHW, self.coarse.size_multiple)
+        return crop(self._restore(pad(image_BIHW, margin)), margin, self.scale)
 
     def _restore(self, image_BIHW: Tensor) -> Tensor:
         image_BHWI = self.normalise(image_BIHW.permute(0, 2, 3, 1).contiguous())

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ from zoo.blocks.layers import Conv2d
 from zoo.blocks.rssb import RSSB
 from zoo.heads import PixelShuffle
 from zoo.networks.contract import NETWORKS, Network
+from zoo.ops.padding import crop, margin_to_grid, pad
 from zoo.registry import Capabilities
 from zoo.scans import Raster, ScanOrder
 
@@ -125,14 +125,10 @@ class UNet(Network):
         self.output = Conv2d(2 * dim, channels, 3, padding=1, bias=False)
 
     def forward(self, image_BIHW: Tensor) -> Tensor:
-        height, width = image_BIHW.shape[-2:]
-        # Written as whole cells, so that a traced graph knows the padded size to be a multiple.
-        below = (height + GRID - 1) // GRID * GRID - height
-        right = (width + GRID - 1) // GRID * GRID - width
-        padded_BIHW = F.pad(image_BIHW, (0, right, 0, below), mode="replicate")
-        image_BHWI = padded_BIHW.permute(0, 2, 3, 1).contiguous()
-        output_BHWI = self._restore(image_BHWI)[:, :height, :width]
-        return output_BHWI.permute(0, 3, 1, 2).contiguous()
+        margin = margin_to_grid(image_BIHW, GRID)
+        image_BHWI = pad(image_BIHW, margin).permute(0, 2, 3, 1).contiguous()
+        output_BIHW = self._restore(image_BHWI).permute(0, 3, 1, 2)
+        return crop(output_BIHW, margin).contiguous()
 
     def _restore(self, image_BHWI: Tensor) -> Tensor:
         x_BHWC = self.shallow(image_BHWI)
