@@ -1,9 +1,9 @@
 """Heads: from features to an image of the wanted size."""
 
 from zoo.heads.contract import HEADS, Head, HeadFactory
+from zoo.heads.doubling import DoublingHead
 from zoo.heads.residual import ResidualHead
-from zoo.heads.stages import DoublingHead
-from zoo.heads.upsample import (
+from zoo.heads.super_resolution import (
     Enlarge,
     NearestConvHead,
     PixelShuffle,

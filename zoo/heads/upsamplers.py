@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.blocks.layers import Conv2d
-from zoo.heads.upsample import pixel_shuffle
+from zoo.heads.super_resolution import pixel_shuffle
 from zoo.registry import Registry
 
 

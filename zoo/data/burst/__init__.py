@@ -2,16 +2,16 @@
 
 from zoo.data.burst.camera import Camera, Noise, mosaic
 from zoo.data.burst.dataset import BurstDataset, BurstSample, ValidationBursts
-from zoo.data.burst.synthesis import SYNTHESES, Burst, BurstSynthesis, bayer_flip
+from zoo.data.burst.synthesis import SYNTHESES, BurstSynthesis, SyntheticBurst, bayer_flip
 
 __all__ = [
     "SYNTHESES",
-    "Burst",
     "BurstDataset",
     "BurstSample",
     "BurstSynthesis",
     "Camera",
     "Noise",
+    "SyntheticBurst",
     "ValidationBursts",
     "bayer_flip",
     "mosaic",

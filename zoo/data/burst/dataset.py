@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from zoo.data.burst.synthesis import Burst, BurstSynthesis
+from zoo.data.burst.synthesis import BurstSynthesis, SyntheticBurst
 from zoo.data.photos import AnyPhoto
 from zoo.data.pixels import dequantise, to_tensor, with_channels
 from zoo.errors import ImageError, RecipeError
 
 
 class BurstSample(NamedTuple):
-    """One item of a batch; shapes as in :class:`~zoo.data.burst.synthesis.Burst`."""
+    """One item of a batch; shapes as in :class:`~zoo.data.burst.synthesis.SyntheticBurst`."""
 
     frames: Tensor
     clean: Tensor
@@ -84,7 +84,7 @@ class BurstDataset(Dataset[BurstSample]):
         burst = self.burst(index)
         return BurstSample(burst.frames, burst.clean, burst.flow)
 
-    def burst(self, index: int) -> Burst:
+    def burst(self, index: int) -> SyntheticBurst:
         """One burst with all that is known of it."""
         rng = generator(self.seed, index)
         photo = self.photos[_below(len(self.photos), rng)]

@@ -25,7 +25,7 @@ STANDARD_CROP = 384
 """Side of the clean image that the standard motion belongs to; other sides scale it."""
 
 
-class Burst(NamedTuple):
+class SyntheticBurst(NamedTuple):
     """A burst and what is known of it.
 
     Attributes:
@@ -108,7 +108,7 @@ class BurstSynthesis:
         """Side of the photo's piece that a clean image of this side is made from."""
         return crop + 2 * self.border(crop)
 
-    def __call__(self, srgb_3HW: Tensor, rng: torch.Generator) -> Burst:
+    def __call__(self, srgb_3HW: Tensor, rng: torch.Generator) -> SyntheticBurst:
         """Make a burst of a square piece of a photo.
 
         Args:
@@ -141,7 +141,7 @@ class BurstSynthesis:
             frames[dropped], flow[dropped] = frames[0].clone(), 0.0
         if self.space == "srgb":
             frames, clean_3HW = camera.process(frames), camera.process(clean_3HW)
-        return Burst(frames, clean_3HW, flow, camera, noise)
+        return SyntheticBurst(frames, clean_3HW, flow, camera, noise)
 
     def _crop(self, srgb_3HW: Tensor) -> int:
         _, height, width = srgb_3HW.shape

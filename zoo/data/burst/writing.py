@@ -17,13 +17,13 @@ from torch import Tensor
 
 from zoo.data.burst.facts import FACTS_JSON
 from zoo.data.burst.reading import PREVIEW, WHITE
-from zoo.data.burst.synthesis import Burst
+from zoo.data.burst.synthesis import SyntheticBurst
 from zoo.data.images import Photo, write_photo
 from zoo.data.pixels import to_array
 from zoo.files import write_bytes, write_text
 
 
-def write_burst(folder: str | Path, burst: Burst, facts: Mapping[str, Any] | None = None) -> None:
+def write_burst(folder: str | Path, burst: SyntheticBurst, facts: Mapping[str, Any] | None = None) -> None:
     """Write a burst: RAW in the public layout, RGB as 16-bit images, with facts and a preview.
 
     ``im_raw_NN.png`` or ``frame_NN.png``, ``gt/im_rgb.png`` (the clean image), ``meta.json``, and
@@ -51,7 +51,7 @@ def write_burst(folder: str | Path, burst: Burst, facts: Mapping[str, Any] | Non
     write_photo(folder / PREVIEW, preview(burst))
 
 
-def preview(burst: Burst) -> Photo:
+def preview(burst: SyntheticBurst) -> Photo:
     """The reference frame, enlarged by repetition, beside the clean image, in sRGB."""
     first = burst.frames[0]
     color = first if len(first) == 3 else torch.stack([first[0], first[1:3].mean(0), first[3]])

@@ -43,7 +43,7 @@ class Enlarge(nn.Module):
         return x_BHWC.repeat_interleave(self.scale, 1).repeat_interleave(self.scale, 2)
 
 
-def stages(scale: int) -> list[int]:
+def scale_factors(scale: int) -> list[int]:
     """Split a scale into the factors the authors enlarge by: [2, 2, ...], [3], or none for 1.
 
     Raises:
@@ -75,7 +75,7 @@ class PixelShuffleHead(Head):
         self.before = Conv2d(dim, hidden, 3, padding=1)
         self.activation = nn.LeakyReLU(0.01)
         self.upsample = nn.Sequential()
-        for factor in stages(scale):
+        for factor in scale_factors(scale):
             self.upsample.append(Conv2d(hidden, factor * factor * hidden, 3, padding=1))
             self.upsample.append(PixelShuffle(factor))
         self.last = Conv2d(hidden, channels, 3, padding=1)
@@ -120,7 +120,7 @@ class NearestConvHead(Head):
         super().__init__()
         self.before = Conv2d(dim, hidden, 3, padding=1)
         self.upsample = nn.Sequential(nn.LeakyReLU(0.01))
-        for factor in stages(scale):
+        for factor in scale_factors(scale):
             self.upsample.append(Enlarge(factor))
             self.upsample.append(Conv2d(hidden, hidden, 3, padding=1))
             self.upsample.append(nn.LeakyReLU(0.2))
