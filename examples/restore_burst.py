@@ -17,7 +17,6 @@ from zoo.data.photos import TrainingPhoto
 from zoo.data.pixels import quantise, to_array
 from zoo.errors import ZooError
 from zoo.evaluation.burst import score_burst
-from zoo.networks import Burst
 from zoo.networks.phase import enlarge_frame
 
 PHOTOS, SIDE = ("chelsea", "coffee"), 32
@@ -25,7 +24,7 @@ PHOTOS, SIDE = ("chelsea", "coffee"), 32
 
 def main(output: Path, model: str) -> None:
     network = zoo.load(model)
-    if not isinstance(network, Burst):
+    if not network.takes_burst:
         raise ZooError(f"{model} takes single images, not bursts")
     strips = []
     for name in PHOTOS:

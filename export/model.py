@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from export.shape import is_burst
 from zoo.checkpoints import load, shipped_weights
 from zoo.checkpoints.files import read_state
 from zoo.command import package_version
@@ -78,7 +77,7 @@ def facts_of(network: Network, weights: str) -> dict[str, str]:
         "zoo_version": package_version(),
         "torch_version": torch.__version__,
         "model": "custom" if recipe is None else recipe.name,
-        "input": "burst" if is_burst(network) else "image",
+        "input": "burst" if network.takes_burst else "image",
         "scale": str(network.scale),
         "channels": str(network.channels),
         "colour": colours.get(network.channels, f"{network.channels} channels"),
@@ -88,7 +87,7 @@ def facts_of(network: Network, weights: str) -> dict[str, str]:
         "weights": weights,
         "weights_sha256": _hash(network),
     }
-    if is_burst(network):
+    if network.takes_burst:
         facts["frames"] = str(network.burst)
     if recipe is not None:
         facts["recipe"] = json.dumps(recipe.data())

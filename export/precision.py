@@ -41,7 +41,7 @@ class Exported(nn.Module):
     @property
     def takes_flow(self) -> bool:
         """Whether a second input gives the displacement of each frame."""
-        return getattr(self.network, "flow_prior", "none") != "none"
+        return self.network.takes_flow
 
     def forward(self, input: Tensor, flow: Tensor | None = None) -> Tensor:
         if self.shape.flat:

@@ -22,7 +22,6 @@ from export.model import network_of
 from export.onnx import check_packages, check_writable, export
 from export.precision import DTYPES
 from export.profile import Profile, read_profile
-from export.shape import is_burst
 from zoo.command import run_command
 from zoo.errors import ZooError
 from zoo.integrations.tensorrt import EngineError, read_sidecar
@@ -306,7 +305,7 @@ def _run(options: argparse.Namespace) -> int:
     source = network_of(options.model, options.weights)
     name = Path(options.model).stem
     batch = f"1,{(options.max_batch + 1) // 2},{options.max_batch}"
-    burst = is_burst(source.network)
+    burst = source.network.takes_burst
     profile = read_profile(options.min, options.opt, options.max, batch, heavy=burst)
     serving = Serving(options.max_batch, options.delay, options.instances, options.kind)
     check_writable(options.output / name)

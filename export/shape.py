@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from zoo.errors import ZooError
 from zoo.networks import Network
-from zoo.registry import capabilities_of
 
 SAMPLE = {"batch": 2, "height": 19, "width": 13}
 """Sizes a file is traced with where they may vary: no batch of one, which would be taken for
@@ -81,7 +80,7 @@ def input_shape(network: Network, text: str | None = None) -> InputShape:
         ShapeError: for a shape that the network cannot have.
     """
     channels = network.channels
-    frames = int(network.burst) if is_burst(network) else None  # type: ignore[arg-type]
+    frames = network.burst if network.takes_burst else None
     usual = InputShape("N", frames, channels, "H", "W")
     if text is None:
         return usual
@@ -111,8 +110,3 @@ def _size(word: str, text: str) -> int | str:
     raise ShapeError(
         f"--shape {text}: {word!r} is no size; write a number from 1, or a letter where it may vary"
     )
-
-
-def is_burst(network: Network) -> bool:
-    """Whether a network takes bursts."""
-    return capabilities_of(network).input == "burst"

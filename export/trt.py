@@ -24,7 +24,7 @@ from export.model import network_of
 from export.onnx import check_packages, check_writable, export
 from export.precision import DTYPES, Precision
 from export.profile import Profile, read_profile
-from export.shape import input_shape, is_burst
+from export.shape import input_shape
 from zoo.command import package_version, run_command
 from zoo.files import write_bytes, write_text
 from zoo.integrations.tensorrt import (
@@ -300,7 +300,7 @@ def _run(options: argparse.Namespace) -> int:
     else:
         source = network_of(options.model, options.weights)
         network, name, precision = source.network, options.model, options.precision or "fp32"
-        burst = is_burst(network)
+        burst = network.takes_burst
     heavy = burst or options.plugin_free
     profile = read_profile(options.min, options.opt, options.max, options.batch, heavy=heavy)
     path = options.output or Path(f"{Path(name).stem}_{precision}.engine")

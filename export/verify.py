@@ -215,7 +215,7 @@ def _inputs(
     soft = F.interpolate(coarse, sizes[-2:], mode="bicubic", align_corners=False)
     detail = 0.1 * torch.randn(soft.shape, generator=generator)
     picture = (soft + detail).clamp(0, 1).reshape(sizes)
-    if getattr(network, "flow_prior", "none") == "none":
+    if not network.takes_flow:
         return (picture,)
     flow = torch.rand(sizes[0], shape.frames or 1, 2, *sizes[-2:], generator=generator) - 0.5
     return picture, flow

@@ -30,7 +30,7 @@ from zoo.evaluation.official_tiling import tiled
 from zoo.evaluation.report import SetResult, markdown, write_report
 from zoo.evaluation.settings import EvaluateSettings, evaluate_settings
 from zoo.inference import RestoreSettings, restore_tensor
-from zoo.networks import Burst, Network
+from zoo.networks import Network
 from zoo.ops.precision import DTYPES
 from zoo.recipe import Recipe, load_recipe
 from zoo.training.burst_task import validation_bursts
@@ -57,7 +57,7 @@ def evaluate_recipe(options: argparse.Namespace, group: ProcessGroup) -> None:
     recipe = load_recipe(options.name)
     settings = evaluate_settings(recipe)
     network = _network(recipe, options.weights).to(group.device(options.device))
-    if isinstance(network, Burst):
+    if network.takes_burst:
         run_bursts(options, group, recipe, network)
         return
     degradation = _degradation(recipe, settings, network.scale)
@@ -83,7 +83,7 @@ def evaluate_recipe(options: argparse.Namespace, group: ProcessGroup) -> None:
 
 
 def run_bursts(
-    options: argparse.Namespace, group: ProcessGroup, recipe: Recipe, network: Burst
+    options: argparse.Namespace, group: ProcessGroup, recipe: Recipe, network: Network
 ) -> None:
     """Evaluate a burst network: the frozen synthetic bursts, or a folder of bursts."""
     for name in ("sets", "degrade", "save_images", "ensemble", "official_tiling"):

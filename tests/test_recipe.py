@@ -28,7 +28,7 @@ def test_every_published_recipe_is_valid(name):
     if recipe.train:
         settings = train_settings(recipe)
         scale = recipe.network.get("scale", 1)
-        if recipe.network["type"] == "burst":
+        if recipe.takes_burst:
             assert settings.data.synthesis(frames=2, factor=4, mode="rgb").scale == 4
         elif name == "mambair_realdn":
             assert settings.data.degradation is None  # noisy and clean photographs are files

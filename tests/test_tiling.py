@@ -82,7 +82,7 @@ def test_small_images_are_not_measured_and_without_facts_tiles_have_the_default_
 
     assert fitting_tile(never, torch.zeros(1, 3, 400, 600), 32, Memory(1)) == 0
     assert fitting_tile(never, torch.zeros(1, 3, 4000, 600), 32, None) == TILE
-    assert fitting_tile(never, torch.zeros(1, 8, 3, 4000, 600), 32, None) == BURST_TILE
+    assert fitting_tile(never, torch.zeros(1, 8, 3, 4000, 600), 32, None, BURST_TILE) == BURST_TILE
 
 
 def test_restoring_sizes_tiles_by_memory(monkeypatch):

@@ -58,6 +58,11 @@ class Recipe:
     train: dict[str, Any] = field(default_factory=dict)
     evaluate: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def takes_burst(self) -> bool:
+        """Whether its network takes bursts; see :attr:`zoo.networks.Network.takes_burst`."""
+        return NETWORKS.get(self.network["type"], "network").capabilities.input == "burst"
+
     def data(self) -> dict[str, Any]:
         """The recipe as plain data, without empty entries; ``load_recipe`` takes it back."""
         return {key: value for key, value in dataclasses.asdict(self).items() if value}

@@ -10,7 +10,7 @@ import torch
 import zoo
 from zoo.data.burst import BurstSynthesis
 from zoo.errors import RecipeError
-from zoo.networks.merge import WIDTH, MergedSkip
+from zoo.networks.frame_merge import WIDTH, MergedSkip
 from zoo.networks.phase import enlarge_frame
 
 # Where planes R, Gr, Gb, B begin, in pixels of a plane, and their colours.

@@ -17,10 +17,11 @@ from zoo.errors import RecipeError
 from zoo.evaluation.burst import mean_burst_score, score_burst
 from zoo.heads import UPSAMPLERS
 from zoo.recipe import load_recipe
+from zoo.registry import capabilities_of
 from zoo.training.burst_task import BurstTask, flow_distance
 from zoo.training.settings import BurstTrainSettings, train_settings
 
-MODELS = [n for n in zoo.list_models() if load_recipe(n).network["type"] == "burst"]
+MODELS = [n for n in zoo.list_models() if load_recipe(n).takes_burst]
 # Parameters in the design's table, in millions; S has one channel transformer less in its only
 # refinement than the design counts (0.93).
 PRESETS = {"qmambabsr": 2.63, "qmambabsr_l": 4.40, "qmambabsr_rgb": 2.61, "qmambabsr_s": 0.93}
@@ -117,6 +118,21 @@ def test_presets_have_the_size_of_the_design(name, millions):
     network = zoo.build(name)
     parameters = sum(p.numel() for p in network.parameters())
     assert parameters / 1e6 == pytest.approx(millions, rel=0.02)
+
+
+@pytest.mark.parametrize(("prior", "takes", "needs"), [
+    ("none", False, False), ("registration", True, False), ("given", True, True),
+])  # fmt: skip
+def test_a_network_tells_what_it_takes(prior, takes, needs):
+    network = zoo.build(tiny(flow_prior=prior, align="none"))
+    assert network.takes_burst and network.recipe.takes_burst and network.burst == 3
+    assert (network.channels, network.out_channels) == (4, 3)
+    assert (network.takes_flow, network.needs_flow) == (takes, needs)
+    assert capabilities_of(network).size_multiple == 1
+    assert capabilities_of(zoo.build(tiny())).size_multiple == 4
+    photo = zoo.build("mambair_tiny_x2", channels=1)
+    assert not (photo.takes_burst or photo.recipe.takes_burst or photo.takes_flow)
+    assert (photo.channels, photo.out_channels, photo.burst) == (1, 1, 1)
 
 
 def test_permuting_frames_leaves_mean_max_unchanged():

@@ -63,7 +63,7 @@ def test_images_are_brought_to_sizes_that_an_engine_takes():
 def test_a_burst_goes_in_with_its_flow():
     session = Doubling()
     network = EngineNetwork(session, sidecar(burst=True, flow=True), "e")
-    assert network.flow_prior == "registration" and network.capabilities.input == "burst"
+    assert network.takes_flow and not network.needs_flow and network.takes_burst
     network(torch.rand(1, 3, 4, 10, 10), torch.zeros(1, 3, 2, 10, 10))
     assert session.seen[0] == {"input": (1, 3, 4, 16, 16), "flow": (1, 3, 2, 16, 16)}
     with pytest.raises(EngineError, match="bursts of 3 frames, not 2"):

@@ -20,7 +20,7 @@ from zoo.evaluation import Score
 from zoo.inference import RestoreSettings
 from zoo.inference.burst import restore_burst
 from zoo.metrics.burst import linear_psnr, linear_ssim
-from zoo.networks import Burst, Network
+from zoo.networks import Network
 from zoo.networks.phase import enlarge_frame
 
 
@@ -52,7 +52,7 @@ def score_burst(network: Network, sample: BurstSample, border: int) -> BurstScor
     network.eval()
     device = next(network.parameters()).device
     frames_BTIHW, flow_BT2HW = sample.frames[None].to(device), sample.flow[None].to(device)
-    given = flow_BT2HW if getattr(network, "flow_prior", "none") == "given" else None
+    given = flow_BT2HW if network.needs_flow else None
     still = None if given is None else torch.zeros_like(given)
     restored = network(frames_BTIHW, given)[0].float().cpu()
     repeated = frames_BTIHW[:, :1].expand_as(frames_BTIHW)
@@ -124,7 +124,7 @@ def _clean_of(burst: Path) -> Path:
 
 
 def evaluate_burst(
-    network: Burst, test: BurstTest, border: int, settings: RestoreSettings
+    network: Network, test: BurstTest, border: int, settings: RestoreSettings
 ) -> Score:
     """Linear PSNR in dB and SSIM of one burst, and of its reference enlarged bilinearly.
 

@@ -10,7 +10,6 @@ from zoo.inference.image import restore_images, restore_photo
 from zoo.inference.runner import Precision, RestoreSettings, restore_tensor
 from zoo.inference.tiling import OVERLAP
 from zoo.networks import Network
-from zoo.registry import capabilities_of
 
 
 def restore(
@@ -58,9 +57,9 @@ def restore(
     """
     group = group or ProcessGroup()
     settings = RestoreSettings(tile=tile, overlap=overlap, ensemble=ensemble, precision=precision)
-    if capabilities_of(network).input == "burst":
+    if network.takes_burst:
         return restore_bursts(
-            network,  # type: ignore[arg-type]
+            network,
             Path(source),
             Path(target),
             settings,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.data.burst.camera import GAMMA
 from zoo.data.burst.reading import BurstFiles, find_bursts, read_burst
@@ -19,9 +19,9 @@ from zoo.distributed import ProcessGroup
 from zoo.errors import ImageError, ZooError
 from zoo.inference.jobs import restore_each, without_existing
 from zoo.inference.runner import RestoreSettings, restore_tensor
-from zoo.networks import Burst
+from zoo.networks import Network
 from zoo.ops.registration import register_burst
-from zoo.registry import Capabilities
+from zoo.registry import capabilities_of
 
 Look: TypeAlias = Literal["auto", "camera", "plain", "linear"]
 """How linear RAW colours become a picture: see :func:`developed`."""
@@ -30,7 +30,7 @@ _BRIGHT, _BRIGHT_TO = 0.99, 0.9
 
 
 def restore_bursts(
-    network: Burst,
+    network: Network,
     source: Path,
     target: Path,
     settings: RestoreSettings,
@@ -78,7 +78,7 @@ def restore_bursts(
 
 
 def restore_burst(
-    network: Burst, burst: BurstFiles, settings: RestoreSettings, progress: bool = False
+    network: Network, burst: BurstFiles, settings: RestoreSettings, progress: bool = False
 ) -> Tensor:
     """Restore one burst in memory: (3, s*H, s*W) float32 in [0, 1], linear where the frames are.
 
@@ -95,16 +95,16 @@ def restore_burst(
             f"burst {burst.name!r} has {kinds[frames_TIHW.shape[1]]}, but {name} takes "
             f"{kinds[network.channels]}; choose another model, see zoo list '*qmamba*'"
         )
-    if network.flow_prior == "given":
+    if network.needs_flow:
         raise ZooError(
             "this network was trained with a known flow, which files do not have; build it with "
             "flow_prior: registration"
         )
     flow_TIHW = frames_TIHW.new_zeros(len(frames_TIHW), 2, *frames_TIHW.shape[2:])
-    if network.flow_prior == "registration":
+    if network.takes_flow:
         flow_TIHW = register_burst(frames_TIHW[None])[0]
     together = torch.cat([frames_TIHW, flow_TIHW], dim=1)[None]
-    return restore_tensor(_WithFlow(network), together, settings, progress)[0]  # type: ignore[arg-type]
+    return restore_tensor(_WithFlow(network), together, settings, progress)[0]
 
 
 def developed(restored_3HW: Tensor, burst: BurstFiles, look: Look = "auto") -> Photo:
@@ -145,13 +145,14 @@ def _plain(linear_3HW: Tensor) -> Tensor:
     return (balanced * (_BRIGHT_TO / bright)).clamp(0, 1) ** (1 / GAMMA)
 
 
-class _WithFlow(nn.Module):
+class _WithFlow(Network):
     """A burst network whose flow comes as two more channels, so that tiles cut both alike."""
 
-    def __init__(self, network: Burst) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
-        self.network, self.scale, self.channels = network, network.scale, 3
-        self.capabilities = Capabilities(input="burst", size_multiple=network.grid)
+        self.network, self.scale, self.burst = network, network.scale, network.burst
+        self.channels = network.channels + 2
+        self.capabilities = capabilities_of(network)
 
     def forward(self, together: Tensor) -> Tensor:
         frames, flow = together[:, :, :-2], together[:, :, -2:]

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from zoo.errors import ZooError
 from zoo.inference.tiling import (
+    BURST_TILE,
     OVERLAP,
     SMALLEST_TILE,
+    TILE,
     Run,
-    default_tile,
     fitting_tile,
     in_tiles,
     is_out_of_memory,
@@ -88,12 +89,13 @@ def restore_tensor(
     was_training = network.training
     network.eval()
     tile, sized = settings.tile, settings.tile is not None
+    default = BURST_TILE if network.takes_burst else TILE
     try:
         while True:
             try:
                 if not sized:
-                    tile, sized = default_tile(image_BIHW), True
-                    tile = fitting_tile(run, image_BIHW, settings.overlap, memory)
+                    tile, sized = default, True
+                    tile = fitting_tile(run, image_BIHW, settings.overlap, memory, default)
                 return _restored(network, run, image_BIHW, tile or 0, settings.overlap, progress)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -126,8 +128,7 @@ def _restored(
         run,
         image_BIHW,
         scale=network.scale,
-        # A burst of RAW planes has four channels, its image three.
-        channels=3 if image_BIHW.dim() == 5 else network.channels,
+        channels=network.out_channels,
         tile=tile,
         overlap=overlap,
         progress=progress,

@@ -79,12 +79,13 @@ def memory_of(device: torch.device) -> DeviceMemory | None:
     return CudaMemory(device) if device.type == "cuda" else None
 
 
-def default_tile(image_BIHW: Tensor) -> int:
-    """Side in pixels of a tile that most memories hold."""
-    return BURST_TILE if image_BIHW.dim() == 5 else TILE
-
-
-def fitting_tile(run: Run, image_BIHW: Tensor, overlap: int, memory: DeviceMemory | None) -> int:
+def fitting_tile(
+    run: Run,
+    image_BIHW: Tensor,
+    overlap: int,
+    memory: DeviceMemory | None,
+    default: int = TILE,
+) -> int:
     """Side of the largest tile that memory holds, or 0 where it holds the whole image.
 
     A small tile is run and its memory measured; the networks' memory is linear in pixels, and what
@@ -95,8 +96,9 @@ def fitting_tile(run: Run, image_BIHW: Tensor, overlap: int, memory: DeviceMemor
         image_BIHW: the images.
         overlap: of tiles, in pixels; a tile has at least twice as many.
         memory: of the device; the default tile is taken where it is None.
+        default: side in pixels of a tile that most memories hold.
     """
-    default = max(default_tile(image_BIHW), 2 * overlap)
+    default = max(default, 2 * overlap)
     height, width = image_BIHW.shape[-2:]
     if memory is None:
         return default

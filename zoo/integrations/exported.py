@@ -55,10 +55,10 @@ class ExportedNetwork(Network):
             raise self.error(f"{name}: does not say what it is; only our own exports are run")
         self.name, self.batch, self.height, self.width = name, batch, height, width
         self.scale, self.channels = int(facts["scale"]), int(facts["channels"])
-        self.burst = int(facts["frames"]) if facts["input"] == "burst" else None
-        self.grid = int(facts["size_multiple"])
+        self.burst = int(facts.get("frames", 1))
         self.capabilities = Capabilities(
-            input="image" if self.burst is None else "burst", size_multiple=self.grid
+            input="burst" if facts["input"] == "burst" else "image",
+            size_multiple=int(facts["size_multiple"]),
         )
         # Tools ask a network's parameters for its device and dtype.
         self.placement = nn.Parameter(torch.empty(0), requires_grad=False)

@@ -324,11 +324,11 @@ class EngineNetwork(ExportedNetwork):
             Range(sizes["min"][axis], sizes["max"][axis]) for axis in (0, -2, -1)
         )
         super().__init__(name, sidecar["facts"], batch, height, width)
-        self.session, self.flat = session, len(sizes["min"]) == 4 and self.burst is not None
+        self.session, self.flat = session, len(sizes["min"]) == 4 and self.takes_burst
         self.flow_prior = "registration" if "flow" in sidecar["profile"] else "none"
 
     def run(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        if self.burst is not None and inputs[0].shape[1] != self.burst:
+        if self.takes_burst and inputs[0].shape[1] != self.burst:
             raise EngineError(
                 f"{self.name}: takes bursts of {self.burst} frames, not {inputs[0].shape[1]}"
             )

@@ -7,6 +7,7 @@ I channels of a frame, s scale.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -20,12 +21,12 @@ from zoo.blocks.layers import Conv2d
 from zoo.blocks.msfm import MSFM
 from zoo.blocks.qssm import QSSM
 from zoo.heads import DoublingHead, HeadFactory
-from zoo.networks.contract import NETWORKS, Network
-from zoo.networks.merge import MergedSkip
+from zoo.networks.contract import NETWORKS, FlowPrior, Network
+from zoo.networks.frame_merge import MergedSkip
 from zoo.networks.phase import PhaseSkip
 from zoo.ops.padding import crop, margin_to_grid, pad
 from zoo.ops.registration import register_burst
-from zoo.registry import Capabilities
+from zoo.registry import Capabilities, capabilities_of
 from zoo.scans import Raster, ScanOrder
 
 
@@ -33,7 +34,7 @@ from zoo.scans import Raster, ScanOrder
     "burst",
     capabilities=Capabilities(input="burst", size_multiple=4, dtypes=("float32", "bfloat16")),
 )
-class Burst(Network):
+class BurstNetwork(Network):
     """Alignment, fusion with the reference, head (QMambaBSR, Sec. 3.1).
 
     ``(B, T, I, H, W) -> (B, 3, s*H, s*W)``, linear light in [0, 1]; frame 0 is the reference. The
@@ -55,7 +56,7 @@ class Burst(Network):
         head: makes the head.
         skip: adds the enlarged reference frame, registered by its "corner" or "centre", see
             :mod:`zoo.networks.phase`; or all frames "merged" by their displacement, see
-            :mod:`zoo.networks.merge`; or "none".
+            :mod:`zoo.networks.frame_merge`; or "none".
         other_lengths: what to do with a burst of another length where the fusion fixes it: "adapt"
             repeats the reference or keeps an even selection of frames, "error" refuses.
     """
@@ -68,7 +69,7 @@ class Burst(Network):
         burst: int = 14,
         dim: int = 48,
         align: AlignerFactory = EDA,
-        flow_prior: Literal["none", "registration", "given"] = "none",
+        flow_prior: FlowPrior = "none",
         fusion: BurstFusionFactory = QSSM,
         stages: Sequence[int] = (3, 3),
         body: BlockFactory = MSFM,
@@ -93,6 +94,7 @@ class Burst(Network):
         self.flow_prior, self.other_lengths = flow_prior, other_lengths
         self.shallow = Conv2d(channels, dim, 3, padding=1)
         self.align = align(dim)
+        self.capabilities = replace(capabilities_of(self), size_multiple=self.align.grid)
         self.fusions = nn.ModuleList(fusion(dim, burst=burst) for _ in stages)
         numbers = iter(range(sum(stages)))
         self.bodies = nn.ModuleList(
@@ -101,7 +103,7 @@ class Burst(Network):
             )
             for depth in stages
         )
-        self.head = head(dim, scale=scale, channels=3)
+        self.head = head(dim, scale=scale, channels=self.out_channels)
         self.skip: PhaseSkip | MergedSkip | None = None
         if skip == "merged":
             if flow_prior == "none":
@@ -112,11 +114,6 @@ class Burst(Network):
             self.skip = MergedSkip(channels, scale=scale)
         elif skip != "none":
             self.skip = PhaseSkip(channels, scale=scale, registration=skip)
-
-    @property
-    def grid(self) -> int:
-        """Sides that are multiples of this many pixels need no padding."""
-        return self.align.grid
 
     def forward(self, burst_BTIHW: Tensor, flow_BT2HW: Tensor | None = None) -> Tensor:
         return self.forward_with_displacements(burst_BTIHW, flow_BT2HW)[0]
@@ -163,10 +160,10 @@ class Burst(Network):
         return (output_B3HW if self.training else output_B3HW.clamp(0, 1)), displacements
 
     def _prior(self, burst_BTIHW: Tensor, flow_BT2HW: Tensor | None) -> Tensor | None:
-        if self.flow_prior == "none":
+        if not self.takes_flow:
             return None
         if flow_BT2HW is None:
-            if self.flow_prior == "given":
+            if self.needs_flow:
                 raise ValueError(
                     "flow_prior is 'given', but no flow was passed; pass one, or set "
                     "network.flow_prior to 'registration'"

@@ -2,29 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from zoo.registry import Registry
+from zoo.registry import Registry, capabilities_of
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean colour (R, G, B) of the DIV2K training photographs, in [0, 1]."""
+
+FlowPrior: TypeAlias = Literal["none", "registration", "given"]
+"""Displacement of the frames of a burst that a network starts from: none; one that it estimates
+where none is passed to it; or one that must be passed."""
 
 
 class Network(nn.Module):
     """``(B, I, H, W) -> (B, I, s*H, s*W)``, images in [0, 1], any H and W from 1 pixel.
 
+    A network registered with ``Capabilities(input="burst")`` takes bursts instead, the reference
+    frame first: ``network(burst_BTIHW, flow_BT2HW=None) -> (B, 3, s*H, s*W)``.
+
     Attributes:
         scale: output size over input size, s.
-        channels: image channels I, in and out.
+        channels: channels I of the input image, or of a frame.
+        burst: frames T of a burst that the network is built for; 1 for a network of single images.
+        flow_prior: what a burst network does with a flow.
         recipe: what built the network, where a recipe did.
     """
 
     scale: int
     channels: int
+    burst: int = 1
+    flow_prior: FlowPrior = "none"
     recipe: Any = None
+
+    @property
+    def takes_burst(self) -> bool:
+        """Whether the input is a burst, ``(B, T, I, H, W)``, and not an image."""
+        return capabilities_of(self).input == "burst"
+
+    @property
+    def takes_flow(self) -> bool:
+        """Whether the displacement of the frames is of use as a second input."""
+        return self.flow_prior != "none"
+
+    @property
+    def needs_flow(self) -> bool:
+        """Whether the displacement of the frames must be passed as a second input."""
+        return self.flow_prior == "given"
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the output: those of the input image, and three (RGB) for bursts."""
+        return 3 if self.takes_burst else self.channels
 
     def forward(self, image_BIHW: Tensor) -> Tensor:
         raise NotImplementedError

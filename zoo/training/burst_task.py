@@ -21,7 +21,7 @@ from zoo.data.pixels import quantise
 from zoo.data.samples import load_sample, sample_names
 from zoo.distributed import ProcessGroup, shard
 from zoo.evaluation.burst import BurstScore, mean_burst_score, score_burst
-from zoo.networks import Burst, Network
+from zoo.networks import BurstNetwork, Network
 from zoo.training.losses import Loss
 from zoo.training.settings import BurstDataSettings, BurstTrainSettings, Stage
 from zoo.training.task import examples_of
@@ -42,12 +42,12 @@ class BurstTask:
     """
 
     def __init__(
-        self, settings: BurstTrainSettings, network: Burst, *, progress: bool = False
+        self, settings: BurstTrainSettings, network: Network, *, progress: bool = False
     ) -> None:
         data = settings.data
         self.plan = [Stage(iterations=settings.iterations, patch=data.patch, batch=data.batch)]
         self.flow_loss, self.border, self.seed = settings.flow_loss, data.border, settings.seed
-        self.prior_given = network.flow_prior == "given"
+        self.needs_flow = network.needs_flow
         self.synthesis = _synthesis(data, network)
         self.photos = load_training_photos(data.photos, progress=progress)
         self.validation = validation_bursts(data, network)
@@ -73,7 +73,7 @@ class BurstTask:
         done: float,
     ) -> Tensor:
         burst_BTIHW, clean_B3HW, flow_BT2HW = batch
-        given = flow_BT2HW if self.prior_given else None
+        given = flow_BT2HW if self.needs_flow else None
         output, displacements = forward(burst_BTIHW, given)
         total = criterion(output.float(), clean_B3HW)
         weight = self.flow_loss * (1 - done)
@@ -108,8 +108,9 @@ class _WithDisplacements(nn.Module):
     def forward(
         self, burst_BTIHW: Tensor, flow_BT2HW: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        assert isinstance(self.network, Burst)
-        return self.network.forward_with_displacements(burst_BTIHW, flow_BT2HW)
+        if isinstance(self.network, BurstNetwork):
+            return self.network.forward_with_displacements(burst_BTIHW, flow_BT2HW)
+        return self.network(burst_BTIHW, flow_BT2HW), ()
 
 
 def flow_distance(displacements: tuple[Tensor, ...], flow_BT2HW: Tensor) -> Tensor:
@@ -127,7 +128,7 @@ def flow_distance(displacements: tuple[Tensor, ...], flow_BT2HW: Tensor) -> Tens
     return total / len(displacements)
 
 
-def validation_bursts(data: BurstDataSettings, network: Burst) -> ValidationBursts:
+def validation_bursts(data: BurstDataSettings, network: Network) -> ValidationBursts:
     """The frozen bursts on which a network is validated."""
     return ValidationBursts(
         _validation_photos(data.validate),
@@ -137,7 +138,7 @@ def validation_bursts(data: BurstDataSettings, network: Burst) -> ValidationBurs
     )
 
 
-def _synthesis(data: BurstDataSettings, network: Burst) -> BurstSynthesis:
+def _synthesis(data: BurstDataSettings, network: Network) -> BurstSynthesis:
     mode = "raw" if network.channels == 4 else "rgb"
     factor = network.scale // (2 if mode == "raw" else 1)
     return data.synthesis(frames=network.burst, factor=factor, mode=mode)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zoo.evaluation import Protocol
 from zoo.evaluation.settings import evaluate_settings
-from zoo.networks import Burst, Network
+from zoo.networks import Network
 from zoo.recipe import Recipe
 from zoo.training.burst_task import BurstTask
 from zoo.training.photo_task import PhotoTask
@@ -23,7 +23,8 @@ def make_task(
         network: what was built from it.
         progress: show a progress bar while files are checked.
     """
-    if isinstance(settings, BurstTrainSettings) and isinstance(network, Burst):
+    if network.takes_burst:
+        assert isinstance(settings, BurstTrainSettings)
         return BurstTask(settings, network, progress=progress)
     wanted = evaluate_settings(recipe)
     return PhotoTask(

@@ -10,7 +10,6 @@ from typing import Literal
 from zoo.data.burst.synthesis import BurstSynthesis
 from zoo.data.degradations import Degradation
 from zoo.errors import RecipeError
-from zoo.networks import NETWORKS
 from zoo.ops.precision import Precision
 from zoo.recipe import Recipe, section
 from zoo.schema import at_least
@@ -235,5 +234,4 @@ def train_settings(recipe: Recipe) -> TrainSettings:
         raise RecipeError(
             f"{recipe.name}: the recipe has no 'train' section; extend it by a recipe that has one"
         )
-    takes = NETWORKS.get(recipe.network["type"], "network").capabilities.input
-    return section(recipe, "train", BurstTrainSettings if takes == "burst" else TrainSettings)
+    return section(recipe, "train", BurstTrainSettings if recipe.takes_burst else TrainSettings)
