@@ -61,7 +61,7 @@ def prepared(
     float32, and so do input and output unless ``half_border`` is set.
 
     Raises:
-        ZooError: where the network does not bear the precision.
+        ZooError: where the network loses too much in the precision.
     """
     dtype = DTYPES[precision]
     wanted = str(dtype).removeprefix("torch.")

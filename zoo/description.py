@@ -100,7 +100,7 @@ def describe(
     Args:
         name: of the part or model.
         height: of the input that a model's operations are counted for, in pixels.
-        width: likewise.
+        width: of the same input, in pixels.
 
     Raises:
         RecipeError: for an unknown name, with the nearest known one.

@@ -33,7 +33,7 @@ class SumMerge(Merge):
 class GatedMerge(Merge):
     """Adds the directions, each scaled per channel by a gate from its own mean (MambaCSR).
 
-    One gate network serves all directions. The paper leaves it out; the authors' code has it, after
+    All directions share one gate network. The paper leaves it out; the authors' code has it, after
     LocalMamba's (Huang et al., 2024)::
 
         gate_k = sigmoid(select(gelu(reduce(mean over tokens of norm(y_k)))))

@@ -44,7 +44,8 @@ class QSSM(ScanCore, BurstFusion):
         frame_mix: how the frames become one sequence: "concat", one linear layer over all of them
             (the paper's, which fixes their number and sequence), or "mean_max", one linear layer
             shared by all frames, then their mean and maximum: any number, any sequence.
-        denoise: the preliminary denoising, likewise, or "none".
+        denoise: what the preliminary denoising sees of the frames: "concat" or "mean_max" as for
+            ``frame_mix``; "none" for no denoising.
         c_source: whether C comes from the "frames" or the "reference".
         squeeze: of the channel attention.
     """

@@ -59,7 +59,8 @@ def scan_sizes(
     """
     inner = int(expand * dim) if d_inner is None else d_inner
     rank = math.ceil(dim / 16) if dt_rank is None else dt_rank
-    for name, value in {"d_inner": inner, "d_state": d_state, "dt_rank": rank}.items():
+    width = "expand * dim" if d_inner is None else "d_inner"
+    for name, value in {width: inner, "d_state": d_state, "dt_rank": rank}.items():
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")
     return ScanSizes(inner, rank, d_state)

@@ -128,28 +128,12 @@ class MambaCSRFormat:
         Raises:
             CheckpointError: if ``scan_size`` is not given or no whole number.
         """
-        scan_size = facts.get("scan_size")
         depths = _depths(state, "layers")
         coarse_depths = _depths(state, "layers2")
-        if scan_size is None:
-            published = "mambacsr_final" if coarse_depths else "mambacsr_wo"
-            raise CheckpointError(
-                "the checkpoint is MambaCSR's, whose tensors do not tell the window sizes and the "
-                f"schedule of its scans: pass recipe={published!r} for the published network, or "
-                "scan_size=8 (the authors' option) for the authors' schedule with other sizes"
-            )
-        if not isinstance(scan_size, int) or scan_size < 1:
-            raise CheckpointError(
-                f"scan_size is {scan_size!r}; it is the side of a window, such as 8"
-            )
+        scan_size = _scan_size(facts, coarse=bool(coarse_depths))
         first = "layers.0.residual_group.blocks.0."
         dim = state["conv_first.weight"].shape[0]
-        directions = state[f"{first}self_attention.x_proj_weight"].shape[0]
-        if directions not in (2, 4):
-            raise CheckpointError(
-                f"the checkpoint scans in {directions} directions, which MambaCSR does not; "
-                "pass the recipe it was trained with"
-            )
+        directions = _directions(state, first)
 
         def schedules(sizes: list[int], local: int) -> list[Any]:
             found = [
@@ -199,6 +183,32 @@ class MambaCSRFormat:
     def key_map(self, network: Mapping[str, Any]) -> KeyMap:
         """The names of a network described by a recipe's ``network``."""
         return KeyMap(KEYS)
+
+
+def _scan_size(facts: Mapping[str, Any], *, coarse: bool) -> int:
+    """The side of the local windows that was passed, checked."""
+    scan_size = facts.get("scan_size")
+    if scan_size is None:
+        published = "mambacsr_final" if coarse else "mambacsr_wo"
+        raise CheckpointError(
+            "the checkpoint is MambaCSR's, whose tensors do not tell the window sizes and the "
+            f"schedule of its scans: pass recipe={published!r} for the published network, or "
+            "scan_size=8 (the authors' option) for the authors' schedule with other sizes"
+        )
+    if not isinstance(scan_size, int) or scan_size < 1:
+        raise CheckpointError(f"scan_size is {scan_size!r}; it is the side of a window, such as 8")
+    return scan_size
+
+
+def _directions(state: State, prefix: str) -> int:
+    """The number of scan directions of the block whose keys begin with ``prefix``."""
+    directions = state[f"{prefix}self_attention.x_proj_weight"].shape[0]
+    if directions not in (2, 4):
+        raise CheckpointError(
+            f"the checkpoint scans in {directions} directions, which MambaCSR does not; "
+            "pass the recipe it was trained with"
+        )
+    return directions
 
 
 def _depths(state: State, layers: str) -> list[int]:

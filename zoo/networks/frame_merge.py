@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from zoo.networks.phase import planes
 
 WIDTH = 0.2
-"""First standard deviation of the kernel in pixels of a frame. Of 0.1 to 0.4 it served best on
+"""First standard deviation of the kernel in pixels of a frame. Of 0.1 to 0.4 it was the best on
 bursts of eight frames with estimated motion."""
 
 

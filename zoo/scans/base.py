@@ -71,7 +71,7 @@ class ScanOrder(ABC):
             if key in _cache:
                 _cache.move_to_end(key)
                 return _cache[key]
-        # Built outside inference mode, so that a cached order may serve training later.
+        # Built outside inference mode, so that training can use a cached order later.
         with torch.inference_mode(False):
             order_KS = self.build(height, width, device).contiguous()
         check_order(order_KS, self.tokens(height, width))

@@ -21,7 +21,7 @@ def official_column_sources(
 
     Args:
         height: of the fine grid in tokens, a multiple of ``size``.
-        width: likewise.
+        width: of the same grid.
         size: side of a window in tokens.
         device: of the result.
 
