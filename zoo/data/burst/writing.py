@@ -23,7 +23,9 @@ from zoo.data.pixels import to_array
 from zoo.files import write_bytes, write_text
 
 
-def write_burst(folder: str | Path, burst: SyntheticBurst, facts: Mapping[str, Any] | None = None) -> None:
+def write_burst(
+    folder: str | Path, burst: SyntheticBurst, facts: Mapping[str, Any] | None = None
+) -> None:
     """Write a burst: RAW in the public layout, RGB as 16-bit images, with facts and a preview.
 
     ``im_raw_NN.png`` or ``frame_NN.png``, ``gt/im_rgb.png`` (the clean image), ``meta.json``, and
