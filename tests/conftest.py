@@ -1,11 +1,9 @@
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-TESTS = Path(__file__).parent
-sys.path[:0] = [str(TESTS), str(TESTS / "ops"), str(TESTS / "trt")]
+pytest.register_assert_rewrite("tests.helpers")
 
 
 def pytest_addoption(parser):

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from pathlib import Path
 
+import gpu
 import pytest
+import tensorrt_plugin
 import torch
+from authors_scan import authors_path
 
 import zoo
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-import gpu
-import tensorrt_plugin
-from authors_scan import authors_path
 
 
 def test_the_authors_path_gives_our_result():

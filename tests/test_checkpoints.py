@@ -103,7 +103,7 @@ def test_foreign_files_are_not_guessed_at(tmp_path, content, message):
 
 
 def test_a_file_of_theirs_that_lacks_a_key_says_so(tmp_path):
-    from official_weights import state_dict
+    from tests.helpers.official_weights import state_dict
 
     state = state_dict("ir_classic_x2_16x16")
     del state["conv_first.weight"]

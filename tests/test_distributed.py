@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from train_helpers import losses, make_photos, train, words
 
 import zoo
 from recipes.evaluate import main as evaluate
+from tests.helpers.training import losses, make_photos, train, words
 from zoo.data import Photo, read_photo, write_photo
 from zoo.distributed import ProcessGroup, shard
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 import zoo
+from recipes.evaluate import main
 from zoo.checkpoints import shipped_weights
 from zoo.data import Bicubic, GaussianNoise, Jpeg, Photo, read_photo, write_photo
 from zoo.data.pixels import to_array, to_tensor
@@ -23,9 +23,6 @@ from zoo.evaluation.settings import TilingSettings, evaluate_settings
 from zoo.metrics import psnr, psnr_y, ssim_y
 from zoo.plots.training_curves import render_runs
 from zoo.recipe import load_recipe
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from recipes.evaluate import main
 
 
 def photo_file(path, seed=0, size=(24, 30)):

@@ -7,30 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 import zoo
+from tests.helpers.networks import Nearest
 from zoo.data import Photo, read_photo, resize_bicubic, write_photo
 from zoo.errors import ImageError, WriteError, ZooError
 from zoo.inference import RestoreSettings, restore_photo, restore_tensor
-from zoo.networks import Network
 
 SMALL = {"network": {"type": "single_image", "dim": 32, "depths": [1], "scale": 2}}
-
-
-class Nearest(Network):
-    """Enlarges by repeating pixels: local, so that tiles must give exactly the whole."""
-
-    def __init__(self, scale=2, channels=3):
-        super().__init__()
-        self.scale, self.channels = scale, channels
-        self.unit = nn.Parameter(torch.ones(()))
-        self.sizes = []
-
-    def forward(self, image_BIHW):
-        self.sizes.append(tuple(image_BIHW.shape[2:]))
-        enlarged = image_BIHW.repeat_interleave(self.scale, 2)
-        return enlarged.repeat_interleave(self.scale, 3) * self.unit
 
 
 @settings(max_examples=25, deadline=None)

@@ -7,11 +7,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from brute_force_csr import BruteForce
-from official_weights import CASES, OFFICIAL, state_dict
 from safetensors.torch import load_file
 
 import zoo
+from tests.helpers.brute_force_csr import BruteForce
+from tests.helpers.official_weights import CASES, OFFICIAL, state_dict
 from zoo.blocks import MLP, RLMB, GatedMerge
 from zoo.checkpoints import OFFICIAL as FORMATS
 from zoo.checkpoints import save_official

@@ -28,7 +28,7 @@ train: {data: {patch: 8, batch: 2}, iterations: 2, save_every: 2, log_every: 1}
 
 
 def command(folder, *words):
-    paths = [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
+    paths = [str(HERE / "helpers"), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
     return subprocess.run(
         [sys.executable, *words],
         cwd=folder,
@@ -82,7 +82,7 @@ def test_training_saving_loading_and_restoring_through_import(tmp_path):
 
 
 def test_building_from_plain_python():
-    import my_parts  # noqa: F401
+    import tests.helpers.my_parts  # noqa: F401
 
     recipe = {"network": {"type": "single_image", "dim": 32, "depths": [1], "block": "my_plain"}}
     assert zoo.build(recipe)(torch.rand(1, 3, 5, 4)).shape == (1, 3, 5, 4)

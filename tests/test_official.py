@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from official_weights import CASES, OFFICIAL, PUBLISHED, state_dict
 from safetensors.torch import load_file
 
 import zoo
+from tests.helpers.official_weights import CASES, OFFICIAL, PUBLISHED, state_dict
 from zoo.checkpoints import OFFICIAL as FORMATS
 from zoo.checkpoints import save_official
 from zoo.recipe import build

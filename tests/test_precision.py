@@ -7,9 +7,9 @@ import logging
 import numpy as np
 import pytest
 import torch
-from train_helpers import losses
 
 from recipes.train import main
+from tests.helpers.training import losses
 
 STEPS, WINDOW = 200, 50
 FAMILIES = ["mambair_tiny_x2", "mambacsr_tiny_x2", "qmambabsr_tiny"]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from train_helpers import losses, make_photos, train, words
+
+from tests.helpers.training import losses, make_photos, train, words
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,11 +34,10 @@ def whole(photos, tmp_path_factory):
 
 def script(photos, run, setup, num_workers):
     """Train in a process of its own, after some preparation."""
-    tests = Path(__file__).parent
     code = "\n".join(
         [
             "import os, signal, sys, torch",
-            f"sys.path[:0] = [{str(ROOT)!r}, {str(tests)!r}]",
+            f"sys.path[:0] = [{str(ROOT)!r}]",
             "import recipes.train as trainer",
             setup,
             f"sys.exit(trainer.main({words(photos, run, *AVERAGED, num_workers=num_workers)!r}))",

@@ -9,9 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_inference import Nearest
 
 import zoo
+from tests.helpers.networks import Nearest
 from zoo.errors import ZooError
 from zoo.inference import RestoreSettings, restore_tensor, runner
 from zoo.inference.runner import channels_last

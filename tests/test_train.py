@@ -6,15 +6,14 @@ import copy
 import json
 import logging
 import re
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from train_helpers import LIGHT, losses, make_photos, train, words
 
 import zoo
+from recipes.train import Trainer, main, overrides_of
+from tests.helpers.training import LIGHT, losses, make_photos, train, words
 from zoo.data import Bicubic, PatchDataset, Photo, load_training_photos, read_photo, write_photo
 from zoo.errors import RecipeError
 from zoo.recipe import load_recipe
@@ -22,9 +21,6 @@ from zoo.training import enable_gradient_checkpointing, parse_duration, shortene
 from zoo.training.ema import EMA
 from zoo.training.losses import L1, Charbonnier
 from zoo.training.settings import DataSettings, ScheduleSettings, train_settings
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from recipes.train import Trainer, main, overrides_of
 
 
 @pytest.fixture

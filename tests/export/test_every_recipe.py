@@ -7,15 +7,10 @@ was stopped.
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
+from onnx_files import SIZES, measure, table_row
 
 import zoo
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from onnx_files import SIZES, measure, table_row
 
 
 @pytest.mark.slow

@@ -11,11 +11,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conformance import CASES, make_inputs
 from onnx import TensorProto, helper
 
 from export.graph import INPUTS, written_out
 from export.scan_function import DOMAIN, EACH, PLUGIN, SUM, attach_functions, strip_functions
+from tests.helpers.scan_cases import CASES, make_inputs
 from zoo.integrations.onnxruntime import OnnxError, open_session
 from zoo.ops import ort_library, selective_scan
 from zoo.ops.scan import native

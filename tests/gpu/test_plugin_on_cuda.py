@@ -11,8 +11,8 @@ import random
 
 import pytest
 import torch
-from conformance import CASES, Case
-from plugin_checks import (
+
+from tests.helpers.plugin_checks import (
     DTYPES,
     SIZES,
     SPECIAL,
@@ -23,8 +23,7 @@ from plugin_checks import (
     make,
     scan,
 )
-from test_conformance import relative
-
+from tests.helpers.scan_cases import CASES, Case, relative
 from trt_plugins.build import BuildError, architectures_here, build
 from trt_plugins.harness import EACH, SUM, Harness
 

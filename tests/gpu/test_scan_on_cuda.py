@@ -16,10 +16,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conformance import CASES, Case, make_inputs, random_case, run
-from test_conformance import TOLERANCE, relative
 
 import zoo
+from tests.helpers.scan_cases import CASES, TOLERANCE, Case, make_inputs, random_case, relative, run
 from zoo.inference import RestoreSettings, restore_tensor
 from zoo.inference.tiling import CudaMemory
 from zoo.ops import selective_scan

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conformance import BACKENDS, CASES, TINY, Case, make_inputs, run
 from torch.autograd import gradcheck
 
 import zoo
+from tests.helpers.scan_cases import (
+    BACKENDS,
+    CASES,
+    TINY,
+    TOLERANCE,
+    Case,
+    make_inputs,
+    relative,
+    run,
+)
 from zoo.ops import selective_scan
-
-# float64: rounding of sums of some hundred terms. Others: the tokens' own rounding, which enters
-# each backend alike, and that of the result; float32 sums in another sequence add a few ulp.
-TOLERANCE = {
-    torch.float64: 1e-12,
-    torch.float32: 2e-5,
-    torch.bfloat16: 1.6e-2,
-    torch.float16: 2e-3,
-}
-
-
-def relative(found, expected):
-    return ((found.double() - expected.double()).norm() / (expected.double().norm() + 1e-30)).item()
 
 
 def serves(backend, dtype):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from conformance import Case, make_inputs
-from test_conformance import relative
 
 import zoo
+from tests.helpers.scan_cases import Case, make_inputs, relative
 from zoo.ops.scan import mamba_ssm, reference
 from zoo.ops.scan.contract import ScanInputs
 

@@ -6,10 +6,9 @@ import shutil
 
 import pytest
 import torch
-from conformance import CASES, Case, make_inputs, run
-from test_conformance import TOLERANCE, relative
 
 import zoo
+from tests.helpers.scan_cases import CASES, TOLERANCE, Case, make_inputs, relative, run
 from zoo.ops import selective_scan
 from zoo.ops.scan import native
 from zoo.ops.scan.contract import ScanInputs

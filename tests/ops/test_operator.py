@@ -7,10 +7,10 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from conformance import Case, make_inputs
 from torch.utils.flop_counter import FlopCounterMode
 
 import zoo
+from tests.helpers.scan_cases import Case, make_inputs
 from zoo.ops import selective_scan
 from zoo.ops.scan import BackendError, order
 from zoo.ops.scan.dispatch import ENVIRONMENT

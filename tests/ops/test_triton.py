@@ -11,16 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conformance import Case, make_inputs
-from test_conformance import TOLERANCE
 
 import zoo
+from tests.helpers.scan_cases import TOLERANCE, Case, make_inputs
 from zoo.ops import selective_scan
 from zoo.ops.scan import BackendError
 
-INTERPRETED, COMPILED = (
-    Path(__file__).with_name(f"triton_{name}.py") for name in ("interpreted", "compiled")
-)
+ROOT = Path(__file__).parents[2]
+INTERPRETED, COMPILED = "tests.helpers.triton_interpreted", "tests.helpers.triton_compiled"
 KERNELS = {"chunk_states", "carry_states", "outputs", "gradients"}
 
 needs_triton = pytest.mark.skipif(
@@ -31,7 +29,8 @@ needs_triton = pytest.mark.skipif(
 def interpret(*words):
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(INTERPRETED), *words],
+        [sys.executable, "-W", "ignore", "-m", INTERPRETED, *words],
+        cwd=ROOT,
         env=environment,
         capture_output=True,
         text=True,
@@ -42,8 +41,8 @@ def interpret(*words):
 
 def compile_for(*words):
     """Facts of every kernel that a GPU of a compute capability would be given."""
-    command = [sys.executable, "-W", "ignore", str(COMPILED), *words]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-W", "ignore", "-m", COMPILED, *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -110,9 +109,8 @@ def test_every_kind_of_call_compiles_without_spills(architecture):
 @pytest.mark.parametrize("marker", ["gpu and not slow", "gpu and slow"])
 def test_the_tests_for_a_gpu_are_right_themselves(marker):
     """They rarely meet a GPU; here they run on the CPU, with another backend in Triton's place."""
-    folder = Path(__file__).parents[1] / "gpu"
-    command = [sys.executable, "-m", "pytest", str(folder), "--rehearse", "-m", marker]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-m", "pytest", "tests/gpu", "--rehearse", "-m", marker]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     # Skipped are CUDA graphs, memory, and mamba-ssm where it is missing.
     assert "no tests ran" not in done.stdout and " passed" in done.stdout

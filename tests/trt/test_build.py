@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conformance import Case
-from plugin_checks import make
-from test_plugin import check_exports
 
+from tests.helpers.plugin_checks import check_exports, make
+from tests.helpers.scan_cases import Case
 from trt_plugins import build as building
 from trt_plugins.build import (
     ARCHITECTURES,

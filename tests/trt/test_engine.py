@@ -14,13 +14,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from graphs import two_scans
 
 import export.engine
 import export.trt
 from export.profile import read_profile
 from export.shape import ShapeError
 from export.trt import main
+from tests.helpers.graphs import two_scans
 from zoo.cli import main as zoo_main
 from zoo.data import Photo, write_photo
 from zoo.errors import ZooError

@@ -6,22 +6,22 @@ are broken on purpose must be found out: the last tests are of the tests.
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 
 import pytest
 import torch
-from conformance import CASES, Case
-from plugin_checks import (
+
+from tests.helpers.plugin_checks import (
     DTYPES,
     SIZES,
     SPECIAL,
     STATES,
+    broken,
     check_all,
     check_case,
 )
-
-from trt_plugins.build import SOURCES, build
+from tests.helpers.scan_cases import CASES, Case
+from trt_plugins.build import SOURCES
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
@@ -148,17 +148,3 @@ def test_a_broken_kernel_is_found(what, shim, tmp_path, monkeypatch):
 
 def test_the_whole_kernel_passes_what_finds_broken_ones(shim):
     check_all(shim)
-
-
-def broken(what, change, folder, monkeypatch):
-    """The plugin on the shim, one place of its sources changed."""
-    before, after = change
-    sources = folder / "csrc"
-    shutil.copytree(SOURCES, sources)
-    holding = [p for p in sorted(sources.iterdir()) if before in p.read_text()]
-    assert len(holding) == 1, f"{what}: nothing like this in the sources any more"
-    text = holding[0].read_text()
-    assert text.count(before) == 1
-    holding[0].write_text(text.replace(before, after))
-    monkeypatch.setenv("ZOO_CACHE", str(folder))
-    return build(shim=True, sources=sources)

@@ -13,10 +13,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_kernel import broken
 
+from tests.helpers.plugin_checks import broken
 from trt_plugins.build import BuildError, build, cache_folder
 
+ROOT = Path(__file__).parents[2]
 VERSIONS = ["10.16.1.11", "11.4.0.106"]
 
 pytestmark = pytest.mark.slow
@@ -47,9 +48,8 @@ def plugin(request):
 
 
 def loaded(folder, library):
-    script = Path(__file__).with_name("lean_runtime.py")
-    words = [sys.executable, str(script), str(folder), str(library)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    words = [sys.executable, "-m", "tests.helpers.lean_runtime", str(folder), str(library)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -15,13 +15,13 @@ import time
 
 import onnx
 import pytest
-from graphs import two_scans
 from onnx import TensorProto
 
 from export.engine import build_engine, plugin_layers, read_graph
 from export.graph import written_out
 from export.profile import Profile
 from export.scan_function import attach_functions
+from tests.helpers.graphs import two_scans
 from trt_plugins.build import SOURCES, build
 from zoo.integrations.tensorrt import EngineError, read_sidecar
 

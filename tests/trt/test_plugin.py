@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conformance import Case
-from plugin_checks import make
-from test_kernel import broken
 
+from tests.helpers.plugin_checks import broken, check_exports, make
+from tests.helpers.scan_cases import Case
 from trt_plugins.build import SOURCES
 from trt_plugins.harness import EACH, SUM, Harness, HarnessError
 
@@ -129,20 +128,6 @@ def test_a_library_without_plugins_is_refused(tmp_path, shim):
 
 def test_it_exports_two_functions_and_needs_nothing_of_tensorrt(shim):
     check_exports(shim)
-
-
-def check_exports(library):
-    listed = _lines("nm", "-D", "--defined-only", str(library))
-    assert sorted(line.split()[-1] for line in listed) == ["getCreators", "setLoggerFinder"]
-    assert not [line for line in _lines("nm", "-D", str(library)) if "nvinfer" in line.lower()]
-    needed = [line for line in _lines("readelf", "-d", str(library)) if "NEEDED" in line]
-    known = r"\[(libstdc\+\+|libgcc_s|libc|libm|libdl|librt|libpthread|ld-linux)[-.\w]*\]"
-    assert needed and all(re.search(known, line) for line in needed), needed
-
-
-def _lines(*words):
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()
 
 
 # ---- Against TensorRT's own headers ----

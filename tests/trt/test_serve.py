@@ -11,10 +11,10 @@ from pathlib import Path
 import onnx
 import pytest
 from google.protobuf import text_format
-from graphs import two_scans
 
 from export.profile import Profile
 from export.serve import ServeError, Serving, main, write_repository
+from tests.helpers.graphs import two_scans
 from zoo.integrations.onnxruntime import open_session
 from zoo.integrations.tensorrt import EngineError, sidecar_path
 

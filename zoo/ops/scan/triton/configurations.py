@@ -41,8 +41,8 @@ CONFIGURATIONS: dict[tuple[int, int], Configuration] = {}
 
 DEFAULT = Configuration()
 """From what the compiler says with 16 states: no kernel spills registers for compute capability
-9.0, nor the one of the gradients for 8.0 and 12.0 (tests/ops/triton_compiled.py). Not yet measured
-on any GPU."""
+9.0, nor the one of the gradients for 8.0 and 12.0 (tests/helpers/triton_compiled.py). Not yet
+measured on any GPU."""
 
 INTERPRETED = Configuration(
     widths=(4,),

@@ -7,11 +7,14 @@ it libraries that are broken on purpose.
 from __future__ import annotations
 
 import dataclasses
+import re
+import shutil
+import subprocess
 
 import torch
-from conformance import CASES, Case, make_inputs
-from test_conformance import relative
 
+from tests.helpers.scan_cases import CASES, Case, make_inputs, relative
+from trt_plugins.build import SOURCES, build
 from trt_plugins.harness import EACH, SUM, Harness
 from zoo.ops import selective_scan
 
@@ -154,3 +157,32 @@ def check_all(library, device: str = "cpu"):
     check_case(library, Case(K=4, L=20), torch.float16, device)
     for check in SPECIAL:
         check(library, device)
+
+
+def check_exports(library):
+    """The library shows the two functions TensorRT asks for, and needs no TensorRT."""
+    listed = _lines("nm", "-D", "--defined-only", str(library))
+    assert sorted(line.split()[-1] for line in listed) == ["getCreators", "setLoggerFinder"]
+    assert not [line for line in _lines("nm", "-D", str(library)) if "nvinfer" in line.lower()]
+    needed = [line for line in _lines("readelf", "-d", str(library)) if "NEEDED" in line]
+    known = r"\[(libstdc\+\+|libgcc_s|libc|libm|libdl|librt|libpthread|ld-linux)[-.\w]*\]"
+    assert needed and all(re.search(known, line) for line in needed), needed
+
+
+def _lines(*words):
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def broken(what, change, folder, monkeypatch):
+    """The plugin on the shim, one place of its sources changed."""
+    before, after = change
+    sources = folder / "csrc"
+    shutil.copytree(SOURCES, sources)
+    holding = [p for p in sorted(sources.iterdir()) if before in p.read_text()]
+    assert len(holding) == 1, f"{what}: nothing like this in the sources any more"
+    text = holding[0].read_text()
+    assert text.count(before) == 1
+    holding[0].write_text(text.replace(before, after))
+    monkeypatch.setenv("ZOO_CACHE", str(folder))
+    return build(shim=True, sources=sources)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-OFFICIAL = Path(__file__).parent / "official"
+OFFICIAL = Path(__file__).parents[1] / "official"
 CASES = json.loads(gzip.decompress((OFFICIAL / "cases.json.gz").read_bytes()))
 PUBLISHED = json.loads(gzip.decompress((OFFICIAL / "published.json.gz").read_bytes()))
 

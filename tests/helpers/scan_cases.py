@@ -1,4 +1,4 @@
-"""The cases that every backend of the selective scan is held to."""
+"""The cases that every backend of the selective scan is held to, and how close it must come."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ from zoo.ops import selective_scan
 
 BACKENDS = [b.name for b in zoo.backends() if b.available and b.name in ("native", "chunked")]
 """Backends of a CPU, compared with ``reference``; those of a GPU: tests/gpu."""
+
+# float64: rounding of sums of some hundred terms. Others: the tokens' own rounding, which enters
+# each backend alike, and that of the result; float32 sums in another sequence add a few ulp.
+TOLERANCE = {
+    torch.float64: 1e-12,
+    torch.float32: 2e-5,
+    torch.bfloat16: 1.6e-2,
+    torch.float16: 2e-3,
+}
 
 
 @dataclass(frozen=True)
@@ -116,3 +125,8 @@ def run(inputs, case: Case, backend: str):
     wanted = [t for t in leaves if t is not None]
     gradients = torch.autograd.grad(y, wanted, cotangent.to(y.dtype))
     return [y, *gradients]
+
+
+def relative(found, expected):
+    """Deviation from what is expected, relative to its norm."""
+    return ((found.double() - expected.double()).norm() / (expected.double().norm() + 1e-30)).item()

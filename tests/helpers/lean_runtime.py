@@ -1,6 +1,6 @@
 """Loads the plugin into TensorRT's lean runtime, in a process of its own.
 
-    python lean_runtime.py PACKAGES LIBRARY
+    python -m tests.helpers.lean_runtime PACKAGES LIBRARY
 
 PACKAGES holds tensorrt_lean_bindings. Prints one JSON object: TensorRT's version, and for each
 name, version and namespace asked for whether a creator is found and creates. A ``Runtime`` is never

@@ -1,9 +1,10 @@
 """The Triton kernels in Triton's interpreter, printed as JSON.
 
-Run by test_triton.py in a process of its own, because TRITON_INTERPRET must be set before Triton is
-imported, with one of these words: ``small``, a part of ``MATRIX``, or ``random``. The interpreter
-takes some tenths of a second for a step of a block of channels. Chunks have four steps here and
-blocks four channels, so that small cases pass every boundary; large ones are for tests/gpu.
+Run by tests/ops/test_triton.py in a process of its own, because TRITON_INTERPRET must be set before
+Triton is imported, with one of these words: ``small``, a part of ``MATRIX``, or ``random``. The
+interpreter takes some tenths of a second for a step of a block of channels. Chunks have four steps
+here and blocks four channels, so that small cases pass every boundary; large ones are for
+tests/gpu.
 """
 
 from __future__ import annotations
@@ -11,12 +12,10 @@ from __future__ import annotations
 import json
 import random
 import sys
-from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from conformance import CASES, Case, make_inputs, random_case, run
+from tests.helpers.scan_cases import CASES, Case, make_inputs, random_case, run
 
 FLOAT, BRAIN, HALF = torch.float32, torch.bfloat16, torch.float16
 TINY = {"B": 1, "L": 5, "K": 2, "E": 5, "R": 2, "N": 2}

@@ -5,10 +5,10 @@ they ask for (dtypes, alignment, blocks, warps) is what a GPU would be given. Ea
 as a line of JSON with the registers, stack and shared memory of its machine code; registers that
 are spilled lie on the stack.
 
-Run by test_triton_compiled.py in a process of its own, and by hand::
+Run by tests/ops/test_triton.py in a process of its own, and by hand::
 
-    python tests/ops/triton_compiled.py 80 90       # the one call of the default suite
-    python tests/ops/triton_compiled.py --full 90   # every kind of call, some minutes
+    python -m tests.helpers.triton_compiled 80 90       # the one call of the default suite
+    python -m tests.helpers.triton_compiled --full 90   # every kind of call, some minutes
 """
 
 from __future__ import annotations
@@ -26,11 +26,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia import compiler
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from conformance import Case, make_inputs
-from exponentials import burn
-
+from benchmarks.exponentials import burn
+from tests.helpers.scan_cases import Case, make_inputs
 from zoo.ops.scan.contract import ScanInputs
 from zoo.ops.scan.triton import configurations, launch
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 
-from zoo.data import Photo, write_photo
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 from recipes.train import main
+from zoo.data import Photo, write_photo
 
 # Two blocks: the second one's drop path is the network's, the first one's is zero.
 SETTINGS = [
