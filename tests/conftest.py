@@ -1,7 +1,20 @@
+"""Options of the suite, and what every test starts from."""
+
+from __future__ import annotations
+
+import random
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+
+# Importing these registers every part of the package: before any test, whose end would undo it.
+import zoo.data.burst
+import zoo.recipe
+import zoo.training  # noqa: F401
+from zoo.registry import temporary_registrations
 
 pytest.register_assert_rewrite("tests.helpers")
 
@@ -23,6 +36,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # pytest-randomly shuffles the tests; random numbers are the same in every run: see ``seeded``.
+    config.option.randomly_reset_seed = False
     if config.getoption("--native-library"):
         from zoo.ops.scan import native
 
@@ -33,7 +48,27 @@ def pytest_configure(config):
         import_parts(config.getoption("imports"))
 
 
+def pytest_terminal_summary(terminalreporter, config):
+    if config.pluginmanager.hasplugin("randomly") and config.option.randomly_reorganize:
+        seed = config.option.randomly_seed
+        terminalreporter.write_line(f"Random order; --randomly-seed={seed} repeats it.")
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     """Every test starts from the same random state."""
+    random.seed(0)
+    np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def isolated():
+    """No test sees the parts that another one registered, nor the folders it imported from.
+
+    A command that runs in this process adds the current folder to ``sys.path``.
+    """
+    folders = list(sys.path)
+    with temporary_registrations():
+        yield
+    sys.path[:] = folders

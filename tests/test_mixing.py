@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -81,9 +82,10 @@ def test_training_saving_loading_and_restoring_through_import(tmp_path):
     assert "Traceback" not in without.stderr and not (tmp_path / "x").exists()
 
 
-def test_building_from_plain_python():
-    import tests.helpers.my_parts  # noqa: F401
-
+def test_building_from_plain_python(monkeypatch):
+    # It registers when it is first imported, and each test forgets what it registered.
+    monkeypatch.delitem(sys.modules, "tests.helpers.my_parts", raising=False)
+    importlib.import_module("tests.helpers.my_parts")
     recipe = {"network": {"type": "single_image", "dim": 32, "depths": [1], "block": "my_plain"}}
     assert zoo.build(recipe)(torch.rand(1, 3, 5, 4)).shape == (1, 3, 5, 4)
 

@@ -14,7 +14,7 @@ from zoo.errors import RecipeError
 from zoo.evaluation.settings import evaluate_settings
 from zoo.networks import SingleImage
 from zoo.recipe import load_recipe, parse_value
-from zoo.registry import Capabilities, Registry
+from zoo.registry import Capabilities, Registry, kind, kinds, temporary_registrations
 from zoo.schema import resolve
 from zoo.training.settings import ScheduleSettings, train_settings
 
@@ -178,6 +178,15 @@ def test_descriptions():
 
 class Animal:
     """An animal."""
+
+
+def test_temporary_registrations_are_forgotten():
+    before = {name: registry.names() for name, registry in kinds().items()}
+    with temporary_registrations():
+        Registry("test animal", Animal).register("cat")(Animal)
+        zoo.register("head", "test_head")(kind("head").get("pixelshuffle").target)
+        assert kind("test animal").names() == ["cat"] and "test_head" in kind("head").names()
+    assert {name: registry.names() for name, registry in kinds().items()} == before
 
 
 def test_a_registry_refuses_what_is_no_part_and_stays_as_it_was():

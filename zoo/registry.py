@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
@@ -179,3 +180,21 @@ def kind_of(contract: object) -> Registry[Any] | None:
 def register(kind_name: str, name: str, **options: Any) -> Callable[[type[T]], type[T]]:
     """Class decorator for parts outside the package: ``@zoo.register("block", "mine")``."""
     return kind(kind_name).register(name, **options)
+
+
+@contextmanager
+def temporary_registrations() -> Iterator[None]:
+    """Forget, at the end of the block, every kind and every part that was registered inside it.
+
+    For tests. A module registers its parts only when it is first imported: import the modules whose
+    parts must stay before the block.
+    """
+    before = {name: (registry, dict(registry._entries)) for name, registry in _KINDS.items()}
+    try:
+        yield
+    finally:
+        _KINDS.clear()
+        for name, (registry, entries) in before.items():
+            registry._entries.clear()
+            registry._entries.update(entries)
+            _KINDS[name] = registry

@@ -163,10 +163,10 @@ def test_the_backend_is_chosen_by_argument_context_and_environment(inputs, monke
     assert torch.equal(selective_scan(*inputs), found)
 
 
-def test_an_automatic_choice_is_logged_once(inputs, caplog):
+def test_an_automatic_choice_is_logged_once(inputs, caplog, monkeypatch):
     from zoo.ops.scan import dispatch
 
-    dispatch._logged.clear()
+    monkeypatch.setattr(dispatch, "_logged", set())
     with caplog.at_level(logging.INFO):
         selective_scan(*inputs)
         selective_scan(*inputs)
