@@ -68,6 +68,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy zoo recipes export trt_plugins benchmarks examples
+	$(BIN)/lint-imports --no-cache --no-logo
 
 # Tables of docs/benchmarks.md: about half an hour, most of it the authors' path.
 bench: install
