@@ -1,0 +1,90 @@
+"""Every field of every published recipe is as the papers and the authors' settings have it."""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from typing import Any
+
+import pytest
+from facts.compare import differences
+from facts.faults import faults
+from facts.resolved import flat, nested, resolved
+from facts.table import read_family, read_table
+
+import zoo
+from zoo.errors import RecipeError
+from zoo.recipe import RECIPES, load_recipe, parse_value
+
+table = functools.cache(read_table)
+
+
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_every_field_of_a_recipe_is_as_the_table_of_facts_says(name):
+    assert name in table(), "the table has no row for this recipe; write one in tests/facts"
+    found = differences(resolved(load_recipe(name)), table()[name])
+    assert not found, "\n".join([f"{name} is not as tests/facts says:", *found])
+
+
+def test_every_row_of_the_table_of_facts_is_a_published_recipe():
+    assert sorted(table()) == zoo.list_models()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"of": ["a"], "x.y": 2}, "stated twice"),
+        ({"of": ["a"], "x": {"y": 2}}, "stated twice"),
+        ({"of": ["a", "g"]}, "stated twice"),
+        ({"of": ["a"]}, "no recipe needs"),
+    ],
+)
+def test_the_table_of_facts_states_everything_once(row, message):
+    family = {"blocks": {"a": {"x.y": 1}}, "groups": {"g": ["a"]}, "recipes": {"r": row}}
+    with pytest.raises(AssertionError, match=message):
+        read_family(family)
+
+
+def test_a_flag_is_no_number_and_a_missing_field_is_a_difference():
+    assert differences({"a": True}, {"a": 1}) and differences({"a": [1]}, {"a": [True]})
+    assert differences({"a": None}, {}) and differences({}, {"a": None})
+    assert not differences({"a": 1, "b": [2.0]}, {"a": 1.0, "b": [2]})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_any_fault_in_a_resolved_recipe_is_a_difference(name):
+    """Every leaf of the resolved recipe, defaults included, is compared with the table."""
+    for fault in faults(nested(load_recipe(name))):
+        assert differences(flat(fault.data), table()[name]), f"unnoticed: {fault.what}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", zoo.list_models())
+def test_any_fault_in_the_file_of_a_recipe_is_noticed(name):
+    """The file is changed as its author might, then read: an error, or a difference.
+
+    A key that is left out is no fault where the recipe that is extended, or the default, says the
+    same; then all fields are as they were.
+    """
+    path = RECIPES / f"{name}.yaml"
+    data = parse_value(path.read_text(encoding="utf-8"))
+    before = resolved(load_recipe(name))
+    for fault in faults(data, values_of_all_recipes()):
+        try:
+            found = resolved(load_recipe(fault.data))
+        except RecipeError:
+            continue
+        noticed = differences(found, table()[name])
+        assert noticed or (fault.removal and found == before), f"unnoticed: {fault.what}"
+
+
+@functools.cache
+def values_of_all_recipes() -> dict[str, list[Any]]:
+    """Values that stand at a dotted path in any recipe, each once."""
+    values: dict[str, list[Any]] = defaultdict(list)
+    for name in zoo.list_models():
+        for path, value in resolved(load_recipe(name)).items():
+            if path not in ("name", "summary") and value not in values[path]:
+                values[path].append(value)
+    return values
