@@ -7,12 +7,12 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
-from facts.compare import differences
-from facts.faults import faults
-from facts.resolved import flat, nested, resolved
-from facts.table import read_family, read_table
 
 import zoo
+from tests.facts.compare import differences
+from tests.facts.faults import faults
+from tests.facts.resolved import flat, nested, resolved
+from tests.facts.table import read_family, read_table
 from zoo.errors import RecipeError
 from zoo.recipe import RECIPES, load_recipe, parse_value
 
