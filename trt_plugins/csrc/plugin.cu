@@ -19,10 +19,11 @@ using namespace nvinfer1;
 
 namespace {
 
+// Names and inputs are those of zoo/ops/scan/names.py and contract.py, which a test compares.
 constexpr const char* kNamespace = "zoo";
 constexpr const char* kVersion = "1";
 
-enum Input { kU, kDelta, kWeight, kBias, kA, kB, kC, kD, kOrder, kInputs };
+enum Input { kU, kDelta, kDeltaWeight, kDeltaBias, kA, kB, kC, kD, kOrder, kInputs };
 constexpr int kY = kInputs, kTensors = kInputs + 1;
 
 // Axes by letter: B batch, L tokens, K directions, S steps, E channels, R rank, N states.
@@ -181,8 +182,8 @@ class ScanPlugin final : public IPluginV3,
     given.delta = inputs[kDelta];
     given.B = inputs[kB];
     given.C = inputs[kC];
-    given.delta_weight = static_cast<const float*>(inputs[kWeight]);
-    given.delta_bias = static_cast<const float*>(inputs[kBias]);
+    given.delta_weight = static_cast<const float*>(inputs[kDeltaWeight]);
+    given.delta_bias = static_cast<const float*>(inputs[kDeltaBias]);
     given.A = static_cast<const float*>(inputs[kA]);
     given.D = static_cast<const float*>(inputs[kD]);
     given.order = static_cast<const int32_t*>(inputs[kOrder]);
@@ -209,7 +210,7 @@ class ScanPlugin final : public IPluginV3,
   static bool is_allowed(int tensor, DataType type, DataType tokens) {
     switch (tensor) {
       case kOrder: return type == DataType::kINT32;
-      case kWeight: case kBias: case kA: case kD: return type == DataType::kFLOAT;
+      case kDeltaWeight: case kDeltaBias: case kA: case kD: return type == DataType::kFLOAT;
       default:
         return type == tokens && (type == DataType::kFLOAT || type == DataType::kHALF ||
                                   type == DataType::kBF16);
@@ -244,7 +245,7 @@ class ScanPlugin final : public IPluginV3,
       if (int wrong = check_rank(i, tensor.dims.nbDims)) return wrong;
       if (!is_allowed(i, tensor.type, tokens)) {
         const char* wanted = i == kOrder ? "int32"
-                             : i == kWeight || i == kBias || i == kA || i == kD
+                             : i == kDeltaWeight || i == kDeltaBias || i == kA || i == kD
                                  ? "float32"
                                  : "float32, float16 or bfloat16 and the same as u's";
         return fail(name_, "%s has TensorRT's data type %d; it must be %s", kDeclared[i].name,

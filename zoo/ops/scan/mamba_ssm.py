@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.ops.scan.contract import ScanGradients, ScanInputs
+from zoo.ops.scan.contract import ScanGradients, ScanInputs, differentiable, gradients_of
 
 NAME = "mamba_ssm"
 
@@ -94,15 +94,13 @@ def forward(inputs: ScanInputs, reduce: bool) -> Tensor:
 
 
 def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
-    given = {name: t for name, t in inputs._asdict().items() if name != "order" and t is not None}
-    leaves = {name: t.detach().requires_grad_() for name, t in given.items()}
+    leaves = {name: t.detach().requires_grad_() for name, t in differentiable(inputs).items()}
     # Autograd is switched off inside an operator, and the package's function has no other way to
     # its gradients; what is switched off belongs to the thread, so another one has it.
     with ThreadPoolExecutor(1) as thread:
         stream = torch.cuda.current_stream() if grad_y.is_cuda else None
         found = thread.submit(_differentiate, inputs, leaves, grad_y, reduce, stream).result()
-    named = dict(zip(leaves, found, strict=True))
-    return ScanGradients._make(named.get(name) for name in ScanGradients._fields)
+    return gradients_of(dict(zip(leaves, found, strict=True)))
 
 
 def _differentiate(

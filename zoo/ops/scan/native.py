@@ -14,13 +14,26 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zoo.ops.scan.contract import ScanGradients, ScanInputs
+from zoo.ops.scan.contract import (
+    AXES,
+    ORDER,
+    PARAMETERS,
+    SCHEMA,
+    TOKENS,
+    ScanGradients,
+    ScanInputs,
+    axis_sizes,
+    differentiable,
+    gradients_of,
+)
 
 NAME = "native"
 
@@ -40,19 +53,10 @@ class _Scan(ctypes.Structure):
     _fields_ = (
         ("dtype", ctypes.c_int32),
         ("reduce", ctypes.c_int32),
-        *(
-            (name, ctypes.c_int64)
-            for name in ("batch", "tokens", "directions", "steps", "channels", "rank", "states")
-        ),
-        *(
-            (name, ctypes.c_void_p)
-            for name in ("u", "delta", "B", "C", "delta_weight", "delta_bias", "A", "D", "order")
-        ),
+        *((axis, ctypes.c_int64) for axis in AXES.values()),
+        *((name, ctypes.c_void_p) for name in (*TOKENS, *PARAMETERS, *ORDER)),
         ("order_stride", ctypes.c_int64),
-        ("u_stride", ctypes.c_int64 * 2),
-        ("delta_stride", ctypes.c_int64 * 3),
-        ("B_stride", ctypes.c_int64 * 3),
-        ("C_stride", ctypes.c_int64 * 3),
+        *((f"{name}_stride", ctypes.c_int64 * (len(SCHEMA[name].axes) - 1)) for name in TOKENS),
     )
 
 
@@ -62,10 +66,7 @@ class _Gradients(ctypes.Structure):
     _fields_ = (
         ("y", ctypes.c_void_p),
         ("y_stride", ctypes.c_int64 * 3),
-        *(
-            (name, ctypes.c_void_p)
-            for name in ("u", "delta", "B", "C", "delta_weight", "delta_bias", "A", "D")
-        ),
+        *((name, ctypes.c_void_p) for name in (*TOKENS, *PARAMETERS)),
     )
 
 
@@ -158,64 +159,50 @@ def forward(inputs: ScanInputs, reduce: bool) -> Tensor:
 def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
     kept = _dense(inputs)
     grad_y = _dense_rows(grad_y)
-    found = ScanGradients._make(
-        None if t is None else torch.empty_like(t, memory_format=torch.contiguous_format)
-        for t in kept[:-1]
-    )
+    found = {
+        name: torch.empty_like(tensor, memory_format=torch.contiguous_format)
+        for name, tensor in differentiable(kept).items()
+    }
     stride = [*grad_y.stride()[:-1], 0] if reduce else grad_y.stride()[:-1]
     described = _Gradients(
         y=grad_y.data_ptr(),
         y_stride=tuple(stride),
-        **{name: _address(t) for name, t in found._asdict().items()},
+        **{name: tensor.data_ptr() for name, tensor in found.items()},
     )
     _call("zoo_scan_backward", _describe(kept, reduce), ctypes.byref(described))
-    return found
+    return gradients_of(found)
 
 
 def _dense(inputs: ScanInputs) -> ScanInputs:
     """Inputs as the library takes them: tokens with contiguous rows, parameters contiguous."""
-    u, delta, weight, bias, A, B, C, D, order = inputs
-    return ScanInputs(
-        _dense_rows(u),
-        _dense_rows(delta),
-        None if weight is None else weight.contiguous(),
-        bias.contiguous(),
-        A.contiguous(),
-        _dense_rows(B),
-        _dense_rows(C),
-        D.contiguous(),
-        order.contiguous(),
-    )
+    return ScanInputs._make([dense(t) for dense, t in zip(_DENSE, inputs, strict=True)])
+
+
+def _contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
 
 
 def _dense_rows(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
+_DENSE: tuple[Callable[..., Any], ...] = tuple(
+    _dense_rows if name in TOKENS else _contiguous for name in SCHEMA
+)
+_POINTERS = attrgetter(*TOKENS, *PARAMETERS, *ORDER)
+_STRIDED = attrgetter(*TOKENS)
+"""In the sequence of the C structure."""
 
 
 def _describe(inputs: ScanInputs, reduce: bool) -> Any:
-    batch, tokens, channels = inputs.u.shape
-    directions, steps = inputs.order.shape
     return ctypes.byref(
         _Scan(
-            dtype=_DTYPES[inputs.u.dtype],
-            reduce=reduce,
-            batch=batch,
-            tokens=tokens,
-            directions=directions,
-            steps=steps,
-            channels=channels,
-            rank=inputs.delta.shape[-1],
-            states=inputs.A.shape[-1],
-            order_stride=0,
-            u_stride=inputs.u.stride()[:-1],
-            delta_stride=inputs.delta.stride()[:-1],
-            B_stride=inputs.B.stride()[:-1],
-            C_stride=inputs.C.stride()[:-1],
-            **{name: _address(t) for name, t in inputs._asdict().items()},
+            _DTYPES[inputs.u.dtype],
+            reduce,
+            *axis_sizes(inputs).values(),
+            *[None if tensor is None else tensor.data_ptr() for tensor in _POINTERS(inputs)],
+            0,  # one order for all images
+            *[tensor.stride()[:-1] for tensor in _STRIDED(inputs)],
         )
     )
 

@@ -6,14 +6,16 @@ Shape suffixes: see :mod:`zoo.ops.scan.contract`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from zoo.ops.scan.contract import ScanInputs
+from zoo.ops.scan.contract import SCHEMA, TOKENS, Kind, ScanGradients, ScanInputs, axis_sizes
 from zoo.ops.scan.dispatch import asked_for, choose
+from zoo.ops.scan.names import NAMESPACE
 from zoo.ops.scan.order import check_order
 
 TOKEN_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -65,29 +67,34 @@ def selective_scan(
         ValueError: if a shape, a dtype or the order is wrong.
         BackendError: if the backend asked for cannot serve the call.
     """
-    state = torch.float64 if u.dtype == torch.float64 else torch.float32
+    inputs = ScanInputs(u, delta, delta_weight, delta_bias, A, B, C, D, order)
     tracing = torch.compiler.is_compiling()
     if not tracing:
-        _check(ScanInputs(u, delta, delta_weight, delta_bias, A, B, C, D, order))
+        _check(inputs)
     return torch.ops.zoo.selective_scan.default(
-        u,
-        delta,
-        None if delta_weight is None else _cast(delta_weight, state),
-        _cast(delta_bias, state),
-        _cast(A, state),
-        B,
-        C,
-        _cast(D, state),
-        order,
+        *_in_state_dtype(inputs),
         reduce,
         # A traced graph asks at each call, not once and for all when it is traced.
         (backend or "") if tracing else asked_for(backend),
     )
 
 
-def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def _in_state_dtype(inputs: ScanInputs) -> list[Tensor | None]:
+    """The inputs, with parameters in the dtype of the state."""
+    state = torch.float64 if inputs.u.dtype == torch.float64 else torch.float32
     # A cast to the same dtype would still be a node of every traced graph.
-    return tensor if tensor.dtype == dtype else tensor.to(dtype)
+    return [
+        tensor.to(state) if cast and tensor is not None and tensor.dtype != state else tensor
+        for tensor, cast in zip(inputs, _IS_PARAMETER, strict=True)
+    ]
+
+
+# Read once: looking things up in the schema at each call would take longer than a small scan.
+_IS_PARAMETER = tuple(spec.kind is Kind.PARAMETER for spec in SCHEMA.values())
+_EXPECTED = tuple(
+    (name, itemgetter(*spec.axes), spec.kind is Kind.TOKENS) for name, spec in SCHEMA.items()
+)
+"""Of each tensor its name, what finds its shape among the sizes, and whether it holds tokens."""
 
 
 def _check(inputs: ScanInputs) -> None:
@@ -96,113 +103,61 @@ def _check(inputs: ScanInputs) -> None:
         raise ValueError(
             f"u must be (B, L, E) and order (K, S), not {tuple(u.shape)} and {tuple(order.shape)}"
         )
-    batch, tokens, channels = u.shape
-    directions, states = len(order), inputs.A.shape[-1]
-    rank = channels if inputs.delta_weight is None else inputs.delta_weight.shape[-1]
-    expected = {
-        "delta": (batch, tokens, directions, rank),
-        "delta_weight": (directions, channels, rank),
-        "delta_bias": (directions, channels),
-        "A": (directions, channels, states),
-        "B": (batch, tokens, directions, states),
-        "C": (batch, tokens, directions, states),
-        "D": (directions, channels),
-    }
-    for name, shape in expected.items():
-        tensor = getattr(inputs, name)
-        if tensor is not None and tuple(tensor.shape) != shape:
-            raise ValueError(
-                f"{name} has shape {tuple(tensor.shape)}, but u {tuple(u.shape)} and "
-                f"order {tuple(order.shape)} ask for {shape}"
-            )
     if u.dtype not in TOKEN_DTYPES:
         raise ValueError(f"u must be float32, bfloat16, float16 or float64, not {u.dtype}")
-    for name in ("delta", "B", "C"):
-        dtype = getattr(inputs, name).dtype
-        if dtype != u.dtype:
-            raise ValueError(f"u, delta, B and C share one dtype; u is {u.dtype}, {name} {dtype}")
-    for name, tensor in inputs._asdict().items():
-        if tensor is not None and tensor.device != u.device:
-            raise ValueError(f"{name} is on {tensor.device}, u on {u.device}; move it there")
-    check_order(order, tokens)
+    sizes, dtype, device = axis_sizes(inputs), u.dtype, u.device
+    for tensor, (name, expected, is_tokens) in zip(inputs, _EXPECTED, strict=True):
+        if tensor is None:
+            continue
+        if tensor.shape != expected(sizes):
+            raise ValueError(
+                f"{name} has shape {tuple(tensor.shape)}, but u {tuple(u.shape)} and "
+                f"order {tuple(order.shape)} ask for {expected(sizes)}"
+            )
+        if is_tokens and tensor.dtype != dtype:
+            raise ValueError(
+                f"{', '.join(TOKENS)} share one dtype; u is {dtype}, {name} {tensor.dtype}"
+            )
+        if tensor.device != device:
+            raise ValueError(f"{name} is on {tensor.device}, u on {device}; move it there")
+    check_order(order, sizes["L"])
 
 
-def _forward(
-    u: Tensor,
-    delta: Tensor,
-    delta_weight: Tensor | None,
-    delta_bias: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    order: Tensor,
-    reduce: bool,
-    backend: str,
-) -> Tensor:
-    inputs = ScanInputs(u, delta, delta_weight, delta_bias, A, B, C, D, order)
-    with torch.autocast(u.device.type, enabled=False):
+# What follows takes the operator's arguments in the sequence of its schema: the tensors of SCHEMA,
+# ``reduce`` and ``backend``.
+
+
+def _forward(*arguments: Any) -> Tensor:
+    *tensors, reduce, backend = arguments
+    inputs = ScanInputs(*tensors)
+    with torch.autocast(inputs.u.device.type, enabled=False):
         return choose(inputs, backend or asked_for(None)).forward(inputs, reduce)
 
 
-def _empty_output(
-    u: Tensor,
-    delta: Tensor,
-    delta_weight: Tensor | None,
-    delta_bias: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    order: Tensor,
-    reduce: bool,
-    backend: str,
-) -> Tensor:
-    batch, tokens, channels = u.shape
-    inner = (channels,) if reduce else (order.shape[0], channels)
-    return u.new_empty(batch, tokens, *inner)
+def _empty_output(*arguments: Any) -> Tensor:
+    *tensors, reduce, _ = arguments
+    inputs = ScanInputs(*tensors)
+    batch, tokens, channels = inputs.u.shape
+    inner = (channels,) if reduce else (inputs.order.shape[0], channels)
+    return inputs.u.new_empty(batch, tokens, *inner)
 
 
-def _backward(
-    grad_y: Tensor,
-    u: Tensor,
-    delta: Tensor,
-    delta_weight: Tensor | None,
-    delta_bias: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    order: Tensor,
-    reduce: bool,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    inputs = ScanInputs(u, delta, delta_weight, delta_bias, A, B, C, D, order)
-    with torch.autocast(u.device.type, enabled=False):
+def _backward(grad_y: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    *tensors, reduce, backend = arguments
+    inputs = ScanInputs(*tensors)
+    with torch.autocast(grad_y.device.type, enabled=False):
         found = choose(inputs, backend or asked_for(None)).backward(inputs, grad_y, reduce)
     # An operator cannot return None in a tuple: an empty tensor stands for it.
-    weight = u.new_empty(0) if found.delta_weight is None else found.delta_weight
-    return tuple(found._replace(delta_weight=weight))  # type: ignore[return-value]
+    return tuple(grad_y.new_empty(0) if tensor is None else tensor for tensor in found)
 
 
-def _empty_gradients(
-    grad_y: Tensor,
-    u: Tensor,
-    delta: Tensor,
-    delta_weight: Tensor | None,
-    delta_bias: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    order: Tensor,
-    reduce: bool,
-    backend: str,
-) -> tuple[Tensor, ...]:
-    weight = u.new_empty(0) if delta_weight is None else delta_weight
+def _empty_gradients(grad_y: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    given = dict(zip(SCHEMA, arguments, strict=False))
     return tuple(
-        torch.empty_like(t, memory_format=torch.contiguous_format)
-        for t in (u, delta, weight, delta_bias, A, B, C, D)
+        grad_y.new_empty(0)
+        if given[name] is None
+        else torch.empty_like(given[name], memory_format=torch.contiguous_format)
+        for name in ScanGradients._fields
     )
 
 
@@ -214,43 +169,47 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _differentiate(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
     backward = torch.ops.zoo.selective_scan_backward.default
     tensors = ctx.saved_tensors  # read once: a checkpoint computes them anew at each look
-    found = list(backward(grad_y, *tensors, ctx.reduce, ctx.backend))
-    if tensors[2] is None:
-        found[2] = None
-    return (*found, None, None, None)
+    found = backward(grad_y, *tensors, ctx.reduce, ctx.backend)
+    gradient = dict(zip(ScanGradients._fields, found, strict=True))
+    given = dict(zip(SCHEMA, tensors, strict=True))
+    return (*(None if t is None else gradient.get(name) for name, t in given.items()), None, None)
 
+
+_ARGUMENTS = ", ".join(
+    [
+        *(f"Tensor{'?' if spec.optional else ''} {name}" for name, spec in SCHEMA.items()),
+        "bool reduce",
+        "str backend",
+    ]
+)
+_GRADIENTS = ", ".join("Tensor" for _ in ScanGradients._fields)
 
 # Not torch.library.custom_op: its first call loads the whole of torch.compile, which takes seconds.
-_library = torch.library.Library("zoo", "DEF")
+_library = torch.library.Library(NAMESPACE, "DEF")
 
 
-def _define(name: str, function: Callable[..., Any], fake: Callable[..., Any]) -> None:
-    schema = torch.library.infer_schema(function, mutates_args=())
-    _library.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
+def _define(schema: str, function: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    name = schema.partition("(")[0]
+    _library.define(schema, tags=torch.Tag.pt2_compliant_tag)
     _library.impl(name, function, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"zoo::{name}", fake, lib=_library)
+    torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_library)
 
 
-_define("selective_scan", _forward, _empty_output)
-_define("selective_scan_backward", _backward, _empty_gradients)
+_define(f"selective_scan({_ARGUMENTS}) -> Tensor", _forward, _empty_output)
+_define(
+    f"selective_scan_backward(Tensor grad_y, {_ARGUMENTS}) -> ({_GRADIENTS})",
+    _backward,
+    _empty_gradients,
+)
 torch.library.register_autograd(
-    "zoo::selective_scan", _differentiate, setup_context=_save, lib=_library
+    f"{NAMESPACE}::selective_scan", _differentiate, setup_context=_save, lib=_library
 )
 
 
-@register_flop_formula(torch.ops.zoo.selective_scan)
-def _flops(
-    u_shape: Any,
-    delta_shape: Any,
-    weight_shape: Any,
-    bias_shape: Any,
-    A_shape: Any,
-    *rest: Any,
-    **_: Any,
-) -> int:
+@register_flop_formula(torch.ops.zoo.selective_scan, get_raw=True)
+def _flops(*arguments: Any, **_: Any) -> int:
     """Floating-point operations: per step and channel, 7 a state, 2 a rank, and 5."""
-    batch = u_shape[0]
-    directions, channels, states = A_shape
-    steps = rest[3][1]
-    rank = weight_shape[-1] if weight_shape else 0
-    return int(batch * directions * steps * channels * (7 * states + 2 * rank + 5))
+    inputs = ScanInputs(*arguments[: len(SCHEMA)])
+    n = axis_sizes(inputs)
+    rank = 0 if inputs.delta_weight is None else n["R"]
+    return int(n["B"] * n["K"] * n["S"] * n["E"] * (7 * n["N"] + 2 * rank + 5))

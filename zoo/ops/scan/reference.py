@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.ops.scan.contract import ScanGradients, ScanInputs
+from zoo.ops.scan.contract import ScanGradients, ScanInputs, differentiable, gradients_of
 
 NAME = "reference"
 
@@ -73,7 +73,7 @@ def forward(inputs: ScanInputs, reduce: bool) -> Tensor:
 
 
 def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
-    given = {name: t for name, t in inputs._asdict().items() if name != "order" and t is not None}
+    given = differentiable(inputs)
 
     def of_given(tensors: dict[str, Tensor]) -> Tensor:
         return scan(inputs._replace(**tensors), reduce)
@@ -81,4 +81,4 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
     # vjp, because plain autograd is switched off inside an operator's kernel.
     y, pull_back = torch.func.vjp(of_given, given)  # type: ignore[misc]
     (found,) = pull_back(grad_y.to(y.dtype))
-    return ScanGradients(**{name: found.get(name) for name in ScanGradients._fields})
+    return gradients_of(found)

@@ -134,8 +134,11 @@ int processors() {
 
 // ---- The operators ----
 
-enum Input { kU, kDelta, kWeight, kBias, kA, kB, kC, kD, kOrder, kInputs };
-const int kRanks[kInputs] = {3, 4, 3, 2, 3, 4, 4, 2, 2};
+// As SCHEMA of zoo/ops/scan/contract.py, which a test compares.
+enum Input { kU, kDelta, kDeltaWeight, kDeltaBias, kA, kB, kC, kD, kOrder, kInputs };
+// Axes by letter: B batch, L tokens, K directions, S steps, E channels, R rank, N states.
+const char* const kAxes[kInputs] = {"BLE",  "BLKR", "KER", "KE", "KEN",
+                                    "BLKN", "BLKN", "KE",  "KS"};
 
 int64_t calls = 0;
 
@@ -172,7 +175,7 @@ Status* read_input(const Function* api, KernelContext* context, int index, Tenso
   status = call<Status*>(api, kGetTensorTypeAndShape, value, &shape);
   if (status != nullptr) return status;
   status = call<Status*>(api, kGetDimensionsCount, static_cast<const Shape*>(shape), &rank);
-  if (status == nullptr && rank != static_cast<size_t>(kRanks[index])) {
+  if (status == nullptr && rank != strlen(kAxes[index])) {
     status = failure(api, kInvalidArgument,
                      "zoo::SelectiveScan: an input has the wrong number of dimensions");
   }
@@ -185,23 +188,31 @@ Status* read_input(const Function* api, KernelContext* context, int index, Tenso
   return call<Status*>(api, kGetTensorMutableData, const_cast<Value*>(value), &tensor->data);
 }
 
-bool is_shape(const Tensor& tensor, int64_t a, int64_t b, int64_t c = -1, int64_t d = -1) {
-  const int64_t* size = tensor.size;
-  return size[0] == a && size[1] == b && (c < 0 || size[2] == c) && (d < 0 || size[3] == d);
+int64_t size_along(char axis, const ZooScan& scan) {
+  switch (axis) {
+    case 'B': return scan.batch;
+    case 'L': return scan.tokens;
+    case 'K': return scan.directions;
+    case 'S': return scan.steps;
+    case 'E': return scan.channels;
+    case 'R': return scan.rank;
+    default: return scan.states;
+  }
 }
 
 // A file may come from anywhere: sizes and entries are checked before the kernel trusts them.
 const char* mistake(const ZooScan& scan, const Tensor* inputs) {
-  const int64_t b = scan.batch, l = scan.tokens, k = scan.directions, e = scan.channels;
-  const bool fits = is_shape(inputs[kDelta], b, l, k, scan.rank) &&
-                    is_shape(inputs[kWeight], k, e, scan.rank) && is_shape(inputs[kBias], k, e) &&
-                    is_shape(inputs[kA], k, e, scan.states) &&
-                    is_shape(inputs[kB], b, l, k, scan.states) &&
-                    is_shape(inputs[kC], b, l, k, scan.states) && is_shape(inputs[kD], k, e);
-  if (!fits) return "zoo::SelectiveScan: the sizes of the inputs do not fit each other";
-  const int64_t entries = k * scan.steps;
+  for (int index = 0; index < kInputs; ++index) {
+    const char* axes = kAxes[index];
+    for (int i = 0; axes[i] != '\0'; ++i) {
+      if (inputs[index].size[i] != size_along(axes[i], scan)) {
+        return "zoo::SelectiveScan: the sizes of the inputs do not fit each other";
+      }
+    }
+  }
+  const int64_t entries = scan.directions * scan.steps, tokens = scan.tokens;
   bool inside = true;
-  for (int64_t i = 0; i < entries; ++i) inside &= scan.order[i] >= -1 && scan.order[i] < l;
+  for (int64_t i = 0; i < entries; ++i) inside &= scan.order[i] >= -1 && scan.order[i] < tokens;
   return inside ? nullptr : "zoo::SelectiveScan: order has an entry outside -1 .. L-1";
 }
 
@@ -228,14 +239,14 @@ Status* compute(void* self, KernelContext* context) {
   scan.channels = inputs[kU].size[2];
   scan.directions = inputs[kOrder].size[0];
   scan.steps = inputs[kOrder].size[1];
-  scan.rank = inputs[kWeight].size[2];
+  scan.rank = inputs[kDeltaWeight].size[2];
   scan.states = inputs[kA].size[2];
   scan.u = inputs[kU].data;
   scan.delta = inputs[kDelta].data;
   scan.B = inputs[kB].data;
   scan.C = inputs[kC].data;
-  scan.delta_weight = static_cast<const float*>(inputs[kWeight].data);
-  scan.delta_bias = static_cast<const float*>(inputs[kBias].data);
+  scan.delta_weight = static_cast<const float*>(inputs[kDeltaWeight].data);
+  scan.delta_bias = static_cast<const float*>(inputs[kDeltaBias].data);
   scan.A = static_cast<const float*>(inputs[kA].data);
   scan.D = static_cast<const float*>(inputs[kD].data);
   scan.order = static_cast<const int32_t*>(inputs[kOrder].data);
