@@ -19,6 +19,7 @@ from zoo.files import (
     check_writable,
     natural_key,
     partial_file,
+    partial_folder,
     remove_leftovers,
     write_bytes,
     write_text,
@@ -240,6 +241,50 @@ def test_a_folder_without_permission_is_one_clear_error(locked_folder):
     for attempt in (lambda: write_text(path, ""), lambda: check_writable(path)):
         with pytest.raises(WriteError, match=r"a\.txt: cannot write: Permission denied; check"):
             attempt()
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "new" / "model"
+    for name in ("a", "b"):
+        with partial_folder(path) as temporary:
+            (temporary / name).write_text(name)
+            assert not (path / name).exists()
+    assert names(path) == ["b"] and names(path.parent) == ["model"]
+
+
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_fault_in_the_middle_keeps_the_old_folder(tmp_path, fault):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "a").touch()
+    expected = WriteError if isinstance(fault, OSError) else KeyboardInterrupt
+    with pytest.raises(expected), partial_folder(tmp_path / "model") as temporary:
+        (temporary / "b").touch()
+        raise fault
+    assert names(tmp_path) == ["model"] and names(tmp_path / "model") == ["a"]
+
+
+def test_folders_of_the_living_stay_and_those_of_the_killed_go(tmp_path):
+    left = tmp_path / f".zoo-{'0' * 16}.part"
+    (left / "1").mkdir(parents=True)
+    with partial_folder(tmp_path / "model") as temporary:
+        remove_leftovers(tmp_path)
+        assert temporary.exists() and not left.exists()
+    assert names(tmp_path) == ["model"]
+
+
+def test_without_locks_age_decides_about_folders(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError("no locks")
+
+    monkeypatch.setattr(files.fcntl, "flock", no_locks)
+    young, old = (tmp_path / f".zoo-{digit * 16}.part" for digit in "01")
+    for folder in (young, old):
+        folder.mkdir()
+    long_ago = time.time() - 2 * files._OLD
+    os.utime(old, (long_ago, long_ago))
+    with partial_folder(tmp_path / "model"):
+        pass
+    assert names(tmp_path) == [young.name, "model"]
 
 
 def test_checking_leaves_the_file_as_it_is(tmp_path):

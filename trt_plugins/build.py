@@ -1,8 +1,8 @@
 """``python -m trt_plugins.build``: compiles the TensorRT plugin, once, and says where it is.
 
 The library serves TensorRT 10, TensorRT 11 and TensorRT-RTX and needs none of them to be built:
-only NVIDIA's compiler ``nvcc``. It lies in the user's cache folder, under a name that tells its
-sources and flags, and is built again when they change. C++ users who would rather have CMake find
+only NVIDIA's compiler ``nvcc``. It is kept in the user's cache folder, under a hash of its sources
+and flags, and is built again when they change. C++ users who would rather have CMake find
 ``CMakeLists.txt`` beside this file.
 
 Environment: ``CUDA_HOME`` (or ``CUDA_PATH``) names a CUDA toolkit; ``ZOO_CACHE`` another cache
@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.command import run_command
-from zoo.errors import ZooError
-from zoo.files import write_whole
+from zoo.errors import WriteError, ZooError
+from zoo.files import cache_folder, check_writable, write_text, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -61,14 +61,6 @@ class KernelReport:
     registers: int
     spilled: int
     """Bytes that did not fit into registers."""
-
-
-def cache_folder() -> Path:
-    """Where things are kept that are made once and can be made again."""
-    if own := os.environ.get("ZOO_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base).expanduser() / "mamba-restoration-zoo"
 
 
 def build(
@@ -186,38 +178,29 @@ def _compiled(command: list[str], sources: Path, name: str, what: str, force: bo
     if library.is_file() and not force:
         return library
     logger.info("compiling %s with %s: once, up to some minutes", what, command[0])
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix="building-", dir=folder.parent))
-    except OSError as error:
-        raise BuildError(
-            f"{folder.parent}: cannot write there ({error.strerror}); set ZOO_CACHE to a folder "
-            "that can be written"
-        ) from error
     begun = time.monotonic()
     try:
-        done = subprocess.run(
-            [*command, "-o", str(made / name)],
-            cwd=sources,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        said = done.stdout + done.stderr
-        if done.returncode:
-            told = [
-                line.strip() for line in said.splitlines() if "error" in line or "fatal" in line
-            ]
-            raise BuildError(f"{command[0]} failed: {(told or [said.strip()])[0][:300]}")
-        (made / REPORT).write_text(said)
-        # Files are replaced one by one: a library in use keeps its own.
-        folder.mkdir(exist_ok=True)
-        for file in (REPORT, name):
-            (made / file).replace(folder / file)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+        check_writable(library)
+        with tempfile.TemporaryDirectory() as temporary:
+            made = Path(temporary) / name
+            said = _run_compiler([*command, "-o", str(made)], sources)
+            write_text(folder / REPORT, said)
+            # A process that has loaded the old library keeps it.
+            write_whole(library, lambda to: shutil.copyfile(made, to))
+    except WriteError as error:
+        raise BuildError(f"{error}, with ZOO_CACHE for instance") from error
     logger.info("compiled %s in %.0f s: %s", what, time.monotonic() - begun, library)
     return library
+
+
+def _run_compiler(command: list[str], sources: Path) -> str:
+    """What the compiler said, if it succeeded."""
+    done = subprocess.run(command, cwd=sources, capture_output=True, text=True, check=False)
+    said = done.stdout + done.stderr
+    if done.returncode:
+        lines = [line.strip() for line in said.splitlines() if "error" in line or "fatal" in line]
+        raise BuildError(f"{command[0]} failed: {(lines or [said.strip()])[0][:300]}")
+    return said
 
 
 def _key(command: list[str], sources: Path) -> str:

@@ -12,6 +12,7 @@ import contextlib
 import os
 import re
 import secrets
+import shutil
 import stat
 import sys
 import time
@@ -51,9 +52,7 @@ def partial_file(path: Path) -> Iterator[Path]:
     """
     try:
         target, mode = _target_of(path)
-        if target.parent not in _cleaned:
-            remove_leftovers(target.parent)
-            _cleaned.add(target.parent)
+        _clean(target.parent)
         temporary, held = _create(target, mode)
         try:
             yield temporary
@@ -67,6 +66,34 @@ def partial_file(path: Path) -> Iterator[Path]:
         finally:
             held.close()
             temporary.unlink(missing_ok=True)
+    except WriteError:
+        raise
+    except OSError as error:
+        raise _write_error(path, error) from error
+
+
+@contextlib.contextmanager
+def partial_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder to fill, and rename it to ``path`` when the block ends.
+
+    If the block fails, the temporary folder is removed and ``path`` stays as it was. A folder that
+    is there is replaced as a whole.
+
+    Raises:
+        WriteError: for any ``OSError``, also one of the block.
+    """
+    try:
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _clean(target.parent)
+        temporary, held = _create_folder(target)
+        try:
+            yield temporary
+            _replace_folder(target, temporary)
+        finally:
+            if held is not None:
+                os.close(held)
+            shutil.rmtree(temporary, ignore_errors=True)
     except WriteError:
         raise
     except OSError as error:
@@ -117,7 +144,7 @@ def check_writable(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in a folder.
+    """Remove the temporary files and folders that killed processes left in a folder.
 
     Files that a process, here or on another machine, is writing stay. A missing folder is fine.
     """
@@ -126,6 +153,23 @@ def remove_leftovers(folder: Path) -> None:
             if _TEMPORARY_NAME.fullmatch(file.name):
                 with contextlib.suppress(OSError):
                     _remove_abandoned(file)
+
+
+def _clean(folder: Path) -> None:
+    if folder not in _cleaned:
+        remove_leftovers(folder)
+        _cleaned.add(folder)
+
+
+def cache_folder() -> Path:
+    """Where things are kept that are made once and can be made again.
+
+    It is ``$ZOO_CACHE``, or ``mamba-restoration-zoo`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+    """
+    if own := os.environ.get("ZOO_CACHE"):
+        return Path(own).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base).expanduser().absolute() / "mamba-restoration-zoo"
 
 
 def natural_key(name: str | Path) -> tuple[list[str | int], str]:
@@ -169,7 +213,7 @@ def _create(target: Path, mode: int | None) -> tuple[Path, IO[bytes]]:
         return os.open(name, flags, 0o666 if mode is None else mode | stat.S_IWUSR)
 
     while True:
-        temporary = target.with_name(f".zoo-{secrets.token_hex(8)}.part")
+        temporary = _temporary_name(target)
         held = open(temporary, "x+b", opener=opener)  # noqa: SIM115
         try:
             ours = _lock(held)
@@ -181,7 +225,46 @@ def _create(target: Path, mode: int | None) -> tuple[Path, IO[bytes]]:
         held.close()
 
 
+def _temporary_name(target: Path) -> Path:
+    return target.with_name(f".zoo-{secrets.token_hex(8)}.part")
+
+
+def _create_folder(target: Path) -> tuple[Path, int | None]:
+    """Make an empty temporary folder beside ``target``, and hold it where the system can."""
+    while True:
+        temporary = _temporary_name(target)
+        temporary.mkdir()
+        if sys.platform == "win32":
+            return temporary, None
+        with contextlib.suppress(FileNotFoundError):  # a cleaner was faster, as in _create
+            held = os.open(temporary, os.O_RDONLY)
+            try:
+                ours = _lock(held)
+            except OSError:
+                ours = True  # no locks here
+            if ours and temporary.exists():
+                return temporary, held
+            os.close(held)
+
+
+def _replace_folder(target: Path, new: Path) -> None:
+    if not target.exists():
+        new.rename(target)
+        return
+    old = _temporary_name(target)
+    target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def _remove_abandoned(file: Path) -> None:
+    if file.is_dir():
+        _remove_abandoned_folder(file)
+        return
     if sys.platform == "win32":
         file.unlink()  # fails for a file that a process holds open
         return
@@ -194,8 +277,24 @@ def _remove_abandoned(file: Path) -> None:
             file.unlink()
 
 
-def _lock(file: IO[bytes]) -> bool:
-    """Lock an open file unless it is locked already; say whether it is now ours.
+def _remove_abandoned_folder(folder: Path) -> None:
+    abandoned = time.time() - folder.stat().st_mtime > _OLD
+    if sys.platform == "win32":
+        if abandoned:
+            shutil.rmtree(folder)
+        return
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # no locks here: age decides
+            abandoned = _lock(held)
+        if abandoned:
+            shutil.rmtree(folder)
+    finally:
+        os.close(held)
+
+
+def _lock(file: IO[bytes] | int) -> bool:
+    """Lock an open file or folder unless it is locked already; say whether it is now ours.
 
     Raises:
         OSError: where the file system has no locks.
