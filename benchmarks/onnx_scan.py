@@ -17,10 +17,11 @@ import torch
 from measure import added_mebibytes
 from onnx import TensorProto, helper
 
-from export.graph import INPUTS
-from export.scan_function import DOMAIN, PLUGIN, SUM, attach_functions
+from export.scan_function import attach_functions
 from zoo.integrations.onnxruntime import open_session
 from zoo.ops import selective_scan
+from zoo.ops.scan.contract import SCHEMA
+from zoo.ops.scan.names import NAMESPACE, PLUGIN_ATTRIBUTES, SUM, VERSION
 
 TOKENS, DIRECTIONS, CHANNELS, RANK, STATES = 4096, 4, 360, 12, 16
 ROUNDS = 5
@@ -50,19 +51,19 @@ def path(name: str, inputs: list[torch.Tensor]) -> Callable[[], np.ndarray]:
     kinds = {torch.float32: TensorProto.FLOAT, torch.int32: TensorProto.INT32}
     values = [
         helper.make_tensor_value_info(i, kinds[t.dtype], list(t.shape))
-        for i, t in zip(INPUTS, inputs, strict=True)
+        for i, t in zip(SCHEMA, inputs, strict=True)
     ]
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, list(inputs[0].shape))
-    node = helper.make_node(SUM, INPUTS, ["y"], domain=DOMAIN, **PLUGIN)
+    node = helper.make_node(SUM, list(SCHEMA), ["y"], domain=NAMESPACE, **PLUGIN_ATTRIBUTES)
     model = helper.make_model(
         helper.make_graph([node], "scan", values, [y]),
-        opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, 1)],
+        opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid(NAMESPACE, VERSION)],
         ir_version=10,
     )
     attach_functions(model)
     content = model.SerializeToString()
     session = open_session(content, operator=name == "operator", threads=THREADS)
-    feeds = {i: t.numpy() for i, t in zip(INPUTS, inputs, strict=True)}
+    feeds = {i: t.numpy() for i, t in zip(SCHEMA, inputs, strict=True)}
     return lambda: session.run(None, feeds)[0]
 
 

@@ -28,9 +28,10 @@ from gpu import TOLERANCE, Rows, compare, floor, inputs_on, scan_path
 from gpu_rig import DryRun, Gpu, Rig
 
 from trt_plugins.build import architectures_here, build
-from trt_plugins.harness import SUM, Harness
+from trt_plugins.harness import Harness
 from zoo.errors import ZooError
 from zoo.ops.precision import DTYPES
+from zoo.ops.scan.names import SUM
 
 
 def inputs_of(rig: Rig, length: int, channels: int, dtype: torch.dtype) -> list[Tensor]:

@@ -15,9 +15,11 @@ from typing import Any
 from onnx import ModelProto
 from tqdm import tqdm
 
-from export.scan_function import OPERATORS, PLUGIN, scan_nodes, strip_functions
+from export.profile import Profile
+from export.scan_function import scan_nodes, strip_functions
 from zoo.files import write_bytes
-from zoo.integrations.tensorrt import EngineError, TensorRT
+from zoo.integrations.tensorrt_runtime import EngineError, TensorRT
+from zoo.ops.scan.names import EACH, NAMESPACE, NODES, VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -53,74 +55,86 @@ class Engine:
     gpu_bytes: dict[str, int]
 
 
-def build_engine(
-    tensorrt: TensorRT,
-    model: ModelProto,
-    dimensions: Dimensions,
-    *,
-    plugin: Path | None = None,
-    embed: bool = False,
-    timing_cache: Path | None = None,
-    tf32: bool = False,
-    progress: bool = True,
-) -> Engine:
-    """Build an engine in memory.
+@dataclass(frozen=True)
+class EngineSettings:
+    """What an engine is built with.
 
-    Args:
+    Attributes:
         tensorrt: what builds it.
-        model: the graph; its precision is that of its tensors, TensorRT chooses none.
-        dimensions: which sizes the engine takes.
-        plugin: library of the plugin; None for a graph without scans.
+        profile: sizes that it takes.
+        plugin: library of the plugin; None for standard operators only.
         embed: put the library into the engine.
         timing_cache: file of TensorRT's measurements, used and extended.
         tf32: let float32 products round their factors to 10 bits, on GPUs that do.
+    """
+
+    tensorrt: TensorRT
+    profile: Profile
+    plugin: Path | None = None
+    embed: bool = False
+    timing_cache: Path | None = None
+    tf32: bool = False
+
+
+def build_engine(model: ModelProto, settings: EngineSettings, *, progress: bool = True) -> Engine:
+    """Build an engine in memory.
+
+    Args:
+        model: the graph; its precision is that of its tensors, TensorRT chooses none.
+        settings: what it is built with; a graph without scans is built without the plugin.
         progress: show phase and seconds.
 
     Raises:
         EngineError: where TensorRT cannot read the graph or build it, or where it did not take the
             plugin for each scan.
     """
-    scans = len(scan_nodes(model))
+    tensorrt, scans = settings.tensorrt, len(scan_nodes(model))
+    plugin = settings.plugin if scans else None
     if scans and plugin is None:
         raise EngineError(f"the graph has {scans} scans, which need the plugin")
     log = tensorrt.logger()
-    try:
-        builder = tensorrt.api.Builder(log)
-    except (TypeError, RuntimeError) as error:  # a null pointer, in the bindings' words
-        raise EngineError(
-            f"{tensorrt.name} {tensorrt.version} does not start{log.last}; TensorRT builds on the "
-            "GPU that an engine is for, --runtime tensorrt-rtx without one"
-        ) from error
+    builder = _builder(tensorrt, log)
     if plugin is not None:
         tensorrt.load_plugin(builder.get_plugin_registry(), plugin)
     network = read_graph(tensorrt, builder, log, model)
     found = plugin_layers(network)
-    check_every_scan_is_a_plugin(builder, len(scan_nodes(model)), found, plugin)
+    check_every_scan_is_a_plugin(builder, scans, found, plugin)
     config = builder.create_builder_config()
-    if not tf32:
+    if not settings.tf32:
         config.clear_flag(tensorrt.api.BuilderFlag.TF32)
+    dimensions = settings.profile.of(model)
     config.add_optimization_profile(_profile(builder, network, dimensions))
-    if embed and plugin is not None:
-        config.plugins_to_serialize = [str(plugin.resolve())]
-    if timing_cache is not None:
-        _use_timing_cache(config, timing_cache)
+    embedded = plugin if settings.embed else None
+    if embedded is not None:
+        config.plugins_to_serialize = [str(embedded.resolve())]
+    if settings.timing_cache is not None:
+        _use_timing_cache(config, settings.timing_cache)
     begun = time.monotonic()
     content = _serialized(tensorrt, builder, network, config, log, progress)
     seconds = time.monotonic() - begun
-    if timing_cache is not None:
-        cache = bytes(config.get_timing_cache().serialize())
-        write_bytes(timing_cache, cache)
+    if settings.timing_cache is not None:
+        _keep_timing_cache(config, settings.timing_cache)
     outputs = (network.get_output(i) for i in range(network.num_outputs))
     return Engine(
         content=content,
         layers=network.num_layers,
         plugin_layers=found,
-        serialized=times_serialized(content, plugin if embed else None),
+        serialized=times_serialized(content, embedded),
         outputs={output.name: list(output.shape) for output in outputs},
         seconds=seconds,
         peak_mib=peak_mib(),
         gpu_bytes={kind: n for kind, n in log.memory.items() if kind in ("activation", "weights")},
     )
+
+
+def _builder(tensorrt: TensorRT, log: Any) -> Any:
+    try:
+        return tensorrt.api.Builder(log)
+    except (TypeError, RuntimeError) as error:  # a null pointer, in the bindings' words
+        raise EngineError(
+            f"{tensorrt.name} {tensorrt.version} does not start{log.last}; TensorRT builds on the "
+            "GPU that an engine is for, --runtime tensorrt-rtx without one"
+        ) from error
 
 
 def read_graph(tensorrt: TensorRT, builder: Any, log: Any, model: ModelProto) -> Any:
@@ -159,15 +173,15 @@ def check_every_scan_is_a_plugin(builder: Any, scans: int, found: int, plugin: P
     """Raise unless the plugin runs every scan: TensorRT takes the function in silence otherwise."""
     if found == scans:
         return
-    wanted = f"version {PLUGIN['plugin_version']}, namespace {PLUGIN['plugin_namespace']!r}"
+    wanted = f"version {VERSION}, namespace {NAMESPACE!r}"
     there = [
         f"{c.name} version {c.plugin_version}, namespace {c.plugin_namespace!r}"
         for c in builder.get_plugin_registry().all_creators
-        if c.name in OPERATORS
+        if c.name in NODES
     ]
     raise EngineError(
         f"{found} of {scans} scans became plugin layers and the others standard operators: the "
-        f"graph asks for {', '.join(OPERATORS)} {wanted}, and {plugin} has "
+        f"graph asks for {', '.join(NODES)} {wanted}, and {plugin} has "
         f"{'; '.join(there) or 'no such plugins'}"
     )
 
@@ -186,6 +200,10 @@ def _use_timing_cache(config: Any, path: Path) -> None:
     cache = config.create_timing_cache(content)
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
         raise EngineError(f"{path}: not a timing cache of this TensorRT and GPU; remove it")
+
+
+def _keep_timing_cache(config: Any, path: Path) -> None:
+    write_bytes(path, bytes(config.get_timing_cache().serialize()))
 
 
 def _serialized(
@@ -252,8 +270,7 @@ def times_serialized(content: bytes, embedded: Path | None) -> int:
     """How often an engine names one of our plugins, not counting their embedded library."""
     if embedded is not None:
         content = content.replace(embedded.read_bytes(), b"")
-    # The longer name holds the shorter one.
-    return content.count(OPERATORS[0].encode())
+    return content.count(EACH.encode())  # which the longer name begins with
 
 
 def peak_mib() -> int | None:
@@ -265,4 +282,11 @@ def peak_mib() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-__all__ = ["Engine", "build_engine", "plugin_layers", "read_graph", "times_serialized"]
+__all__ = [
+    "Engine",
+    "EngineSettings",
+    "build_engine",
+    "plugin_layers",
+    "read_graph",
+    "times_serialized",
+]

@@ -13,9 +13,9 @@ from onnxscript import optimizer
 
 from export.blocks import add_functions, blocks_stood_for, write_out
 from export.precision import Exported
-from export.scan_function import DOMAIN, INPUTS
 from export.tracing import quiet, traced
 from zoo.errors import ZooError
+from zoo.ops.scan.names import NAMESPACE
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ FOLDED = 2**26
 ACTIVATIONS = ("Gelu", "LeakyRelu", "Relu", "Sigmoid", "Tanh")
 """Operators of one input that treat every element alike."""
 
-__all__ = ["INPUTS", "traced_graph", "written_out"]
+__all__ = ["traced_graph", "written_out"]
 
 
 def traced_graph(exported: Exported, opset: int) -> onnx.ModelProto:
@@ -144,7 +144,7 @@ def _maker(node: onnx_ir.Node) -> onnx_ir.Node | None:
 def written_out(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with its functions written out in place, of standard operators only."""
     inlined = onnx.inliner.inline_local_functions(model)
-    kept = [entry for entry in inlined.opset_import if entry.domain != DOMAIN]
+    kept = [entry for entry in inlined.opset_import if entry.domain != NAMESPACE]
     del inlined.opset_import[:]
     inlined.opset_import.extend(kept)
     return inlined

@@ -7,6 +7,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,6 +18,9 @@ from zoo.errors import MisfitError
 from zoo.networks import Network
 from zoo.recipe import build
 from zoo.registry import capabilities_of
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +96,11 @@ def facts_of(network: Network, weights: str) -> dict[str, str]:
     if recipe is not None:
         facts["recipe"] = json.dumps(recipe.data())
     return facts
+
+
+def facts_in(model: ModelProto) -> dict[str, str]:
+    """What a graph says of its network, see :func:`facts_of`, and of its own export."""
+    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def _hash(network: Network) -> str:

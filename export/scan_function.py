@@ -1,9 +1,9 @@
 """The selective scan in standard ONNX operators: the body that makes a file run everywhere.
 
 Every scan of an exported file is one node of domain ``zoo``; a runtime that does not know the node
-runs the function of the same name that comes with the file. ``SelectiveScan`` returns y of each
-direction, ``SelectiveScanSum`` their sum. Nine inputs, always all present: u, delta, delta_weight,
-delta_bias, A, B, C, D, order, as :func:`zoo.ops.selective_scan` defines them.
+runs the function of the same name that comes with the file. The nodes are named in
+:mod:`zoo.ops.scan.names`. Their inputs are those of :data:`zoo.ops.scan.contract.SCHEMA`, all of
+them required.
 
 Shape suffixes: B batch, L tokens, P places (L and one zero token behind them), K directions,
 S steps, T steps and at least one more, G chunks, Q steps of a chunk, E inner channels, R rank of
@@ -17,15 +17,8 @@ from collections.abc import Iterable
 import onnx
 from onnx import FunctionProto, ModelProto, NodeProto
 
-DOMAIN = "zoo"
-VERSION = 1
-EACH = "SelectiveScan"
-SUM = "SelectiveScanSum"
-OPERATORS = (EACH, SUM)
-INPUTS = ("u", "delta", "delta_weight", "delta_bias", "A", "B", "C", "D", "order")
-
-PLUGIN = {"plugin_namespace": "zoo", "plugin_version": "1"}
-"""Attributes of every node, by which TensorRT finds our plugin before the function."""
+from zoo.ops.scan.contract import SCHEMA
+from zoo.ops.scan.names import EACH, NAMESPACE, NODES, PLUGIN_ATTRIBUTES, SUM
 
 CHUNK = 64
 """Steps that the body for TensorRT takes at once; a power of two."""
@@ -35,7 +28,7 @@ CHUNK = 64
 _BEGIN = """
 <domain: "{domain}", opset_import: ["" : {opset}]>
 {name} <{attributes}>
-(u, delta, delta_weight, delta_bias, A, B, C, D, order) => (y)
+({inputs}) => (y)
 {{
   zero = Constant <value_int = 0> ()
   one = Constant <value_int = 1> ()
@@ -243,7 +236,7 @@ _RESULTS = {
 
 
 def scan_function(name: str, opset: int, *, chunked: bool = False) -> FunctionProto:
-    """The body of one of ``OPERATORS`` in the standard operators of ``opset``, 18 or later.
+    """The body of one of ``NODES`` in the standard operators of ``opset``, 18 or later.
 
     Args:
         name: of the operator.
@@ -254,10 +247,11 @@ def scan_function(name: str, opset: int, *, chunked: bool = False) -> FunctionPr
     text = _BEGIN + (_CHUNK_BY_CHUNK if chunked else _STEP_BY_STEP) + _END
     doublings = CHUNK.bit_length() - 1
     text = text.format(
-        domain=DOMAIN,
+        domain=NAMESPACE,
+        inputs=", ".join(SCHEMA),
         name=name,
         opset=opset,
-        attributes=", ".join(PLUGIN),
+        attributes=", ".join(PLUGIN_ATTRIBUTES),
         chunk=CHUNK,
         last=CHUNK - 1,
         doubled=doublings,
@@ -273,7 +267,7 @@ def scan_function(name: str, opset: int, *, chunked: bool = False) -> FunctionPr
 
 def scan_nodes(model: ModelProto) -> list[NodeProto]:
     """The selective scans of a model, which all stand in its main graph."""
-    return [n for n in model.graph.node if n.domain == DOMAIN and n.op_type in OPERATORS]
+    return [n for n in model.graph.node if n.domain == NAMESPACE and n.op_type in NODES]
 
 
 def attach_functions(model: ModelProto, *, chunked: bool = False) -> None:
@@ -290,6 +284,6 @@ def attach_functions(model: ModelProto, *, chunked: bool = False) -> None:
 
 def strip_functions(model: ModelProto) -> None:
     """Take the bodies away: TensorRT up to 10.6 would prefer them to the plugin."""
-    kept = [function for function in model.functions if function.domain != DOMAIN]
+    kept = [function for function in model.functions if function.domain != NAMESPACE]
     del model.functions[:]
     model.functions.extend(kept)

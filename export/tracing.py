@@ -19,8 +19,9 @@ import torch
 from onnx.defs import OpSchema
 from torch import Tensor, nn
 
-from export.scan_function import DOMAIN, EACH, INPUTS, OPERATORS, PLUGIN, SUM, VERSION
 from zoo.errors import ZooError
+from zoo.ops.scan.contract import SCHEMA, Kind, ScanInputs
+from zoo.ops.scan.names import EACH, NAMESPACE, NODES, PLUGIN_ATTRIBUTES, SUM, VERSION
 
 BLOCKS = "zoo.blocks"
 """Domain of nodes that stand for a block until it is written out."""
@@ -94,25 +95,14 @@ def _varying(dynamic: Sequence[dict[int, str] | list[dict[int, str]]]) -> tuple[
     )
 
 
-def _scan_node(
-    u: Any,
-    delta: Any,
-    delta_weight: Any,
-    delta_bias: Any,
-    A: Any,
-    B: Any,
-    C: Any,
-    D: Any,
-    order: Any,
-    reduce: bool = False,
-    backend: str = "",
-) -> Any:
-    """``torch.ops.zoo.selective_scan`` as one node; all nine inputs are always there."""
-    if delta_weight is None:
+def _scan_node(*arguments: Any) -> Any:
+    """``torch.ops.zoo.selective_scan`` as one node; all inputs are always there."""
+    *tensors, reduce, _ = arguments
+    if ScanInputs(*tensors).delta_weight is None:
         raise ZooError("a scan without delta_weight is not exported; give it a low-rank step")
-    operators = onnxscript.values.Opset(DOMAIN, VERSION)
+    operators = onnxscript.values.Opset(NAMESPACE, VERSION)
     operator = getattr(operators, SUM if reduce else EACH)
-    return operator(u, delta, delta_weight, delta_bias, A, B, C, D, order, **PLUGIN)
+    return operator(*tensors, **PLUGIN_ATTRIBUTES)
 
 
 def _block_node(x: Any, batch: Any, height: Any, width: Any, call: int) -> Any:
@@ -133,18 +123,20 @@ def _schemas() -> Iterator[None]:
     """Within, our operators are known to the tools; after, files must do without."""
     tokens = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"]
     constraints = [("T", tokens, "dtype of the tokens")]
-    kinds = dict.fromkeys(("u", "delta", "B", "C"), "T") | {"order": "tensor(int32)"}
+    types = {Kind.TOKENS: "T", Kind.PARAMETER: "tensor(float)", Kind.ORDER: "tensor(int32)"}
     made = [
         OpSchema(
-            name,
-            DOMAIN,
+            node,
+            NAMESPACE,
             VERSION,
-            inputs=[OpSchema.FormalParameter(i, kinds.get(i, "tensor(float)")) for i in INPUTS],
+            inputs=[
+                OpSchema.FormalParameter(name, types[spec.kind]) for name, spec in SCHEMA.items()
+            ],
             outputs=[OpSchema.FormalParameter("y", "T")],
             type_constraints=constraints,
-            attributes=[OpSchema.Attribute(a, OpSchema.AttrType.STRING) for a in PLUGIN],
+            attributes=[OpSchema.Attribute(a, OpSchema.AttrType.STRING) for a in PLUGIN_ATTRIBUTES],
         )
-        for name in OPERATORS
+        for node in NODES
     ]
     kinds = {"x": "T"}
     made.append(

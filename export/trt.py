@@ -6,11 +6,8 @@ With TensorRT-RTX it needs no GPU; TensorRT itself builds on the GPU that the en
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import hashlib
 import json
 import logging
-import platform
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -20,190 +17,23 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from export.model import network_of
-from export.onnx import check_packages, check_writable, export
-from export.precision import DTYPES, Precision
+from export.model import facts_in, network_of
+from export.onnx import check_packages
 from export.profile import Profile, read_profile
-from export.shape import input_shape
-from zoo.command import package_version, run_command
-from zoo.files import write_bytes, write_text
-from zoo.integrations.tensorrt import (
-    MODULES,
-    EngineError,
-    TensorRT,
-    load_engine,
-    open_tensorrt,
-    sidecar_path,
-)
+from trt_plugins.build import build as build_plugin
+from zoo.command import run_command
+from zoo.files import check_writable
+from zoo.integrations.tensorrt import load_engine, sidecar_path
+from zoo.integrations.tensorrt_runtime import MODULES, EngineError, TensorRT, open_tensorrt
 from zoo.networks import Network
+from zoo.ops.precision import DTYPES, Precision
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from export.engine import Engine
+    from export.engine import EngineSettings
 
 logger = logging.getLogger(__name__)
-
-TOOLS = {"tensorrt": "trtexec", "tensorrt-rtx": "tensorrt_rtx"}
-"""The command-line builders that come with the runtimes outside of Python."""
-
-
-@dataclass(frozen=True)
-class EngineSettings:
-    """What an engine is built with.
-
-    Attributes:
-        tensorrt: what builds it.
-        profile: sizes that it takes.
-        plugin: library of the plugin; None for standard operators only.
-        embed: put the library into the engine.
-        timing_cache: file of TensorRT's measurements, used and extended.
-        tf32: let float32 products round their factors to 10 bits, on GPUs that do.
-    """
-
-    tensorrt: TensorRT
-    profile: Profile
-    plugin: Path | None = None
-    embed: bool = False
-    timing_cache: Path | None = None
-    tf32: bool = False
-
-
-def traced(
-    network: Network,
-    profile: Profile,
-    *,
-    precision: Precision = "fp32",
-    plugin_free: bool = False,
-    weights: str = "given in memory",
-) -> ModelProto:
-    """The ONNX graph that an engine is built from.
-
-    Args:
-        network: what is exported.
-        profile: sizes; those that do not vary are fixed in the graph.
-        precision: see :func:`export.onnx.export`.
-        plugin_free: scans in standard operators, in the form that suits TensorRT.
-        weights: where the weights come from, for the file's metadata.
-    """
-    import onnx
-
-    from export.graph import written_out
-    from export.scan_function import attach_functions
-
-    batch, height, width = profile.shape
-    shape = dataclasses.replace(input_shape(network), batch=batch, height=height, width=width)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.onnx"
-        export(network, path, shape=str(shape), precision=precision, weights=weights)
-        model = onnx.load(path)
-    if plugin_free:
-        attach_functions(model, chunked=True)
-        model = written_out(model)
-        onnx.checker.check_model(model, full_check=True)
-    return model
-
-
-def export_engine(model: ModelProto, path: Path, settings: EngineSettings) -> dict[str, Any]:
-    """Build an engine of a graph and write it with its JSON file; each appears whole or not at all.
-
-    Args:
-        model: of :func:`traced`, or of a file of ``export.onnx``.
-        path: of the engine.
-        settings: what it is built with.
-
-    Returns:
-        What stands in the JSON file.
-
-    Raises:
-        EngineError: where it cannot be built, or a scan did not become the plugin.
-    """
-    from export.engine import build_engine
-    from export.scan_function import scan_nodes
-
-    dimensions = settings.profile.of(model)
-    engine = build_engine(
-        settings.tensorrt,
-        model,
-        dimensions,
-        plugin=settings.plugin if scan_nodes(model) else None,
-        embed=settings.embed,
-        timing_cache=settings.timing_cache,
-        tf32=settings.tf32,
-    )
-    facts = _sidecar(model, dimensions, engine, settings)
-    text = json.dumps(facts, indent=2) + "\n"
-    write_bytes(path, engine.content)
-    write_text(sidecar_path(path), text)
-    return facts
-
-
-def _sidecar(
-    model: ModelProto, dimensions: dict[str, Any], engine: Engine, settings: EngineSettings
-) -> dict[str, Any]:
-    from export.scan_function import PLUGIN, scan_nodes
-
-    facts = {entry.key: entry.value for entry in model.metadata_props}
-    recipe = json.loads(facts.pop("recipe", "null"))
-    plugin = settings.plugin if scan_nodes(model) else None
-    digests = {"engine": _digest(engine.content), "onnx": _digest(model.SerializeToString())}
-    described = None
-    if plugin is not None:
-        digests["plugin"] = _digest(plugin.read_bytes())
-        described = {
-            "namespace": PLUGIN["plugin_namespace"],
-            "version": PLUGIN["plugin_version"],
-            "layers": engine.plugin_layers,
-            "named_in_engine": engine.serialized,
-            "embedded": settings.embed,
-        }
-    return {
-        "format": 1,
-        "model": facts["model"],
-        "precision": facts["precision"],
-        "runtime": {"name": settings.tensorrt.name, "version": settings.tensorrt.version},
-        "profile": dimensions,
-        "outputs": engine.outputs,
-        "plugin": described,
-        "scans": len(scan_nodes(model)),
-        "layers": engine.layers,
-        "tf32": settings.tf32,
-        "build": {"seconds": round(engine.seconds, 1), "peak_memory_mib": engine.peak_mib},
-        "gpu_memory_bytes": engine.gpu_bytes,
-        "versions": {
-            "zoo": package_version(),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "machine": f"{platform.system()} {platform.machine()}",
-        },
-        "sha256": digests,
-        "facts": facts,
-        "recipe": recipe,
-    }
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def command_line(
-    onnx_path: Path, engine: Path, dimensions: dict[str, Any], settings: EngineSettings
-) -> str:
-    """What builds the same engine without Python."""
-    words = [TOOLS[settings.tensorrt.name], f"--onnx={onnx_path}", f"--saveEngine={engine}"]
-    for kind in ("min", "opt", "max"):
-        sizes = (f"{name}:{'x'.join(map(str, d[kind]))}" for name, d in dimensions.items())
-        words.append(f"--{kind}Shapes={','.join(sizes)}")
-    if settings.tensorrt.name == "tensorrt" and settings.tensorrt.release[0] == 10:
-        words.append("--stronglyTyped")
-    if settings.plugin is not None:
-        option = "--setPluginsToSerialize" if settings.embed else "--dynamicPlugins"
-        words.append(f"{option}={settings.plugin}")
-    if settings.timing_cache is not None:
-        words.append(f"--timingCacheFile={settings.timing_cache}")
-    if not settings.tf32:
-        words.append("--noTF32")
-    return " ".join(words)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -267,74 +97,112 @@ def _check(options: argparse.Namespace) -> None:
                 raise EngineError(f"{option} does not go with --onnx: the file fixes it")
 
 
-def _graph_of_file(options: argparse.Namespace) -> ModelProto:
+@dataclass(frozen=True)
+class _Source:
+    """What the engine is built from: a network, or the graph of a file."""
+
+    name: str
+    precision: Precision
+    burst: bool
+    network: Network | None = None
+    weights: str = ""
+    graph: ModelProto | None = None
+
+
+def _source(options: argparse.Namespace) -> _Source:
+    if options.onnx is not None:
+        graph = _graph_of_file(options.onnx)
+        facts = facts_in(graph)
+        precision: Any = facts["precision"]
+        return _Source(facts["model"], precision, facts["input"] == "burst", graph=graph)
+    found = network_of(options.model, options.weights)
+    return _Source(
+        options.model,
+        options.precision or "fp32",
+        found.network.takes_burst,
+        network=found.network,
+        weights=found.weights,
+    )
+
+
+def _graph_of_file(path: Path) -> ModelProto:
     import onnx
     from google.protobuf.message import DecodeError
 
-    from export.graph import written_out
-    from export.scan_function import attach_functions
-
-    if not options.onnx.is_file():
-        raise EngineError(f"{options.onnx}: the file does not exist")
+    if not path.is_file():
+        raise EngineError(f"{path}: the file does not exist")
     try:
-        model = onnx.load(options.onnx)
+        model = onnx.load(path)
     except DecodeError as error:
-        raise EngineError(f"{options.onnx}: not an ONNX file") from error
-    if not {"model", "precision", "input"} <= {entry.key for entry in model.metadata_props}:
-        raise EngineError(f"{options.onnx}: not a file of export.onnx: it does not say what it is")
-    if options.plugin_free:
-        attach_functions(model, chunked=True)
-        model = written_out(model)
+        raise EngineError(f"{path}: not an ONNX file") from error
+    if not {"model", "precision", "input"} <= facts_in(model).keys():
+        raise EngineError(f"{path}: not a file of export.onnx: it does not say what it is")
     return model
+
+
+def _output(options: argparse.Namespace, source: _Source) -> Path:
+    path = options.output or Path(f"{Path(source.name).stem}_{source.precision}.engine")
+    if path.suffix in (".onnx", ".json"):
+        raise EngineError(f"{path}: the file's name must not end in {path.suffix}; use .engine")
+    check_writable(path)
+    return Path(path)
+
+
+def _settings(options: argparse.Namespace, tensorrt: TensorRT, profile: Profile) -> EngineSettings:
+    from export.engine import EngineSettings
+
+    timing_cache = options.timing_cache
+    if timing_cache is not None and tensorrt.name == "tensorrt-rtx":
+        logger.warning("--timing-cache: TensorRT-RTX measures nothing when it builds; left out")
+        timing_cache = None
+    return EngineSettings(
+        tensorrt,
+        profile,
+        None if options.plugin_free else options.plugin or build_plugin(),
+        options.embed_plugin,
+        timing_cache,
+        options.tf32,
+    )
+
+
+def _graph(options: argparse.Namespace, source: _Source, profile: Profile) -> ModelProto:
+    """The graph that the engine is built from."""
+    from export import engine_file
+
+    if source.graph is not None:
+        free = options.plugin_free
+        return engine_file.without_plugin(source.graph) if free else source.graph
+    assert source.network is not None
+    logger.info("tracing %s, which takes up to some minutes", source.name)
+    return engine_file.graph_for_engine(
+        source.network,
+        profile,
+        precision=source.precision,
+        plugin_free=options.plugin_free,
+        weights=source.weights,
+    )
 
 
 def _run(options: argparse.Namespace) -> int:
     _check(options)
     check_packages()
+
+    from export.engine_file import command_line, export_engine
+    from export.onnx import save_model
+
     tensorrt = open_tensorrt(options.runtime)
-    network = None
-    if options.onnx is not None:
-        model = _graph_of_file(options)
-        facts = {entry.key: entry.value for entry in model.metadata_props}
-        name, precision, burst = facts["model"], facts["precision"], facts["input"] == "burst"
-    else:
-        source = network_of(options.model, options.weights)
-        network, name, precision = source.network, options.model, options.precision or "fp32"
-        burst = network.takes_burst
-    heavy = burst or options.plugin_free
+    source = _source(options)
+    heavy = source.burst or options.plugin_free
     profile = read_profile(options.min, options.opt, options.max, options.batch, heavy=heavy)
-    path = options.output or Path(f"{Path(name).stem}_{precision}.engine")
-    if path.suffix in (".onnx", ".json"):
-        raise EngineError(f"{path}: the file's name must not end in {path.suffix}; use .engine")
-    check_writable(path)
-    timing_cache = options.timing_cache
-    if timing_cache is not None and tensorrt.name == "tensorrt-rtx":
-        logger.warning("--timing-cache: TensorRT-RTX measures nothing when it builds; left out")
-        timing_cache = None
-    settings = EngineSettings(
-        tensorrt,
-        profile,
-        None if options.plugin_free else _plugin(options),
-        options.embed_plugin,
-        timing_cache,
-        options.tf32,
-    )
-    if network is not None:
-        logger.info("tracing %s, which takes up to some minutes", name)
-        model = traced(
-            network,
-            profile,
-            precision=precision,
-            plugin_free=options.plugin_free,
-            weights=source.weights,
-        )
+    path = _output(options, source)
+    settings = _settings(options, tensorrt, profile)
+    model = _graph(options, source, profile)
     unchanged = options.onnx is not None and not options.plugin_free
     onnx_path = options.onnx if unchanged else path.with_suffix(".onnx")
     if options.keep_onnx and not unchanged:
-        from export.onnx import save_model
-
         save_model(model, onnx_path)
-    if options.verify and network is not None and not _graph_agrees(network, model):
+    checked = source.network if options.verify else None
+    if checked is not None and not _graph_agrees(checked, model):
         print("VERIFICATION FAILED: no engine is built")  # noqa: T201
         return 1
     logger.info("%s %s builds the engine", tensorrt.name, tensorrt.version)
@@ -343,17 +211,9 @@ def _run(options: argparse.Namespace) -> int:
     graph = "" if unchanged or options.keep_onnx else ", from the graph that --keep-onnx leaves"
     line = command_line(onnx_path, path, facts["profile"], settings)
     logger.info("the same without Python%s:\n  %s", graph, line)
-    if options.verify and network is not None:
-        return 0 if _engine_agrees(network, path, settings) else 1
+    if checked is not None and not _engine_agrees(checked, path, settings):
+        return 1
     return 0
-
-
-def _plugin(options: argparse.Namespace) -> Path:
-    if options.plugin is not None:
-        return Path(options.plugin)
-    from trt_plugins.build import build
-
-    return build()
 
 
 def _tell(path: Path, facts: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from onnx import ModelProto, TensorProto
 from torch import Tensor
 
+from export.model import facts_in
 from export.precision import DTYPES, prepared
 from export.scan_function import scan_nodes
 from export.shape import InputShape, input_shape
@@ -126,7 +127,7 @@ def verify(
     """
     path = Path(path)
     model = onnx.load(path)
-    facts = {entry.key: entry.value for entry in model.metadata_props}
+    facts = facts_in(model)
     if "precision" not in facts or facts["precision"] not in DTYPES:
         raise ZooError(f"{path}: not a file of export.onnx; only those can be verified")
     precision = facts["precision"]

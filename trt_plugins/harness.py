@@ -17,8 +17,7 @@ from torch import Tensor
 
 from trt_plugins.build import build_harness
 from zoo.errors import ZooError
-
-EACH, SUM = "SelectiveScan", "SelectiveScanSum"
+from zoo.ops.scan.names import NAMESPACE, VERSION
 
 _TYPES = {torch.float32: 0, torch.float16: 1, torch.int32: 3, torch.bfloat16: 7, torch.int64: 8}
 _DTYPES = {number: dtype for dtype, number in _TYPES.items()}
@@ -39,9 +38,9 @@ class Harness:
 
     Args:
         library: of the plugin.
-        name: ``EACH`` for y per direction, ``SUM`` for their sum.
-        largest: the inputs u, delta, delta_weight, delta_bias, A, B, C, D and order of the largest
-            call; only dtypes and shapes are looked at.
+        name: of :mod:`zoo.ops.scan.names`: ``EACH`` for y per direction, ``SUM`` for their sum.
+        largest: inputs of the largest call, as :class:`zoo.ops.scan.contract.ScanInputs`; only
+            dtypes and shapes are looked at.
         smallest: inputs of the smallest call; by default the same.
         version, namespace: by which the creator is looked for.
 
@@ -56,8 +55,8 @@ class Harness:
         largest: Sequence[Tensor],
         smallest: Sequence[Tensor] | None = None,
         *,
-        version: str = "1",
-        namespace: str = "zoo",
+        version: str = str(VERSION),
+        namespace: str = NAMESPACE,
     ) -> None:
         self._library = _library()
         self._handle = ctypes.c_void_p()

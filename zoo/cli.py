@@ -125,9 +125,11 @@ def _exported_network(options: argparse.Namespace) -> Any:
         if there:
             raise ZooError(f"{other} does not go with {option}: the file fixes it; leave it away")
     if options.engine:
+        from trt_plugins.build import build
         from zoo.integrations.tensorrt import load_engine
 
-        network: Any = load_engine(path, plugin=options.plugin, trusted=options.trust_engine)
+        plugin = options.plugin or build
+        network: Any = load_engine(path, plugin=plugin, trusted=options.trust_engine)
         if options.tile is None:
             options.tile = network.largest_side
     else:

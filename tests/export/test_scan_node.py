@@ -13,12 +13,14 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from export.graph import INPUTS, written_out
-from export.scan_function import DOMAIN, EACH, PLUGIN, SUM, attach_functions, strip_functions
+from export.graph import written_out
+from export.scan_function import attach_functions, strip_functions
 from tests.helpers.scan_cases import CASES, make_inputs
 from zoo.integrations.onnxruntime import OnnxError, open_session
 from zoo.ops import ort_library, selective_scan
 from zoo.ops.scan import native
+from zoo.ops.scan.contract import SCHEMA
+from zoo.ops.scan.names import EACH, NAMESPACE, PLUGIN_ATTRIBUTES, SUM, VERSION
 
 ELEMENTS = {
     torch.float32: TensorProto.FLOAT,
@@ -33,16 +35,17 @@ needs_native = pytest.mark.skipif(
 
 def one_node(case, inputs, opset=20, chunked=False):
     """A model of one scan whose sizes are all unknown."""
-    node = helper.make_node(SUM if case.reduce else EACH, INPUTS, ["y"], domain=DOMAIN, **PLUGIN)
+    name = SUM if case.reduce else EACH
+    node = helper.make_node(name, list(SCHEMA), ["y"], domain=NAMESPACE, **PLUGIN_ATTRIBUTES)
     values = [
         helper.make_tensor_value_info(name, ELEMENTS[t.dtype], [None] * t.dim())
-        for name, t in zip(INPUTS, inputs, strict=True)
+        for name, t in zip(SCHEMA, inputs, strict=True)
     ]
     rank = 3 if case.reduce else 4
     y = helper.make_tensor_value_info("y", ELEMENTS[inputs[0].dtype], [None] * rank)
     model = helper.make_model(
         helper.make_graph([node], "scan", values, [y]),
-        opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, 1)],
+        opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(NAMESPACE, VERSION)],
         ir_version=10,
     )
     attach_functions(model, chunked=chunked)
@@ -51,7 +54,7 @@ def one_node(case, inputs, opset=20, chunked=False):
 
 
 def feeds(inputs):
-    return {name: t.contiguous().numpy() for name, t in zip(INPUTS, inputs, strict=True)}
+    return {name: t.contiguous().numpy() for name, t in zip(SCHEMA, inputs, strict=True)}
 
 
 def run(model, inputs, **options):
@@ -98,7 +101,7 @@ def test_the_body_is_not_run_where_our_operator_is_and_the_other_way_round():
     strip_functions(model)
     run(model, inputs)
     assert native.ort_calls() == before + 2
-    with pytest.raises(OnnxError, match="SelectiveScan"):
+    with pytest.raises(OnnxError, match=EACH):
         run(model, inputs, operator=False)
 
 

@@ -7,6 +7,7 @@ import torch
 
 import zoo
 from export.trt import main
+from trt_plugins.build import build
 from zoo.integrations.tensorrt import EngineError, load_engine, open_tensorrt
 
 pytestmark = [
@@ -31,7 +32,7 @@ def engine(tmp_path_factory):
 
 
 def test_an_engine_is_the_network_at_sizes_that_change(engine):
-    network, found = zoo.load(MODEL), load_engine(engine)
+    network, found = zoo.load(MODEL), load_engine(engine, plugin=build)
     for batch, height, width in [(1, 96, 128), (3, 17, 23), (1, 64, 31), (4, 96, 128), (5, 9, 8)]:
         image = torch.rand(batch, 3, height, width)
         if height < 17:  # smaller than the engine takes: padded, which the scan sees at the edge
@@ -44,7 +45,7 @@ def test_an_engine_is_the_network_at_sizes_that_change(engine):
 
 
 def test_two_sessions_do_not_disturb_each_other(engine):
-    first, second = load_engine(engine), load_engine(engine)
+    first, second = load_engine(engine, plugin=build), load_engine(engine, plugin=build)
     images = torch.rand(2, 1, 3, 40, 50)
     alone = [first(images[0]), first(images[1])]
     turns = [first(images[0]), second(images[1])]

@@ -25,7 +25,8 @@ from tests.helpers.plugin_checks import (
 )
 from tests.helpers.scan_cases import CASES, Case, relative
 from trt_plugins.build import BuildError, architectures_here, build
-from trt_plugins.harness import EACH, SUM, Harness
+from trt_plugins.harness import Harness
+from zoo.ops.scan.names import EACH, SUM
 
 pytestmark = [
     pytest.mark.gpu,

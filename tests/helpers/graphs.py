@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.scan_function import DOMAIN, PLUGIN, SUM, attach_functions
+from export.scan_function import attach_functions
+from zoo.ops.scan.names import NAMESPACE, PLUGIN_ATTRIBUTES, SUM, VERSION
 
 FACTS = {
     "model": "two_scans",
@@ -65,8 +66,8 @@ def two_scans(*, functions=True, elements=TensorProto.FLOAT, attributes=None):
                 [f"u{i}", f"delta{i}", *before, f"B{i}", f"B{i}", "D", "order"],
                 [f"u{i + 1}"],
                 name=f"scan_{i}",
-                domain=DOMAIN,
-                **(PLUGIN if attributes is None else attributes),
+                domain=NAMESPACE,
+                **(PLUGIN_ATTRIBUTES if attributes is None else attributes),
             ),
         ]
     nodes += [
@@ -83,7 +84,7 @@ def two_scans(*, functions=True, elements=TensorProto.FLOAT, attributes=None):
             [helper.make_tensor_value_info("output", TensorProto.FLOAT, shape)],
             [numpy_helper.from_array(value, name) for name, value in constants.items()],
         ),
-        opset_imports=[helper.make_opsetid("", 22), helper.make_opsetid(DOMAIN, 1)],
+        opset_imports=[helper.make_opsetid("", 22), helper.make_opsetid(NAMESPACE, VERSION)],
         ir_version=10,
     )
     helper.set_model_props(model, FACTS)

@@ -15,8 +15,9 @@ import torch
 
 from tests.helpers.scan_cases import CASES, Case, make_inputs, relative
 from trt_plugins.build import SOURCES, build
-from trt_plugins.harness import EACH, SUM, Harness
+from trt_plugins.harness import Harness
 from zoo.ops import selective_scan
+from zoo.ops.scan.names import EACH, SUM
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 

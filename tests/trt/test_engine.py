@@ -16,7 +16,9 @@ import pytest
 import torch
 
 import export.engine
+import export.engine_file
 import export.trt
+import zoo.integrations.tensorrt
 from export.profile import read_profile
 from export.shape import ShapeError
 from export.trt import main
@@ -32,6 +34,7 @@ from zoo.integrations.tensorrt import (
     read_sidecar,
     sidecar_path,
 )
+from zoo.ops.scan.names import NAMESPACE, PLUGIN_ATTRIBUTES, SUM
 
 
 class StandIn:
@@ -47,7 +50,7 @@ class StandIn:
     BuilderFlag = SimpleNamespace(TF32="tf32")
 
     def __init__(self):
-        self.plugins, self.content, self.gate = 2, b"SelectiveScanSum" * 4, None
+        self.plugins, self.content, self.gate = 2, SUM.encode() * 4, None
         self.cleared, self.shapes, self.serialized = [], {}, None
 
         class ILogger:
@@ -70,10 +73,7 @@ class StandIn:
 
     @property
     def all_creators_recursive(self):
-        return [
-            SimpleNamespace(name=n, plugin_version="1", plugin_namespace="zoo")
-            for n in self.libraries
-        ]
+        return [SimpleNamespace(name=n, **PLUGIN_ATTRIBUTES) for n in self.libraries]
 
     def load_library(self, path):
         self.libraries = (*self.libraries, path)
@@ -209,7 +209,7 @@ def test_without_the_plugin_the_graph_has_no_scan(stand_in, folder, caplog):
     said = read_sidecar(Path("out.engine"))
     assert said["plugin"] is None and said["scans"] == 0
     kept = onnx.load("out.onnx")
-    assert not kept.functions and not [n for n in kept.graph.node if n.domain == "zoo"]
+    assert not kept.functions and not [n for n in kept.graph.node if n.domain == NAMESPACE]
     assert "--onnx=out.onnx" in caplog.messages[-1] and "Plugin" not in caplog.messages[-1]
 
 
@@ -221,7 +221,7 @@ def test_sizes_are_smaller_without_the_plugin(words, side, stand_in, folder, mon
         asked.append(profile)
         raise ZooError("far enough")
 
-    monkeypatch.setattr(export.trt, "traced", record)
+    monkeypatch.setattr(export.engine_file, "graph_for_engine", record)
     given = [] if words else ["--plugin", "plugin.so"]
     assert main(["-n", "mambair_tiny_x2", "-o", "out.engine", *words, *given]) == 2
     assert [profile.max for profile in asked] == [(1, side, side)]
@@ -315,3 +315,21 @@ def test_engines_without_their_json_or_with_anothers(stand_in, folder, monkeypat
     beside.unlink()
     with pytest.raises(EngineError, match=r"out.engine.json is not beside it"):
         load_engine("out.engine")
+
+
+def test_an_engine_without_its_plugin_asks_for_it(stand_in, folder, monkeypatch):
+    assert main(WORDS) == 0
+    runtime = SimpleNamespace(
+        get_plugin_registry=lambda: stand_in, deserialize_cuda_engine=lambda content: None
+    )
+    monkeypatch.setattr(stand_in, "Runtime", lambda log: runtime, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    opened = TensorRT("tensorrt", stand_in)
+    monkeypatch.setattr(zoo.integrations.tensorrt, "open_tensorrt", lambda name: opened)
+    with pytest.raises(EngineError, match=r"needs the plugin's library; .*trt_plugins.build"):
+        load_engine("out.engine")
+    for plugin in (Path("plugin.so"), lambda: Path("plugin.so")):
+        stand_in.libraries = ()
+        with pytest.raises(EngineError, match=r"10\.16\.1 cannot load it"):
+            load_engine("out.engine", plugin=plugin)
+        assert stand_in.libraries == (str(folder / "plugin.so"),)

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.plugin_checks import broken
-from trt_plugins.build import BuildError, build, cache_folder
+from trt_plugins.build import BuildError, build
+from zoo.files import cache_folder
+from zoo.ops.scan.names import NAMESPACE, NODES, VERSION
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = ["10.16.1.11", "11.4.0.106"]
@@ -59,7 +61,7 @@ def check(lean, library):
     told = loaded(folder, library)
     assert told["version"] == version
     made = {name for name, created in told["found"].items() if created}
-    assert made == {"zoo::SelectiveScan 1", "zoo::SelectiveScanSum 1"}
+    assert made == {f"{NAMESPACE}::{name} {VERSION}" for name in NODES}
 
 
 def test_creators_are_found_and_create(lean, plugin):

@@ -17,17 +17,18 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from export.engine import build_engine, plugin_layers, read_graph
+from export.engine import EngineSettings, build_engine, plugin_layers, read_graph
 from export.graph import written_out
 from export.profile import Profile
 from export.scan_function import attach_functions
 from tests.helpers.graphs import two_scans
 from trt_plugins.build import SOURCES, build
 from zoo.integrations.tensorrt import EngineError, read_sidecar
+from zoo.ops.scan.names import PLUGIN_ATTRIBUTES, SUM
 
 pytestmark = pytest.mark.slow
 
-DIMENSIONS = Profile((1, 12, 12), (2, 12, 12), (4, 12, 12))
+PROFILE = Profile((1, 12, 12), (2, 12, 12), (4, 12, 12))
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +101,8 @@ def engine_command(folder, model, library):
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ('kVersion = "1"', 'kVersion = "2"', "SelectiveScanSum version 2, namespace 'zoo'"),
-        ('kNamespace = "zoo"', 'kNamespace = "ozo"', "SelectiveScanSum version 1, namespace 'ozo'"),
+        ('kVersion = "1"', 'kVersion = "2"', f"{SUM} version 2, namespace 'zoo'"),
+        ('kNamespace = "zoo"', 'kNamespace = "ozo"', f"{SUM} version 1, namespace 'ozo'"),
     ],
     ids=["version", "namespace"],
 )
@@ -123,15 +124,15 @@ def test_the_command_with_the_right_plugin(rtx, plugin, tmp_path):
 
 
 def test_a_graph_that_asks_for_another_version_is_noticed(rtx, plugin):
-    model = two_scans(attributes={"plugin_namespace": "zoo", "plugin_version": "7"})
+    model = two_scans(attributes=PLUGIN_ATTRIBUTES | {"plugin_version": "7"})
     with pytest.raises(EngineError, match="0 of 2 scans"):
-        build_engine(rtx, model, DIMENSIONS.of(model), plugin=plugin, progress=False)
+        build_engine(model, EngineSettings(rtx, PROFILE, plugin), progress=False)
 
 
 @pytest.mark.parametrize("elements", ["FLOAT", "FLOAT16", "BFLOAT16"])
 def test_engines_hold_the_plugin_once_for_each_scan(elements, rtx, plugin):
     model = two_scans(elements=TensorProto.DataType.Value(elements))
-    engine = build_engine(rtx, model, DIMENSIONS.of(model), plugin=plugin, progress=False)
+    engine = build_engine(model, EngineSettings(rtx, PROFILE, plugin), progress=False)
     assert engine.plugin_layers == 2
     # TensorRT-RTX names a plugin twice for each layer: where it is made and where it runs.
     assert engine.serialized == 4
@@ -141,10 +142,9 @@ def test_engines_hold_the_plugin_once_for_each_scan(elements, rtx, plugin):
 
 def test_an_embedded_plugin_is_in_the_engine(rtx, plugin):
     model = two_scans()
-    sizes = DIMENSIONS.of(model)
-    engine = build_engine(rtx, model, sizes, plugin=plugin, embed=True, progress=False)
+    engine = build_engine(model, EngineSettings(rtx, PROFILE, plugin, embed=True), progress=False)
     assert plugin.read_bytes() in engine.content and engine.serialized == 4
-    plain = build_engine(rtx, model, sizes, plugin=plugin, progress=False)
+    plain = build_engine(model, EngineSettings(rtx, PROFILE, plugin), progress=False)
     assert plugin.read_bytes() not in plain.content
 
 
@@ -153,7 +153,7 @@ def test_engines_without_the_plugin(chunked, rtx):
     model = two_scans()
     attach_functions(model, chunked=chunked)
     model = written_out(model)
-    engine = build_engine(rtx, model, DIMENSIONS.of(model), progress=False)
+    engine = build_engine(model, EngineSettings(rtx, PROFILE), progress=False)
     assert engine.plugin_layers == 0 == engine.serialized
 
 
@@ -171,5 +171,5 @@ def test_an_interrupt_ends_the_build(rtx, plugin, monkeypatch):
     model = two_scans()
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        build_engine(rtx, model, DIMENSIONS.of(model), plugin=plugin, progress=False)
+        build_engine(model, EngineSettings(rtx, PROFILE, plugin), progress=False)
     assert time.monotonic() - begun < 60

@@ -17,7 +17,8 @@ import torch
 from tests.helpers.plugin_checks import broken, check_exports, make
 from tests.helpers.scan_cases import Case
 from trt_plugins.build import SOURCES
-from trt_plugins.harness import EACH, SUM, Harness, HarnessError
+from trt_plugins.harness import Harness, HarnessError
+from zoo.ops.scan.names import EACH, NAMESPACE, SUM, VERSION
 
 CASE = Case(B=2, L=9, K=3, E=5, R=2, N=4)
 
@@ -36,7 +37,7 @@ def test_its_output_has_the_shape_and_dtype_that_it_says(name, shape, shim):
 
 @pytest.mark.parametrize(
     ("name", "version", "namespace"),
-    [(EACH, "2", "zoo"), (SUM, "1", ""), ("SelectiveScanMean", "1", "zoo")],
+    [(EACH, "2", NAMESPACE), (SUM, str(VERSION), ""), ("SelectiveScanMean", "1", "zoo")],
 )
 def test_another_version_namespace_or_name_is_not_found(name, version, namespace, shim):
     inputs = make(CASE, torch.float32)

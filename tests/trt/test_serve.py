@@ -12,9 +12,11 @@ import onnx
 import pytest
 from google.protobuf import text_format
 
+from export.model_repository import Plan, ServeError, Serving, write_repository
 from export.profile import Profile
-from export.serve import ServeError, Serving, main, write_repository
+from export.serve import main
 from tests.helpers.graphs import two_scans
+from zoo.errors import WriteError
 from zoo.integrations.onnxruntime import open_session
 from zoo.integrations.tensorrt import EngineError, sidecar_path
 
@@ -52,9 +54,8 @@ def test_a_repository_says_what_the_schema_knows(schema, tmp_path):
     model = two_scans()
     serving = Serving(max_batch=4, delay_us=500, instances=2, kind="cpu")
     (tmp_path / "plugin.so").write_bytes(b"a library")
-    folders = write_repository(
-        model, tmp_path / "repo", "net", PROFILE, serving=serving, plugin=tmp_path / "plugin.so"
-    )
+    plan = Plan(PROFILE, plugin=tmp_path / "plugin.so")
+    folders = write_repository(model, tmp_path / "repo", "net", serving=serving, plan=plan)
     assert [folder.name for folder in folders] == ["net_onnx", "net_trt"]
     assert sorted(path.name for path in (tmp_path / "repo").iterdir()) == ["net_onnx", "net_trt"]
 
@@ -87,25 +88,21 @@ def test_a_repository_says_what_the_schema_knows(schema, tmp_path):
 
 
 def test_a_misspelt_field_is_what_the_schema_refuses(schema, tmp_path):
-    (folder,) = write_repository(
-        two_scans(), tmp_path, "net", PROFILE, serving=Serving(), backends=["onnx"]
-    )
+    (folder,) = write_repository(two_scans(), tmp_path, "net", serving=Serving())
     text = (folder / "config.pbtxt").read_text().replace("max_batch_size", "max_batchsize")
     with pytest.raises(text_format.ParseError):
         text_format.Parse(text, schema.ModelConfig())
 
 
 def test_no_batching_where_one_is_the_most(schema, tmp_path):
-    (folder,) = write_repository(
-        two_scans(), tmp_path, "net", PROFILE, serving=Serving(max_batch=1), backends=["onnx"]
-    )
+    (folder,) = write_repository(two_scans(), tmp_path, "net", serving=Serving(max_batch=1))
     assert not parsed(schema, folder).HasField("dynamic_batching")
 
 
 def test_an_engine_goes_in_and_limits_the_batch(schema, tmp_path):
     engine = fake_engine(tmp_path / "a.engine", batch=2)
     _, folder = write_repository(
-        two_scans(), tmp_path / "repo", "net", PROFILE, serving=Serving(8), engine=engine
+        two_scans(), tmp_path / "repo", "net", serving=Serving(8), plan=Plan(PROFILE, engine)
     )
     assert (folder / "1" / "model.plan").read_bytes() == b"an engine"
     assert parsed(schema, folder).max_batch_size == 2
@@ -114,23 +111,18 @@ def test_an_engine_goes_in_and_limits_the_batch(schema, tmp_path):
 
 def test_engines_that_the_server_does_not_run(tmp_path):
     engine = fake_engine(tmp_path / "a.engine", runtime="tensorrt-rtx")
+    plan = Plan(PROFILE, engine)
     with pytest.raises(EngineError, match="the server runs engines of TensorRT"):
-        write_repository(
-            two_scans(), tmp_path / "repo", "net", PROFILE, serving=Serving(), engine=engine
-        )
+        write_repository(two_scans(), tmp_path / "repo", "net", serving=Serving(), plan=plan)
     engine.write_bytes(b"another")
     with pytest.raises(EngineError, match="is of another engine"):
-        write_repository(
-            two_scans(), tmp_path / "repo", "net", PROFILE, serving=Serving(), engine=engine
-        )
+        write_repository(two_scans(), tmp_path / "repo", "net", serving=Serving(), plan=plan)
     assert not (tmp_path / "repo").exists()
 
 
 def test_models_that_are_there_stay_unless_asked(tmp_path):
     def write(**options):
-        return write_repository(
-            two_scans(), tmp_path, "net", PROFILE, serving=Serving(), backends=["onnx"], **options
-        )
+        return write_repository(two_scans(), tmp_path, "net", serving=Serving(), **options)
 
     (folder,) = write()
     (folder / "mine").write_text("a note")
@@ -147,8 +139,14 @@ def test_an_interrupted_repository_leaves_no_model(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(KeyboardInterrupt):
-        write_repository(two_scans(), tmp_path / "repo", "net", PROFILE, serving=Serving())
+        write_repository(two_scans(), tmp_path / "repo", "net", serving=Serving())
     assert list((tmp_path / "repo").iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "repo").touch()
+    with pytest.raises(WriteError, match="net_onnx: cannot write"):
+        write_repository(two_scans(), tmp_path / "repo", "net", serving=Serving())
 
 
 @pytest.mark.parametrize(

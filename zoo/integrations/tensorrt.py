@@ -1,185 +1,28 @@
-"""TensorRT and TensorRT-RTX: the package that is there, and engines of ``export.trt`` as networks.
+"""Engines of ``export.trt`` as networks, on an NVIDIA GPU.
 
-    network = load_engine("mambair_light_x4.engine")    # for zoo.restore, on an NVIDIA GPU
+    from trt_plugins.build import build
+
+    network = load_engine("mambair_light_x4.engine", plugin=build)    # for zoo.restore
 
 Only building an engine works without a GPU, and that only with TensorRT-RTX.
 """
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
-import importlib
-import importlib.util
 import json
-import logging
-import os
-import re
-import sys
-import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zoo.errors import ZooError
 from zoo.integrations.exported import ExportedNetwork, Range
+from zoo.integrations.tensorrt_runtime import EngineError, TensorRT, open_tensorrt
 
-logger = logging.getLogger(__name__)
-
-MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-"""Python modules by the names of the runtimes."""
-
-EXTRAS = {"tensorrt": "trt", "tensorrt-rtx": "trt-rtx"}
-
-
-class EngineError(ZooError, ValueError):
-    """TensorRT is missing, or an engine cannot be built, opened or run."""
-
-
-@dataclass(frozen=True)
-class TensorRT:
-    """One of the runtimes.
-
-    Attributes:
-        name: of ``MODULES``.
-        api: its Python module.
-    """
-
-    name: str
-    api: Any
-
-    @property
-    def version(self) -> str:
-        """Such as ``10.16.1.11``."""
-        return str(self.api.__version__)
-
-    @property
-    def release(self) -> tuple[int, int]:
-        """The first two numbers of the version."""
-        major, minor, *_ = self.version.split(".")
-        return int(major), int(minor)
-
-    def logger(self) -> Any:
-        """TensorRT's messages as ours: what it calls an error is kept for the error we raise."""
-        return _logger(self.api)
-
-    def load_plugin(self, registry: Any, library: Path) -> None:
-        """Register the plugins of a library, for good, unless they are there already.
-
-        Raises:
-            EngineError: if there are none in it.
-        """
-        if not library.is_file():
-            raise EngineError(f"{library}: the plugin's library does not exist")
-        if _OURS & (before := _creators(registry)):
-            return
-        registry.load_library(str(library.resolve()))
-        if _creators(registry) == before:
-            raise EngineError(f"{library}: {self.name} finds no plugin in it; build it again")
-
-
-_OURS = {(name, "1", "zoo") for name in ("SelectiveScan", "SelectiveScanSum")}
-
-
-def _creators(registry: Any) -> set[tuple[str, str, str]]:
-    """Name, version and namespace of the plugins that a registry knows."""
-    found = registry.all_creators_recursive
-    return {(c.name, c.plugin_version, c.plugin_namespace) for c in found}
-
-
-def open_tensorrt(name: str = "auto") -> TensorRT:
-    """Import TensorRT or TensorRT-RTX.
-
-    Args:
-        name: "tensorrt", "tensorrt-rtx", or "auto" for the first of them that is installed; for
-            the other way round on a machine without a GPU, where TensorRT builds nothing.
-
-    Raises:
-        EngineError: if it is not installed or does not load.
-    """
-    wanted = [name]
-    if name == "auto":
-        wanted = sorted(MODULES, reverse=not torch.cuda.is_available())
-    reasons = []
-    for each in wanted:
-        if importlib.util.find_spec(MODULES[each]) is None:
-            reasons.append(f"the package {MODULES[each]!r} is not installed")
-            continue
-        try:
-            if each == "tensorrt-rtx":
-                _mend_library_name()
-            return TensorRT(each, importlib.import_module(MODULES[each]))
-        except (ImportError, OSError) as error:
-            reasons.append(f"{each} does not load: {' '.join(str(error).split())[:200]}")
-    extra = EXTRAS[wanted[0]]
-    raise EngineError(
-        f"{'; '.join(reasons)}; install it: pip install 'mamba-restoration-zoo[{extra}]'"
-    )
-
-
-def _mend_library_name() -> None:
-    """Make ``libtensorrt_rtx.so`` findable, which the parser asks for and the package lacks.
-
-    The package has ``libtensorrt_rtx.so.1`` only, and without the other name the parser ends the
-    process at its first plugin. It looks in its own folder: that is one of ours here, with links
-    to the package's files, opened before the package opens them itself.
-    """
-    found = importlib.util.find_spec("tensorrt_rtx_libs")
-    if sys.platform != "linux" or found is None or found.origin is None:
-        return
-    from trt_plugins.build import cache_folder
-
-    libraries = Path(found.origin).parent
-    names = {path.name: path for path in libraries.glob("lib*.so.*")}
-    unnumbered = {name.partition(".so")[0] + ".so": path for name, path in names.items()}
-    if all((libraries / name).exists() for name in unnumbered):
-        return
-    if MODULES["tensorrt-rtx"] in sys.modules:
-        return
-    key = hashlib.sha256(str(libraries).encode()).hexdigest()[:16]
-    links = cache_folder() / "tensorrt-rtx" / key
-    try:
-        links.mkdir(parents=True, exist_ok=True)
-        for name, path in (names | unnumbered).items():
-            with tempfile.TemporaryDirectory(dir=links) as folder:
-                link = Path(folder) / name
-                link.symlink_to(path)
-                link.replace(links / name)
-    except OSError as error:
-        raise EngineError(
-            f"{links}: cannot write there ({error.strerror}); set ZOO_CACHE to a folder that can "
-            "be written"
-        ) from error
-    # The parser needs the other library, which therefore comes first.
-    for name in sorted(names, key=lambda name: "parser" in name):
-        ctypes.CDLL(str(links / name), mode=os.RTLD_GLOBAL | os.RTLD_NOW)
-
-
-def _logger(api: Any) -> Any:
-    class Logger(api.ILogger):
-        def __init__(self) -> None:
-            api.ILogger.__init__(self)
-            self.errors: list[str] = []
-            self.memory: dict[str, int] = {}
-
-        def log(self, severity: Any, text: str) -> None:
-            if severity in (api.ILogger.Severity.INTERNAL_ERROR, api.ILogger.Severity.ERROR):
-                self.errors.append(" ".join(text.split()))
-            elif found := re.search(r"Total (\w+) Memory: (\d+) bytes", text):
-                self.memory[found[1].lower()] = int(found[2])
-            else:
-                logger.debug("TensorRT: %s", text)
-
-        @property
-        def last(self) -> str:
-            """The last error as the end of a sentence."""
-            return f": {self.errors[-1][:300]}" if self.errors else ""
-
-    return Logger()
+Plugin = Path | Callable[[], Path]
+"""Library of the plugin, or a function that returns it and may compile it first."""
 
 
 def sidecar_path(engine: Path) -> Path:
@@ -216,13 +59,13 @@ class EngineSession:
 
     Args:
         path: of the engine.
-        sidecar: what stands beside it.
-        plugin: library of the plugin; where None, that of :mod:`trt_plugins.build`, if the engine
-            needs one.
+        sidecar: what the JSON file beside it says.
+        plugin: library of the plugin, or a function that returns it, such as
+            ``trt_plugins.build.build``. It is asked only if the engine needs a library.
         trusted: run code that is embedded in the engine.
 
     Raises:
-        EngineError: without a GPU, without TensorRT, or for an engine that does not fit them.
+        EngineError: without a GPU, TensorRT or the plugin, or for an engine that does not fit them.
     """
 
     def __init__(
@@ -230,7 +73,7 @@ class EngineSession:
         path: Path,
         sidecar: Mapping[str, Any],
         *,
-        plugin: Path | None = None,
+        plugin: Plugin | None = None,
         trusted: bool = False,
     ) -> None:
         if not torch.cuda.is_available():
@@ -252,9 +95,13 @@ class EngineSession:
         if needs and needs["embedded"]:
             runtime.engine_host_code_allowed = True
         elif needs:
-            from trt_plugins.build import build
-
-            self.tensorrt.load_plugin(runtime.get_plugin_registry(), plugin or build())
+            if plugin is None:
+                raise EngineError(
+                    f"{path}: needs the plugin's library; give its path, or the function "
+                    "trt_plugins.build.build, as plugin="
+                )
+            library = plugin() if callable(plugin) else plugin
+            self.tensorrt.load_plugin(runtime.get_plugin_registry(), library)
         self.engine = runtime.deserialize_cuda_engine(path.read_bytes())
         if self.engine is None:
             raise EngineError(
@@ -312,7 +159,7 @@ class EngineNetwork(ExportedNetwork):
 
     Args:
         session: what runs it.
-        sidecar: what stands beside the engine.
+        sidecar: what the JSON file beside the engine says.
         name: of the engine, for messages.
     """
 
@@ -338,14 +185,14 @@ class EngineNetwork(ExportedNetwork):
 
 
 def load_engine(
-    path: str | Path, *, plugin: Path | None = None, trusted: bool = False
+    path: str | Path, *, plugin: Plugin | None = None, trusted: bool = False
 ) -> EngineNetwork:
     """Open an engine of ``export.trt`` as a network.
 
     Args:
         path: of the engine; its JSON file must be beside it.
-        plugin: see :class:`EngineSession`.
-        trusted: likewise.
+        plugin: library of the plugin, see :class:`EngineSession`.
+        trusted: run code that is embedded in the engine.
 
     Raises:
         EngineError: if it cannot be opened or run here.

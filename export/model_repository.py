@@ -1,0 +1,236 @@
+"""A model repository for NVIDIA Triton Inference Server: folders, configurations, scripts.
+
+Two models of one network: ``NAME_onnx`` for the ONNX Runtime back end, on CPU or GPU, and
+``NAME_trt`` for the TensorRT back end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trt_plugins
+from export.model import facts_in
+from export.onnx import save_model
+from export.profile import Profile
+from zoo.errors import ZooError
+from zoo.files import partial_folder
+from zoo.integrations.tensorrt import EngineError, read_sidecar
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, ValueInfoProto
+
+logger = logging.getLogger(__name__)
+
+PLUGIN = "libzoo_tensorrt.so"
+
+PRELOAD = Path("examples") / "preload.cpp"
+"""In the package ``trt_plugins``: what registers the plugin in the server."""
+
+
+class ServeError(ZooError):
+    """A model repository cannot be written as asked."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How a model is served.
+
+    Attributes:
+        max_batch: most requests put together.
+        delay_us: microseconds that a request may wait for others.
+        instances: copies of the model on each device.
+        kind: "auto", "gpu" or "cpu".
+    """
+
+    max_batch: int = 8
+    delay_us: int = 2000
+    instances: int = 1
+    kind: str = "auto"
+
+
+def model_config(name: str, backend: str, model: ModelProto, serving: Serving) -> str:
+    """The text of a ``config.pbtxt``.
+
+    Args:
+        name: of the model, which is that of its folder.
+        backend: "onnxruntime" or "tensorrt".
+        model: the graph; its inputs, outputs and metadata go into the text.
+        serving: batches, instances, device.
+    """
+    kinds = {"auto": "KIND_AUTO", "gpu": "KIND_GPU", "cpu": "KIND_CPU"}
+    facts = facts_in(model)
+    lines = [
+        f"name: {_quoted(name)}",
+        f"backend: {_quoted(backend)}",
+        f"max_batch_size: {serving.max_batch}",
+    ]
+    for field, entries in (("input", model.graph.input), ("output", model.graph.output)):
+        lines += [_tensor(field, entry) for entry in entries]
+    lines.append(f"instance_group {{ count: {serving.instances} kind: {kinds[serving.kind]} }}")
+    if serving.max_batch > 1:
+        lines.append(f"dynamic_batching {{ max_queue_delay_microseconds: {serving.delay_us} }}")
+    # Clients read from the server what the model is.
+    told = ("model", "scale", "input", "frames", "colour", "range", "precision", "size_multiple")
+    for key in (*told, "weights", "weights_sha256"):
+        if key in facts:
+            value = _quoted(facts[key])
+            lines.append(f'parameters {{ key: "zoo.{key}" value {{ string_value: {value} }} }}')
+    return "\n".join(lines) + "\n"
+
+
+def _tensor(field: str, entry: ValueInfoProto) -> str:
+    """A tensor without its batch, which the server adds."""
+    dims = entry.type.tensor_type.shape.dim[1:]
+    sizes = ", ".join(str(d.dim_value) if d.dim_value else "-1" for d in dims)
+    return f"{field} {{ name: {_quoted(entry.name)} data_type: TYPE_FP32 dims: [ {sizes} ] }}"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=True)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the model of the TensorRT back end is made of. Triton calls an engine a plan.
+
+    Attributes:
+        profile: sizes that the engine takes.
+        engine: of TensorRT; without it a script is written that builds one where it is served.
+        plugin: library of the plugin; left out where None.
+    """
+
+    profile: Profile
+    engine: Path | None = None
+    plugin: Path | None = None
+
+
+def write_repository(
+    model: ModelProto,
+    folder: Path,
+    name: str,
+    *,
+    serving: Serving,
+    onnx: bool = True,
+    plan: Plan | None = None,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write the models of a network into a repository; each appears whole or not at all.
+
+    Args:
+        model: the graph, with a batch of any size.
+        folder: of the repository; other models in it stay.
+        name: of the network.
+        serving: batches, instances, device.
+        onnx: write ``NAME_onnx``, for the ONNX Runtime back end.
+        plan: where it is given, write ``NAME_trt``, for the TensorRT back end.
+        overwrite: replace models of the same name.
+
+    Returns:
+        Folders of the models.
+
+    Raises:
+        ServeError: where a model is there already.
+        WriteError: where a model cannot be written.
+        EngineError: for an engine that the server cannot run.
+    """
+    if plan is not None and plan.engine is not None:
+        serving = _limited(serving, plan.engine)
+    writers: dict[Path, Callable[[Path, str], None]] = {}
+    if onnx:
+        writers[folder / f"{name}_onnx"] = lambda to, own: _write_onnx(to, own, model, serving)
+    if plan is not None:
+        writers[folder / f"{name}_trt"] = lambda to, own: _write_plan(to, own, model, serving, plan)
+    for target in writers:
+        if target.exists() and not overwrite:
+            raise ServeError(f"{target}: is there already; replace it with --overwrite")
+    for target, write in writers.items():
+        # The dot before its name keeps the server from reading what is not finished.
+        with partial_folder(target) as temporary:
+            (temporary / "1").mkdir()
+            write(temporary, target.name)
+    return list(writers)
+
+
+def _limited(serving: Serving, engine: Path) -> Serving:
+    """The same with a batch that the engine takes."""
+    sidecar = read_sidecar(engine)
+    runtime = sidecar["runtime"]["name"]
+    if runtime != "tensorrt":
+        raise EngineError(
+            f"{engine}: was built by {runtime}, but the server runs engines of TensorRT; build it "
+            "with --runtime tensorrt, or leave --engine out for a script that does"
+        )
+    most = sidecar["profile"]["input"]["max"][0]
+    if most < serving.max_batch:
+        logger.info("%s takes %d images at once; so does the server", engine, most)
+        return dataclasses.replace(serving, max_batch=most)
+    return serving
+
+
+def _write_onnx(folder: Path, name: str, model: ModelProto, serving: Serving) -> None:
+    config = model_config(name, "onnxruntime", model, serving)
+    (folder / "config.pbtxt").write_text(config)
+    (folder / "1" / "model.onnx").write_bytes(model.SerializeToString())
+
+
+def _write_plan(folder: Path, name: str, model: ModelProto, serving: Serving, plan: Plan) -> None:
+    # TensorRT runs on GPUs only.
+    config = model_config(name, "tensorrt", model, dataclasses.replace(serving, kind="gpu"))
+    (folder / "config.pbtxt").write_text(config)
+    shutil.copyfile(Path(trt_plugins.__file__).parent / PRELOAD, folder / PRELOAD.name)
+    if plan.plugin is not None:
+        shutil.copyfile(plan.plugin, folder / PLUGIN)
+    if plan.engine is not None:
+        shutil.copyfile(plan.engine, folder / "1" / "model.plan")
+    else:
+        save_model(model, folder / "model.onnx")
+        script = folder / "build_plan.sh"
+        script.write_text(_plan_script(plan.profile.of(model)))
+        script.chmod(0o755)
+    (folder / "README.md").write_text(_README.format(name=name))
+
+
+def _plan_script(dimensions: dict[str, Any]) -> str:
+    spans = " ".join(
+        f"--{kind}Shapes={','.join(f'{n}:{_times(d[kind])}' for n, d in dimensions.items())}"
+        for kind in ("min", "opt", "max")
+    )
+    return f"""#!/bin/sh
+# Builds 1/model.plan with the TensorRT of this machine, for its GPU: run it where the server runs.
+set -eu
+cd "$(dirname "$0")"
+typed=
+if trtexec --help 2>&1 | grep -q stronglyTyped; then typed=--stronglyTyped; fi
+trtexec --onnx=model.onnx --saveEngine=1/.model.plan.part --dynamicPlugins=./{PLUGIN} \\
+    $typed --noTF32 --skipInference {spans}
+mv 1/.model.plan.part 1/model.plan
+"""
+
+
+def _times(sizes: Sequence[int]) -> str:
+    return "x".join(map(str, sizes))
+
+
+_README = f"""# {{name}}
+
+1. The plugin `{PLUGIN}` must lie here: `python -m trt_plugins.build -o {PLUGIN}`.
+2. If `1/model.plan` is missing, run `./build_plan.sh` where the server runs: engines are bound to
+   TensorRT's version and to the GPU.
+3. The server opens libraries but does not register what is in them; `preload.cpp` does:
+
+       g++ -std=c++17 -shared -fPIC preload.cpp -o libzoo_preload.so \\
+           -I/usr/local/cuda/include -lnvinfer -ldl
+       tritonserver --model-repository=REPO \\
+           --backend-config=tensorrt,plugins="REPO/{{name}}/libzoo_preload.so"
+
+   It takes `{PLUGIN}` from beside itself, or from where `ZOO_PLUGIN` says.
+
+One input `input` and one output `output`, float32 in [0, 1]; `config.pbtxt` holds the rest.
+"""
