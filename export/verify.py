@@ -19,6 +19,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -36,6 +37,9 @@ from zoo.integrations.onnxruntime import open_session
 from zoo.networks import Network
 from zoo.ops.scan import native
 
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
 logger = logging.getLogger(__name__)
 
 SIZES = ((1, 11, 18), (2, 24, 17), (1, 37, 9))
@@ -46,8 +50,9 @@ TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-4}
 """Largest absolute error as a part of the output's range; reasons above."""
 
 ENGINE_TOLERANCES = {"fp32": 1e-4, "tf32": 1e-2, "fp16": 1e-2, "bf16": 8e-2}
-"""Likewise for engines, which are compared with the float32 network whatever their precision. TF32
-keeps as many bits of a product's factors as float16; bfloat16 three fewer, which is eight times."""
+"""As ``TOLERANCES``, for engines, which are compared with the float32 network whatever their
+precision. TF32 keeps as many bits of a product's factors as float16; bfloat16 three fewer, which is
+eight times."""
 
 
 @dataclass(frozen=True)
@@ -132,29 +137,16 @@ def verify(
         raise ZooError(f"{path}: not a file of export.onnx; only those can be verified")
     precision = facts["precision"]
     shape = input_shape(network, facts["shape"])
-    reference = prepared(network, shape, "fp32").network
     notes: list[str] = []
     if precision == "bf16":
-        onnx.checker.check_model(model, full_check=True)
-        rounded = prepared(network, shape, "bf16").network
-        for module in rounded.modules():
-            module._forward_hooks.clear()
-        reference = rounded.float()
-        model = upcast(model)
+        model, reference = _bf16_in_float32(model, network, shape)
         notes.append(
             "bf16 does not run in ONNX Runtime on a CPU: the file passed the checker, and a copy "
             "in float32 was run"
         )
-    content = model.SerializeToString()
-    runtimes = {}
-    if model.functions or not scan_nodes(model):
-        runtimes["ONNX Runtime, standard"] = open_session(content, operator=False)
-    if not scan_nodes(model):
-        notes.append("the file holds standard operators only: there is no scan to replace")
-    elif (why_not := native.unavailable()) is None:
-        runtimes["ONNX Runtime, our operator"] = open_session(content, operator=True)
     else:
-        notes.append(f"our operator was not run: {why_not}")
+        reference = prepared(network, shape, "fp32").network
+    runtimes = _runtimes(model, notes)
     found = []
     for number, size in enumerate(sizes):
         concrete = shape.concrete(*size)
@@ -169,6 +161,32 @@ def verify(
             (output,) = session.run(["output"], feeds)
             found.append(_compare(name, concrete, expected, torch.from_numpy(output).float()))
     return Report(path, TOLERANCES[precision], tuple(found), tuple(notes))
+
+
+def _bf16_in_float32(
+    model: ModelProto, network: Network, shape: InputShape
+) -> tuple[ModelProto, Network]:
+    """File and network with the rounded weights and float32 arithmetic; see above."""
+    onnx.checker.check_model(model, full_check=True)
+    rounded = prepared(network, shape, "bf16").network
+    for module in rounded.modules():
+        module._forward_hooks.clear()
+    return upcast(model), rounded.float()
+
+
+def _runtimes(model: ModelProto, notes: list[str]) -> dict[str, InferenceSession]:
+    """What can run a file here, by name; what cannot is added to the notes."""
+    content = model.SerializeToString()
+    runtimes = {}
+    if model.functions or not scan_nodes(model):
+        runtimes["ONNX Runtime, standard"] = open_session(content, operator=False)
+    if not scan_nodes(model):
+        notes.append("the file holds standard operators only: there is no scan to replace")
+    elif (why_not := native.unavailable()) is None:
+        runtimes["ONNX Runtime, our operator"] = open_session(content, operator=True)
+    else:
+        notes.append(f"our operator was not run: {why_not}")
+    return runtimes
 
 
 def verify_engine(

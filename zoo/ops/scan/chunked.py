@@ -123,6 +123,31 @@ class _Walk:
             h_KBNE = torch.addcmul(step_KBNE, decay_KBNE, h_KBNE, out=step_KBNE)
         return decay_TKBNE, h_TKBNE
 
+    def states_before_chunks(self) -> dict[int, Tensor]:
+        """The state ``h_KBNE`` before each chunk, by the chunk's first step."""
+        before, h_KBNE = {}, self.empty_state()
+        for start in range(0, self.steps, self.length):
+            before[start] = h_KBNE
+            h_KBNE = self.run(self.gather(start), h_KBNE)[1][-1].clone()
+        return before
+
+    def run_back(self, decay_TKBNE: Tensor, gh_TKBNE: Tensor, carry_KBNE: Tensor) -> Tensor:
+        """Add to ``gh_TKBNE`` the gradients that reach each state from later steps, in place.
+
+        Args:
+            decay_TKBNE: of the chunk.
+            gh_TKBNE: gradient of each state by its own output.
+            carry_KBNE: gradient that reaches the last state from the chunk behind.
+
+        Returns:
+            The gradient that reaches the state before the chunk, ``carry_KBNE``.
+        """
+        gh_TKBNE[-1] += carry_KBNE
+        decays, gradients = decay_TKBNE.unbind(), gh_TKBNE.unbind()
+        for t in range(len(decays) - 2, -1, -1):
+            torch.addcmul(gradients[t], decays[t + 1], gradients[t + 1], out=gradients[t])
+        return decays[0] * gradients[0]
+
 
 class _Total:
     """A sum over tokens, or over (token, direction) pairs, that chunks scatter into."""
@@ -168,12 +193,7 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
     # As many boundaries as steps in a chunk: the least memory that recomputes only once.
     steps = inputs.order.shape[1]
     walk = _Walk(inputs, max(1, math.isqrt(steps), STATE_ELEMENTS // _states_per_step(inputs)))
-    starts = range(0, steps, walk.length)
-    h_KBNE = walk.empty_state()
-    states_before = []
-    for start in starts:
-        states_before.append(h_KBNE)
-        h_KBNE = walk.run(walk.gather(start), h_KBNE)[1][-1].clone()
+    states_before = walk.states_before_chunks()
 
     gu = _Total(walk, walk.channels, per_direction=False)
     gstep = _Total(walk, inputs.delta.shape[3], per_direction=True)
@@ -185,17 +205,13 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
     grad_LKBE = (grad_y[:, :, None] if reduce else grad_y).permute(1, 2, 0, 3)
 
     carry_KBNE = walk.empty_state()  # gradient of the state that enters the chunk behind
-    for start, before_KBNE in zip(reversed(starts), reversed(states_before), strict=True):
+    for start, before_KBNE in reversed(states_before.items()):
         chunk = walk.gather(start)
         decay_TKBNE, h_TKBNE = walk.run(chunk, before_KBNE)
         gy_TKBE = walk.gather_gradient(chunk, grad_LKBE)
 
         gh_TKBNE = chunk.C_TKBN[..., None] * gy_TKBE[..., None, :]
-        gh_TKBNE[-1] += carry_KBNE
-        decays, gradients = decay_TKBNE.unbind(), gh_TKBNE.unbind()
-        for t in range(len(decays) - 2, -1, -1):
-            torch.addcmul(gradients[t], decays[t + 1], gradients[t + 1], out=gradients[t])
-        carry_KBNE = decays[0] * gradients[0]
+        carry_KBNE = walk.run_back(decay_TKBNE, gh_TKBNE, carry_KBNE)
 
         du_TKBE = chunk.delta_TKBE * chunk.u_TKBE
         gC.add(chunk, (h_TKBNE @ gy_TKBE[..., None]).squeeze(-1))

@@ -164,6 +164,11 @@ class _Call:
             return ADD, [(k, 1) for k in range(self.directions)]
         return ATOMIC, [(0, self.directions)]
 
+    def slots(self, pairs: int) -> int:
+        """How many programs share the chunks of one of ``pairs`` (direction, block of channels)."""
+        at_once = self.table.gradient_warps * self.processors // pairs
+        return max(1, min(at_once, self.batch * self.chunks))
+
 
 def forward(inputs: ScanInputs, reduce: bool) -> Tensor:
     call = _Call(inputs)
@@ -202,12 +207,7 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
     few_steps = dict(call.table.gradient_blocks)
     block = width(call.channels, tuple(few_steps))
     blocks = -(-call.channels // block)
-    copies, shared_mode = 1, STORE
-    if blocks > 1:
-        if torch.are_deterministic_algorithms_enabled():
-            copies = blocks
-        else:
-            shared_mode = ATOMIC
+    copies, shared_mode = _shared_sums(blocks)
     gB, gC = (call.zeros(copies, *rows, call.states) for _ in range(2))
     if call.low_rank:
         gdelta = call.zeros(copies, *rows, call.rank)
@@ -215,8 +215,7 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
         gdelta = call.zeros(1, *rows, call.channels, dtype=inputs.delta.dtype)
 
     pairs = call.directions * blocks
-    slots = max(1, call.table.gradient_warps * call.processors // pairs)
-    slots = max(1, min(slots, call.batch * call.chunks))
+    slots = call.slots(pairs)
     parameters = call.zeros(slots, call.directions, call.states + call.rank + 2, call.channels)
     if call.batch and call.steps:
         kept = -(-call.length // few_steps[block])
@@ -250,8 +249,7 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
                     FEW=few_steps[block],
                     num_warps=1,
                 )
-    sizes = (call.states, call.rank, 1, 1)
-    gA, gweight, gbias, gD = parameters.sum(0).split(sizes, dim=1)
+    gA, gweight, gbias, gD = parameters.sum(0).split((call.states, call.rank, 1, 1), dim=1)
     dtype = inputs.u.dtype
     return ScanGradients(
         u=gu.to(dtype),
@@ -263,6 +261,13 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
         C=_sum_copies(gC, dtype),
         D=gD.squeeze(1).contiguous(),
     )
+
+
+def _shared_sums(blocks: int) -> tuple[int, int]:
+    """Of sums over blocks of channels: how many copies there are, and how they are written."""
+    if blocks == 1:
+        return 1, STORE
+    return (blocks, STORE) if torch.are_deterministic_algorithms_enabled() else (1, ATOMIC)
 
 
 def _launch(kernel: Any, programs: int, **arguments: Any) -> None:
