@@ -1,4 +1,4 @@
-"""The ground floor: tensors in, tensors out. Imports nothing else of the package."""
+"""Operators on tensors: the lowest layer. It imports no other layer of the package."""
 
 from zoo.ops.scan import backends, selective_scan, use_backend
 from zoo.ops.scan.native import ort_library

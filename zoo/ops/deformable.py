@@ -1,8 +1,8 @@
-"""Sampling at moved positions by ``grid_sample``: no compiled kernel, exports to standard nodes.
+"""Deformable convolution and warping by ``grid_sample``: no compiled kernel, standard ONNX nodes.
 
 A modulated deformable convolution (Zhu et al., "Deformable ConvNets v2", 2019, Eq. 1) is one
-bilinear gather and one grouped 1x1 convolution. Positions are always computed in float32: half
-precision is off by an eighth of a pixel at a width of 1024.
+bilinear gather and one grouped 1x1 convolution. Positions are always computed in float32: in half
+precision they would be off by an eighth of a pixel at a width of 1024.
 
 Shape suffixes: N images, C channels, O output channels, G offset groups, K taps (kernel * kernel),
 H height, W width in pixels; a displacement has two entries, rows then columns.
@@ -24,22 +24,22 @@ def deformable_gather(
     dilation: int = 1,
     base_flow_N2HW: Tensor | None = None,
 ) -> Tensor:
-    """Bilinear samples of every tap of a deformable convolution, multiplied by their mask.
+    """Bilinear samples at all taps of a deformable convolution, multiplied by their mask.
 
     Args:
-        x_NCHW: what is sampled; zero outside the image.
-        offset: (N, G*K*2, H, W) displacement of each tap in pixels, in the sequence (group, tap,
-            (row, column)), which is that of ONNX DeformConv.
+        x_NCHW: images to sample; they count as zero outside.
+        offset: (N, G*K*2, H, W) displacement of each tap in pixels. Channels are ordered by
+            (group, tap, (row, column)), as in ONNX DeformConv.
         mask: (N, G*K, H, W) factor of each sample.
         kernel: side of the kernel, odd; K is its square.
-        dilation: distance of neighbouring taps in pixels.
-        base_flow_N2HW: a displacement that every tap shares, in pixels.
+        dilation: distance between neighbouring taps in pixels.
+        base_flow_N2HW: displacement in pixels that is added to every tap.
 
     Returns:
-        (N, C*K, H, W) in the dtype of ``x_NCHW``, channel by channel, taps together.
+        (N, C*K, H, W) in the dtype of ``x_NCHW``; the K taps of a channel are adjacent.
 
     Raises:
-        ValueError: where offset or mask do not fit the kernel.
+        ValueError: if offset or mask do not fit the kernel.
     """
     images, channels, height, width = x_NCHW.shape
     taps = kernel * kernel
@@ -50,7 +50,7 @@ def deformable_gather(
             f"needs {2 * taps} and {taps} for each group"
         )
     if channels % groups:
-        raise ValueError(f"{channels} channels cannot be parted into {groups} offset groups")
+        raise ValueError(f"{channels} channels cannot be split into {groups} offset groups")
     moved = offset.float().reshape(images, groups, taps, 2, height, width)
     if base_flow_N2HW is not None:
         moved = moved + base_flow_N2HW.float()[:, None, None]
@@ -62,7 +62,7 @@ def deformable_gather(
     grid_column_HW = torch.arange(width, device=x_NCHW.device, dtype=torch.float32)[None]
     row = moved[:, :, :, 0] + rows_K[:, None, None] + grid_row_HW
     column = moved[:, :, :, 1] + columns_K[:, None, None] + grid_column_HW
-    # Pixel centres at (2 i + 1) / size - 1: no division by size - 1, so one pixel is no trouble.
+    # Pixel centres at (2 i + 1) / size - 1: no division by size - 1, so a size of 1 works.
     grid = torch.stack(((2 * column + 1) / width - 1, (2 * row + 1) / height - 1), dim=-1)
     grid = grid.reshape(images * groups, taps * height, width, 2)
     sampled = F.grid_sample(
@@ -87,19 +87,23 @@ def deformable_conv(
     dilation: int = 1,
     base_flow_N2HW: Tensor | None = None,
 ) -> Tensor:
-    """Modulated deformable convolution of stride 1 that keeps the size, without a bias.
+    """Modulated deformable convolution with stride 1, "same" padding and no bias.
 
     Args:
-        x_NCHW: images.
-        offset: see :func:`deformable_gather`, as for the next.
-        mask: likewise.
+        x_NCHW: images; they count as zero outside.
+        offset: (N, G*K*2, H, W) displacement of each tap in pixels, ordered as in
+            :func:`deformable_gather`.
+        mask: (N, G*K, H, W) factor of each sample.
         weight: (O, C/groups, kernel, kernel).
-        groups: groups of the convolution, apart from those of the offsets.
-        dilation: see :func:`deformable_gather`.
-        base_flow_N2HW: likewise.
+        groups: groups of the convolution; independent of the number of offset groups.
+        dilation: distance between neighbouring taps in pixels.
+        base_flow_N2HW: displacement in pixels that is added to every tap.
 
     Returns:
-        (N, O, H, W).
+        (N, O, H, W) in the dtype of ``x_NCHW``.
+
+    Raises:
+        ValueError: if offset or mask do not fit the kernel.
     """
     samples = deformable_gather(
         x_NCHW,
@@ -118,7 +122,10 @@ def warp(x_NCHW: Tensor, flow_N2HW: Tensor, *, outside: str = "border") -> Tenso
     Args:
         x_NCHW: images.
         flow_N2HW: displacement in pixels, rows then columns.
-        outside: "border" repeats the edge, "zeros" is zero.
+        outside: values outside the image: "border" repeats the edge, "zeros" is zero.
+
+    Returns:
+        (N, C, H, W) in the dtype of ``x_NCHW``.
     """
     height, width = x_NCHW.shape[2:]
     rows_HW = torch.arange(height, device=x_NCHW.device, dtype=torch.float32)[:, None]

@@ -1,4 +1,4 @@
-"""Precisions by name, and mixed precision: one table for inference, training and export."""
+"""Names of precisions and their dtypes, and mixed precision, for inference, training and export."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ DTYPES: dict[Precision, torch.dtype] = {
 
 
 def autocast(device: str | torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    """A context in which a network's matrix products and convolutions run in a precision.
+    """Autocast: run a network's matrix products and convolutions in the given precision.
 
-    Weights stay float32, and so does the inside of the scan. "fp32" changes nothing.
+    Weights and the scan's state stay float32. With "fp32" nothing changes.
     """
     if precision == "fp32":
         return nullcontext()

@@ -3,7 +3,7 @@
 Shape suffixes: B batch, T frames, N pairs of images, H height, W width, P pixels; a displacement
 has two entries, rows then columns.
 
-Sources: Lucas and Kanade, "An iterative image registration technique", 1981; Huber's weights.
+Sources: Lucas and Kanade, "An iterative image registration technique", 1981; Huber weights.
 """
 
 from __future__ import annotations
@@ -20,38 +20,43 @@ COARSEST = 64
 """Images are halved until their shorter side is at most about this many pixels."""
 
 PIXELS_AT_ONCE = 2**20
-"""Pairs are registered together up to this many pixels; larger ones one by one, to save memory."""
+"""Pairs are registered in batches of at most this many pixels, to save memory; a larger pair is a
+batch of its own."""
 
 STEPS = 5
+"""Gauss-Newton steps for each level and blur."""
+
 BLURS = (2.0, 1.0)
-"""Blur in pixels at the coarsest level, in turn; the last of them at all others."""
+"""Standard deviations in pixels of the Gaussian blurs. The coarsest level uses all of them, one
+after the other; finer levels use only the last."""
 
 SEARCH = 0.1
-"""Whole-pixel shifts up to this part of the shorter side are tried first."""
+"""The first search tries whole-pixel shifts up to this fraction of the shorter side."""
 
 HUBER = 1.345
-"""Residuals above this many standard deviations count by their absolute value."""
+"""Residuals above this many standard deviations enter the cost linearly, not squared."""
 
 PRIOR = (0.1, 0.01, 0.01)
-"""Standard deviations of a motion, as parts of the shorter side: its shift, and how far it moves
-the border by its dependence on row and column. They decide where the image shows nothing."""
+"""Prior standard deviations of a motion, as fractions of the shorter side: of its shift, and of the
+displacement at the border caused by its dependence on row and on column. They decide where the
+image has no structure."""
 
 
 @torch.no_grad()
 def register_burst(burst_BTIHW: Tensor) -> Tensor:
-    """Estimate how each frame moved against the first.
+    """Estimate the motion of each frame relative to the first.
 
-    Channels are averaged first. Good for a hand's shake, motions of up to about a tenth of the
-    shorter side; things that move by themselves are given little weight, not followed.
+    Channels are averaged first. This works for camera shake: motions up to about a tenth of the
+    shorter side. Objects that move on their own get little weight; their motion is not estimated.
 
     Args:
-        burst_BTIHW: floating point, any number of channels.
+        burst_BTIHW: frames in floating point, with any number of channels.
 
     Returns:
         (B, T, 2, H, W) float32 displacement in pixels, rows then columns: frame t sampled at
-        ``position + displacement`` shows what frame 0 shows. Zero for frame 0.
+        ``position + displacement`` is aligned with frame 0. The displacement of frame 0 is zero.
     """
-    # The root makes the noise of photons about the same at all levels of brightness.
+    # The square root makes photon noise about equally strong at every brightness.
     gray_BTHW = burst_BTIHW.float().mean(2).clamp(min=0)
     batch, frames, height, width = gray_BTHW.shape
     gray_BTHW = (gray_BTHW / gray_BTHW.mean((2, 3), keepdim=True).clamp(min=1e-6) + 0.02).sqrt()
@@ -76,7 +81,7 @@ def _register(reference: Tensor, moving: Tensor) -> Tensor:
     pyramid = [(reference, moving)]
     while min(pyramid[-1][0].shape[2:]) >= 2 * COARSEST:
         pyramid.append(tuple(F.avg_pool2d(x, 2) for x in pyramid[-1]))  # type: ignore[arg-type]
-    # Motion over (1, y, x), with y and x from -1 to 1; in units of the full image's pixels.
+    # Coefficients of (1, y, x), with y and x from -1 to 1, in pixels of the full image.
     motion_N23 = torch.zeros(len(moving), 2, 3, dtype=torch.float64, device=moving.device)
     coarsest = len(pyramid) - 1
     first = _searched(*(_blurred(x, BLURS[0]) for x in pyramid[coarsest]))
@@ -90,7 +95,7 @@ def _register(reference: Tensor, moving: Tensor) -> Tensor:
 
 
 def _searched(reference_N1HW: Tensor, moving_N1HW: Tensor) -> Tensor:
-    """The whole-pixel shift (N, 2) with the least mean squared difference of what overlaps."""
+    """The whole-pixel shift (N, 2) with the least mean squared difference over the overlap."""
     height, width = reference_N1HW.shape[2:]
     reach = max(1, int(SEARCH * min(height, width)))
     shifts, errors = [], []
@@ -114,12 +119,12 @@ def _refine(
     shrink: int,
     blur: float,
 ) -> Tensor:
-    """Gauss-Newton steps towards the most probable motion at one level."""
+    """Improve the motion by Gauss-Newton steps towards the most probable one, at one level."""
     _, _, height, width = reference_N1HW.shape
     basis_3HW = _basis(height, width, reference_N1HW.device)
     moving = torch.cat([moving_N1HW, *_gradients(moving_N1HW)], dim=1)
     precision_6 = (shrink / prior_3).square().repeat(2)
-    together = 4 * math.pi * blur**2  # pixels that a blur makes one measurement of
+    together = 4 * math.pi * blur**2  # pixels that a blur merges into one measurement
     for _ in range(STEPS):
         flow_N2HW = _flow(motion_N23, basis_3HW).float() / shrink
         warped, row_slope, column_slope = warp(moving, flow_N2HW).double().unbind(1)

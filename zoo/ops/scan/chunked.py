@@ -1,10 +1,10 @@
 """The selective scan in vectorised PyTorch: needs no compiler and runs wherever torch does.
 
-A chunk of steps is gathered for all directions and images at once, its decays and inputs are
-computed in a few large operations, and only the recurrence itself walks step by step, in place.
-Channels are innermost, so that each step is one long contiguous multiply-add. The backward pass
-keeps the state at chunk boundaries alone and recomputes the rest, so that memory grows with the
-square root of the sequence.
+The sequence is processed in chunks. A chunk of steps is gathered for all directions and images at
+once, and its decays and inputs are computed in a few large operations; only the recurrence itself
+runs step by step, in place. Channels are innermost, so each step is one long contiguous
+multiply-add. The backward pass stores only the states at chunk boundaries and recomputes the rest,
+so memory grows with the square root of the sequence length.
 
 Shape suffixes: B batch, L tokens, K directions, S steps, T steps of one chunk, E channels,
 R rank, N states. Gathered tensors are time-major: (T, K, B, ...).
@@ -43,7 +43,7 @@ class _Chunk(NamedTuple):
     """The values of T consecutive steps, in the dtype of the state, zero where order is -1."""
 
     token_TK: Tensor
-    """Token visited, L for none: sums over tokens have one row more, which is dropped."""
+    """Token visited; L if order is -1. Sums over tokens have one extra row, which is dropped."""
     u_TKBE: Tensor
     step_TKBR: Tensor
     raw_TKBE: Tensor
@@ -53,7 +53,7 @@ class _Chunk(NamedTuple):
 
 
 class _Walk:
-    """Gathers the chunks of an order, runs the recurrence, and scatters results to tokens."""
+    """Gathers the chunks of a scan and runs the recurrence over them."""
 
     def __init__(self, inputs: ScanInputs, length: int) -> None:
         u_BLE, delta_BLKR, self.weight_KER, bias_KE, A_KEN, B_BLKN, C_BLKN, _, order_KS = inputs
@@ -68,7 +68,7 @@ class _Walk:
         self.padded = bool((order_KS < 0).any())
         self.batch, self.tokens, self.channels = u_BLE.shape
         self.directions, self.steps = order_KS.shape
-        # Reused by all chunks: fresh memory of this size costs more than the arithmetic.
+        # Reused by all chunks: allocating memory of this size costs more than the arithmetic.
         state_shape = (self.directions, self.batch, A_KEN.shape[2], self.channels)
         self.length = min(length, max(self.steps, 1))
         self.decay_TKBNE, self.h_TKBNE = self.A_K1NE.new_empty(2, self.length, *state_shape)
@@ -101,7 +101,7 @@ class _Walk:
         return _Chunk(token_TK, u_TKBE, step_TKBR, raw_TKBE, delta_TKBE, B_TKBN, C_TKBN)
 
     def gather_gradient(self, chunk: _Chunk, grad_LKBE: Tensor) -> Tensor:
-        """Gather the gradient of y; K may be 1 in ``grad_LKBE``: all directions share it."""
+        """Gather the gradient of y; if K is 1 in ``grad_LKBE``, all directions share it."""
         padding_TK = chunk.token_TK == self.tokens
         shared = grad_LKBE.shape[1] == 1
         direction_K = torch.arange(self.directions, device=padding_TK.device)
@@ -110,9 +110,11 @@ class _Walk:
         return gy_TKBE.masked_fill(padding_TK[:, :, None, None], 0).to(self.dtype)
 
     def run(self, chunk: _Chunk, h_KBNE: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the recurrence on from ``h_KBNE``; return all decays and all states after a step.
+        """Run the recurrence from the state ``h_KBNE``.
 
-        Both are views of buffers that the next call overwrites.
+        Returns:
+            The decay of each step and the state after each step, ``(T, K, B, N, E)``. Both are
+            views of buffers that the next call overwrites.
         """
         decay_TKBNE, h_TKBNE = (b[: len(chunk.u_TKBE)] for b in (self.decay_TKBNE, self.h_TKBNE))
         delta_TKB1E = chunk.delta_TKBE[..., None, :]
@@ -124,7 +126,7 @@ class _Walk:
         return decay_TKBNE, h_TKBNE
 
     def states_before_chunks(self) -> dict[int, Tensor]:
-        """The state ``h_KBNE`` before each chunk, by the chunk's first step."""
+        """Compute the state ``h_KBNE`` before each chunk. Keys are the chunks' first steps."""
         before, h_KBNE = {}, self.empty_state()
         for start in range(0, self.steps, self.length):
             before[start] = h_KBNE
@@ -132,15 +134,15 @@ class _Walk:
         return before
 
     def run_back(self, decay_TKBNE: Tensor, gh_TKBNE: Tensor, carry_KBNE: Tensor) -> Tensor:
-        """Add to ``gh_TKBNE`` the gradients that reach each state from later steps, in place.
+        """Add to ``gh_TKBNE``, in place, the gradients that reach each state from later steps.
 
         Args:
-            decay_TKBNE: of the chunk.
-            gh_TKBNE: gradient of each state by its own output.
-            carry_KBNE: gradient that reaches the last state from the chunk behind.
+            decay_TKBNE: decays of the chunk's steps.
+            gh_TKBNE: gradient of each state through the output of its own step.
+            carry_KBNE: gradient of the chunk's last state through the chunks after it.
 
         Returns:
-            The gradient that reaches the state before the chunk, ``carry_KBNE``.
+            The gradient of the state before the chunk: ``carry_KBNE`` of the chunk before.
         """
         gh_TKBNE[-1] += carry_KBNE
         decays, gradients = decay_TKBNE.unbind(), gh_TKBNE.unbind()
@@ -150,7 +152,7 @@ class _Walk:
 
 
 class _Total:
-    """A sum over tokens, or over (token, direction) pairs, that chunks scatter into."""
+    """Sums that chunks add into: one for each token, or for each (token, direction) pair."""
 
     def __init__(self, walk: _Walk, width: int, *, per_direction: bool) -> None:
         self.walk = walk
@@ -166,7 +168,7 @@ class _Total:
         self.sum_PBX.index_add_(0, row_TK.flatten(), value_TKBX.flatten(0, 1))
 
     def collect(self, dtype: torch.dtype) -> Tensor:
-        """Return (B, L, K, X), or (B, L, X)."""
+        """Return the sums as (B, L, K, X), or (B, L, X) without directions, in a dtype."""
         rows = self.sum_PBX.unflatten(0, (self.walk.tokens + 1, *self.inner))
         return rows[: self.walk.tokens].movedim(-2, 0).to(dtype).contiguous()
 
@@ -190,7 +192,7 @@ def forward(inputs: ScanInputs, reduce: bool) -> Tensor:
 
 
 def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
-    # As many boundaries as steps in a chunk: the least memory that recomputes only once.
+    # As many chunks as steps in a chunk: the least memory with a single recomputation.
     steps = inputs.order.shape[1]
     walk = _Walk(inputs, max(1, math.isqrt(steps), STATE_ELEMENTS // _states_per_step(inputs)))
     states_before = walk.states_before_chunks()
@@ -204,7 +206,7 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
     D_K1E = inputs.D[:, None]
     grad_LKBE = (grad_y[:, :, None] if reduce else grad_y).permute(1, 2, 0, 3)
 
-    carry_KBNE = walk.empty_state()  # gradient of the state that enters the chunk behind
+    carry_KBNE = walk.empty_state()  # gradient of the state that enters the next chunk
     for start, before_KBNE in reversed(states_before.items()):
         chunk = walk.gather(start)
         decay_TKBNE, h_TKBNE = walk.run(chunk, before_KBNE)

@@ -1,12 +1,13 @@
-"""What the selective scan takes, and what a backend must offer.
+"""The tensors of the selective scan, and the interface of a backend.
 
-:class:`ScanInputs` declares the operator's tensors, and :data:`SCHEMA` is read from it. All else is
-read from :data:`SCHEMA`: the operator's signature and checks, the C structures of the native
-backend, and the inputs of exported nodes. Tests compare the C++ sources with it.
+:class:`ScanInputs` declares the operator's tensors, and :data:`SCHEMA` is derived from it.
+Everything else is derived from :data:`SCHEMA`: the operator's signature and checks, the C
+structures of the native backend, and the inputs of exported nodes. Tests compare the C++ sources
+with it.
 
 Shape suffixes, used by every file of this package:
     B batch, L tokens (row-major), K directions, S steps of a direction, E inner channels,
-    R rank of the low-rank step (R = E where delta comes without a projection), N states.
+    R rank of the low-rank step (R = E if delta has no projection), N states.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ AXES = {
     **{"B": "batch", "L": "tokens", "K": "directions", "S": "steps"},
     **{"E": "channels", "R": "rank", "N": "states"},
 }
-"""What the letters of a shape stand for."""
+"""Meaning of the letters of a shape."""
 
 
 class Kind(Enum):
@@ -37,12 +38,12 @@ class Kind(Enum):
 
 
 class ScanInputs(NamedTuple):
-    """The tensors of the operator, checked and with parameters already in state dtype."""
+    """The tensors of the operator. Backends get them checked, with parameters in state dtype."""
 
     u: Annotated[Tensor, "BLE", Kind.TOKENS]
     """Tokens."""
     delta: Annotated[Tensor, "BLKR", Kind.TOKENS]
-    """Low-rank step, or the step itself, (B, L, K, E), where ``delta_weight`` is None."""
+    """Low-rank step; if ``delta_weight`` is None, the step itself, (B, L, K, E)."""
     delta_weight: Annotated[Tensor | None, "KER", Kind.PARAMETER]
     """Projection of the step, or None."""
     delta_bias: Annotated[Tensor, "KE", Kind.PARAMETER]
@@ -56,7 +57,7 @@ class ScanInputs(NamedTuple):
 
 
 class ScanGradients(NamedTuple):
-    """Gradients in the sequence, shape and dtype of the inputs they belong to."""
+    """Gradients, in the same order as the inputs and with their shapes and dtypes."""
 
     u: Tensor
     delta: Tensor
@@ -70,12 +71,12 @@ class ScanGradients(NamedTuple):
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What one tensor of the operator must be.
+    """Requirements for one tensor of the operator.
 
     Attributes:
-        axes: a letter for each dimension.
-        kind: tells its dtype.
-        optional: whether it may be None.
+        axes: one letter for each dimension.
+        kind: the kind of the tensor, which determines its dtype.
+        optional: whether the tensor may be None.
     """
 
     axes: str
@@ -92,27 +93,27 @@ def _read_schema() -> dict[str, TensorSpec]:
 
 
 SCHEMA = _read_schema()
-"""The tensors of the operator by name, in the sequence of its arguments."""
+"""The tensors of the operator by name, in the order of its arguments."""
 
 TOKENS, PARAMETERS, ORDER = (
     tuple(name for name, spec in SCHEMA.items() if spec.kind is kind) for kind in Kind
 )
-"""Names of the tensors of a kind."""
+"""Names of the tensors of each kind."""
 
 
 def differentiable(inputs: ScanInputs) -> dict[str, Tensor]:
-    """The given tensors that have gradients, by name."""
+    """The tensors that have gradients, by name, without those that are None."""
     named = inputs._asdict()
     return {name: named[name] for name in ScanGradients._fields if named[name] is not None}
 
 
 def gradients_of(found: Mapping[str, Tensor]) -> ScanGradients:
-    """Gradients by name as a tuple; None for those that are missing."""
+    """Convert gradients by name to a tuple, with None for those that are missing."""
     return ScanGradients._make(found.get(name) for name in ScanGradients._fields)
 
 
 def axis_sizes(inputs: ScanInputs) -> dict[str, int]:
-    """Size of each axis by its letter, in the sequence of ``AXES``."""
+    """Size of each axis by its letter, in the order of ``AXES``."""
     weight = inputs.delta_weight
     batch, tokens, channels = inputs.u.shape
     directions, steps = inputs.order.shape
@@ -128,20 +129,20 @@ def axis_sizes(inputs: ScanInputs) -> dict[str, int]:
 
 
 class Backend(Protocol):
-    """One implementation of the operator. Modules of this package satisfy it by their names."""
+    """One implementation of the operator. Each backend is a module with these names."""
 
     NAME: str
 
     def summary(self) -> str:
-        """What the backend is, in a few words."""
+        """Describe the backend in a few words."""
         ...
 
     def unavailable(self) -> str | None:
-        """Why the backend cannot run on this machine and what to do, or None if it can."""
+        """Say why the backend cannot run on this machine and what to do. None if it can."""
         ...
 
     def declines(self, inputs: ScanInputs) -> str | None:
-        """Why the backend cannot serve this call, or None if it can."""
+        """Say why the backend cannot run this call. None if it can."""
         ...
 
     def forward(self, inputs: ScanInputs, reduce: bool) -> Tensor:
@@ -149,5 +150,5 @@ class Backend(Protocol):
         ...
 
     def backward(self, inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
-        """Return the gradients of the inputs for the gradient of y."""
+        """Return the gradients of the inputs, given the gradient of y."""
         ...

@@ -1,8 +1,8 @@
-"""Which backend serves a call: the one asked for, else the first that can.
+"""Choice of a backend for a call: the requested one, otherwise the first that can run it.
 
-A backend is asked for by an argument, by ``with use_backend(name)`` or by the environment
-variable ZOO_SCAN_BACKEND, in this sequence. One that was asked for and cannot serve is an error;
-in automatic choice the next one serves, and the choice is logged once.
+A backend is requested by an argument, by ``with use_backend(name)`` or by the environment variable
+ZOO_SCAN_BACKEND, in this order of precedence. If the requested backend cannot run the call, that is
+an error. Without a request, the first backend that can run the call is used and logged once.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 ENVIRONMENT = "ZOO_SCAN_BACKEND"
 
 BACKENDS: dict[str, Backend] = {b.NAME: b for b in (native, chunked, triton, mamba_ssm, reference)}
-"""All backends, in the sequence in which they are tried.
+"""All backends, in the order in which they are tried.
 
-Triton's stands behind ``chunked``, to be asked for by name, until it has passed tests/gpu.
+Triton comes after ``chunked``, so it runs only if requested by name, until it has passed tests/gpu.
 """
 
 _asked: ContextVar[str] = ContextVar("zoo_scan_backend", default="")
@@ -33,11 +33,11 @@ _logged: set[tuple[str, str]] = set()
 
 
 class BackendError(ValueError):
-    """The backend that was asked for does not exist or cannot serve the call."""
+    """The requested backend does not exist or cannot run the call."""
 
 
 class BackendStatus(NamedTuple):
-    """Whether a backend can run here, and in one sentence what it is or why it cannot."""
+    """Whether a backend can run on this machine; the note says what it is, or why it cannot."""
 
     name: str
     available: bool
@@ -54,10 +54,10 @@ def backends() -> list[BackendStatus]:
 
 
 def check_name(name: str, source: str) -> str:
-    """Return ``name`` if it is a backend's.
+    """Return ``name`` if a backend has this name.
 
     Raises:
-        BackendError: naming where the name came from and the nearest known one.
+        BackendError: if none has; the message names ``source`` and the nearest known name.
     """
     if name not in BACKENDS:
         close = difflib.get_close_matches(name, BACKENDS, n=1)
@@ -68,7 +68,7 @@ def check_name(name: str, source: str) -> str:
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Within the block, selective scans run on this backend or fail.
+    """Run all selective scans within the block on this backend; a scan that cannot raises.
 
     Raises:
         BackendError: if there is no such backend, or it cannot run on this machine.
@@ -84,7 +84,7 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def asked_for(argument: str | None) -> str:
-    """Name of the backend asked for by argument, context or environment; "" for none."""
+    """Name of the backend requested by argument, context or environment; "" if none is."""
     if argument:
         return check_name(argument, "selective_scan(backend=...)")
     if _asked.get():
@@ -94,16 +94,16 @@ def asked_for(argument: str | None) -> str:
 
 
 def choose(inputs: ScanInputs, asked: str) -> Backend:
-    """The backend that serves the call.
+    """Choose the backend that runs the call.
 
     Raises:
-        BackendError: if the one asked for cannot, with its reason.
+        BackendError: if the requested backend cannot run it, with the reason, or if none can.
     """
     if asked:
         backend = BACKENDS[asked]
         why_not = backend.unavailable() or backend.declines(inputs)
         if why_not:
-            raise BackendError(f"backend {asked!r} was asked for but cannot serve: {why_not}")
+            raise BackendError(f"backend {asked!r} was requested but cannot run: {why_not}")
         return backend
     for name, backend in BACKENDS.items():
         if backend.unavailable() or backend.declines(inputs):
@@ -113,4 +113,4 @@ def choose(inputs: ScanInputs, asked: str) -> Backend:
             _logged.add((name, device))
             logger.info("selective scan on %s runs on backend %r", device, name)
         return backend
-    raise BackendError(f"no backend serves {inputs.u.dtype} tokens on {inputs.u.device}")
+    raise BackendError(f"no backend runs {inputs.u.dtype} tokens on {inputs.u.device}")

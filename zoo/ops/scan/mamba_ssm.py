@@ -1,7 +1,8 @@
 """An adapter to ``selective_scan_fn`` of the package mamba-ssm, for comparison.
 
-It does what the authors' networks do: the tokens are copied into every direction's order, the step
-is made full size, the kernel scans each copy, and outputs are written back to their tokens.
+It does what the authors' networks do: it copies the tokens into the order of each direction,
+projects the step to all channels, scans each copy with the kernel, and writes the outputs back to
+their tokens.
 
 Shape suffixes: B batch, L tokens, K directions, S steps, E channels, R rank, N states; G = K E.
 """
@@ -30,7 +31,7 @@ def unavailable() -> str | None:
     if importlib.util.find_spec("mamba_ssm") is None:
         return "mamba-ssm is not installed; pip install --no-build-isolation '.[cuda]'"
     if importlib.util.find_spec("selective_scan_cuda") is None:
-        return "mamba-ssm is installed without its compiled kernel; install it where nvcc is"
+        return "mamba-ssm has no compiled kernel; reinstall it on a machine with nvcc"
     if not torch.cuda.is_available():
         return "it needs an NVIDIA GPU, and this PyTorch sees none"
     return None
@@ -45,17 +46,17 @@ def declines(inputs: ScanInputs) -> str | None:
 
 
 def kernel() -> Any:
-    """``selective_scan_fn(u_BGS, delta_BGS, A_GN, B_BKNS, C_BKNS, D_G, delta_bias=...)``."""
+    """Import ``selective_scan_fn(u_BGS, delta_BGS, A_GN, B_BKNS, C_BKNS, D_G, delta_bias=...)``."""
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
     return selective_scan_fn
 
 
 def scan(inputs: ScanInputs, reduce: bool) -> Tensor:
-    """Permute, scan, scatter; differentiable as far as the kernel is."""
+    """Permute, scan, scatter; differentiable where the kernel is."""
     u_BLE, delta_BLKR, weight_KER, bias_KE, A_KEN, B_BLKN, C_BLKN, D_KE, order_KS = inputs
     tokens = u_BLE.shape[1]
-    # A zero token is appended and stands for every -1.
+    # A zero token is appended; each -1 becomes its index.
     visit_KS = torch.where(order_KS < 0, tokens, order_KS).long()
     direction_K1 = torch.arange(len(order_KS), device=order_KS.device)[:, None]
 
@@ -84,7 +85,7 @@ def scan(inputs: ScanInputs, reduce: bool) -> Tensor:
 
 
 def _images(u_BLE: Tensor) -> Tensor:
-    """Index of every image, for (B, K, S) places."""
+    """Index of each image, to broadcast over (B, K, S)."""
     return torch.arange(len(u_BLE), device=u_BLE.device)[:, None, None]
 
 
@@ -95,8 +96,8 @@ def forward(inputs: ScanInputs, reduce: bool) -> Tensor:
 
 def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
     leaves = {name: t.detach().requires_grad_() for name, t in differentiable(inputs).items()}
-    # Autograd is switched off inside an operator, and the package's function has no other way to
-    # its gradients; what is switched off belongs to the thread, so another one has it.
+    # Autograd is off inside an operator, but the package's function gives gradients only through
+    # it. The switch is per thread, so another thread can use autograd.
     with ThreadPoolExecutor(1) as thread:
         stream = torch.cuda.current_stream() if grad_y.is_cuda else None
         found = thread.submit(_differentiate, inputs, leaves, grad_y, reduce, stream).result()

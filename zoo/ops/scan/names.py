@@ -1,21 +1,22 @@
-"""Under which names the operator is known outside of Python: in ONNX files and to TensorRT.
+"""The operator's names outside Python: in ONNX files and in TensorRT.
 
-C++ spells them too (``csrc/ort_operator.cpp`` and the plugin of ``trt_plugins``); a test compares.
+The C++ sources repeat them (``csrc/ort_operator.cpp`` and the plugin of ``trt_plugins``); a test
+compares the two.
 """
 
 NAMESPACE = "zoo"
-"""Of PyTorch's operator and of TensorRT's plugins, and the domain of ONNX nodes."""
+"""Namespace of the PyTorch operator and of the TensorRT plugins, and domain of the ONNX nodes."""
 
 VERSION = 1
-"""Of the ONNX nodes and of the plugins."""
+"""Version of the ONNX nodes and of the plugins."""
 
 EACH = "SelectiveScan"
-"""The node that returns y of each direction, (B, L, K, E)."""
+"""Node that returns y for each direction, (B, L, K, E)."""
 
 SUM = "SelectiveScanSum"
-"""The node that returns the sum over directions, (B, L, E)."""
+"""Node that returns the sum of y over directions, (B, L, E)."""
 
 NODES = (EACH, SUM)
 
 PLUGIN_ATTRIBUTES = {"plugin_namespace": NAMESPACE, "plugin_version": str(VERSION)}
-"""Attributes of every node, by which TensorRT finds our plugin before the node's function."""
+"""Attributes of every node. With them, TensorRT uses our plugin and not the node's function."""

@@ -1,12 +1,12 @@
 """The selective scan in C++: SIMD over channels, threads over images and channels, any CPU.
 
-The library is built when the package is installed (see ``setup.py``) from the sources in ``csrc``
-and called through its plain C interface, ``csrc/zoo_scan.h``. It chooses among its instruction sets
-("levels") when it runs; the environment variable ZOO_NATIVE_LEVEL forces one.
+The library is built from the sources in ``csrc`` when the package is installed (see ``setup.py``)
+and called through its plain C interface, ``csrc/zoo_scan.h``. It chooses its instruction set
+("level") at run time; the environment variable ZOO_NATIVE_LEVEL forces one.
 
-Memory beside inputs and outputs. Forward: 2 (L + 1) floats for each of at most 128 channels
-a thread, whatever E and K are. Backward: 3 (L + 1) + N S / 32 floats for each channel that a
-thread is busy with, and K (R + 2 N) floats a token for each of at most 4 + B sums.
+Memory besides inputs and outputs. Forward: 2 (L + 1) floats for each of at most 128 channels
+per thread, independent of E and K. Backward: 3 (L + 1) + N S / 32 floats for each channel that a
+thread works on, and K (R + 2 N) floats per token for each of at most 4 + B sums.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ NAME = "native"
 
 LEVEL_ENVIRONMENT = "ZOO_NATIVE_LEVEL"
 LEVELS = ("avx512", "avx2", "portable")
-"""The instruction sets a library may hold, fastest first."""
+"""The instruction sets that a library can contain, fastest first."""
 
 LIBRARY = Path(__file__).with_name("_native.so")
 
@@ -72,7 +72,7 @@ class _Gradients(ctypes.Structure):
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The compiled library, its functions declared.
+    """Load the compiled library and declare its functions.
 
     Raises:
         OSError: if it is missing or does not load.
@@ -95,9 +95,9 @@ def library() -> ctypes.CDLL:
 
 
 def ort_library() -> str:
-    """Path of the library, which ``onnxruntime.SessionOptions.register_custom_ops_library`` takes.
+    """Path of the library, for ``onnxruntime.SessionOptions.register_custom_ops_library``.
 
-    A session with it runs ``zoo::SelectiveScan`` and ``zoo::SelectiveScanSum`` by this kernel.
+    With it, a session runs ``zoo::SelectiveScan`` and ``zoo::SelectiveScanSum`` on this kernel.
 
     Raises:
         RuntimeError: if the library cannot run here, with the reason.
@@ -109,12 +109,12 @@ def ort_library() -> str:
 
 
 def ort_calls() -> int:
-    """How often this process has run the scan for ONNX Runtime."""
+    """How many times this process has run the scan for ONNX Runtime."""
     return int(library().zoo_ort_calls())
 
 
 def level() -> str | None:
-    """The level that calls run at, or None if the one asked for cannot run here."""
+    """The instruction set that calls use, or None if the requested one cannot run here."""
     name = library().zoo_scan_level(None)
     return name.decode() if name else None
 
@@ -126,7 +126,7 @@ def summary() -> str:
 def unavailable() -> str | None:
     if not LIBRARY.exists():
         return (
-            "its library was not built, for want of a C++ compiler when the package was "
+            "its library was not built because there was no C++ compiler when the package was "
             "installed; install g++ or clang++ and install the package again"
         )
     try:
@@ -174,7 +174,7 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
 
 
 def _dense(inputs: ScanInputs) -> ScanInputs:
-    """Inputs as the library takes them: tokens with contiguous rows, parameters contiguous."""
+    """Convert the inputs for the library: tokens with contiguous rows, parameters contiguous."""
     return ScanInputs._make([dense(t) for dense, t in zip(_DENSE, inputs, strict=True)])
 
 
@@ -191,7 +191,7 @@ _DENSE: tuple[Callable[..., Any], ...] = tuple(
 )
 _POINTERS = attrgetter(*TOKENS, *PARAMETERS, *ORDER)
 _STRIDED = attrgetter(*TOKENS)
-"""In the sequence of the C structure."""
+"""Both getters return tensors in the order of the C structure."""
 
 
 def _describe(inputs: ScanInputs, reduce: bool) -> Any:
@@ -209,9 +209,10 @@ def _describe(inputs: ScanInputs, reduce: bool) -> Any:
 
 @functools.cache
 def _openmp() -> int | None:
-    """Address of the function by which PyTorch runs its own threads, where it can be found.
+    """Address of the OpenMP function that starts PyTorch's threads, or None if it is not found.
 
-    Threads that wait for PyTorch's next operation spin; a second team would fight them for cores.
+    PyTorch's threads spin while they wait for the next operation; a second team would compete with
+    them for cores.
     """
     try:
         return ctypes.cast(ctypes.CDLL(None).GOMP_parallel, ctypes.c_void_p).value

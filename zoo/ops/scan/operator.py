@@ -1,4 +1,4 @@
-"""``selective_scan``: the one operator of the package, as seen by autograd, compile and export.
+"""``selective_scan``, defined as a PyTorch operator: for autograd, ``torch.compile`` and export.
 
 Shape suffixes: see :mod:`zoo.ops.scan.contract`.
 """
@@ -35,37 +35,37 @@ def selective_scan(
     reduce: bool = False,
     backend: str | None = None,
 ) -> Tensor:
-    """Walk tokens along K paths with the selective state space recurrence (Mamba, Sec. 3.2).
+    """Run the selective state space recurrence (Mamba, Sec. 3.2) over tokens along K paths.
 
-    For each image and direction k, over the steps s with token t = order[k, s], from h = 0::
+    For each image and direction k, from h = 0, each step s visits token t = order[k, s]::
 
         step = softplus(delta_weight[k] @ delta[t, k] + delta_bias[k])
         h    = exp(step * A[k]) * h + (step * u[t]) * B[t, k]
         y[t, k] = sum over states of h * C[t, k], plus D[k] * u[t]
 
-    For t = -1 the token is zero (u = delta = B = C = 0) and nothing is written. A token that no
-    direction visits gets y = 0. The state is float32 (float64 for float64 tokens) whatever the
-    dtype of the tokens, also under autocast.
+    For t = -1 the token is zero (u = delta = B = C = 0) and nothing is written. A token that a
+    direction does not visit gets y = 0 there. The state is float32 for every dtype of the tokens,
+    also under autocast; only float64 tokens have a float64 state.
 
     Args:
         u: (B, L, E) tokens, row-major, shared by all directions.
-        delta: (B, L, K, R) low-rank step, or (B, L, K, E) without ``delta_weight``.
-        delta_weight: (K, E, R), or None.
-        delta_bias: (K, E).
-        A: (K, E, N), negative: -exp(A_log).
-        B: (B, L, K, N).
-        C: (B, L, K, N).
-        D: (K, E).
-        order: (K, S) int32; entries are token numbers or -1, no token twice in a direction.
-        reduce: sum y over the directions.
-        backend: name of the backend to use; otherwise see :mod:`zoo.ops.scan.dispatch`.
+        delta: (B, L, K, R) low-rank step, or (B, L, K, E) step if ``delta_weight`` is None.
+        delta_weight: (K, E, R) projection of the low-rank step, or None.
+        delta_bias: (K, E) bias of the step, added before softplus.
+        A: (K, E, N) state matrix, negative: -exp(A_log).
+        B: (B, L, K, N) input matrix.
+        C: (B, L, K, N) output matrix.
+        D: (K, E) factor of the skip connection.
+        order: (K, S) int32 token numbers, or -1; a direction visits no token twice.
+        reduce: whether y is summed over the directions.
+        backend: name of the backend; None chooses one as :mod:`zoo.ops.scan.dispatch` describes.
 
     Returns:
-        y of the dtype of u: (B, L, K, E), or (B, L, E) with ``reduce``.
+        y in the dtype of u: (B, L, K, E), or (B, L, E) with ``reduce``.
 
     Raises:
         ValueError: if a shape, a dtype or the order is wrong.
-        BackendError: if the backend asked for cannot serve the call.
+        BackendError: if the requested backend cannot run the call.
     """
     inputs = ScanInputs(u, delta, delta_weight, delta_bias, A, B, C, D, order)
     tracing = torch.compiler.is_compiling()
@@ -74,7 +74,7 @@ def selective_scan(
     return torch.ops.zoo.selective_scan.default(
         *_in_state_dtype(inputs),
         reduce,
-        # A traced graph asks at each call, not once and for all when it is traced.
+        # A traced graph chooses its backend at each call, not when it is traced.
         (backend or "") if tracing else asked_for(backend),
     )
 
@@ -94,7 +94,8 @@ _IS_PARAMETER = tuple(spec.kind is Kind.PARAMETER for spec in SCHEMA.values())
 _EXPECTED = tuple(
     (name, itemgetter(*spec.axes), spec.kind is Kind.TOKENS) for name, spec in SCHEMA.items()
 )
-"""Of each tensor its name, what finds its shape among the sizes, and whether it holds tokens."""
+"""For each tensor: its name, a function from axis sizes to its shape, whether it has the dtype of
+the tokens."""
 
 
 def _check(inputs: ScanInputs) -> None:
@@ -112,19 +113,19 @@ def _check(inputs: ScanInputs) -> None:
         if tensor.shape != expected(sizes):
             raise ValueError(
                 f"{name} has shape {tuple(tensor.shape)}, but u {tuple(u.shape)} and "
-                f"order {tuple(order.shape)} ask for {expected(sizes)}"
+                f"order {tuple(order.shape)} need {expected(sizes)}"
             )
         if is_tokens and tensor.dtype != dtype:
             raise ValueError(
-                f"{', '.join(TOKENS)} share one dtype; u is {dtype}, {name} {tensor.dtype}"
+                f"{', '.join(TOKENS)} must share one dtype; u is {dtype}, {name} {tensor.dtype}"
             )
         if tensor.device != device:
-            raise ValueError(f"{name} is on {tensor.device}, u on {device}; move it there")
+            raise ValueError(f"{name} is on {tensor.device}, u on {device}; move {name} there")
     check_order(order, sizes["L"])
 
 
-# What follows takes the operator's arguments in the sequence of its schema: the tensors of SCHEMA,
-# ``reduce`` and ``backend``.
+# The functions below take the operator's arguments in the order of its schema: the tensors of
+# SCHEMA, ``reduce`` and ``backend``.
 
 
 def _forward(*arguments: Any) -> Tensor:
@@ -147,7 +148,7 @@ def _backward(grad_y: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     inputs = ScanInputs(*tensors)
     with torch.autocast(grad_y.device.type, enabled=False):
         found = choose(inputs, backend or asked_for(None)).backward(inputs, grad_y, reduce)
-    # An operator cannot return None in a tuple: an empty tensor stands for it.
+    # An operator cannot return None in a tuple; an empty tensor replaces it.
     return tuple(grad_y.new_empty(0) if tensor is None else tensor for tensor in found)
 
 
@@ -168,7 +169,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _differentiate(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
     backward = torch.ops.zoo.selective_scan_backward.default
-    tensors = ctx.saved_tensors  # read once: a checkpoint computes them anew at each look
+    tensors = ctx.saved_tensors  # read once: under gradient checkpointing, each access recomputes
     found = backward(grad_y, *tensors, ctx.reduce, ctx.backend)
     gradient = dict(zip(ScanGradients._fields, found, strict=True))
     given = dict(zip(SCHEMA, tensors, strict=True))
@@ -184,7 +185,7 @@ _ARGUMENTS = ", ".join(
 )
 _GRADIENTS = ", ".join("Tensor" for _ in ScanGradients._fields)
 
-# Not torch.library.custom_op: its first call loads the whole of torch.compile, which takes seconds.
+# Not torch.library.custom_op: its first call imports torch.compile, which takes seconds.
 _library = torch.library.Library(NAMESPACE, "DEF")
 
 
@@ -208,7 +209,7 @@ torch.library.register_autograd(
 
 @register_flop_formula(torch.ops.zoo.selective_scan, get_raw=True)
 def _flops(*arguments: Any, **_: Any) -> int:
-    """Floating-point operations: per step and channel, 7 a state, 2 a rank, and 5."""
+    """Floating-point operations: 7 N + 2 R + 5 per step and channel (R = 0 if not low-rank)."""
     inputs = ScanInputs(*arguments[: len(SCHEMA)])
     n = axis_sizes(inputs)
     rank = 0 if inputs.delta_weight is None else n["R"]

@@ -1,4 +1,4 @@
-"""The check of a scan order: done once per tensor, so that kernels need no clamps of their own."""
+"""The check of a scan order. It runs once per tensor, so that kernels need not check entries."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 _checked: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""Order tensors already checked, each with the version and token count it was checked for."""
+"""Order tensors already checked, each with its version and token count at that time."""
 
 _UNCOUNTED = -1
-"""Stands for the version of a tensor made in inference mode: its changes are not counted."""
+"""Used as the version of a tensor made in inference mode, whose changes PyTorch does not count."""
 
 
 def check_order(order_KS: Tensor, tokens: int) -> None:
-    """Raise unless every entry is -1 or a token, and no direction visits a token twice.
+    """Check that every entry is -1 or a token and that no direction visits a token twice.
 
-    A tensor that has passed is remembered for as long as it lives unchanged: the check waits for
-    the device, which would slow every call and cannot be captured in a CUDA graph. A tensor made in
-    inference mode is remembered too, and PyTorch does not count its changes: do not write into it.
+    A tensor that has passed is not checked again until it changes. The check waits for the device,
+    which would slow down every call and cannot be captured in a CUDA graph. PyTorch does not count
+    changes of tensors made in inference mode: do not write into them after the check.
 
     Args:
         order_KS: int32 tensor of K directions and S steps.
         tokens: number L of tokens; entries run from -1 to L - 1.
 
     Raises:
-        ValueError: naming the first direction and step at fault.
+        ValueError: if the order is wrong; the message names the first wrong entry or direction.
     """
     if order_KS.is_meta:
         return

@@ -1,10 +1,10 @@
-"""The selective scan as it is defined: a loop over steps, in the dtype of the state.
+"""The selective scan by its definition: a loop over steps, in the dtype of the state.
 
-Every other backend is compared with this one, outputs and gradients. The gradients here are
-autograd's own, so they follow from the definition and from nothing else.
+The outputs and gradients of every other backend are compared with this one. Its gradients come from
+autograd, so they follow from the definition alone.
 
 Shape suffixes: B batch, L tokens, K directions, S steps, E channels, R rank, N states.
-Source: Gu and Dao, "Mamba", Sec. 3.2 and Algorithm 2, with the order of visit made explicit.
+Source: Gu and Dao, "Mamba", Sec. 3.2 and Algorithm 2, with an explicit order of tokens.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def declines(inputs: ScanInputs) -> str | None:
 
 
 def scan(inputs: ScanInputs, reduce: bool) -> Tensor:
-    """Compute the scan with differentiable tensor operations; y has the dtype of the state."""
+    """Compute y with differentiable tensor operations, in the dtype of the state."""
     u_BLE, delta_BLKR, weight_KER, bias_KE, A_KEN, B_BLKN, C_BLKN, D_KE, order_KS = inputs
     state = bias_KE.dtype
     batch, tokens, channels = u_BLE.shape
     directions = len(order_KS)
 
-    # A zero token is appended and stands for every -1.
+    # A zero token is appended; each -1 becomes its index.
     visit_KS = torch.where(order_KS < 0, tokens, order_KS).long()
     direction_K1 = torch.arange(directions, device=order_KS.device)[:, None]
 
@@ -54,7 +54,7 @@ def scan(inputs: ScanInputs, reduce: bool) -> Tensor:
 
     h_BKEN = u_BKSE.new_zeros(batch, directions, channels, A_KEN.shape[-1])
     y_BKSE = []
-    # unbind, because indexing a step out of a large tensor makes autograd quadratic in S.
+    # unbind, because indexing single steps of a large tensor makes autograd quadratic in S.
     sequences = (u_BKSE, delta_BKSE, B_BKSN, C_BKSN)
     for u_BKE, delta_BKE, B_BKN, C_BKN in zip(*(t.unbind(2) for t in sequences), strict=True):
         decay_BKEN = torch.exp(delta_BKE[..., None] * A_KEN)
@@ -78,7 +78,7 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
     def of_given(tensors: dict[str, Tensor]) -> Tensor:
         return scan(inputs._replace(**tensors), reduce)
 
-    # vjp, because plain autograd is switched off inside an operator's kernel.
+    # vjp, because plain autograd is off inside an operator's kernel.
     y, pull_back = torch.func.vjp(of_given, given)  # type: ignore[misc]
     (found,) = pull_back(grad_y.to(y.dtype))
     return gradients_of(found)

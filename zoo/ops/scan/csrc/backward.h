@@ -1,11 +1,11 @@
 // The backward pass. Shapes in comments: see gather.h; G tiles of a group.
 //
-// One task is a group of tiles of one image. For each direction it walks once forward and keeps
-// the state before every chunk; then it takes the chunks from the last to the first, recomputes
-// their decays and states, and carries the gradient of the state back. Memory of a thread:
-// G W (3 L + P S / T) floats and a little. Gradients of B, C and the low-rank delta are sums over
-// all channels: lanes of a group are added up at each chunk, groups at the end, in a sequence that
-// depends on sizes alone, so that the result does not depend on the number of threads.
+// One task is a group of tiles of one image. For each direction it first walks forward and stores
+// the state before every chunk. Then it processes the chunks from the last to the first, recomputes
+// their decays and states, and propagates the gradient of the state back. Memory of a thread: about
+// G W (3 L + P S / T) floats. Gradients of B, C and the low-rank delta are sums over all channels:
+// the lanes of a group are summed after each chunk, the groups at the end. The order of summation
+// depends only on sizes, so the result does not depend on the number of threads.
 #pragma once
 
 namespace {
@@ -47,7 +47,7 @@ class Backward {
     return static_cast<float*>(aligned_allocate(count * sizeof(float), true));
   }
 
-  // Floats that a group keeps for one token and direction: gradients of low-rank delta, B and C.
+  // Floats of a group for one token and direction: gradients of low-rank delta, B and C.
   int64_t token_floats() const { return sizes_.rank + 2 * scan_.states; }
   int64_t group_floats() const {
     return scan_.batch * scan_.tokens * scan_.directions * token_floats();
@@ -111,7 +111,7 @@ class Backward {
                          gradients_.y_stride[1], walk->m.gy);
     }
     for (int64_t i = 0; i < walk->group.tiles; ++i) start_tile(*walk, i);
-    // The last chunk's end is of no use, and its start is the first that the way back needs.
+    // The state after the last chunk is not needed, so the forward walk ends before that chunk.
     for (int64_t c = 0; c + 1 < groups_.chunks; ++c) {
       chunk.template gather<Format>(scan_, sizes_, c * kChunk, (c + 1) * kChunk);
       for (int64_t i = 0; i < walk->group.tiles; ++i) advance_tile(*walk, i, c);
@@ -145,7 +145,7 @@ class Backward {
     }
   }
 
-  // Where delta is given whole, its gradient belongs to one tile and is written at once.
+  // If delta has no projection, its gradient belongs to a single tile and is written directly.
   void write_delta(const Walk& walk, Tile tile, int64_t token, Vector v) const {
     const int64_t row = walk.batch * scan_.tokens + token;
     const int64_t start = (row * scan_.directions + walk.direction) * scan_.channels;
@@ -192,7 +192,7 @@ class Backward {
     finish_tile(walk, i, t, g);
   }
 
-  // From the gradients of delta u and of the decays' exponents to those of u, D, bias and raw.
+  // Computes the gradients of u, D, bias and raw from those of delta u and of the decays' exponents.
   void finish_tile(const Walk& walk, int64_t i, const BackwardTile& t,
                    const ParameterGradients& g) const {
     const BackwardScratch& m = walk.m;
@@ -245,7 +245,7 @@ class Backward {
     }
   }
 
-  // The gradient of the low-rank delta: that of raw, through the projection.
+  // The gradient of the low-rank delta: the gradient of raw through the projection.
   void add_up_step(const Walk& walk, int s, float* out) const {
     for (int64_t r = 0; r < sizes_.rank; r += kLanes) {
       Vector sums[4] = {};
@@ -264,7 +264,7 @@ class Backward {
     }
   }
 
-  // Adds up groups, and converts.
+  // Sums over groups and converts to the dtype of the tokens.
   static void token_task(void* self, int worker, int64_t task) {
     const auto& call = *static_cast<const Backward*>(self);
     const ZooScan& scan = call.scan_;
@@ -290,7 +290,7 @@ class Backward {
     }
   }
 
-  // Adds up images, and writes the parameters' gradients in their own layout.
+  // Sums over images and writes the gradients of the parameters in the layout of the parameters.
   static void parameter_task(void* self, int worker, int64_t index) {
     const auto& call = *static_cast<const Backward*>(self);
     const ZooScan& scan = call.scan_;

@@ -1,10 +1,10 @@
-// A chunk of the backward pass: what is kept for it, and its two walks, forward and back. Shapes in
+// A chunk of the backward pass: its memory, and its two walks, forward and backward. Shapes in
 // comments: see gather.h; G tiles of a group.
 #pragma once
 
 namespace {
 
-// Images times groups that are aimed at: each group costs L K (R + 2 N) floats for its sums.
+// Target for images times groups: each group costs L K (R + 2 N) floats for its sums.
 constexpr int64_t kBackwardTasks = 4;
 
 struct Groups {
@@ -18,12 +18,12 @@ struct Groups {
   }
 };
 
-// What a thread keeps for each tile of its group.
+// Memory of a thread for each tile of its group.
 struct BackwardTile {
   Parameters parameters;
   float* checkpoints;   // (chunks + 1, P, W): the state before each chunk, and at the end
-  float* carry;         // (P, W): gradient of the state, on its way back
-  float* weight_rows;   // (W, Q): delta_weight as it is, for the gradient of the low-rank delta
+  float* carry;         // (P, W): gradient of the state, passed from chunk to chunk
+  float* weight_rows;   // (W, Q): delta_weight untransposed, for the gradient of the low-rank delta
   float* graw;          // (T, W)
 
   BackwardTile(const ZooScan& scan, const Sizes& sizes, const Groups& groups, Arena* arena)
@@ -49,7 +49,7 @@ struct ParameterGradients {
   }
 };
 
-// What a thread needs for the group it is busy with.
+// Memory of a thread for its current group.
 struct BackwardScratch {
   Chunk chunk;
   float *u, *gy, *gu;              // (L + 1, G W)
@@ -57,7 +57,7 @@ struct BackwardScratch {
   float* gy_chunk;                 // (T, W)
   float *gdu, *glog;               // (T, W)
   float *decay, *state;            // (T, kBackwardStates, W), (T + 1, kBackwardStates, W)
-  float *gB, *gC;                  // (T, P, W): still to be added up over lanes
+  float *gB, *gC;                  // (T, P, W): not yet summed over lanes
 
   BackwardScratch(const ZooScan& scan, const Sizes& sizes, const Groups& groups, Arena* arena)
       : chunk(scan, sizes, arena),
@@ -76,7 +76,7 @@ struct BackwardScratch {
         gC(arena->floats(kChunk * sizes.padded_states * kLanes)) {}
 };
 
-// What the next chunk of a tile reads: asked for while this one is computed.
+// Data of a tile's next chunk, prefetched while this one is computed.
 struct Ahead {
   Lines lines;
   int64_t stride;
@@ -120,7 +120,7 @@ void advance(const BackwardScratch& m, const Ahead& ahead, int64_t row, int64_t 
   for (int n = 0; n < kStates; ++n) store(after + (n0 + n) * kLanes, state[n]);
 }
 
-// Recomputes kStates states of a chunk from `before`, then carries their gradient back through it.
+// Recomputes kStates states of a chunk from `before`, then propagates their gradient back.
 template <int kStates>
 void retreat(const BackwardScratch& m, const Ahead& ahead, int64_t row, int64_t n0,
              const float* decay_rate, const float* before, float* carry, float* gA) {

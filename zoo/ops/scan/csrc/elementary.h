@@ -1,4 +1,4 @@
-// Elementary functions on vectors, from the one exponential of a level.
+// Elementary functions on vectors, based on the exponential of each level.
 #pragma once
 
 namespace {
@@ -16,7 +16,7 @@ INLINE Vector exp_minus_magnitude(Vector x) {
   return exp2_product(minus_magnitude(x), broadcast(kLog2E));
 }
 
-// log(1 + e) for e in [0, 1]: e times a polynomial, so that it is exact for small e too.
+// log(1 + e) for e in [0, 1]: e times a polynomial, which makes it accurate for small e too.
 INLINE Vector log1p(Vector e) {
   Vector p = fma(broadcast(0.0052326943f), e, broadcast(-0.0295052389f));
   p = fma(p, e, broadcast(0.0782259521f));
@@ -29,10 +29,10 @@ INLINE Vector log1p(Vector e) {
   return p * e;
 }
 
-// max(x, 0) + log(1 + e^-|x|): nothing positive is exponentiated.
+// max(x, 0) + log(1 + e^-|x|): exponents are never positive, so nothing overflows.
 INLINE Vector softplus(Vector x) { return positive_part(x) + log1p(exp_minus_magnitude(x)); }
 
-// States whose decays are computed side by side, of a block of states.
+// Number of decays computed side by side, for a block of this many states.
 constexpr int together(int states) { return states < kInterleave ? states : kInterleave; }
 
 // out[n] = 2^(step rate_n). rate: (kMany, W)

@@ -1,18 +1,18 @@
 // The forward pass. Shapes in comments: see gather.h; G tiles of a group.
 //
 // One task is a group of tiles of one image. It copies u once, walks its directions one after
-// another and adds them up in a dense array that is written out at the end: neither a permuted
-// copy, nor delta, nor the output of a single direction ever exists whole. Where that makes fewer
-// tasks than threads, directions become tasks of their own and their outputs are added in the same
-// sequence, so that the result does not depend on the number of threads.
+// another and adds up their outputs in a dense array, which is written out at the end. So permuted
+// copies, delta and the outputs of single directions are never stored for the whole image. If this
+// gives fewer tasks than threads, each direction becomes its own task. Outputs are added in the
+// same order in both cases, so the result does not depend on the number of threads.
 #pragma once
 
 namespace {
 
-// More tiles share more of the gathering, but their arrays (8 L G W bytes) leave the cache.
+// More tiles share more of the gathering, but their arrays (8 L G W bytes) no longer fit the cache.
 constexpr int64_t kMostTiles = 8;
 
-// What a thread keeps for each tile of its group.
+// Memory of a thread for each tile of its group.
 struct ForwardTile {
   Parameters parameters;
   float* h;  // (P, W)
@@ -21,11 +21,11 @@ struct ForwardTile {
       : parameters(scan, sizes, arena), h(arena->floats(sizes.padded_states * kLanes)) {}
 };
 
-// What a thread needs for the group it is busy with.
+// Memory of a thread for its current group.
 struct ForwardScratch {
   Chunk chunk;
   float *delta, *du;  // (T, W)
-  float* sum;         // (T, W): what earlier states have given, where registers do not hold all
+  float* sum;         // (T, W): sum over the earlier blocks, if there are several blocks of states
   float *u, *y;       // (L + 1, G W)
 
   ForwardScratch(const ZooScan& scan, const Sizes& sizes, int64_t tiles, Arena* arena)
@@ -37,8 +37,8 @@ struct ForwardScratch {
         y(arena->floats((sizes.tokens + 1) * tiles * kLanes)) {}
 };
 
-// The recurrence of kStates states of a tile, held in registers; after the last of them y gains
-// C h + D u.
+// Runs the recurrence for kStates states of a tile, held in registers. After the last block of
+// states, C h + D u is added to y.
 template <int kStates>
 void recur(const ForwardScratch& m, const ForwardTile& t, int64_t padded_states, int64_t stride,
            int64_t i, int64_t n0, bool last) {
@@ -88,7 +88,8 @@ void recur(const ForwardScratch& m, const ForwardTile& t, int64_t padded_states,
   for (int n = 0; n < kStates; ++n) store(h + n * kLanes, state[n]);
 }
 
-// States that a block takes of those left: the widest block that has no more padding than need be.
+// Number of states for the next block, given the number left: the smallest size that holds them
+// all, but at most `most`.
 INLINE int block_states(int64_t left, int most) {
   const int size = left <= 1 ? 1 : left <= 4 ? 4 : left <= 8 ? 8 : 16;
   return size < most ? size : most;
@@ -124,7 +125,7 @@ class Forward {
   }
 
  private:
-  // Groups as large as keeps all threads busy, and of about one size.
+  // Chooses the largest groups that keep all threads busy, all of about the same size.
   void plan(int threads) {
     const int64_t tiles = sizes_.tiles > 0 ? sizes_.tiles : 1;
     const int64_t wanted = scan_.batch > 0 ? (threads + scan_.batch - 1) / scan_.batch : 1;
@@ -135,7 +136,7 @@ class Forward {
     directions_ = scan_.reduce && enough && scan_.directions > 0 ? scan_.directions : 1;
   }
 
-  // Whether directions that are to be summed are tasks of their own.
+  // Whether directions are separate tasks whose outputs must be summed afterwards.
   bool apart() const { return scan_.reduce && directions_ < scan_.directions; }
 
   int64_t dense_floats() const { return (scan_.tokens + 1) * most_tiles_ * kLanes; }
@@ -211,7 +212,7 @@ class Forward {
   const ZooScan& scan_;
   const Sizes sizes_;
   void* const y_;
-  // Tiles of a group, groups of an image, directions of a task.
+  // Number of tiles of a group, groups of an image, directions of a task.
   int64_t most_tiles_ = 1, groups_ = 1, directions_ = 1;
   int64_t common_bytes_ = 0, tile_bytes_ = 0, scratch_bytes_ = 0;
   char* scratch_ = nullptr;

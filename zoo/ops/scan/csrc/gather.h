@@ -1,13 +1,13 @@
-// From the caller's tensors to what the recurrence works on: plain float32 vectors over channels.
+// Converts the caller's tensors to the input of the recurrence: float32 vectors over channels.
 //
-// A tile is one vector of channels: W = kLanes of them, fewer of them real in the last tile. What
-// belongs to a tile is copied to small dense arrays (X, W) before the recurrence starts, and back
-// after it; steps are gathered T = kChunk at a time. So the recurrence itself neither knows dtypes,
-// strides, padding nor ends of tensors, and every access that may miss the cache happens in a
+// A tile is one vector of W = kLanes channels; in the last tile some of them may be padding. The
+// data of a tile is copied to small dense arrays (X, W) before the recurrence starts, and back
+// after it; steps are gathered T = kChunk at a time. So the recurrence itself does not handle
+// dtypes, strides, padding or ends of tensors, and every access that may miss the cache is in a
 // short loop of independent loads.
 //
-// Shapes in comments: L tokens, T steps of a chunk, W lanes of a tile, R rank, N states; P states
-// and Q rank rounded up, with zeros, so that rows can be copied by whole vectors.
+// Shapes in comments: L tokens, T steps of a chunk, W lanes of a tile, R rank, N states. P and Q
+// are N and R rounded up and padded with zeros, so that rows can be copied as whole vectors.
 #pragma once
 
 #include <string.h>
@@ -19,7 +19,7 @@ constexpr int kCacheLine = 64;
 
 struct Sizes {
   int64_t tokens, tiles, padded_states;
-  int64_t rank, padded_rank;  // of the projection: 0 where delta is given whole
+  int64_t rank, padded_rank;  // of the projection; 0 if delta has no projection
 
   explicit Sizes(const ZooScan& scan)
       : tokens(scan.tokens),
@@ -31,7 +31,7 @@ struct Sizes {
 
 struct Tile {
   int64_t first;  // channel
-  int width;      // real channels
+  int width;      // number of channels without padding
 
   Tile(const ZooScan& scan, int64_t index) : first(index * kLanes) {
     const int64_t left = scan.channels - first;
@@ -39,7 +39,7 @@ struct Tile {
   }
 };
 
-// Hands out parts of one block of memory; on a null base it only measures.
+// Divides one block of memory into parts; with a null base, it only measures the size.
 class Arena {
  public:
   explicit Arena(void* base) : base_(static_cast<char*>(base)) {}
@@ -80,7 +80,7 @@ INLINE void write_lanes(typename Format::Type* p, Vector v, int width) {
   }
 }
 
-// Copies `count` elements and fills up with zeros to `padded`, a multiple of kLanes.
+// Copies `count` elements and pads with zeros to `padded`, a multiple of kLanes.
 template <class Format>
 INLINE void copy_row(const typename Format::Type* from, int64_t count, float* to, int64_t padded) {
   for (int64_t i = 0; i < padded; i += kLanes) {
@@ -92,8 +92,8 @@ INLINE void copy_row(const typename Format::Type* from, int64_t count, float* to
   }
 }
 
-// Tiles that one task takes through its steps together: they share what is gathered for a chunk.
-// Dense arrays of a group are (L + 1, G W), so that the lines of one token lie side by side.
+// Tiles that one task processes together: they share the data gathered for a chunk. Dense arrays of
+// a group are (L + 1, G W), so that the cache lines of one token are adjacent.
 struct Group {
   int64_t first_tile, tiles, stride;  // stride: floats from one token to the next in dense arrays
 
@@ -105,7 +105,7 @@ struct Group {
   Tile tile(const ZooScan& scan, int64_t i) const { return Tile(scan, first_tile + i); }
 };
 
-// dense (L + 1, G W) = channels of a group, and zeros for the token that padding stands for.
+// dense (L + 1, G W) = the channels of a group; row L is zero and is read for entries of -1.
 template <class Format>
 void load_group(const ZooScan& scan, const Group& group, const void* tensor, int64_t start,
                 int64_t stride, float* dense) {
@@ -166,7 +166,7 @@ INLINE int64_t place(const int64_t* stride, int64_t batch, int64_t token, int64_
   return batch * stride[0] + token * stride[1] + direction * stride[2];
 }
 
-// Lines of memory to ask for, a few at each step: all at once they would wait for each other.
+// Cache lines to prefetch, a few at each step: all at once, they would wait for each other.
 struct Lines {
   const char* const* next;
   const char* const* end;
@@ -179,11 +179,11 @@ struct Lines {
   }
 };
 
-// Consecutive steps of one direction of one image; what they share between tiles is gathered.
+// Consecutive steps of one direction of one image, with the gathered data that tiles share.
 class Chunk {
  public:
   int count = 0;
-  // Token of a step of this chunk and of the one that comes next; L where the order says -1.
+  // Tokens of the steps of this chunk and of the next one to process; L if the order is -1.
   int64_t rows[kChunk], coming[kChunk];
   float* step;    // (T, Q) low-rank delta
   float *B, *C;   // (T, P)
@@ -200,7 +200,7 @@ class Chunk {
     path_ = scan.order + batch * scan.order_stride + direction * scan.steps;
   }
 
-  // Gathers the steps that start at `begin`, and notes what the chunk that comes next needs.
+  // Gathers the steps from `begin`, and lists what to prefetch for the next chunk to process.
   template <class Format>
   void gather(const ZooScan& scan, const Sizes& sizes, int64_t begin, int64_t next_begin) {
     const int64_t left = scan.steps - begin;
@@ -215,14 +215,14 @@ class Chunk {
     for (int s = 0; s < count; ++s) gather_token<Format>(scan, sizes, s, path_[begin + s]);
   }
 
-  // The i-th tile's share of the lines of the next chunk.
+  // The i-th tile's share of the cache lines of the next chunk.
   Lines share(int64_t i) const {
     const int64_t tiles = group_->tiles, first = lines_ * i / tiles;
     const int64_t last = lines_ * (i + 1) / tiles;
     return {line_ + first, line_ + last, (last - first + count - 1) / count};
   }
 
-  // delta (T, W) and delta u for the channels of a tile; also the slope of softplus if asked for.
+  // Computes delta (T, W) and delta u for a tile, and the slope of softplus if `slope` is not null.
   template <class Format>
   void steps(const ZooScan& scan, const Sizes& sizes, const Parameters& parameters, int64_t i,
              const float* u, float* delta, float* du, float* slope) const {
@@ -282,7 +282,7 @@ class Chunk {
     copy_row<Format>(at<Format>(tensor, start), token < 0 ? 0 : size, out + s * padded, padded);
   }
 
-  // Several steps together, to hide the latency of the chain from projection to softplus.
+  // Computes several steps together, to hide the latency of the chain from projection to softplus.
   template <class Format, int kSteps>
   INLINE void steps_of(const Chunk& chunk, const ZooScan& scan, const Sizes& sizes,
                        const Parameters& parameters, int64_t i, int s, const float* u,

@@ -1,6 +1,6 @@
-// What a dispatch level offers the library. Each level is one translation unit compiled with its
-// own instruction set; everything else in it has internal linkage, so that the linker cannot merge
-// a wide function into code that runs before dispatch.
+// The functions that a dispatch level offers. Each level is one translation unit, compiled with its
+// own instruction set. Everything else in it has internal linkage, so that the linker cannot merge
+// a function with wide instructions into code that runs before dispatch.
 #pragma once
 
 #include "threads.h"

@@ -1,8 +1,8 @@
-// The kernels of one dispatch level, from the vectors of the header included before this one.
+// The kernels of one dispatch level. The vectors come from the header included before this one.
 #pragma once
 
 #include "kernel.h"
-// Parts build on each other in this sequence.
+// The order matters: each header uses the ones before it.
 #include "elementary.h"
 #include "gather.h"
 #include "forward.h"
@@ -33,7 +33,7 @@ int run_backward(const ZooScan& scan, const ZooScanGradients& gradients, const T
   }
 }
 
-// In the same groups as the recurrence: what its exponentials would cost alone.
+// Computes in the same groups as the recurrence, to measure the cost of its exponentials alone.
 void run_exp(const float* in, float* out, int64_t count) {
   const Vector log2e = broadcast(kLog2E);
   constexpr int kGroup = 4 * kInterleave;

@@ -11,7 +11,7 @@
 
 namespace {
 
-// Work below which a further thread costs more than it saves, in exponentials.
+// Work that makes an additional thread worth its cost, in exponentials.
 constexpr int64_t kExponentialsPerThread = 100000;
 
 struct Level {
@@ -28,7 +28,7 @@ struct Cpu {
     if (!__get_cpuid(1, &a, &b, &c, &d)) return;
     const unsigned needed = bit_FMA | bit_F16C | bit_AVX | bit_OSXSAVE;
     if ((c & needed) != needed) return;
-    // The operating system must save the wide registers too.
+    // The operating system must also save the wide registers.
     unsigned low, high;
     __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     if ((low & 0x06) != 0x06 || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return;

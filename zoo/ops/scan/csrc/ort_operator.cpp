@@ -1,8 +1,8 @@
-// The selective scan as operators of ONNX Runtime: `zoo::SelectiveScan` and `zoo::SelectiveScanSum`.
+// ONNX Runtime operators for the selective scan: `zoo::SelectiveScan` and `zoo::SelectiveScanSum`.
 //
-// ONNX Runtime hands its functions over as a table, so that the library links nothing of it. What is
-// used of its C interface (version 18, ONNX Runtime 1.18 or newer) is declared here: the table only
-// ever grows at its end.
+// ONNX Runtime passes its functions as a table, so the library does not link to it. The used part
+// of its C interface (version 18, ONNX Runtime 1.18 or newer) is declared here. Newer versions only
+// append to the table.
 
 #include <stdint.h>
 #include <string.h>
@@ -17,7 +17,7 @@
 
 namespace {
 
-// ---- ONNX Runtime's C interface, as far as it is used ----
+// ---- The used part of ONNX Runtime's C interface ----
 
 constexpr uint32_t kApiVersion = 18;
 constexpr int kFail = 1, kInvalidArgument = 2;
@@ -34,7 +34,7 @@ struct ShapeInference;
 struct Domain;
 struct CustomOp;
 
-// Places of functions in the table.
+// Indices of functions in the table.
 enum Slot {
   kCreateStatus = 0,
   kCreateCustomOpDomain = 26,
@@ -93,8 +93,8 @@ Result call(const Function* api, Slot slot, Arguments... arguments) {
 
 // ---- Threads ----
 
-// The runtime's own threads do the work: a second team would fight theirs for the cores. They are
-// reached through the call's context, which the kernel's interface has no place for.
+// The scan runs on the runtime's own threads: a second team would compete with them for the cores.
+// They need the call's context, which the kernel's interface does not pass on.
 struct Running {
   const Function* api;
   KernelContext* context;
@@ -111,8 +111,8 @@ void run_body(void* body, size_t) {
   self.run(self.context);
 }
 
-// As ZooOpenMP. Every call of the body takes tasks until none is left, so that it does not matter
-// how many of these calls the runtime makes at once.
+// Has the signature of ZooOpenMP. Every call of the body takes tasks until none is left, so it does
+// not matter how many calls the runtime makes at the same time.
 void run_on_runtime(void (*run)(void*), void* context, unsigned threads, unsigned) {
   Body body = {run, context};
   const size_t total = threads, batches = 0;
@@ -134,7 +134,7 @@ int processors() {
 
 // ---- The operators ----
 
-// As SCHEMA of zoo/ops/scan/contract.py, which a test compares.
+// The inputs in the order of SCHEMA in zoo/ops/scan/contract.py; a test compares the two.
 enum Input { kU, kDelta, kDeltaWeight, kDeltaBias, kA, kB, kC, kD, kOrder, kInputs };
 // Axes by letter: B batch, L tokens, K directions, S steps, E channels, R rank, N states.
 const char* const kAxes[kInputs] = {"BLE",  "BLKR", "KER", "KE", "KEN",
@@ -143,10 +143,10 @@ const char* const kAxes[kInputs] = {"BLE",  "BLKR", "KER", "KE", "KEN",
 int64_t calls = 0;
 
 struct Operator {
-  CustomOp interface;  // first, so that the runtime's pointer is ours
+  CustomOp interface;  // first, so that the runtime's pointer is also a pointer to Operator
   bool sum;
   int element;  // of u, delta, B, C and y
-  int dtype;    // the same by the kernel's numbering
+  int dtype;    // the same dtype as a ZOO_* constant
 };
 
 struct Kernel {
@@ -163,7 +163,7 @@ Status* failure(const Function* api, int code, const char* message) {
   return call<Status*>(api, kCreateStatus, code, message);
 }
 
-// Null, or why the input could not be read.
+// Reads an input. Returns null, or an error that says why the input could not be read.
 Status* read_input(const Function* api, KernelContext* context, int index, Tensor* tensor) {
   const Value* value = nullptr;
   Shape* shape = nullptr;
@@ -200,7 +200,7 @@ int64_t size_along(char axis, const ZooScan& scan) {
   }
 }
 
-// A file may come from anywhere: sizes and entries are checked before the kernel trusts them.
+// The file may be untrusted: checks sizes and entries before the kernel uses them.
 const char* mistake(const ZooScan& scan, const Tensor* inputs) {
   for (int index = 0; index < kInputs; ++index) {
     const char* axes = kAxes[index];
@@ -285,7 +285,7 @@ Status* compute(void* self, KernelContext* context) {
 const Operator& of(const CustomOp* op) { return *reinterpret_cast<const Operator*>(op); }
 
 constexpr int kKernels = 6;
-// One kernel for each operator: it holds nothing but the table, the same in a process.
+// One kernel for each operator. A kernel holds only the table, which is the same in a process.
 Kernel kernels[kKernels];
 
 Status* create(const CustomOp* op, const Function* api, const KernelInfo*, void** kernel);
@@ -322,7 +322,7 @@ void fill(Operator* op, bool sum, int element, int dtype) {
 }
 
 Operator operators[kKernels];
-// Made once, and alive as long as the process: any session may still use it.
+// Created once and never released, because any session may still use it.
 Domain* domain = nullptr;
 bool registering = false;
 
@@ -352,10 +352,10 @@ Status* make_domain(const Function* api) {
 
 extern "C" {
 
-// What ONNX Runtime looks for in a library: SessionOptions.register_custom_ops_library.
+// ONNX Runtime calls this function in SessionOptions.register_custom_ops_library.
 ZOO_API Status* RegisterCustomOps(SessionOptions* options, const ApiBase* base) {
   const Function* api = base->get_api(kApiVersion);
-  if (api == nullptr) return nullptr;  // too old a runtime: there is no table to make a status with
+  if (api == nullptr) return nullptr;  // a runtime that is too old has no table to create a status
   while (__atomic_test_and_set(&registering, __ATOMIC_ACQUIRE)) {
   }
   Status* status = domain != nullptr ? nullptr : make_domain(api);
@@ -364,7 +364,7 @@ ZOO_API Status* RegisterCustomOps(SessionOptions* options, const ApiBase* base) 
   return call<Status*>(api, kAddCustomOpDomain, options, domain);
 }
 
-// How often the operators have run in this process, for tests.
+// Number of times that the operators have run in this process, for tests.
 ZOO_API int64_t zoo_ort_calls(void) { return __atomic_load_n(&calls, __ATOMIC_RELAXED); }
 
 }  // extern "C"

@@ -24,12 +24,12 @@ INLINE Vector where_negative(Vector x, Vector negative, Vector other) {
   return _mm256_blendv_ps(other, negative, x);
 }
 
-// 2^(a b) for several b, for products below 127; below 2^-126 the result is 2^-126. The argument is
-// cut into a multiple of 1/8, whose power comes from a table, and a rest of at most 1/16, whose
-// power is a polynomial that is exact at 0: slow decays need 1 - 2^x to be as exact as 2^x. The
-// multiple is found by adding a number so large that the sum has no bits below 1/8. Its whole bits
-// are added to the exponent; the table makes up for the three others, which are added to the
-// mantissa with them.
+// 2^(a b) for several b, for products below 127; results below 2^-126 become 2^-126. The exponent
+// is split into a multiple of 1/8, whose power comes from a table, and a remainder of at most 1/16.
+// A polynomial gives the power of the remainder; it is exact at 0, because slow decays need 1 - 2^x
+// to be as accurate as 2^x. To find the multiple, a number is added that is so large that the sum
+// has no bits below 1/8. Its integer bits are added to the exponent field. Its three fraction bits
+// are added to the mantissa along with them; the table compensates for this.
 template <int kMany>
 INLINE void exp2_products(Vector a, const Vector* b, Vector* out) {
   const __m256i eighths = _mm256_setr_epi32(0x3f800000, 0x3f7b95c2, 0x3f7837f0, 0x3f75fed7,
@@ -37,7 +37,7 @@ INLINE void exp2_products(Vector a, const Vector* b, Vector* out) {
   const Vector shifter = broadcast(1572864.0f);  // 1.5 * 2^23 / 8
 #pragma GCC unroll 16
   for (int i = 0; i < kMany; ++i) {
-    // maxps returns its second operand where one is NaN, so NaN stays NaN.
+    // maxps returns its second operand if one is NaN, so NaN stays NaN.
     const Vector x = _mm256_max_ps(broadcast(-126.0f), a * b[i]);
     const Vector shifted = x + shifter;
     const Vector rest = x - (shifted - shifter);
@@ -64,7 +64,7 @@ struct Float32 {
   INLINE void write(float* p, Vector v, int n) { _mm256_maskstore_ps(p, first(n), v); }
 };
 
-// Sixteen-bit types have no masked access: part of a vector goes through memory.
+// 16-bit types have no masked load or store: an incomplete vector goes through memory.
 template <class Format>
 struct Sixteen {
   using Type = uint16_t;
@@ -108,7 +108,8 @@ struct Float16 : Sixteen<Float16> {
   INLINE __m128i narrow(Vector v) { return _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT); }
 };
 
-// out[i] = sum over lanes of the i-th of 16 vectors, eight at a time by three rounds of pairwise sums.
+// out[i] = sum over lanes of the i-th of 16 vectors, eight vectors at a time, in three rounds of
+// pairwise sums.
 INLINE void sum_lanes_16(const float* vectors, float* out) {
   for (int half = 0; half < 2; ++half, vectors += 8 * kLanes, out += 8) {
     Vector v[8];

@@ -24,11 +24,12 @@ INLINE Vector where_negative(Vector x, Vector negative, Vector other) {
   return _mm512_mask_blend_ps(_mm512_movepi32_mask(_mm512_castps_si512(x)), other, negative);
 }
 
-// 2^(a b) for several b, for products below 127. The argument is cut into a multiple of 1/16, whose
-// power comes from a table, and a rest of at most 1/32, whose power is a polynomial that is exact
-// at 0: slow decays need 1 - 2^x to be as exact as 2^x. The multiple is found by adding a number so
-// large that the sum has no bits below 1/16; the bits next to those choose in the table, and scalef
-// takes the whole ones. The steps of several b alternate, so that none waits for the one before.
+// 2^(a b) for several b, for products below 127. The exponent is split into a multiple of 1/16,
+// whose power comes from a table, and a remainder of at most 1/32. A polynomial gives the power of
+// the remainder; it is exact at 0, because slow decays need 1 - 2^x to be as accurate as 2^x. To
+// find the multiple, a number is added that is so large that the sum has no bits below 1/16. The
+// four fraction bits of the multiple select the table entry; scalef applies its integer part. The
+// instructions for several b are interleaved, so that none waits for the one before.
 template <int kMany>
 INLINE void exp2_products(Vector a, const Vector* b, Vector* out) {
   const Vector sixteenths = _mm512_setr_ps(
@@ -100,8 +101,8 @@ struct Float16 {
   INLINE void write(Type* p, Vector v, int n) { _mm256_mask_storeu_epi16(p, first(n), narrow(v)); }
 };
 
-// out[i] = sum over lanes of the i-th of 16 vectors. Each round halves the number of vectors: a sum
-// of two shuffles holds partial sums of both.
+// out[i] = sum over lanes of the i-th of 16 vectors. Each round halves the number of vectors: the
+// sum of two shuffled vectors holds partial sums of both.
 INLINE void sum_lanes_16(const float* vectors, float* out) {
   Vector v[16];
 #pragma GCC unroll 16
@@ -119,7 +120,7 @@ INLINE void sum_lanes_16(const float* vectors, float* out) {
     v[i] = _mm512_shuffle_ps(v[i], v[i + 2], 0x44) + _mm512_shuffle_ps(v[i], v[i + 2], 0xee);
   }
   v[0] = _mm512_shuffle_ps(v[0], v[1], 0x88) + _mm512_shuffle_ps(v[0], v[1], 0xdd);
-  // The rounds have dealt the vectors out to the lanes: put them back in sequence.
+  // The rounds have permuted the sums among the lanes: restore their order.
   const __m512i sequence =
       _mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15);
   store(out, _mm512_permutexvar_ps(sequence, v[0]));

@@ -1,4 +1,4 @@
-// Vectors of 4 channels in the compilers' vector extension: SSE2, NEON, or whatever there is.
+// Vectors of 4 channels, by the compilers' vector extension: SSE2, NEON or what the CPU has.
 #pragma once
 
 #include <stdint.h>
@@ -49,10 +49,11 @@ INLINE Vector where_negative(Vector x, Vector negative, Vector other) {
   return choose((Bits)x < 0, negative, other);
 }
 
-// 2^(a b) for several b, for products below 127; below 2^-126 the result is 2^-126. The argument is
-// cut into a whole number and a rest of at most 1/2, whose power is a polynomial that is exact at
-// 0: slow decays need 1 - 2^x to be as exact as 2^x. The whole number is found by adding one so
-// large that the sum has no bits below 1; its bits are then added to the exponent.
+// 2^(a b) for several b, for products below 127; results below 2^-126 become 2^-126. The exponent
+// is split into an integer and a remainder of at most 1/2. A polynomial gives the power of the
+// remainder; it is exact at 0, because slow decays need 1 - 2^x to be as accurate as 2^x. To find
+// the integer, a number is added that is so large that the sum has no bits below 1; the bits of the
+// integer are then added to the exponent field.
 template <int kMany>
 INLINE void exp2_products(Vector a, const Vector* b, Vector* out) {
   using Unsigned = uint32_t __attribute__((vector_size(16)));

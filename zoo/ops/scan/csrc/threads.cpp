@@ -60,7 +60,7 @@ void run_on_own_threads(int threads, Job* job) {
   if (threads > kMaxThreads) threads = kMaxThreads;
   Thread started[kMaxThreads];
   int count = 0;
-  // A thread that cannot be had is not missed: the others take its tasks.
+  // If a thread cannot be created, the others run its tasks.
   while (count < threads - 1 && start(&started[count], job)) ++count;
   work(job);
   while (count > 0) join(started[--count]);
@@ -81,7 +81,8 @@ void parallel_for(const Team& team, int64_t tasks, Task run, void* context) {
 }
 
 void* aligned_allocate(int64_t bytes, bool zeroed) {
-  // Tokens of a large image are visited far apart: with small pages each visit would look up one.
+  // Visits to tokens of a large image are far apart in memory. With small pages, each visit would
+  // need another entry of the TLB.
   const bool large = static_cast<size_t>(bytes) >= 4 * kLargePage;
   const size_t alignment = large ? kLargePage : kAlignment;
   const size_t size = static_cast<size_t>(bytes) + alignment + sizeof(void*);

@@ -1,24 +1,24 @@
-// Threads for one call, and memory for them.
+// Threads and memory for one call.
 #pragma once
 
 #include <stdint.h>
 
-// Where threads come from. PyTorch keeps a team of OpenMP threads that go on spinning for a while
-// after its own work: a second team would fight them for the cores, so that `openmp`, its
-// GOMP_parallel, is used where the caller found it. Otherwise threads are created for each call,
-// which costs 20-50 us, needs no pool to be kept alive and survives fork.
+// The source of threads. PyTorch keeps a team of OpenMP threads that spin for a while after its own
+// work, and a second team would compete with them for the cores. So if the caller has found
+// PyTorch's GOMP_parallel, it is passed as `openmp` and used. Otherwise each call creates threads:
+// this costs 20-50 us, but needs no thread pool and survives fork.
 struct Team {
   int threads;
   void (*openmp)(void (*body)(void*), void* context, unsigned threads, unsigned flags);
 };
 
-// Handles one task; `worker` is below the number of threads and differs between threads.
+// Runs one task. `worker` is less than the number of threads and is different in each thread.
 using Task = void (*)(void* context, int worker, int64_t task);
 
-// Runs tasks 0 .. tasks-1 on the team, the caller's thread included. They are handed out one by
-// one in rising order.
+// Runs tasks 0 .. tasks-1 on the team, including the caller's thread. Threads take them one at a
+// time in ascending order.
 void parallel_for(const Team& team, int64_t tasks, Task run, void* context);
 
-// Memory aligned to 64 bytes, and `zeroed` where asked; nullptr where there is none.
+// Allocates memory aligned to 64 bytes, zeroed if `zeroed`. Returns nullptr if out of memory.
 void* aligned_allocate(int64_t bytes, bool zeroed);
 void aligned_free(void* memory);

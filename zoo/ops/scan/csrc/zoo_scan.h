@@ -2,7 +2,7 @@
  *
  * Shapes: B batch, L tokens, K directions, S steps, E channels, R rank of the low-rank step,
  * N states. The operator is defined in zoo/ops/scan/operator.py. The library keeps no state, links
- * only libc and may be called from any number of threads at once.
+ * only libc and may be called from several threads at once.
  */
 #ifndef ZOO_SCAN_H
 #define ZOO_SCAN_H
@@ -23,12 +23,12 @@ enum { ZOO_FLOAT32 = 0, ZOO_BFLOAT16 = 1, ZOO_FLOAT16 = 2 };
 
 enum {
   ZOO_OK = 0,
-  ZOO_UNKNOWN_LEVEL = 1,     /* no dispatch level of that name */
+  ZOO_UNKNOWN_LEVEL = 1,     /* no dispatch level has that name */
   ZOO_UNSUPPORTED_LEVEL = 2, /* this CPU cannot run that level, or the library lacks it */
   ZOO_OUT_OF_MEMORY = 3
 };
 
-/* Strides count elements; the last dimension of every tensor is contiguous. */
+/* Strides are in elements; the last dimension of every tensor is contiguous. */
 typedef struct ZooScan {
   int32_t dtype;  /* of u, delta, B, C and y */
   int32_t reduce; /* sum y over directions */
@@ -49,8 +49,8 @@ typedef struct ZooScan {
   int64_t C_stride[3];
 } ZooScan;
 
-/* The gradient of y, with strides, and where to put those of the inputs: contiguous tensors of
- * their inputs' shapes. delta_weight may be NULL where the scan has none. */
+/* The gradient of y, with strides, and the gradients of the inputs, which are written: contiguous
+ * tensors with the shapes of the inputs. delta_weight may be NULL if the scan has none. */
 typedef struct ZooScanGradients {
   const void* y;       /* (B, L, K, E), or (B, L, E) with reduce */
   int64_t y_stride[3]; /* batch, token, direction (0 with reduce) */
@@ -58,13 +58,13 @@ typedef struct ZooScanGradients {
   float *delta_weight, *delta_bias, *A, *D;
 } ZooScanGradients;
 
-/* GNU OpenMP's way to run a function on all threads of a team; see threads.h. */
+/* GNU OpenMP's function that runs `body` on all threads of a team; see threads.h. */
 typedef void (*ZooOpenMP)(void (*body)(void*), void* context, unsigned threads, unsigned flags);
 
 /* Computes y, contiguous (B, L, K, E) or, with reduce, (B, L, E). Every element is written.
- * level: "avx512", "avx2" or "portable"; NULL takes the environment variable ZOO_NATIVE_LEVEL or,
- * where that is unset or empty, the best this CPU runs. The result depends on the level but not
- * on the number of threads. */
+ * level: "avx512", "avx2" or "portable"; NULL means the value of the environment variable
+ * ZOO_NATIVE_LEVEL or, if that is unset or empty, the best level that this CPU runs. The result
+ * depends on the level but not on the number of threads. */
 ZOO_API int zoo_scan_forward(const ZooScan* scan, void* y, const char* level, int threads,
                              ZooOpenMP openmp);
 
@@ -72,11 +72,11 @@ ZOO_API int zoo_scan_forward(const ZooScan* scan, void* y, const char* level, in
 ZOO_API int zoo_scan_backward(const ZooScan* scan, const ZooScanGradients* gradients,
                               const char* level, int threads, ZooOpenMP openmp);
 
-/* Name of the dispatch level that a call with this level would use, or NULL where it fails. */
+/* Name of the dispatch level that a call with this `level` would use, or NULL if it would fail. */
 ZOO_API const char* zoo_scan_level(const char* level);
 
-/* The elementary functions of a level, for tests and to measure what exponentials cost:
- * out[i] = exp(in[i]) for in[i] <= 0, or softplus(in[i]); count floats, repeat times. */
+/* The elementary functions of a level, for tests and to measure the cost of exponentials:
+ * out[i] = exp(in[i]) for in[i] <= 0, or softplus(in[i]), for `count` floats, `repeat` times. */
 ZOO_API int zoo_scan_exp(const float* in, float* out, int64_t count, int64_t repeat,
                          const char* level);
 ZOO_API int zoo_scan_softplus(const float* in, float* out, int64_t count, int64_t repeat,

@@ -1,13 +1,12 @@
 """The selective scan on NVIDIA GPUs, in Triton: parallel over the sequence, forward and backward.
 
-An image gives few channels and many tokens, so one walk over all tokens would leave most of a GPU
-idle. The sequence is cut into chunks that are walked at the same time; see ``kernels.py``. What is
-summed by several programs at once is summed in whatever sequence they finish, so results may
-differ in the last bits from run to run; ``torch.use_deterministic_algorithms(True)`` makes them
-equal, at some cost.
+An image has few channels and many tokens, so one walk over all tokens would leave most of a GPU
+idle. The sequence is cut into chunks that are walked in parallel; see ``kernels.py``. Sums of
+several programs are added in the order in which they finish, so results may differ in the last bits
+from run to run. ``torch.use_deterministic_algorithms(True)`` makes them equal but slower.
 
-``TRITON_INTERPRET=1``, set before Python starts, runs the same kernels on the CPU, very slowly: for
-tests.
+``TRITON_INTERPRET=1``, set before Python starts, runs the same kernels on the CPU, very slowly. Use
+it for tests.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How the kernels are cut for a GPU: a table, so that no user's first call searches for it.
+"""Block and chunk sizes of the kernels for each GPU, in a table, so that users need no autotuning.
 
-``benchmarks/gpu.py --tune`` measures the alternatives on a GPU; what it finds is written here.
+``benchmarks/gpu.py --tune`` measures the alternatives on a GPU. Put its result into this table.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ import torch
 
 @dataclass(frozen=True)
 class Configuration:
-    """Sizes for one architecture.
+    """Sizes for one GPU architecture.
 
     Attributes:
-        widths: channels that one program may own, largest first; a warp for every 32.
-        gradient_blocks: the same for the gradient kernel, each width with the steps that registers
-            then hold at once. It has one warp, so 64 channels are two a lane: sums over channels
-            are shorter, and fewer steps fit.
-        carry_block: channels, and boundaries between chunks, that one warp carries at once.
-        shortest: steps of the shortest chunk that a sequence is cut into.
-        longest: steps of the longest; a boundary costs K N / longest as much memory as a token.
-        warps: warps of a multiprocessor that a launch should fill twice.
-        gradient_warps: programs of a multiprocessor in the gradient kernel; each has scratch memory
-            of its own, and one block more in the sums of the parameters.
+        widths: possible numbers of channels per program, largest first; one warp for every 32.
+        gradient_blocks: possible numbers of channels per program of the gradient kernel, each with
+            the number of steps that fit in registers at once. The kernel has one warp, so with 64
+            channels each lane has two: sums over channels are shorter, but fewer steps fit.
+        carry_block: number of channels, and of boundaries between chunks, that one warp processes
+            at once.
+        shortest: steps of the shortest possible chunk.
+        longest: steps of the longest possible chunk. States at chunk boundaries take
+            K N / longest times the memory of the tokens.
+        warps: warps per multiprocessor; a launch should have at least twice as many.
+        gradient_warps: programs per multiprocessor in the gradient kernel. Each needs its own
+            scratch memory and its own copy of the sums of parameter gradients.
     """
 
     widths: tuple[int, ...] = (128, 64, 32)
@@ -37,12 +39,12 @@ class Configuration:
 
 
 CONFIGURATIONS: dict[tuple[int, int], Configuration] = {}
-"""Measured configurations by compute capability; any other GPU gets :data:`DEFAULT`."""
+"""Measured configurations by compute capability. Any other GPU gets :data:`DEFAULT`."""
 
 DEFAULT = Configuration()
-"""From what the compiler says with 16 states: no kernel spills registers for compute capability
-9.0, nor the one of the gradients for 8.0 and 12.0 (tests/helpers/triton_compiled.py). Not yet
-measured on any GPU."""
+"""Chosen from the compiler's output for 16 states: no kernel spills registers for compute
+capability 9.0, and the gradient kernel spills none for 8.0 and 12.0
+(tests/helpers/triton_compiled.py). Not yet measured on any GPU."""
 
 INTERPRETED = Configuration(
     widths=(4,),
@@ -53,19 +55,19 @@ INTERPRETED = Configuration(
     warps=1,
     gradient_warps=2,
 )
-"""For Triton's interpreter: many small chunks and blocks, so that tiny cases pass
-every boundary."""
+"""For Triton's interpreter: many small chunks and blocks, so that tiny tests cross every kind of
+boundary."""
 
 
 def configuration(device: torch.device) -> Configuration:
-    """The configuration for a device; a CPU stands for the interpreter."""
+    """The configuration for a device; a CPU means Triton's interpreter."""
     if device.type != "cuda":
         return INTERPRETED
     return CONFIGURATIONS.get(torch.cuda.get_device_capability(device), DEFAULT)
 
 
 def width(channels: int, widths: tuple[int, ...]) -> int:
-    """The widest block that wastes at most a tenth more lanes than the narrowest."""
+    """The widest block that needs at most 10 % more lanes than the best of ``widths``."""
 
     def padded(block: int) -> int:
         return -(-channels // block) * block
@@ -75,13 +77,13 @@ def width(channels: int, widths: tuple[int, ...]) -> int:
 
 
 def chunk_length(steps: int, lanes: int, processors: int, table: Configuration) -> int:
-    """Steps of a chunk: as many as leave every multiprocessor enough to do.
+    """Number of steps of a chunk: the largest that still gives every multiprocessor enough work.
 
     Args:
-        steps: of the sequence.
-        lanes: warps that one chunk of all images, directions and channels makes.
-        processors: multiprocessors of the GPU.
-        table: the configuration.
+        steps: number of steps of the sequence.
+        lanes: number of warps needed for one chunk of all images, directions and channels.
+        processors: number of multiprocessors of the GPU.
+        table: the configuration of the GPU.
     """
     wanted = 2 * table.warps * processors
     length = table.longest

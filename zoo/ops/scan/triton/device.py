@@ -1,9 +1,9 @@
-"""What the Triton kernels share: reading and writing of tokens, the step, ways to add up.
+"""Device functions that the Triton kernels share: reading and writing tokens, the step, sums.
 
 Shape suffixes: see :mod:`zoo.ops.scan.triton.kernels`.
 """
 
-# Triton reads annotations as types of its own and knows no unpacking of tuples.
+# Triton reads annotations as its own types and does not support unpacking of tuples.
 # ruff: noqa: ANN001, ANN201, RUF005
 # mypy: ignore-errors
 from __future__ import annotations
@@ -12,11 +12,11 @@ import triton
 import triton.language as tl
 
 STORE = tl.constexpr(0)
-"""Write: the place belongs to one program."""
+"""Write: only one program uses the place."""
 ADD = tl.constexpr(1)
-"""Read, add, write: no other program of this launch touches the place."""
+"""Read, add, write: no other program of this launch uses the place."""
 ATOMIC = tl.constexpr(2)
-"""Add atomically: programs share the place, and the sequence of their sums is open."""
+"""Add atomically: several programs use the place, and they add in no fixed order."""
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
@@ -45,10 +45,10 @@ def put(pointer, value, mask, MODE: tl.constexpr):
 
 @triton.jit
 def softplus(raw):
-    """softplus(raw) and its derivative; nothing positive is exponentiated."""
+    """softplus(raw) and its derivative, without overflow for large ``raw``."""
     z = tl.exp(-tl.abs(raw))
-    # log(1 + z) = 2 artanh(z / (2 + z)); the series is exact to 2e-8 for z in [0, 1], and unlike
-    # log(1 + z) it loses nothing where z is small, which is where steps are.
+    # log(1 + z) = 2 artanh(z / (2 + z)); the series is exact to 2e-8 for z in [0, 1]. Unlike
+    # log(1 + z) it keeps its precision for small z, the usual range of steps.
     s = z / (2.0 + z)
     q = s * s
     tail = 1.0 / 13.0
@@ -63,33 +63,33 @@ def softplus(raw):
 
 @triton.jit
 def is_reached(token, index, size):
-    """Mask of the ``size`` values of a token; empty for token -1."""
+    """Mask of the ``size`` values of a token; all false for token -1."""
     return index < tl.where(token >= 0, size, 0)
 
 
 @triton.jit
 def read_row(pointer, token, stride, index, size):
-    """The ``size`` values of one token, zero for token -1 and beyond, in float32."""
+    """Load the ``size`` values of one token in float32; zero beyond them and for token -1."""
     place = pointer + tl.maximum(token, 0).to(tl.int64) * stride + index
     return tl.load(place, mask=is_reached(token, index, size), other=0.0).to(tl.float32)
 
 
 @triton.jit
 def read_entry(pointer, token, stride, index):
-    """One value of one token, zero for token -1, in float32."""
+    """Load one value of one token in float32; zero for token -1."""
     place = pointer + tl.maximum(token, 0).to(tl.int64) * stride + index
     return tl.load(place, mask=token >= 0, other=0.0).to(tl.float32)
 
 
 @triton.jit
 def is_within(n, states, e, channels):
-    """Mask of (N, E); empty where ``states`` is zero."""
+    """Mask of (N, E); all false if ``states`` is zero."""
     return (n < states)[:, None] & (e < channels)[None]
 
 
 @triton.jit
 def place_of_program(blocks, chunks, first, walked, BLOCK_E: tl.constexpr):
-    """Channels, chunk, image and direction of a program of the kernels that walk chunks."""
+    """Channels, chunk, image and direction of a program, for the kernels that walk chunks."""
     program = tl.program_id(0)
     e = program % blocks * BLOCK_E + tl.arange(0, BLOCK_E)
     bk = (program // blocks // chunks).to(tl.int64)
@@ -101,7 +101,7 @@ def read_parameters(
     A_ptr, weight_ptr, bias_ptr, k, e, n, channels, states, rank,
     LOW_RANK: tl.constexpr, BLOCK_R: tl.constexpr,
 ):  # fmt: skip
-    """A for powers of two, delta_weight (only where LOW_RANK) and delta_bias of a direction."""
+    """Load A log2(e) for exp2, delta_weight (only if LOW_RANK) and delta_bias of a direction."""
     in_E = e < channels
     A_NE = tl.load(
         A_ptr + (k * states + n[:, None]) * channels + e[None],
@@ -125,7 +125,7 @@ def read_step(
     order_ptr, s, u_ptr, delta_ptr, B_ptr, weight_RE, bias_E, u_l, delta_l, B_l,
     e, n, channels, states, rank, LOW_RANK: tl.constexpr, BLOCK_R: tl.constexpr,
 ):  # fmt: skip
-    """Token of a step, its delta and u for the channels of a program, and its B."""
+    """Load a step: its token, delta and u for the channels of a program, and B."""
     token = tl.load(order_ptr + s)
     if LOW_RANK:
         low_R = read_row(delta_ptr, token, delta_l, tl.arange(0, BLOCK_R), rank)
@@ -142,10 +142,10 @@ def read_steps(
     u_ptr, delta_ptr, weight_ptr, order_ptr, bias_E, now, end,
     u_l, delta_l, rank, e, channels, LOW_RANK: tl.constexpr, FEW: tl.constexpr,
 ):  # fmt: skip
-    """Tokens of FEW steps from ``now``, their u, and their steps before softplus, as tuples.
+    """Load FEW steps from ``now``: tuples of their tokens, u, and delta before softplus.
 
-    From ``end`` on the token is -1. One row of the projection is held at a time: registers are for
-    the steps here, and not for the projection as in :func:`read_step`.
+    From ``end`` on, the token is -1. Registers hold one row of the projection at a time, to leave
+    room for the steps; :func:`read_step` holds the whole projection.
     """
     token_T, u_T, raw_T = (), (), ()
     for t in tl.static_range(FEW):

@@ -1,6 +1,6 @@
-"""The Triton kernel of the gradients; how it fits in: :mod:`zoo.ops.scan.triton.kernels`."""
+"""The Triton kernel of the gradients. For the context, see :mod:`zoo.ops.scan.triton.kernels`."""
 
-# Triton reads annotations as types of its own and knows no unpacking of tuples.
+# Triton reads annotations as its own types and does not support unpacking of tuples.
 # ruff: noqa: ANN001, ANN201, RUF005
 # mypy: ignore-errors
 from __future__ import annotations
@@ -33,16 +33,18 @@ def gradients(
 ):  # fmt: skip
     """Gradients of chunks p, p + slots, ... of all images, for one direction and channel block.
 
-    States are taken one at a time and FEW steps at once: a lane holds these steps of its channels,
-    and what it knows of the states between them lies in scratch memory.
+    Each program loops over states and processes FEW steps at once: a lane holds these steps of its
+    channels in registers; the states between groups of FEW steps are in scratch memory.
 
-    gu (B, L, E), summed over directions by MODE. gdelta (B, L, K, R), gB and gC (B, L, K, N) are
-    sums over channels: blocks share them by SHARED_MODE, or have copies ``part`` rows apart.
-    Without a projection gdelta is (B, L, K, E) and nobody's but this program's.
+    gu (B, L, E) is summed over directions as MODE says. gdelta (B, L, K, R), gB and gC
+    (B, L, K, N) are sums over channels: channel blocks add to them as SHARED_MODE says, or write to
+    copies of their own, ``part`` rows apart. Without a projection, gdelta is (B, L, K, E) and only
+    this program writes to its part.
     parameter (slots, K, N + R + 2, E): sums of this program for A, delta_weight, delta_bias and D.
-    scratch: length / FEW states and one carry of this program, (N, width) each. ``width`` is
-    BLOCK_E as a number that the compiler does not know: if it did, it would read several channels
-    of scratch at once, spread them over lanes otherwise, and exchange them at every step.
+    scratch: length / FEW states and one carry of this program, (N, width) each. ``width`` equals
+    BLOCK_E, but as a number that the compiler does not know. If the compiler knew it, it would load
+    several adjacent channels of scratch per lane, a different layout over lanes, and would have to
+    exchange values between lanes at every step.
     """
     program = tl.program_id(0)
     block = program % blocks
@@ -87,7 +89,7 @@ def gradients(
             given = e < tl.where(chunk < chunks - 1, channels, 0)
             gh_E = tl.load(carry_ptr + at_E, mask=given, other=0.0)
             tl.store(passed_ptr + nn * width + lane, gh_E)
-        tl.debug_barrier()  # what one lane has kept another may read
+        tl.debug_barrier()  # a lane may read what another has stored
         for group in range(groups - 1):
             token_T, u_T, raw_T = read_steps(
                 u_b_ptr, delta_b_ptr, weight_ptr, path_ptr, bias_E, start + group * FEW, end,
@@ -132,7 +134,7 @@ def gradients(
                 a_T, kept_T = (), ()
                 for t in tl.static_range(FEW):
                     a_E = tl.exp2(delta_T[t] * (A_E * LOG2E))
-                    kept_E = a_E * h_E  # what is left of the state before the step
+                    kept_E = a_E * h_E  # the decayed state from before the step
                     B = read_entry(B_b_ptr, token_T[t], B_l, nn)
                     h_E = kept_E + delta_T[t] * u_T[t] * B
                     a_T, kept_T = a_T + (a_E,), kept_T + (kept_E,)

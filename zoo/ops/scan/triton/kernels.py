@@ -1,21 +1,21 @@
-"""The Triton kernels of the selective scan; imported only by what launches them.
+"""The Triton kernels of the selective scan. Only ``launch.py`` imports them.
 
 The sequence of each (image, direction) is cut into chunks. ``chunk_states`` walks every chunk from
-a zero state, ``carry_states`` turns what the chunks leave behind into the state before each of
-them, and ``outputs`` walks every chunk again from there. For gradients the same is done in both
-directions of time, and ``gradients`` (in a file of its own) walks a chunk forward, a few steps at
-a time, to keep the state before each few, then takes the few from the last to the first.
+a zero state, ``carry_states`` combines the results into the state before each chunk, and
+``outputs`` walks every chunk again from that state. For gradients, the first two also run backwards
+in time. Then ``gradients`` (in its own file) walks a chunk forward in groups of a few steps, stores
+the state before each group, and processes the groups from the last to the first.
 
-A lane owns channels and holds all states of them, so the sum over states is a lane's own and
-kernels with one warp or many never wait for each other. Channels are therefore the innermost axis
-everywhere: A comes as (K, N, E), delta_weight as (K, R, E). Sizes and strides are not specialised:
-one binary serves all image sizes, and no load is so wide that it would spread states over lanes.
+A lane owns channels and holds all their states. The sum over states therefore stays within a lane,
+and warps never wait for each other. Channels are the innermost axis everywhere: A is passed as
+(K, N, E), delta_weight as (K, R, E). Kernels are not specialised for sizes and strides: one binary
+works for all image sizes, and no load is so wide that it would spread states over lanes.
 
-Shape suffixes, beside those of :mod:`zoo.ops.scan.contract`: J chunks, M = J - 1 boundaries between
-them. Every ``*_b, *_l, *_k`` is a stride in elements: to the next image, token, direction.
+Shape suffixes, in addition to those of :mod:`zoo.ops.scan.contract`: J chunks, M = J - 1 boundaries
+between them. Every ``*_b, *_l, *_k`` is a stride in elements: to the next image, token, direction.
 """
 
-# Triton reads annotations as types of its own and knows no unpacking of tuples.
+# Triton reads annotations as its own types and does not support unpacking of tuples.
 # ruff: noqa: ANN001, ANN201, ANN202
 # mypy: ignore-errors
 from __future__ import annotations
@@ -45,11 +45,11 @@ def chunk_states(
     LOW_RANK: tl.constexpr, BACKWARD: tl.constexpr,
     BLOCK_E: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_R: tl.constexpr,
 ):  # fmt: skip
-    """What each chunk does to a state: what it adds, and the sum of its steps.
+    """The effect of each chunk on a state: what the chunk adds, and the sum of its steps.
 
-    state (B, K, M, N, E): the state after chunk j, from zero. total (B, K, J, E): the sum of the
-    steps of a chunk; exp(A total) is its decay. BACKWARD, carry (B, K, M, N, E): the gradient that
-    chunk j + 1 passes to the state before it, if none reaches it from behind.
+    state (B, K, M, N, E): the state after chunk j when it starts from zero. total (B, K, J, E): the
+    sum of delta over a chunk; exp(A total) is the decay of the chunk. carry (B, K, M, N, E), only
+    if BACKWARD: the gradient of the state before chunk j + 1 through this chunk alone.
     """
     e, chunk, b, k = place_of_program(blocks, chunks, 0, directions, BLOCK_E)
     n = tl.arange(0, BLOCK_N)
@@ -96,7 +96,7 @@ def chunk_states(
 
 @triton.jit
 def _after(decay_1, added_1, decay_2, added_2):
-    """Two stretches of the recurrence h -> decay h + added, one after the other."""
+    """Compose two consecutive stretches of the recurrence h -> decay h + added."""
     return decay_1 * decay_2, decay_2 * added_1 + added_2
 
 
@@ -106,10 +106,11 @@ def carry_states(
     directions, channels, states, chunks, boundaries, shift, blocks,
     REVERSED: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
-    """Run the recurrence over chunks, in place: what they add becomes the state at boundaries.
+    """Run the recurrence over chunks, in place: ``state_ptr`` holds what each chunk adds, and then
+    the state at each boundary.
 
-    ``shift`` is the chunk whose decay lies between boundary j - 1 and j (0), or, REVERSED, between
-    j and j + 1 (1), less j.
+    Boundary j uses the decay of chunk j + ``shift``: the chunk between boundaries j - 1 and j
+    (shift 0), or, if REVERSED, between j and j + 1 (shift 1).
     """
     program = tl.program_id(0)
     e = program % blocks * BLOCK_E + tl.arange(0, BLOCK_E)
@@ -146,7 +147,7 @@ def outputs(
     LOW_RANK: tl.constexpr, MODE: tl.constexpr,
     BLOCK_E: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_R: tl.constexpr,
 ):  # fmt: skip
-    """Walk each chunk from the state before it, for directions first .. first + walked - 1."""
+    """Compute y for directions first .. first + walked - 1: walk each chunk from its state."""
     e, chunk, b, k = place_of_program(blocks, chunks, first, walked, BLOCK_E)
     n = tl.arange(0, BLOCK_N)
     A_NE, weight_RE, bias_E = read_parameters(

@@ -1,9 +1,9 @@
-"""Allocates for the Triton kernels and launches them. Imported where Triton is installed.
+"""Allocates memory for the Triton kernels and launches them. Importing it needs Triton.
 
-Memory beside inputs and outputs. Forward: (N + 1) K E / 256 floats a token of a long sequence,
-twice as many for each halving of the chunks that a short one is cut into; with ``reduce``
-the sum of tokens in float32. Backward: twice that, the float32 sums that become gradients, and
-scratch memory that depends on the GPU and not on the tokens.
+Memory besides inputs and outputs. Forward: (N + 1) K E / 256 floats per token for a long sequence;
+a short one is cut into shorter chunks, and each halving of the chunk length doubles this. With
+``reduce``, also the sum over directions in float32. Backward: twice that, the float32 sums that
+become gradients, and scratch memory that depends on the GPU and not on the number of tokens.
 
 Shape suffixes: see :mod:`zoo.ops.scan.triton.kernels`.
 """
@@ -33,7 +33,7 @@ def _processors(device: torch.device) -> int:
 
 
 class _Call:
-    """One call: its sizes, how they are cut, and the arguments that kernels share."""
+    """One call: its sizes, its chunks and blocks, and the arguments that the kernels share."""
 
     def __init__(self, inputs: ScanInputs, grad_y: Tensor | None = None) -> None:
         u, delta, weight, bias, A, B, C, D, order = inputs
@@ -56,7 +56,7 @@ class _Call:
         tensors = {
             "u_ptr": u,
             "delta_ptr": delta,
-            # Never read where there is none; a pointer is asked for all the same.
+            # Without a weight any pointer will do: the kernel never reads it.
             "weight_ptr": bias if weight is None else weight.transpose(1, 2).contiguous(),
             "bias_ptr": bias.contiguous(),
             "A_ptr": self.A,
@@ -93,12 +93,12 @@ class _Call:
         return torch.zeros(shape, dtype=dtype, device=self.device)
 
     def boundaries(self) -> Tensor:
-        """Room for one state a boundary, (B, K, M, N, E)."""
+        """Allocate one state for each boundary, (B, K, M, N, E)."""
         shape = self.batch, self.directions, self.chunks - 1, self.states, self.channels
         return self.floats(*shape)
 
     def across_channels(self) -> dict[str, int]:
-        """Block and warps of the kernels that walk, and how many blocks there are."""
+        """Block size, number of blocks and warps for the kernels that walk chunks."""
         block = width(self.channels, self.table.widths)
         return {
             "BLOCK_E": block,
@@ -107,8 +107,10 @@ class _Call:
         }
 
     def states_at_boundaries(self, backward: bool) -> tuple[Tensor, Tensor]:
-        """The state before chunks 1, 2, ... and, for ``backward``, the gradient that reaches
-        chunks 0, 1, ... from behind; else a second tensor that is not to be read."""
+        """The state before chunks 1, 2, ... and the gradient of the state after chunks 0, 1, ...
+
+        Without ``backward`` the second tensor has no meaning; do not read it.
+        """
         state = self.boundaries()
         carry = self.boundaries() if backward else state
         if self.chunks == 1:
@@ -157,7 +159,7 @@ class _Call:
         )
 
     def launches(self, summed: bool) -> tuple[int, list[tuple[int, int]]]:
-        """How sums over directions are written, and (first, walked) of each launch."""
+        """The write mode for sums over directions, and (first, walked) of each launch."""
         if not summed or self.directions == 1:
             return STORE, [(0, self.directions)]
         if torch.are_deterministic_algorithms_enabled():
@@ -165,7 +167,8 @@ class _Call:
         return ATOMIC, [(0, self.directions)]
 
     def slots(self, pairs: int) -> int:
-        """How many programs share the chunks of one of ``pairs`` (direction, block of channels)."""
+        """Number of programs that share the chunks of one of ``pairs`` (direction, channel block)
+        pairs."""
         at_once = self.table.gradient_warps * self.processors // pairs
         return max(1, min(at_once, self.batch * self.chunks))
 
@@ -264,14 +267,14 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
 
 
 def _shared_sums(blocks: int) -> tuple[int, int]:
-    """Of sums over blocks of channels: how many copies there are, and how they are written."""
+    """For sums over blocks of channels: the number of copies and the write mode."""
     if blocks == 1:
         return 1, STORE
     return (blocks, STORE) if torch.are_deterministic_algorithms_enabled() else (1, ATOMIC)
 
 
 def _launch(kernel: Any, programs: int, **arguments: Any) -> None:
-    # Fused multiply-adds are what the recurrence is made of; Triton's default is about to change.
+    # The recurrence consists of fused multiply-adds, and Triton's default is about to change.
     kernel[(programs,)](**arguments, enable_fp_fusion=True)
 
 
@@ -286,12 +289,12 @@ def _known(kernel: Any, arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _on(device: torch.device) -> AbstractContextManager[Any]:
-    """Triton launches on the current device, which need not be the tensors'."""
+    """Make ``device`` current: Triton launches on the current device, not on the tensors'."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _strides(name: str, tensor: Tensor) -> dict[str, int]:
-    """Strides of the axes before the last; a sum over directions has no axis K."""
+    """Strides of all axes but the last, by argument name; K is missing in sums over directions."""
     axes = (f"{name}_b", f"{name}_l", f"{name}_k")
     return dict(zip(axes, tensor.stride()[:-1], strict=False))
 
