@@ -1,8 +1,8 @@
-"""Bicubic resizing as the field defines it: MATLAB's ``imresize`` with antialiasing.
+"""Bicubic resizing like MATLAB's ``imresize`` with antialiasing, the standard in super-resolution.
 
-Low-resolution training images, test sets and every "better than bicubic" rest on this one function.
-It differs from the common ``bicubic`` of image libraries in three ways: the kernel parameter is
--1/2, the kernel is widened when shrinking, and the border is mirrored with the edge repeated.
+Low-resolution training images, test sets and the bicubic baseline are all made with this function.
+It differs from the usual ``bicubic`` of image libraries in three ways: the kernel parameter is
+-1/2, the kernel is widened for downscaling, and the border is mirrored with the edge repeated.
 
 Shape suffixes: O output pixels along one side, T taps; ``...HW`` any leading dimensions.
 
@@ -25,19 +25,19 @@ KERNEL_WIDTH = 4
 
 
 def resize_bicubic(image_BCHW: Tensor, scale: float | tuple[int, int]) -> Tensor:
-    """Resize images with the antialiased bicubic kernel.
+    """Resize images with the antialiased bicubic kernel. Differentiable.
 
-    Values are neither clipped nor rounded: the kernel overshoots at edges, so an image in [0, 1]
-    may leave that range a little. Test sets were stored as 8-bit files, hence the rounding in
-    :class:`zoo.data.degradations.Bicubic`. Differentiable.
+    Values are neither clipped nor rounded: the kernel overshoots at edges, so results may slightly
+    exceed [0, 1]. :class:`zoo.data.degradations.Bicubic` adds the rounding of test sets, which are
+    stored as 8-bit files.
 
     Args:
-        image_BCHW: float32 or float64; any leading dimensions, or none, before height and width.
-        scale: factor for both sides, where the result has ceil(size * factor) pixels, or the
-            result's (height, width), where each side has the factor that follows from it.
+        image_BCHW: float32 or float64; any number of leading dimensions before height and width.
+        scale: factor for both sides; the result has ceil(size * factor) pixels per side. Or the
+            (height, width) of the result; the factor of each side is then the ratio of the sizes.
 
     Returns:
-        The resized images, same dtype and device.
+        The resized images, with the same dtype and device.
 
     Raises:
         ImageError: for another dtype, an empty image, or a scale or size that is not positive.
@@ -52,7 +52,7 @@ def resize_bicubic(image_BCHW: Tensor, scale: float | tuple[int, int]) -> Tensor
         factors = (new_height / height, new_width / width)
     else:
         factors = (scale, scale)
-        # 1/3 and its like are not exact: without rounding, ceil could add a pixel.
+        # Factors such as 1/3 are not exact: without rounding, ceil could add a pixel.
         new_height = math.ceil(round(height * scale, 6)) if math.isfinite(scale) else 0
         new_width = math.ceil(round(width * scale, 6)) if math.isfinite(scale) else 0
     if new_height < 1 or new_width < 1:
@@ -60,7 +60,7 @@ def resize_bicubic(image_BCHW: Tensor, scale: float | tuple[int, int]) -> Tensor
             f"bicubic resizing of {height}x{width} pixels by {scale} leaves no pixel; "
             "the scale must be positive and finite"
         )
-    # The smaller of the two possible intermediate images is the one that is cheaper to make.
+    # Resize first the side that makes the intermediate image smaller: this is faster.
     if new_height < height:
         rows_BCHW = _resize_side(image_BCHW, -2, new_height, factors[0])
         return _resize_side(rows_BCHW, -1, new_width, factors[1])
@@ -69,7 +69,7 @@ def resize_bicubic(image_BCHW: Tensor, scale: float | tuple[int, int]) -> Tensor
 
 
 def cubic_kernel(x: np.ndarray) -> np.ndarray:
-    """Keys' cubic convolution kernel with a = -1/2 at distances ``x`` in pixels."""
+    """Value of Keys' cubic convolution kernel, a = -1/2, at distances ``x`` in pixels."""
     x = np.abs(x)
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
@@ -77,12 +77,17 @@ def cubic_kernel(x: np.ndarray) -> np.ndarray:
 
 
 def taps(size: int, new_size: int, factor: float) -> tuple[np.ndarray, np.ndarray]:
-    """Which pixels of one side make each new pixel, and with which weights.
+    """Compute the source pixels of each new pixel along one side, and their weights.
+
+    Args:
+        size: number of pixels along the side.
+        new_size: number of pixels after resizing.
+        factor: scale factor of the side.
 
     Returns:
         ``weights_OT`` (float64, rows sum to 1) and ``index_OT`` (int64, in 0..size-1).
     """
-    # A shrinking kernel is as wide on the new grid as the plain one is on the old.
+    # For downscaling, the kernel is widened to cover 4 pixels of the new grid, not of the old.
     narrow = min(factor, 1.0)
     support = KERNEL_WIDTH / narrow
     centre_O1 = (np.arange(new_size)[:, None] + 0.5) / factor - 0.5
@@ -90,7 +95,7 @@ def taps(size: int, new_size: int, factor: float) -> tuple[np.ndarray, np.ndarra
     index_OT = first_O1 + np.arange(math.ceil(support) + 2)
     weights_OT = cubic_kernel(narrow * (centre_O1 - index_OT))
     weights_OT /= weights_OT.sum(axis=1, keepdims=True)
-    # Mirrored with the edge repeated, as often as a small image needs: a period of 2 * size.
+    # Mirror with the edge repeated. The period is 2 * size; small images may need several.
     index_OT = index_OT.astype(np.int64) % (2 * size)
     index_OT = np.minimum(index_OT, 2 * size - 1 - index_OT)
     used_T = weights_OT.any(axis=0)

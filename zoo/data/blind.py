@@ -1,8 +1,8 @@
-"""The unknown past of a photo from the internet, as a chain of random degradations.
+"""Blind degradation: a random chain that imitates the unknown history of photos from the internet.
 
-Twice in a row: blur, resize, noise, JPEG; then a sinc filter that rings as sharpening does, and the
-last JPEG before or after it. A network trained on such pairs restores photographs whose history
-nobody knows.
+The chain applies blur, resizing and noise twice, with a JPEG after each pass. A sinc filter before
+or after the last JPEG adds ringing, like sharpening does. A network trained on such pairs restores
+photos whose degradation is unknown.
 
 Shape suffixes: C channels (1 gray, 3 RGB), H height, W width in pixels, T taps of a filter.
 
@@ -27,21 +27,23 @@ _INTERPOLATIONS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC)
 _SIZES = tuple(range(7, 22, 2))
 _SHAPES = ("gaussian", "generalised", "plateau")
 _SHAPE_RATES = (0.7, 0.15, 0.15)
-"""Of the three shapes; each is round with the rates of ``_ROUND_RATES``, elongated otherwise."""
+"""Probabilities of the three shapes. ``_ROUND_RATES`` are the probabilities that a shape is round;
+otherwise it is elongated."""
 _ROUND_RATES = {"gaussian": 0.45 / 0.7, "generalised": 0.8, "plateau": 0.8}
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Pass:
-    """Ranges that one pass of the chain draws from.
+    """Probabilities and ranges of the random values in one pass of the chain.
 
     Attributes:
         blur: probability of a blur.
-        sigma: of a blur, in pixels.
-        grow: probability of enlarging; ``shrink``: of shrinking; the size is kept otherwise.
-        sizes: smallest and largest factor.
-        noise: sigma of Gaussian noise in levels of 0 to 255.
-        grain: strength of Poisson noise, times that of one photon a level.
+        sigma: range of the blur's standard deviation in pixels.
+        grow: probability of upscaling.
+        shrink: probability of downscaling; otherwise the size does not change.
+        sizes: smallest and largest scale factor.
+        noise: range of the standard deviation of Gaussian noise, in levels of 0 to 255.
+        grain: range of the strength of Poisson noise; 1 is one photon per level of 0 to 255.
     """
 
     blur: float
@@ -79,10 +81,11 @@ _LAST_SINC = 0.8
 @DEGRADATIONS.register("blind")
 @dataclass(frozen=True, kw_only=True)
 class Blind(Degradation):
-    """Blur, resizing, noise and JPEG, twice, drawn anew for every patch (Real-ESRGAN).
+    """Blur, resizing, noise and JPEG, twice, random for each patch (Real-ESRGAN).
 
     Args:
-        quality: lowest and highest quality of the JPEGs, 1 to 100.
+        scale: downscaling factor, 1 to 8.
+        quality: lowest and highest JPEG quality, 1 to 100.
     """
 
     scale: int
@@ -91,7 +94,7 @@ class Blind(Degradation):
     def __post_init__(self) -> None:
         if not 1 <= self.quality[0] <= self.quality[1] <= 100:
             raise RecipeError(
-                f"degradation 'blind': quality must be two numbers of 1 to 100, the lower first, "
+                f"degradation 'blind': quality must be two numbers from 1 to 100, the lower first, "
                 f"not {self.quality}"
             )
         if self.scale not in range(1, 9):
@@ -123,7 +126,7 @@ class Blind(Degradation):
 def _degrade_once(
     image_HWC: np.ndarray, ranges: _Pass, full: tuple[int, int], rng: np.random.Generator
 ) -> np.ndarray:
-    """Blur, resize and add noise; sizes are factors of the ``full`` one."""
+    """Blur, resize and add noise. The scale factor applies to the size ``full``."""
     if rng.random() < ranges.blur:
         image_HWC = _filtered(image_HWC, _random_blur(ranges.sigma, rng))
     image_HWC = _resized(image_HWC, _random_size(ranges, full, rng), rng)
@@ -153,7 +156,7 @@ def _noisy(image_HWC: np.ndarray, ranges: _Pass, rng: np.random.Generator) -> np
         noise_HWC = sigma * rng.standard_normal((height, width, 1 if gray else channels))
     else:
         seen_HWC = image_HWC.mean(axis=2, keepdims=True) if gray else image_HWC
-        # Photons counted where white is 255; the excess over the mean is the grain.
+        # White is 255 photons; the difference from the mean count is the grain.
         grain_HWC = rng.poisson(seen_HWC * 255.0) / 255 - seen_HWC
         noise_HWC = rng.uniform(*ranges.grain) * grain_HWC
     return np.clip(image_HWC + noise_HWC, 0, 1).astype(np.float32)
@@ -180,7 +183,7 @@ def _random_blur(sigmas: tuple[float, float], rng: np.random.Generator) -> np.nd
 
 
 def _random_power(shape: str, rng: np.random.Generator) -> float:
-    """The exponent of a bell: as often below 1 as above."""
+    """Draw the exponent of the bell shape. For "generalised", half of the draws are below 1."""
     if shape == "gaussian":
         return 1.0
     lowest, highest = (0.5, 4.0) if shape == "generalised" else (1.0, 2.0)
@@ -192,7 +195,7 @@ def _random_power(shape: str, rng: np.random.Generator) -> float:
 def _bell(
     size: int, across: float, along: float, angle: float, shape: str, power: float
 ) -> np.ndarray:
-    """A bell-shaped filter, (T, T) float32 that adds up to 1."""
+    """A bell-shaped blur filter, (T, T) float32 with sum 1."""
     y, x = np.mgrid[:size, :size] - size // 2
     first = (math.cos(angle) * x + math.sin(angle) * y) / across
     second = (math.cos(angle) * y - math.sin(angle) * x) / along
@@ -202,7 +205,7 @@ def _bell(
 
 
 def _sinc(size: int, cutoff: float) -> np.ndarray:
-    """The ideal round low-pass filter of a cutoff in radians a pixel, cut off to (T, T)."""
+    """The ideal circular low-pass filter, truncated to (T, T); cutoff in radians per pixel."""
     y, x = np.mgrid[:size, :size] - size // 2
     radius = np.hypot(x, y)
     middle = size // 2
@@ -213,5 +216,5 @@ def _sinc(size: int, cutoff: float) -> np.ndarray:
 
 
 def _bessel_j1(x: np.ndarray) -> np.ndarray:
-    """Bessel function of the first kind and order 1, by torch: no further package for it."""
+    """Bessel function of the first kind and order 1. Uses torch, to avoid another dependency."""
     return torch.special.bessel_j1(torch.from_numpy(x)).numpy()

@@ -1,4 +1,4 @@
-"""What MambaCSR undoes: an image made smaller, then stored as a JPEG.
+"""The degradation that MambaCSR restores: downscaling followed by JPEG compression.
 
 Shape suffixes: C channels (1 gray, 3 RGB), H height, W width in pixels.
 """
@@ -17,17 +17,19 @@ from zoo.data.degradations import DEGRADATIONS, Bicubic, Degradation, Jpeg
 @DEGRADATIONS.register("bicubic_jpeg")
 @dataclass(frozen=True, kw_only=True)
 class BicubicJpeg(Degradation):
-    """Shrinks as ``bicubic`` does, then compresses as ``jpeg`` does (MambaCSR, Sec. 4.1).
+    """Downscales as ``bicubic``, then compresses as ``jpeg`` (MambaCSR, Sec. 4.1).
 
-    The antialiased bicubic kernel, rounding to 8 bits, a baseline JPEG with colours subsampled
-    4:2:0, which is OpenCV's default. ``scale`` is 1 (no shrinking) to 8.
+    The steps are the antialiased bicubic kernel, rounding to 8 bits, and a baseline JPEG with 4:2:0
+    chroma subsampling, OpenCV's default.
 
     Args:
-        quality: the encoder's quality, 1 to 100; the paper's are 10, 20 and 30.
+        scale: downscaling factor, 1 (no downscaling) to 8.
+        quality: JPEG quality, 1 to 100; the paper uses 10, 20 and 30.
     """
 
-    # The kernel errs near the border of a window cut from a photo, and a JPEG spreads that over
-    # the whole block of 16 pixels: a patch keeps clear of that block, and of its chroma.
+    # Near the border of a window cut from a photo, the kernel's result differs, and JPEG spreads
+    # the difference over the whole block of 16 pixels. The margin keeps the patch away from that
+    # block and its interpolated chroma.
     margin: ClassVar[int] = 24
 
     scale: int

@@ -1,4 +1,4 @@
-"""What spoils a clean image: the degradations that training pairs and test sets are made with.
+"""Degradations of clean images, to make training pairs and test sets.
 
 Shape suffixes: C channels (1 gray, 3 RGB), H height, W width in pixels.
 """
@@ -21,18 +21,18 @@ from zoo.registry import Registry
 
 
 class Degradation(ABC):
-    """Turns a clean image into the one that a network gets to see.
+    """Turns a clean image into the input of a network.
 
     Subclasses are frozen dataclasses with keyword-only, typed fields.
     """
 
     scale: int
-    """How many times smaller the degraded image is, as the network's ``scale``."""
+    """Clean size divided by degraded size, equal to the network's ``scale``."""
 
     margin: ClassVar[int] = 8
-    """Degraded pixels around a patch that training computes and cuts off again, so that a patch is
-    what one would cut from the whole degraded photo; the bicubic kernel reaches 2 beyond a pixel,
-    JPEG's interpolated chroma 2."""
+    """Width in degraded pixels of a margin around each training patch. It is degraded too and then
+    cropped, so that a patch equals a crop of the whole degraded photo. The bicubic kernel reaches 2
+    pixels beyond a pixel, JPEG's interpolated chroma 2."""
 
     @abstractmethod
     def __call__(self, clean_CHW: Tensor, rng: np.random.Generator) -> Tensor:
@@ -43,16 +43,19 @@ class Degradation(ABC):
             rng: source of all randomness.
 
         Returns:
-            float32 of size H/scale x W/scale, in [0, 1] unless the degradation says otherwise.
+            float32 (C, H/scale, W/scale), in [0, 1] unless the degradation says otherwise.
         """
 
     def for_test(self, clean_CHW: Tensor, seed: int) -> Tensor:
-        """The degraded image of a test set, the same at every call.
+        """Degrade one image of a test set, with the same result at every call.
 
         Args:
-            clean_CHW: as for a call.
-            seed: differs from image to image; degradations whose benchmark has a protocol of its
-                own draw as that does, whatever the seed.
+            clean_CHW: float32 in [0, 1]; height and width are multiples of ``scale``.
+            seed: a different number for each image. Degradations with a fixed benchmark protocol
+                follow the protocol and ignore the seed.
+
+        Returns:
+            float32 (C, H/scale, W/scale), in [0, 1] unless the degradation says otherwise.
         """
         return self(clean_CHW, np.random.default_rng(seed))
 
@@ -61,15 +64,15 @@ DEGRADATIONS = Registry("degradation", Degradation, supplied=("scale",))
 
 
 def check_multiple(clean_CHW: Tensor, scale: int) -> tuple[int, int]:
-    """Height and width of an image that is to be shrunk ``scale`` times.
+    """Return height and width of an image that is about to be downscaled ``scale`` times.
 
     Raises:
-        ImageError: if they are no multiples of the scale.
+        ImageError: if they are not multiples of the scale.
     """
     height, width = clean_CHW.shape[-2:]
     if height % scale or width % scale:
         raise ImageError(
-            f"an image of {width}x{height} pixels cannot be shrunk {scale} times; "
+            f"an image of {width}x{height} pixels cannot be downscaled {scale} times; "
             f"crop it to multiples of {scale}"
         )
     return height, width
@@ -78,10 +81,13 @@ def check_multiple(clean_CHW: Tensor, scale: int) -> tuple[int, int]:
 @DEGRADATIONS.register("bicubic")
 @dataclass(frozen=True, kw_only=True)
 class Bicubic(Degradation):
-    """Shrinks by the antialiased bicubic kernel and rounds to 8 bits.
+    """Downscales with the antialiased bicubic kernel and rounds to 8 bits.
 
-    The field's test sets are 8-bit files, and so are the images that people bring: the rounding is
-    part of the degradation. ``scale`` is 1 (rounding only) to 8.
+    The rounding is part of the degradation, because test sets and most users' images are 8-bit
+    files.
+
+    Args:
+        scale: downscaling factor, 1 (rounding only) to 8.
     """
 
     scale: int
@@ -92,8 +98,8 @@ class Bicubic(Degradation):
 
     def __call__(self, clean_CHW: Tensor, rng: np.random.Generator) -> Tensor:
         check_multiple(clean_CHW, self.scale)
-        # In float64 a value that lies between two levels falls to the same one, wherever the
-        # image was cropped.
+        # In float64, a value halfway between two levels is rounded the same way wherever the image
+        # was cropped.
         small_CHW = resize_bicubic(clean_CHW.double(), 1 / self.scale)
         return torch.from_numpy(round_to_levels(small_CHW.numpy())).float() / 255
 
@@ -101,9 +107,10 @@ class Bicubic(Degradation):
 @DEGRADATIONS.register("noise")
 @dataclass(frozen=True, kw_only=True)
 class GaussianNoise(Degradation):
-    """Adds white Gaussian noise, neither clipped nor rounded, as in the denoising benchmarks.
+    """Adds white Gaussian noise without clipping or rounding, as in the denoising benchmarks.
 
     Args:
+        scale: must be 1.
         sigma: standard deviation in levels of 0 to 255.
     """
 
@@ -120,11 +127,11 @@ class GaussianNoise(Degradation):
         return clean_CHW + torch.from_numpy(noise_CHW) * (self.sigma / 255)
 
     def for_test(self, clean_CHW: Tensor, seed: int) -> Tensor:
-        """Noise as the authors of MambaIR draw it in testing.
+        """Add the same noise as the MambaIR authors' test code.
 
         NumPy's legacy generator is seeded with 0 for every image and fills (H, W, C) in float64,
-        C in the sequence blue, green, red; the sum is rounded to float32, neither clipped nor
-        quantised.
+        with channels in the order blue, green, red. The sum is rounded to float32, but not clipped
+        or quantised.
         """
         channels, height, width = clean_CHW.shape
         draw = np.random.RandomState(0).normal(0, self.sigma / 255, (height, width, channels))
@@ -134,10 +141,11 @@ class GaussianNoise(Degradation):
 @DEGRADATIONS.register("jpeg")
 @dataclass(frozen=True, kw_only=True)
 class Jpeg(Degradation):
-    """Compresses to a baseline JPEG and back; colours are subsampled 4:2:0.
+    """Compresses to a baseline JPEG with 4:2:0 chroma subsampling, and decodes it.
 
     Args:
-        quality: the encoder's quality, 1 to 100.
+        scale: must be 1.
+        quality: JPEG quality, 1 to 100.
     """
 
     scale: int
@@ -153,8 +161,16 @@ class Jpeg(Degradation):
 
 
 def compress(image_HWC: np.ndarray, quality: int) -> np.ndarray:
-    """An image after a baseline JPEG with colours subsampled 4:2:0; float32 in [0, 1], as given."""
-    # OpenCV's channels are B, G, R.
+    """Encode an image as a baseline JPEG with 4:2:0 chroma subsampling, and decode it.
+
+    Args:
+        image_HWC: float32 in [0, 1], gray or RGB.
+        quality: JPEG quality, 1 to 100.
+
+    Returns:
+        The decoded image, (H, W, C) float32 in [0, 1].
+    """
+    # OpenCV's channel order is B, G, R.
     bgr_HWC = np.ascontiguousarray(quantise(image_HWC)[..., ::-1])
     options = [
         cv2.IMWRITE_JPEG_QUALITY,
@@ -164,13 +180,13 @@ def compress(image_HWC: np.ndarray, quality: int) -> np.ndarray:
     ]
     _, file = cv2.imencode(".jpg", bgr_HWC, options)
     decoded = cv2.imdecode(file, cv2.IMREAD_UNCHANGED)
-    assert decoded is not None, "the encoder's own file is decoded"
+    assert decoded is not None, "OpenCV could not decode its own JPEG"
     return dequantise(np.atleast_3d(decoded)[..., ::-1])
 
 
 def _check_scale_1(name: str, scale: int) -> None:
     if scale != 1:
         raise RecipeError(
-            f"degradation {name!r} keeps the size, so scale must be 1, not {scale}; "
+            f"degradation {name!r} does not change the size, so scale must be 1, not {scale}; "
             "use 'bicubic' for super-resolution"
         )

@@ -1,10 +1,9 @@
-"""What a decoder leaves unsaid about an image file, read from the file's own bytes.
+"""Properties of image files that OpenCV does not report, read from the bytes of the file.
 
-OpenCV decodes the samples faithfully when it is asked for them unchanged, but it then ignores the
-EXIF orientation, turns gray with alpha into colour, and does not tell whether a TIFF's colours are
-multiplied by its alpha; and libpng complains on the error stream of what can be known beforehand.
-The answers are here. Malformed headers give the neutral one: whether the file can be read at all is
-the decoder's to say.
+With ``IMREAD_UNCHANGED``, OpenCV decodes the samples exactly. But it ignores the EXIF orientation,
+converts gray with alpha to colour, and does not report whether a TIFF's colours are multiplied by
+alpha; and libpng prints warnings about metadata to stderr. The functions here fill these gaps. For
+a malformed header they return the default; the decoder decides whether the file can be read.
 
 Sources: EXIF 2.32 Sec. 4.5, TIFF 6.0 Sec. 2 and 18, PNG (3rd ed.) Sec. 5 and 11, RIFF as in the
 WebP container specification.
@@ -23,12 +22,12 @@ UNASSOCIATED_ALPHA = 2
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_GRAY_TYPES = (0, 4)
-# Everything that pixels depend on. The rest (colour profiles, text, time) only makes libpng warn.
+# The chunks that affect pixels. The others (colour profiles, text, time) only make libpng warn.
 _PNG_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 
 def is_tiff(data: bytes) -> bool:
-    """Whether the bytes begin as a TIFF file, which is also how an EXIF block begins."""
+    """Whether the bytes start like a TIFF file. EXIF blocks start in the same way."""
     return data[:4] in (b"II*\0", b"MM\0*")
 
 
@@ -38,9 +37,9 @@ def is_gray_png(data: bytes) -> bool:
 
 
 def orientation(data: bytes) -> int:
-    """EXIF orientation, 1 to 8, of a JPEG, PNG or WebP file; 1 where there is none.
+    """EXIF orientation, 1 to 8, of a JPEG, PNG or WebP file; 1 if it has none.
 
-    TIFF files answer 1: their decoder applies the tag itself.
+    For TIFF files it is always 1, because their decoder applies the orientation itself.
     """
     block = _exif_block(data)
     value = tiff_tag(block, ORIENTATION_TAG) if block else None
@@ -48,7 +47,8 @@ def orientation(data: bytes) -> int:
 
 
 def tiff_tag(block: bytes, tag: int) -> int | None:
-    """First 16-bit value of a tag in the first directory of a TIFF file or EXIF block, or None."""
+    """First 16-bit value of a tag in the first directory of a TIFF file or EXIF block, or None if
+    the tag is missing."""
     if not is_tiff(block):
         return None
     endian = "<" if block[:2] == b"II" else ">"
@@ -65,14 +65,14 @@ def tiff_tag(block: bytes, tag: int) -> int | None:
 
 
 def is_cut_short_png(data: bytes) -> bool:
-    """Whether the bytes begin as a PNG file but lack its end."""
+    """Whether the bytes start like a PNG file but have no end chunk."""
     return data.startswith(_PNG_SIGNATURE) and not any(
         name == b"IEND" and end <= len(data) for name, _, end in _png_chunks(data)
     )
 
 
 def without_png_metadata(data: bytes) -> bytes:
-    """The same PNG file with only the chunks that its pixels depend on; other files as they are."""
+    """Remove all chunks of a PNG file that do not affect pixels; other files are returned as is."""
     if not data.startswith(_PNG_SIGNATURE):
         return data
     kept = [data[a:b] for name, a, b in _png_chunks(data) if name in _PNG_PIXEL_CHUNKS]
@@ -111,7 +111,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of each chunk, length and checksum included."""
+    """Name, start and end of each chunk, including its length and checksum."""
     start = len(_PNG_SIGNATURE)
     while start + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, start)
@@ -120,7 +120,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of each chunk of a WebP file; the end is that of the payload."""
+    """Name, start and end of each chunk of a WebP file; padding after the payload is excluded."""
     start = 12
     while start + 8 <= len(data):
         (length,) = struct.unpack_from("<I", data, start + 4)

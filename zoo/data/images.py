@@ -1,7 +1,7 @@
-"""Image files in and out: one photograph, or the list of a folder.
+"""Reading, writing and listing image files.
 
-In memory colours are always RGB (or one gray channel), float32 in [0, 1]. Colour profiles and other
-metadata are neither applied nor carried over; the EXIF orientation is applied when reading.
+In memory, colours are always RGB (or one gray channel), float32 in [0, 1]. The EXIF orientation is
+applied when reading. Colour profiles and other metadata are ignored and not written.
 
 Shape suffixes: H height and W width in pixels, C colour channels (1 gray, 3 RGB).
 """
@@ -28,30 +28,30 @@ EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """File name extensions, in lower case, that are read and written."""
 
 ALPHA_EXTENSIONS = (".png", ".tif", ".tiff", ".webp")
-"""Those that hold an alpha channel."""
+"""Extensions of formats that can hold an alpha channel."""
 
 DEEP_EXTENSIONS = (".png", ".tif", ".tiff")
-"""Those that hold 16 bits per sample."""
+"""Extensions of formats that can hold 16 bits per sample."""
 
 JPEG_QUALITY = 95
 _WEBP_LOSSLESS = 101
 
 _BITS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
-# OpenCV's channels are B, G, R, alpha; the same sequence leads back.
+# OpenCV's channel order is B, G, R, alpha. The same permutation converts back.
 _RGB_FROM_BGR = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}
 
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """One photograph as it is read from, or written to, a file.
+    """One photo, read from a file or to be written to one.
 
     Attributes:
         color_HWC: float32 in [0, 1], C = 1 (gray) or 3 (RGB). Not multiplied by alpha.
-        alpha_HW: float32 in [0, 1], or None where there is no alpha channel.
+        alpha_HW: float32 in [0, 1], or None if there is no alpha channel.
         bit_depth: bits per sample of the file, 8 or 16.
 
     Raises:
-        ImageError: when shapes, dtypes or depth are not as above.
+        ImageError: if a shape, a dtype or the bit depth is not as above.
     """
 
     color_HWC: np.ndarray
@@ -77,12 +77,13 @@ class Photo:
 def read_photo(path: str | Path) -> Photo:
     """Read a PNG, JPEG, BMP, TIFF or WebP file.
 
-    Gray, RGB and palette images, with or without alpha, at 8 or 16 bits; of a file with several
-    pages or frames the first. JPEG, PNG, WebP and TIFF are turned upright as their EXIF orientation
-    says. A TIFF's colours are divided by its alpha where they were stored multiplied by it.
+    Images may be gray, RGB or palette, with or without alpha, with 8 or 16 bits per sample. If a
+    file has several pages or frames, the first is read. JPEG, PNG, WebP and TIFF images are rotated
+    according to their EXIF orientation. If a TIFF stores colours multiplied by alpha, they are
+    divided by it.
 
     Raises:
-        ImageError: when the file is missing, a folder, empty, not an image, damaged, or holds
+        ImageError: if the file is missing, a folder, empty, not an image, damaged, or has
             floating-point or 32-bit samples.
     """
     path = Path(path)
@@ -95,14 +96,14 @@ def read_photo(path: str | Path) -> Photo:
         )
     if decoded.dtype not in _BITS:
         raise ImageError(
-            f"image file {str(path)!r} holds {decoded.dtype} samples, whose range is not defined; "
+            f"image file {str(path)!r} has {decoded.dtype} samples, whose range is not defined; "
             "save it with 8 or 16 bits per sample"
         )
     samples_HWC = _upright(np.atleast_3d(decoded), headers.orientation(data))
     if samples_HWC.shape[2] not in _RGB_FROM_BGR:
         raise ImageError(
             f"image file {str(path)!r} has {samples_HWC.shape[2]} channels; "
-            "only gray and RGB, with or without alpha, are read"
+            "only gray and RGB, with or without alpha, are supported"
         )
     bit_depth = _BITS[decoded.dtype]
     color_HWC, alpha_HW = _split(dequantise(samples_HWC))
@@ -111,7 +112,7 @@ def read_photo(path: str | Path) -> Photo:
     extra_samples = headers.tiff_tag(data, headers.EXTRA_SAMPLES_TAG)
     if extra_samples is not None and alpha_HW is None:
         log.warning("%s: the alpha channel of a gray TIFF cannot be read and is ignored", path)
-    # The decoder multiplies unassociated alpha into 8-bit colours, but not into 16-bit ones.
+    # The decoder multiplies 8-bit colours by unassociated alpha, but not 16-bit colours.
     if alpha_HW is not None and (
         extra_samples == headers.ASSOCIATED_ALPHA
         or (extra_samples == headers.UNASSOCIATED_ALPHA and bit_depth == 8)
@@ -122,16 +123,17 @@ def read_photo(path: str | Path) -> Photo:
 
 
 def write_photo(path: str | Path, photo: Photo) -> None:
-    """Write a photo in the format that the extension of ``path`` names.
+    """Write a photo in the format given by the extension of ``path``.
 
     Values are clipped to [0, 1] and rounded to the nearest level, halves upwards. PNG and TIFF keep
-    the photo's bit depth, the others take 8 bits. PNG, TIFF and WebP keep alpha; elsewhere it is
-    dropped with a warning. JPEG is written at quality 95, WebP without loss. Gray with alpha is
-    written as RGB with alpha. The file appears whole or not at all; a missing folder is made.
+    the photo's bit depth; the other formats have 8 bits. PNG, TIFF and WebP keep alpha; for other
+    formats it is dropped with a warning. JPEG is written with quality 95, WebP losslessly. Gray
+    with alpha is written as RGB with alpha. The file is written completely or not at all; missing
+    folders are created.
 
     Raises:
-        ImageError: for an unknown extension, values that are not finite, or a size that the format
-            cannot hold.
+        ImageError: for an unknown extension, values that are not finite, or an image too large for
+            the format.
         WriteError: if the file cannot be written.
     """
     path = Path(path)
@@ -146,11 +148,11 @@ def write_photo(path: str | Path, photo: Photo) -> None:
             color_HW3 = with_channels(photo.color_HWC, 3)
             planes = [color_HW3, photo.alpha_HW[..., None]]
         else:
-            log.warning("%s: %s holds no alpha channel; it is dropped", path, extension)
+            log.warning("%s: alpha is dropped, because %s cannot hold it", path, extension)
     samples_HWC = np.concatenate(planes, axis=-1)
     if not np.isfinite(samples_HWC).all():
         raise ImageError(
-            f"cannot write {str(path)!r}: the photo holds NaN or infinite values; "
+            f"cannot write {str(path)!r}: the photo has NaN or infinite values; "
             "the network that made it has diverged or overflowed"
         )
     bit_depth = photo.bit_depth if extension in DEEP_EXTENSIONS else 8
@@ -158,12 +160,12 @@ def write_photo(path: str | Path, photo: Photo) -> None:
 
 
 def list_photos(folder: str | Path) -> list[Path]:
-    """Image files directly inside ``folder``, in natural order: ``a2.png`` before ``a10.png``.
+    """List image files directly inside ``folder``, in natural order: ``a2.png`` before ``a10.png``.
 
-    A file counts by its extension, in either case; hidden files do not.
+    Image files are recognised by their extension, in upper or lower case. Hidden files are skipped.
 
     Raises:
-        ImageError: when the folder is missing, is a file, cannot be read or holds no image.
+        ImageError: if the folder is missing, is a file, cannot be read or holds no image.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -190,10 +192,10 @@ def list_photos(folder: str | Path) -> list[Path]:
 
 
 def read_image_bytes(path: Path) -> bytes:
-    """The content of a file, not decoded.
+    """Read the bytes of an image file.
 
     Raises:
-        ImageError: when the file is missing, a folder, empty, or cannot be read.
+        ImageError: if the file is missing, a folder, empty, or cannot be read.
     """
     if path.is_dir():
         raise ImageError(f"{str(path)!r} is a folder, not an image file; name a file in it")
@@ -212,7 +214,7 @@ def read_image_bytes(path: Path) -> bytes:
 
 @contextmanager
 def _quiet_opencv() -> Iterator[None]:
-    """Keep OpenCV from logging what is raised as an error here."""
+    """Silence OpenCV's log, since its failures are raised as errors here."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
@@ -254,7 +256,7 @@ def _encode(path: Path, samples_HWC: np.ndarray) -> bytes:
 
 
 def _split(samples_HWC: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Part OpenCV's BGRA, BGR or gray samples into RGB or gray colour and alpha."""
+    """Split OpenCV's BGRA, BGR or gray samples into RGB or gray colour, and alpha or None."""
     samples_HWC = _swap_red_blue(samples_HWC)
     if samples_HWC.shape[2] == 4:
         return samples_HWC[..., :3], np.ascontiguousarray(samples_HWC[..., 3])
@@ -266,7 +268,7 @@ def _swap_red_blue(samples_HWC: np.ndarray) -> np.ndarray:
 
 
 def _upright(samples_HWC: np.ndarray, orientation: int) -> np.ndarray:
-    """Undo an EXIF orientation: 5 to 8 are 1 to 4 of the transposed image, in another sequence."""
+    """Undo an EXIF orientation, 1 to 8. Orientations 5 to 8 also transpose the image."""
     transposed_WHC = samples_HWC.transpose(1, 0, 2)
     return {
         1: samples_HWC,

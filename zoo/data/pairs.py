@@ -1,9 +1,9 @@
-"""Prepared pairs: clean images and their degraded versions as files, made once.
+"""Writes pairs of clean and degraded images as files.
 
     python -m zoo.data.pairs photos/ -o prepared/ bicubic_jpeg scale=4 quality=10
 
-writes ``prepared/clean/NAME.png`` and ``prepared/degraded/NAME.png``. A prepared folder is what a
-degradation computes on the fly, to the bit; it lets other codes read the same inputs.
+writes ``prepared/clean/NAME.png`` and ``prepared/degraded/NAME.png``. The files are bit-identical
+to what the degradation computes on the fly; with them, other code can use the same inputs.
 """
 
 from __future__ import annotations
@@ -38,23 +38,24 @@ class Pair(NamedTuple):
 
 
 def write_pairs(source: str | Path, target: str | Path, degradation: Degradation) -> list[Pair]:
-    """Degrade every image of a folder and write both sides as 8-bit PNG.
+    """Degrade every image of a folder and write clean and degraded images as 8-bit PNG.
 
-    Degraded images are stored as the pixels a JPEG decodes to, not as the JPEG, because decoders
-    differ. Right and bottom are cropped to multiples of the scale; alpha is left out. Pairs whose
-    two files exist are skipped, so that an interrupted run goes on; each file appears whole.
+    JPEG degradations are stored as decoded pixels, not as JPEG files, because decoders differ.
+    Images are cropped at the right and bottom to multiples of the scale; alpha is dropped. Pairs
+    whose files both exist are skipped, so an interrupted run can be continued. Each file is written
+    completely or not at all.
 
     Args:
         source: folder of clean images.
-        target: folder to write, with the subfolders ``clean`` and ``degraded``.
-        degradation: makes the degraded image; its randomness depends on the file's name alone.
+        target: folder to write to, with the subfolders ``clean`` and ``degraded``.
+        degradation: makes the degraded image; its random seed depends only on the file name.
 
     Returns:
-        The pairs, in the sequence of their names.
+        The pairs, in the natural order of their names.
 
     Raises:
-        ImageError: for an image that cannot be read, is smaller than the scale, or shares its name,
-            without the suffix, with another.
+        ImageError: for an image that cannot be read, is smaller than the scale, or has the same
+            name as another except for the extension.
         WriteError: if a file cannot be written.
     """
     paths = list_photos(source)
@@ -79,7 +80,7 @@ def _write_pair(path: Path, pair: Pair, degradation: Degradation) -> None:
     scale = degradation.scale
     height, width = (side // scale * scale for side in clean_HWC.shape[:2])
     if not height or not width:
-        raise ImageError(f"{path}: smaller than the scale, {scale} pixels; leave it out")
+        raise ImageError(f"{path}: the image is smaller than {scale} pixels (the scale); remove it")
     clean_HWC = clean_HWC[:height, :width]
     clean_CHW = to_tensor(clean_HWC)
     rng = np.random.default_rng(zlib.crc32(path.stem.encode()))
@@ -89,7 +90,7 @@ def _write_pair(path: Path, pair: Pair, degradation: Degradation) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m zoo.data.pairs",
         description="Write clean images and their degraded versions as pairs of PNG files.",
@@ -97,9 +98,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "quality=10",
     )
     parser.add_argument("input", type=Path, help="folder of clean images")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("degradation", help="see 'zoo list --parts degradation'")
-    parser.add_argument("options", nargs="*", metavar="key=value", help="its options; scale=1")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write to")
+    parser.add_argument(
+        "degradation", help="name of a degradation; see 'zoo list --parts degradation'"
+    )
+    parser.add_argument(
+        "options",
+        nargs="*",
+        metavar="key=value",
+        help="options of the degradation, and its scale [scale=1]",
+    )
     return run_command(parser, _run, arguments, intermixed=True)
 
 

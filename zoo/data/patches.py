@@ -1,7 +1,7 @@
-"""Training pairs: a degraded patch and the clean one it came from.
+"""Training pairs: a degraded patch and its clean patch.
 
-Every pair is a function of (seed, index) alone, so that a training resumes exactly, with any number
-of workers, and is what one would cut from the photo after degrading the whole of it.
+Every pair depends only on (seed, index), so that training resumes exactly, with any number of
+workers. A degraded patch equals a crop of the whole photo after degradation.
 
 Shape suffixes: H height, W width in pixels, C channels (1 gray, 3 RGB).
 """
@@ -20,11 +20,12 @@ from zoo.data.pixels import dequantise, quantise, to_tensor, with_channels
 from zoo.errors import ImageError, RecipeError
 
 GRID = 16
-"""Windows begin and end on multiples of this many degraded pixels: a JPEG's block with 4:2:0."""
+"""Windows start and end at multiples of this many degraded pixels: the size of a JPEG block with
+4:2:0 subsampling."""
 
 
 class _Patches(Dataset[tuple[Tensor, Tensor]]):
-    """What patches of photos have in common: the draw of a photo, its turn and a place in it."""
+    """Base of the patch datasets: checks photos and draws a photo and its flip or rotation."""
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class _Patches(Dataset[tuple[Tensor, Tensor]]):
         if channels not in (1, 3):
             raise RecipeError(f"channels must be 1 (gray) or 3 (RGB), not {channels}")
         if not photos:
-            raise ImageError("there is no photo to train on")
+            raise ImageError("there is no photo for training")
         self.scale = scale
         self.patch = patch
         self.channels = channels
@@ -64,7 +65,7 @@ class _Patches(Dataset[tuple[Tensor, Tensor]]):
         if small:
             reason = (
                 f"training photos are too small; patches of {patch} at scale {scale} need "
-                f"{needed}x{needed}, so leave them out or choose a smaller patch"
+                f"{needed}x{needed}, so remove these photos or choose a smaller patch"
             )
             raise ImageError(all_faults(small, len(self._photos), reason))
 
@@ -72,7 +73,7 @@ class _Patches(Dataset[tuple[Tensor, Tensor]]):
         return self.length
 
     def _draw(self, index: int) -> tuple[int, int, np.random.Generator]:
-        """The number of a photo, its turn, and the generator that everything else comes from."""
+        """Draw a photo number and a turn; also return the generator for all further draws."""
         if not 0 <= index < self.length:
             raise IndexError(f"pair {index} of {self.length}")
         rng = np.random.default_rng((self.seed, index))
@@ -80,7 +81,7 @@ class _Patches(Dataset[tuple[Tensor, Tensor]]):
         return number, int(rng.integers(8)) if self.augment else 0, rng
 
     def _pixels(self, photo: AnyPhoto, turn: int, scale: int) -> np.ndarray:
-        """A photo, cropped to multiples of the scale and turned."""
+        """Crop a photo to multiples of the scale, then flip or rotate it."""
         pixels_HWC = photo.pixels_HWC
         height, width = (side // scale * scale for side in pixels_HWC.shape[:2])
         return _turned(pixels_HWC[:height, :width], turn)
@@ -92,24 +93,26 @@ class _Patches(Dataset[tuple[Tensor, Tensor]]):
 class PatchDataset(_Patches):
     """Random patches of photos as (degraded_CHW, clean_CHW), float32.
 
-    A photo is drawn, then its flip and rotation, then the patch's place in it, each uniformly. The
-    augmented photo is never degraded as a whole: a window of it is, grown from the patch by a
-    margin and out to a grid that blocks of a JPEG lie on, and clipped at the photo's border. There
-    the border is the photo's own, elsewhere the margin is cut off with all that differs.
+    A photo is drawn, then its flip and rotation, then the position of the patch, each uniformly.
+    Only a window of the photo is degraded, not all of it. The window is the patch plus a margin,
+    extended to the grid of JPEG blocks and clipped at the border of the photo. Cropping the margin
+    removes all pixels that differ from those of the whole degraded photo.
 
     Args:
-        photos: clean photos; bare arrays (H, W, 1 or 3) may be uint8, uint16, or floating point in
-            [0, 1], which is held as uint16. Right and bottom are cropped to multiples of the scale.
-        degradation: makes the degraded patch; its scale is the ratio of the two sides.
+        photos: clean photos. Arrays (H, W, 1 or 3) may be uint8, uint16, or floating point in
+            [0, 1], which is stored as uint16. Photos are cropped at the right and bottom to
+            multiples of the scale.
+        degradation: makes the degraded patch; its scale is clean size divided by degraded size.
         patch: side of the degraded patch in pixels.
-        channels: 1 turns RGB into luma, 3 repeats gray.
-        augment: flip and rotate by quarter turns.
+        channels: 1 converts RGB to luma, 3 converts gray to RGB.
+        augment: whether photos are flipped and rotated by quarter turns at random.
         length: number of pairs.
-        seed: not negative; pairs of different seeds are independent.
+        seed: at least 0; different seeds give independent pairs.
 
     Raises:
-        ImageError: when there is no photo, or naming all that are smaller than a patch.
-        RecipeError: for a patch, length, seed or number of channels that makes no sense.
+        ImageError: if there is no photo, or if photos are smaller than a patch; the message names
+            them.
+        RecipeError: if patch, length, seed or channels is out of range.
     """
 
     def __init__(
@@ -148,7 +151,8 @@ class PatchDataset(_Patches):
         )
 
     def _window(self, side: int, rng: np.random.Generator) -> tuple[slice, slice]:
-        """Draw a patch along one side: its window in the photo, and its place in the window."""
+        """Draw a patch along one side. Returns its window in the photo, and the patch's position
+        in the window."""
         start = int(rng.integers(side - self.patch + 1))
         end = start + self.patch
         margin = self.degradation.margin
@@ -158,21 +162,25 @@ class PatchDataset(_Patches):
 
 
 class PairDataset(_Patches):
-    """Random patches of pairs of photos, the degraded one a file of its own, as PatchDataset.
+    """Random patches of photos with given degraded versions, as (degraded_CHW, clean_CHW), float32.
+
+    A photo is drawn, then its flip and rotation, then the position of the patch, each uniformly.
 
     Args:
         photos: clean photos.
-        degraded: their counterparts, in any sequence; see :func:`zoo.data.photos.match_degraded`.
-        scale: the ratio of the two sides.
-        patch: as for :class:`PatchDataset`, as all others.
-        channels: likewise.
-        augment: likewise.
-        length: likewise.
-        seed: likewise.
+        degraded: their degraded versions, in any order; see
+            :func:`zoo.data.photos.match_degraded`.
+        scale: clean size divided by degraded size.
+        patch: side of the degraded patch in pixels.
+        channels: 1 converts RGB to luma, 3 converts gray to RGB.
+        augment: whether photos are flipped and rotated by quarter turns at random.
+        length: number of pairs.
+        seed: at least 0; different seeds give independent pairs.
 
     Raises:
-        ImageError: naming all photos without a counterpart, of the wrong size or too small.
-        RecipeError: for a patch, length, seed or number of channels that makes no sense.
+        ImageError: if photos have no degraded version, the wrong size, or are too small; the
+            message names them.
+        RecipeError: if patch, length, seed or channels is out of range.
     """
 
     def __init__(
@@ -211,7 +219,7 @@ class PairDataset(_Patches):
 
 
 def _checked(photo: AnyPhoto | np.ndarray, index: int) -> AnyPhoto:
-    """A photo whose pixels can be cut, or what is wrong with it."""
+    """Convert an array to a photo, and check shape and dtype of the photo."""
     if isinstance(photo, np.ndarray):
         floating = np.issubdtype(photo.dtype, np.floating)
         photo = TrainingPhoto(f"number {index}", quantise(photo, 16) if floating else photo)
@@ -229,7 +237,7 @@ def _checked(photo: AnyPhoto | np.ndarray, index: int) -> AnyPhoto:
 
 
 def _turned(pixels_HWC: np.ndarray, number: int) -> np.ndarray:
-    """One of the eight flips and quarter turns, as a view."""
+    """Apply one of the eight combinations of flip and quarter turn; returns a view."""
     turned_HWC = np.rot90(pixels_HWC, number % 4)
     return turned_HWC[:, ::-1] if number >= 4 else turned_HWC
 

@@ -1,4 +1,4 @@
-"""The photos to train on: read and checked before the first step, in memory as far as it reaches.
+"""Training photos: read and checked before training, and held in memory up to a limit.
 
 Shape suffixes: H height, W width in pixels, C channels (1 gray, 3 RGB).
 """
@@ -21,18 +21,18 @@ from zoo.data.samples import load_sample, sample_names
 from zoo.errors import ImageError
 
 SAMPLES_SOURCE = "samples"
-"""What recipes and commands name instead of a folder to use the bundled sample photos."""
+"""Recipes and commands use this name in place of a folder for the bundled sample photos."""
 
 READERS = 4
-"""Threads that read files; decoding leaves Python's lock alone."""
+"""Number of threads that read files; decoding releases Python's global interpreter lock."""
 
 SHOWN = 5
-"""Faulty files that an error names."""
+"""Number of faulty files that an error message names."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingPhoto:
-    """A clean photo held compactly: ``pixels_HWC`` is uint8 or uint16, C = 1 or 3."""
+    """A clean photo in memory: ``pixels_HWC`` is uint8 or uint16, C = 1 or 3."""
 
     name: str
     pixels_HWC: np.ndarray
@@ -45,17 +45,17 @@ class TrainingPhoto:
 
 @dataclass(frozen=True, eq=False)
 class StoredPhoto:
-    """A photo that is read from its file at every use; otherwise as :class:`TrainingPhoto`."""
+    """A photo that is read from its file at each access, with the attributes of TrainingPhoto."""
 
     name: str
     shape: tuple[int, ...]
 
     @property
     def pixels_HWC(self) -> np.ndarray:  # noqa: N802 - the field's name
-        """Read it.
+        """Read the file: uint8 or uint16, C = 1 or 3.
 
         Raises:
-            ImageError: if the file is no longer what it was when the training began.
+            ImageError: if the file cannot be read, or its shape has changed since training began.
         """
         found = _compact(self.name, read_photo(self.name))
         if found.shape != self.shape:
@@ -72,20 +72,20 @@ AnyPhoto: TypeAlias = TrainingPhoto | StoredPhoto
 def load_training_photos(
     source: str | Path | Sequence[str], *, memory: float = 4.0, progress: bool = False
 ) -> list[AnyPhoto]:
-    """Read the photos to train on; alpha channels are left out.
+    """Read the training photos; alpha channels are dropped.
 
-    Every file is read once, so that faults are known before training starts. Photos are kept in
-    memory until it is full; the others are read again when they are needed.
+    Every file is read once, so that faults are found before training starts. Photos stay in memory
+    up to the limit; the others are read again whenever they are needed.
 
     Args:
-        source: a folder of images, several of them, or ``"samples"`` for the bundled samples not
-            held out.
-        memory: how much may be kept, in GB (1e9 bytes).
-        progress: show a progress bar.
+        source: a folder of images, a sequence of such folders, or ``"samples"`` for the bundled
+            samples that are not held out.
+        memory: limit of the memory for photos, in GB (1e9 bytes).
+        progress: whether to show a progress bar.
 
     Raises:
-        ImageError: naming the folder, or all files, that cannot be read.
-        ZooError: for samples whose package is not installed.
+        ImageError: if a folder or files cannot be read; the message names them.
+        ZooError: if the package of the samples is not installed.
     """
     if source == SAMPLES_SOURCE:
         return [_compact(name, load_sample(name)) for name in sample_names(held_out=False)]
@@ -111,26 +111,27 @@ def load_training_photos(
 def match_degraded(
     photos: Sequence[AnyPhoto], degraded: Sequence[AnyPhoto], scale: int
 ) -> list[AnyPhoto]:
-    """For each clean photo its degraded counterpart, of the same name and 1/scale of the size.
+    """Find the degraded version of each clean photo: the same name and 1/scale of the size.
 
-    A name may end in the scale, as ``0001x2.png`` for ``0001.png``. A clean photo may be up to one
-    degraded pixel larger.
+    The scale may be appended to names: ``0001x2.png`` belongs to ``0001.png``. Sizes of clean
+    photos are rounded down to multiples of the scale before the comparison.
 
     Raises:
-        ImageError: naming all photos without a counterpart or of another size.
+        ImageError: if photos have no degraded version or one of another size; the message names
+            them.
     """
     known = {pair_name(photo.name, scale): photo for photo in degraded}
     found, faults = [], []
     for photo in photos:
         other = known.get(pair_name(photo.name, scale))
         if other is None:
-            faults.append(f"{photo.name!r} has no degraded counterpart of its name")
+            faults.append(f"{photo.name!r} has no degraded counterpart with the same name")
             continue
         sizes = list(zip(photo.shape[:2], other.shape[:2], strict=True))
         if any(clean // scale != small for clean, small in sizes):
             faults.append(
                 f"{photo.name!r} has {photo.shape[1]}x{photo.shape[0]} pixels and {other.name!r} "
-                f"{other.shape[1]}x{other.shape[0]}, which is not 1/{scale} of it"
+                f"{other.shape[1]}x{other.shape[0]}, which is not 1/{scale} of that size"
             )
         found.append(other)
     if faults:
@@ -139,12 +140,12 @@ def match_degraded(
 
 
 def pair_name(name: str | Path, scale: int) -> str:
-    """What a file and its counterpart have in common: the stem without a scale at its end."""
+    """The name that a file and its counterpart share: the stem without the scale at its end."""
     return re.sub(rf"(?<=.)[_-]?x{scale}$", "", Path(name).stem)
 
 
 def all_faults(faults: Iterable[str], total: int, what: str) -> str:
-    """One message for many faults."""
+    """Combine faults into one message that counts them and shows the first few."""
     faults = list(faults)
     shown = "; ".join(faults[:SHOWN])
     more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""

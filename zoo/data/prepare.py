@@ -1,6 +1,6 @@
-"""Sub-images: large training photos cut into overlapping squares, which are quick to read.
+"""Cuts large training photos into overlapping square sub-images, which load faster.
 
-A 2K photo takes a tenth of a second to decode, and a training patch needs a hundredth of it.
+Decoding a 2K photo takes a tenth of a second, but a training patch needs only a hundredth of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from zoo.errors import ImageError, WriteError, ZooError
 
 
 def starts(side: int, size: int, step: int) -> list[int]:
-    """Where sub-images begin along one side; the last one ends at the border."""
+    """Start positions of sub-images along one side, in pixels; the last one ends at the border."""
     if side <= size:
         return [0]
     return [*range(0, side - size, step), side - size]
@@ -35,33 +35,36 @@ def prepare(
 ) -> int:
     """Cut every photo of a folder into sub-images, ``NAME_s001.png`` and so on.
 
-    Photos smaller than ``size`` are taken over as they are. Sub-images that are there are not
-    written again, so that an interrupted run goes on. Alpha is left out, the bit depth is kept.
-    Pairs stay pairs: cut the degraded folder with size and step divided by the scale.
+    A photo smaller than ``size`` becomes one sub-image. Existing sub-images are not written again,
+    so an interrupted run can be continued. Alpha is dropped; the bit depth stays the same. For
+    pairs of clean and degraded photos, cut the degraded folder with size and step divided by the
+    scale.
 
     Args:
         source: folder of photos.
-        target: folder to write, made where it is missing.
+        target: folder to write to; it is created if missing.
         size: side of a sub-image in pixels.
-        step: from one sub-image to the next, in pixels.
-        progress: show a progress bar.
+        step: distance between neighbouring sub-images in pixels.
+        progress: whether to show a progress bar.
 
     Returns:
-        How many sub-images there are now.
+        The number of sub-images, including those that existed before.
 
     Raises:
-        ImageError: naming the photos that cannot be read; the others are done.
-        ZooError: for a size or step that makes no sense.
+        ImageError: if photos cannot be read; the message names them, and the others are done.
+        ZooError: unless 1 <= step <= size.
     """
     source, target = Path(source), Path(target)
     if not 1 <= step <= size:
         raise ZooError(
-            f"step is {step} and size {size}; both are pixels, and a step beyond the size leaves "
-            "gaps"
+            f"step is {step} and size is {size} pixels; step must be at least 1, and a step larger "
+            "than size leaves gaps"
         )
     paths = list_photos(source)
     if source.resolve() == target.resolve():
-        raise ImageError(f"{target}: the sub-images would lie among the photos; choose another")
+        raise ImageError(
+            f"{target}: the sub-images would be among the photos; choose another folder"
+        )
     written, faults = 0, []
     with ThreadPoolExecutor(READERS) as threads:
         results = threads.map(lambda path: _cut(path, target, size, step), paths)
@@ -99,7 +102,7 @@ def _shown(
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "zoo data prepare") -> int:
-    """Run the command as ``prog``; returns the exit code, 2 for bad input."""
+    """Run the command under the name ``prog`` and return its exit code, 2 for bad input."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Cut large training photos into overlapping sub-images, which load faster.",
@@ -107,10 +110,10 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo data prepare")
         allow_abbrev=False,
     )
     parser.add_argument("input", type=Path, help="folder of photos")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write to")
     parser.add_argument("--size", type=int, default=480, help="side of a sub-image in pixels [480]")
     parser.add_argument(
-        "--step", type=int, default=240, help="pixels from one sub-image to the next [240]"
+        "--step", type=int, default=240, help="distance between sub-images in pixels [240]"
     )
     return run_command(parser, _run, arguments)
 

@@ -1,9 +1,9 @@
-"""Real photographs at hand without a download, inside the wheels of scikit-image and scikit-learn.
+"""Sample photos that need no download: they are part of scikit-image and scikit-learn.
 
-They are for tests, examples and small trainings; both packages are development extras and are never
-imported, only their files are read. Listed is what is a photograph, is sharp, is large enough to
-cut patches from and carries a stated licence: scikit-image states it in the docstrings of
-``skimage.data``, scikit-learn in ``datasets/images/README.txt``.
+They are for tests, examples and small training runs. Both packages are development extras; they are
+never imported, only their files are read. The list contains photos that are sharp, large enough for
+patches, and have a stated licence: in the docstrings of ``skimage.data`` for scikit-image, in
+``datasets/images/README.txt`` for scikit-learn.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class Sample:
     """One photograph inside an installed package.
 
     Attributes:
-        name: its short name.
-        package: the package that holds it, as imported.
-        file: its path inside the package.
-        licence: its licence, as the package states it.
-        credit: who made it.
-        held_out: True where it is kept from training and serves to measure.
+        name: short name of the photo.
+        package: import name of the package that contains the photo.
+        file: path inside the package.
+        licence: licence, as the package states it.
+        credit: creator of the photo.
+        held_out: whether the photo is for validation and never for training.
         channels: 1 (gray) or 3 (RGB).
     """
 
@@ -73,11 +73,11 @@ SAMPLE_PHOTOS = (
     _sklearn("china.jpg", "danielbuechele, flickr.com/photos/danielbuechele/6061409035"),
     _sklearn("flower.jpg", "vultilion, flickr.com/photos/vultilion/6056698931"),
 )
-"""All samples, by package and name."""
+"""All samples, sorted by package and name."""
 
 
 def sample_names(held_out: bool | None = None) -> list[str]:
-    """Names of the samples: all, those held out of training (True), or the others (False)."""
+    """Names of all samples (None), the held-out ones (True) or those for training (False)."""
     return [sample.name for sample in SAMPLE_PHOTOS if held_out in (None, sample.held_out)]
 
 
@@ -85,8 +85,7 @@ def load_sample(name: str) -> Photo:
     """Read one sample.
 
     Raises:
-        ZooError: for an unknown name, or when the package that holds it is not installed or came
-            without its data.
+        ZooError: for an unknown name, or if the package is not installed or lacks the file.
     """
     known = {sample.name: sample for sample in SAMPLE_PHOTOS}
     if name not in known:

@@ -1,8 +1,9 @@
-"""Test sets as people have them on disk: Set5, Set14, B100, Urban100, Manga109, DIV2K and others.
+"""Finds test sets on disk: Set5, Set14, B100, Urban100, Manga109, DIV2K and others.
 
-A set is a folder of images, or one with folders of clean and degraded images in any of the layouts
-that are passed around; the spelling of names does not matter. Degraded files are used where they
-are found, because published numbers were made with such files; otherwise they are made on the fly.
+A set is a folder of images, or a folder with subfolders of clean and degraded images in any of the
+common layouts. Upper and lower case are the same in folder names. If there are degraded files, they
+are used, because published scores were measured on such files; otherwise degraded images are made
+on the fly.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ ALIASES = {
 """Other names of test sets, in lower case."""
 
 CLEAN = ("hr", "gtmod12", "gtmod24", "gt", "target", "target_crops", "hq", "original", "clean")
-"""Names of the folder of clean images; also after the set's own name, as in Classic5_HQ."""
+"""Names of the folder of clean images. The set's name may come before, as in Classic5_HQ."""
 
 DEGRADED = ("input", "input_crops", "noisy", "lq", "lr", "degraded")
-"""Names of the folder of degraded images where no degradation is known."""
+"""Names of the folder of degraded images for networks without a known degradation."""
 
 
 @dataclass(frozen=True)
@@ -43,37 +44,39 @@ class TestImage:
     """One image of a test set: a file, or a bundled sample.
 
     Attributes:
-        name: the file's stem, or the sample's name.
+        name: stem of the file, or name of the sample.
         clean: file of the clean image; None for a sample.
-        degraded: file of the degraded one; None where it is made from the clean one.
+        degraded: file of the degraded image; None if it is made from the clean image.
     """
 
-    __test__ = False  # for pytest: no test class, whatever its name
+    __test__ = False  # tells pytest that this is not a test class
 
     name: str
     clean: Path | None = None
     degraded: Path | None = None
 
     def read_clean(self) -> Tensor:
-        """The clean image, (I, H, W) float32 in [0, 1]."""
+        """Read the clean image, (C, H, W) float32 in [0, 1]."""
         photo = load_sample(self.name) if self.clean is None else read_photo(self.clean)
         return to_tensor(photo.color_HWC)
 
     def read_degraded(self) -> Tensor | None:
-        """The degraded image, as above; None where it is made from the clean one."""
+        """Read the degraded image, (C, H, W) float32 in [0, 1]; None if there is no file."""
         return None if self.degraded is None else to_tensor(read_photo(self.degraded).color_HWC)
 
 
 def validation_images(source: str, degraded: str | None = None, scale: int = 1) -> list[TestImage]:
-    """Images of a folder, or the held-out "samples"; all are read once, so that faults show early.
+    """List the validation images of a folder, or the held-out samples.
+
+    Every file is read once, so that faults are found early.
 
     Args:
-        source: a folder, or ``"samples"``.
-        degraded: folder of their degraded counterparts.
-        scale: clean size over degraded size.
+        source: folder of clean images, or ``"samples"``.
+        degraded: folder of the degraded images; None to make them from the clean ones.
+        scale: clean size divided by degraded size.
 
     Raises:
-        ImageError: naming all files that cannot be read or have no counterpart.
+        ImageError: if files cannot be read or have no counterpart; the message names them.
     """
     if source == SAMPLES_SOURCE:
         return [TestImage(name) for name in sample_names(held_out=True)]
@@ -83,10 +86,10 @@ def validation_images(source: str, degraded: str | None = None, scale: int = 1) 
 
 
 def check_images(images: Sequence[TestImage]) -> None:
-    """Read all files.
+    """Check that all files can be read.
 
     Raises:
-        ImageError: naming all that cannot be read.
+        ImageError: if files cannot be read; the message names them.
     """
     faults = []
     for image in images:
@@ -102,17 +105,21 @@ def check_images(images: Sequence[TestImage]) -> None:
 def find_test_set(
     root: str | Path, name: str, degradation: Degradation | None, scale: int, *, made: bool = False
 ) -> list[TestImage] | None:
-    """The images of a test set below a root folder, or None where it is not there.
+    """Find the images of a test set in a root folder.
 
     Args:
-        root: folder that holds the sets, or is one itself.
-        name: such as "Set5"; :data:`ALIASES` hold too.
-        degradation: what the network mends; None for sets of pairs alone.
-        scale: clean size over degraded size.
-        made: make degraded images on the fly even where there are files.
+        root: folder that contains the sets, or the folder of the set itself.
+        name: name of the set, such as "Set5", or one of its :data:`ALIASES`.
+        degradation: the degradation that the network restores; None if it is unknown and the set
+            must have degraded files.
+        scale: clean size divided by degraded size.
+        made: whether to make degraded images on the fly even if there are files.
+
+    Returns:
+        The images, or None if the set is not found.
 
     Raises:
-        ImageError: if the set is there but is empty, or its pairs do not match.
+        ImageError: if the set is empty, or its pairs do not match.
     """
     folder = _set_folder(Path(root), name)
     if folder is None:
@@ -125,14 +132,14 @@ def find_test_set(
         degraded = _subfolder(folder, _degraded_names(degradation, scale, names))
     if degradation is None and degraded is None:
         raise ImageError(
-            f"test set {str(folder)!r} needs a folder of degraded images, such as 'input', beside "
-            "that of clean ones, such as 'target'"
+            f"test set {str(folder)!r} needs a folder of degraded images, such as 'input', next to "
+            "the folder of clean images, such as 'target'"
         )
     return _paired(list_photos(clean), list_photos(degraded) if degraded else None, scale)
 
 
 def set_names(root: str | Path) -> list[str]:
-    """Names of the folders in a root that may be test sets."""
+    """Names of all folders in a root folder; each may be a test set."""
     folder = Path(root)
     if not folder.is_dir():
         raise ImageError(f"folder of test sets {str(folder)!r} does not exist; check the path")
@@ -160,7 +167,7 @@ def _degraded_names(degradation: Degradation | None, scale: int, names: Iterable
 
 
 def _subfolder(folder: Path, names: Iterable[str]) -> Path | None:
-    """The first of the wanted folders, each a path in lower case, whatever its real case."""
+    """Find the first existing folder of ``names``, paths in lower case; case does not matter."""
     if not folder.is_dir():
         return None
     for name in names:
@@ -178,10 +185,10 @@ def _paired(clean: list[Path], degraded: list[Path] | None, scale: int) -> list[
         return [TestImage(path.stem, path) for path in clean]
     known = {pair_name(path, scale): path for path in degraded}
     missing = [
-        f"{str(path)!r} has no degraded counterpart of its name"
+        f"{str(path)!r} has no degraded counterpart with the same name"
         for path in clean
         if pair_name(path, scale) not in known
     ]
     if missing:
-        raise ImageError(all_faults(missing, len(clean), "test images lack their pair"))
+        raise ImageError(all_faults(missing, len(clean), "test images have no counterpart"))
     return [TestImage(path.stem, path, known[pair_name(path, scale)]) for path in clean]

@@ -1,4 +1,4 @@
-"""Bursts: synthesis from any photo, datasets, files. ``python -m zoo.data.burst --help``."""
+"""Bursts: synthesis from photos, datasets, files. Command: ``python -m zoo.data.burst --help``."""
 
 from zoo.data.burst.camera import Camera, Noise, mosaic
 from zoo.data.burst.dataset import BurstDataset, BurstSample, ValidationBursts

@@ -1,4 +1,4 @@
-"""Make a burst from a photo: ``python -m zoo.data.burst PHOTO -o DIR``."""
+"""Makes synthetic bursts from photos: ``python -m zoo.data.burst PHOTO -o DIR``."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ logger = logging.getLogger("zoo.data.burst")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m zoo.data.burst",
-        description="Make synthetic bursts from a photo, or from every photo of a folder: RAW "
-        "frames as a shaking hand would have shot them, the clean linear image, and meta.json.",
-        epilog="The same photo, options and seed give the same burst. Restore one with: "
+        description="Make synthetic bursts from a photo, or from every photo of a folder. A burst "
+        "has RAW frames with simulated camera shake, the clean linear image, and meta.json.",
+        epilog="The same photo, options and seed give the same burst. Restore a burst with: "
         "zoo restore DIR -o out.png -n qmambabsr_tiny",
     )
     parser.add_argument("photo", type=Path, help="photo, or a folder of photos")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--frames", type=int, default=14, help="frames of a burst [14]")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--frames", type=int, default=14, help="number of frames per burst [14]")
     parser.add_argument(
         "--crop", type=int, default=384, help="side of the clean image in pixels [384]"
     )
-    parser.add_argument("--count", type=int, default=1, help="bursts of each photo [1]")
-    parser.add_argument("--seed", type=int, default=0, help="whole number from 0 [0]")
+    parser.add_argument("--count", type=int, default=1, help="number of bursts per photo [1]")
+    parser.add_argument("--seed", type=int, default=0, help="random seed, at least 0 [0]")
     parser.add_argument("--rgb", action="store_true", help="sRGB frames instead of RAW planes")
-    parser.add_argument("--clean", action="store_true", help="no noise and no rounding to 8 bits")
+    parser.add_argument("--clean", action="store_true", help="no noise, no rounding to 8 bits")
     parser.add_argument(
         "--npz", action="store_true", help="also write frames and flow as burst.npz"
     )
-    parser.add_argument("--overwrite", action="store_true", help="redo bursts that exist")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing bursts")
     return run_command(parser, _run, arguments)
 
 
@@ -91,7 +91,7 @@ def _run(options: argparse.Namespace) -> None:
         written += 1
     logger.info("wrote %d bursts to %s", written, options.output)
     if written < len(jobs):
-        logger.info("%d existing ones are kept; --overwrite redoes them", len(jobs) - written)
+        logger.info("skipped %d existing bursts; --overwrite replaces them", len(jobs) - written)
 
 
 if __name__ == "__main__":

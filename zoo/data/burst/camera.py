@@ -1,9 +1,10 @@
-"""A camera model: from an sRGB photo back to what a sensor saw, and forward again.
+"""A camera model: converts sRGB photos to linear sensor values, and back.
 
-Shape suffixes: H height, W width in pixels; 3 the channels R, G, B. Leading dimensions are free.
+Shape suffixes: H height, W width in pixels; 3 the channels R, G, B. Any leading dimensions are
+allowed.
 
 Sources: Brooks et al., "Unprocessing images for learned raw denoising", CVPR 2019, Sec. 3, for the
-model, the four camera matrices and the noise; ranges as in the NTIRE 2021 burst challenge.
+model, the four camera matrices and the noise; the NTIRE 2021 burst challenge for the ranges.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ _BRIGHT = 0.9
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """Colours of one camera under one light.
+    """Colour model of one camera under one light.
 
     Attributes:
-        rgb_to_camera: (3, 3) from linear sRGB to the sensor's colours; rows sum to 1.
-        brightness: gain of all channels; the sensor saw 1 / brightness.
-        red: gain of white balance on red.
-        blue: likewise on blue.
+        rgb_to_camera: (3, 3) matrix from linear sRGB to the sensor's colours; rows sum to 1.
+        brightness: gain of all channels from sensor values to sRGB.
+        red: white balance gain of red.
+        blue: white balance gain of blue.
     """
 
     rgb_to_camera: Tensor
@@ -55,11 +56,11 @@ class Camera:
 
     @staticmethod
     def draw(rng: torch.Generator) -> Camera:
-        """A random camera and light."""
+        """Draw a random camera and light."""
         weights = torch.rand(4, 1, 1, generator=rng)
         xyz_to_camera = (weights * _XYZ_TO_CAMERA).sum(0) / weights.sum()
         matrix = xyz_to_camera @ _RGB_TO_XYZ
-        # The normal draw has no bounds; a gain near zero would be no photo.
+        # The normal distribution is unbounded; a gain near zero would give no usable photo.
         brightness = float(0.8 + 0.1 * torch.randn((), generator=rng))
         return Camera(
             rgb_to_camera=matrix / matrix.sum(1, keepdim=True),
@@ -70,11 +71,11 @@ class Camera:
 
     @staticmethod
     def from_data(data: Mapping[str, Any]) -> Camera:
-        """From a burst's facts: ``rgb2cam``, ``rgb_gain``, ``red_gain``, ``blue_gain``.
+        """Build from a burst's facts ``rgb2cam``, ``rgb_gain``, ``red_gain``, ``blue_gain``.
 
         Raises:
-            KeyError: for a missing entry.
-            ValueError: for values that are no finite numbers, or gains that are not positive.
+            KeyError: if an entry is missing.
+            ValueError: if a value is not a finite number or a gain is not positive.
         """
         matrix = torch.as_tensor(data["rgb2cam"], dtype=torch.float32).reshape(3, 3)
         gains = [float(data[name]) for name in ("rgb_gain", "red_gain", "blue_gain")]
@@ -83,7 +84,7 @@ class Camera:
         return Camera(matrix, *gains)
 
     def data(self) -> dict[str, Any]:
-        """Plain data under the names of the public bursts; :meth:`from_data` takes it back."""
+        """Convert to plain data with the names of the public bursts; see :meth:`from_data`."""
         return {
             "rgb2cam": [[round(v, 7) for v in row] for row in self.rgb_to_camera.tolist()],
             "rgb_gain": self.brightness,
@@ -92,8 +93,8 @@ class Camera:
         }
 
     def unprocess(self, srgb_3HW: Tensor) -> Tensor:
-        """From sRGB in [0, 1] to the sensor's linear colours in [0, 1]."""
-        x = 0.5 - torch.sin(torch.asin(1 - 2 * srgb_3HW.clamp(0, 1)) / 3)  # tone curve undone
+        """Convert sRGB in [0, 1] to the sensor's linear colours in [0, 1]."""
+        x = 0.5 - torch.sin(torch.asin(1 - 2 * srgb_3HW.clamp(0, 1)) / 3)  # inverse tone curve
         x = x.clamp(min=1e-8) ** GAMMA
         x = apply_matrix(self.rgb_to_camera, x)
         gain = torch.tensor([1 / self.red, 1.0, 1 / self.blue])[:, None, None] / self.brightness
@@ -101,7 +102,7 @@ class Camera:
         return (x * torch.maximum(bright + (1 - bright) * gain, gain)).clamp(0, 1)
 
     def process(self, linear_3HW: Tensor) -> Tensor:
-        """From the sensor's linear colours to sRGB in [0, 1]: gains, matrix, gamma, tone curve."""
+        """Convert linear sensor colours to sRGB in [0, 1]: gains, matrix, gamma, tone curve."""
         gain = torch.tensor([self.red, 1.0, self.blue])[:, None, None] * self.brightness
         x = (linear_3HW * gain).clamp(0, 1)
         x = apply_matrix(torch.linalg.inv(self.rgb_to_camera), x).clamp(1e-8, 1)
@@ -111,14 +112,14 @@ class Camera:
 
 @dataclass(frozen=True)
 class Noise:
-    """Sensor noise of variance ``shot * x + read`` at the linear value x."""
+    """Sensor noise with variance ``shot * x + read`` at the linear value x."""
 
     shot: float
     read: float
 
     @staticmethod
     def draw(rng: torch.Generator) -> Noise:
-        """A random level, as of one exposure (Brooks et al., Sec. 3.1)."""
+        """Draw the noise level of a random exposure (Brooks et al., Sec. 3.1)."""
         low, high = torch.tensor([1e-4, 0.012]).log().tolist()
         log_shot = uniform(low, high, rng)
         log_read = 2.18 * log_shot + 1.20 + 0.26 * float(torch.randn((), generator=rng))
@@ -126,7 +127,7 @@ class Noise:
         return Noise(shot, read)
 
     def add(self, linear: Tensor, rng: torch.Generator) -> Tensor:
-        """Noisy values, not clipped."""
+        """Add noise to linear values. The result is not clipped."""
         variance = self.shot * linear.clamp(min=0) + self.read
         return linear + torch.randn(linear.shape, generator=rng) * variance.sqrt()
 
@@ -141,7 +142,10 @@ def apply_matrix(matrix: Tensor, color_3HW: Tensor) -> Tensor:
 
 
 def mosaic(rgb_3HW: Tensor) -> Tensor:
-    """RGGB planes R, Gr, Gb, B: ``(..., 3, H, W) -> (..., 4, H/2, W/2)``; H and W are even."""
+    """Sample a Bayer mosaic as planes R, Gr, Gb, B: ``(..., 3, H, W) -> (..., 4, H/2, W/2)``.
+
+    H and W must be even.
+    """
     red, green, blue = rgb_3HW.unbind(-3)
     return torch.stack(
         [

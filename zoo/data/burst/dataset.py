@@ -1,7 +1,7 @@
-"""Bursts to train on and to measure with, made from photos on the fly.
+"""Datasets of bursts for training and validation, made from photos on the fly.
 
-Every burst is a function of (seed, index) alone, so that a training resumes exactly and a
-validation set is the same everywhere without being stored.
+Every burst depends only on (seed, index), so that training resumes exactly, and a validation set is
+the same everywhere without being stored.
 
 Shape suffixes: H height, W width in pixels, C channels.
 """
@@ -32,28 +32,29 @@ class BurstSample(NamedTuple):
 
 
 def generator(*seeds: int) -> torch.Generator:
-    """A source of randomness that several whole numbers decide."""
+    """A random generator seeded with several integers."""
     state = np.random.SeedSequence(seeds).generate_state(2)
     return torch.Generator().manual_seed(int(state[0]) << 31 ^ int(state[1]))
 
 
 class BurstDataset(Dataset[BurstSample]):
-    """Random bursts of photos.
+    """Random bursts made from photos.
 
-    A photo is drawn, a square of it, its flip and quarter turn, then all of the burst. Where a
-    photo is smaller than the square, the largest square that fits is enlarged.
+    First a photo is drawn, then a square of it, its flip and quarter turn, and then the random
+    values of the burst. If a photo is smaller than the square, the largest square that fits is
+    upscaled.
 
     Args:
-        photos: clean photos, 8 or 16 bits; gray ones become colourless RGB.
-        synthesis: how bursts are made.
-        patch: side of a frame in pixels of its planes.
+        photos: clean photos with 8 or 16 bits; gray ones are converted to RGB.
+        synthesis: makes a burst from a square of a photo.
+        patch: side of a frame's planes in pixels.
         length: number of bursts.
-        seed: not negative.
-        augment: flip and turn.
+        seed: at least 0; different seeds give independent bursts.
+        augment: whether squares are flipped and rotated by quarter turns at random.
 
     Raises:
-        ImageError: where there is no photo.
-        RecipeError: for a patch, length or seed that makes no sense.
+        ImageError: if there is no photo.
+        RecipeError: if patch, length or seed is out of range.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class BurstDataset(Dataset[BurstSample]):
             if value < low:
                 raise RecipeError(f"{name} must be at least {low}, not {value}")
         if not photos:
-            raise ImageError("there is no photo to make bursts of")
+            raise ImageError("there is no photo to make bursts from")
         self.photos, self.synthesis = photos, synthesis
         self.patch, self.length, self.seed, self.augment = patch, length, seed, augment
 
@@ -85,7 +86,7 @@ class BurstDataset(Dataset[BurstSample]):
         return BurstSample(burst.frames, burst.clean, burst.flow)
 
     def burst(self, index: int) -> SyntheticBurst:
-        """One burst with all that is known of it."""
+        """Make one burst, with its camera and noise level."""
         rng = generator(self.seed, index)
         photo = self.photos[_below(len(self.photos), rng)]
         window = self.synthesis.window(self.patch * self.synthesis.scale)
@@ -99,13 +100,13 @@ class BurstDataset(Dataset[BurstSample]):
 
 
 class ValidationBursts(Dataset[BurstSample]):
-    """A frozen set: as many bursts of each photo as asked for, the same at every call.
+    """A fixed set of bursts: the same number for each photo, and the same bursts every time.
 
     Args:
         photos: clean photos.
-        synthesis: how bursts are made; nothing is left out at random but what it says.
-        patch: side of a frame in pixels of its planes.
-        per_photo: bursts of each photo.
+        synthesis: makes a burst from a square of a photo.
+        patch: side of a frame's planes in pixels.
+        per_photo: number of bursts per photo.
     """
 
     def __init__(
@@ -133,7 +134,16 @@ class ValidationBursts(Dataset[BurstSample]):
 
 
 def random_square(pixels_HWC: np.ndarray, side: int, rng: torch.Generator) -> Tensor:
-    """A random square of a photo as float32 RGB in [0, 1], enlarged where the photo is smaller."""
+    """Cut a random square from a photo; if the photo is too small, upscale the largest square.
+
+    Args:
+        pixels_HWC: uint8 or uint16 photo, gray or RGB.
+        side: side of the result in pixels.
+        rng: source of all randomness.
+
+    Returns:
+        (3, side, side) float32 RGB in [0, 1].
+    """
     height, width = pixels_HWC.shape[:2]
     taken = min(side, height, width)
     top, left = _below(height - taken + 1, rng), _below(width - taken + 1, rng)

@@ -1,7 +1,7 @@
-"""Facts beside a burst, such as gains and colour matrix: ``meta.json``, or a public pickle.
+"""Facts about a burst, such as gains and colour matrix, from ``meta.json`` or a public pickle.
 
-A pickle can run any code when it is loaded. Here only plain data is built: numbers, text,
-containers, arrays and tensors. A file that asks for more is refused.
+Loading a pickle can run any code. The loader here builds only plain data: numbers, text,
+containers, arrays and tensors. It refuses a file that needs anything else.
 """
 
 from __future__ import annotations
@@ -22,29 +22,32 @@ FACTS_JSON, FACTS_PICKLE = "meta.json", "meta_info.pkl"
 
 
 def facts_beside(folder: Path) -> dict[str, Any]:
-    """The facts in a burst's folder, or in the clean half of the public layout; {} without any.
+    """Read the facts in a burst's folder, or in the ``gt`` folder of the public layout.
+
+    Returns:
+        The facts by name; empty if there is no file.
 
     Raises:
-        ImageError: for a file that is damaged or could run code.
+        ImageError: if the file is damaged or could run code.
     """
     if (folder / FACTS_JSON).is_file():
         try:
             facts = json.loads((folder / FACTS_JSON).read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ImageError(f"{str(folder / FACTS_JSON)!r} is no JSON: {error}") from error
+            raise ImageError(f"{str(folder / FACTS_JSON)!r} is not valid JSON: {error}") from error
         return facts if isinstance(facts, dict) else {}
     beside = [folder / FACTS_PICKLE]
-    if folder.parent.name == "bursts":  # the clean half of the public layout
+    if folder.parent.name == "bursts":  # in the public layout, facts are beside the clean image
         beside.append(folder.parent.parent / "gt" / folder.name / FACTS_PICKLE)
     found = next((path for path in beside if path.is_file()), None)
     return load_facts(found) if found else {}
 
 
 def load_facts(path: str | Path) -> dict[str, Any]:
-    """Read a ``meta_info.pkl``: numbers, text, containers, arrays and tensors, and nothing else.
+    """Read the facts in a ``meta_info.pkl``: numbers, text, containers, arrays and tensors only.
 
     Raises:
-        ImageError: if it is damaged or asks for anything that could run code.
+        ImageError: if the file is damaged or could run code.
     """
     path = Path(path)
     try:
@@ -52,9 +55,9 @@ def load_facts(path: str | Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise ImageError(f"{str(path)!r}: {error}") from error
     except Exception as error:
-        raise ImageError(f"{str(path)!r} is damaged, or no pickle of facts") from error
+        raise ImageError(f"{str(path)!r} is damaged or not a pickle of facts") from error
     if not isinstance(loaded, dict):
-        raise ImageError(f"{str(path)!r} holds {type(loaded).__name__}, not a mapping of facts")
+        raise ImageError(f"{str(path)!r} contains {type(loaded).__name__}, not a mapping of facts")
     return loaded
 
 
@@ -63,7 +66,7 @@ def _load_storage(data: bytes) -> Any:
         return torch.load(io.BytesIO(data), weights_only=True)
     except pickle.UnpicklingError as error:
         raise pickle.UnpicklingError(
-            f"holds a tensor whose storage could run code; write the facts to {FACTS_JSON}"
+            f"contains a tensor whose storage could run code; write the facts to {FACTS_JSON}"
         ) from error
 
 
@@ -92,17 +95,17 @@ def _allowed() -> dict[tuple[str, str], Any]:
 
 def _encode_latin(text: str, encoding: str = "latin1") -> bytes:
     if encoding != "latin1":
-        raise pickle.UnpicklingError(f"asks for the encoding {encoding!r}; only latin1 is read")
+        raise pickle.UnpicklingError(f"needs the encoding {encoding!r}; only latin1 is supported")
     return text.encode("latin1")
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows only what builds plain data."""
+    """An unpickler that can build only plain data."""
 
     def find_class(self, module: str, name: str) -> Any:
         found = _allowed().get((module, name))
         if found is None:
             raise pickle.UnpicklingError(
-                f"asks for {module}.{name}, which could run code; write the facts to {FACTS_JSON}"
+                f"needs {module}.{name}, which could run code; write the facts to {FACTS_JSON}"
             )
         return found

@@ -1,18 +1,18 @@
 """Reading bursts: the public layouts and our own.
 
-What a folder of one burst may hold:
+The folder of a burst contains one of these:
 
-* ``im_raw_00.png``, ``im_raw_01.png``, ...: 16-bit PNGs of four channels, the planes of a Bayer
-  mosaic, 14 bits in use (the synthetic sets of the NTIRE challenge and ours). The public files were
-  written with OpenCV without swapping channels: read by any other library, or by one that swaps,
-  the planes come out as Gb, Gr, R, B. Here they are read as R, Gr, Gb, B.
-* ``samsung_00/im_raw.png``, ... each with its ``meta_info.pkl`` (BurstSR): 10 bits, black level
-  still in the values.
-* ``burst.npz`` with ``frames`` (T, 4 or 3, h, w), floating point in [0, 1], or integers and
+* ``im_raw_00.png``, ``im_raw_01.png``, ...: 16-bit PNGs with four channels, the planes of a Bayer
+  mosaic; 14 bits are used (the synthetic sets of the NTIRE challenge, and ours). The public files
+  were written with OpenCV without swapping channels. Any other library, or code that swaps them,
+  reads the planes as Gb, Gr, R, B. Here they are read as R, Gr, Gb, B.
+* ``samsung_00/im_raw.png``, ..., each with its ``meta_info.pkl`` (BurstSR): 10 bits; the black
+  level is not subtracted.
+* ``burst.npz`` with ``frames`` (T, 4 or 3, h, w), either floating point in [0, 1], or integers and
   ``white_level``.
 * any image files, in natural order: RGB frames.
 
-Facts (gains and colour matrix) beside the frames are read by :mod:`zoo.data.burst.facts`, and
+:mod:`zoo.data.burst.facts` reads the facts (gains and colour matrix) next to the frames.
 :mod:`zoo.data.burst.writing` writes the first layout.
 
 Shape suffixes: T frames, I channels of a frame, H height, W width in pixels.
@@ -38,7 +38,7 @@ from zoo.errors import ImageError
 from zoo.files import natural_key
 
 WHITE = 2**14
-"""The value that stands for 1 in the public 16-bit files: they hold 14 bits."""
+"""The value that means 1 in the public 16-bit files, which use 14 bits."""
 
 SAMSUNG_WHITE = 1023
 NPZ = "burst.npz"
@@ -48,13 +48,13 @@ _NOT_FRAMES = (PREVIEW, "gt.png")
 
 @dataclass(frozen=True, eq=False)
 class BurstFiles:
-    """A burst that was read.
+    """A burst read from files.
 
     Attributes:
-        name: of its folder or file.
+        name: name of its folder or file.
         frames_TIHW: float32, about [0, 1]: 4 planes R, Gr, Gb, B, or 3 channels R, G, B.
-        facts: what stood beside it, plain data.
-        bit_depth: of RGB files, 8 or 16.
+        facts: facts read from the folder, as plain data.
+        bit_depth: largest bits per sample of RGB files, 8 or 16; 16 for other bursts.
     """
 
     name: str
@@ -64,7 +64,7 @@ class BurstFiles:
 
     @property
     def camera(self) -> Camera | None:
-        """Gains and colour matrix, where the facts have them."""
+        """Gains and colour matrix; None if the facts lack them."""
         try:
             return Camera.from_data(self.facts)
         except (KeyError, ValueError, TypeError, RuntimeError):
@@ -72,12 +72,13 @@ class BurstFiles:
 
 
 def find_bursts(source: str | Path) -> list[Path]:
-    """One burst, or the bursts of a folder of them, in order; only names are looked at.
+    """List the bursts at a path, which is one burst or a folder of bursts, in natural order.
 
-    A folder whose sub-folders are bursts is a folder of bursts, whatever images lie beside them.
+    Only names are examined. If any subfolder is a burst, the folder is a folder of bursts, and
+    image files directly in it are ignored.
 
     Raises:
-        ImageError: where there is none.
+        ImageError: if there is no burst.
     """
     source = Path(source)
     if not source.exists():
@@ -97,7 +98,7 @@ def find_bursts(source: str | Path) -> list[Path]:
         if _has_images(inside):
             return [inside]
     raise ImageError(
-        f"{str(source)!r} holds no burst: it needs frames (im_raw_00.png, ..., burst.npz, or "
+        f"{str(source)!r} contains no burst: it needs frames (im_raw_00.png, ..., burst.npz, or "
         "images), or folders with frames"
     )
 
@@ -121,11 +122,10 @@ def _has_images(folder: Path) -> bool:
 
 
 def read_burst(path: str | Path) -> BurstFiles:
-    """Read one burst; the module says what it may be.
+    """Read one burst in any of the layouts in the module's description.
 
     Raises:
-        ImageError: for frames that are missing, damaged, of different sizes, or of a kind that is
-            not read.
+        ImageError: if frames are missing, damaged, have different sizes, or an unsupported format.
     """
     path = Path(path)
     if path.is_file():
@@ -149,7 +149,7 @@ def read_burst(path: str | Path) -> BurstFiles:
         return BurstFiles(path.name, _stacked(frames, path), facts, 16)
     photos = [read_photo(p) for p in list_photos(path) if p.name not in _NOT_FRAMES]
     if not photos:
-        raise ImageError(f"burst folder {str(path)!r} holds no frame; see 'zoo restore --help'")
+        raise ImageError(f"burst folder {str(path)!r} has no frame; see 'zoo restore --help'")
     if any(photo.alpha_HW is not None for photo in photos):
         raise ImageError(
             f"burst folder {str(path)!r}: a frame has an alpha channel; planes of a RAW burst are "
@@ -160,41 +160,44 @@ def read_burst(path: str | Path) -> BurstFiles:
 
 
 def read_planes(path: Path) -> Tensor:
-    """The planes R, Gr, Gb, B of a public file as they are stored, float32 (4, h, w).
+    """Read the planes R, Gr, Gb, B of a public file, unscaled, float32 (4, h, w).
 
     Raises:
-        ImageError: unless it is a whole 16-bit PNG of four channels.
+        ImageError: if the file is damaged or not a 16-bit PNG with four channels.
     """
-    return _read_unswapped(path, 4, "a Bayer mosaic is a 16-bit PNG of four channels")
+    return _read_unswapped(path, 4, "a Bayer mosaic is a 16-bit PNG with four channels")
 
 
 def read_clean(path: Path) -> Tensor:
-    """A clean image of the public sets (``im_rgb.png``), linear RGB, float32 (3, H, W) in [0, 1].
+    """Read a clean image of the public sets (``im_rgb.png``).
+
+    Returns:
+        Linear RGB, float32 (3, H, W) in [0, 1].
 
     Raises:
-        ImageError: unless it is a whole 16-bit PNG of three channels.
+        ImageError: if the file is damaged or not a 16-bit PNG with three channels.
     """
-    return _read_unswapped(path, 3, "a clean image is a 16-bit PNG of three channels") / WHITE
+    return _read_unswapped(path, 3, "a clean image is a 16-bit PNG with three channels") / WHITE
 
 
 def _read_unswapped(path: Path, channels: int, wanted: str) -> Tensor:
-    """The channels of a file that was written with OpenCV without swapping them."""
+    """Read a file that was written with OpenCV without swapping its channels."""
     data = np.frombuffer(read_image_bytes(path), np.uint8)
-    # Read with OpenCV, they come back as they were.
+    # OpenCV returns the channels in the order in which they were written.
     image_HWI = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     if image_HWI is None:
-        raise ImageError(f"{str(path)!r} cannot be decoded; it is damaged or no PNG")
+        raise ImageError(f"{str(path)!r} cannot be decoded; it is damaged or not a PNG")
     if image_HWI.dtype != np.uint16 or image_HWI.ndim != 3 or image_HWI.shape[2] != channels:
         shape = "x".join(map(str, image_HWI.shape))
         raise ImageError(
-            f"{str(path)!r} holds {image_HWI.dtype} values of shape {shape}; {wanted} "
-            "(some libraries cut such files to 8 bits)"
+            f"{str(path)!r} has {image_HWI.dtype} values of shape {shape}; {wanted} "
+            "(some libraries reduce such files to 8 bits)"
         )
     return to_tensor(image_HWI.astype(np.float32))
 
 
 def _black_level(facts: Mapping[str, Any]) -> Tensor:
-    """The level of black, one for each plane or one for all, to subtract from (4, h, w)."""
+    """The black level, (4, 1, 1) or (1, 1, 1), to subtract from planes (4, h, w)."""
     levels = np.asarray(facts.get("black_level", 0), dtype=np.float32).reshape(-1)
     return torch.tensor(levels if levels.size in (1, 4) else [0.0]).reshape(-1, 1, 1)
 
@@ -204,7 +207,7 @@ def _from_npz(path: Path) -> BurstFiles:
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, KeyError) as error:
-        raise ImageError(f"{str(path)!r} is no readable npz file of arrays: {error}") from error
+        raise ImageError(f"{str(path)!r} is not a readable npz file: {error}") from error
     frames = content.pop("frames", None)
     if frames is None or frames.ndim != 4 or frames.shape[1] not in (3, 4) or 0 in frames.shape:
         shape = None if frames is None else frames.shape
@@ -214,15 +217,15 @@ def _from_npz(path: Path) -> BurstFiles:
     if np.issubdtype(frames.dtype, np.integer):
         if "white_level" not in content:
             raise ImageError(
-                f"{str(path)!r} holds {frames.dtype} frames; say what 1 is by 'white_level', "
-                "such as 16383"
+                f"{str(path)!r} has {frames.dtype} frames; add an entry 'white_level', the value "
+                "that means 1, such as 16383"
             )
         frames = frames.astype(np.float32) / float(content["white_level"])
     facts = facts_beside(path.parent) if path.name == NPZ else {}
     facts.update({name: value.tolist() for name, value in content.items()})
     tensor = torch.from_numpy(np.ascontiguousarray(frames, dtype=np.float32))
     if not tensor.isfinite().all():
-        raise ImageError(f"{str(path)!r} holds NaN or infinite values")
+        raise ImageError(f"{str(path)!r} has NaN or infinite values")
     return BurstFiles(path.parent.name if path.name == NPZ else path.stem, tensor, facts, 16)
 
 
@@ -230,5 +233,5 @@ def _stacked(frames: list[Tensor], path: Path) -> Tensor:
     shapes = {frame.shape for frame in frames}
     if len(shapes) > 1:
         sizes = ", ".join(sorted(f"{s[2]}x{s[1]}" for s in shapes))
-        raise ImageError(f"burst {str(path)!r}: its frames have different sizes: {sizes}")
+        raise ImageError(f"burst {str(path)!r} has frames of different sizes: {sizes}")
     return torch.stack(frames)

@@ -1,8 +1,9 @@
-"""Synthetic bursts: what a shaking hand would have shot of a photograph.
+"""Synthetic bursts: frames with simulated camera shake, made from a photo.
 
-The procedure of the NTIRE 2021 burst challenge, by which the field trains and measures: the photo
-is turned back to linear sensor values, moved for each frame, sampled every fourth pixel without a
-low-pass (the aliasing is the information), mosaicked and made noisy.
+This is the procedure of the NTIRE 2021 burst challenge, the standard for training and evaluation.
+The photo is converted to linear sensor values. For each frame it is moved, sampled at every fourth
+pixel without a low-pass filter (the aliasing contains the detail), and mosaicked; then noise is
+added.
 
 Shape suffixes: T frames, I channels of a frame, H height, W width in pixels.
 """
@@ -22,20 +23,21 @@ from zoo.errors import ImageError, RecipeError
 from zoo.registry import Registry
 
 STANDARD_CROP = 384
-"""Side of the clean image that the standard motion belongs to; other sides scale it."""
+"""Side in pixels of the clean image for which the largest motion is given; it scales with the
+side."""
 
 
 class SyntheticBurst(NamedTuple):
-    """A burst and what is known of it.
+    """A burst with its ground truth.
 
     Attributes:
         frames: (T, I, h, w) float32 in [0, 1]: the planes R, Gr, Gb, B, or RGB; frame 0 is the
             reference.
-        clean: (3, H, W) float32 in [0, 1], linear, or sRGB where the frames are.
+        clean: (3, H, W) float32 in [0, 1], linear; sRGB if the frames are sRGB.
         flow: (T, 2, h, w) displacement in pixels of a frame, rows then columns: frame t sampled at
-            ``position + flow`` shows what frame 0 shows.
-        camera: colours.
-        noise: level.
+            ``position + flow`` is aligned with frame 0.
+        camera: colour model of the simulated camera.
+        noise: noise level; used for the frames unless the synthesis adds no noise.
     """
 
     frames: Tensor
@@ -47,20 +49,23 @@ class SyntheticBurst(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class BurstSynthesis:
-    """How bursts are made.
+    """Makes synthetic bursts from photos, as in the NTIRE 2021 burst challenge.
 
     Attributes:
-        frames: T.
-        factor: how many times smaller a low-resolution colour frame is; the planes of a RAW frame
-            are twice that.
+        frames: number of frames.
+        factor: downscaling factor of a colour frame; the planes of a RAW frame are downscaled by
+            twice the factor.
         mode: "raw" for Bayer planes, "rgb" for colour frames.
-        space: of RGB frames and their clean image: "linear", or "srgb" as a finished photo.
-        max_translation: largest shift in pixels of a clean image of 384, in proportion for others.
+        space: colour space of RGB frames and their clean image: "linear" or "srgb".
+        max_translation: largest shift in pixels for a clean image of 384 pixels; it scales with the
+            size of the image.
         max_rotation: largest rotation in degrees.
-        quantize: "official" rounds to 8 bits where the challenge's tools do, "none" nowhere.
-        noise: add sensor noise.
+        quantize: "official" rounds to 8 bits at the same places as the challenge's tools; "none"
+            does not round.
+        noise: whether to add sensor noise.
         exposure_jitter: largest relative change of a frame's brightness; 0 for none.
-        moving_object: probability that a patch, which the reference does not show, passes by.
+        moving_object: probability that a moving square covers part of all frames except the
+            reference.
         frame_dropout: probability that a frame is replaced by the reference.
     """
 
@@ -79,45 +84,45 @@ class BurstSynthesis:
     def __post_init__(self) -> None:
         if self.frames < 1 or self.factor < 1:
             raise RecipeError(
-                f"frames is {self.frames} and factor {self.factor}; both are at least 1"
+                f"frames is {self.frames} and factor is {self.factor}; both must be at least 1"
             )
         if self.mode == "raw" and self.space != "linear":
-            raise RecipeError("space must be 'linear' for mode 'raw': a sensor's values are linear")
+            raise RecipeError("space must be 'linear' for mode 'raw': sensor values are linear")
         if self.max_translation < 0 or self.max_rotation < 0:
             raise RecipeError("max_translation and max_rotation must not be negative")
         if not 0 <= self.exposure_jitter < 1:
             raise RecipeError(f"exposure_jitter is {self.exposure_jitter}; it must be in [0, 1)")
         for name in ("moving_object", "frame_dropout"):
             if not 0 <= getattr(self, name) <= 1:
-                raise RecipeError(f"{name} is {getattr(self, name)}; a probability is 0 to 1")
+                raise RecipeError(f"{name} is {getattr(self, name)}; it must be in [0, 1]")
 
     @property
     def scale(self) -> int:
-        """Clean size over the size of a frame's planes."""
+        """Size of the clean image divided by the size of a frame's planes."""
         return self.factor * (2 if self.mode == "raw" else 1)
 
     def translation(self, crop: int) -> float:
-        """Largest shift in pixels of a clean image with this side."""
+        """Largest shift in pixels for a clean image with side ``crop``."""
         return self.max_translation * crop / STANDARD_CROP
 
     def border(self, crop: int) -> int:
-        """Pixels around the clean image that motion may bring into view."""
+        """Width in pixels of the border around the clean image that motion may bring into view."""
         return math.ceil(self.translation(crop))
 
     def window(self, crop: int) -> int:
-        """Side of the photo's piece that a clean image of this side is made from."""
+        """Side in pixels of the square of a photo needed for a clean image with side ``crop``."""
         return crop + 2 * self.border(crop)
 
     def __call__(self, srgb_3HW: Tensor, rng: torch.Generator) -> SyntheticBurst:
-        """Make a burst of a square piece of a photo.
+        """Make a burst from a square piece of a photo.
 
         Args:
-            srgb_3HW: float32 sRGB in [0, 1], of side :meth:`window` of the clean side wanted.
+            srgb_3HW: float32 sRGB in [0, 1]; its side is :meth:`window` of the clean image's side.
             rng: source of all randomness.
 
         Raises:
-            ImageError: where the piece is not square, or no clean side has this window that is a
-                multiple of :attr:`scale`.
+            ImageError: if the piece is not square, or its side is not the window of any multiple
+                of :attr:`scale`.
         """
         crop = self._crop(srgb_3HW)
         border = self.border(crop)
@@ -152,17 +157,17 @@ class BurstSynthesis:
         ]
         if not found:
             raise ImageError(
-                f"a burst is made of a square piece, crop + 2 borders wide with crop a multiple of "
-                f"{self.scale}, not of {width}x{height}; BurstSynthesis.window(crop) says the side"
+                f"a burst needs a square piece of side BurstSynthesis.window(crop), with crop a "
+                f"multiple of {self.scale}, not {width}x{height} pixels"
             )
         return found[0]
 
     def _motions(self, side: int, crop: int, rng: torch.Generator) -> Tensor:
-        """(T, 3, 3) maps of source to frame coordinates (column, row, 1) in clean pixels."""
+        """(T, 3, 3) maps from source to frame coordinates (column, row, 1), in clean pixels."""
         reach, centre = self.translation(crop), side / 2
         maps = []
         for t in range(self.frames):
-            # Frame 0 is moved so that its pixel i lies on clean pixel factor * i.
+            # Frame 0 is shifted so that the centre of its pixel i is at clean pixel factor * i.
             shift = ((self.factor - 1) / 2,) * 2
             angle = 0.0
             if t > 0:
@@ -177,8 +182,8 @@ class BurstSynthesis:
         """Low-resolution colour frames (T, 3, crop/factor, crop/factor)."""
         rounded = self.quantize == "official"
         source = (linear_3HW * 255).floor() / 255 if rounded else linear_3HW
-        # Bilinear shrinking by an even factor is the mean of the two middle pixels of each side;
-        # only those are computed. For an odd factor it is the middle pixel itself.
+        # Bilinear downscaling by an even factor is the mean of the two middle pixels along each
+        # side; by an odd factor, it is the middle pixel. Only these pixels are computed.
         middle = [(self.factor - 1) // 2, self.factor // 2]
         cells = torch.arange(0, crop, self.factor)[:, None]
         places = (cells + torch.tensor(middle)).flatten() + self.border(crop)
@@ -195,7 +200,7 @@ class BurstSynthesis:
     def _with_object(
         self, source_3HW: Tensor, moved: Tensor, position: Tensor, rng: torch.Generator
     ) -> Tensor:
-        """Let a square pass before all frames but the reference, which the clean image shows."""
+        """Add a moving square to all frames but the reference, which must match the clean image."""
         side = source_3HW.shape[-1]
         half, reach = side / 8, self.translation(side)
         centre = torch.tensor([uniform(side / 4, 3 * side / 4, rng) for _ in range(2)])
@@ -204,12 +209,12 @@ class BurstSynthesis:
         away = position - drift[:, None, None].double()
         inside = ((away - centre).abs().amax(-1) < half)[:, None]
         inside[0] = False
-        # The square shows another part of the photo, so that it differs from what is behind it.
+        # The square shows another part of the photo, so that it differs from the background.
         other = _gather(source_3HW.flip(-1), away)
         return torch.where(inside, other, moved)
 
     def _flow(self, motions_T33: Tensor, crop: int) -> Tensor:
-        """(T, 2, h, w) in pixels of a frame's planes."""
+        """Displacement (T, 2, h, w) from the reference, in pixels of a frame's planes."""
         scale = self.scale
         cells = torch.arange(0, crop, scale).double() + (scale - 1) / 2 + self.border(crop)
         to_frame = motions_T33 @ torch.linalg.inv(motions_T33[:1])
@@ -233,14 +238,14 @@ def _rotation(angle: float, centre: float) -> Tensor:
 
 
 def _apply(maps_T33: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Where maps send the points of a grid: (T, rows, columns, 2), column then row."""
+    """Map the points of a grid; returns (T, rows, columns, 2), column then row."""
     row, column = torch.meshgrid(rows, columns, indexing="ij")
     points = torch.stack([column, row, torch.ones_like(row)], dim=-1)
     return torch.einsum("tij,rcj->trci", maps_T33, points)[..., :2]
 
 
 def _gather(source_3HW: Tensor, position_TRC2: Tensor) -> Tensor:
-    """Bilinear samples at (column, row), zero outside: (T, 3, R, C)."""
+    """Sample an image bilinearly at (column, row), zero outside: (T, 3, R, C)."""
     size = torch.tensor([source_3HW.shape[2], source_3HW.shape[1]], dtype=torch.float64)
     grid = ((2 * position_TRC2 + 1) / size - 1).float()
     images = source_3HW[None].expand(len(grid), -1, -1, -1)
@@ -252,21 +257,21 @@ def _to_8_bits(values: Tensor) -> Tensor:
 
 
 def bayer_flip(planes: Tensor, *, rows: bool = False, columns: bool = False) -> Tensor:
-    """Flip RGGB planes so that they stay RGGB: on the mosaic, less its outer pixels, padded again.
+    """Flip Bayer planes so that they stay RGGB: flip the mosaic, crop its border and pad it again.
 
     Args:
         planes: (..., 4, h, w), R, Gr, Gb, B; h and w at least 2.
-        rows: flip top and bottom.
-        columns: flip left and right.
+        rows: whether to flip top and bottom.
+        columns: whether to flip left and right.
 
     Returns:
-        The same shape. Along a flipped side one line of the mosaic is lost at each end and the
-        last plane pixel repeated, because a mirrored mosaic begins with another colour.
+        Planes of the same shape. Along a flipped side, the mosaic loses one line at each end and
+        the last plane pixel is repeated, because a mirrored mosaic starts with another colour.
     """
     flat = F.pixel_shuffle(planes, 2)
     for flip, side in ((rows, -2), (columns, -1)):
         if flip:
             flat = flat.flip(side).narrow(side, 1, flat.shape[side] - 2)
-            # Two more lines at the end, of the colours that belong there.
+            # Repeat the last two lines, which have the right colours.
             flat = torch.cat([flat, flat.narrow(side, flat.shape[side] - 2, 2)], dim=side)
     return F.pixel_unshuffle(flat, 2)

@@ -28,12 +28,17 @@ def write_burst(
 ) -> None:
     """Write a burst: RAW in the public layout, RGB as 16-bit images, with facts and a preview.
 
-    ``im_raw_NN.png`` or ``frame_NN.png``, ``gt/im_rgb.png`` (the clean image), ``meta.json``, and
-    ``preview.png``: the reference and the clean image to look at. Each file appears whole or not
-    at all.
+    The files are ``im_raw_NN.png`` or ``frame_NN.png``, ``gt/im_rgb.png`` (the clean image),
+    ``meta.json``, and ``preview.png``, which shows the reference and the clean image. Each file is
+    written completely or not at all.
+
+    Args:
+        folder: folder to write to; it is created if missing.
+        burst: the burst to write.
+        facts: further entries of ``meta.json``.
 
     Raises:
-        WriteError: where the folder cannot be written.
+        WriteError: if the folder cannot be written.
     """
     folder = Path(folder)
     raw = burst.frames.shape[1] == 4
@@ -54,7 +59,7 @@ def write_burst(
 
 
 def preview(burst: SyntheticBurst) -> Photo:
-    """The reference frame, enlarged by repetition, beside the clean image, in sRGB."""
+    """An sRGB picture of the reference frame, enlarged by repeating pixels, and the clean image."""
     first = burst.frames[0]
     color = first if len(first) == 3 else torch.stack([first[0], first[1:3].mean(0), first[3]])
     repeat = burst.clean.shape[-1] // color.shape[-1]

@@ -192,7 +192,7 @@ class Backward {
     finish_tile(walk, i, t, g);
   }
 
-  // Computes the gradients of u, D, bias and raw from those of delta u and of the decays' exponents.
+  // Computes gradients of u, D, bias and raw from those of delta u and of the decays' exponents.
   void finish_tile(const Walk& walk, int64_t i, const BackwardTile& t,
                    const ParameterGradients& g) const {
     const BackwardScratch& m = walk.m;
