@@ -1,1 +1,1 @@
-"""Export of networks to files that run elsewhere: ``python -m export.onnx``."""
+"""Export of networks: ``python -m export.onnx``, ``export.trt`` and ``export.serve``."""

@@ -1,9 +1,9 @@
-"""Equal blocks are traced once.
+"""Traces equal blocks only once.
 
-A network repeats a few blocks some dozen times with other weights, and to trace one takes seconds.
-So while the network is traced, each block is one node; each kind of block is traced alone, into a
-function whose weights are inputs; and in the end each function is written out wherever a block of
-its kind stands, with that block's weights.
+A network repeats a few kinds of blocks dozens of times with different weights, and tracing one
+block takes seconds. So tracing has three steps. The network is traced with each block as a single
+node. Each kind of block is traced separately, to a function whose weights are inputs. Finally, each
+block's node is replaced by the body of its function, with the weights of the block.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from zoo.blocks import Block
 from zoo.blocks.layers import DropPath
 
 IDLE = (DropPath, nn.Dropout)
-"""Modules that do nothing when evaluated, whatever their settings."""
+"""Modules that do nothing in evaluation mode, whatever their settings."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Call:
     """One use of a block.
 
     Attributes:
-        path: of the block in the traced module.
+        path: path of the block in the traced module.
         block: the block.
-        sizes: of its input, None where one may vary.
-        dtype: of its input.
+        sizes: sizes of its input; None if a size may vary.
+        dtype: dtype of its input.
     """
 
     path: str
@@ -45,7 +45,7 @@ class Call:
     dtype: torch.dtype
 
     def is_like(self, other: Call) -> bool:
-        """Whether the same graph computes both, with other weights."""
+        """Whether both calls have the same graph, apart from the weights."""
         if (self.sizes, self.dtype) != (other.sizes, other.dtype):
             return False
         try:
@@ -55,7 +55,7 @@ class Call:
 
 
 class StandIn(nn.Module):
-    """A block as one node of the trace; what it stands for is written to ``calls``."""
+    """Replaces a block while tracing: traced as one node, and each call is added to ``calls``."""
 
     def __init__(self, path: str, block: nn.Module, calls: list[Call]) -> None:
         super().__init__()
@@ -69,9 +69,9 @@ class StandIn(nn.Module):
 
 @contextlib.contextmanager
 def blocks_stood_for(module: nn.Module) -> Iterator[list[Call]]:
-    """Within, the blocks of a module are nodes; yields their uses in a trace.
+    """Replace each block of a module by a node within the context; yield the list of its calls.
 
-    A block that is made of several others is not one of them, but they are.
+    A block that contains several other blocks is not replaced; the blocks inside it are.
     """
     calls: list[Call] = []
     places: list[tuple[nn.Module, str, nn.Module]] = []
@@ -93,10 +93,15 @@ def blocks_stood_for(module: nn.Module) -> Iterator[list[Call]]:
 
 
 def add_functions(model: onnx_ir.Model, calls: list[Call], opset: int) -> None:
-    """Make each node that stands for a block call a function, and add the functions.
+    """Replace the node of each block by a call of a function, and add the functions to the model.
+
+    Args:
+        model: graph of the network, traced within :func:`blocks_stood_for`.
+        calls: the calls of blocks in that trace.
+        opset: version of the standard operators.
 
     Raises:
-        ZooError: where a block cannot be traced without the network around it.
+        ZooError: if a block cannot be traced without the network around it.
     """
     kinds: list[Call] = []
     used: list[tuple[onnx_ir.Node, Call, int]] = []
@@ -117,7 +122,7 @@ def add_functions(model: onnx_ir.Model, calls: list[Call], opset: int) -> None:
 
 
 class SideBySide(nn.Module):
-    """Blocks that have nothing to do with each other: one trace of all has one start-up."""
+    """Independent blocks in one module: a single trace of all has the start-up cost only once."""
 
     def __init__(self, blocks: list[nn.Module]) -> None:
         super().__init__()
@@ -128,7 +133,7 @@ class SideBySide(nn.Module):
 
 
 def _functions(kinds: list[Call], opset: int) -> list[onnx_ir.Function]:
-    """The graph of each kind of block; inputs are the tokens, their sizes and the weights."""
+    """Trace each kind of block to a function of the tokens, their sizes and the weights."""
     tokens, dynamic = [], []
     for number, kind in enumerate(kinds):
         sizes = [SAMPLE[n] if s is None else s for n, s in zip(SAMPLE, kind.sizes, strict=False)]
@@ -137,7 +142,7 @@ def _functions(kinds: list[Call], opset: int) -> list[onnx_ir.Function]:
             {a: f"{name}_{number}" for a, name in enumerate(SAMPLE) if kind.sizes[a] is None}
         )
     inputs, outputs = ([f"{n}_{number}" for number in range(len(kinds))] for n in "xy")
-    # Copies: a block that is used at two sizes is two kinds, whose weights are told apart by name.
+    # Copies, because a block used at two sizes is two kinds, whose weights need different names.
     module = SideBySide([copy.deepcopy(kind.block) for kind in kinds]).eval()
     graph = traced(module, [tokens], inputs, [dynamic], outputs, opset).graph
     _take_sizes_from_outside(graph)
@@ -145,7 +150,7 @@ def _functions(kinds: list[Call], opset: int) -> list[onnx_ir.Function]:
 
 
 def _take_sizes_from_outside(graph: onnx_ir.Graph) -> None:
-    """Make sizes inputs, so that all blocks of one size share what is computed from them."""
+    """Make sizes inputs, so that blocks of the same size share the values computed from them."""
     tokens = list(graph.inputs)
     for number, x in enumerate(tokens):
         given = [
@@ -197,9 +202,9 @@ def _call(node: onnx_ir.Node, function: onnx_ir.Function, call: Call, graph: onn
 
 
 def write_out(model: onnx_ir.Model) -> None:
-    """Put the functions of blocks where they are called."""
+    """Inline the functions of blocks."""
     for function in model.functions.values():
-        # Names of sizes hold within one block only.
+        # Names of varying sizes are valid within one block only.
         for node in function:
             for value in node.outputs:
                 if value.shape is not None:
@@ -214,7 +219,7 @@ def _blocks_in(module: nn.Module) -> int:
 
 
 def _structure(module: nn.Module) -> tuple[Any, ...]:
-    """All of a module but the values of its weights: equal structures trace to equal graphs."""
+    """Everything in a module except the values of its weights; if equal, so are the graphs."""
     if isinstance(module, IDLE):
         return (type(module),)
     usual = vars(nn.Module())

@@ -1,4 +1,4 @@
-"""From an ONNX graph to a TensorRT engine, with a count of what became of the scans."""
+"""Builds a TensorRT engine from an ONNX graph, and checks that every scan runs on the plugin."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from zoo.ops.scan.names import EACH, NAMESPACE, NODES, VERSION
 logger = logging.getLogger(__name__)
 
 Dimensions = Mapping[str, Mapping[str, tuple[int, ...]]]
-"""Dimensions of each input by "min", "opt" and "max"."""
+"""Dimensions of each input for "min", "opt" and "max"."""
 
 PREFERS_FUNCTIONS = (10, 7)
-"""TensorRT before this release takes a function rather than a plugin."""
+"""Before this release, TensorRT prefers a node's function to a plugin."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Engine:
     """A built engine.
 
     Attributes:
-        content: of the file.
-        layers: of the network as TensorRT read it.
-        plugin_layers: those among them that are our plugin.
-        serialized: how often the engine names our plugins.
-        outputs: name and dimensions of each output, -1 where they vary.
-        seconds: that the build took.
-        peak_mib: most memory that the process has held, in MiB; None where it is not known.
-        gpu_bytes: what TensorRT says it will need on the GPU, "activation" and "weights".
+        content: content of the engine file.
+        layers: number of layers of the network that TensorRT parsed.
+        plugin_layers: number of these layers that are our plugin.
+        serialized: how many times the engine contains the name of our plugins.
+        outputs: name and dimensions of each output; -1 for dimensions that vary.
+        seconds: build time in seconds.
+        peak_mib: peak memory of the process in MiB; None if unknown.
+        gpu_bytes: GPU memory in bytes that TensorRT reports, for "activation" and "weights".
     """
 
     content: bytes
@@ -57,15 +57,15 @@ class Engine:
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """What an engine is built with.
+    """Settings for building an engine.
 
     Attributes:
-        tensorrt: what builds it.
-        profile: sizes that it takes.
-        plugin: library of the plugin; None for standard operators only.
-        embed: put the library into the engine.
-        timing_cache: file of TensorRT's measurements, used and extended.
-        tf32: let float32 products round their factors to 10 bits, on GPUs that do.
+        tensorrt: the TensorRT that builds the engine.
+        profile: input sizes that the engine accepts.
+        plugin: the plugin library; None for standard operators only.
+        embed: whether to embed the plugin library in the engine.
+        timing_cache: file with TensorRT's timing measurements; it is used and updated.
+        tf32: whether float32 products may use TF32 (10 bits of mantissa), on GPUs that have it.
     """
 
     tensorrt: TensorRT
@@ -80,13 +80,13 @@ def build_engine(model: ModelProto, settings: EngineSettings, *, progress: bool 
     """Build an engine in memory.
 
     Args:
-        model: the graph; its precision is that of its tensors, TensorRT chooses none.
-        settings: what it is built with; a graph without scans is built without the plugin.
-        progress: show phase and seconds.
+        model: the graph. The dtypes of its tensors determine the precision.
+        settings: settings of the build. A graph without scans is built without the plugin.
+        progress: whether to show the phase and the elapsed time.
 
     Raises:
-        EngineError: where TensorRT cannot read the graph or build it, or where it did not take the
-            plugin for each scan.
+        EngineError: if TensorRT cannot parse the graph or build the engine, or does not use the
+            plugin for every scan.
     """
     tensorrt, scans = settings.tensorrt, len(scan_nodes(model))
     plugin = settings.plugin if scans else None
@@ -130,21 +130,21 @@ def build_engine(model: ModelProto, settings: EngineSettings, *, progress: bool 
 def _builder(tensorrt: TensorRT, log: Any) -> Any:
     try:
         return tensorrt.api.Builder(log)
-    except (TypeError, RuntimeError) as error:  # a null pointer, in the bindings' words
+    except (TypeError, RuntimeError) as error:  # how the bindings report a null pointer
         raise EngineError(
-            f"{tensorrt.name} {tensorrt.version} does not start{log.last}; TensorRT builds on the "
-            "GPU that an engine is for, --runtime tensorrt-rtx without one"
+            f"{tensorrt.name} {tensorrt.version} does not start{log.last}; TensorRT must build on "
+            "the GPU that runs the engine; --runtime tensorrt-rtx builds without a GPU"
         ) from error
 
 
 def read_graph(tensorrt: TensorRT, builder: Any, log: Any, model: ModelProto) -> Any:
-    """A strongly typed network of a graph, by TensorRT's parser.
+    """Parse a graph to a strongly typed TensorRT network.
 
     Raises:
-        EngineError: where it cannot be read.
+        EngineError: if TensorRT cannot parse the graph.
     """
     api = tensorrt.api
-    # From TensorRT 11 on every network is; the flag remains for those before.
+    # Since TensorRT 11 every network is strongly typed; older versions need the flag.
     typed = getattr(api.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = api.OnnxParser(network, log)
@@ -164,13 +164,13 @@ def read_graph(tensorrt: TensorRT, builder: Any, log: Any, model: ModelProto) ->
 
 
 def plugin_layers(network: Any) -> int:
-    """How many layers of a network are plugins."""
+    """Number of layers of a TensorRT network that are plugins."""
     kinds = (str(network.get_layer(i).type) for i in range(network.num_layers))
     return sum(kind.endswith("PLUGIN_V3") for kind in kinds)
 
 
 def check_every_scan_is_a_plugin(builder: Any, scans: int, found: int, plugin: Path | None) -> None:
-    """Raise unless the plugin runs every scan: TensorRT takes the function in silence otherwise."""
+    """Raise unless the plugin runs every scan; TensorRT would silently use the function instead."""
     if found == scans:
         return
     wanted = f"version {VERSION}, namespace {NAMESPACE!r}"
@@ -181,7 +181,7 @@ def check_every_scan_is_a_plugin(builder: Any, scans: int, found: int, plugin: P
     ]
     raise EngineError(
         f"{found} of {scans} scans became plugin layers and the others standard operators: the "
-        f"graph asks for {', '.join(NODES)} {wanted}, and {plugin} has "
+        f"graph needs {', '.join(NODES)} {wanted}, and {plugin} has "
         f"{'; '.join(there) or 'no such plugins'}"
     )
 
@@ -209,7 +209,7 @@ def _keep_timing_cache(config: Any, path: Path) -> None:
 def _serialized(
     tensorrt: TensorRT, builder: Any, network: Any, config: Any, log: Any, progress: bool
 ) -> bytes:
-    """Build in a thread of its own, so that seconds go on and an interrupt is heard."""
+    """Build in another thread, so that the elapsed time updates and Ctrl-C works."""
     made: list[bytes | None] = []
     monitor = _monitor(tensorrt.api)
     config.progress_monitor = monitor
@@ -227,7 +227,7 @@ def _serialized(
                 show(monitor.phase)
         except KeyboardInterrupt:
             monitor.stopped = True
-            logger.warning("stopping when %s lets go", tensorrt.name)
+            logger.warning("waiting for %s to stop", tensorrt.name)
             thread.join(30)
             raise
     if not made or made[0] is None:
@@ -267,17 +267,17 @@ def _seconds(progress: bool) -> Iterator[Any]:
 
 
 def times_serialized(content: bytes, embedded: Path | None) -> int:
-    """How often an engine names one of our plugins, not counting their embedded library."""
+    """Count the names of our plugins in an engine, without those in the embedded library."""
     if embedded is not None:
         content = content.replace(embedded.read_bytes(), b"")
-    return content.count(EACH.encode())  # which the longer name begins with
+    return content.count(EACH.encode())  # the other name starts with this one
 
 
 def peak_mib() -> int | None:
-    """Most memory that this process has held, in MiB; None where the system does not say."""
+    """Peak memory of this process in MiB; None on systems other than Linux."""
     if sys.platform != "linux":
         return None
-    import resource  # where there is one
+    import resource  # missing on Windows
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 

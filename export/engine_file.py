@@ -1,4 +1,4 @@
-"""An engine's file, the graph that it is built from, and the JSON file beside it."""
+"""Writes an engine file with its JSON file, and makes the ONNX graph for the engine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from zoo.ops.precision import Precision
 from zoo.ops.scan.names import NAMESPACE, VERSION
 
 TOOLS = {"tensorrt": "trtexec", "tensorrt-rtx": "tensorrt_rtx"}
-"""The command-line builders that come with the runtimes outside of Python."""
+"""The command-line builders of the runtimes, which need no Python."""
 
 
 def graph_for_engine(
@@ -40,14 +40,14 @@ def graph_for_engine(
     plugin_free: bool = False,
     weights: str = "given in memory",
 ) -> ModelProto:
-    """The ONNX graph that an engine is built from.
+    """Make the ONNX graph that an engine is built from.
 
     Args:
-        network: what is exported.
-        profile: sizes; those that do not vary are fixed in the graph.
-        precision: see :func:`export.onnx.export`.
-        plugin_free: scans in standard operators, in the form that suits TensorRT.
-        weights: where the weights come from, for the file's metadata.
+        network: the network to export.
+        profile: input sizes; sizes that do not vary are fixed in the graph.
+        precision: "fp32"; "fp16" or "bf16" for weights and activations.
+        plugin_free: whether scans become standard operators, in the form that suits TensorRT.
+        weights: description of the weights' origin, for the metadata.
     """
     batch, height, width = profile.shape
     shape = dataclasses.replace(input_shape(network), batch=batch, height=height, width=width)
@@ -62,24 +62,27 @@ def graph_for_engine(
 
 
 def without_plugin(model: ModelProto) -> ModelProto:
-    """The graph with its scans in standard operators, in the form that suits TensorRT."""
+    """Replace the scans of a graph by standard operators, in the form that suits TensorRT."""
     attach_functions(model, chunked=True)
     return written_out(model)
 
 
 def export_engine(model: ModelProto, path: Path, settings: EngineSettings) -> dict[str, Any]:
-    """Build an engine of a graph and write it with its JSON file; each appears whole or not at all.
+    """Build an engine from a graph and write it with its JSON file.
+
+    Each file is written completely or not at all.
 
     Args:
-        model: of :func:`graph_for_engine`, or of a file of ``export.onnx``.
-        path: of the engine.
-        settings: what it is built with.
+        model: graph from :func:`graph_for_engine`, or from a file of ``export.onnx``.
+        path: path of the engine file.
+        settings: settings of the build.
 
     Returns:
-        What the JSON file says.
+        The content of the JSON file.
 
     Raises:
-        EngineError: where it cannot be built, or a scan did not become the plugin.
+        EngineError: if the engine cannot be built, or a scan does not run on the plugin.
+        WriteError: if a file cannot be written.
     """
     engine = build_engine(model, settings)
     facts = _sidecar(model, engine, settings)
@@ -135,7 +138,7 @@ def _digest(content: bytes) -> str:
 def command_line(
     onnx_path: Path, engine: Path, dimensions: dict[str, Any], settings: EngineSettings
 ) -> str:
-    """What builds the same engine without Python."""
+    """The shell command that builds the same engine without Python."""
     words = [TOOLS[settings.tensorrt.name], f"--onnx={onnx_path}", f"--saveEngine={engine}"]
     for kind in ("min", "opt", "max"):
         sizes = (f"{name}:{'x'.join(map(str, d[kind]))}" for name, d in dimensions.items())

@@ -1,4 +1,4 @@
-"""From a network to a tidy ONNX graph with one node for each scan."""
+"""Makes an optimised ONNX graph of a network, with one node for each scan."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from zoo.ops.scan.names import NAMESPACE
 logger = logging.getLogger(__name__)
 
 FOLDED = 2**26
-"""Constants up to this many elements are computed at export: all of a network's weights."""
+"""Largest number of elements of folded constants; enough for all of a network's weights."""
 
 ACTIVATIONS = ("Gelu", "LeakyRelu", "Relu", "Sigmoid", "Tanh")
-"""Operators of one input that treat every element alike."""
+"""Element-wise operators with one input."""
 
 __all__ = ["traced_graph", "written_out"]
 
 
 def traced_graph(exported: Exported, opset: int) -> onnx.ModelProto:
-    """Trace a network and return its graph, without bodies of the scans.
+    """Trace a network and return its graph, without the functions of the scans.
 
     Args:
-        exported: the network.
+        exported: the network to trace.
         opset: version of the standard operators.
 
     Raises:
-        ZooError: where the network cannot be traced, with the reason.
+        ZooError: if the network cannot be traced, with the reason.
     """
     try:
         with blocks_stood_for(exported) as calls:
             model = _traced_whole(exported, opset)
         add_functions(model, calls, opset)
     except ZooError as error:
-        logger.debug("traced block by block it fails: %s", error)
+        logger.debug("tracing blocks separately failed: %s", error)
         model = _traced_whole(exported, opset)
     with quiet():
         _tidy(model)
@@ -64,8 +64,8 @@ def _traced_whole(exported: Exported, opset: int) -> onnx_ir.Model:
 
 
 def _tidy(model: onnx_ir.Model) -> None:
-    """Fold constants, compute equal things once, and drop what points to the exporter's machine."""
-    # Rewriting takes the longest: it is done to each kind of block, not to each block.
+    """Fold constants, merge common subexpressions, drop metadata about the exporting machine."""
+    # Rewriting is the slowest step, so it runs once per kind of block, before blocks are inlined.
     optimizer.optimize_ir(
         model,
         num_iterations=2,
@@ -95,10 +95,10 @@ def _tidy(model: onnx_ir.Model) -> None:
 
 
 def _drop_undone_transposes(graph: onnx_ir.Graph) -> None:
-    """Drop changes of layout that are taken back at once or behind an activation.
+    """Drop pairs of transposes that cancel out, directly or across an activation.
 
-    Features stand as (B, H, W, C), and ONNX convolves (B, C, H, W): between a convolution and the
-    next one layout is changed and changed back, for nothing where only an activation stands there.
+    Features are (B, H, W, C), but ONNX convolutions take (B, C, H, W). So the layout is changed and
+    changed back between two convolutions, without need if there is only an activation between them.
     """
     for back in list(graph):
         between = _maker(back)
@@ -121,7 +121,7 @@ def _drop_undone_transposes(graph: onnx_ir.Graph) -> None:
 
 
 def _activate_before(activation: onnx_ir.Node, there: onnx_ir.Node, back: onnx_ir.Node) -> None:
-    """Let an activation stand before the transpose; who else reads it gets it transposed."""
+    """Move an activation before the transpose; other users of its output get it transposed."""
     y = activation.outputs[0]
     others = [(node, index) for node, index in y.uses() if node is not back]
     if others:
@@ -136,13 +136,13 @@ def _activate_before(activation: onnx_ir.Node, there: onnx_ir.Node, back: onnx_i
 
 
 def _maker(node: onnx_ir.Node) -> onnx_ir.Node | None:
-    """The node that makes the first input of a node."""
+    """The node that produces the first input of a node, or None."""
     first = node.inputs[0] if node.inputs else None
     return None if first is None else first.producer()
 
 
 def written_out(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its functions written out in place, of standard operators only."""
+    """Inline the functions of a model, so that it contains standard operators only."""
     inlined = onnx.inliner.inline_local_functions(model)
     kept = [entry for entry in inlined.opset_import if entry.domain != NAMESPACE]
     del inlined.opset_import[:]

@@ -1,4 +1,4 @@
-"""Which network is exported, with which weights, and what its file says of it."""
+"""The network to export, its weights, and the metadata of an exported file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RANDOM = "random"
 
 @dataclass(frozen=True)
 class Source:
-    """A network and where its weights come from: a file's name, "shipped", or "random"."""
+    """A network and the origin of its weights: a file name, "shipped" or "random"."""
 
     network: Network
     weights: str
@@ -39,12 +39,13 @@ def network_of(model: str, weights: Path | None) -> Source:
     """Build the network that a command names.
 
     Args:
-        model: a published model or a recipe file.
-        weights: a weights file; otherwise those that ship, or random ones with a loud warning.
+        model: name of a published model, or a recipe file.
+        weights: a weights file; None for the weights that ship with the package. If none ship, the
+            weights are random, with a warning.
 
     Raises:
-        RecipeError: for an unknown model.
-        CheckpointError: for weights that cannot be read or do not fit.
+        RecipeError: if the model is unknown.
+        CheckpointError: if the weights cannot be read or do not fit.
     """
     if weights is not None:
         try:
@@ -56,25 +57,25 @@ def network_of(model: str, weights: Path | None) -> Source:
     network = build(model).eval()
     logger.warning(
         "WARNING: no weights ship for %s and none were given with -w: the file gets RANDOM weights "
-        "and is good for nothing but trying things out",
+        "and is only good for tests",
         model,
     )
     return Source(network, RANDOM)
 
 
 def _fix(error: MisfitError, model: str, weights: Path) -> str:
-    """One sentence: whose weights these are, where the file says so, or what does not fit."""
+    """Say which model the weights are for, if the file names it, or else what does not fit."""
     held = json.loads(read_state(weights)[1].get("recipe", "{}")).get("name", model)
     if held == model:
         return f"{error}; give weights of {model} with -w"
     return (
-        f"{weights} holds weights of {held}, which do not fit {model}: "
+        f"{weights} contains weights of {held}, which do not fit {model}: "
         f"export {held} with -n, or give weights of {model} with -w"
     )
 
 
 def facts_of(network: Network, weights: str) -> dict[str, str]:
-    """What a file says of its network, as text by name."""
+    """The metadata that an exported file stores about its network, as text by name."""
     recipe = network.recipe
     colours = {1: "gray", 3: "rgb", 4: "planes R, Gr, Gb, B"}
     facts = {
@@ -87,7 +88,7 @@ def facts_of(network: Network, weights: str) -> dict[str, str]:
         "colour": colours.get(network.channels, f"{network.channels} channels"),
         "range": "0..1",
         "size_multiple": str(capabilities_of(network).size_multiple),
-        "size_rule": "any height and width from 1 pixel; multiples of size_multiple waste nothing",
+        "size_rule": "any height and width from 1 pixel; multiples of size_multiple are not padded",
         "weights": weights,
         "weights_sha256": _hash(network),
     }
@@ -99,12 +100,12 @@ def facts_of(network: Network, weights: str) -> dict[str, str]:
 
 
 def facts_in(model: ModelProto) -> dict[str, str]:
-    """What a graph says of its network, see :func:`facts_of`, and of its own export."""
+    """Read the metadata of a graph: see :func:`facts_of`, plus shape, precision and opset."""
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def _hash(network: Network) -> str:
-    """SHA-256 over names and values of all weights as they were before any rounding."""
+    """SHA-256 of names and values of all weights, before any rounding."""
     found = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         found.update(name.encode())

@@ -1,6 +1,6 @@
-"""A model repository for NVIDIA Triton Inference Server: folders, configurations, scripts.
+"""Writes a model repository for NVIDIA Triton Inference Server: folders, configurations, scripts.
 
-Two models of one network: ``NAME_onnx`` for the ONNX Runtime back end, on CPU or GPU, and
+A network becomes two models: ``NAME_onnx`` for the ONNX Runtime back end, on CPU or GPU, and
 ``NAME_trt`` for the TensorRT back end.
 """
 
@@ -31,11 +31,11 @@ logger = logging.getLogger(__name__)
 PLUGIN = "libzoo_tensorrt.so"
 
 PRELOAD = Path("examples") / "preload.cpp"
-"""In the package ``trt_plugins``: what registers the plugin in the server."""
+"""Source file in the package ``trt_plugins`` that registers the plugin in the server."""
 
 
 class ServeError(ZooError):
-    """A model repository cannot be written as asked."""
+    """The options of a model repository are wrong, or a model already exists."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Serving:
     """How a model is served.
 
     Attributes:
-        max_batch: most requests put together.
-        delay_us: microseconds that a request may wait for others.
-        instances: copies of the model on each device.
-        kind: "auto", "gpu" or "cpu".
+        max_batch: largest number of requests in a batch.
+        delay_us: longest time in microseconds that a request waits for others.
+        instances: number of copies of the model on each device.
+        kind: type of device: "auto", "gpu" or "cpu".
     """
 
     max_batch: int = 8
@@ -56,13 +56,13 @@ class Serving:
 
 
 def model_config(name: str, backend: str, model: ModelProto, serving: Serving) -> str:
-    """The text of a ``config.pbtxt``.
+    """Make the text of a ``config.pbtxt``.
 
     Args:
-        name: of the model, which is that of its folder.
+        name: name of the model and of its folder.
         backend: "onnxruntime" or "tensorrt".
-        model: the graph; its inputs, outputs and metadata go into the text.
-        serving: batches, instances, device.
+        model: the graph, whose inputs, outputs and metadata go into the text.
+        serving: batches, instances and device.
     """
     kinds = {"auto": "KIND_AUTO", "gpu": "KIND_GPU", "cpu": "KIND_CPU"}
     facts = facts_in(model)
@@ -76,7 +76,7 @@ def model_config(name: str, backend: str, model: ModelProto, serving: Serving) -
     lines.append(f"instance_group {{ count: {serving.instances} kind: {kinds[serving.kind]} }}")
     if serving.max_batch > 1:
         lines.append(f"dynamic_batching {{ max_queue_delay_microseconds: {serving.delay_us} }}")
-    # Clients read from the server what the model is.
+    # Clients can read these facts about the model from the server.
     told = ("model", "scale", "input", "frames", "colour", "range", "precision", "size_multiple")
     for key in (*told, "weights", "weights_sha256"):
         if key in facts:
@@ -86,7 +86,7 @@ def model_config(name: str, backend: str, model: ModelProto, serving: Serving) -
 
 
 def _tensor(field: str, entry: ValueInfoProto) -> str:
-    """A tensor without its batch, which the server adds."""
+    """Describe a tensor without its batch dimension, which the server adds."""
     dims = entry.type.tensor_type.shape.dim[1:]
     sizes = ", ".join(str(d.dim_value) if d.dim_value else "-1" for d in dims)
     return f"{field} {{ name: {_quoted(entry.name)} data_type: TYPE_FP32 dims: [ {sizes} ] }}"
@@ -98,12 +98,12 @@ def _quoted(text: str) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the model of the TensorRT back end is made of. Triton calls an engine a plan.
+    """Contents of the model for the TensorRT back end. Triton calls an engine a plan.
 
     Attributes:
-        profile: sizes that the engine takes.
-        engine: of TensorRT; without it a script is written that builds one where it is served.
-        plugin: library of the plugin; left out where None.
+        profile: input sizes that the engine accepts.
+        engine: engine file for TensorRT; None to write a script that builds one on the server.
+        plugin: the plugin library; None to omit it.
     """
 
     profile: Profile
@@ -121,24 +121,24 @@ def write_repository(
     plan: Plan | None = None,
     overwrite: bool = False,
 ) -> list[Path]:
-    """Write the models of a network into a repository; each appears whole or not at all.
+    """Write the models of a network to a repository. Each is written completely or not at all.
 
     Args:
         model: the graph, with a batch of any size.
-        folder: of the repository; other models in it stay.
-        name: of the network.
-        serving: batches, instances, device.
-        onnx: write ``NAME_onnx``, for the ONNX Runtime back end.
-        plan: where it is given, write ``NAME_trt``, for the TensorRT back end.
-        overwrite: replace models of the same name.
+        folder: folder of the repository; other models in it are not changed.
+        name: name of the network.
+        serving: batches, instances and device.
+        onnx: whether to write ``NAME_onnx``, for the ONNX Runtime back end.
+        plan: contents of ``NAME_trt``, for the TensorRT back end; None to omit it.
+        overwrite: whether to replace models of the same name.
 
     Returns:
-        Folders of the models.
+        The folders of the models.
 
     Raises:
-        ServeError: where a model is there already.
-        WriteError: where a model cannot be written.
-        EngineError: for an engine that the server cannot run.
+        ServeError: if a model already exists and ``overwrite`` is False.
+        WriteError: if a model cannot be written.
+        EngineError: if the server cannot run the engine.
     """
     if plan is not None and plan.engine is not None:
         serving = _limited(serving, plan.engine)
@@ -149,9 +149,9 @@ def write_repository(
         writers[folder / f"{name}_trt"] = lambda to, own: _write_plan(to, own, model, serving, plan)
     for target in writers:
         if target.exists() and not overwrite:
-            raise ServeError(f"{target}: is there already; replace it with --overwrite")
+            raise ServeError(f"{target} already exists; replace it with --overwrite")
     for target, write in writers.items():
-        # The dot before its name keeps the server from reading what is not finished.
+        # The dot at the start of its name keeps the server from reading an unfinished folder.
         with partial_folder(target) as temporary:
             (temporary / "1").mkdir()
             write(temporary, target.name)
@@ -159,17 +159,17 @@ def write_repository(
 
 
 def _limited(serving: Serving, engine: Path) -> Serving:
-    """The same with a batch that the engine takes."""
+    """Limit the batch to the largest that the engine accepts."""
     sidecar = read_sidecar(engine)
     runtime = sidecar["runtime"]["name"]
     if runtime != "tensorrt":
         raise EngineError(
-            f"{engine}: was built by {runtime}, but the server runs engines of TensorRT; build it "
-            "with --runtime tensorrt, or leave --engine out for a script that does"
+            f"{engine} was built by {runtime}, but the server runs engines of TensorRT; build it "
+            "with --runtime tensorrt, or omit --engine to get a script that builds one"
         )
     most = sidecar["profile"]["input"]["max"][0]
     if most < serving.max_batch:
-        logger.info("%s takes %d images at once; so does the server", engine, most)
+        logger.info("%s accepts at most %d images, which limits the batch", engine, most)
         return dataclasses.replace(serving, max_batch=most)
     return serving
 
@@ -203,7 +203,7 @@ def _plan_script(dimensions: dict[str, Any]) -> str:
         for kind in ("min", "opt", "max")
     )
     return f"""#!/bin/sh
-# Builds 1/model.plan with the TensorRT of this machine, for its GPU: run it where the server runs.
+# Builds 1/model.plan with TensorRT for the GPU of this machine. Run it on the server's machine.
 set -eu
 cd "$(dirname "$0")"
 typed=
@@ -220,17 +220,19 @@ def _times(sizes: Sequence[int]) -> str:
 
 _README = f"""# {{name}}
 
-1. The plugin `{PLUGIN}` must lie here: `python -m trt_plugins.build -o {PLUGIN}`.
-2. If `1/model.plan` is missing, run `./build_plan.sh` where the server runs: engines are bound to
-   TensorRT's version and to the GPU.
-3. The server opens libraries but does not register what is in them; `preload.cpp` does:
+1. The plugin `{PLUGIN}` must be in this folder: `python -m trt_plugins.build -o {PLUGIN}`.
+2. If `1/model.plan` is missing, run `./build_plan.sh` on the server's machine: engines work only
+   with the TensorRT version and the GPU that they were built with.
+3. The server opens libraries but does not register the plugins in them; `preload.cpp` does:
 
        g++ -std=c++17 -shared -fPIC preload.cpp -o libzoo_preload.so \\
            -I/usr/local/cuda/include -lnvinfer -ldl
        tritonserver --model-repository=REPO \\
            --backend-config=tensorrt,plugins="REPO/{{name}}/libzoo_preload.so"
 
-   It takes `{PLUGIN}` from beside itself, or from where `ZOO_PLUGIN` says.
+   It loads `{PLUGIN}` from its own folder, or from the path in the environment variable
+   `ZOO_PLUGIN`.
 
-One input `input` and one output `output`, float32 in [0, 1]; `config.pbtxt` holds the rest.
+The model has an input `input` and an output `output`, float32 in [0, 1]. For their dimensions and
+other facts, see `config.pbtxt`.
 """

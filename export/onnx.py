@@ -1,7 +1,7 @@
-"""``python -m export.onnx``: a network as one ONNX file that runs everywhere.
+"""``python -m export.onnx``: writes a network as a single ONNX file.
 
-The file runs in plain ONNX Runtime, runs fast in ONNX Runtime with our operator
-(:mod:`zoo.integrations.onnxruntime`), and is what our TensorRT plugin is built for.
+The file runs in plain ONNX Runtime, runs faster in ONNX Runtime with our operator
+(:mod:`zoo.integrations.onnxruntime`), and can be built to a TensorRT engine with our plugin.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 
 OPSETS = range(18, 24)
 OPSETS_FROM = {"fp32": 20, "fp16": 20, "bf16": 22}
-"""Versions of the standard operators used unless asked otherwise: 20 is the first with Gelu as one
-operator and one that most runtimes take, 22 the first whose convolution knows bfloat16."""
+"""Default versions of the standard operators. Version 20 is the first that has Gelu as one operator
+and is supported by most runtimes; 22 is the first whose convolution supports bfloat16."""
 
 
 class ExportError(ZooError):
@@ -48,42 +48,43 @@ def export(
     half_border: bool = False,
     weights: str = "given in memory",
 ) -> Path:
-    """Write a network as an ONNX file; it appears whole or not at all.
+    """Write a network as an ONNX file. The file is written completely or not at all.
 
-    Input ``input`` and output ``output`` are images ``(N, I, H, W)`` in [0, 1], a burst
-    ``(N, T, I, H, W)``. Each selective scan is one node of domain ``zoo`` with a function of
-    standard operators beside it. A burst network that starts from a known displacement has a second
-    input, ``flow``.
+    The input ``input`` is an image ``(N, I, H, W)`` or a burst ``(N, T, I, H, W)``, the output
+    ``output`` an image; values are in [0, 1]. Each selective scan is one node of the domain
+    ``zoo``; the file also has a function of standard operators for runtimes without that node. A
+    burst network that starts from a known displacement has a second input, ``flow``.
 
     Args:
-        network: what is exported, by its weights in evaluation mode.
+        network: the network to export; it is exported in evaluation mode.
         path: file to write, ``.onnx``.
-        shape: such as ``1x3xHxW``, see :func:`export.shape.input_shape`; any sizes by default.
-        precision: "fp32"; "fp16" or "bf16" for weights and activations, while the scan's state and
-            norms stay float32.
-        opset: version of the standard operators, 18 to 23; 20, or 22 for bf16, where None.
-        plugin_free: standard operators only, the functions written out in place.
-        strip_functions: without the functions, for TensorRT up to 10.6, which prefers them to our
-            plugin. Such a file runs nowhere without our plugin or operator.
-        half_border: give input and output the precision too; they are float32 otherwise.
-        weights: where the weights come from, for the file's metadata.
+        shape: shape of the input, such as ``1x3xHxW``, see :func:`export.shape.input_shape`; None
+            for a batch, height and width of any size.
+        precision: "fp32"; "fp16" or "bf16" for weights and activations. Norms and the state of the
+            scan stay float32.
+        opset: version of the standard operators, 18 to 23; None for 20, or 22 for bf16.
+        plugin_free: whether to inline the functions, so that the file has standard operators only.
+        strip_functions: whether to omit the functions. TensorRT up to 10.6 needs this, because it
+            prefers them to our plugin. Such a file runs only with our plugin or operator.
+        half_border: whether input and output have the precision, too; otherwise they are float32.
+        weights: description of the weights' origin, for the metadata.
 
     Returns:
-        The path.
+        The path of the file.
 
     Raises:
-        ExportError: for options that make no sense.
+        ExportError: if options are wrong or contradict each other.
         WriteError: if the file cannot be written.
-        ShapeError: for a shape that the network cannot have.
-        ZooError: where a package is missing or the network cannot be traced.
+        ShapeError: if the shape does not fit the network.
+        ZooError: if a package is missing or the network cannot be traced.
     """
     path = Path(path)
     if path.suffix != ".onnx":
-        raise ExportError(f"{path}: the file's name must end in .onnx")
+        raise ExportError(f"{path}: the file name must end in .onnx")
     if plugin_free and strip_functions:
         raise ExportError(
-            "--plugin-free writes the functions out and --strip-functions leaves them off; "
-            "choose one of them"
+            "--plugin-free inlines the functions and --strip-functions omits them; "
+            "choose one of the two"
         )
     opset = _opset_for(precision, opset)
     check_packages()
@@ -114,7 +115,7 @@ def export(
 
 
 def _opset_for(precision: Precision, opset: int | None) -> int:
-    """The version of the standard operators, after a check of both options."""
+    """Check both options and return the version of the standard operators."""
     if precision not in DTYPES:
         raise ExportError(f"--precision {precision}: choose one of {', '.join(DTYPES)}")
     opset = opset or OPSETS_FROM[precision]
@@ -127,7 +128,7 @@ def _opset_for(precision: Precision, opset: int | None) -> int:
 
 
 def save_model(model: ModelProto, path: Path) -> Path:
-    """Check a model and write it; the file appears whole or not at all.
+    """Check a model and write it. The file is written completely or not at all.
 
     Raises:
         ExportError: if the model is not valid.
@@ -145,7 +146,7 @@ def save_model(model: ModelProto, path: Path) -> Path:
 
 
 def check_packages() -> None:
-    """Raise unless the packages of the extra are there."""
+    """Raise unless the packages of the extra ``onnx`` are installed."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -157,42 +158,54 @@ def check_packages() -> None:
 
 
 def default_path(model: str, shape: str, precision: Precision, opset: int | None) -> Path:
-    """``NAME_1x3xHxW_fp32_op20.onnx``, in the current folder."""
+    """Default file name in the current folder, such as ``NAME_1x3xHxW_fp32_op20.onnx``."""
     return Path(f"{Path(model).stem}_{shape}_{precision}_op{opset or OPSETS_FROM[precision]}.onnx")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m export.onnx",
-        description="Write a network as an ONNX file that runs everywhere.",
+        description="Write a network as an ONNX file. It runs in any runtime with the standard "
+        "operators, and faster with our operator or TensorRT plugin.",
         allow_abbrev=False,
     )
-    parser.add_argument("-n", "--model", required=True, help="model; see 'zoo list'")
+    parser.add_argument("-n", "--model", required=True, help="name of a model; see 'zoo list'")
     parser.add_argument("-w", "--weights", type=Path, help="weights file, .safetensors or .pth")
     parser.add_argument("-o", "--output", type=Path, help="file to write [NAME_SHAPE_...onnx]")
     parser.add_argument(
-        "--precision", choices=list(DTYPES), default="fp32", help="of its numbers [fp32]"
+        "--precision",
+        choices=list(DTYPES),
+        default="fp32",
+        help="precision of weights and activations [fp32]",
     )
     parser.add_argument(
-        "--half-io", action="store_true", help="input and output in the precision too, not float32"
+        "--half-io",
+        action="store_true",
+        help="input and output have the precision, too, and not float32",
     )
     parser.add_argument(
         "--shape",
         metavar="1x3xHxW",
-        help="numbers are fixed, letters may be of any size [NxIxHxW]; bursts: NxTxIxHxW, or four "
-        "dimensions with the frames as channels",
-    )
-    parser.add_argument("--opset", type=int, help="18 to 23 [20, for bf16 22]")
-    parser.add_argument(
-        "--plugin-free", action="store_true", help="standard operators only, no functions"
+        help="shape of the input: a number is a fixed size, a letter any size [NxIxHxW]; bursts: "
+        "NxTxIxHxW, or four dimensions with the frames as channels",
     )
     parser.add_argument(
-        "--strip-functions", action="store_true", help="no functions, for TensorRT up to 10.6"
+        "--opset", type=int, help="version of the standard operators, 18 to 23 [20; 22 for bf16]"
+    )
+    parser.add_argument(
+        "--plugin-free",
+        action="store_true",
+        help="inline the functions of the scans: standard operators only",
+    )
+    parser.add_argument(
+        "--strip-functions",
+        action="store_true",
+        help="omit the functions of the scans, for TensorRT up to 10.6",
     )
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="compare with PyTorch at three sizes; exit with 1 if they differ",
+        help="compare with PyTorch at three sizes; exit code 1 if they differ",
     )
     return parser
 
@@ -204,7 +217,7 @@ def _run(options: argparse.Namespace) -> int:
     path = options.output or default_path(
         options.model, str(shape), options.precision, options.opset
     )
-    logger.info("tracing %s, which takes up to some minutes", options.model)
+    logger.info("tracing %s; this can take several minutes", options.model)
     export(
         source.network,
         path,
@@ -227,7 +240,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """Run the command as ``prog``; the exit code is 1 where verification fails, 2 for bad input."""
+    """Run the command as ``prog``; the exit code is 1 if verification fails, 2 for bad input."""
     return run_command(_parser(), _run, arguments, prog=prog)
 
 

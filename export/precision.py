@@ -1,4 +1,4 @@
-"""A network as a file holds it: its numbers in one precision, float32 at the border.
+"""Prepares a network for export: rounds it to a precision; inputs and outputs stay float32.
 
 Shape suffixes: B batch, T frames, I channels, H height, W width.
 """
@@ -18,17 +18,17 @@ from zoo.ops.precision import DTYPES, Precision
 from zoo.registry import capabilities_of
 
 SCAN_PARAMETERS = ("A_log", "D", "dt_proj_weight", "dt_proj_bias")
-"""Parameters of a mixer that go to the scan's inside, whose arithmetic is float32 always. One of
-another name is rounded once and still computed with in float32."""
+"""Parameters of a mixer that the scan uses. They stay float32, like its arithmetic. A parameter of
+the scan with another name is rounded once, but the arithmetic is still float32."""
 
 
 class Exported(nn.Module):
-    """A network behind the border that its file shows.
+    """A network with the inputs and outputs of its file.
 
     Args:
-        network: used as it is; see :func:`prepared`.
-        shape: of the input.
-        dtype: of the network's tokens.
+        network: the network; it is not copied. See :func:`prepared`.
+        shape: shape of the input.
+        dtype: dtype of the activations.
         border: dtype of input and output.
     """
 
@@ -40,7 +40,7 @@ class Exported(nn.Module):
 
     @property
     def takes_flow(self) -> bool:
-        """Whether a second input gives the displacement of each frame."""
+        """Whether the network has a second input, the displacement of each frame."""
         return self.network.takes_flow
 
     def forward(self, input: Tensor, flow: Tensor | None = None) -> Tensor:
@@ -57,11 +57,16 @@ def prepared(
 ) -> Exported:
     """Copy a network and round it to a precision.
 
-    Weights and activations take the precision; norms, the scan's parameters and its state stay
-    float32, and so do input and output unless ``half_border`` is set.
+    Norms, the scan's parameters and its state stay float32.
+
+    Args:
+        network: the network to copy.
+        shape: shape of the input.
+        precision: precision of weights and activations.
+        half_border: whether input and output have the precision, too; otherwise they are float32.
 
     Raises:
-        ZooError: where the network loses too much in the precision.
+        ZooError: if the network is not accurate enough in the precision.
     """
     dtype = DTYPES[precision]
     wanted = str(dtype).removeprefix("torch.")
@@ -69,7 +74,7 @@ def prepared(
     if wanted not in able:
         names = [name for name, d in DTYPES.items() if str(d).removeprefix("torch.") in able]
         raise ZooError(
-            f"--precision {precision}: {type(network).__name__} loses too much in {wanted}; "
+            f"--precision {precision}: {type(network).__name__} is too inaccurate in {wanted}; "
             f"use {' or '.join(names)}"
         )
     copied = copy.deepcopy(network).eval().cpu().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Sizes that an engine takes: TensorRT's optimisation profile."""
+"""Input sizes that an engine accepts: TensorRT's optimisation profile."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 IMAGE = ("32x32", "256x256", "512x512")
 HEAVY = ("16x16", "64x64", "128x128")
-"""Height and width in pixels of smallest, usual and largest input, where they are not given; the
-largest is a tile of ``zoo restore``. Heavy are bursts, which hold many frames, and scans without
-the plugin, which hold every state: 512x512 would take some 50 GiB."""
+"""Default height and width in pixels of the smallest, usual and largest input. The largest is a
+tile of ``zoo restore``. HEAVY is for bursts, which have many frames, and for scans without the
+plugin, which store every state: 512x512 would need about 50 GiB."""
 
 Sizes = tuple[int, int, int]
 """Batch, height and width."""
@@ -32,7 +32,7 @@ class Profile:
 
     @property
     def shape(self) -> tuple[int | str, int | str, int | str]:
-        """Batch, height and width as an exported file has them: a letter where they vary."""
+        """Batch, height and width for an exported file; a letter for each size that varies."""
         batch, height, width = (
             low if low == high else letter
             for letter, low, high in zip("NHW", self.min, self.max, strict=True)
@@ -40,7 +40,7 @@ class Profile:
         return batch, height, width
 
     def of(self, model: ModelProto) -> dict[str, dict[str, tuple[int, ...]]]:
-        """Dimensions of each input of a graph, by "min", "opt" and "max"; fixed ones stay."""
+        """Dimensions of each input of a graph for "min", "opt" and "max"; fixed ones stay fixed."""
         kinds = {"min": self.min, "opt": self.opt, "max": self.max}
         found = {}
         for entry in model.graph.input:
@@ -50,7 +50,7 @@ class Profile:
 
 
 def _filled(dims: Sequence[Any], sizes: Sizes) -> tuple[int, ...]:
-    """Batch is the first dimension, height and width are the last two."""
+    """Fill in varying dimensions: batch is the first one, height and width are the last two."""
     varying = dict(zip((0, len(dims) - 2, len(dims) - 1), sizes, strict=True))
     return tuple(d.dim_value if d.dim_value else varying[i] for i, d in enumerate(dims))
 
@@ -62,18 +62,18 @@ def read_profile(
 
     Args:
         low: smallest height and width, such as ``32x32``; None for the default.
-        usual: those that the engine is made fastest for.
-        high: largest.
-        batch: one number, or smallest, usual and largest, as in ``1,4,8``.
-        heavy: whether an input takes so much memory that the defaults are smaller.
+        usual: height and width that the engine is optimised for; None for the default.
+        high: largest height and width; None for the default.
+        batch: batch size: one number, or smallest, usual and largest, as in ``1,4,8``.
+        heavy: whether to use the smaller defaults, for networks that need much memory.
 
     Raises:
-        ShapeError: for sizes that make no sense.
+        ShapeError: if a size is malformed, or smallest, usual and largest are not in order.
     """
     defaults = dict(zip(("min", "opt", "max"), HEAVY if heavy else IMAGE, strict=True))
     asked = {"min": low, "opt": usual, "max": high}
     sides = {name: _sides(name, text or defaults[name]) for name, text in asked.items()}
-    # A default gives way to what is asked for.
+    # Defaults adapt to the sizes that are given.
     if high is None:
         sides["max"] = _largest(sides[name] for name in ("max", *_given(asked, "min", "opt")))
     if low is None:
@@ -85,8 +85,7 @@ def read_profile(
         low_, usual_, high_ = (sides[kind][axis] for kind in ("min", "opt", "max"))
         if not low_ <= usual_ <= high_:
             raise ShapeError(
-                f"--min, --opt and --max: {name} goes {low_}, {usual_}, {high_}; "
-                "it must not become smaller"
+                f"--min, --opt and --max: {name} is {low_}, {usual_}, {high_}; it must not decrease"
             )
     return Profile(
         (batches[0], *sides["min"]), (batches[1], *sides["opt"]), (batches[2], *sides["max"])
@@ -120,5 +119,5 @@ def _batches(text: str) -> Sizes:
     numbers = [int(word) for word in text.split(",")]
     low, usual, high = numbers * 3 if len(numbers) == 1 else numbers
     if not low <= usual <= high:
-        raise ShapeError(f"--batch {text}: smallest, usual and largest must not become smaller")
+        raise ShapeError(f"--batch {text}: smallest, usual and largest must not decrease")
     return low, usual, high

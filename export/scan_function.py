@@ -1,13 +1,12 @@
-"""The selective scan in standard ONNX operators: the body that makes a file run everywhere.
+"""The selective scan as a function of standard ONNX operators.
 
-Every scan of an exported file is one node of domain ``zoo``; a runtime that does not know the node
-runs the function of the same name that comes with the file. The nodes are named in
-:mod:`zoo.ops.scan.names`. Their inputs are those of :data:`zoo.ops.scan.contract.SCHEMA`, all of
-them required.
+Every scan of an exported file is one node of the domain ``zoo``. A runtime that does not know the
+node runs the function of the same name in the file. The names are in :mod:`zoo.ops.scan.names`. The
+inputs are those of :data:`zoo.ops.scan.contract.SCHEMA`; all are required.
 
-Shape suffixes: B batch, L tokens, P places (L and one zero token behind them), K directions,
-S steps, T steps and at least one more, G chunks, Q steps of a chunk, E inner channels, R rank of
-the step, N states. J stands for directions times places, direction by direction, I for rows of y.
+Shape suffixes: B batch, L tokens, P places (L tokens and a zero token at the end), K directions,
+S steps, T steps padded by at least one, G chunks, Q steps of a chunk, E inner channels, R rank of
+the step, N states. J is directions times places, direction by direction; I is the rows of y.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from zoo.ops.scan.contract import SCHEMA
 from zoo.ops.scan.names import EACH, NAMESPACE, NODES, PLUGIN_ATTRIBUTES, SUM
 
 CHUNK = 64
-"""Steps that the body for TensorRT takes at once; a power of two."""
+"""Steps per iteration of the function for TensorRT; a power of two."""
 
-# A zero token lies behind the others, whose output is zero: tokens that no step visits read their y
-# there. The state lies as (B, K, N, E), so that every product runs along channels.
+# A zero token is appended to the others. Its output is zero, and tokens that no step visits read
+# their y there. The state is (B, K, N, E), so that every product runs along channels.
 _BEGIN = """
 <domain: "{domain}", opset_import: ["" : {opset}]>
 {name} <{attributes}>
@@ -116,9 +115,9 @@ _STEP_BY_STEP = """
     }}> (start_BKNE, visit_TK, place_TK)
 """
 
-# A GPU starts some operators for each turn of the loop, whatever their size: here a turn is a whole
-# chunk. Inside, step q holds the decay and the sum of its last 1, 2, 4, ... steps in turn, until
-# they reach back to the chunk's first.
+# On a GPU, each iteration of the loop launches several kernels, whatever their size, so here an
+# iteration processes a whole chunk. Inside a chunk, the decay and the sum at step q cover the last
+# 1, 2, 4, ... steps, doubling until they reach the first step of the chunk.
 _CHUNK_BY_CHUNK = """
   chunk_1 = Constant <value_ints = [{chunk}]> ()
   full_1 = Div (steps_1, chunk_1)
@@ -189,7 +188,7 @@ _DOUBLING = """
       decay_{next} = Mul (decay_{i}, before_decay_{i})"""
 
 _END = """
-  # When a token is visited, by direction: the step, or the first of the zero token.
+  # The step at which each direction visits a token; if it does not, the first step after the last.
   never_shape = Concat <axis = 0> (directions_1, places_1)
   zeros_KP = ConstantOfShape <value = int64[1] {{0}}> (never_shape)
   never_KP = Add (zeros_KP, steps_1)
@@ -236,13 +235,13 @@ _RESULTS = {
 
 
 def scan_function(name: str, opset: int, *, chunked: bool = False) -> FunctionProto:
-    """The body of one of ``NODES`` in the standard operators of ``opset``, 18 or later.
+    """Make the function of one of ``NODES`` from standard operators.
 
     Args:
-        name: of the operator.
-        opset: version of the standard operators.
-        chunked: ``CHUNK`` steps in each turn of the loop, for TensorRT: some six times the sums,
-            but far fewer turns.
+        name: name of the node.
+        opset: version of the standard operators, 18 or later.
+        chunked: whether each iteration processes ``CHUNK`` steps, for TensorRT: about six times the
+            arithmetic, but far fewer iterations.
     """
     text = _BEGIN + (_CHUNK_BY_CHUNK if chunked else _STEP_BY_STEP) + _END
     doublings = CHUNK.bit_length() - 1
@@ -266,15 +265,15 @@ def scan_function(name: str, opset: int, *, chunked: bool = False) -> FunctionPr
 
 
 def scan_nodes(model: ModelProto) -> list[NodeProto]:
-    """The selective scans of a model, which all stand in its main graph."""
+    """The nodes of a model's selective scans. All of them are in the main graph."""
     return [n for n in model.graph.node if n.domain == NAMESPACE and n.op_type in NODES]
 
 
 def attach_functions(model: ModelProto, *, chunked: bool = False) -> None:
-    """Give a model the bodies of the scans that it calls; see :func:`scan_function`.
+    """Add the functions of its scans to a model; see :func:`scan_function`.
 
-    This is the last step of an export: optimisers and version converters inline functions or drop
-    them.
+    This must be the last step of an export, because optimisers and version converters inline or
+    drop functions.
     """
     strip_functions(model)
     opset = next(entry.version for entry in model.opset_import if not entry.domain)
@@ -283,7 +282,7 @@ def attach_functions(model: ModelProto, *, chunked: bool = False) -> None:
 
 
 def strip_functions(model: ModelProto) -> None:
-    """Take the bodies away: TensorRT up to 10.6 would prefer them to the plugin."""
+    """Remove the functions of the scans. TensorRT up to 10.6 would prefer them to the plugin."""
     kept = [function for function in model.functions if function.domain != NAMESPACE]
     del model.functions[:]
     model.functions.extend(kept)

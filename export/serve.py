@@ -1,7 +1,7 @@
-"""``python -m export.serve``: a model repository for NVIDIA Triton Inference Server.
+"""``python -m export.serve``: writes a model repository for NVIDIA Triton Inference Server.
 
-Two models of one network: ``NAME_onnx`` for the ONNX Runtime back end, on CPU or GPU, and
-``NAME_trt`` for the TensorRT back end. Requests of one size are put together (dynamic batching).
+A network becomes two models: ``NAME_onnx`` for the ONNX Runtime back end, on CPU or GPU, and
+``NAME_trt`` for the TensorRT back end. Requests of the same size are batched (dynamic batching).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Write a model repository for NVIDIA Triton Inference Server.",
         allow_abbrev=False,
     )
-    parser.add_argument("-n", "--model", required=True, help="model; see 'zoo list'")
+    parser.add_argument("-n", "--model", required=True, help="name of a model; see 'zoo list'")
     parser.add_argument("-w", "--weights", type=Path, help="weights file, .safetensors or .pth")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the repository")
     parser.add_argument(
@@ -42,24 +42,39 @@ def _parser() -> argparse.ArgumentParser:
         help="models to write [both]",
     )
     parser.add_argument(
-        "--precision", choices=list(DTYPES), default="fp32", help="of its numbers [fp32]"
+        "--precision",
+        choices=list(DTYPES),
+        default="fp32",
+        help="precision of weights and activations [fp32]",
     )
     parser.add_argument(
-        "--engine", type=Path, help="of export.trt --runtime tensorrt [a script builds one]"
+        "--engine",
+        type=Path,
+        help="engine from export.trt --runtime tensorrt [write a script that builds one]",
     )
-    parser.add_argument("--plugin", type=Path, help="plugin library [built where nvcc is]")
-    parser.add_argument("--max-batch", type=int, default=8, help="most requests at once [8]")
+    parser.add_argument("--plugin", type=Path, help="plugin library [built if there is nvcc]")
+    parser.add_argument("--max-batch", type=int, default=8, help="largest batch of requests [8]")
     parser.add_argument(
-        "--delay", type=int, default=2000, help="microseconds a request waits for others [2000]"
+        "--delay",
+        type=int,
+        default=2000,
+        help="longest time a request waits for others, in microseconds [2000]",
     )
-    parser.add_argument("--instances", type=int, default=1, help="copies on each device [1]")
     parser.add_argument(
-        "--kind", choices=["auto", "gpu", "cpu"], default="auto", help="device of NAME_onnx [auto]"
+        "--instances", type=int, default=1, help="copies of the model on each device [1]"
     )
-    parser.add_argument("--min", metavar="HxW", help="smallest input of the engine, as export.trt")
-    parser.add_argument("--opt", metavar="HxW", help="the usual one")
-    parser.add_argument("--max", metavar="HxW", help="the largest")
-    parser.add_argument("--overwrite", action="store_true", help="replace models that are there")
+    parser.add_argument(
+        "--kind",
+        choices=["auto", "gpu", "cpu"],
+        default="auto",
+        help="type of device for NAME_onnx [auto]",
+    )
+    parser.add_argument(
+        "--min", metavar="HxW", help="smallest input of the engine; defaults as in export.trt"
+    )
+    parser.add_argument("--opt", metavar="HxW", help="input that the engine is optimised for")
+    parser.add_argument("--max", metavar="HxW", help="largest input of the engine")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing models")
     return parser
 
 
@@ -73,10 +88,10 @@ def _run(options: argparse.Namespace) -> int:
     for option, number in numbers.items():
         if number < 1:
             least = 0 if option == "--delay" else 1
-            raise ServeError(f"{option}: write a number from {least}")
+            raise ServeError(f"{option} must be at least {least}")
     with_plan = options.backend in ("tensorrt", "both")
     if options.engine is not None and not with_plan:
-        raise ServeError("--engine does not go with --backend onnx")
+        raise ServeError("--engine cannot be used with --backend onnx")
     source = network_of(options.model, options.weights)
     name = Path(options.model).stem
     batch = f"1,{(options.max_batch + 1) // 2},{options.max_batch}"
@@ -88,7 +103,7 @@ def _run(options: argparse.Namespace) -> int:
 
     import onnx
 
-    logger.info("tracing %s, which takes up to some minutes", options.model)
+    logger.info("tracing %s; this can take several minutes", options.model)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         export(source.network, path, precision=options.precision, weights=source.weights)
@@ -105,7 +120,7 @@ def _run(options: argparse.Namespace) -> int:
     for target in written:
         print(f"wrote {target}")  # noqa: T201
     if with_plan and options.engine is None:
-        logger.info("%s has no engine yet: run build_plan.sh in it where it is served", written[-1])
+        logger.info("%s has no engine yet: run its build_plan.sh on the server", written[-1])
     return 0
 
 
@@ -117,12 +132,12 @@ def _plugin(options: argparse.Namespace) -> Path | None:
     try:
         return build_plugin()
     except BuildError as error:
-        logger.warning("WARNING: the repository is without %s: %s", PLUGIN, error)
+        logger.warning("WARNING: the repository lacks %s: %s", PLUGIN, error)
         return None
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """Run the command as ``prog``; returns the exit code, 2 for bad input."""
+    """Run the command as ``prog`` and return its exit code, 2 for bad input."""
     return run_command(_parser(), _run, arguments, prog=prog)
 
 

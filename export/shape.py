@@ -1,4 +1,4 @@
-"""The shape of an exported file's input: numbers are fixed, letters may be of any size."""
+"""The input shape of an exported file: a number is a fixed size, a letter any size."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from zoo.errors import ZooError
 from zoo.networks import Network
 
 SAMPLE = {"batch": 2, "height": 19, "width": 13}
-"""Sizes a file is traced with where they may vary: no batch of one, which would be taken for
-fixed, odd and different sides, multiples of no window."""
+"""Sizes for tracing, in place of those that may vary. The batch is not 1, because tracing would
+treat that as fixed. The sides are odd, different, and not multiples of any window."""
 
 
 class ShapeError(ZooError, ValueError):
-    """The shape asked for does not fit the network."""
+    """A shape is malformed or does not fit the network."""
 
 
 @dataclass(frozen=True)
 class InputShape:
-    """Sizes of the input, each a number or the name of a size that may vary.
+    """Sizes of the input. Each is a number, or the name of a size that may vary.
 
     Attributes:
-        batch: images, or bursts, at once.
-        frames: frames of a burst; None for one image.
-        channels: of an image or a frame.
-        height: in pixels.
-        width: in pixels.
-        flat: whether the frames of a burst stand beside each other as channels,
-            ``(B, T * I, H, W)``, for runners that know no fifth dimension.
+        batch: number of images or bursts.
+        frames: number of frames of a burst; None for images.
+        channels: number of channels of an image or frame.
+        height: height in pixels.
+        width: width in pixels.
+        flat: whether the frames of a burst are stacked as channels, ``(B, T * I, H, W)``, for
+            runtimes without a fifth dimension.
     """
 
     batch: int | str
@@ -40,7 +40,7 @@ class InputShape:
 
     @property
     def sizes(self) -> tuple[int | str, ...]:
-        """The dimensions in their sequence."""
+        """All dimensions in order."""
         frames: tuple[int, ...] = (self.channels,)
         if self.frames is not None:
             frames = (self.frames * self.channels,) if self.flat else (self.frames, self.channels)
@@ -48,11 +48,11 @@ class InputShape:
 
     @property
     def dynamic(self) -> dict[int, str]:
-        """Names of the sizes that may vary, by dimension."""
+        """Names of the sizes that may vary, by index of the dimension."""
         return {axis: name for axis, name in enumerate(self.sizes) if isinstance(name, str)}
 
     def concrete(self, batch: int, height: int, width: int) -> tuple[int, ...]:
-        """The dimensions with these sizes where they may vary."""
+        """All dimensions, with the given sizes in place of those that may vary."""
         asked = dict(zip((0, -2, -1), (batch, height, width), strict=True))
         rank = len(self.sizes)
         return tuple(
@@ -61,7 +61,7 @@ class InputShape:
         )
 
     def sample(self) -> tuple[int, ...]:
-        """The sizes to trace with."""
+        """All dimensions for tracing."""
         return self.concrete(*SAMPLE.values())
 
     def __str__(self) -> str:
@@ -72,12 +72,13 @@ def input_shape(network: Network, text: str | None = None) -> InputShape:
     """Read a shape such as ``1x3xHxW`` and check it against a network.
 
     Args:
-        network: what is exported.
-        text: dimensions between ``x``; None for a batch and sides of any size. A burst network
-            takes five dimensions, ``1x14x4xHxW``, or four with frames as channels, ``1x56xHxW``.
+        network: the network to export.
+        text: dimensions separated by ``x``; None for a batch, height and width of any size. For a
+            burst network, five dimensions, ``1x14x4xHxW``, or four with the frames as channels,
+            ``1x56xHxW``.
 
     Raises:
-        ShapeError: for a shape that the network cannot have.
+        ShapeError: if the shape is malformed or does not fit the network.
     """
     channels = network.channels
     frames = network.burst if network.takes_burst else None
@@ -98,7 +99,7 @@ def input_shape(network: Network, text: str | None = None) -> InputShape:
             )
     names = [size for size in sizes if isinstance(size, str)]
     if len(set(names)) < len(names):
-        raise ShapeError(f"--shape {text}: give each size that may vary a name of its own")
+        raise ShapeError(f"--shape {text}: use a different name for each size that may vary")
     return InputShape(sizes[0], frames, channels, sizes[-2], sizes[-1], flat)
 
 
@@ -108,5 +109,5 @@ def _size(word: str, text: str) -> int | str:
     if word.isdigit() and int(word) > 0:
         return int(word)
     raise ShapeError(
-        f"--shape {text}: {word!r} is no size; write a number from 1, or a letter where it may vary"
+        f"--shape {text}: {word!r} is not a size; write a number from 1, or a letter for any size"
     )

@@ -1,6 +1,6 @@
-"""PyTorch modules as ONNX graphs, before anything is tidied.
+"""Traces PyTorch modules to ONNX graphs, which are not yet optimised.
 
-Two operators of ours become nodes: the selective scan, and a block that is traced elsewhere
+Two of our operators become nodes: the selective scan, and a block that is traced separately
 (:mod:`export.blocks`).
 """
 
@@ -24,7 +24,7 @@ from zoo.ops.scan.contract import SCHEMA, Kind, ScanInputs
 from zoo.ops.scan.names import EACH, NAMESPACE, NODES, PLUGIN_ATTRIBUTES, SUM, VERSION
 
 BLOCKS = "zoo.blocks"
-"""Domain of nodes that stand for a block until it is written out."""
+"""Domain of the nodes of blocks, until the blocks are inlined."""
 
 BLOCK_INPUTS = ("x", "batch", "height", "width")
 
@@ -45,23 +45,23 @@ def traced(
     outputs: Sequence[str],
     opset: int,
 ) -> onnx_ir.Model:
-    """Trace a module.
+    """Trace a module to an ONNX graph.
 
     Args:
-        module: in evaluation mode.
-        arguments: of sizes that may be traced; a list is as many inputs.
+        module: the module, in evaluation mode.
+        arguments: example tensors for the module; a list of tensors is several inputs.
         inputs: names of the inputs.
-        dynamic: for each input the names of the sizes that may vary, by dimension.
+        dynamic: for each input, the names of the sizes that may vary, by index of the dimension.
         outputs: names of the outputs.
         opset: version of the standard operators.
 
     Raises:
-        ZooError: where the module cannot be traced, with the reason.
+        ZooError: if the module cannot be traced, with the reason.
     """
     with quiet(), _schemas(), _any_size(), torch.no_grad():
         try:
-            # Captured here: left to itself the exporter would try again by ways that call modules
-            # in another manner, and blocks would be taken for one another.
+            # Captured here, because the exporter retries failures with other methods, which call
+            # modules in a different way; blocks would then be mixed up.
             captured = torch.export.export(
                 module, tuple(arguments), dynamic_shapes=_varying(dynamic), strict=False
             )
@@ -79,14 +79,14 @@ def traced(
                 optimize=False,
                 verbose=False,
             )
-        except Exception as error:  # of the network, of PyTorch's capture or of its exporter
+        except Exception as error:  # from the network, torch.export or the ONNX exporter
             raise _plain(error) from error
     assert program is not None
     return program.model
 
 
 def _varying(dynamic: Sequence[dict[int, str] | list[dict[int, str]]]) -> tuple[Any, ...]:
-    """The same with PyTorch's word for a size that may vary in place of its name."""
+    """Replace the name of each size that may vary by ``Dim.DYNAMIC``."""
     return tuple(
         [dict.fromkeys(sizes, torch.export.Dim.DYNAMIC) for sizes in entry]
         if isinstance(entry, list)
@@ -96,10 +96,10 @@ def _varying(dynamic: Sequence[dict[int, str] | list[dict[int, str]]]) -> tuple[
 
 
 def _scan_node(*arguments: Any) -> Any:
-    """``torch.ops.zoo.selective_scan`` as one node; all inputs are always there."""
+    """Translate ``torch.ops.zoo.selective_scan`` to one node, whose inputs are all required."""
     *tensors, reduce, _ = arguments
     if ScanInputs(*tensors).delta_weight is None:
-        raise ZooError("a scan without delta_weight is not exported; give it a low-rank step")
+        raise ZooError("a scan without delta_weight cannot be exported; use a low-rank step")
     operators = onnxscript.values.Opset(NAMESPACE, VERSION)
     operator = getattr(operators, SUM if reduce else EACH)
     return operator(*tensors, **PLUGIN_ATTRIBUTES)
@@ -110,7 +110,7 @@ def _block_node(x: Any, batch: Any, height: Any, width: Any, call: int) -> Any:
 
 
 def _remainder(x: Any, divisor: Any) -> Any:
-    """``x % divisor``, also by a size of the graph, which PyTorch's own does not take."""
+    """Translate ``x % divisor``. PyTorch's translation fails if the divisor is a varying size."""
     standard = onnxscript.opset18
     divisor = standard.CastLike(divisor, x)
     if x.dtype.is_integer():
@@ -120,7 +120,7 @@ def _remainder(x: Any, divisor: Any) -> Any:
 
 @contextlib.contextmanager
 def _schemas() -> Iterator[None]:
-    """Within, our operators are known to the tools; after, files must do without."""
+    """Register our operators with ONNX within the context; exported files work without this."""
     tokens = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"]
     constraints = [("T", tokens, "dtype of the tokens")]
     types = {Kind.TOKENS: "T", Kind.PARAMETER: "tensor(float)", Kind.ORDER: "tensor(int32)"}
@@ -163,7 +163,7 @@ def _schemas() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _any_size() -> Iterator[None]:
-    """Within, a trace does not take for granted that sizes are 2 or more."""
+    """Within the context, tracing does not assume that sizes are 2 or more."""
     import torch.fx.experimental._config as config
 
     with config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
@@ -172,7 +172,7 @@ def _any_size() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Within, the exporter and its passes say nothing: it is about their insides."""
+    """Silence the exporter and its passes within the context: their messages are internal."""
     names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
     levels = {name: logging.getLogger(name).level for name in names}
     for name in names:
@@ -187,7 +187,7 @@ def quiet() -> Iterator[None]:
 
 
 def _plain(error: BaseException) -> ZooError:
-    """The first cause that says something to a user."""
+    """Convert to an error for users: the first ZooError among the causes, or the root cause."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ZooError):
@@ -196,7 +196,7 @@ def _plain(error: BaseException) -> ZooError:
     text = " ".join(str(last).split())
     if "specialized it to be a constant" in text:
         return ZooError(
-            "the network cannot be traced: a part takes a size that varies for a fixed number; "
+            "the network cannot be traced: a part treats a varying size as a fixed number; "
             f"use x.shape there, not len(x) or int(): {text[:300]}"
         )
     return ZooError(f"the network cannot be traced: {text[:300]}")

@@ -1,6 +1,6 @@
-"""``python -m export.trt``: a network as a TensorRT engine, and a JSON file that says what it is.
+"""``python -m export.trt``: builds a TensorRT engine, and a JSON file that describes it.
 
-With TensorRT-RTX it needs no GPU; TensorRT itself builds on the GPU that the engine is for.
+TensorRT-RTX needs no GPU for that. TensorRT must build on the GPU that runs the engine.
 """
 
 from __future__ import annotations
@@ -39,67 +39,81 @@ logger = logging.getLogger(__name__)
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m export.trt",
-        description="Build a TensorRT engine of a network. TensorRT-RTX does that without a GPU.",
-        epilog="* for bursts and without the plugin, which take much more memory",
+        description="Build a TensorRT engine of a network. TensorRT-RTX needs no GPU for that.",
+        epilog="* for bursts, and for --plugin-free; both need much more memory",
         allow_abbrev=False,
     )
-    parser.add_argument("-n", "--model", help="model; see 'zoo list'")
+    parser.add_argument("-n", "--model", help="name of a model; see 'zoo list'")
     parser.add_argument("-w", "--weights", type=Path, help="weights file, .safetensors or .pth")
     parser.add_argument(
-        "--onnx", type=Path, metavar="FILE", help="instead of -n: a file of export.onnx"
+        "--onnx", type=Path, metavar="FILE", help="file from export.onnx, in place of -n"
     )
     parser.add_argument("-o", "--output", type=Path, help="engine to write [NAME_PRECISION.engine]")
-    parser.add_argument("--precision", choices=list(DTYPES), help="of its numbers [fp32]")
-    parser.add_argument("--min", metavar="HxW", help="smallest input, pixels [32x32; 16x16 *]")
-    parser.add_argument("--opt", metavar="HxW", help="the usual one [256x256; 64x64 *]")
-    parser.add_argument("--max", metavar="HxW", help="the largest [512x512; 128x128 *]")
     parser.add_argument(
-        "--batch", default="1", help="images at once: one number, or min,opt,max as 1,4,8 [1]"
+        "--precision", choices=list(DTYPES), help="precision of weights and activations [fp32]"
+    )
+    parser.add_argument("--min", metavar="HxW", help="smallest input in pixels [32x32; 16x16 *]")
+    parser.add_argument(
+        "--opt", metavar="HxW", help="input that the engine is optimised for [256x256; 64x64 *]"
+    )
+    parser.add_argument("--max", metavar="HxW", help="largest input [512x512; 128x128 *]")
+    parser.add_argument(
+        "--batch", default="1", help="batch size: one number, or min,opt,max as in 1,4,8 [1]"
     )
     parser.add_argument(
         "--runtime",
         choices=["auto", *MODULES],
         default="auto",
-        help="what builds and runs it [auto: what is installed]",
+        help="runtime that builds and runs the engine [auto: the one that is installed]",
     )
     parser.add_argument(
-        "--plugin-free", action="store_true", help="standard operators only; far slower"
+        "--plugin-free",
+        action="store_true",
+        help="standard operators only, no plugin; far slower",
     )
     parser.add_argument("--plugin", type=Path, help="plugin library [built by trt_plugins.build]")
     parser.add_argument(
-        "--embed-plugin", action="store_true", help="put the plugin's library into the engine"
+        "--embed-plugin", action="store_true", help="embed the plugin library in the engine"
     )
     parser.add_argument(
-        "--timing-cache", type=Path, metavar="FILE", help="keep TensorRT's measurements there"
+        "--timing-cache",
+        type=Path,
+        metavar="FILE",
+        help="file in which TensorRT stores its timings, to build faster next time",
     )
-    parser.add_argument("--tf32", action="store_true", help="allow TF32 products; faster, 10 bits")
-    parser.add_argument("--keep-onnx", action="store_true", help="keep the graph, NAME.onnx")
+    parser.add_argument(
+        "--tf32", action="store_true", help="allow TF32 products: faster, but 10 bits of mantissa"
+    )
+    parser.add_argument(
+        "--keep-onnx", action="store_true", help="also write the ONNX graph, NAME.onnx"
+    )
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="compare the graph with PyTorch, on a GPU the engine too; exit 1 if off",
+        help="compare the graph, and on a GPU also the engine, with PyTorch; exit code 1 if they "
+        "differ",
     )
     return parser
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Options that exclude each other."""
+    """Raise if options contradict each other."""
     if (options.model is None) == (options.onnx is None):
         raise EngineError("name a model with -n (see 'zoo list'), or a file with --onnx")
     if options.plugin_free and (options.embed_plugin or options.plugin):
         option = "--embed-plugin" if options.embed_plugin else "--plugin"
-        raise EngineError(f"--plugin-free leaves the plugin out, so {option} does not go with it")
+        raise EngineError(f"--plugin-free uses no plugin, so {option} cannot be used with it")
     if options.onnx is not None:
         given = {"-w": options.weights, "--precision": options.precision}
         given["--verify"] = options.verify
         for option, there in given.items():
             if there:
-                raise EngineError(f"{option} does not go with --onnx: the file fixes it")
+                raise EngineError(f"{option} cannot be used with --onnx: the file determines it")
 
 
 @dataclass(frozen=True)
 class _Source:
-    """What the engine is built from: a network, or the graph of a file."""
+    """Source of an engine: a network, or the graph of a file."""
 
     name: str
     precision: Precision
@@ -136,14 +150,14 @@ def _graph_of_file(path: Path) -> ModelProto:
     except DecodeError as error:
         raise EngineError(f"{path}: not an ONNX file") from error
     if not {"model", "precision", "input"} <= facts_in(model).keys():
-        raise EngineError(f"{path}: not a file of export.onnx: it does not say what it is")
+        raise EngineError(f"{path}: not a file of export.onnx: its metadata is missing")
     return model
 
 
 def _output(options: argparse.Namespace, source: _Source) -> Path:
     path = options.output or Path(f"{Path(source.name).stem}_{source.precision}.engine")
     if path.suffix in (".onnx", ".json"):
-        raise EngineError(f"{path}: the file's name must not end in {path.suffix}; use .engine")
+        raise EngineError(f"{path}: the file name must not end in {path.suffix}; use .engine")
     check_writable(path)
     return Path(path)
 
@@ -153,7 +167,7 @@ def _settings(options: argparse.Namespace, tensorrt: TensorRT, profile: Profile)
 
     timing_cache = options.timing_cache
     if timing_cache is not None and tensorrt.name == "tensorrt-rtx":
-        logger.warning("--timing-cache: TensorRT-RTX measures nothing when it builds; left out")
+        logger.warning("--timing-cache is ignored: TensorRT-RTX measures no timings in a build")
         timing_cache = None
     return EngineSettings(
         tensorrt,
@@ -166,14 +180,14 @@ def _settings(options: argparse.Namespace, tensorrt: TensorRT, profile: Profile)
 
 
 def _graph(options: argparse.Namespace, source: _Source, profile: Profile) -> ModelProto:
-    """The graph that the engine is built from."""
+    """Get the graph that the engine is built from."""
     from export import engine_file
 
     if source.graph is not None:
         free = options.plugin_free
         return engine_file.without_plugin(source.graph) if free else source.graph
     assert source.network is not None
-    logger.info("tracing %s, which takes up to some minutes", source.name)
+    logger.info("tracing %s; this can take several minutes", source.name)
     return engine_file.graph_for_engine(
         source.network,
         profile,
@@ -203,14 +217,14 @@ def _run(options: argparse.Namespace) -> int:
         save_model(model, onnx_path)
     checked = source.network if options.verify else None
     if checked is not None and not _graph_agrees(checked, model):
-        print("VERIFICATION FAILED: no engine is built")  # noqa: T201
+        print("VERIFICATION FAILED: no engine was built")  # noqa: T201
         return 1
-    logger.info("%s %s builds the engine", tensorrt.name, tensorrt.version)
+    logger.info("building the engine with %s %s", tensorrt.name, tensorrt.version)
     facts = export_engine(model, path, settings)
     _tell(path, facts)
-    graph = "" if unchanged or options.keep_onnx else ", from the graph that --keep-onnx leaves"
+    graph = "" if unchanged or options.keep_onnx else " (the graph is written with --keep-onnx)"
     line = command_line(onnx_path, path, facts["profile"], settings)
-    logger.info("the same without Python%s:\n  %s", graph, line)
+    logger.info("command to build the same engine without Python%s:\n  %s", graph, line)
     if checked is not None and not _engine_agrees(checked, path, settings):
         return 1
     return 0
@@ -220,7 +234,7 @@ def _tell(path: Path, facts: dict[str, Any]) -> None:
     build, plugin = facts["build"], facts["plugin"]
     layers = "no plugin" if plugin is None else f"{plugin['layers']} plugin layers"
     memory = build["peak_memory_mib"]
-    peak = "" if memory is None else f", {memory / 1024:.1f} GiB of memory at most"
+    peak = "" if memory is None else f", peak memory {memory / 1024:.1f} GiB"
     sizes = facts["profile"]["input"]
     spans = " to ".join("x".join(map(str, sizes[kind])) for kind in ("min", "max"))
     size = path.stat().st_size / 2**20
@@ -228,7 +242,7 @@ def _tell(path: Path, facts: dict[str, Any]) -> None:
     logger.info("built in %.0f s%s", build["seconds"], peak)
     if facts["gpu_memory_bytes"]:
         needed = sum(facts["gpu_memory_bytes"].values()) / 2**30
-        logger.info("on the GPU it will take %.1f GiB, for the largest input", needed)
+        logger.info("it will need %.1f GiB of GPU memory for the largest input", needed)
 
 
 def _graph_agrees(network: Network, model: ModelProto) -> bool:
@@ -242,11 +256,11 @@ def _graph_agrees(network: Network, model: ModelProto) -> bool:
 
 
 def _engine_agrees(network: Network, path: Path, settings: EngineSettings) -> bool:
-    """Whether the engine computes what the network does; taken on trust without a GPU."""
+    """Whether the engine agrees with the network. Without a GPU this is not checked: True."""
     if not torch.cuda.is_available():
         print(  # noqa: T201
-            "the graph is verified and the engine's layers are counted; its numbers are not "
-            "verified: that needs a GPU"
+            "the graph and the number of plugin layers are verified; the engine's results are "
+            "not, because that needs a GPU"
         )
         return True
     from export.verify import verify_engine
@@ -266,7 +280,7 @@ def _engine_agrees(network: Network, path: Path, settings: EngineSettings) -> bo
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """Run the command as ``prog``; the exit code is 1 where verification fails, 2 for bad input."""
+    """Run the command as ``prog``; the exit code is 1 if verification fails, 2 for bad input."""
     return run_command(_parser(), _run, arguments, prog=prog)
 
 

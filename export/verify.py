@@ -1,15 +1,17 @@
-"""A file against the network it came from: both run on the same images, and must agree.
+"""Verifies an exported file: it and its network run on the same images and must agree.
 
-What is compared with what:
+The comparison depends on the precision of the file:
 
-* fp32, the network itself. Both sides compute the same sums in another sequence: about 1e-6 of the
-  output's range; the tolerance of 1e-4 leaves room for deep networks and other CPUs.
-* fp16, the float32 network. Every activation is rounded to 11 bits, 5e-4 of its size, and such
-  errors add up over hundreds of layers as their root: 1e-2.
-* bf16, which ONNX Runtime does not run on a CPU: a copy of the file with all bfloat16 tensors made
-  float32, against the network with its weights rounded to bfloat16 and float32 activations. Both
-  hold the same numbers, so the tolerance is that of fp32. It proves graph and weights, not what
-  rounding costs.
+* fp32: compared with the network. Both compute the same sums in a different order, which gives
+  errors of about 1e-6 of the output's range. The tolerance of 1e-4 leaves room for deep networks
+  and other CPUs.
+* fp16: compared with the float32 network. Every activation is rounded to 11 bits, a relative error
+  of 5e-4. Over hundreds of layers, such errors grow with the square root of the number of layers:
+  the tolerance is 1e-2.
+* bf16: ONNX Runtime does not run bfloat16 on a CPU. So a copy of the file, with all bfloat16
+  tensors converted to float32, is compared with the network with weights rounded to bfloat16 and
+  float32 activations. Both have the same weights, so the tolerance is that of fp32. This verifies
+  graph and weights, not the effect of rounding.
 """
 
 from __future__ import annotations
@@ -43,27 +45,26 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SIZES = ((1, 11, 18), (2, 24, 17), (1, 37, 9))
-"""Batch, height and width where they may vary: none is that of the trace, sides are odd and no
-multiples of a window, and one batch is more than one image."""
+"""Batch, height and width of the test images, for sizes that may vary. None is a size of the trace,
+the sides are not multiples of a window, and one batch has more than one image."""
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-4}
-"""Largest absolute error as a part of the output's range; reasons above."""
+"""Largest absolute error as a fraction of the output's range; for the reasons see the module."""
 
 ENGINE_TOLERANCES = {"fp32": 1e-4, "tf32": 1e-2, "fp16": 1e-2, "bf16": 8e-2}
-"""As ``TOLERANCES``, for engines, which are compared with the float32 network whatever their
-precision. TF32 keeps as many bits of a product's factors as float16; bfloat16 three fewer, which is
-eight times."""
+"""Tolerances for engines, which are always compared with the float32 network. TF32 factors have as
+many bits as float16; bfloat16 has three bits fewer, so its tolerance is eight times larger."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One image through one runtime.
+    """Result of one input in one runtime.
 
     Attributes:
-        runtime: what ran the file.
-        size: of the input.
-        error: largest absolute difference from PyTorch over the range of its output.
-        psnr: of the difference, in dB, for a peak of 1.
+        runtime: name of the runtime.
+        size: dimensions of the input.
+        error: largest absolute difference from PyTorch, divided by the range of its output.
+        psnr: PSNR in dB against PyTorch's output, for a peak of 1.
     """
 
     runtime: str
@@ -77,10 +78,10 @@ class Report:
     """All comparisons of a file.
 
     Attributes:
-        path: of the file.
-        tolerance: what ``error`` may be.
-        comparisons: what was run.
-        notes: what was not, and why.
+        path: path of the file.
+        tolerance: largest ``error`` allowed.
+        comparisons: the comparisons that were made.
+        notes: notes about comparisons that were not made, and why.
     """
 
     path: Path
@@ -90,14 +91,14 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether something was run and all of it agrees; a NaN does not."""
+        """Whether there are comparisons and all are within the tolerance; NaN fails."""
         return bool(self.comparisons) and all(
             found.error <= self.tolerance for found in self.comparisons
         )
 
     @property
     def worst(self) -> float:
-        """The largest error, infinity if nothing was run."""
+        """The largest error; infinity if there is no comparison."""
         errors = [math.inf if math.isnan(c.error) else c.error for c in self.comparisons]
         return max(errors, default=math.inf)
 
@@ -119,16 +120,16 @@ def verify(
     seed: int = 0,
     sizes: Sequence[tuple[int, int, int]] = SIZES,
 ) -> Report:
-    """Compare a file that :func:`export.onnx.export` wrote with its network.
+    """Compare a file from :func:`export.onnx.export` with its network.
 
     Args:
-        network: what was exported, in float32.
+        network: the exported network, in float32.
         path: the file.
-        seed: of the images.
-        sizes: batch, height and width of each, where they may vary.
+        seed: random seed of the images.
+        sizes: batch, height and width of each input, for sizes that may vary.
 
     Raises:
-        ZooError: for a file that is not one of ours.
+        ZooError: if the file is not from ``export.onnx``.
     """
     path = Path(path)
     model = onnx.load(path)
@@ -141,8 +142,8 @@ def verify(
     if precision == "bf16":
         model, reference = _bf16_in_float32(model, network, shape)
         notes.append(
-            "bf16 does not run in ONNX Runtime on a CPU: the file passed the checker, and a copy "
-            "in float32 was run"
+            "bf16 does not run in ONNX Runtime on a CPU: the file passed ONNX's checker, and a "
+            "copy in float32 was run"
         )
     else:
         reference = prepared(network, shape, "fp32").network
@@ -166,7 +167,7 @@ def verify(
 def _bf16_in_float32(
     model: ModelProto, network: Network, shape: InputShape
 ) -> tuple[ModelProto, Network]:
-    """File and network with the rounded weights and float32 arithmetic; see above."""
+    """Convert file and network to rounded weights and float32 arithmetic; see the module."""
     onnx.checker.check_model(model, full_check=True)
     rounded = prepared(network, shape, "bf16").network
     for module in rounded.modules():
@@ -175,13 +176,13 @@ def _bf16_in_float32(
 
 
 def _runtimes(model: ModelProto, notes: list[str]) -> dict[str, InferenceSession]:
-    """What can run a file here, by name; what cannot is added to the notes."""
+    """Runtimes that can run the file on this machine, by name; adds a note for each other one."""
     content = model.SerializeToString()
     runtimes = {}
     if model.functions or not scan_nodes(model):
         runtimes["ONNX Runtime, standard"] = open_session(content, operator=False)
     if not scan_nodes(model):
-        notes.append("the file holds standard operators only: there is no scan to replace")
+        notes.append("the file has standard operators only: our operator has no scan to run")
     elif (why_not := native.unavailable()) is None:
         runtimes["ONNX Runtime, our operator"] = open_session(content, operator=True)
     else:
@@ -199,16 +200,16 @@ def verify_engine(
     rounding: str,
     seed: int = 0,
 ) -> Report:
-    """Compare an engine on a GPU with the network it was built of, in float32.
+    """Compare an engine on a GPU with the network it was built from, in float32.
 
     Args:
-        network: what was exported, in float32.
-        engine: what runs the engine, see :func:`zoo.integrations.tensorrt.load_engine`.
-        path: of the engine.
+        network: the exported network, in float32.
+        engine: the engine, loaded by :func:`zoo.integrations.tensorrt.load_engine`.
+        path: path of the engine file.
         sizes: batch, height and width of each comparison.
-        runtime: its name, for the table.
-        rounding: of ``ENGINE_TOLERANCES``.
-        seed: of the images.
+        runtime: name of the runtime, for the table.
+        rounding: key of ``ENGINE_TOLERANCES``.
+        seed: random seed of the images.
     """
     shape = input_shape(network)
     reference = prepared(network, shape, "fp32").network
@@ -227,7 +228,7 @@ _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 def _inputs(
     network: Network, shape: InputShape, sizes: tuple[int, ...], seed: int
 ) -> tuple[Tensor, ...]:
-    """A picture like a photograph, soft with some detail; and a displacement where one is asked."""
+    """Make a smooth random image with some detail, and a flow if the network takes one."""
     generator = torch.Generator().manual_seed(seed)
     images = math.prod(sizes[:-3])
     coarse = torch.rand(images, sizes[-3], 3, 3, generator=generator)
@@ -259,7 +260,7 @@ def _compare(runtime: str, sizes: tuple[int, ...], expected: Tensor, output: Ten
 
 
 def upcast(model: ModelProto) -> ModelProto:
-    """A copy with every bfloat16 tensor made float32, which holds the same numbers."""
+    """Copy a model with every bfloat16 tensor converted to float32, without loss."""
     copy = ModelProto()
     copy.CopyFrom(model)
     graph = copy.graph

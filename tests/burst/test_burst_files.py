@@ -191,8 +191,8 @@ def test_looks():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, "holds no burst"),
-        ({"im_raw_00.png": np.zeros((2, 2, 4), np.uint8)}, "16-bit PNG of four channels"),
+        ({}, "contains no burst"),
+        ({"im_raw_00.png": np.zeros((2, 2, 4), np.uint8)}, "16-bit PNG with four channels"),
         ({"im_raw_00.png": b"no image"}, "cannot be decoded"),
         ({"im_raw_00.png": np.zeros((2, 2, 4), np.uint16),
           "im_raw_01.png": np.zeros((4, 2, 4), np.uint16)}, "different sizes: 2x2, 2x4"),

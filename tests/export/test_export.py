@@ -214,18 +214,18 @@ def test_bf16_is_verified_as_a_copy(tmp_path):
     [
         (["-n", "mambair_lite_x2"], "did you mean 'mambair_light_x2'"),
         (["-n", "mambair_tiny_x2", "--shape", "1x4xHxW"], "dimension 1 is 4"),
-        (["-n", "mambair_tiny_x2", "--shape", "1x3xHx0"], "'0' is no size"),
+        (["-n", "mambair_tiny_x2", "--shape", "1x3xHx0"], "'0' is not a size"),
         (["-n", "mambair_tiny_x2", "--shape", "3xHxW"], "the network takes Nx3xHxW"),
-        (["-n", "mambair_tiny_x2", "--shape", "1x3xSxS"], "a name of its own"),
+        (["-n", "mambair_tiny_x2", "--shape", "1x3xSxS"], "a different name for each size"),
         (["-n", "qmambabsr_tiny", "--shape", "1x4xHxW"], "as in Nx32xHxW"),
         (["-n", "mambair_tiny_x2", "--opset", "9"], "choose one from 18 to 23"),
         (["-n", "mambair_tiny_x2", "--precision", "bf16", "--opset", "20"], "from 22 to 23"),
-        (["-n", "qmambabsr_tiny", "--precision", "fp16"], "loses too much in float16"),
+        (["-n", "qmambabsr_tiny", "--precision", "fp16"], "is too inaccurate in float16"),
         (["-n", "mambair_tiny_x2", "--plugin-free", "--strip-functions"], "choose one of them"),
         (["-n", "mambair_tiny_x2", "-w", "missing.pth"], "does not exist"),
         (
             ["-n", "mambair_light_x2", "-w", "SHIPPED"],
-            "mambair_tiny_x2.safetensors holds weights of mambair_tiny_x2, which do not fit "
+            "mambair_tiny_x2.safetensors contains weights of mambair_tiny_x2, which do not fit "
             "mambair_light_x2: export mambair_tiny_x2 with -n, or give weights of "
             "mambair_light_x2 with -w",
         ),

@@ -153,11 +153,14 @@ def test_a_place_that_cannot_be_written(tmp_path):
     ("words", "message"),
     [
         (["-n", "mambair_tiny_x9"], "did you mean 'mambair_tiny_x2'"),
-        (["-n", "mambair_tiny_x2", "--max-batch", "0"], "--max-batch: write a number from 1"),
-        (["-n", "mambair_tiny_x2", "--delay", "-1"], "--delay: write a number from 0"),
+        (["-n", "mambair_tiny_x2", "--max-batch", "0"], "--max-batch must be at least 1"),
+        (["-n", "mambair_tiny_x2", "--delay", "-1"], "--delay must be at least 0"),
         (["-n", "mambair_tiny_x2", "--max", "0x4"], "--max 0x4: write height x width"),
         (["-n", "mambair_tiny_x2", "--plugin", "none.so"], "none.so: the plugin's library"),
-        (["-n", "mambair_tiny_x2", "--backend", "onnx", "--engine", "a"], "--engine does not go"),
+        (
+            ["-n", "mambair_tiny_x2", "--backend", "onnx", "--engine", "a"],
+            "--engine cannot be used",
+        ),
     ],
 )
 def test_mistakes(words, message, tmp_path, monkeypatch, capsys):
