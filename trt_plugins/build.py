@@ -1,12 +1,13 @@
-"""``python -m trt_plugins.build``: compiles the TensorRT plugin, once, and says where it is.
+"""``python -m trt_plugins.build``: compiles the TensorRT plugin once and prints its path.
 
-The library serves TensorRT 10, TensorRT 11 and TensorRT-RTX and needs none of them to be built:
-only NVIDIA's compiler ``nvcc``. It is kept in the user's cache folder, under a hash of its sources
-and flags, and is built again when they change. C++ users who would rather have CMake find
-``CMakeLists.txt`` beside this file.
+The library works with TensorRT 10, TensorRT 11 and TensorRT-RTX. Building it needs none of them,
+only NVIDIA's compiler ``nvcc``. The library is stored in the user's cache folder, under a hash of
+its sources and flags, and is built again when they change. For CMake, there is a ``CMakeLists.txt``
+next to this file.
 
-Environment: ``CUDA_HOME`` (or ``CUDA_PATH``) names a CUDA toolkit; ``ZOO_CACHE`` another cache
-folder than ``$XDG_CACHE_HOME/mamba-restoration-zoo``; ``CXX`` the C++ compiler of the host.
+Environment variables: ``CUDA_HOME`` (or ``CUDA_PATH``) is the folder of the CUDA toolkit;
+``ZOO_CACHE`` replaces the cache folder ``$XDG_CACHE_HOME/mamba-restoration-zoo``; ``CXX`` is the
+host's C++ compiler.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ SOURCES = Path(__file__).with_name("csrc")
 
 LIBRARY = "libzoo_tensorrt.so"
 REPORT = "compiler.txt"
-"""What the compiler said, beside the library."""
+"""File next to the library with the output of the compiler."""
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
-"""Compute capabilities with machine code of their own, times ten. Any other GPU from the first on
-compiles the intermediate code that is in the library too, once, when it first loads it."""
+"""Compute capabilities, times ten, for which the library contains machine code. Any other GPU from
+the first one on compiles the library's intermediate code, once, when it first loads the library."""
 
 USUAL_NVCC = Path("/usr/local/cuda/bin/nvcc")
 
@@ -49,18 +50,18 @@ HOST = ("-std=c++17", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-Wno-un
 
 
 class BuildError(ZooError):
-    """The plugin cannot be compiled here."""
+    """The plugin cannot be compiled on this machine."""
 
 
 @dataclass(frozen=True)
 class KernelReport:
-    """What the compiler says of one kernel for one architecture."""
+    """The compiler's report on one kernel for one architecture."""
 
     name: str
     architecture: str
     registers: int
     spilled: int
-    """Bytes that did not fit into registers."""
+    """Bytes spilled from registers to memory, stores plus loads."""
 
 
 def build(
@@ -70,17 +71,18 @@ def build(
     shim: bool = False,
     sources: Path = SOURCES,
 ) -> Path:
-    """Compile the plugin, unless that has been done, and return the library.
+    """Compile the plugin, unless it is in the cache, and return the path of the library.
 
     Args:
-        architectures: compute capabilities times ten, such as 90; by default all of
-            ``ARCHITECTURES`` that the compiler knows.
-        force: compile even if it is there.
-        shim: for tests: the same sources for this CPU, by a C++ compiler; see csrc/cpu_shim.h.
+        architectures: compute capabilities times ten, such as 90; None for all ``ARCHITECTURES``
+            that the compiler supports.
+        force: whether to compile even if the library exists.
+        shim: whether to compile the same sources for this CPU with a C++ compiler, for tests; see
+            csrc/cpu_shim.h.
         sources: folder of the sources.
 
     Raises:
-        BuildError: where there is no compiler or it fails, with what to do.
+        BuildError: if there is no compiler or it fails; the message says what to do.
     """
     if shim:
         command = [*_host_compiler(), *HOST, "-x", "c++", "plugin.cu"]
@@ -90,42 +92,45 @@ def build(
     wanted = tuple(architectures or (a for a in ARCHITECTURES if a in known))
     if unknown := [a for a in wanted if a not in known]:
         raise BuildError(
-            f"{nvcc} does not compile for architecture {unknown[0]}; "
-            f"it knows {', '.join(map(str, sorted(known)))}"
+            f"{nvcc} does not support architecture {unknown[0]}; "
+            f"it supports {', '.join(map(str, sorted(known)))}"
         )
     codes = [f"arch=compute_{a},code=sm_{a}" for a in wanted]
     codes.append(f"arch=compute_{min(wanted)},code=compute_{min(wanted)}")
     command = [str(nvcc), *NVCC, *(word for code in codes for word in ("-gencode", code))]
     if host := os.environ.get("CXX"):
         command += ["-ccbin", host]
-    # Packages of pip have the runtime elsewhere than the compiler looks.
+    # In pip packages, the runtime is not in the folder that the compiler searches.
     command += ["-L", str(nvcc.resolve().parent.parent / "lib"), "--threads", "0", "plugin.cu"]
     what = f"the TensorRT plugin for architectures {', '.join(map(str, wanted))}"
     return _compiled(command, sources, LIBRARY, what, force)
 
 
 def build_harness(*, force: bool = False) -> Path:
-    """Compile what drives a plugin without TensorRT (csrc/harness.cpp) and return the library.
+    """Compile the harness that runs a plugin without TensorRT (csrc/harness.cpp).
+
+    Returns:
+        The path of the library.
 
     Raises:
-        BuildError: where there is no C++ compiler or it fails.
+        BuildError: if there is no C++ compiler or it fails.
     """
     command = [*_host_compiler(), *HOST, "harness.cpp", "-ldl"]
     return _compiled(command, SOURCES, "libzoo_harness.so", "the harness of the plugin", force)
 
 
 def find_nvcc() -> Path:
-    """NVIDIA's compiler: of CUDA_HOME, on the PATH, in the usual place, or of pip's packages.
+    """Find nvcc: in CUDA_HOME, on the PATH, in the usual folder, or in the pip packages.
 
     Raises:
-        BuildError: where there is none, with how to get it.
+        BuildError: if there is none; the message says how to install it.
     """
     for variable in ("CUDA_HOME", "CUDA_PATH"):
         if home := os.environ.get(variable):
             nvcc = Path(home) / "bin" / "nvcc"
             if nvcc.is_file():
                 return nvcc
-            raise BuildError(f"{variable} is {home}, but there is no bin/nvcc in it")
+            raise BuildError(f"{variable} is {home}, but this folder has no bin/nvcc")
     if found := shutil.which("nvcc"):
         return Path(found)
     places = [USUAL_NVCC]
@@ -136,16 +141,16 @@ def find_nvcc() -> Path:
         if place.is_file():
             return place
     raise BuildError(
-        "the TensorRT plugin is compiled by nvcc, which is not here; install the CUDA toolkit and "
-        "set CUDA_HOME, or pip install nvidia-cuda-nvcc nvidia-cuda-runtime nvidia-cuda-cccl"
+        "compiling the TensorRT plugin needs nvcc, which was not found; install the CUDA toolkit "
+        "and set CUDA_HOME, or pip install nvidia-cuda-nvcc nvidia-cuda-runtime nvidia-cuda-cccl"
     )
 
 
 def architectures_here() -> tuple[int, ...]:
-    """Compute capabilities of this machine's GPUs, times ten, as the driver tells them.
+    """Compute capabilities of this machine's GPUs, times ten, as reported by the driver.
 
     Raises:
-        BuildError: where there is no driver or no GPU.
+        BuildError: if there is no driver or no GPU.
     """
     words = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     if not shutil.which(words[0]):
@@ -158,7 +163,7 @@ def architectures_here() -> tuple[int, ...]:
 
 
 def kernel_reports(library: Path) -> list[KernelReport]:
-    """What the compiler reported of each kernel when it built a library."""
+    """The compiler's report on each kernel of a library from :func:`build`."""
     text = library.with_name(REPORT).read_text()
     found = re.findall(
         r"Compiling entry function '(\w+)' for '(\w+)'.*?"
@@ -177,7 +182,7 @@ def _compiled(command: list[str], sources: Path, name: str, what: str, force: bo
     library = folder / name
     if library.is_file() and not force:
         return library
-    logger.info("compiling %s with %s: once, up to some minutes", what, command[0])
+    logger.info("compiling %s with %s: only once; can take several minutes", what, command[0])
     begun = time.monotonic()
     try:
         check_writable(library)
@@ -185,16 +190,16 @@ def _compiled(command: list[str], sources: Path, name: str, what: str, force: bo
             made = Path(temporary) / name
             said = _run_compiler([*command, "-o", str(made)], sources)
             write_text(folder / REPORT, said)
-            # A process that has loaded the old library keeps it.
+            # A process that has loaded the old library continues to use it.
             write_whole(library, lambda to: shutil.copyfile(made, to))
     except WriteError as error:
-        raise BuildError(f"{error}, with ZOO_CACHE for instance") from error
+        raise BuildError(f"{error}, for example with ZOO_CACHE") from error
     logger.info("compiled %s in %.0f s: %s", what, time.monotonic() - begun, library)
     return library
 
 
 def _run_compiler(command: list[str], sources: Path) -> str:
-    """What the compiler said, if it succeeded."""
+    """Run a compiler and return its output; raise BuildError if it fails."""
     done = subprocess.run(command, cwd=sources, capture_output=True, text=True, check=False)
     said = done.stdout + done.stderr
     if done.returncode:
@@ -204,7 +209,7 @@ def _run_compiler(command: list[str], sources: Path) -> str:
 
 
 def _key(command: list[str], sources: Path) -> str:
-    """Tells sources, flags and compiler apart."""
+    """A hash of sources, flags and compiler version."""
     version = subprocess.run([command[0], "--version"], capture_output=True, text=True, check=False)
     digest = hashlib.sha256(repr((command, version.stdout)).encode())
     for path in sorted(sources.iterdir()):
@@ -219,7 +224,7 @@ def _known_architectures(nvcc: Path) -> set[int]:
     )
     known = {int(number) for number in re.findall(r"compute_(\d+)\b", listed.stdout)}
     if not known:
-        raise BuildError(f"{nvcc} --list-gpu-arch names no GPU: {listed.stderr.strip()[:200]}")
+        raise BuildError(f"{nvcc} --list-gpu-arch lists no GPU: {listed.stderr.strip()[:200]}")
     return known
 
 
@@ -228,11 +233,11 @@ def _host_compiler() -> list[str]:
     for words in asked:
         if words and shutil.which(words.split()[0]):
             return words.split()
-    raise BuildError("no C++ compiler is here; install g++ or clang++, or set CXX")
+    raise BuildError("no C++ compiler was found; install g++ or clang++, or set CXX")
 
 
 def _architectures(text: str) -> tuple[int, ...] | None:
-    """Of the command line: "all", "native", or numbers such as "80,90"."""
+    """Parse the option --arch: "all", "native", or numbers such as "80,90"."""
     if text == "all":
         return None
     if text == "native":
@@ -247,21 +252,26 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m trt_plugins.build",
         description="Compile the TensorRT plugin and print the path of its library.",
-        epilog="The library is kept in a cache folder, which ZOO_CACHE changes, and compiled again "
-        "only when its sources or flags change. CUDA_HOME names a CUDA toolkit other than the one "
-        "on the PATH.",
+        epilog="The library is stored in a cache folder (set another one with ZOO_CACHE) and is "
+        "compiled again only when its sources or flags change. Set CUDA_HOME to use a CUDA toolkit "
+        "other than the one on the PATH.",
         allow_abbrev=False,
     )
     parser.add_argument(
         "--arch",
         default="all",
         metavar="all|native|80,90",
-        help="GPUs to compile for: all, this machine's, or compute capabilities times ten [all]",
+        help="GPUs to compile for: all, those of this machine, or compute capabilities times ten "
+        "[all]",
     )
     parser.add_argument("-o", "--output", type=Path, help="also copy the library to this file")
-    parser.add_argument("--force", action="store_true", help="compile even if it is there")
     parser.add_argument(
-        "--shim", action="store_true", help="for tests: the same sources for this CPU, without CUDA"
+        "--force", action="store_true", help="compile even if the library is in the cache"
+    )
+    parser.add_argument(
+        "--shim",
+        action="store_true",
+        help="compile the same sources for this CPU, without CUDA, for tests",
     )
     return parser
 
@@ -276,7 +286,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code, 2 where the plugin cannot be compiled."""
+    """Run the command and return its exit code, 2 if the plugin cannot be compiled."""
     return run_command(_parser(), _run, arguments)
 
 

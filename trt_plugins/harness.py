@@ -1,7 +1,7 @@
-"""Runs the plugin without TensorRT, through the calls that TensorRT makes (csrc/harness.cpp).
+"""Runs the plugin without TensorRT, by the same calls that TensorRT makes (csrc/harness.cpp).
 
-It is for tests and benchmarks: on a GPU by the real plugin, on a CPU by the plugin that
-``trt_plugins.build.build(shim=True)`` makes of the same sources.
+It is for tests and benchmarks. On a GPU it runs the real plugin; on a CPU it runs the plugin that
+``trt_plugins.build.build(shim=True)`` compiles from the same sources.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from zoo.ops.scan.names import NAMESPACE, VERSION
 
 _TYPES = {torch.float32: 0, torch.float16: 1, torch.int32: 3, torch.bfloat16: 7, torch.int64: 8}
 _DTYPES = {number: dtype for dtype, number in _TYPES.items()}
-_OTHERS = {torch.float64: 5}  # a number of some other type, to be refused
+_OTHERS = {torch.float64: 5}  # another type, which the plugin must refuse
 _MOST = 8
 
 
 class HarnessError(ZooError):
-    """The plugin does not do what TensorRT asks of it; what it says itself is on standard error."""
+    """A call that TensorRT would make has failed; the plugin's own message is on stderr."""
 
 
 class _Shape(ctypes.Structure):
@@ -34,18 +34,20 @@ class _Shape(ctypes.Structure):
 
 
 class Harness:
-    """One plugin, created, configured for a range of shapes and attached to a context.
+    """A plugin that is created, configured for a range of shapes and attached to a context.
 
     Args:
-        library: of the plugin.
-        name: of :mod:`zoo.ops.scan.names`: ``EACH`` for y per direction, ``SUM`` for their sum.
-        largest: inputs of the largest call, as :class:`zoo.ops.scan.contract.ScanInputs`; only
-            dtypes and shapes are looked at.
-        smallest: inputs of the smallest call; by default the same.
-        version, namespace: by which the creator is looked for.
+        library: path of the plugin's library.
+        name: plugin name from :mod:`zoo.ops.scan.names`: ``EACH`` for y per direction, ``SUM`` for
+            the sum.
+        largest: inputs of the largest call, in the order of
+            :class:`zoo.ops.scan.contract.ScanInputs`; only dtypes and shapes are used.
+        smallest: inputs of the smallest call; None if it is the same as the largest.
+        version: version of the plugin's creator.
+        namespace: namespace of the plugin's creator.
 
     Raises:
-        HarnessError: naming the step of the plugin's life that failed.
+        HarnessError: if a step fails; the message names the step.
     """
 
     def __init__(
@@ -87,22 +89,22 @@ class Harness:
         self.close()
 
     def empty_output(self, inputs: Sequence[Tensor]) -> Tensor:
-        """An uninitialised tensor of the shape and dtype that the plugin says y has."""
+        """Allocate an uninitialised tensor with the shape and dtype that the plugin gives for y."""
         shape = _Shape()
         number = self._library.harness_output(self._handle, _shapes(inputs), ctypes.byref(shape))
         size = list(shape.size)[: shape.rank]
         return torch.empty(size, dtype=_DTYPES[number], device=inputs[0].device)
 
     def run(self, inputs: Sequence[Tensor], y: Tensor, workspace: Tensor) -> Tensor:
-        """Enqueue one call on the current stream of the tensors' device; y is returned.
+        """Enqueue one call on the current stream of the tensors' device and return y.
 
         Args:
-            inputs: contiguous, within the range of shapes.
-            y: where the output goes.
-            workspace: at least ``self.workspace`` bytes.
+            inputs: contiguous inputs, within the configured range of shapes.
+            y: contiguous tensor for the output.
+            workspace: scratch memory, at least ``self.workspace`` bytes.
         """
         if not all(tensor.is_contiguous() for tensor in (*inputs, y)):
-            raise HarnessError("TensorRT's tensors are contiguous")
+            raise HarnessError("tensors must be contiguous, as they are in TensorRT")
         stream = torch.cuda.current_stream().cuda_stream if y.is_cuda else None
         self._call(
             self._library.harness_run,
@@ -117,7 +119,7 @@ class Harness:
         return y
 
     def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
-        """y of the inputs, in memory of its own."""
+        """Compute y of the inputs in a new tensor."""
         inputs = [tensor.contiguous() for tensor in inputs]
         workspace = torch.empty(self.workspace, dtype=torch.uint8, device=inputs[0].device)
         return self.run(inputs, self.empty_output(inputs), workspace)

@@ -66,7 +66,7 @@ def test_it_compiles_once(shim, compiler, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     first = build(shim=shim)
     assert compiler() == 1 and first.is_relative_to(tmp_path / "cache")
-    assert "once, up to some minutes" in caplog.text and str(first) in caplog.text
+    assert "only once; can take several minutes" in caplog.text and str(first) in caplog.text
     assert build(shim=shim) == first and compiler() == 1
     assert build(shim=shim, force=True) == first and compiler() == 2
     assert {path.name for path in first.parent.iterdir()} == {first.name, REPORT}
@@ -92,7 +92,7 @@ def test_it_compiles_for_what_the_compiler_knows(compiler):
     # Any other GPU compiles the intermediate code of the oldest.
     assert "arch=compute_75,code=compute_75" in words and "120" not in words
     assert "arch=compute_90,code=compute_90" in build([90]).read_text()
-    with pytest.raises(BuildError, match="does not compile for architecture 120; it knows 75, 90"):
+    with pytest.raises(BuildError, match="does not support architecture 120; it supports 75, 90"):
         build([90, 120])
 
 
@@ -111,14 +111,16 @@ def test_without_a_compiler_it_says_what_to_install(monkeypatch, tmp_path, capsy
     with pytest.raises(BuildError, match="install the CUDA toolkit and set CUDA_HOME, or pip inst"):
         find_nvcc()
     assert main([]) == 2
-    assert capsys.readouterr().err.startswith("trt_plugins.build: error: the TensorRT plugin is ")
-    with pytest.raises(BuildError, match="no C\\+\\+ compiler is here"):
+    assert capsys.readouterr().err.startswith(
+        "trt_plugins.build: error: compiling the TensorRT plugin "
+    )
+    with pytest.raises(BuildError, match="no C\\+\\+ compiler was found"):
         build(shim=True)
 
 
 def test_a_wrong_cuda_home_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    with pytest.raises(BuildError, match=r"CUDA_HOME is .*, but there is no bin/nvcc in it"):
+    with pytest.raises(BuildError, match=r"CUDA_HOME is .*, but this folder has no bin/nvcc"):
         find_nvcc()
 
 
@@ -156,7 +158,7 @@ def test_the_command_prints_the_library_and_copies_it(compiler, tmp_path, capsys
     assert "code=sm_90" in (tmp_path / "mine.so").read_text()
     for words, message in (
         (["--arch", "hopper"], "--arch hopper: write all, native, or numbers such as 80,90"),
-        (["--arch", "42"], "does not compile for architecture 42"),
+        (["--arch", "42"], "does not support architecture 42"),
     ):
         assert main(words) == 2
         assert message in capsys.readouterr().err

@@ -86,7 +86,7 @@ def test_dtypes_that_an_export_never_has_are_refused(place, dtype, shim):
         (4, (2, 5, 4), "A (KEN) has K = 2, but delta has K = 3"),
         (5, (2, 8, 3, 4), "B (BLKN) has L = 8, but u has L = 9"),
         (6, (2, 9, 3, 3), "C (BLKN) has N = 3, but A has N = 4"),
-        (7, (3,), "D has 1 dimensions, where it has 2: KE"),
+        (7, (3,), "D has 1 dimensions; it must have 2: KE"),
         (8, (4, 9), "order (KS) has K = 4, but delta has K = 3"),
     ],
     ids=["delta", "A", "B", "C", "D", "order"],
@@ -107,13 +107,13 @@ def test_shapes_that_do_not_fit_are_refused_in_a_sentence(place, wrong, message,
 def test_more_states_than_it_holds_are_refused(shim, capfd):
     with pytest.raises(HarnessError, match="configurePlugin"):
         Harness(shim, EACH, make(Case(N=33), torch.float32))
-    assert "A has N = 33 states; this plugin holds at most 32" in capfd.readouterr().err
+    assert "A has N = 33 states; this plugin supports at most 32" in capfd.readouterr().err
 
 
 def test_the_number_of_inputs_is_checked(shim, capfd):
     with pytest.raises(HarnessError, match="getOutputDataTypes"):
         Harness(shim, EACH, make(CASE, torch.float32)[:8])
-    assert "8 inputs and 1 outputs, where it has 9 and 1" in capfd.readouterr().err
+    assert "got 8 inputs and 1 outputs; it needs 9 and 1" in capfd.readouterr().err
 
 
 def test_a_library_without_plugins_is_refused(tmp_path, shim):

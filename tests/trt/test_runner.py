@@ -165,7 +165,7 @@ def test_the_program_without_tensorrt(program, tmp_path):
     image, engine = tmp_path / "in.ppm", tmp_path / "a.engine"
     for words, message in [
         ([engine, image, tmp_path / "out.ppm"], "a.engine: "),
-        ([engine, image], "name an engine, an input and an output"),
+        ([engine, image], "give an engine, an input and an output"),
         ([engine, image, tmp_path / "out.jpg"], "must end in .ppm"),
         ([engine, tmp_path / "none.ppm", tmp_path / "out.ppm"], "cannot open"),
         ([engine, image, tmp_path / "out.ppm", "--tile", "x"], "--tile x: write a number"),

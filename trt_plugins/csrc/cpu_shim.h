@@ -1,8 +1,8 @@
-// CUDA on a CPU, as far as our kernels use it, so that tests run their very source without a GPU.
+// The part of CUDA that our kernels use, on a CPU, so that tests run the same source without a GPU.
 //
-// Blocks run one after the other. The threads of a block are fibers: each runs until it waits at
-// __syncthreads, then the next one does. A missing barrier is therefore seen as a wrong result, the
-// same in every run; races inside a stretch between barriers are for compute-sanitizer.
+// Blocks run one after another. The threads of a block are fibers: each runs until it waits at
+// __syncthreads, then the next one runs. So a missing barrier gives a wrong result, the same in
+// every run. Races between two barriers are not found; use compute-sanitizer for them.
 #pragma once
 
 #include <math.h>
@@ -111,7 +111,7 @@ inline float to_float(BFloat16 x) { return shim::from_bits(uint32_t(x.bits) << 1
 inline float to_float(Half x) {
   const uint32_t magnitude = uint32_t(x.bits & 0x7fff) << 13;
   const bool finite = magnitude < 0x0f800000;
-  // The product mends the bias of the exponent, of denormal numbers too.
+  // The product corrects the bias of the exponent, also for denormal numbers.
   const float f = finite ? shim::from_bits(magnitude) * 0x1p112f
                          : shim::from_bits(magnitude | 0x7f800000);
   return (x.bits & 0x8000) != 0 ? -f : f;

@@ -1,4 +1,4 @@
-// What the kernels need of a device: CUDA, or on a CPU the shim that stands for it in tests.
+// The device functions that the kernels use: from CUDA, or for tests on a CPU from the shim.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -20,14 +20,14 @@ __device__ inline void round_to(float* to, float x) { *to = x; }
 __device__ inline void round_to(Half* to, float x) { *to = __float2half_rn(x); }
 __device__ inline void round_to(BFloat16* to, float x) { *to = __float2bfloat16_rn(x); }
 
-// 2^x, within 2^-22 of it; 0 below 2^-126.
+// 2^x with a relative error of at most 2^-22; results below 2^-126 are 0.
 __device__ inline float power_of_2(float x) {
   float power;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
   return power;
 }
 
-// Null, or what CUDA says is wrong.
+// Launches a kernel. Returns null, or CUDA's error message.
 template <typename Argument>
 const char* launch(void (*kernel)(Argument), int64_t blocks, int threads, Stream stream,
                    Argument argument) {

@@ -1,11 +1,11 @@
-// Drives a plugin through its life as TensorRT does, without TensorRT.
+// Makes the calls to a plugin that TensorRT makes, without TensorRT.
 //
-// Its library is loaded, the creator found by name, version and namespace, a plugin created for the
-// build, its types, formats, shapes and workspace negotiated, its fields serialised, a second plugin
-// created from them for running, attached to a context, told of shapes and run. Where tensors lie is
-// the caller's affair: on a GPU, or on a CPU for a library built on the shim.
+// It loads the library, finds the creator by name, version and namespace, and creates a plugin for
+// the build. It negotiates types, formats, shapes and workspace, and serialises the fields. From
+// these it creates a second plugin for running, attaches it to a context, sets shapes and runs it.
+// The caller provides the tensors: on a GPU, or on a CPU for a library built with the shim.
 //
-// The C interface is for trt_plugins/harness.py. Functions return 0, or 1 with a sentence in `error`.
+// The C interface is for trt_plugins/harness.py. Functions return 0, or 1 and a message in `error`.
 
 #define ZOO_OWN_TENSORRT_INTERFACE
 
@@ -50,14 +50,14 @@ Interface* capability(IPluginV3* plugin, PluginCapabilityType type, const char* 
   if (found == nullptr) fail(std::string("the plugin has no capability ") + kind);
   const InterfaceInfo info = found->getInterfaceInfo();
   if (strcmp(info.kind, kind) != 0 || info.major != 1) {
-    fail(std::string("a capability says it is ") + info.kind + ", not " + kind);
+    fail(std::string("a capability is of kind ") + info.kind + ", not " + kind);
   }
   return static_cast<Interface*>(found);
 }
 
 class Harness {
  public:
-  // types, smallest and largest: of the inputs.
+  // types, smallest and largest are dtypes and shapes of the inputs.
   Harness(const char* library, const char* name, const char* version, const char* name_space,
           int inputs, const int32_t* types, const Shape* smallest, const Shape* largest)
       : types_(types, types + inputs) {
@@ -163,7 +163,7 @@ class Harness {
     auto* build =
         capability<IPluginV3OneBuild>(plugin, PluginCapabilityType::kBUILD, "PLUGIN_V3ONE_BUILD");
     const int count = static_cast<int>(types_.size());
-    if (build->getNbOutputs() != 1) fail("the plugin has not one output");
+    if (build->getNbOutputs() != 1) fail("the plugin does not have exactly one output");
     std::vector<DataType> types;
     for (int32_t type : types_) types.push_back(static_cast<DataType>(type));
     expect(build->getOutputDataTypes(&output_type_, 1, types.data(), count), "getOutputDataTypes");
@@ -190,10 +190,10 @@ class Harness {
     }
     expect(build->configurePlugin(tensors.data(), count, &tensors[count], 1), "configurePlugin");
     workspace_ = build->getWorkspaceSize(tensors.data(), count, &tensors[count], 1);
-    if (workspace_ > SIZE_MAX / 4) fail("getWorkspaceSize knows no size");
+    if (workspace_ > SIZE_MAX / 4) fail("getWorkspaceSize returned no valid size");
   }
 
-  // Expressions of sizes are opaque: what comes out is recognised by its address.
+  // Expressions of sizes are opaque, so the axes of the output are recognised by their addresses.
   void find_output_axes(IPluginV3OneBuild* build, const Shape* inputs) {
     const size_t count = types_.size();
     std::vector<char> cells(count * kMostDims);

@@ -1,11 +1,11 @@
-// TensorRT plugins `SelectiveScan` and `SelectiveScanSum`, version 1 of namespace zoo.
+// TensorRT plugins `SelectiveScan` and `SelectiveScanSum`, version 1, namespace zoo.
 //
-// One library for TensorRT 10 and 11, also for TensorRT-RTX, as IPluginV3. It links nothing of
-// TensorRT: `registry.loadLibrary`, trtexec's --dynamicPlugins and the like find the creators
-// through `getCreators`. A plugin has no fields: all it must know is in the shapes of its inputs.
+// The same library works with TensorRT 10 and 11 and with TensorRT-RTX, as IPluginV3. It does not
+// link to TensorRT: `registry.loadLibrary`, trtexec's --dynamicPlugins and similar tools find the
+// creators through `getCreators`. A plugin has no fields: the shapes of its inputs are enough.
 //
-// What is wrong with a call is said on standard error and by the returned status. TensorRT's own
-// logger is out of reach: its interface differs between 10 and 11.
+// Errors of a call go to standard error and to the returned status. TensorRT's logger cannot be
+// used, because its interface differs between 10 and 11.
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -19,7 +19,7 @@ using namespace nvinfer1;
 
 namespace {
 
-// Names and inputs are those of zoo/ops/scan/names.py and contract.py, which a test compares.
+// Names and inputs as in zoo/ops/scan/names.py and contract.py; a test compares them.
 constexpr const char* kNamespace = "zoo";
 constexpr const char* kVersion = "1";
 
@@ -37,10 +37,10 @@ constexpr Declared kDeclared[kTensors] = {
 };
 constexpr const char kLetters[] = "BLKSERN";
 
-// Sizes by letter; -1 where it is not known yet.
+// Sizes by letter; -1 while a size is unknown.
 struct Axes {
   int64_t size[sizeof kLetters - 1];
-  int source[sizeof kLetters - 1];  // tensor that the size is from
+  int source[sizeof kLetters - 1];  // tensor that gave the size
 
   int64_t operator[](char letter) const {
     int i = 0;
@@ -137,7 +137,7 @@ class ScanPlugin final : public IPluginV3,
 
   size_t getWorkspaceSize(const DynamicPluginTensorDesc* in, int32_t inputs,
                           const DynamicPluginTensorDesc*, int32_t outputs) const noexcept override {
-    // A size that cannot be had: the build ends there, not a call with too little memory.
+    // A size that cannot be allocated, so that the build fails, and not a later call.
     constexpr size_t kNever = SIZE_MAX / 2;
     if (check_counts(inputs, outputs) != 0) return kNever;
     Dims most[kInputs];
@@ -145,7 +145,7 @@ class ScanPlugin final : public IPluginV3,
       most[i] = in[i].max;
       for (int axis = 0; axis < most[i].nbDims; ++axis) {
         if (most[i].d[axis] >= 0) continue;
-        fail(name_, "the largest size of input %s is not known; give the network a profile",
+        fail(name_, "the largest size of input %s is unknown; give the network a profile",
              kDeclared[i].name);
         return kNever;
       }
@@ -157,7 +157,7 @@ class ScanPlugin final : public IPluginV3,
     return zoo::most_workspace(sizes, token(in[kU].desc.type), summed_);
   }
 
-  // There is one way to run, so nothing to time; the name lets a timing cache remember that.
+  // There is only one tactic, so there is nothing to time; with an ID, a timing cache stores that.
   const char* getTimingCacheID() noexcept override { return kVersion; }
 
   // ---- Run ----
@@ -223,7 +223,7 @@ class ScanPlugin final : public IPluginV3,
 
   int check_counts(int32_t inputs, int32_t outputs) const {
     if (inputs == kInputs && outputs == 1) return 0;
-    return fail(name_, "%d inputs and %d outputs, where it has %d and 1", inputs, outputs, kInputs);
+    return fail(name_, "got %d inputs and %d outputs; it needs %d and 1", inputs, outputs, kInputs);
   }
 
   int check_rank(int tensor, int32_t found) const {
@@ -231,11 +231,11 @@ class ScanPlugin final : public IPluginV3,
     int rank = 0;
     while (axes[rank] != '\0') ++rank;
     if (found == rank) return 0;
-    return fail(name_, "%s has %d dimensions, where it has %d: %s", kDeclared[tensor].name, found,
+    return fail(name_, "%s has %d dimensions; it must have %d: %s", kDeclared[tensor].name, found,
                 rank, axes);
   }
 
-  // Shapes and dtypes; where not `known`, sizes of -1 are passed over.
+  // Checks shapes and dtypes. Unless `known`, sizes of -1 are skipped.
   template <typename TensorAt>
   int check(TensorAt tensor_at, bool known, Axes* axes) const {
     for (int64_t& size : axes->size) size = -1;
@@ -258,7 +258,7 @@ class ScanPlugin final : public IPluginV3,
         const int64_t size = tensor.dims.d[axis];
         if (size < 0) {
           if (!known) continue;
-          return fail(name_, "the size of %s (%s) along %c is not known", kDeclared[i].name,
+          return fail(name_, "the size of %s (%s) along %c is unknown", kDeclared[i].name,
                       letters, letters[axis]);
         }
         if (axes->size[letter] < 0) {
@@ -274,8 +274,8 @@ class ScanPlugin final : public IPluginV3,
     }
     const Axes& a = *axes;
     if (a['N'] > zoo::kMostStates) {
-      return fail(name_, "A has N = %lld states; this plugin holds at most %d, so build the engine "
-                  "without it", static_cast<long long>(a['N']), zoo::kMostStates);
+      return fail(name_, "A has N = %lld states; this plugin supports at most %d, so build the "
+                  "engine without it", static_cast<long long>(a['N']), zoo::kMostStates);
     }
     for (const char* letter = "KERN"; *letter != '\0'; ++letter) {
       if (a[*letter] == 0) return fail(name_, "%c = 0: there is nothing to scan", *letter);
@@ -291,7 +291,7 @@ class Creator final : public IPluginCreatorV3One {
  public:
   Creator(const char* name, bool summed) : name_(name), summed_(summed) {}
 
-  // Fields that a parser may pass (plugin_version, plugin_namespace) say what is known already.
+  // Fields that a parser may pass (plugin_version, plugin_namespace) are already known.
   IPluginV3* createPlugin(const char*, const PluginFieldCollection*,
                           TensorRTPhase) noexcept override {
     return new (std::nothrow) ScanPlugin(name_, summed_);

@@ -1,18 +1,18 @@
-// The selective scan over index lists, forward, on a GPU: parallel over the sequence.
+// The selective scan over index lists on a GPU, forward pass only: parallel over the sequence.
 //
 // zoo/ops/scan/operator.py defines the operator. The steps of each (image, direction) are cut into
-// chunks. `walk_chunks` first walks all chunks but the last from a zero state, `carry_states` turns
-// what they leave behind into the state at each boundary between chunks, and `walk_chunks` walks
-// all chunks again from there and writes y. Arithmetic and state are float32 whatever the tokens
-// are. How chunks are cut depends on sizes only: the memory that is needed is known on a machine
-// without a GPU, and a call's result is the same bits in every run and on every GPU of a kind.
+// chunks. `walk_chunks` first walks all chunks but the last from a zero state. `carry_states`
+// combines the results into the state at each boundary between chunks. Then `walk_chunks` walks all
+// chunks again from these states and writes y. Arithmetic and state are float32 for every dtype of
+// tokens. The chunk length depends only on sizes. So the workspace size is known on a machine
+// without a GPU, and the result is bit-identical in every run and on every GPU of the same kind.
 //
-// y per direction is written by one launch for all directions. The sum over directions takes one
-// launch a direction, each adding to what the last has left: no two threads ever add to the same
-// place, so the sum's sequence is fixed too, and nothing as large as y per direction exists.
+// y per direction is written by one launch for all directions. The sum over directions has one
+// launch per direction, each adding to the result of the previous one. So no two threads add to the
+// same place, the order of the sum is fixed, and y per direction is never stored.
 //
 // A token that no direction visits gets 0. An entry of `order` outside 0 .. L-1 is a zero token:
-// -1 by definition, any other because a kernel cannot report it and must not read outside tensors.
+// -1 by definition; any other because a kernel cannot report it and must not read out of bounds.
 //
 // Shapes: B batch, L tokens, K directions, S steps, E channels, R rank of the step, N states;
 // J chunks, M = J - 1 boundaries between them. Tensors are contiguous.
@@ -32,25 +32,25 @@ struct Tensors {
   const void *u, *delta, *B, *C;  // (B, L, E), (B, L, K, R), (B, L, K, N) twice
   const float *delta_weight, *delta_bias, *A, *D;  // (K, E, R), (K, E), (K, E, N), (K, E)
   const int32_t* order;                            // (K, S)
-  void* y;  // (B, L, K, E), or (B, L, E) where it is summed over directions
+  void* y;  // (B, L, K, E), or (B, L, E) if it is summed over directions
 };
 
 enum class Token { kFloat32, kFloat16, kBFloat16 };  // dtype of u, delta, B, C and y
 
 constexpr int kMostStates = 32;
 
-// How a call is cut. Not measured on any GPU yet; from what the compiler says of registers.
+// Block and chunk sizes, chosen from the compiler's register counts; not yet measured on any GPU.
 constexpr int kMostThreads = 128;  // of a block; a thread owns a channel
 constexpr int kTile = 8;           // steps whose tokens a block reads at once
-constexpr int kRanks = 16;         // of the step that shared memory holds at once
+constexpr int kRanks = 16;         // ranks of the step that shared memory holds at once
 constexpr int kShortest = 32, kLongest = 128;  // steps of a chunk
-constexpr int64_t kWarps = 4096;  // that one direction should make, if chunks can be so short
+constexpr int64_t kWarps = 4096;  // target for one direction, as far as kShortest allows
 
 constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// The widest block that wastes at most a tenth more threads than the narrowest.
+// The widest block that needs at most 10 % more threads than the narrowest.
 inline int block_width(int64_t channels) {
   const int64_t least = divide_up(channels, 32) * 32;
   int width = kMostThreads;
@@ -61,7 +61,7 @@ inline int block_width(int64_t channels) {
 struct Cut {
   int threads;             // of a block
   int64_t blocks;          // across channels
-  int64_t length, chunks;  // steps of a chunk, and how many there are
+  int64_t length, chunks;  // steps of a chunk, number of chunks
 };
 
 inline Cut cut_up(const Sizes& size) {
@@ -75,12 +75,12 @@ inline Cut cut_up(const Sizes& size) {
   return {threads, blocks, length, larger(1, divide_up(size.steps, length))};
 }
 
-// Places in the workspace, in floats; each begins where memory accesses are widest.
+// Offsets in the workspace, in floats; each is aligned for the widest memory accesses.
 struct Workspace {
   int64_t states;  // (B, K, M, N, E) state at each boundary
   int64_t totals;  // (B, K, M, E) sum of the steps of the chunk before it
-  int64_t sum;     // (B, L, E) of y, where it is not y itself
-  int64_t floats;  // in all
+  int64_t sum;     // (B, L, E) sum over directions in float32, unless y itself holds it
+  int64_t floats;  // total size
 
   Workspace(const Sizes& size, int64_t boundaries, bool sums) {
     const int64_t rows = boundaries * size.directions * size.channels;
@@ -93,8 +93,9 @@ struct Workspace {
 
 inline bool sums_apart(Token token, bool summed) { return summed && token != Token::kFloat32; }
 
-// Bytes that serve every call whose sizes are at most these; channels, states and directions equal.
-// A larger batch may have longer chunks, so it is not simply what these sizes need.
+// Bytes that are enough for every call whose sizes are at most these, with the same channels,
+// states and directions. This can exceed the need of these sizes, because a smaller batch may have
+// shorter chunks, and so more boundaries.
 inline size_t most_workspace(const Sizes& size, Token token, bool summed) {
   const Cut most = cut_up(size);
   const int64_t warps = most.blocks * (most.threads / 32);
@@ -109,7 +110,7 @@ inline size_t most_workspace(const Sizes& size, Token token, bool summed) {
 
 struct Walk {
   Tensors given;
-  float *at_boundaries, *totals, *sum;  // places of Workspace; sum may be y itself, or null
+  float *at_boundaries, *totals, *sum;  // parts of the workspace; sum may be y itself, or null
   int batch, tokens, directions, steps, channels, rank, states;
   int blocks, length, boundaries;
   int chunks, first, walked;  // of this launch: chunks 0 .. and directions first ..
@@ -117,14 +118,15 @@ struct Walk {
 
 __device__ inline float softplus(float x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
 
-// Walks one chunk for the channels of a block; a thread holds all states of its channel.
-// kWrite: from the state before the chunk, writing y; else from zero, writing what it leaves.
+// Walks one chunk for the channels of a block; a thread holds all states of its channel. If kWrite,
+// it starts from the state before the chunk and writes y; otherwise it starts from zero and writes
+// the state after the chunk.
 template <typename T, int kStates, bool kWrite>
 __global__ void __launch_bounds__(kMostThreads) walk_chunks(Walk walk) {
   alignas(16) __shared__ float B_tile[kTile][kStates];
   alignas(16) __shared__ float C_tile[kTile][kStates];
   alignas(16) __shared__ float delta_tile[kRanks][kTile];
-  __shared__ float weight_columns[kRanks][kMostThreads];  // each thread's own
+  __shared__ float weight_columns[kRanks][kMostThreads];  // one column per thread
   __shared__ int token_tile[kTile];
 
   const int lane = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
@@ -136,7 +138,7 @@ __global__ void __launch_bounds__(kMostThreads) walk_chunks(Walk walk) {
   const int64_t k = walk.first + index % walk.walked;
   const int64_t b = index / walk.walked;
   const bool owns = channel < walk.channels;
-  const int e = owns ? channel : walk.channels - 1;  // the others follow the last one and are mute
+  const int e = owns ? channel : walk.channels - 1;  // the others compute the last one but write nothing
 
   const int64_t row = b * walk.tokens;  // of tokens
   const T* const u = static_cast<const T*>(walk.given.u) + row * walk.channels + e;
@@ -150,10 +152,10 @@ __global__ void __launch_bounds__(kMostThreads) walk_chunks(Walk walk) {
   const float* const weight = walk.given.delta_weight + channel_k * walk.rank;
   const float bias = walk.given.delta_bias[channel_k];
   const float D = kWrite ? walk.given.D[channel_k] : 0.0f;
-  const bool kept = walk.rank <= kRanks;  // the weight fits: it is read once
+  const bool kept = walk.rank <= kRanks;  // the weight fits, so it is read once
   for (int r = 0; kept && r < walk.rank; ++r) weight_columns[r][lane] = weight[r];
 
-  // State before this chunk, or after it; that after the last chunk is nobody's.
+  // The state before this chunk (kWrite) or after it; the state after the last chunk is not stored.
   const int64_t boundary =
       (b * walk.directions + k) * walk.boundaries + chunk - (kWrite ? 1 : 0);
   float* const state = walk.at_boundaries + boundary * walk.states * walk.channels + e;
@@ -207,8 +209,8 @@ __global__ void __launch_bounds__(kMostThreads) walk_chunks(Walk walk) {
     }
 #pragma unroll
     for (int t = 0; t < kTile; ++t) {
-      // Behind the end are zero tokens: only the last chunk ends within a tile, and nothing reads
-      // the state that it leaves.
+      // After the end there are zero tokens. They change the state, but only the last chunk ends
+      // within a tile, and its final state is not used.
       const float step = softplus(raw[t]);
       const float scaled = step * u_tile[t];
       float y = D * u_tile[t];
@@ -239,10 +241,10 @@ __global__ void __launch_bounds__(kMostThreads) walk_chunks(Walk walk) {
   }
 }
 
-// Runs the recurrence over boundaries, in place: what each chunk adds becomes the state behind it.
-// A thread owns one state of one channel.
+// Runs the recurrence over chunks, in place: what each chunk adds becomes the state after it. A
+// thread owns one state of one channel.
 static __global__ void __launch_bounds__(kMostThreads) carry_states(Walk walk) {
-  constexpr int kAhead = 8;  // boundaries that are read before they are needed
+  constexpr int kAhead = 8;  // boundaries that are read ahead
   int index = static_cast<int>(blockIdx.x);
   const int e = index % walk.blocks * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x);
   index /= walk.blocks;
@@ -293,7 +295,7 @@ const char* walk_all(Walk walk, const Cut& cut, bool summed, Stream stream) {
   const char* failure = nullptr;
   if (walk.boundaries > 0) {
     Walk left = walk;
-    left.chunks = walk.boundaries;  // what the last chunk leaves behind nobody needs
+    left.chunks = walk.boundaries;  // the state after the last chunk is not needed
     failure = launch(walk_chunks<T, kStates, false>, across * left.chunks * all, cut.threads,
                      stream, left);
     if (failure == nullptr) {
@@ -333,8 +335,8 @@ const char* scan_tokens(Walk walk, const Cut& cut, bool summed, Stream stream) {
   return failure;
 }
 
-// Starts the scan on a stream: y per direction, or `summed` over directions. `workspace` holds what
-// most_workspace says. Returns null, or why it could not be started.
+// Starts the scan on a stream: y per direction, or `summed` over directions. `workspace` has at
+// least the size from most_workspace. Returns null, or why the scan did not start.
 inline const char* selective_scan(const Sizes& size, const Tensors& given, Token token, bool summed,
                                   void* workspace, Stream stream) {
   if (size.states < 1 || size.states > kMostStates) return "the number of states is not 1 .. 32";

@@ -1,9 +1,9 @@
-// TensorRT's binary interface to plugins: its own header where there is one, else our declaration.
+// TensorRT's binary interface to plugins: from its header if there is one, else declared here.
 //
-// TensorRT 10 and 11 share this part of their interface (checked from 10.0 to 11.1): the sequence of
-// the virtual functions and the layout of the structures are the contract, and the assertions at the
-// end hold for either. What the two do not share (the registry, the logger and its finder) is left
-// alone. Names are TensorRT's, whose documentation says what each function is asked for.
+// TensorRT 10 and 11 share this part of their interface (checked from 10.0 to 11.1): the order of
+// the virtual functions and the layout of the structures are the contract. The assertions at the
+// end hold for both versions. Parts that differ (the registry, the logger and its finder) are not
+// used. Names are TensorRT's; its documentation describes the functions.
 #pragma once
 
 #if defined(__has_include)
@@ -162,7 +162,7 @@ class IPluginCreatorV3One : public IPluginCreatorInterface {
 
 #endif
 
-// Every 64-bit platform of TensorRT lays these out alike.
+// These layouts are the same on all 64-bit platforms of TensorRT.
 static_assert(sizeof(nvinfer1::Dims) == 72 && offsetof(nvinfer1::Dims, d) == 8, "Dims");
 static_assert(sizeof(nvinfer1::DimsExprs) == 72 && offsetof(nvinfer1::DimsExprs, d) == 8,
               "DimsExprs");

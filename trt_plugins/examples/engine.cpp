@@ -1,4 +1,4 @@
-// Engines through TensorRT or TensorRT-RTX; without its headers, what to say instead.
+// Runs engines with TensorRT or TensorRT-RTX. Without its headers, opening an engine is an error.
 #include "engine.h"
 
 #if defined(__has_include) && !defined(ZOO_WITHOUT_TENSORRT)
@@ -14,8 +14,8 @@ namespace zoo {
 const char* tensorrt_version() { return nullptr; }
 
 Restorer open_engine(const std::string& path, const std::string&, bool) {
-  throw Error(path + ": this program was compiled without TensorRT, which runs engines; compile it "
-                     "with TENSORRT_ROOT set, see CMakeLists.txt");
+  throw Error(path + ": this program was compiled without TensorRT and cannot run engines; compile "
+                     "it with TENSORRT_ROOT set, see CMakeLists.txt");
 }
 
 }  // namespace zoo
@@ -55,7 +55,7 @@ std::vector<char> content_of(const std::string& path) {
   return content;
 }
 
-// Memory on the GPU that grows as it is asked for.
+// GPU memory that grows on demand.
 class Buffer {
  public:
   ~Buffer() { cudaFree(data_); }
@@ -80,7 +80,7 @@ class Session {
   Session(const std::string& path, const std::string& plugin, bool trusted) : path_(path) {
     int devices = 0;
     if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
-      throw Error(path + ": engines run on NVIDIA GPUs, and CUDA finds none on this machine");
+      throw Error(path + ": engines need an NVIDIA GPU, and CUDA finds none on this machine");
     }
     runtime_.reset(nvinfer1::createInferRuntime(logger_));
     if (!runtime_) throw Error("TensorRT does not start");
@@ -92,8 +92,8 @@ class Session {
     const std::vector<char> content = content_of(path);
     engine_.reset(runtime_->deserializeCudaEngine(content.data(), content.size()));
     if (!engine_) {
-      throw Error(path + ": TensorRT cannot load it; it must be of this version and GPU, and needs "
-                         "its plugin: --plugin, or --trust-engine where it holds it");
+      throw Error(path + ": TensorRT cannot load it; an engine must be built for this version and "
+                         "GPU and needs its plugin: --plugin, or --trust-engine if embedded");
     }
     context_.reset(engine_->createExecutionContext());
     if (!context_) throw Error(path + ": too little memory on the GPU for its largest sizes");
@@ -104,7 +104,8 @@ class Session {
                          engine_->getTensorShape("input").nbDims == 4 &&
                          engine_->getTensorDataType("input") == nvinfer1::DataType::kFLOAT;
     if (!as_ours) {
-      throw Error(path + ": not one image in and one out; this program restores photographs");
+      throw Error(path + ": must have one image as input and one as output; this program restores "
+                         "photos only");
     }
   }
   ~Session() {
@@ -117,10 +118,10 @@ class Session {
     return engine_->getProfileShape("input", 0, which);
   }
 
-  // Output size for one input size, which tells the scale.
+  // Returns the output size for an input size.
   nvinfer1::Dims output_of(const nvinfer1::Dims& input) {
     if (!context_->setInputShape("input", input)) {
-      throw Error(path_ + ": the input's size is outside of its profile");
+      throw Error(path_ + ": the input's size is outside the engine's profile");
     }
     return context_->getTensorShape("output");
   }
@@ -166,7 +167,7 @@ Restorer open_engine(const std::string& path, const std::string& plugin, bool tr
   auto session = std::make_shared<Session>(path, plugin, trusted);
   const nvinfer1::Dims least = session->profile(nvinfer1::OptProfileSelector::kMIN);
   const nvinfer1::Dims most = session->profile(nvinfer1::OptProfileSelector::kMAX);
-  if (least.d[0] > 1) throw Error(path + ": takes several images at once; export it with --batch 1");
+  if (least.d[0] > 1) throw Error(path + ": its smallest batch is not 1; export it with --batch 1");
   const nvinfer1::Dims output = session->output_of(nvinfer1::Dims4(1, most.d[1], most.d[2], most.d[3]));
   Restorer restorer;
   restorer.channels = static_cast<int>(most.d[1]);

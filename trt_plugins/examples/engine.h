@@ -1,4 +1,4 @@
-// An engine of `python -m export.trt`, opened for restoring.
+// Opens an engine from `python -m export.trt` to restore images.
 #pragma once
 
 #include <string>
@@ -7,11 +7,12 @@
 
 namespace zoo {
 
-// Which TensorRT this program was compiled with; null where with none.
+// Name and version of the TensorRT that this program was compiled with; null without TensorRT.
 const char* tensorrt_version();
 
-// Opens an engine. `plugin` is the plugin's library, empty for engines that need none or have it
-// within; those run code of their own, which `trusted` allows. Throws Error where it cannot.
+// Opens an engine. `plugin` is the plugin's library; empty if the engine needs none or embeds it.
+// An embedded plugin is code from the engine file and runs only if `trusted`. Throws Error on
+// failure.
 Restorer open_engine(const std::string& path, const std::string& plugin, bool trusted);
 
 }  // namespace zoo

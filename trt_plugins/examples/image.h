@@ -1,6 +1,6 @@
-// Photographs as planes of floats in [0, 1]: PPM and PGM by our own code, PNG where libpng is.
+// Photos as planes of floats in [0, 1]. Reads and writes PPM and PGM; PNG only with libpng.
 //
-// PPM (P6, colour) and PGM (P5, gray) keep 8 or 16 bits. PNG is read and written with 8 bits and
+// PPM (P6, colour) and PGM (P5, gray) have 8 or 16 bits. PNG is read and written with 8 bits and
 // without alpha, and only if the program was compiled with ZOO_PNG.
 #pragma once
 
@@ -29,7 +29,7 @@ struct Error : std::runtime_error {
 // Pixels as (channels, height, width), row by row.
 struct Image {
   int channels = 0, height = 0, width = 0;
-  int most = 255;  // value of full brightness in a file: 255 or 65535
+  int most = 255;  // largest value in a file: 255 or 65535
   std::vector<float> data;
 
   Image() = default;
@@ -95,7 +95,7 @@ inline Image read_netpbm(const std::string& path) {
   if (width > kMostSide || height > kMostSide || most > 65535) {
     throw Error(path + ": its header is damaged");
   }
-  file.get();  // one blank ends the header
+  file.get();  // one whitespace character ends the header
   const int channels = magic[1] == '6' ? 3 : 1, bytes = most > 255 ? 2 : 1;
   Image image(channels, height, width, most > 255 ? 65535 : 255);
   std::vector<uint8_t> row(static_cast<size_t>(width) * channels * bytes);
@@ -145,7 +145,7 @@ inline Image read_png(const std::string& path) {
   file.format = colour ? PNG_FORMAT_RGB : PNG_FORMAT_GRAY;
   const int channels = colour ? 3 : 1;
   std::vector<uint8_t> pixels(PNG_IMAGE_SIZE(file));
-  const png_color white = {255, 255, 255};  // behind what is transparent
+  const png_color white = {255, 255, 255};  // background of transparent pixels
   if (!png_image_finish_read(&file, &white, pixels.data(), 0, nullptr)) {
     throw Error(path + ": " + file.message);
   }
@@ -191,7 +191,7 @@ inline constexpr bool has_png() {
 #endif
 }
 
-// Throws unless a file of this name can be read and written by this program.
+// Throws Error unless this program can read and write files with this name's extension.
 inline void check_format(const std::string& path) {
   const std::string kind = suffix(path);
   if (kind == ".ppm" || kind == ".pgm" || (kind == ".png" && has_png())) return;
@@ -208,7 +208,7 @@ inline Image read_image(const std::string& path) {
   return detail::read_netpbm(path);
 }
 
-// The file appears whole or not at all.
+// Writes the file completely or not at all.
 inline void write_image(const std::string& path, const Image& image) {
   check_format(path);
   const std::string temporary = path + ".part";

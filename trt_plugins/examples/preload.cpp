@@ -1,7 +1,8 @@
 // libzoo_preload.so: registers the plugin in a program that can only load libraries.
 //
-// Triton Inference Server opens the libraries it is told of and calls nothing in them. This one asks
-// TensorRT to load libzoo_tensorrt.so, which lies beside it or where ZOO_PLUGIN says.
+// Triton Inference Server opens libraries from its command line, but calls nothing in them. When
+// this library is opened, it makes TensorRT load libzoo_tensorrt.so, from its own folder or from
+// the path in the environment variable ZOO_PLUGIN.
 #include <NvInferRuntime.h>
 #include <dlfcn.h>
 
@@ -23,7 +24,7 @@ const bool kLoaded = [] {
   const std::string path = plugin_path();
   nvinfer1::IPluginRegistry* registry = getPluginRegistry();
   const bool loaded = registry != nullptr && registry->loadLibrary(path.c_str()) != nullptr;
-  if (!loaded) std::fprintf(stderr, "zoo_preload: TensorRT does not load %s\n", path.c_str());
+  if (!loaded) std::fprintf(stderr, "zoo_preload: TensorRT cannot load %s\n", path.c_str());
   return loaded;
 }();
 

@@ -1,4 +1,4 @@
-// zoo_restore: a photograph through an engine of `python -m export.trt`, without Python.
+// zoo_restore: restores a photo with an engine from `python -m export.trt`, without Python.
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
@@ -18,18 +18,18 @@ void print_help() {
   const char* version = zoo::tensorrt_version();
   std::cout << "usage: zoo_restore ENGINE INPUT OUTPUT [--plugin LIBRARY] [--tile N] [--overlap N]\n"
                "\n"
-               "Restores a photograph by an engine of `python -m export.trt`.\n"
+               "Restores a photo with an engine from `python -m export.trt`.\n"
                "\n"
                "  INPUT, OUTPUT      .ppm, .pgm (8 or 16 bits)"
             << (zoo::has_png() ? " or .png (8 bits)" : "; not .png: compiled without libpng")
             << "\n"
-               "  --plugin LIBRARY   libzoo_tensorrt.so, for engines that do not hold it\n"
+               "  --plugin LIBRARY   libzoo_tensorrt.so, for engines that do not embed it\n"
                "  --trust-engine     allow code that is embedded in the engine: its plugin\n"
                "  --tile N           side of a tile in pixels [the engine's largest]\n"
                "  --overlap N        overlap of tiles in pixels [32]\n"
                "\n"
                "Compiled "
-            << (version == nullptr ? "without TensorRT: it only prints this help"
+            << (version == nullptr ? "without TensorRT: can only print this help"
                                    : std::string("for ") + version)
             << ".\n";
 }
@@ -69,11 +69,11 @@ Options read_options(int count, char** words) {
     } else if (given < 3) {
       *places[given++] = word;
     } else {
-      throw zoo::Error(word + ": one engine, one input and one output; see --help");
+      throw zoo::Error(word + ": too many arguments; give an engine, an input and an output");
     }
   }
   if (!options.help && given < 3) {
-    throw zoo::Error("name an engine, an input and an output; see --help");
+    throw zoo::Error("give an engine, an input and an output; see --help");
   }
   return options;
 }

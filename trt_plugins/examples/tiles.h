@@ -1,4 +1,4 @@
-// Restoring in tiles that overlap and are blended, so that an image of any size fits an engine.
+// Restores an image in overlapping, blended tiles, so that an image of any size fits an engine.
 #pragma once
 
 #include <algorithm>
@@ -10,18 +10,18 @@
 
 namespace zoo {
 
-// What restores: sizes in pixels of its input.
+// A function that restores an image, and the limits of its input size in pixels.
 struct Restorer {
   int channels = 3, scale = 1;
   int least_height = 1, least_width = 1, most_height = 1 << 16, most_width = 1 << 16;
-  std::function<Image(const Image&)> run;  // for images of sizes between those
+  std::function<Image(const Image&)> run;  // for images within these limits
 };
 
 struct Span {
   int start, stop;
 };
 
-// Cuts a side into tiles that overlap by at least `overlap`; the last ends at the border.
+// Splits a side into tiles that overlap by at least `overlap`; the last one ends at the border.
 inline std::vector<Span> spans(int size, int tile, int overlap) {
   if (size <= tile) return {{0, size}};
   std::vector<Span> found;
@@ -32,7 +32,7 @@ inline std::vector<Span> spans(int size, int tile, int overlap) {
   return found;
 }
 
-// Weights along a tile's side: they fall linearly towards neighbours, never to zero.
+// Weights along a tile's side. They decrease linearly towards neighbouring tiles, but not to zero.
 inline std::vector<float> ramp(Span span, int size, int overlap, int scale) {
   const int length = (span.stop - span.start) * scale, reach = overlap * scale;
   std::vector<float> weight(static_cast<size_t>(length), 1.0f);
@@ -45,7 +45,7 @@ inline std::vector<float> ramp(Span span, int size, int overlap, int scale) {
   return weight;
 }
 
-// A part of an image; beyond the image its edge is repeated.
+// Cuts a part from an image; beyond the border of the image its edge is repeated.
 inline Image cut(const Image& image, Span rows, Span columns, int height, int width) {
   Image part(image.channels, height, width, image.most);
   for (int c = 0; c < part.channels; ++c) {
@@ -82,7 +82,7 @@ inline Image restore_tiled(const Restorer& restorer, const Image& image, int til
       const Image part = restorer.run(cut(image, row, column, height, width));
       if (part.channels != image.channels || part.height != height * scale ||
           part.width != width * scale) {
-        throw Error("the engine's output has another size than its scale says");
+        throw Error("the size of the engine's output does not match its scale");
       }
       for (size_t y = 0; y < down.size(); ++y) {
         for (size_t x = 0; x < across.size(); ++x) {
@@ -106,7 +106,7 @@ inline Image restore_tiled(const Restorer& restorer, const Image& image, int til
   return total;
 }
 
-// Restores an image; gray ones through a colour network and colour ones through a gray network too.
+// Restores an image. A colour network also restores gray images, and a gray network colour images.
 inline Image restore(const Restorer& restorer, const Image& image, int tile, int overlap,
                      const std::function<void(int, int)>& progress = [](int, int) {}) {
   if (image.channels == restorer.channels) {
@@ -137,8 +137,8 @@ inline Image restore(const Restorer& restorer, const Image& image, int tile, int
     }
     return colour;
   }
-  throw Error("the engine takes images of " + std::to_string(restorer.channels) +
-              " channels; this program restores photographs, not bursts of RAW frames");
+  throw Error("the engine takes images with " + std::to_string(restorer.channels) +
+              " channels; this program restores photos, not bursts of RAW frames");
 }
 
 }  // namespace zoo
