@@ -1,4 +1,4 @@
-# make demo: restore a real photo.  make test: run the tests.  Both set everything up themselves.
+# make demo: restore a photo.  make test: run the tests.  Both install everything they need.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -8,7 +8,7 @@ STAMP = $(VENV)/installed
 
 install: $(STAMP)
 
-# The constraints hold a set of versions known to work on a CPU; plain "torch" would bring CUDA.
+# The constraints are versions known to work on a CPU. Without them, "torch" would install CUDA.
 $(STAMP): pyproject.toml setup.py constraints.txt $(wildcard zoo/ops/scan/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
@@ -23,12 +23,13 @@ test: install
 test-full: install
 	$(BIN)/python -m pytest -m "not gpu"
 
-# The C++ kernel under the address and undefined-behaviour sanitizers: some minutes, GCC only.
+# Tests the C++ kernel with the address and undefined-behaviour sanitizers: minutes, GCC only.
 test-sanitize: install
 	$(BIN)/python tests/sanitize.py
 
-# Engines by TensorRT-RTX, which needs no GPU, in an environment of their own: 100 MB more, nvcc for
-# the plugin, and half an hour, most of it the full models; SELECT="-k 'not full'" leaves those out.
+# Tests engines of TensorRT-RTX, which needs no GPU, in a separate environment. It needs 100 MB more,
+# nvcc for the plugin, and half an hour, mostly for the full models. SELECT="-k 'not full'" skips
+# these.
 SELECT ?=
 TENSORRT_VENV = .venv-trt
 test-tensorrt: $(TENSORRT_VENV)/installed
@@ -40,8 +41,9 @@ $(TENSORRT_VENV)/installed: pyproject.toml constraints.txt
 		-e ".[dev,trt-rtx]"
 	touch $@
 
-# All that needs an NVIDIA GPU, in an environment of its own with CUDA's PyTorch and TensorRT (or
-# TensorRT-RTX: TENSORRT=trt-rtx): kernels, plugin, and an engine against PyTorch on a photo.
+# Everything that needs an NVIDIA GPU, in a separate environment with the CUDA build of PyTorch and
+# TensorRT (TENSORRT=trt-rtx for TensorRT-RTX): tests kernels and plugin, compares engines with
+# PyTorch, and restores a photo.
 TENSORRT ?= trt
 GPU_VENV = .venv-gpu
 GPU_PYTHON = $(GPU_VENV)/bin/python
@@ -70,7 +72,7 @@ lint: install
 	$(BIN)/mypy zoo recipes export trt_plugins benchmarks examples
 	$(BIN)/lint-imports --no-cache --no-logo
 
-# Tables of docs/benchmarks.md: about half an hour, most of it the authors' path.
+# Prints the tables of docs/benchmarks.md: about half an hour, mostly for the authors' path.
 bench: install
 	$(BIN)/python benchmarks/operator_cpu.py
 	$(BIN)/python benchmarks/training.py

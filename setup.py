@@ -1,6 +1,6 @@
-"""Builds the C++ kernel of the selective scan; everything else is said in ``pyproject.toml``.
+"""Builds the C++ kernel of the selective scan. For everything else, see ``pyproject.toml``.
 
-Without a C++ compiler the installation still succeeds: the other backends then serve, and
+Without a C++ compiler the installation still succeeds: scans then run on other backends, and
 ``zoo.backends()`` says why the native one is missing.
 """
 
@@ -23,7 +23,7 @@ FLAGS = [
     *("-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-maybe-uninitialized"),
 ]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
-# One library serves every CPU: each instruction set is a file of its own, chosen at run time.
+# One library for every CPU: each instruction set is a separate source file, chosen at run time.
 LEVELS = {
     "level_portable": [],
     "level_avx2": AVX2,
@@ -36,14 +36,14 @@ LEVELS = {
 
 
 def compiler() -> str:
-    """The C++ compiler: $CXX, what Python was built with, or the first of the usual names."""
+    """Find the C++ compiler: $CXX, the one that built Python, or the first of the usual names."""
     asked = [os.environ.get("CXX"), sysconfig.get_config_var("CXX"), "c++", "g++", "clang++"]
     found = (words for words in asked if words and shutil.which(words.split()[0]))
     return next(found, "c++")
 
 
 class BuildKernel(build_ext):
-    """Compiles each file by its own flags and links a plain library that is not tied to Python."""
+    """Compiles each file with its own flags and links a plain library, independent of Python."""
 
     def get_ext_filename(self, fullname: str) -> str:
         return str(Path(*fullname.split("."))) + ".so"
@@ -57,7 +57,7 @@ class BuildKernel(build_ext):
             command = compiler().split()
             linker = [*command, *own, "-shared", "-pthread"]
             if sys.platform == "linux":
-                linker.append("-Wl,--as-needed")  # leaves out the C++ library: nothing calls it
+                linker.append("-Wl,--as-needed")  # omits the C++ library, which is not used
             for name in ("compiler_so", "compiler_so_cxx"):
                 self.compiler.set_executable(name, command)
             for name in ("linker_so", "linker_so_cxx"):
@@ -72,14 +72,14 @@ class BuildKernel(build_ext):
 
 
 class Wheel(bdist_wheel):
-    """Any Python 3 of the platform can load the library."""
+    """Tags the wheel for any Python 3 on the platform, because the library is independent of it."""
 
     def get_tag(self) -> tuple[str, str, str]:
         return "py3", "none", super().get_tag()[2]
 
 
 def sources() -> list[str]:
-    """The files of this machine's architecture."""
+    """Source files for the architecture of this machine."""
     wide = platform.machine().lower() in ("x86_64", "amd64")
     left_out = set() if wide else {"level_avx2", "level_avx512"}
     return sorted(str(path) for path in SOURCES.glob("*.cpp") if path.stem not in left_out)

@@ -1,8 +1,8 @@
-"""The authors' path on a CPU, in structure: what a user would run instead.
+"""The structure of the authors' code on a CPU: the alternative to our kernel.
 
-Four permuted copies of the tokens, projections of each, a full-size decay and input for every
-step, a Python loop over strided slices, and four outputs permuted back. Written from the
-description of the released code; the results equal ours to rounding (see the test).
+It makes four permuted copies of the tokens, projects each, stores the full-size decay and input for
+every step, loops in Python over strided slices, and permutes four outputs back. It is written from
+a description of the released code; the results equal ours up to rounding (see the test).
 
 Shape suffixes: B batch, H height, W width, C channels, E inner channels, K directions, L steps,
 N states, R rank; G = K * E.
@@ -29,7 +29,7 @@ def strided_scan(
     D_G: Tensor,
     bias_G: Tensor,
 ) -> Tensor:
-    """The public sequential reference of the selective scan: everything whole, then a loop."""
+    """The sequential reference of the selective scan: full-size decays and inputs, then a loop."""
     per_direction = u_BGL.shape[1] // B_BKNL.shape[1]
     delta_BGL = F.softplus(delta_BGL + bias_G[:, None])
     decay_BGLN = torch.exp(torch.einsum("bgl,gn->bgln", delta_BGL, A_GN))
@@ -45,7 +45,7 @@ def strided_scan(
 
 
 def authors_forward(mixer: SS2D, x_BHWC: Tensor) -> Tensor:
-    """The forward pass of the authors' mixer, with the parameters of ours (four directions)."""
+    """Run the forward pass of the authors' mixer with our parameters (four directions)."""
     _, height, width, _ = x_BHWC.shape
     rank, states, _ = mixer.sizes
     x_BHWE, gate_BHWE = mixer.in_proj(x_BHWC).chunk(2, dim=-1)
@@ -81,7 +81,7 @@ def authors_forward(mixer: SS2D, x_BHWC: Tensor) -> Tensor:
 
 @contextmanager
 def authors_path() -> Iterator[None]:
-    """Within the block every mixer runs as the authors' does."""
+    """Run every SS2D mixer by the authors' forward pass within the context."""
     ours = SS2D.forward
     SS2D.forward = authors_forward  # type: ignore[method-assign, assignment]
     try:

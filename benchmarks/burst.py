@@ -1,7 +1,8 @@
-"""QMambaBSR on a CPU: seconds, memory, and multiply-adds by stage, for one burst.
+"""QMambaBSR on a CPU: seconds, memory, and multiply-adds of each stage, for one burst.
 
-``python benchmarks/burst.py [MODEL] [SIDE] [ROUNDS]``; multiply-adds are half the counted
-operations, those of the scan included, bilinear sampling not.
+    python benchmarks/burst.py [MODEL] [SIDE] [ROUNDS]
+
+Multiply-adds are half of the counted operations, which include the scan but not bilinear sampling.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def main(model: str, side: int, rounds: int) -> None:
 
 def _is(name: str, stage: str) -> bool:
     words = name.split(".")
-    # Modules of a list are counted one by one.
+    # Modules of a list are counted separately.
     return len(words) > 1 and words[1] == stage and (len(words) == 2 or words[2].isdigit()) and (
         len(words) == (3 if stage in ("fusions", "bodies") else 2)
     )  # fmt: skip

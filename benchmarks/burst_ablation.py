@@ -1,10 +1,10 @@
-"""The ablation of QMambaBSR at toy scale: equal steps, three seeds, the same bursts.
+"""The ablation of QMambaBSR at a small scale: equal steps, three seeds, the same bursts.
 
     python benchmarks/burst_ablation.py [--steps 300] [-o runs/burst_ablation]
 
 Prints a table of linear PSNR on held-out bursts, and how much of it comes from the other frames.
-Runs are kept in the folder; the same command goes on where it stopped. Networks this small and
-trained this briefly need not come out in the paper's order.
+Runs are stored in the folder; the same command continues an interrupted benchmark. The networks are
+small and trained briefly, so their ranking can differ from the paper's.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ TOY = {
 
 
 def score(name: str, seed: int, steps: int, folder: Path) -> dict[str, float]:
-    """The last validation of a run, which is trained as far as it is not."""
+    """Train a run if it is not finished, and return the metrics of its last validation."""
     changes = {"train.iterations": steps, "train.save_every": steps, "train.seed": seed}
     run = folder / f"{name}-{seed}"
     train(load_recipe(name, {**TOY, **changes}), run, num_workers=0)
@@ -58,9 +58,9 @@ def score(name: str, seed: int, steps: int, folder: Path) -> dict[str, float]:
 
 
 def main() -> int:
-    """Train what is missing and print the table."""
+    """Train the missing runs and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=300, help="of each run [300]")
+    parser.add_argument("--steps", type=int, default=300, help="steps of each run [300]")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/burst_ablation"))
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

@@ -1,6 +1,6 @@
-"""A Triton kernel that computes nothing but exponentials; imported where Triton is installed."""
+"""A Triton kernel that computes only exponentials. Importing it needs Triton."""
 
-# Triton reads annotations as types of its own.
+# Triton reads annotations as its own types.
 # ruff: noqa: ANN001, ANN201
 # mypy: ignore-errors
 from __future__ import annotations
@@ -11,7 +11,7 @@ import triton.language as tl
 
 @triton.jit
 def burn(out_ptr, repeat, BLOCK: tl.constexpr):
-    """Two exponentials a lane for each of ``repeat`` rounds, which no compiler can leave out."""
+    """Compute two exponentials per lane in each of ``repeat`` rounds; all are really computed."""
     lane = tl.arange(0, BLOCK)
     x = -1.0 / (1.0 + lane)
     y = x - 0.25

@@ -1,17 +1,17 @@
-"""Everything that is to be measured on an NVIDIA GPU, in one run.
+"""All measurements on an NVIDIA GPU, in one run.
 
     python benchmarks/gpu.py [--quick] [--write docs/benchmarks.md] [--save gpu.json]
-    python benchmarks/gpu.py --tune         # which Configuration is fastest on this GPU
-    python benchmarks/gpu.py --dry-run      # walks through all of it on a CPU; measures nothing
+    python benchmarks/gpu.py --tune         # find the fastest Configuration for this GPU
+    python benchmarks/gpu.py --dry-run      # run all code on a CPU; measures nothing
 
-Checks the kernels against the definition first and stops if they differ. Then prints tables:
+It first compares the kernels with the definition and stops if they differ. Then it prints tables:
 the operator, the SS2D core (projections to merge), whole networks, training steps. All paths of a
-row run in turns, timed by CUDA events; memory is the peak that PyTorch allocated above what was
-held before. ``--write`` puts the tables into the GPU section of a document.
+row take turns and are timed by CUDA events. Memory is the peak that PyTorch allocates, minus the
+memory allocated before. ``--write`` puts the tables into the GPU section of a document.
 
-Two floors bound the operator: the bytes that it must move at the copy bandwidth measured here, and
-its exponentials (N + 1 for each step and channel) at the rate measured here. The larger is the
-floor; a path's share of it is what "of the floor" says.
+The operator has two lower bounds: the time to move its bytes at the measured copy bandwidth, and
+the time for its exponentials (N + 1 for each step and channel) at the measured rate. The larger one
+is the floor. The column "of the floor" is the floor divided by the time of our path.
 """
 
 from __future__ import annotations
@@ -47,25 +47,25 @@ from operator_cpu import make_inputs
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 HEADING = "## On a GPU"
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
-"""Relative, against float64: rounding of tokens and result, and of sums over thousands of steps."""
+"""Largest relative deviation from float64; it covers rounding of tokens, results and long sums."""
 
 Rows: TypeAlias = Iterator[tuple[list[object], dict[str, Path_], float]]
-"""Labels, the paths to compare, and milliseconds that none can beat (0 where unknown)."""
+"""For each row: labels, the paths to compare, and the floor in milliseconds (0 if unknown)."""
 
 
 def timed(rig: Rig, functions: dict[str, Path_], rounds: int) -> dict[str, tuple[float, float]]:
-    """Median milliseconds and peak MiB of each path, in turns; one that runs out of memory is
-    left out."""
+    """Median milliseconds and peak MiB of each path. The paths take turns; a path that runs out of
+    memory is omitted."""
     took: dict[str, list[float]] = {}
     peak: dict[str, float] = {}
     for name, function in functions.items():
         try:
-            function()  # compiles, and fills PyTorch's cache of memory
+            function()  # compiles and fills PyTorch's memory cache
             peak[name] = rig.peak(function)
             took[name] = []
         except torch.OutOfMemoryError:
             print(f"{name} ran out of memory")
-        if name not in took:  # behind the handler, whose error holds on to memory
+        if name not in took:  # after the handler, because the exception keeps memory alive
             torch.cuda.empty_cache()
     for _ in range(rounds):
         for name in took:
@@ -113,7 +113,7 @@ def check(rig: Rig) -> None:
 
 
 def floor(inputs: list[Any], rate: float, bandwidth: float) -> float:
-    """Milliseconds that no forward pass can beat."""
+    """The floor: shortest possible time of a forward pass, in milliseconds."""
     moved = sum(t.numel() * t.element_size() for t in inputs if t is not None)
     moved += inputs[0].numel() * inputs[0].element_size()
     exponentials = inputs[-1].numel() * inputs[0].shape[2] * (inputs[4].shape[-1] + 1)
@@ -121,7 +121,7 @@ def floor(inputs: list[Any], rate: float, bandwidth: float) -> float:
 
 
 def compare(rig: Rig, head: list[str], rows: Rows, rounds: int) -> tuple[str, list[Any]]:
-    """A table of milliseconds and MiB of each path, ours against the others."""
+    """Make a table with milliseconds and MiB of each path, and ratios to our path."""
     lines, saved, names = [], [], rig.names
     for label, functions, limit in rows:
         found = timed(rig, functions, rounds)
@@ -205,8 +205,8 @@ def training_rows(rig: Rig) -> Rows:
 
 
 def tune(rig: Rig, rounds: int) -> None:
-    """Print how long configurations take, fastest first: of the forward pass, then with the best of
-    these of the gradients."""
+    """Print the times of configurations, fastest first: for the forward pass, and then, with the
+    best configuration for that, for the gradients."""
     from zoo.ops.scan.triton import configurations
 
     channels = list(rig.sizes.widths.values())[-1]
@@ -247,7 +247,7 @@ def tune(rig: Rig, rounds: int) -> None:
 
 
 def put_into(document: Path, text: str) -> None:
-    """Replace the GPU section of a document, up to the next heading of its level."""
+    """Replace the GPU section of a document, up to the next heading of the same level."""
     before, _, after = document.read_text().partition(f"{HEADING}\n")
     following = after.find("\n## ")
     rest = after[following:] if following >= 0 else ""
@@ -260,14 +260,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="the smallest sizes only")
     parser.add_argument("--rounds", type=int, default=20, help="measurements of each path [20]")
     parser.add_argument("--write", type=Path, help="document whose GPU section is replaced")
-    parser.add_argument("--save", type=Path, help="JSON file for all figures")
-    parser.add_argument("--tune", action="store_true", help="compare configurations instead")
+    parser.add_argument("--save", type=Path, help="JSON file for all results")
     parser.add_argument(
-        "--dry-run", action="store_true", help="walk through on a CPU, to find errors: no numbers"
+        "--tune", action="store_true", help="compare configurations of our kernels only"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="run all code on a CPU, to find errors; no results"
     )
     options = parser.parse_args(arguments)
     if options.dry_run and options.write:
-        parser.error("--dry-run measures nothing; leave --write away")
+        parser.error("--dry-run measures nothing; omit --write")
     rig: Rig
     if options.dry_run:
         rig = DryRun()
@@ -295,7 +297,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measured(rig: Rig, rounds: int) -> tuple[list[str], dict[str, Any]]:
-    """All tables, printed as they come: as sections of a document, and as plain figures."""
+    """Measure and print all tables; return them as sections of a document, and as plain data."""
     rate, bandwidth = rig.exponentials(), rig.bandwidth()
     head = (
         f"{rig.title()}. Copy bandwidth {bandwidth / 1e12:.2f} TB/s, "

@@ -1,4 +1,4 @@
-"""Where ``benchmarks/gpu.py`` measures: an NVIDIA GPU, or a CPU that only walks the code."""
+"""The machine for ``benchmarks/gpu.py``: an NVIDIA GPU, or a CPU that only runs the code."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import torch
 import zoo
 
 Path_: TypeAlias = Callable[[], object]
-"""One way to compute something."""
+"""One of the ways that are compared to compute the same thing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What is measured.
+    """Sizes to measure.
 
     Attributes:
-        lengths: tokens L of the operator.
-        images: sides of the images, in pixels.
+        lengths: numbers of tokens L of the operator.
+        images: sides of the images in pixels.
         widths: inner channels E of the operator, by name.
-        mixers: channels and expansion of an SS2D, by name.
+        mixers: channels and expansion factor of an SS2D, by name.
         models: whole networks, by name.
-        crop: images and side of a training batch, or None for the recipe's.
+        crop: number and side of the images in a training batch; None for those of the recipe.
     """
 
     lengths: tuple[int, ...] = (4096, 16384, 65536)
@@ -41,9 +41,9 @@ class Rig(Protocol):
     """A machine to measure on.
 
     Attributes:
-        device: its device in PyTorch.
+        device: PyTorch device.
         names: backends to compare, ours first.
-        sizes: what is measured on it.
+        sizes: sizes to measure.
     """
 
     device: str
@@ -51,23 +51,23 @@ class Rig(Protocol):
     sizes: Sizes
 
     def title(self) -> str:
-        """The machine and versions, for the head of the tables."""
+        """Machine and versions, for the title of the tables."""
         ...
 
     def milliseconds(self, function: Path_) -> float:
-        """How long one call takes, all that it starts included."""
+        """Time of one call in milliseconds, including all kernels that it launches."""
         ...
 
     def peak(self, function: Path_) -> float:
-        """The most MiB that a call holds beyond what was held before."""
+        """Peak memory of a call in MiB, minus the memory held before."""
         ...
 
     def bandwidth(self) -> float:
-        """Bytes read and written in a second by a large copy."""
+        """Bytes per second that a large copy reads and writes."""
         ...
 
     def exponentials(self) -> float:
-        """Exponentials in a second of a kernel that computes nothing else, on registers."""
+        """Exponentials per second of a kernel that computes nothing else, in registers."""
         ...
 
 
@@ -85,7 +85,7 @@ class Gpu:
         known = {status.name: status for status in zoo.backends()}
         for name in ("triton", "mamba_ssm", "chunked"):
             if not known[name].available:
-                print(f"{name} is left out: {known[name].note}")
+                print(f"{name} is not measured: {known[name].note}")
         self.names = [n for n in ("triton", "mamba_ssm", "chunked") if known[n].available]
 
     def title(self) -> str:
@@ -102,7 +102,7 @@ class Gpu:
             clocks = ""
         first = (clocks.strip().splitlines() or ["unknown"])[0]
         return (
-            f"{torch.cuda.get_device_name()}; driver, clock now and at most: {first}; torch "
+            f"{torch.cuda.get_device_name()}; driver, current and maximum clock: {first}; torch "
             f"{torch.__version__}, CUDA {torch.version.cuda}, triton {triton.__version__}, TF32 "
             f"{torch.backends.cuda.matmul.allow_tf32} in products, "
             f"{torch.backends.cudnn.allow_tf32} in convolutions"
@@ -137,13 +137,13 @@ class Gpu:
         return 2 * block * programs * repeat / best * 1e3
 
     def _best(self, function: Path_) -> float:
-        """The shortest of 20 times: a floor is what the machine can do."""
+        """Shortest of 20 times in milliseconds, because the floor is the best possible time."""
         function()
         return min(self.milliseconds(function) for _ in range(20))
 
 
 class DryRun:
-    """A CPU, tiny sizes and backends that need no GPU: finds errors in the script, no numbers."""
+    """A CPU with tiny sizes and backends that need no GPU: to find errors in the script only."""
 
     device = "cpu"
     names = ["chunked", "reference"]  # noqa: RUF012
@@ -157,7 +157,7 @@ class DryRun:
     )
 
     def title(self) -> str:
-        return "DRY RUN on a CPU with tiny sizes: none of these numbers means anything"
+        return "DRY RUN on a CPU with tiny sizes: these numbers mean nothing"
 
     def milliseconds(self, function: Path_) -> float:
         start = time.perf_counter()

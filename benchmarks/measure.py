@@ -1,4 +1,4 @@
-"""What all benchmarks share: fair timing in turns, processes of their own, tables."""
+"""Shared by all benchmarks: fair timing in turns, measurements in separate processes, tables."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PROC_CPU = Path("/proc/cpuinfo")
 
 
 def best_times(paths: dict[str, Callable[[], Any]], seconds: float = 3.0) -> dict[str, float]:
-    """Shortest time in seconds of each path, called in turns until ``seconds`` a path are spent.
+    """Shortest time in seconds of each path; paths take turns until each has run for ``seconds``.
 
-    Turns, because a shared machine slows down for a while and then slows all paths; the shortest,
-    because what is measured is the code and not the neighbours. Each path runs at least twice,
-    except one that takes longer than ``seconds``.
+    Paths take turns, so that a temporary slowdown of a shared machine affects all of them. The
+    shortest time counts, because it depends least on other programs. Each path runs at least twice,
+    unless it takes longer than ``seconds``.
     """
     best = dict.fromkeys(paths, float("inf"))
     spent = dict.fromkeys(paths, 0.0)
@@ -38,20 +38,23 @@ def best_times(paths: dict[str, Callable[[], Any]], seconds: float = 3.0) -> dic
 
 
 def own_process(script: str, *words: object) -> dict[str, Any]:
-    """Run ``python script words`` and return the JSON it prints: peak memory is then its own."""
+    """Run ``python script words`` and return the JSON that it prints.
+
+    In a separate process, peak memory is that of one measurement only.
+    """
     command = [sys.executable, script, *map(str, words)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout)
 
 
 def peak_mebibytes() -> float:
-    """The most memory this process has had resident, in MiB."""
+    """Peak resident memory of this process in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def added_mebibytes(run: Callable[[], Any]) -> float:
-    """The MiB that a call adds at most to what this process has resident. Linux only."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew: imports had their own
+    """Increase in MiB of this process's peak resident memory during a call. Linux only."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, which includes imports
     before = _status_mebibytes("VmHWM")
     run()
     return _status_mebibytes("VmHWM") - before
@@ -63,7 +66,7 @@ def _status_mebibytes(field: str) -> float:
 
 
 def machine() -> str:
-    """The machine and versions, for the head of a table."""
+    """Machine and versions, for the title of a table."""
     name = platform.processor() or platform.machine()
     if PROC_CPU.exists():
         lines = PROC_CPU.read_text().splitlines()
@@ -76,7 +79,7 @@ def machine() -> str:
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """A Markdown table."""
+    """Make a Markdown table."""
     lines = [list(head), *(list(map(str, row)) for row in rows)]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,10 +1,10 @@
-"""Whole networks on a CPU: ours against the authors' path, and against the network without scans.
+"""Whole networks on a CPU: ours, compared with the authors' path and with a network without scans.
 
     python benchmarks/networks.py [MODEL ...] [--sizes 64 128] [--rounds 3] [--no-authors]
 
-Each measurement is a process of its own, so that its peak memory is its own; the paths take turns,
-so that a machine that slows down slows all of them. Prints Markdown tables. The authors' path takes
-minutes for one image of a classic network and is measured once.
+Each measurement runs in a separate process, so that peak memory is its own. The paths take turns,
+so that a temporary slowdown of the machine affects all of them. Prints Markdown tables. The
+authors' path takes minutes per image for a classic network and is measured only once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ AUTHORS, FLOOR = "authors", "floor"
 
 @contextlib.contextmanager
 def floor_path() -> Iterator[None]:
-    """Within the block a scan only copies its tokens: what the rest of a network costs."""
+    """Replace scans by copies of their tokens within the context: the cost of everything else."""
 
     def copy(u: Tensor, *_: Any, **__: Any) -> Tensor:
         return u.clone()
@@ -50,7 +50,14 @@ def floor_path() -> Iterator[None]:
 
 
 def measure(model: str, size: int, path: str, tile: int) -> dict[str, float]:
-    """Seconds and memory of one image in this process, after a small one; tile 0: none."""
+    """Measure seconds and MiB for one image in this process, after a warm-up.
+
+    Args:
+        model: name of the model.
+        size: side of the image in pixels.
+        path: backend, or ``AUTHORS`` or ``FLOOR``.
+        tile: side of a tile in pixels; 0 for no tiles.
+    """
     network = zoo.build(model).eval()
     if path == AUTHORS:
         context: Any = authors_path()
@@ -76,7 +83,7 @@ def median(rounds: list[dict[str, float]]) -> dict[str, float]:
 
 
 def in_turns(jobs: list[tuple[Any, ...]], rounds: int) -> dict[tuple[Any, ...], dict[str, float]]:
-    """Median of each job (model, size, path, tile); authors' paths run once."""
+    """Median results of each job (model, size, path, tile); the authors' path runs only once."""
     results: dict[tuple[Any, ...], list[dict[str, float]]] = {job: [] for job in jobs}
     for turn in range(rounds):
         for job in jobs:
@@ -133,10 +140,12 @@ def main() -> int:
     """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     defaults = ["mambair_light_x4", "mambair_classic_x4"]
-    parser.add_argument("models", nargs="*", default=defaults, help=f"{defaults}")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128], help="pixels [64 128]")
+    parser.add_argument("models", nargs="*", default=defaults, help=f"models [{defaults}]")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[64, 128], help="sides of images, pixels [64 128]"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each path [3]")
-    parser.add_argument("--no-authors", action="store_true", help="leave out the slow path")
+    parser.add_argument("--no-authors", action="store_true", help="omit the slow authors' path")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:

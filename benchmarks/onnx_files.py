@@ -1,10 +1,10 @@
-"""Every published recipe as an ONNX file: its nodes, size, error and the time that it takes.
+"""Exports every published recipe to ONNX: number of nodes, file size, error and export time.
 
-    python benchmarks/onnx_files.py                  # all, one process each; goes on where it was
-    python benchmarks/onnx_files.py mambair_tiny_x2  # one, here and now
+    python benchmarks/onnx_files.py                  # all, a process each; continues a stopped run
+    python benchmarks/onnx_files.py mambair_tiny_x2  # one, in this process
 
-Prints rows of the table of docs/onnx.md, and adds each to ``onnx_files.jsonl`` as soon as it is
-there. Seconds are CPU time of one thread, from the network in memory to the checked file.
+Prints rows for the table in docs/onnx.md, and appends each result to ``onnx_files.jsonl``. Seconds
+are CPU time of one thread, from the network in memory to the checked file.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from zoo.networks import Network
 
 ROWS = Path("onnx_files.jsonl")
 SIZES = ((1, 13, 21), (2, 17, 11))
-"""Batch, height, width of the images compared: odd sides, multiples of no window."""
+"""Batch, height and width of the test images; the sides are odd and not multiples of a window."""
 
 
 def with_realistic_weights(name: str) -> Network:
-    """A network whose weights are neither zero nor one anywhere, so that every part matters."""
+    """Build a network with noise added to all weights, so that no part is inactive."""
     torch.manual_seed(0)
     network = zoo.build(name).eval()
     for parameter in network.parameters():
@@ -43,7 +43,7 @@ def with_realistic_weights(name: str) -> Network:
 
 
 def measure(name: str) -> dict[str, Any]:
-    """Export one recipe at full size, compare its file with PyTorch, and describe it."""
+    """Export one recipe, compare its file with PyTorch, and return the row of the table."""
     network = with_realistic_weights(name)
     with tempfile.TemporaryDirectory() as folder:
         begun = time.process_time()
@@ -66,14 +66,14 @@ def measure(name: str) -> dict[str, Any]:
 
 
 def table_row(row: dict[str, Any]) -> str:
-    """A row of the table in docs/onnx.md."""
+    """Format a row of the table in docs/onnx.md."""
     cells = [f"`{row['name']}`", row["nodes"], row["scans"], row["mib"]]
     return "| " + " | ".join(map(str, [*cells, f"{row['error']:.1e}", row["seconds"]])) + " |"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="recipes [all, one process each]")
+    parser.add_argument("names", nargs="*", help="recipes [all, each in a process]")
     names = parser.parse_args().names
     if len(names) == 1:
         torch.set_num_threads(1)

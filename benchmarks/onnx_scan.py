@@ -1,7 +1,7 @@
-"""The scan in ONNX Runtime: our operator against the standard operators of the file.
+"""The scan in ONNX Runtime: our operator compared with the standard operators of the file.
 
-Prints the median seconds of each, taken in turns in one process, and what each adds to the peak
-memory of a process of its own.
+Prints the median time of each path, measured in turns in one process, and the increase in peak
+memory, measured in a separate process for each path.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ THREADS = 1
 
 
 def make_inputs() -> list[torch.Tensor]:
-    """Steps as in an untrained network, four random walks."""
+    """Make inputs with step sizes as in an untrained network and four random scan orders."""
     generator = torch.Generator().manual_seed(0)
     L, K, E, R, N = TOKENS, DIRECTIONS, CHANNELS, RANK, STATES
 
@@ -45,7 +45,7 @@ def make_inputs() -> list[torch.Tensor]:
 
 
 def path(name: str, inputs: list[torch.Tensor]) -> Callable[[], np.ndarray]:
-    """One way to compute the scan: "operator", "function" or "torch"."""
+    """Make a function that computes the scan by "operator", "function" or "torch"."""
     if name == "torch":
         return lambda: selective_scan(*inputs, reduce=True, backend="native").numpy()
     kinds = {torch.float32: TensorProto.FLOAT, torch.int32: TensorProto.INT32}
@@ -68,7 +68,7 @@ def path(name: str, inputs: list[torch.Tensor]) -> Callable[[], np.ndarray]:
 
 
 def added_memory(name: str) -> float:
-    """MiB that the first run of a path adds to the peak of this process."""
+    """MiB that the first run of a path adds to the peak memory of this process."""
     return added_mebibytes(path(name, make_inputs()))
 
 

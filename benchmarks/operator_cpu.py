@@ -2,9 +2,9 @@
 
     python benchmarks/operator_cpu.py [--quick] [--seconds 3]
 
-Prints a table for forward, one for forward and backward, and one for threads. All paths of a row
-run in turns. The limit is the time that N + 1 exponentials for each step and channel take alone, in
-the kernel's own loop on data in the first cache: a scan cannot be faster.
+Prints a table for forward, one for forward and backward, and one for kinds of input and threads.
+All paths of a row take turns. The limit is the time for N + 1 exponentials for each step and
+channel alone, in the kernel's own loop on data in the L1 cache: a scan cannot be faster.
 """
 
 from __future__ import annotations
@@ -33,15 +33,17 @@ LENGTHS = (1024, 4096, 16384, 65536)
 CHANNELS = (30, 360)
 AUTHORS, LIMIT = "authors", "limit"
 MOST_BYTES = 3 << 30
-"""The authors' path holds decays and inputs of all steps; a row that needs more is left out."""
+"""Memory limit for the authors' path, which stores decays and inputs of all steps. A row that needs
+more omits it."""
 MOST_STEPS = {False: 16384, True: 1024}
-"""Of the Python loops, forward and with their backward pass: longer rows take minutes."""
+"""Step limits for the Python loops, forward (False) and with the backward pass (True); longer rows
+would take minutes."""
 
 
 def make_inputs(
     length: int, channels: int, low_rank: bool = True, dtype: torch.dtype = torch.float32
 ) -> list[Tensor | None]:
-    """Inputs of one scan of a square image in the four raster directions."""
+    """Make the inputs for a scan of a square image in the four raster directions."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -71,7 +73,7 @@ def ours(inputs: list[Any], backend: str) -> Tensor:
 
 
 def authors(inputs: list[Any]) -> Tensor:
-    """Four permuted copies, the loop, and four outputs permuted back and summed."""
+    """Run the authors' path: four permuted copies, the loop, outputs permuted back and summed."""
     u, delta, weight, bias, A, B, C, D, order = inputs
     if weight is not None:
         delta = torch.einsum("blkr,ker->blke", delta, weight)
@@ -106,7 +108,7 @@ def with_backward(scan: Callable[[list[Any]], Tensor], inputs: list[Any]) -> Cal
 
 
 def limit(length: int, channels: int) -> Callable[[], object]:
-    """The exponentials of a forward pass alone; with several threads, shared among them."""
+    """Make a function that computes only the exponentials of a forward pass, on one thread."""
     x = -5 * torch.rand(2048)
     out = torch.empty_like(x)
     repeat = length * DIRECTIONS * channels * (STATES + 1) // x.numel()
@@ -125,7 +127,7 @@ def threads(count: int) -> Iterator[None]:
 
 
 def measure_row(length: int, channels: int, backward: bool, seconds: float) -> list[object]:
-    """One row: milliseconds on one thread, and ratios."""
+    """Measure one row of the table: milliseconds on one thread, and ratios."""
     inputs = make_inputs(length, channels)
     paths: dict[str, Callable[[], object]] = {LIMIT: limit(length, channels)}
     scans: dict[str, Callable[[list[Any]], Tensor]] = {
@@ -162,7 +164,7 @@ def print_lengths(lengths: tuple[int, ...], seconds: float) -> None:
 
 
 def print_kinds(seconds: float) -> None:
-    """Kinds of input at one size: share of the limit, two threads, the cost of a backward pass."""
+    """Compare kinds of input at one size: share of the limit, two threads, backward pass."""
     length, channels = 4096, CHANNELS[-1]
     kinds = {
         "delta given": make_inputs(length, channels, low_rank=False),
@@ -203,13 +205,13 @@ def print_kinds(seconds: float) -> None:
     head = ["input", "1 thread", "2 threads", "forward + backward", "of the limit"]
     print(table([*head, "2 threads faster", "both / forward"], rows))
     print(
-        f"\nThe limit: {best[LIMIT] * 1e3:.1f} ms on one thread; {exponentials_on_two():.2f}x "
-        "the exponentials in the same time on two."
+        f"\nThe limit is {best[LIMIT] * 1e3:.1f} ms on one thread. Two threads compute "
+        f"{exponentials_on_two():.2f}x the exponentials in the same time."
     )
 
 
 def exponentials_on_two() -> float:
-    """How many times the work two threads do that compute nothing but exponentials."""
+    """Throughput of two threads that compute only exponentials, relative to one thread."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(2) as pool:
@@ -224,11 +226,11 @@ def exponentials_on_two() -> float:
 def main() -> int:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=3.0, help="time for each figure [3]")
+    parser.add_argument("--seconds", type=float, default=3.0, help="time per measurement [3]")
     parser.add_argument("--quick", action="store_true", help="L up to 4096 only")
     options = parser.parse_args()
     print(f"{machine()}; instruction set {native.level()}")
-    ours(make_inputs(64, 8), "native")  # what PyTorch loads at a first call is not the scan's
+    ours(make_inputs(64, 8), "native")  # a warm-up, because PyTorch loads modules in the first call
     print_kinds(options.seconds)
     print_lengths(LENGTHS[:2] if options.quick else LENGTHS, options.seconds)
     return 0

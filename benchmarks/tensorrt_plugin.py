@@ -1,11 +1,11 @@
-"""The TensorRT plugin's kernel on an NVIDIA GPU, without TensorRT, beside PyTorch's backends.
+"""The TensorRT plugin's kernel on an NVIDIA GPU, without TensorRT, compared with our backends.
 
     python benchmarks/tensorrt_plugin.py [--quick]
     python benchmarks/tensorrt_plugin.py --dry-run      # on a CPU, by the shim; measures nothing
 
-Checks the plugin against the definition first and stops if it differs. Then prints one table of the
-forward operator, measured as in ``benchmarks/gpu.py``. ``plugin`` includes what PyTorch takes to
-allocate output and workspace, as the other paths do.
+It first compares the plugin with the definition and stops if they differ. Then it prints a table
+for the forward operator, measured as in ``benchmarks/gpu.py``. Like the other paths, ``plugin``
+includes the time in which PyTorch allocates the output and the workspace.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from zoo.ops.scan.names import SUM
 
 
 def inputs_of(rig: Rig, length: int, channels: int, dtype: torch.dtype) -> list[Tensor]:
-    """As TensorRT has them: contiguous."""
+    """Make the inputs for a scan, contiguous as in TensorRT."""
     return [tensor.contiguous() for tensor in inputs_on(rig, length, channels, dtype)]
 
 
@@ -55,7 +55,7 @@ def check(rig: Rig, library: Path) -> None:
 
 
 def rows(rig: Rig, library: Path) -> Rows:
-    """For each size the ways to compute it, and the time that none can beat."""
+    """For each size, yield the paths to compare and the floor in milliseconds."""
     rate, bandwidth = rig.exponentials(), rig.bandwidth()
     for (width, channels), length, (precision, dtype) in itertools.product(
         rig.sizes.widths.items(), rig.sizes.lengths, DTYPES.items()
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="the smallest size only")
     parser.add_argument("--rounds", type=int, default=20, help="measurements of each path [20]")
     parser.add_argument(
-        "--dry-run", action="store_true", help="walk through on a CPU, to find errors: no numbers"
+        "--dry-run", action="store_true", help="run all code on a CPU, to find errors; no results"
     )
     options = parser.parse_args(arguments)
     rig: Rig

@@ -1,4 +1,4 @@
-"""The selective scan under pytest-benchmark, to compare two versions of the code.
+"""Benchmarks of the selective scan with pytest-benchmark, to compare two versions of the code.
 
 pytest benchmarks -o addopts= --benchmark-only --benchmark-autosave
 pytest benchmarks -o addopts= --benchmark-only --benchmark-compare

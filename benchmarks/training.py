@@ -1,8 +1,8 @@
-"""A training step on a CPU: the native kernel against the chunked backend.
+"""A training step on a CPU: the native kernel compared with the chunked backend.
 
     python benchmarks/training.py [MODEL] [--seconds 20]
 
-Forward, loss, backward and optimiser step at the recipe's own patch and batch, in turns.
+Measures forward, loss, backward and optimiser step with the recipe's patch and batch, in turns.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def make_step(model: str, backend: str, batch: int, patch: int) -> Callable[[], 
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("model", nargs="?", default="mambair_tiny_x2")
+    parser.add_argument(
+        "model", nargs="?", default="mambair_tiny_x2", help="model [mambair_tiny_x2]"
+    )
     parser.add_argument("--seconds", type=float, default=20.0, help="time for each path [20]")
     options = parser.parse_args()
     data = load_recipe(options.model).train["data"]
