@@ -347,18 +347,18 @@ def test_the_command_line_takes_their_files(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"scans": [["raster"]]}, "scans has 1 lists for 2 groups; give one for each"),
+        ({"scans": [["raster"]]}, "scans has 1 lists for 2 groups; give one list for each"),
         (
             {"scans": [["raster"], [{"type": "window", "sise": 3}]]},
             r"network\.scans\[1\]\[0\]\.sise: .*did you mean 'size'",
         ),
-        ({"scans": ["cross_scale"]}, r"scans\[0\] is CrossScale, which walks 2 grids"),
-        ({"coarse.scans": ["cross_scale"]}, r"scans\[0\] is CrossScale, which walks 2 grids"),
+        ({"scans": ["cross_scale"]}, r"scans\[0\] is CrossScale, which scans 2 grids"),
+        ({"coarse.scans": ["cross_scale"]}, r"scans\[0\] is CrossScale, which scans 2 grids"),
         ({"coarse.scans": [["raster"], ["raster"]]}, r"coarse\.scans has 2 lists for 1 groups"),
         ({"coarse.depths": [1, 1, 1]}, r"coarse\.depths names 3 groups, but the network has 2"),
         ({"coarse.depths": []}, r"coarse\.depths is \[\]; name at least one"),
         ({"coarse.depth": [1]}, r"network\.coarse\.depth: unknown option.*did you mean 'depths'"),
-        ({"coarse.fusion.scan": "raster"}, r"coarse\.fusion: scan Raster walks one grid"),
+        ({"coarse.fusion.scan": "raster"}, r"coarse\.fusion: scan Raster scans one grid"),
         ({"coarse.fusion.scan.size": 5}, r"network\.coarse\.fusion\.scan: size is 5"),
         ({"coarse.fusion.compat": "official"}, r"the network sets this option"),
         ({"compat": "offical"}, r"network\.compat: expected one of official, got 'offical'"),

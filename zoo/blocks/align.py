@@ -1,7 +1,7 @@
-"""Alignment of the frames of a burst to its first one: the contract, and what learns nothing.
+"""Alignment of a burst's frames to its first frame: the contract, and aligners without weights.
 
-Every displacement is in pixels, rows then columns: sampling frame t at ``position + displacement``
-shows what frame 0 shows at ``position``.
+All displacements are in pixels, rows before columns. Frame t sampled at ``position +
+displacement`` shows what frame 0 shows at ``position``.
 
 Shape suffixes: B batch, T frames, H height, W width, C channels.
 """
@@ -19,12 +19,12 @@ from zoo.registry import Registry
 
 
 class Aligned(NamedTuple):
-    """What an aligner returns.
+    """The output of an aligner.
 
     Attributes:
-        frames: (B, T, H, W, C), aligned to frame 0.
-        displacements: for each level of a pyramid the mean displacement over taps and groups,
-            (B, T, 2, h, w), in pixels of that level; empty where nothing was learnt.
+        frames: features (B, T, H, W, C), aligned to frame 0.
+        displacements: one tensor (B, T, 2, h, w) for each pyramid level: the mean displacement
+            over taps and groups, in pixels of that level. Empty if the aligner learns nothing.
     """
 
     frames: Tensor
@@ -32,10 +32,10 @@ class Aligned(NamedTuple):
 
 
 class Aligner(nn.Module):
-    """``(frames_BTHWC, flow) -> Aligned``; built as ``aligner(dim)``.
+    """Aligns frames: ``(frames_BTHWC, flow) -> Aligned``; built as ``aligner(dim)``.
 
-    ``flow`` is None or (B, T, 2, H, W): a displacement known beforehand, on which the learnt one is
-    added. H and W are multiples of ``grid``.
+    ``flow`` is None or a known displacement (B, T, 2, H, W); the learnt displacement is added to
+    it. H and W must be multiples of ``grid``.
     """
 
     grid: int = 1
@@ -51,7 +51,7 @@ ALIGNERS = Registry("aligner", Aligner, supplied=("dim",))
 
 @ALIGNERS.register("none")
 class NoAlignment(Aligner):
-    """Leaves the frames as they are; a flow is ignored."""
+    """Returns the frames unchanged and ignores the flow."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class NoAlignment(Aligner):
 
 @ALIGNERS.register("warp")
 class Warp(Aligner):
-    """Samples the frames where the given flow says; nothing is learnt."""
+    """Warps the frames by the given flow (bilinear sampling); has no weights."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The selective scan along rows and columns, each of them a sequence of its own.
+"""The selective scan along rows and columns; each row and each column is its own sequence.
 
 Shape suffixes: B batch, H height, W width, C channels, E inner channels, K directions, X outputs
 of the projections of one direction.
@@ -15,26 +15,26 @@ from zoo.blocks.scan_core import GatedScan, project, scan_sizes
 from zoo.scans import Raster, ScanOrder
 
 _LINE = Raster(directions=("row", "row_reversed"))
-"""There and back along one line of tokens."""
+"""Forward and backward along one line of tokens."""
 
 _ROWS, _COLUMNS = slice(0, None, 2), slice(1, None, 2)
-"""Which of the four directions walk along rows, and which along columns."""
+"""Indices of the directions along rows and along columns."""
 
 
 @MIXERS.register("axial")
 class AxialSS2D(GatedScan, Mixer):
-    """SS2D whose sequences are single rows and columns, there and back (QMambaBSR, MSFM).
+    """SS2D that scans each row and each column separately, both ways (QMambaBSR, MSFM).
 
-    Sequences are as long as a side of the image instead of its area. Parameters are those of
-    SS2D with four directions, in the sequence row, column, row reversed, column reversed.
+    A sequence is as long as one side of the image, not as its area. The parameters are those of
+    SS2D with four directions: row, column, row reversed, column reversed, in this order.
 
     Args:
         dim: channels C.
-        scan: not used; rows and columns are the scan.
-        expand: inner channels E as a multiple of C, cut to an integer.
-        d_state: states N of each inner channel.
-        dt_rank: rank R of the step; ceil(C / 16) by default.
-        d_conv: side of the depthwise convolution in pixels, odd.
+        scan: ignored; the scan always follows rows and columns.
+        expand: inner channels E as a multiple of C, rounded down to an integer.
+        d_state: number of states N of each inner channel.
+        dt_rank: rank R of the step size delta; ceil(C / 16) by default.
+        d_conv: kernel size of the depthwise convolution in pixels, odd.
     """
 
     def __init__(

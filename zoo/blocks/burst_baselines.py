@@ -1,7 +1,7 @@
-"""Fusions of earlier burst networks, for comparison tables; written from their papers.
+"""Burst fusions of earlier networks, for comparison; implemented from their papers.
 
 Shape suffixes: B batch, T frames of the burst, S other frames (T - 1), H height, W width,
-C channels, P pairs of frames.
+C channels, N images (B times pseudo-frames or pairs of frames).
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from zoo.blocks.layers import Conv2d
 
 @BURST_FUSIONS.register("pbff")
 class PBFF(BurstFusion):
-    """Pseudo-bursts: each gathers one channel of all frames (BIPNet, CVPR 2022, Sec. 3.2).
+    """Pseudo-burst feature fusion: one pseudo-frame per channel (BIPNet, CVPR 2022, Sec. 3.2).
 
-    One 3x3 convolution from T to C features, shared by all channels, makes C pseudo-frames; each
-    goes through residual channel-attention blocks, and a 1x1 convolution joins them.
+    Pseudo-frame c contains channel c of all T frames. One 3x3 convolution from T to C channels,
+    shared by all pseudo-frames, is followed by residual channel attention blocks. A 1x1
+    convolution joins the C pseudo-frames, and the result is added to the reference.
 
     Args:
         dim: channels C.
-        burst: frames T.
-        blocks: residual blocks on each pseudo-frame.
+        burst: number of frames T.
+        blocks: number of residual blocks on each pseudo-frame.
     """
 
     def __init__(self, dim: int, *, burst: int, blocks: int = 2) -> None:
@@ -48,16 +49,17 @@ class PBFF(BurstFusion):
 
 @BURST_FUSIONS.register("nrfe")
 class NRFE(BurstFusion):
-    """No-reference feature enrichment: neighbours merge in pairs (Burstormer, Sec. 3.2).
+    """No-reference feature enrichment: neighbouring frames merge in pairs (Burstormer, Sec. 3.2).
 
-    The burst is pooled to eight frames, the reference first; then 8 become 4, 2 and 1. A pair goes
-    through channel transformers, is compared with its own reconstruction from half the channels,
-    and merged. The weights are shared by the three rounds. Takes any number of frames.
+    The other frames are pooled to seven, so that there are eight with the reference, which is
+    first. Three rounds merge 8 frames to 4, to 2 and to 1; they share their weights. In a round,
+    each pair passes channel transformers, is compared with its reconstruction from half the
+    channels, and is merged. Any number of frames works.
 
     Args:
         dim: channels C.
-        burst: frames T; not needed, since frames are pooled.
-        blocks: channel transformers on a pair.
+        burst: number of frames T; ignored, because the frames are pooled.
+        blocks: number of channel transformers on each pair.
     """
 
     any_length = True

@@ -1,4 +1,4 @@
-"""Fusion of aligned frames into the reference: the contract, and the plain concatenation.
+"""Fusion of aligned frames into the reference: the contract, and fusion by concatenation.
 
 Shape suffixes: B batch, T frames of the burst, S other frames (T - 1), H height, W width,
 C channels.
@@ -17,13 +17,13 @@ from zoo.registry import Registry
 
 
 class BurstFusion(nn.Module):
-    """``(reference_BHWC, frames_BSHWC) -> (B, H, W, C)``; built as ``fusion(dim, burst=)``.
+    """Fuses a burst: ``(reference_BHWC, frames_BSHWC) -> (B, H, W, C)``; ``fusion(dim, burst=)``.
 
-    ``dim`` is C and ``burst`` the number of frames T with the reference. ``frames`` are the other
-    S = T - 1.
+    ``dim`` is C. ``burst`` is the number of frames T, including the reference. ``frames`` are the
+    other S = T - 1 frames.
 
     Attributes:
-        any_length: whether other numbers of frames are taken than the one it was built for.
+        any_length: whether the fusion accepts a number of frames other than ``burst``.
     """
 
     any_length: bool = False
@@ -38,17 +38,17 @@ BURST_FUSIONS = Registry("burst_fusion", BurstFusion, supplied=("dim", "burst"))
 
 
 def side_by_side(frames_BSHWC: Tensor) -> Tensor:
-    """Frames as channels: ``(B, S, H, W, C) -> (B, H, W, S*C)``, frame by frame."""
+    """Concatenate the channels of all frames: ``(B, S, H, W, C) -> (B, H, W, S*C)``."""
     return frames_BSHWC.permute(0, 2, 3, 1, 4).flatten(3)
 
 
 @BURST_FUSIONS.register("concat")
 class ConcatFusion(BurstFusion):
-    """One 1x1 convolution over all frames, added to the reference.
+    """One 1x1 convolution over the channels of all frames, added to the reference.
 
     Args:
         dim: channels C.
-        burst: frames T.
+        burst: number of frames T, including the reference.
     """
 
     def __init__(self, dim: int, *, burst: int) -> None:

@@ -16,7 +16,7 @@ class ChannelAttention(nn.Module):
 
     Args:
         dim: channels C.
-        squeeze: C is divided by this between the two layers of the gate.
+        squeeze: the gate's hidden layer has C / squeeze channels, rounded down.
     """
 
     def __init__(self, dim: int, *, squeeze: int = 30) -> None:
@@ -47,8 +47,8 @@ class CAB(_Sequence):
 
     Args:
         dim: channels C.
-        compress: C is divided by this in the bottleneck: 3 in MambaIR, 24 in MambaCSR.
-        squeeze: of the channel attention: 30 in MambaIR, 24 in MambaCSR.
+        compress: the bottleneck has C / compress channels: 3 in MambaIR, 24 in MambaCSR.
+        squeeze: C is divided by this inside channel attention: 30 in MambaIR, 24 in MambaCSR.
     """
 
     def __init__(self, dim: int, *, compress: int = 3, squeeze: int = 30) -> None:
@@ -63,12 +63,12 @@ class CAB(_Sequence):
 
 @BRANCHES.register("cab_light")
 class LightCAB(_Sequence):
-    """The block of the light MambaIR since October 2024: 1x1 and depthwise convolutions.
+    """Channel attention block of the light MambaIR since October 2024: 1x1 and depthwise.
 
     Args:
         dim: channels C.
-        compress: C is divided by this in the bottleneck.
-        squeeze: of the channel attention.
+        compress: the bottleneck has C / compress channels.
+        squeeze: C is divided by this inside channel attention.
     """
 
     def __init__(self, dim: int, *, compress: int = 2, squeeze: int = 30) -> None:
@@ -85,11 +85,11 @@ class LightCAB(_Sequence):
 
 @BRANCHES.register("cab_depthwise")
 class DepthwiseCAB(_Sequence):
-    """The block of the first light MambaIR (February 2024): one depthwise convolution.
+    """Channel attention block of the first light MambaIR (February 2024): one depthwise layer.
 
     Args:
         dim: channels C.
-        squeeze: of the channel attention.
+        squeeze: C is divided by this inside channel attention.
     """
 
     def __init__(self, dim: int, *, squeeze: int = 30) -> None:
@@ -105,7 +105,7 @@ class ChannelAttentionBranch(_Sequence):
 
     Args:
         dim: channels C.
-        squeeze: of the channel attention.
+        squeeze: C is divided by this inside channel attention.
     """
 
     def __init__(self, dim: int, *, squeeze: int = 30) -> None:
@@ -114,11 +114,11 @@ class ChannelAttentionBranch(_Sequence):
 
 @BRANCHES.register("mlp")
 class MLP(Branch):
-    """Two linear layers with GELU between: MambaIR's ablation in a transformer's image.
+    """Two linear layers with GELU between, as in a transformer (an ablation of MambaIR).
 
     Args:
         dim: channels C.
-        ratio: hidden channels as a multiple of C.
+        ratio: hidden channels as a multiple of C, rounded down to an integer.
     """
 
     def __init__(self, dim: int, *, ratio: float = 2.0) -> None:

@@ -18,11 +18,13 @@ from zoo.scans import ScanOrder
 
 
 class ChannelSelfAttention(nn.Module):
-    """Attention whose tokens are channels: C x C weights whatever the image size ("MDTA").
+    """Attention between channels instead of pixels ("MDTA").
+
+    Each head computes D x D attention weights, whatever the image size.
 
     Args:
         dim: channels C.
-        heads: groups of channels that attend within themselves; a divisor of C.
+        heads: number of attention heads G; must divide C.
     """
 
     def __init__(self, dim: int, *, heads: int) -> None:
@@ -49,18 +51,18 @@ class ChannelSelfAttention(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """Two convolved halves, one gating the other by GELU ("GDFN").
+    """Gated feed-forward with a depthwise convolution: ``GELU(a) * b`` ("GDFN").
 
     Args:
         dim: channels C.
-        ratio: hidden channels as a multiple of C, cut to an integer.
+        ratio: hidden channels as a multiple of C, rounded down to an integer.
     """
 
     def __init__(self, dim: int, *, ratio: float) -> None:
         super().__init__()
         hidden = int(dim * ratio)
         if hidden < 1:
-            raise ValueError(f"ratio is {ratio}; of {dim} channels it leaves none")
+            raise ValueError(f"ratio is {ratio}; with dim {dim} this gives 0 hidden channels")
         self.in_proj = Conv2d(dim, 2 * hidden, 1, bias=False)
         self.conv = Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=False)
         self.out_proj = Conv2d(hidden, dim, 1, bias=False)
@@ -72,17 +74,17 @@ class GatedFeedForward(nn.Module):
 
 @BLOCKS.register("channel_transformer")
 class ChannelTransformer(Block):
-    """Channel attention and gated feed-forward, each normalised before and with a skip::
+    """Transformer block with attention between channels and a gated feed-forward (Restormer)::
 
         x = x + drop_path(attention(norm(x)))
         x = x + drop_path(feed_forward(feed_forward_norm(x)))
 
     Args:
         dim: channels C.
-        scan: not used; the block has no sequence.
-        drop_path: rate at which a branch is dropped in training, in [0, 1).
-        heads: of the attention; a divisor of C.
-        ratio: hidden channels of the feed-forward as a multiple of C.
+        scan: ignored; the block does not scan.
+        drop_path: rate at which each branch is dropped in training, in [0, 1).
+        heads: number of attention heads; must divide C.
+        ratio: hidden channels of the feed-forward as a multiple of C, rounded down.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""The kinds of part that blocks are made of, and what each must do.
+"""The contracts of blocks and of the parts inside them.
 
-Features travel as ``(B, H, W, C)``, contiguous, from the first convolution to the head.
+From the first convolution to the head, features are ``(B, H, W, C)`` and contiguous.
 
 Shape suffixes: B batch, H height, W width, C channels of a block, E channels inside a mixer,
 L tokens (H * W, row-major), K directions.
@@ -18,9 +18,9 @@ from zoo.registry import Registry
 
 
 class Block(nn.Module):
-    """``(B, H, W, C) -> (B, H, W, C)``; built as ``block(dim, scan=, drop_path=)``.
+    """Computes features: ``(B, H, W, C) -> (B, H, W, C)``; ``block(dim, scan=, drop_path=)``.
 
-    ``dim`` is C, ``scan`` the order given to this block, and ``drop_path`` the rate at which its
+    ``dim`` is C, ``scan`` is the block's scan order, and ``drop_path`` is the rate at which its
     residual branch is dropped in training.
     """
 
@@ -36,7 +36,7 @@ class Mixer(nn.Module):
 
 
 class Merge(nn.Module):
-    """Runs the scan and adds up its directions, ``inputs -> (B, L, E)``; built as ``merge(dim)``.
+    """Runs the scan and sums its directions, ``inputs -> (B, L, E)``; built as ``merge(dim)``.
 
     ``dim`` is E.
     """
@@ -46,7 +46,7 @@ class Merge(nn.Module):
 
 
 class Branch(nn.Module):
-    """Local features beside the mixer, ``(B, H, W, C) -> (B, H, W, C)``; ``branch(dim)``."""
+    """Computes local features, ``(B, H, W, C) -> (B, H, W, C)``; built as ``branch(dim)``."""
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         raise NotImplementedError

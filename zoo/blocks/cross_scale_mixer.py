@@ -1,6 +1,6 @@
 """One selective scan over the tokens of two grids (MambaCSR).
 
-Shape suffixes: B batch, H height, W width of the fine grid, h, w of the coarse one (half of it),
+Shape suffixes: B batch, H height, W width of the fine grid, h, w of the coarse grid (half of H, W),
 C channels, L tokens, K directions, E inner channels.
 """
 
@@ -18,22 +18,22 @@ from zoo.scans import CrossScale
 from zoo.scans.official import official_column_sources
 
 Compat: TypeAlias = Literal["official"]
-"""Whose outputs to reproduce where the authors' code differs from what it means to compute."""
+"""With "official", outputs are those of the authors' code, errors included."""
 
 
 class CrossScaleMixer(GatedScan):
     """Scans coarse and fine tokens together and keeps the fine ones (MambaCSR, Sec. 3.4).
 
-    ``(fine_BHWC, coarse_BhwE) -> (B, H, W, C)``. The coarse tokens come projected to E channels;
-    the projection and the convolution in here are those of the fine tokens.
+    ``(fine_BHWC, coarse_BhwE) -> (B, H, W, C)``. The input projection and the convolution apply to
+    the fine tokens only; the coarse tokens must already have E channels.
 
     Args:
         dim: channels C.
-        sizes: of the scan.
-        scan: the walk over both grids.
-        d_conv: side of the depthwise convolution in pixels, odd.
-        compat: "official" maps column-first directions back as the authors' code does, which is
-            wrong unless the grid of windows is square (:mod:`zoo.scans.official`).
+        sizes: inner channels E, rank R and states N of the scan.
+        scan: the scan order over both grids.
+        d_conv: kernel size of the depthwise convolution in pixels, odd.
+        compat: "official" maps the column-first directions back as the authors' code does, which
+            is wrong unless the grid of windows is square (:mod:`zoo.scans.official`).
     """
 
     scan: CrossScale

@@ -1,4 +1,4 @@
-"""How the outputs of the scan directions become one.
+"""Ways to merge the outputs of the scan directions.
 
 Shape suffixes: B batch, L tokens, K directions, E inner channels.
 """
@@ -16,7 +16,7 @@ from zoo.ops.scan.contract import ScanInputs
 
 @MERGES.register("sum")
 class SumMerge(Merge):
-    """Adds the directions inside the operator, which never writes them out (MambaIR, Sec. 3.4).
+    """Sums the directions inside the scan operator, which saves memory (MambaIR, Sec. 3.4).
 
     Args:
         dim: inner channels E.
@@ -31,17 +31,17 @@ class SumMerge(Merge):
 
 @MERGES.register("gated")
 class GatedMerge(Merge):
-    """Adds the directions, each scaled per channel by a gate from its own mean (MambaCSR).
+    """Sums the directions, weighting each channel by a gate from the direction's mean (MambaCSR).
 
-    All directions share one gate network. The paper leaves it out; the authors' code has it, after
-    LocalMamba's (Huang et al., 2024)::
+    All directions share one gate network. The paper does not mention the gate; the authors' code
+    has it, as LocalMamba does (Huang et al., 2024)::
 
         gate_k = sigmoid(select(gelu(reduce(mean over tokens of norm(y_k)))))
         y = sum over k of gate_k * y_k
 
     Args:
         dim: inner channels E.
-        reduction: E is divided by this between the two layers of the gate.
+        reduction: the gate's hidden layer has E / reduction channels, rounded down.
     """
 
     def __init__(self, dim: int, *, reduction: int = 8) -> None:
@@ -55,7 +55,7 @@ class GatedMerge(Merge):
         return self.add(selective_scan(*inputs, reduce=False))
 
     def add(self, y_BLKE: Tensor) -> Tensor:
-        """Merge outputs of a scan that keeps its directions apart, to (B, L, E)."""
+        """Merge the separate outputs of the directions: ``(B, L, K, E) -> (B, L, E)``."""
         mean_BKE = self.norm(y_BLKE).mean(1)
         gate_BKE = self.select(F.gelu(self.reduce(mean_BKE))).sigmoid()
         return (y_BLKE * gate_BKE[:, None]).sum(2)

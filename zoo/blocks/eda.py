@@ -1,8 +1,8 @@
-"""Alignment of a burst from coarse to fine, by learnt displacements.
+"""Coarse-to-fine alignment of a burst by learnt displacements.
 
 Shape suffixes: B batch, T frames, N images (B * T), H height, W width, C channels.
 
-Source: Dudhane et al., "Burstormer", CVPR 2023, Sec. 3.1, whose alignment QMambaBSR uses.
+Source: Dudhane et al., "Burstormer", CVPR 2023, Sec. 3.1. QMambaBSR uses the same alignment.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from zoo.blocks.feature_alignment import FeatureAlignment, Upsample2
 from zoo.blocks.layers import Conv2d
 
 LEVELS = 3
-"""Levels of the pyramid, each half as large as the one before."""
+"""Number of pyramid levels; each is half the size of the one before."""
 
 HEAD_OF_LEVEL = (1, 2)
-"""Attention heads of the encoders of the two finer levels, the finest first."""
+"""Attention heads in the encoders of the two finer levels, finest level first."""
 
 
 class _Reference(NamedTuple):
-    """What frames are compared with at one alignment: its input and its refined features."""
+    """What frames are compared with in one alignment: the reference's input and features."""
 
     x_BHWC: Tensor
     features_BHWC: Tensor | None
@@ -36,16 +36,18 @@ class _Reference(NamedTuple):
 class EDA(Aligner):
     """Enhanced deformable alignment over a pyramid of three levels (Burstormer, Sec. 3.1).
 
-    Features are encoded at H, H/2 and H/4, aligned from coarse to fine, each level adding the
-    enlarged result of the one before, and once more at full size. Frames never see each other, only
-    the reference, so that ``frame_chunk`` of them at a time give the same result in less memory.
+    Features are encoded at H, H/2 and H/4 and aligned from coarse to fine. Each level adds the
+    upsampled result of the coarser level. A last alignment follows at full size. Each frame is
+    compared with the reference only, so processing ``frame_chunk`` frames at a time gives the same
+    result in less memory.
 
     Args:
         dim: channels C.
-        groups: groups of channels with displacements of their own; a divisor of C.
-        blocks: channel transformers of each encoder and of each refinement.
-        refine: refinement after each alignment ("all"), the last only ("last"), or "none".
-        frame_chunk: frames aligned at a time in evaluation, outside a trace; 0 for all.
+        groups: number of channel groups, each with its own displacements; must divide C.
+        blocks: number of channel transformers in each encoder and in each refinement.
+        refine: refine after every alignment ("all"), after the last one ("last"), or "none".
+        frame_chunk: frames aligned at a time; 0 for all. All frames are aligned at once where
+            gradients are on and in an export.
     """
 
     grid = 2 ** (LEVELS - 1)
@@ -66,8 +68,8 @@ class EDA(Aligner):
             raise ValueError(f"groups is {groups}; it must divide the {dim} channels")
         if blocks < 1 or frame_chunk < 0:
             raise ValueError(
-                f"blocks is {blocks} and frame_chunk {frame_chunk}; "
-                "use at least 1 block, and frames at a time or 0 for all"
+                f"blocks is {blocks} and frame_chunk is {frame_chunk}; "
+                "blocks must be at least 1, and frame_chunk at least 0 (0 aligns all at once)"
             )
         self.frame_chunk = frame_chunk
         self.encoders = nn.ModuleList(
@@ -100,7 +102,8 @@ class EDA(Aligner):
         reference_BHWC = frames_BTHWC[:, 0]
         aligned_BHWC, references = self._reference(reference_BHWC)
         current = range(1, frames_BTHWC.shape[1])
-        # A graph would hold every chunk one after the other, each as large as all frames at once.
+        # Chunks would save nothing here: autograd keeps them all, and an exported graph repeats
+        # the alignment for each one.
         whole = torch.is_grad_enabled() or torch.compiler.is_exporting()
         size = len(current) if whole else self.frame_chunk
         aligned, displacements = [aligned_BHWC[:, None]], []
@@ -122,7 +125,7 @@ class EDA(Aligner):
         )
 
     def _pyramid(self, x_NHWC: Tensor) -> list[Tensor]:
-        """Features from the coarsest level to the finest."""
+        """Return the features of all levels, coarsest first."""
         levels = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             x_NHWC = encoder(x_NHWC)
@@ -150,7 +153,7 @@ class EDA(Aligner):
         batch, count = frames_BTHWC.shape[:2]
 
         def each(x_BHWC: Tensor | None) -> Tensor | None:
-            """The reference's features, once for every frame."""
+            """Repeat the reference's features for every frame."""
             if x_BHWC is None:
                 return None
             return x_BHWC[:, None].expand(-1, count, -1, -1, -1).flatten(0, 1)
@@ -187,16 +190,17 @@ class EDA(Aligner):
 
 @ALIGNERS.register("gflow")
 class GroupFlow(EDA):
-    """The same pyramid with one displacement per group of channels: a ninth of the memory.
+    """EDA with one displacement per channel group instead of nine: a ninth of the memory.
 
-    For large images and weak machines; a plain 3x3 convolution follows each displacement.
+    Meant for large images and small machines. A 3x3 convolution follows each displacement.
 
     Args:
         dim: channels C.
-        groups: groups of channels with displacements of their own; a divisor of C.
-        blocks: channel transformers of each encoder and of each refinement.
-        refine: refinement after each alignment ("all"), the last only ("last"), or "none".
-        frame_chunk: frames aligned at a time in evaluation, outside a trace; 0 for all.
+        groups: number of channel groups, each with its own displacements; must divide C.
+        blocks: number of channel transformers in each encoder and in each refinement.
+        refine: refine after every alignment ("all"), after the last one ("last"), or "none".
+        frame_chunk: frames aligned at a time; 0 for all. All frames are aligned at once where
+            gradients are on and in an export.
     """
 
     kernel = 1

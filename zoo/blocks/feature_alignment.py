@@ -1,4 +1,4 @@
-"""Alignment at one level of a pyramid: features displaced to the reference, then refined.
+"""Alignment at one pyramid level: features are moved onto the reference, then refined.
 
 Shape suffixes: B batch, N images (B times frames), H height, W width, C channels, G offset groups.
 
@@ -17,7 +17,7 @@ from zoo.ops.deformable import deformable_conv, deformable_gather
 
 
 class Upsample2(nn.Module):
-    """Transposed 3x3 convolution to twice the size, on ``(N, H, W, C)``."""
+    """Transposed 3x3 convolution: ``(N, H, W, C) -> (N, 2H, 2W, C)``."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -28,12 +28,15 @@ class Upsample2(nn.Module):
 
 
 class Refine(nn.Module):
-    """Reference-based feature enrichment ("RBFE"): what differs from the reference is refined.
+    """Reference-based feature enrichment ("RBFE"): corrects features by comparing two inputs.
+
+    Features and reference together are squeezed to C channels and expanded again. A convolution
+    of the reconstruction error corrects the squeezed features.
 
     Args:
         dim: channels C.
-        blocks: channel transformers before the comparison.
-        heads: of those.
+        blocks: number of channel transformers before the comparison.
+        heads: number of attention heads in those channel transformers.
     """
 
     def __init__(self, dim: int, *, blocks: int, heads: int) -> None:
@@ -54,18 +57,19 @@ class Refine(nn.Module):
 
 
 class FeatureAlignment(nn.Module):
-    """Displaces features of one level to those of the reference.
+    """Aligns the features of one pyramid level to the reference's features.
 
-    Offsets begin at zero and masks at a half.
+    Before training, all offsets are 0 and all masks are 0.5.
 
     Args:
         dim: channels C.
-        groups: groups of channels with displacements of their own, G.
-        kernel: taps are its square; 1 moves each group as a whole, a 3x3 convolution follows.
-        dilation: distance of taps in pixels.
-        from_before: takes the offset features of the level before.
-        refine: channel transformers of the refinement, or None for no refinement.
-        heads: of those.
+        groups: number G of channel groups, each with its own displacements.
+        kernel: kernel size of the deformable convolution. 1 moves each group as a whole and adds a
+            plain 3x3 convolution.
+        dilation: distance between taps in pixels.
+        from_before: whether the offset features of the coarser level are an input.
+        refine: number of channel transformers in the refinement, or None for no refinement.
+        heads: number of attention heads in those channel transformers.
     """
 
     def __init__(
@@ -97,7 +101,10 @@ class FeatureAlignment(nn.Module):
         self.refine = None if refine is None else Refine(dim, blocks=refine, heads=heads)
 
     def reference(self, x_BHWC: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The reference's own way through: it is not moved, but refined like the others."""
+        """Refine the reference, without moving it: return the result and its features.
+
+        Without refinement, return the input and None.
+        """
         if self.refine is None:
             return x_BHWC, None
         features = self.refine.features(x_BHWC)

@@ -1,4 +1,4 @@
-"""Residual groups: blocks in a row, a convolution, and a skip around both.
+"""Residual groups: a row of blocks, a convolution, and a skip around both.
 
 Shape suffixes: B batch, H height, W width, C channels.
 """
@@ -16,15 +16,16 @@ from zoo.scans import ScanOrder
 
 GroupConv: TypeAlias = Literal["1conv", "3conv"]
 Schedule: TypeAlias = Sequence[ScanOrder]
-"""Scan orders of one group, given to its blocks in turn."""
+"""Scan orders of one group; its blocks use them cyclically."""
 
 
 def group_conv(dim: int, kind: GroupConv) -> nn.Module:
-    """One 3x3 convolution, or a bottleneck of three (3x3, 1x1, 3x3; SwinIR's two choices).
+    """Build the convolution that ends a group: one layer, or a bottleneck of three (SwinIR).
 
     Args:
         dim: channels C; at least 4 for "3conv".
-        kind: "1conv" or "3conv".
+        kind: "1conv" for one 3x3 convolution, "3conv" for 3x3, 1x1 and 3x3 with C / 4 hidden
+            channels.
     """
     if kind == "1conv":
         return Conv2d(dim, dim, 3, padding=1)
@@ -41,34 +42,36 @@ def group_conv(dim: int, kind: GroupConv) -> nn.Module:
 def scans_of_groups(
     scans: Schedule | Sequence[Schedule], groups: int, what: str = "scans"
 ) -> list[Schedule]:
-    """The schedule of each group: one for all, or a list with one for each.
+    """Return the scan orders of each group.
 
     Args:
-        scans: scan orders, or a list of them for each group.
+        scans: one list of scan orders for all groups, or one such list for each group.
         groups: number of groups.
-        what: name of the option, for messages.
+        what: name of the option, for error messages.
 
     Raises:
-        ValueError: if lists and orders are mixed, or the lists are not as many as the groups.
+        ValueError: if the number of lists is not the number of groups.
     """
     if all(isinstance(scan, ScanOrder) for scan in scans):
         return [cast(Schedule, scans)] * groups
     if len(scans) != groups:
-        raise ValueError(f"{what} has {len(scans)} lists for {groups} groups; give one for each")
+        raise ValueError(
+            f"{what} has {len(scans)} lists for {groups} groups; give one list for each group"
+        )
     return list(cast(Sequence[Schedule], scans))
 
 
 def build_blocks(
     dim: int, *, block: BlockFactory, scans: Sequence[ScanOrder], drop_paths: Sequence[float]
 ) -> nn.ModuleList:
-    """One block for each drop-path rate; scan orders are given out in turn."""
+    """Build one block for each drop-path rate; the blocks use the scan orders cyclically."""
     if not scans:
         raise ValueError("scans is empty; name at least one scan order")
     for index, scan in enumerate(scans):
         if scan.grids != 1:
             raise ValueError(
-                f"scans[{index}] is {type(scan).__name__}, which walks {scan.grids} grids; a block "
-                "has one: such an order is an option of the coarse branch's fusion"
+                f"scans[{index}] is {type(scan).__name__}, which scans {scan.grids} grids, but a "
+                "block has only one; set this order in coarse.fusion.scan instead"
             )
     blocks = [
         block(dim, scan=scans[index % len(scans)], drop_path=rate)
@@ -82,10 +85,10 @@ class ResidualGroup(Block):
 
     Args:
         dim: channels C.
-        block: makes a block.
-        scans: scan orders, given to the blocks in turn.
-        drop_paths: the drop-path rate of each block; their number is the depth.
-        conv: see :func:`group_conv`.
+        block: builds a block.
+        scans: scan orders; the blocks use them cyclically.
+        drop_paths: drop-path rate of each block; the group has as many blocks as rates.
+        conv: kind of the last convolution, "1conv" or "3conv"; see :func:`group_conv`.
     """
 
     def __init__(

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 
 class Conv2d(nn.Conv2d):
-    """``nn.Conv2d`` on ``(B, H, W, C)``: the channels-last view of the same memory, no copies."""
+    """``nn.Conv2d`` for ``(B, H, W, C)`` tensors, without copies (channels-last memory)."""
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         return super().forward(x_BHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
 
 
 class DropPath(nn.Module):
-    """Drops the whole branch of a sample in training (Huang et al., "Stochastic depth", 2016).
+    """Drops the branch of a random sample in training (Huang et al., "Stochastic depth", 2016).
 
     Args:
         rate: probability of dropping, in [0, 1).
@@ -41,7 +41,10 @@ class DropPath(nn.Module):
 
 
 def init_linear(module: nn.Module) -> None:
-    """Initialise a Linear as the authors do: normal with std 0.02, bias zero."""
+    """Initialise a Linear layer as the authors do: normal with std 0.02, bias zero.
+
+    Other layers are left unchanged.
+    """
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
@@ -52,7 +55,7 @@ def at_least_one(channels: int, reduction: int, what: str) -> int:
     """Return ``channels // reduction``.
 
     Raises:
-        ValueError: if that is zero, naming the smallest width that works.
+        ValueError: if the result is 0; the message names the smallest width that works.
     """
     if channels < reduction:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The plain Mamba block on a row-major sequence of tokens: the baseline of all scan orders.
+"""The original Mamba mixer on tokens in row-major order: the baseline for all scan orders.
 
 Shape suffixes: B batch, H height, W width, C channels, L tokens (H * W), E inner channels.
 """
@@ -17,9 +17,10 @@ from zoo.scans import Raster, ScanOrder
 
 
 def causal_conv(x_BLE: Tensor, weight_EW: Tensor, bias_E: Tensor) -> Tensor:
-    """Depthwise convolution over this and the W - 1 tokens before, then SiLU; (B, L, E).
+    """Compute a causal depthwise convolution, then SiLU: ``(B, L, E) -> (B, L, E)``.
 
-    On CUDA the kernel of causal-conv1d runs where it is installed; the result is the same.
+    Each output token depends on its input token and the W - 1 tokens before it. On CUDA,
+    causal-conv1d computes it if installed and 2 <= W <= 4, with the same result.
     """
     x_BEL = x_BLE.transpose(1, 2)
     width = weight_EW.shape[1]
@@ -35,18 +36,18 @@ def causal_conv(x_BLE: Tensor, weight_EW: Tensor, bias_E: Tensor) -> Tensor:
 
 @MIXERS.register("mamba1d")
 class Mamba1D(TokenScan, Mixer):
-    """Mamba as for text: one direction, row by row, and a causal convolution (Mamba, Fig. 3).
+    """The Mamba mixer for text: one direction, row by row, causal convolution (Mamba, Fig. 3).
 
-    What a scan order for images is worth shows in comparison with it. There is no norm between the
-    scan and the gate, as in the original.
+    It is the baseline that shows what a scan order for images gains. As in the original, there is
+    no norm between the scan and the gate.
 
     Args:
         dim: channels C.
-        scan: not used; the sequence is the rows of the image.
-        expand: inner channels E as a multiple of C, cut to an integer.
-        d_state: states N of each inner channel.
-        dt_rank: rank R of the step; ceil(C / 16) by default.
-        d_conv: tokens that the causal convolution sees.
+        scan: ignored; tokens are always read row by row.
+        expand: inner channels E as a multiple of C, rounded down to an integer.
+        d_state: number of states N of each inner channel.
+        dt_rank: rank R of the step size delta; ceil(C / 16) by default.
+        d_conv: kernel size of the causal convolution in tokens.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The multi-scale fusion module of QMambaBSR, and the plain residual block it is compared with.
+"""The multi-scale fusion module of QMambaBSR, and a plain residual block for comparison.
 
 Shape suffixes: B batch, H height, W width, C channels.
 """
@@ -23,22 +23,22 @@ BRANCHES = ("conv", "ssm", "transformer")
 
 @BLOCKS.register("msfm")
 class MSFM(Block):
-    """Convolution, axial scan and channel transformer side by side (QMambaBSR, Sec. 3.3)::
+    """Convolution, axial scan and channel transformer in parallel (QMambaBSR, Sec. 3.3)::
 
         n = norm(x)
         x = x + out_proj(sum of weight_i * branch_i(n))
 
-    The weights are learnt and begin at one over their number. The paper states the three branches
-    and their weighted sum; normalisation, ``out_proj`` and the skip are ours.
+    The weights are learnt; with k branches, they start at 1 / k. The paper gives the three
+    branches and their weighted sum; the norm, ``out_proj`` and the skip are our choice.
 
     Args:
         dim: channels C.
-        scan: order of a mixer that takes one; the default mixer walks rows and columns.
+        scan: scan order of the mixer; the default mixer ignores it and scans rows and columns.
         drop_path: rate at which the branches are dropped in training, in [0, 1).
-        branches: which of "conv" (3x3), "ssm", "transformer" there are.
-        mixer: the "ssm" branch.
-        heads: of the channel transformer; a divisor of C.
-        ratio: hidden channels of its feed-forward as a multiple of C.
+        branches: branches to use, any of "conv" (3x3), "ssm" and "transformer".
+        mixer: builds the "ssm" branch.
+        heads: number of attention heads in the channel transformer; must divide C.
+        ratio: hidden channels of the transformer's feed-forward as a multiple of C, rounded down.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class MSFM(Block):
 
 @BLOCKS.register("res")
 class ResBlock(Block):
-    """Two 3x3 convolutions with GELU between and a skip: the plain body of comparison tables.
+    """Two 3x3 convolutions with GELU between, and a skip: the baseline body.
 
     Args:
         dim: channels C.
-        scan: not used.
+        scan: ignored; the block does not scan.
         drop_path: rate at which the convolutions are dropped in training, in [0, 1).
     """
 

@@ -1,4 +1,4 @@
-"""The query state space module of QMambaBSR: the reference asks all frames at once.
+"""The query state space module of QMambaBSR: the reference frame controls a scan of all frames.
 
 Shape suffixes: B batch, S other frames, H height, W width, C channels, L tokens (H * W),
 K directions, E inner channels, R rank of the step, N states.
@@ -25,29 +25,30 @@ FrameMix = Literal["concat", "mean_max"]
 
 @BURST_FUSIONS.register("qssm")
 class QSSM(ScanCore, BurstFusion):
-    """Selective scan over all frames, steered by the reference (QMambaBSR, Sec. 3.2)::
+    """Selective scan over all frames, controlled by the reference (QMambaBSR, Sec. 3.2)::
 
         q       = reference + mlp([reference, frames])          # preliminary denoising
         delta, B from q;  u from the frames, all at once;  C from the frames
         output  = q + channel_attention(out_proj(norm(scan(u, delta, B, C)) * silu(gate(q))))
 
-    The paper states where delta, B and u come from, the four directions and the channel attention.
-    That C comes from the frames, the gate, the norms and both residuals are ours.
+    The paper specifies the sources of delta, B and u, the four directions and the channel
+    attention. The source of C, the gate, the norms and both residuals are our choice.
 
     Args:
         dim: channels C.
-        burst: frames T with the reference.
+        burst: number of frames T, including the reference.
         scan: the scan order.
-        expand: inner channels E as a multiple of C, cut to an integer.
-        d_state: states N of each inner channel.
-        dt_rank: rank R of the step; ceil(C / 16) by default.
-        frame_mix: how the frames become one sequence: "concat", one linear layer over all of them
-            (the paper's, which fixes their number and sequence), or "mean_max", one linear layer
-            shared by all frames, then their mean and maximum: any number, any sequence.
-        denoise: what the preliminary denoising sees of the frames: "concat" or "mean_max" as for
-            ``frame_mix``; "none" for no denoising.
+        expand: inner channels E as a multiple of C, rounded down to an integer.
+        d_state: number of states N of each inner channel.
+        dt_rank: rank R of the step size delta; ceil(C / 16) by default.
+        frame_mix: how the frames become one sequence. "concat" is one linear layer over the
+            channels of all frames, as in the paper; it fixes the number and order of the frames.
+            "mean_max" is one linear layer shared by all frames, then their mean and maximum; it
+            takes any number of frames in any order.
+        denoise: how the preliminary denoising combines the other frames: their channels joined
+            ("concat"), their mean and maximum ("mean_max"), or no denoising ("none").
         c_source: whether C comes from the "frames" or the "reference".
-        squeeze: of the channel attention.
+        squeeze: C is divided by this inside channel attention.
     """
 
     query_weight: nn.Parameter
@@ -105,7 +106,7 @@ class QSSM(ScanCore, BurstFusion):
         return query_BHWC + self.channel_attention(mixed_BHWC)
 
     def query(self, reference_BHWC: Tensor, frames_BSHWC: Tensor) -> Tensor:
-        """The reference, denoised with the help of the other frames."""
+        """Return the reference, denoised with the help of the other frames: (B, H, W, C)."""
         if self.denoise == "none":
             return reference_BHWC
         if self.denoise == "concat":
@@ -115,7 +116,7 @@ class QSSM(ScanCore, BurstFusion):
         return reference_BHWC + self.denoiser(torch.cat([reference_BHWC, others], dim=-1))
 
     def inputs(self, query_BHWC: Tensor, frames_BSHWC: Tensor) -> tuple[ScanInputs, Tensor]:
-        """What the operator gets, and the gate of its output."""
+        """Return the inputs of the scan operator, and the gate of its output (B, H, W, E)."""
         _, height, width, _ = query_BHWC.shape
         query_BHWE, gate_BHWE = self.query_proj(self.query_norm(query_BHWC)).chunk(2, dim=-1)
         query_BLE = F.silu(self.query_conv(query_BHWE)).flatten(1, 2)

@@ -17,23 +17,23 @@ from zoo.scans import ScanOrder
 
 @BLOCKS.register("rlmb")
 class RLMB(Block):
-    """A mixer and a faint local branch side by side, then an MLP (MambaCSR, Sec. 3.5, Eq. 10)::
+    """A mixer and a small local branch in parallel, then an MLP (MambaCSR, Sec. 3.5, Eq. 10)::
 
         n = norm(x)
         x = skip_scale * x + drop_path(mixer(n)) + branch_factor * branch(n)
         x = mlp_scale * x + drop_path(mlp(mlp_norm(x)))
 
-    The paper's mixer merges its directions by the ``gated`` merge and its branch divides channels
-    by 24; the recipes say so. The factor on the branch stands in the authors' code alone.
+    The published network uses the ``gated`` merge in the mixer and divides the branch's channels by
+    24; its recipes set both. The factor on the branch is in the authors' code, not in the paper.
 
     Args:
         dim: channels C.
         scan: the mixer's scan order.
-        drop_path: rate at which mixer and MLP are dropped in training, in [0, 1).
-        mixer: the token mixer.
-        branch: the local branch, or None for none (MambaCSR, Table 4).
+        drop_path: rate at which the mixer and the MLP are dropped in training, in [0, 1).
+        mixer: builds the token mixer.
+        branch: builds the local branch; None leaves it out (MambaCSR, Table 4).
         branch_factor: constant factor on the branch.
-        mlp_ratio: hidden channels of the MLP as a multiple of C.
+        mlp_ratio: hidden channels of the MLP as a multiple of C, rounded down to an integer.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ from zoo.scans import ScanOrder
 
 @BLOCKS.register("rssb")
 class RSSB(Block):
-    """A mixer and a local branch, each normalised before and scaled beside (MambaIR, Sec. 3.3)::
+    """A mixer, then a local branch, each with a norm and a scaled skip (MambaIR, Sec. 3.3)::
 
         x = skip_scale  * x + drop_path(mixer(norm(x)))
         x = branch_scale * x + branch(branch_norm(x))
@@ -26,8 +26,8 @@ class RSSB(Block):
         dim: channels C.
         scan: the mixer's scan order.
         drop_path: rate at which the mixer is dropped in training, in [0, 1).
-        mixer: the token mixer.
-        branch: the local branch, or None to leave out the second line (MambaIR, Table 1, row 2).
+        mixer: builds the token mixer.
+        branch: builds the local branch; None omits the second line (MambaIR, Table 1, row 2).
     """
 
     def __init__(

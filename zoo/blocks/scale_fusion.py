@@ -1,6 +1,6 @@
 """Fusion of coarse features into fine ones: the contract, and MambaCSR's fusion.
 
-Shape suffixes: B batch, H height, W width of the fine grid, h, w of the coarse one (half of it),
+Shape suffixes: B batch, H height, W width of the fine grid, h, w of the coarse grid (half of H, W),
 C channels, E inner channels.
 """
 
@@ -21,13 +21,14 @@ from zoo.registry import Registry
 from zoo.scans import CrossScale, ScanOrder
 
 ALIGNED = CrossScale(size=16)
-"""The walk of the published network."""
+"""The scan order of the published network."""
 
 
 class ScaleFusion(nn.Module):
-    """Brings coarse features into fine ones, ``(fine_BHWC, coarse_BhwC) -> (B, H, W, C)``.
+    """Fuses coarse features into fine ones, ``(fine_BHWC, coarse_BhwC) -> (B, H, W, C)``.
 
-    Built as ``fusion(dim, compat=)``. ``dim`` is C; the coarse grid is half of the fine one.
+    Built as ``fusion(dim, compat=)``. ``dim`` is C; the coarse grid is half the size of the fine
+    grid.
 
     Attributes:
         size_multiple: height and width of the fine grid must be multiples of this.
@@ -46,23 +47,23 @@ SCALE_FUSIONS = Registry("scale_fusion", ScaleFusion, supplied=("dim", "compat")
 
 @SCALE_FUSIONS.register("cross_scale")
 class CrossScaleFusion(ScaleFusion):
-    """Selective scan over coarse and fine tokens, of which the fine ones go on (Sec. 3.4)::
+    """Selective scan over coarse and fine tokens; returns the fine ones (MambaCSR, Sec. 3.4)::
 
         x = skip_scale * x + mixer(norm(x), coarse)
         x = mlp_scale * x + mlp(mlp_norm(x))
 
-    Both scales have an input projection and a depthwise convolution of their own; the parameters of
-    the scan, its gate and its output projection are shared. The coarse features are not normalised.
+    Each scale has its own input projection and depthwise convolution. Both share the scan's
+    parameters. The coarse features are not normalised.
 
     Args:
         dim: channels C.
-        compat: "official" maps column-first directions back as the authors' code does, which is
-            wrong unless the grid of windows is square (:mod:`zoo.scans.official`).
-        scan: the walk over both grids.
-        expand: inner channels E as a multiple of C, cut to an integer.
-        d_state: states N of each inner channel.
-        d_conv: side of the depthwise convolutions in pixels, odd.
-        mlp_ratio: hidden channels of the MLP as a multiple of C.
+        compat: "official" maps the column-first directions back as the authors' code does, which
+            is wrong unless the grid of windows is square (:mod:`zoo.scans.official`).
+        scan: the scan order over both grids.
+        expand: inner channels E as a multiple of C, rounded down to an integer.
+        d_state: number of states N of each inner channel.
+        d_conv: kernel size of the depthwise convolutions in pixels, odd.
+        mlp_ratio: hidden channels of the MLP as a multiple of C, rounded down to an integer.
     """
 
     def __init__(
@@ -79,8 +80,8 @@ class CrossScaleFusion(ScaleFusion):
         super().__init__()
         if not isinstance(scan, CrossScale):
             raise ValueError(
-                f"scan {type(scan).__name__} walks one grid; "
-                "a fusion of two scales needs cross_scale"
+                f"scan {type(scan).__name__} scans one grid; "
+                "a fusion of two scales needs the scan order cross_scale"
             )
         self.scan = scan
         self.size_multiple = scan.size
@@ -88,8 +89,9 @@ class CrossScaleFusion(ScaleFusion):
         sizes = scan_sizes(dim, expand=expand, d_state=d_state)
         self.mixer = CrossScaleMixer(dim, sizes=sizes, scan=scan, d_conv=d_conv, compat=compat)
         inner = sizes.inner
-        # The authors' projection makes a gate for the coarse tokens too and drops it: the second
-        # half of these rows never learns. It is kept, so that weights pass both ways unchanged.
+        # The authors' projection also computes a gate for the coarse tokens, which is never used:
+        # the second half of these rows never learns. We keep it, so that weights convert to their
+        # format and back unchanged.
         self.coarse_proj = nn.Linear(dim, 2 * inner, bias=False)
         self.coarse_conv = Conv2d(inner, inner, d_conv, padding=d_conv // 2, groups=inner)
         self.skip_scale = nn.Parameter(torch.ones(dim))

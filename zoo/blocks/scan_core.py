@@ -1,7 +1,7 @@
-"""What all parts with a selective scan share: its parameters and what they make of tokens.
+"""What all parts with a selective scan share: its parameters and the operator's inputs.
 
 Shape suffixes: B batch, H height, W width, C channels, L tokens (H * W), K directions,
-E inner channels, R rank of the step, N states, X outputs of a projection.
+E inner channels, R rank of the step size, N states, X outputs of a projection.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from zoo.ops.scan.contract import ScanInputs
 from zoo.scans import ScanOrder
 
 STEP_RANGE = (1e-3, 1e-1)
-"""Range in which the steps of an untrained network lie, log-uniformly (Mamba, Sec. 3.6)."""
+"""Range of the initial step sizes; they are log-uniform in it (Mamba, Sec. 3.6)."""
 
 
 class ScanSizes(NamedTuple):
@@ -28,8 +28,8 @@ class ScanSizes(NamedTuple):
 
     Attributes:
         inner: inner channels E.
-        rank: rank R of the step.
-        states: states N of each inner channel.
+        rank: rank R of the step size delta.
+        states: number of states N of each inner channel.
     """
 
     inner: int
@@ -45,17 +45,17 @@ def scan_sizes(
     dt_rank: int | None = None,
     d_inner: int | None = None,
 ) -> ScanSizes:
-    """The sizes that a mixer's options ask for.
+    """Compute the sizes of a scan from a mixer's options.
 
     Args:
         dim: channels C.
-        expand: E as a multiple of C, cut to an integer.
-        d_state: N.
-        dt_rank: R; ceil(C / 16), if None.
-        d_inner: E itself; ``expand`` says it, if None.
+        expand: inner channels E as a multiple of C, rounded down to an integer.
+        d_state: number of states N of each inner channel.
+        dt_rank: rank R of the step size delta; None for ceil(C / 16).
+        d_inner: inner channels E, instead of ``expand``; None to use ``expand``.
 
     Raises:
-        ValueError: for a size below 1, naming it.
+        ValueError: if a size is below 1; the message names it.
     """
     inner = int(expand * dim) if d_inner is None else d_inner
     rank = math.ceil(dim / 16) if dt_rank is None else dt_rank
@@ -67,14 +67,16 @@ def scan_sizes(
 
 
 class ScanCore(nn.Module):
-    """Parameters of a selective scan in K directions, and the operator's inputs made by them.
+    """Parameters of a selective scan in K directions; computes the operator's inputs.
 
-    A part that scans derives from it. Its constructor ends with :meth:`reset_parameters`.
+    Parts that scan derive from it and call :meth:`reset_parameters` at the end of their
+    constructor.
 
     Args:
-        sizes: E, R and N.
-        scan: the scan order; K is the number of its directions.
-        projections: outputs X of each projection of tokens, by the name of its weight (K, X, E).
+        sizes: inner channels E, rank R and states N.
+        scan: the scan order; it has K directions.
+        projections: number of outputs X of each token projection, by the name of its weight, which
+            has shape (K, X, E).
     """
 
     def __init__(
@@ -94,7 +96,7 @@ class ScanCore(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Initialise the scan's parameters (Mamba, Sec. 3.6); other layers keep their own."""
+        """Initialise the scan's parameters (Mamba, Sec. 3.6), and no other layers."""
         _, inner, rank = self.dt_proj_weight.shape
         for name in self.projections:
             nn.init.uniform_(self.get_parameter(name), -(inner**-0.5), inner**-0.5)
@@ -113,15 +115,15 @@ class ScanCore(nn.Module):
         order_KS: Tensor,
         which: slice | None = None,
     ) -> ScanInputs:
-        """What the operator takes: these tensors and the parameters.
+        """Return the inputs of the scan operator: these tensors and the parameters.
 
         Args:
             u_BLE: tokens.
-            delta_BLKR: their low-rank steps.
-            B_BLKN: their input weights.
-            C_BLKN: their output weights.
+            delta_BLKR: low-rank step sizes of the tokens.
+            B_BLKN: input weights of the tokens.
+            C_BLKN: output weights of the tokens.
             order_KS: the scan order.
-            which: directions that the K of the tensors are; all of them, if None.
+            which: the directions that the K axis of the tensors holds; None for all.
         """
         weight, bias, A_log, D = (
             parameter if which is None else parameter[which]
@@ -141,16 +143,16 @@ class ScanCore(nn.Module):
 
 
 def project(x: Tensor, weight_KXE: Tensor) -> Tensor:
-    """``(..., E) -> (..., K, X)``: one matrix product for all directions."""
+    """Project tokens for all directions in one matrix product: ``(..., E) -> (..., K, X)``."""
     return F.linear(x, weight_KXE.flatten(0, 1)).unflatten(-1, (len(weight_KXE), -1))
 
 
 class TokenScan(ScanCore):
-    """A core whose tokens decide themselves on step, input and output weights.
+    """A scan core that computes delta, B and C from the tokens it scans, as Mamba does.
 
     Args:
-        sizes: E, R and N.
-        scan: the scan order; K is the number of its directions.
+        sizes: inner channels E, rank R and states N.
+        scan: the scan order; it has K directions.
     """
 
     x_proj_weight: nn.Parameter
@@ -161,33 +163,33 @@ class TokenScan(ScanCore):
         self.sizes = outputs
 
     def scan_inputs(self, u_BLE: Tensor, order_KS: Tensor) -> ScanInputs:
-        """What the operator takes for these tokens and this order."""
+        """Return the inputs of the scan operator for these tokens and this order."""
         delta_BLKR, B_BLKN, C_BLKN = project(u_BLE, self.x_proj_weight).split(self.sizes, dim=-1)
         return self.operands(u_BLE, delta_BLKR, B_BLKN, C_BLKN, order_KS)
 
 
 class GatedScan(TokenScan):
-    """What surrounds the scan of an image (MambaIR, Sec. 3.3)::
+    """The layers around the scan of an image: projections, convolution, gate (MambaIR, Sec. 3.3)::
 
         u, gate = split(in_proj(x))
         out = out_proj(out_norm(scan(silu(conv(u)))) * silu(gate))
 
     Args:
         dim: channels C.
-        sizes: E, R and N.
-        scan: the scan order; K is the number of its directions.
-        d_conv: side of the depthwise convolution in pixels, odd.
-        merge: how the directions become one.
+        sizes: inner channels E, rank R and states N.
+        scan: the scan order; it has K directions.
+        d_conv: kernel size of the depthwise convolution in pixels, odd.
+        merge: builds the part that merges the directions.
 
     Raises:
-        ValueError: for a convolution that does not keep the size.
+        ValueError: if ``d_conv`` is even or below 1.
     """
 
     def __init__(
         self, dim: int, *, sizes: ScanSizes, scan: ScanOrder, d_conv: int, merge: MergeFactory
     ) -> None:
         if d_conv < 1 or d_conv % 2 == 0:
-            raise ValueError(f"d_conv is {d_conv}; it must be odd, so that sizes are kept")
+            raise ValueError(f"d_conv is {d_conv}; it must be odd and at least 1")
         super().__init__(sizes, scan=scan)
         inner = sizes.inner
         self.in_proj = nn.Linear(dim, 2 * inner, bias=False)
@@ -198,10 +200,10 @@ class GatedScan(TokenScan):
         self.reset_parameters()
 
     def enter(self, x_BHWC: Tensor) -> tuple[Tensor, Tensor]:
-        """What is scanned and what gates it, each (B, H, W, E)."""
+        """Return the tokens to scan and their gate, each (B, H, W, E)."""
         x_BHWE, gate_BHWE = self.in_proj(x_BHWC).chunk(2, dim=-1)
         return F.silu(self.conv(x_BHWE)), gate_BHWE
 
     def leave(self, y_BHWE: Tensor, gate_BHWE: Tensor) -> Tensor:
-        """The output (B, H, W, C) of what was scanned."""
+        """Return the output (B, H, W, C) for the scanned tokens and their gate."""
         return self.out_proj(self.out_norm(y_BHWE) * F.silu(gate_BHWE))

@@ -17,18 +17,19 @@ from zoo.scans import Raster, ScanOrder
 class SS2D(GatedScan, Mixer):
     """Gated selective scan over an image (MambaIR, Sec. 3.3 and 3.4, "VSSM").
 
-    Projections work on tokens, so they commute with any order of visit: they are computed once,
-    row-major, for all directions in one product, and the operator reads tokens in its order.
+    Projections act on each token alone, so the scan order does not affect them. They are computed
+    once, in row-major order, in one product for all directions. The operator reads the tokens in
+    scan order.
 
     Args:
         dim: channels C.
-        scan: the scan order; K is the number of its directions.
-        expand: inner channels E as a multiple of C, cut to an integer.
-        d_inner: E itself, where ``expand`` does not say it exactly.
-        d_state: states N of each inner channel.
-        dt_rank: rank R of the step; ceil(C / 16) by default.
-        d_conv: side of the depthwise convolution in pixels, odd.
-        merge: how the directions become one.
+        scan: the scan order, with K directions; raster by default.
+        expand: inner channels E as a multiple of C, rounded down to an integer.
+        d_inner: inner channels E, instead of ``expand``; None to use ``expand``.
+        d_state: number of states N of each inner channel.
+        dt_rank: rank R of the step size delta; ceil(C / 16) by default.
+        d_conv: kernel size of the depthwise convolution in pixels, odd.
+        merge: builds the part that merges the directions.
     """
 
     def __init__(
