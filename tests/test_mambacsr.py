@@ -355,7 +355,7 @@ def test_the_command_line_takes_their_files(tmp_path, capsys):
         ({"scans": ["cross_scale"]}, r"scans\[0\] is CrossScale, which scans 2 grids"),
         ({"coarse.scans": ["cross_scale"]}, r"scans\[0\] is CrossScale, which scans 2 grids"),
         ({"coarse.scans": [["raster"], ["raster"]]}, r"coarse\.scans has 2 lists for 1 groups"),
-        ({"coarse.depths": [1, 1, 1]}, r"coarse\.depths names 3 groups, but the network has 2"),
+        ({"coarse.depths": [1, 1, 1]}, r"coarse\.depths has 3 groups, but the network has only 2"),
         ({"coarse.depths": []}, r"coarse\.depths is \[\]; name at least one"),
         ({"coarse.depth": [1]}, r"network\.coarse\.depth: unknown option.*did you mean 'depths'"),
         ({"coarse.fusion.scan": "raster"}, r"coarse\.fusion: scan Raster scans one grid"),

@@ -1,4 +1,4 @@
-"""Heads: from features to an image of the wanted size."""
+"""Heads: the last layers of a network, which turn features into the output image."""
 
 from zoo.heads.contract import HEADS, Head, HeadFactory
 from zoo.heads.doubling import DoublingHead

@@ -1,4 +1,4 @@
-"""What a head must do: turn features into an image.
+"""The contract of a head, which turns features into an image.
 
 Shape suffixes: B batch, H height, W width, C feature channels, I image channels, s scale.
 """
@@ -14,10 +14,10 @@ from zoo.registry import Registry
 
 
 class Head(nn.Module):
-    """``(features_BHWC, image_BHWI) -> (B, s*H, s*W, I)``; ``head(dim, scale=, channels=)``.
+    """Turns ``(features_BHWC, image_BHWI)`` into an image ``(B, s*H, s*W, I)``.
 
-    ``dim`` is C, ``scale`` is s and ``channels`` is I. The image is the network's input after
-    normalisation; most heads ignore it.
+    Built as ``head(dim, scale=, channels=)``: ``dim`` is C, ``scale`` is s and ``channels`` is I.
+    The image is the network's input after normalisation; most heads ignore it.
     """
 
     def forward(self, features_BHWC: Tensor, image_BHWI: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The head of burst networks: doublings by any upsampler, each with GELU, then a convolution.
+"""The head of burst networks: x2 upsamplers, each followed by GELU, then a convolution.
 
 Shape suffixes: B batch, H height, W width, C feature channels, I image channels.
 """
@@ -15,13 +15,13 @@ from zoo.heads.upsamplers import AdaUp, UpsamplerFactory
 
 @HEADS.register("doubling")
 class DoublingHead(Head):
-    """Doubles as often as the scale asks for, then a 3x3 convolution (QMambaBSR, Sec. 3.4).
+    """Upsamples by 2 until the scale is reached, then a 3x3 convolution (QMambaBSR, Sec. 3.4).
 
     Args:
         dim: feature channels C.
-        scale: a power of two; 1 for the convolution alone.
+        scale: output over input size, a power of two; 1 for the convolution alone.
         channels: image channels I.
-        up: what doubles the size.
+        up: builds an upsampler by 2.
     """
 
     def __init__(

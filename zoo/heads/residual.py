@@ -1,4 +1,4 @@
-"""The head of denoising and compression networks: a correction of the input.
+"""The head for denoising and JPEG artifact removal: it adds a correction to the input.
 
 Shape suffixes: B batch, H height, W width, C feature channels, I image channels.
 """
@@ -13,18 +13,18 @@ from zoo.heads.contract import HEADS, Head
 
 @HEADS.register("residual")
 class ResidualHead(Head):
-    """One convolution whose output is added to the image; scale 1 only.
+    """Adds the output of one convolution to the input image; scale 1 only.
 
     Args:
         dim: feature channels C.
-        scale: 1.
+        scale: must be 1.
         channels: image channels I.
     """
 
     def __init__(self, dim: int, *, scale: int, channels: int) -> None:
         super().__init__()
         if scale != 1:
-            raise ValueError(f"the residual head keeps the size, but scale is {scale}; set it to 1")
+            raise ValueError(f"scale is {scale}, but the residual head keeps the size; set it to 1")
         self.conv = Conv2d(dim, channels, 3, padding=1)
 
     def forward(self, features_BHWC: Tensor, image_BHWI: Tensor) -> Tensor:

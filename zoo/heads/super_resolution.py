@@ -1,4 +1,4 @@
-"""Heads that enlarge: pixel shuffle in two forms, and nearest neighbour with convolutions.
+"""Heads for super-resolution: two with pixel shuffle, one with nearest-neighbour upsampling.
 
 Shape suffixes: B batch, H height, W width, C feature channels, I image channels.
 """
@@ -13,9 +13,9 @@ from zoo.heads.contract import HEADS, Head
 
 
 def pixel_shuffle(x_BHWC: Tensor, scale: int) -> Tensor:
-    """Move channels to pixels: ``(B, H, W, C*s*s) -> (B, s*H, s*W, C)``.
+    """Rearrange channels into pixels: ``(B, H, W, C*s*s) -> (B, s*H, s*W, C)``.
 
-    Channels are read in the sequence (c, row, column), as by ``torch.nn.PixelShuffle``
+    The order of the input channels is (c, row, column), as in ``torch.nn.PixelShuffle``
     (Shi et al., "Real-time single image and video super-resolution", 2016).
     """
     return rearrange(x_BHWC, "b h w (c i j) -> b (h i) (w j) c", i=scale, j=scale)
@@ -33,7 +33,7 @@ class PixelShuffle(nn.Module):
 
 
 class Enlarge(nn.Module):
-    """Nearest-neighbour enlargement by a whole factor."""
+    """Nearest-neighbour upsampling by an integer factor: ``(B, H, W, C) -> (B, s*H, s*W, C)``."""
 
     def __init__(self, scale: int) -> None:
         super().__init__()
@@ -44,30 +44,30 @@ class Enlarge(nn.Module):
 
 
 def scale_factors(scale: int) -> list[int]:
-    """Split a scale into the factors the authors enlarge by: [2, 2, ...], [3], or none for 1.
+    """Split a scale into the authors' upsampling steps: [2, 2, ...], [3], or [] for scale 1.
 
     Raises:
-        ValueError: for a scale that is neither 3 nor a power of two.
+        ValueError: if the scale is neither 3 nor a power of two.
     """
     if scale == 3:
         return [3]
     if scale < 1 or scale & (scale - 1):
         raise ValueError(
             f"scale {scale} is neither 3 nor a power of two; "
-            "the pixelshuffle_direct head takes any whole scale"
+            "the pixelshuffle_direct head takes any integer scale"
         )
     return [2] * (scale.bit_length() - 1)
 
 
 @HEADS.register("pixelshuffle")
 class PixelShuffleHead(Head):
-    """Convolution and pixel shuffle per factor of two or three, then a last convolution.
+    """One convolution and pixel shuffle for each factor of 2 or 3, then a last convolution.
 
     Args:
         dim: feature channels C.
-        scale: 3 or a power of two; 1 for none.
+        scale: output over input size: 3 or a power of two; 1 keeps the size.
         channels: image channels I.
-        hidden: channels between the two outer convolutions.
+        hidden: channels between the first and the last convolution.
     """
 
     def __init__(self, dim: int, *, scale: int, channels: int, hidden: int = 64) -> None:
@@ -86,11 +86,11 @@ class PixelShuffleHead(Head):
 
 @HEADS.register("pixelshuffle_direct")
 class PixelShuffleDirectHead(Head):
-    """One convolution and one pixel shuffle, for light networks; any whole scale.
+    """One convolution and one pixel shuffle, for light networks; any integer scale.
 
     Args:
         dim: feature channels C.
-        scale: any whole number from 1.
+        scale: output over input size, an integer of at least 1.
         channels: image channels I.
     """
 
@@ -107,13 +107,13 @@ class PixelShuffleDirectHead(Head):
 
 @HEADS.register("nearest_conv")
 class NearestConvHead(Head):
-    """Nearest-neighbour enlargement and convolutions, which leave no checkerboard (SwinIR, real).
+    """Nearest-neighbour upsampling and convolutions, which avoid checkerboards (SwinIR, real).
 
     Args:
         dim: feature channels C.
-        scale: 3 or a power of two; 1 for none.
+        scale: output over input size: 3 or a power of two; 1 keeps the size.
         channels: image channels I.
-        hidden: channels between the outer convolutions.
+        hidden: channels between the first and the last convolution.
     """
 
     def __init__(self, dim: int, *, scale: int, channels: int, hidden: int = 64) -> None:

@@ -1,6 +1,6 @@
-"""Enlargement by two, one layer at a time: AdaUp of QMambaBSR and what it is compared with.
+"""Upsamplers by 2: AdaUp of QMambaBSR and its alternatives.
 
-Shape suffixes: B batch, H height, W width, I and O channels in and out.
+Shape suffixes: B batch, H height, W width, I input channels, O output channels, K kernel size.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from zoo.registry import Registry
 
 
 class Upsampler(nn.Module):
-    """``(B, H, W, I) -> (B, 2*H, 2*W, O)``; built as ``upsampler(dim, out=)``; I is ``dim``."""
+    """Doubles the size: ``(B, H, W, I) -> (B, 2*H, 2*W, O)``; built as ``upsampler(dim, out=)``.
+
+    ``dim`` is I and ``out`` is O.
+    """
 
     def forward(self, x_BHWI: Tensor) -> Tensor:
         raise NotImplementedError
@@ -28,15 +31,17 @@ UpsamplerFactory: TypeAlias = Callable[..., Upsampler]
 
 UPSAMPLERS = Registry("upsampler", Upsampler, supplied=("dim", "out"))
 
-# Taps of bilinear enlargement by two: output 2i is input i, 2i+1 the mean of two neighbours.
+# Taps of bilinear upsampling by 2. With 3 taps, output 2i is input i, and output 2i+1 is the mean
+# of its two neighbours. With 4 taps, the centres of the two images coincide.
 _BILINEAR = {3: (0.5, 1.0, 0.5), 4: (0.25, 0.75, 0.75, 0.25)}
 _NOISE = 0.3
 
 
 def double(x_BHWI: Tensor, weight_IOKK: Tensor, bias_O: Tensor | None = None) -> Tensor:
-    """Transposed convolution of stride 2 and exactly twice the size, kernel 3 or 4.
+    """Compute a transposed convolution of stride 2: ``(B, H, W, I) -> (B, 2H, 2W, O)``.
 
-    Kernel 3 keeps pixel i at 2i; kernel 4 keeps the centres of images together.
+    The kernel size K is 3 or 4. With 3, input pixel i is at output pixel 2i. With 4, the centres of
+    the two images coincide.
     """
     x_BIHW = x_BHWI.permute(0, 3, 1, 2)
     odd = weight_IOKK.shape[-1] % 2
@@ -45,10 +50,11 @@ def double(x_BHWI: Tensor, weight_IOKK: Tensor, bias_O: Tensor | None = None) ->
 
 
 def init_double(weight_IOKK: Tensor, kind: Literal["bilinear", "normal"]) -> None:
-    """Initialise the kernel of :func:`double` so that it keeps the spread of its input.
+    """Initialise the kernel of :func:`double` so that the output variance is about the input's.
 
-    "normal" has variance 2 / (I * K * K / 4), because of K * K taps only a quarter meets an output;
-    "bilinear" is 0.3 times that, and bilinear enlargement of each channel.
+    "normal" draws from a normal distribution with variance 2 / (I * K * K / 4): only a quarter of
+    the K * K taps contributes to each output. "bilinear" is bilinear upsampling of each channel
+    plus 0.3 times those values.
     """
     inputs, outputs, side, _ = weight_IOKK.shape
     with torch.no_grad():
@@ -70,17 +76,17 @@ class AdaUp(Upsampler):
     """Transposed convolution whose kernel depends on the image (QMambaBSR, Sec. 3.4).
 
     The paper multiplies the kernel by the mean L of each input channel and by L1 = conv1x1(L) of
-    each output channel. That is exactly the same as scaling the input channels, convolving with the
-    fixed kernel, and scaling the output channels, which is what is computed: no kernel per image.
+    each output channel. This code scales the input channels, convolves with the fixed kernel, and
+    scales the output channels. The result is exactly the same, without one kernel per image.
 
     Args:
-        dim: channels in.
-        out: channels out.
-        kernel: 3 (output 2i lies on pixel i) or 4 (centred).
-        gate: "residual" scales by 1 + tanh(L) and 1 + tanh(L1), with L1 zero at first; "raw" by L
-            and L1 as the paper writes them, whose features fade to nothing over three layers at
-            initialisation.
-        init: of the kernel, see :func:`init_double`.
+        dim: input channels.
+        out: output channels.
+        kernel: kernel size: 3 (output pixel 2i lies on input pixel i) or 4 (centred).
+        gate: "residual" scales by 1 + tanh(L) and 1 + tanh(L1), where L1 is initially 0. "raw"
+            scales by L and L1, as in the paper; in an untrained network the features then vanish
+            over three layers.
+        init: initial kernel, "bilinear" or "normal"; see :func:`init_double`.
     """
 
     def __init__(
@@ -104,7 +110,7 @@ class AdaUp(Upsampler):
             nn.init.zeros_(self.to_out.bias)
 
     def scales(self, x_BHWI: Tensor) -> tuple[Tensor, Tensor]:
-        """Factors of the input channels (B, 1, 1, I) and of the output channels (B, 1, 1, O)."""
+        """Return the factors of the input channels (B, 1, 1, I) and of the output (B, 1, 1, O)."""
         mean_B11I = x_BHWI.mean((1, 2), keepdim=True)
         out_B11O = self.to_out(mean_B11I)
         if self.gate == "raw":
@@ -118,13 +124,13 @@ class AdaUp(Upsampler):
 
 @UPSAMPLERS.register("transposed")
 class Transposed(Upsampler):
-    """A fixed transposed convolution.
+    """A transposed convolution whose kernel is the same for all images.
 
     Args:
-        dim: channels in.
-        out: channels out.
-        kernel: 3 (output 2i lies on pixel i) or 4 (centred).
-        init: of the kernel, see :func:`init_double`.
+        dim: input channels.
+        out: output channels.
+        kernel: kernel size: 3 (output pixel 2i lies on input pixel i) or 4 (centred).
+        init: initial kernel, "bilinear" or "normal"; see :func:`init_double`.
     """
 
     def __init__(
@@ -150,8 +156,8 @@ class ShuffleUp(Upsampler):
     """A 1x1 convolution and a pixel shuffle, as in Burstormer.
 
     Args:
-        dim: channels in.
-        out: channels out.
+        dim: input channels.
+        out: output channels.
     """
 
     def __init__(self, dim: int, *, out: int) -> None:
@@ -167,8 +173,8 @@ class BilinearUp(Upsampler):
     """Bilinear interpolation and a 3x3 convolution.
 
     Args:
-        dim: channels in.
-        out: channels out.
+        dim: input channels.
+        out: output channels.
     """
 
     def __init__(self, dim: int, *, out: int) -> None:

@@ -1,4 +1,4 @@
-"""Networks: the skeletons that recipes fill with parts."""
+"""Networks: the overall structures, which recipes fill with blocks, scans and heads."""
 
 from zoo.networks.burst import BurstNetwork
 from zoo.networks.contract import NETWORKS, Network

@@ -1,4 +1,4 @@
-"""Many frames in, one image out: QMambaBSR's skeleton.
+"""The burst network: several frames in, one image out, as in QMambaBSR.
 
 Shape suffixes: B batch, T frames, S other frames (T - 1), H height, W width, C feature channels,
 I channels of a frame, s scale.
@@ -35,7 +35,7 @@ from zoo.scans import Raster, ScanOrder
     capabilities=Capabilities(input="burst", size_multiple=4, dtypes=("float32", "bfloat16")),
 )
 class BurstNetwork(Network):
-    """Alignment, fusion with the reference, head (QMambaBSR, Sec. 3.1).
+    """Aligns a burst, fuses it into the reference, and upsamples (QMambaBSR, Sec. 3.1).
 
     ``(B, T, I, H, W) -> (B, 3, s*H, s*W)``, linear light in [0, 1]; frame 0 is the reference. The
     output is clipped to [0, 1] in evaluation only, so that gradients never vanish in training.
@@ -43,22 +43,24 @@ class BurstNetwork(Network):
     Args:
         scale: output over input size: 8 for the planes of a x4 RAW burst, 4 for RGB.
         channels: channels I of a frame: 4 for the planes R, Gr, Gb, B, or 3 for RGB.
-        burst: frames T that the fusion is built for.
+        burst: number of frames T that the fusion is built for.
         dim: feature channels C.
-        align: aligns the frames' features to the first.
+        align: builds the aligner of the frames' features.
         flow_prior: displacement that the alignment starts from: "none" (the paper), "registration"
             (one robust affine motion per frame, estimated from the burst unless a flow is passed),
-            or "given" (a flow must be passed; for training with a known one).
-        fusion: brings the other frames into the reference, once at the start of each stage.
-        stages: blocks of the body in each stage.
-        body: makes a block of the body.
-        scans: scan orders, given to the blocks in turn, where they take one.
-        head: makes the head.
-        skip: adds the enlarged reference frame, registered by its "corner" or "centre", see
-            :mod:`zoo.networks.phase`; or all frames "merged" by their displacement, see
-            :mod:`zoo.networks.frame_merge`; or "none".
-        other_lengths: what to do with a burst of another length where the fusion fixes it: "adapt"
-            repeats the reference or keeps an even selection of frames, "error" refuses.
+            or "given" (a flow must be passed; for training with known motion).
+        fusion: builds the fusion of the frames into the reference; each stage starts with one.
+        stages: number of body blocks in each stage.
+        body: builds a block of the body.
+        scans: scan orders; the body's blocks use them cyclically.
+        head: builds the head.
+        skip: image that is added to the output. "corner" and "centre" add the upsampled reference
+            frame, registered at its corner or centre (:mod:`zoo.networks.phase`). "merged" adds all
+            frames, merged by their displacements (:mod:`zoo.networks.frame_merge`). "none" adds
+            nothing.
+        other_lengths: what to do if the fusion needs another number of frames than the burst has.
+            "adapt" repeats the reference or picks frames at equal distances; "error" raises an
+            error.
     """
 
     def __init__(
@@ -87,7 +89,9 @@ class BurstNetwork(Network):
         if burst < 2:
             raise ValueError(f"burst is {burst}; a burst has at least 2 frames")
         if not stages or min(stages) < 0:
-            raise ValueError(f"stages is {list(stages)}; name the blocks of at least one stage")
+            raise ValueError(
+                f"stages is {list(stages)}; give the number of blocks of at least one stage"
+            )
         if not scans:
             raise ValueError("scans is empty; name at least one scan order")
         self.scale, self.channels, self.burst = scale, channels, burst
@@ -108,7 +112,7 @@ class BurstNetwork(Network):
         if skip == "merged":
             if flow_prior == "none":
                 raise ValueError(
-                    "skip is 'merged', which needs to know how frames moved; set flow_prior to "
+                    "skip is 'merged', which needs the motion of the frames; set flow_prior to "
                     "'registration' or 'given'"
                 )
             self.skip = MergedSkip(channels, scale=scale)
@@ -124,15 +128,20 @@ class BurstNetwork(Network):
     def forward_with_displacements(
         self, burst_BTIHW: Tensor, flow_BT2HW: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The image, and the displacements that the alignment found at each of its levels.
+        """Return the image, and the displacements found at each level of the alignment.
 
         Args:
             burst_BTIHW: frames, the reference first.
-            flow_BT2HW: displacement of each frame in pixels, rows then columns, for ``flow_prior``;
-                ignored where that is "none".
+            flow_BT2HW: displacement of each frame in pixels, rows before columns; ignored if
+                ``flow_prior`` is "none".
+
+        Returns:
+            The image (B, 3, s*H, s*W), and the displacements as in
+            :class:`zoo.blocks.align.Aligned`.
 
         Raises:
-            ValueError: for a burst of the wrong shape or length, or where a flow is missing.
+            ValueError: if the burst or the flow has a wrong shape or length, or a required flow is
+                missing.
         """
         if burst_BTIHW.dim() != 5 or burst_BTIHW.shape[2] != self.channels:
             raise ValueError(
@@ -171,13 +180,15 @@ class BurstNetwork(Network):
             return register_burst(burst_BTIHW)
         expected = (*burst_BTIHW.shape[:2], 2, *burst_BTIHW.shape[3:])
         if tuple(flow_BT2HW.shape) != expected:
-            raise ValueError(f"flow has shape {tuple(flow_BT2HW.shape)}; the burst asks {expected}")
+            raise ValueError(
+                f"flow has shape {tuple(flow_BT2HW.shape)}; this burst needs {expected}"
+            )
         return flow_BT2HW
 
     def _of_length(
         self, burst_BTIHW: Tensor, flow_BT2HW: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Bring a burst to the length that the fusion is built for."""
+        """Repeat or drop frames until the burst has the length that the fusion needs."""
         frames = burst_BTIHW.shape[1]
         wanted = self.burst
         if all(fusion.any_length for fusion in self.fusions):

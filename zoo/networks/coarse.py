@@ -1,6 +1,6 @@
 """The coarse branch of a network: groups at half resolution and their fusion into the fine path.
 
-Shape suffixes: B batch, H height, W width in pixels, h, w half of them, C channels.
+Shape suffixes: B batch, H height, W width in pixels, h, w half of H, W, C channels.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ class Coarse:
     """Settings of the coarse branch.
 
     Attributes:
-        depths: blocks in each coarse group. The first coarse group is fused into the fine features
-            after the first fine group, and so on; fine groups beyond them stand alone.
-        scans: scan orders of the coarse groups, as for the network.
-        fusion: makes a fusion.
+        depths: number of blocks in each coarse group. Coarse group i is fused into the fine
+            features after fine group i. Any further fine groups have no coarse group.
+        scans: scan orders of the coarse groups: one list for all groups, or a list of such lists,
+            one for each group.
+        fusion: builds a fusion.
     """
 
     depths: tuple[int, ...]
@@ -35,23 +36,23 @@ class Coarse:
 
 
 class CoarseBranch(nn.Module):
-    """Coarse features, one step beside each of the first fine groups (MambaCSR, Sec. 3.1 and 3.4).
+    """Coarse groups in parallel to the first fine groups (MambaCSR, Sec. 3.1 and 3.4).
 
     Args:
         dim: channels C.
-        settings: what to build.
-        block: makes a block of a coarse group.
-        conv: the convolution that ends a group.
-        patch_norm: normalise the features before the first group.
-        drop_paths: for each fine group, the rates of its blocks; a coarse group takes over those of
-            the fine group beside it, and the last one where it is deeper.
-        compat: handed to the fusions.
+        settings: settings of the branch.
+        block: builds a block of a coarse group.
+        conv: kind of the convolution that ends a group, "1conv" or "3conv".
+        patch_norm: whether to normalise the features before the first group.
+        drop_paths: for each fine group, the drop-path rates of its blocks. The coarse group beside
+            it uses the same rates; if it has more blocks, the further ones use the last rate.
+        compat: passed to the fusions: "official" reproduces the errors in the authors' code.
 
     Attributes:
         size_multiple: height and width of the fine grid must be multiples of this, in pixels.
 
     Raises:
-        ValueError: for more coarse groups than fine ones, or an empty group.
+        ValueError: if there are more coarse than fine groups, or a group has no blocks.
     """
 
     def __init__(
@@ -69,12 +70,12 @@ class CoarseBranch(nn.Module):
         depths = settings.depths
         if not depths or min(depths) < 1:
             raise ValueError(
-                f"coarse.depths is {list(depths)}; name at least one group of one block"
+                f"coarse.depths is {list(depths)}; give at least one group with at least one block"
             )
         if len(depths) > len(drop_paths):
             raise ValueError(
-                f"coarse.depths names {len(depths)} groups, but the network has "
-                f"{len(drop_paths)}; each coarse group stands beside a fine one"
+                f"coarse.depths has {len(depths)} groups, but the network has only "
+                f"{len(drop_paths)}; each coarse group needs a fine group"
             )
         schedules: list[Schedule] = scans_of_groups(settings.scans, len(depths), "coarse.scans")
         self.norm = nn.LayerNorm(dim) if patch_norm else nn.Identity()
@@ -96,11 +97,11 @@ class CoarseBranch(nn.Module):
         return len(self.groups)
 
     def start(self, shallow_BHWC: Tensor) -> Tensor:
-        """The first coarse features: means of 2x2 shallow ones, ``(B, h, w, C)``."""
+        """Compute the first coarse features: 2x2 means of the shallow features, (B, h, w, C)."""
         pairs_BhHwWC = shallow_BHWC.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
         return self.norm(pairs_BhHwWC.mean((2, 4)))
 
     def step(self, index: int, fine_BHWC: Tensor, coarse_BhwC: Tensor) -> tuple[Tensor, Tensor]:
-        """Run a coarse group and fuse it: the new fine and coarse features."""
+        """Run coarse group ``index`` and fuse it; return the new fine and coarse features."""
         coarse_BhwC = self.groups[index](coarse_BhwC)
         return self.fusions[index](fine_BHWC, coarse_BhwC), coarse_BhwC

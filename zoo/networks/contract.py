@@ -1,4 +1,4 @@
-"""What a network must do, and the normalisation of its input."""
+"""The contract of a network, and the normalisation of its input."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean colour (R, G, B) of the DIV2K training photographs, in [0, 1]."""
 
 FlowPrior: TypeAlias = Literal["none", "registration", "given"]
-"""Displacement of the frames of a burst that a network starts from: none; one that it estimates
-where none is passed to it; or one that must be passed."""
+"""Frame displacement that a burst network starts from: none; one that it estimates unless one is
+passed ("registration"); or one that must be passed ("given")."""
 
 
 class Network(nn.Module):
-    """``(B, I, H, W) -> (B, I, s*H, s*W)``, images in [0, 1], any H and W from 1 pixel.
+    """Restores images: ``(B, I, H, W) -> (B, I, s*H, s*W)``, in [0, 1], H and W from 1 pixel.
 
-    A network registered with ``Capabilities(input="burst")`` takes bursts instead, the reference
-    frame first: ``network(burst_BTIHW, flow_BT2HW=None) -> (B, 3, s*H, s*W)``.
+    A network registered with ``Capabilities(input="burst")`` restores bursts instead, with the
+    reference frame first: ``network(burst_BTIHW, flow_BT2HW=None) -> (B, 3, s*H, s*W)``.
 
     Attributes:
-        scale: output size over input size, s.
+        scale: output over input size, s.
         channels: channels I of the input image, or of a frame.
-        burst: frames T of a burst that the network is built for; 1 for a network of single images.
-        flow_prior: what a burst network does with a flow.
-        recipe: what built the network, where a recipe did.
+        burst: number of frames T that the network is built for; 1 for single images.
+        flow_prior: displacement that a burst network starts from: "none", "registration"
+            (estimated unless passed) or "given" (must be passed).
+        recipe: the recipe that built the network; None if it was built without a recipe.
     """
 
     scale: int
@@ -39,12 +40,12 @@ class Network(nn.Module):
 
     @property
     def takes_burst(self) -> bool:
-        """Whether the input is a burst, ``(B, T, I, H, W)``, and not an image."""
+        """Whether the input is a burst ``(B, T, I, H, W)`` instead of an image."""
         return capabilities_of(self).input == "burst"
 
     @property
     def takes_flow(self) -> bool:
-        """Whether the displacement of the frames is of use as a second input."""
+        """Whether the network uses a displacement of the frames as a second input."""
         return self.flow_prior != "none"
 
     @property
@@ -54,14 +55,14 @@ class Network(nn.Module):
 
     @property
     def out_channels(self) -> int:
-        """Channels of the output: those of the input image, and three (RGB) for bursts."""
+        """Number of output channels: as many as the input image has, or 3 (RGB) for bursts."""
         return 3 if self.takes_burst else self.channels
 
     def forward(self, image_BIHW: Tensor) -> Tensor:
         raise NotImplementedError
 
     def example(self, height: int, width: int) -> Tensor:
-        """An input of this size, of random values."""
+        """Return a random input of this size: (1, I, H, W), or (1, T, I, H, W) for bursts."""
         return torch.rand(1, self.channels, height, width)
 
 
@@ -69,11 +70,11 @@ NETWORKS = Registry("network", Network)
 
 
 class Normalise(nn.Module):
-    """Subtract the mean colour and multiply by a range; undo both.
+    """Subtracts the mean colour and multiplies by a factor; ``undo`` inverts both.
 
     Args:
-        channels: 3 for the mean of DIV2K, any other number for no mean.
-        img_range: the factor.
+        channels: image channels; with 3, the mean is that of DIV2K, otherwise 0.
+        img_range: factor after the subtraction.
     """
 
     mean_I: Tensor
@@ -81,7 +82,7 @@ class Normalise(nn.Module):
     def __init__(self, channels: int, *, img_range: float) -> None:
         super().__init__()
         mean = DIV2K_MEAN if channels == 3 else (0.0,) * channels
-        # float32 also in a float64 network, as the authors' constant is.
+        # Rounded to float32 even in a float64 network, as in the authors' code.
         self.register_buffer("mean_I", torch.tensor(mean), persistent=False)
         self.img_range = img_range
 

@@ -1,13 +1,14 @@
-"""A burst merged on the grid of the result: every sample of every frame where it truly lies.
+"""Merging a burst on the output grid: each sample counts at its true position.
 
-Frames that moved by parts of a pixel sample the scene between the reference's own pixels. Weighting
-the samples around each output pixel by their distance brings that detail in without any training.
+Frames that moved by a fraction of a pixel sample the scene between the reference's pixels. Each
+output pixel is a mean of the samples around it, weighted by their distance. This recovers detail
+without any training.
 
 Shape suffixes: B batch, T frames, I channels of a frame (3 RGB, or 4 planes R, Gr, Gb, B),
 H height, W width and P pixels of a frame, O pixels of the result (scale*H * scale*W).
 
-Source: Wronski et al., "Handheld Multi-Frame Super-Resolution", SIGGRAPH 2019, Sec. 5, with one
-width of the kernel for each colour instead of one shaped by the local structure.
+Source: Wronski et al., "Handheld Multi-Frame Super-Resolution", SIGGRAPH 2019, Sec. 5. Their kernel
+adapts to the local structure; ours has one width for each colour.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from torch import Tensor, nn
 from zoo.networks.phase import planes
 
 WIDTH = 0.2
-"""First standard deviation of the kernel in pixels of a frame. Of 0.1 to 0.4 it was the best on
+"""Initial standard deviation of the kernel, in pixels of a frame. It was the best of 0.1 to 0.4 on
 bursts of eight frames with estimated motion."""
 
 
 class MergedSkip(nn.Module):
-    """All frames merged at the positions that a flow gives; the kernel's widths are learnt.
+    """Merges all frames, displaced by a flow; the widths of the kernel are learnt.
 
-    Pixel i of a frame lies on pixel ``scale * i`` of the result, as in the field's bursts.
+    Pixel i of a frame lies on pixel ``scale * i`` of the output, as in the usual synthetic bursts.
 
     Args:
         channels: channels I of a frame.
@@ -41,12 +42,12 @@ class MergedSkip(nn.Module):
         self.log_width = nn.Parameter(torch.full((3,), math.log(WIDTH)))
 
     def forward(self, burst_BTIHW: Tensor, flow_BT2HW: Tensor) -> Tensor:
-        """Merge a burst.
+        """Merge a burst into one RGB image.
 
         Args:
             burst_BTIHW: frames, the reference first.
-            flow_BT2HW: displacement in pixels of a frame, rows then columns: frame t sampled at
-                ``position + flow`` shows what frame 0 shows.
+            flow_BT2HW: displacement in pixels of a frame, rows before columns: frame t sampled at
+                ``position + flow`` shows what frame 0 shows at ``position``.
 
         Returns:
             (B, 3, scale*H, scale*W) in the dtype of the burst.

@@ -1,8 +1,8 @@
-"""Where the pixels of a burst's frame lie in the high-resolution image, and enlarging by it.
+"""Positions of a frame's pixels in the high-resolution image, and upsampling that respects them.
 
-In the synthetic bursts of the field, pixel i of a low-resolution colour frame lies on pixel 4 i of
-the clean image, not on the centre of its 4 x 4 pixels, and the planes of a RAW frame at 8 i or
-8 i + 4. Plain bilinear enlargement is then off by several pixels.
+In the usual synthetic bursts (x4), pixel i of a low-resolution colour frame lies on pixel 4 i of
+the clean image, not on the centre of the 4 x 4 pixels. In a RAW frame, pixel i of a plane lies on
+pixel 8 i or 8 i + 4. Plain bilinear upsampling is therefore off by several pixels.
 
 Shape suffixes: B batch, T frames, I channels of a frame (3 RGB, or 4 planes R, Gr, Gb, B),
 H height, W width.
@@ -17,11 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Registration: TypeAlias = Literal["corner", "centre"]
-"""Pixel i of a frame lies on pixel ``scale * i`` ("corner"), or images share centres."""
+"""Position of the frame's grid. "corner": pixel i of a frame lies on pixel ``scale * i`` of the
+output. "centre": the centres of both images coincide."""
 
 
 class Plane(NamedTuple):
-    """Where a channel of a frame begins in its cell, in pixels of the frame, and its colour."""
+    """Offset of a channel's samples, in pixels of the frame, and its colour (0 R, 1 G, 2 B)."""
 
     row: float
     column: float
@@ -33,19 +34,20 @@ _RGB = (Plane(0, 0, 0), Plane(0, 0, 1), Plane(0, 0, 2))
 
 
 def planes(channels: int) -> tuple[Plane, ...]:
-    """The channels of a frame: 4 planes R, Gr, Gb, B, or 3 of RGB."""
+    """Return the offset and colour of each channel: 4 planes R, Gr, Gb, B, or 3 of RGB."""
     return _RAW if channels == 4 else _RGB
 
 
 def phase_taps(channels: int, scale: int, registration: Registration) -> Tensor:
-    """Kernel (3, I, 3, 3) of the convolution that puts bilinear enlargement in its right place.
+    """Return the kernel (3, I, 3, 3) that corrects the shift of bilinear upsampling.
 
-    Enlarging by ``F.interpolate(align_corners=False)`` reads position (o - (s-1)/2) / s for output
-    o; a plane whose pixel 0 lies on output p must be read at (o - p) / s, which is t = ((s-1)/2 -
-    p) / s further: taps 1 - |t| and |t| on the side of t, in each direction.
+    For output pixel o, ``F.interpolate(align_corners=False)`` reads the input at (o - (s-1)/2) / s.
+    If pixel 0 of a plane lies on output pixel p, the right position is (o - p) / s. The shift is
+    t = ((s-1)/2 - p) / s. On each axis, the taps are 1 - |t| at the centre and |t| on the side of
+    t.
     """
     kernel = torch.zeros(3, channels, 3, 3)
-    pitch = scale / 2 if channels == 4 else scale  # distance of a sensor's pixels
+    pitch = scale / 2 if channels == 4 else scale  # distance between sensor pixels, in the output
     start = 0.0 if registration == "corner" else (pitch - 1) / 2
     for channel, (row, column, color) in enumerate(planes(channels)):
         taps = [_line(((scale - 1) / 2 - start) / scale - at) for at in (row, column)]
@@ -63,13 +65,13 @@ def _line(shift: float) -> Tensor:
 def enlarge_frame(
     frame_BIHW: Tensor, scale: int, registration: Registration, kernel: Tensor | None = None
 ) -> Tensor:
-    """Enlarge a frame bilinearly, each colour in its place: the bar that a network has to clear.
+    """Upsample a frame bilinearly, with each colour at its position: the baseline for networks.
 
     Args:
         frame_BIHW: RGB, or the four planes of a RAW frame.
         scale: output over input size: 8 for the planes of a x4 burst.
-        registration: where the pixels lie.
-        kernel: taps to use instead of :func:`phase_taps`.
+        registration: position of the frame's grid, "corner" or "centre".
+        kernel: kernel (3, I, 3, 3) to use instead of :func:`phase_taps`.
 
     Returns:
         (B, 3, scale*H, scale*W).
@@ -81,12 +83,12 @@ def enlarge_frame(
 
 
 class PhaseSkip(nn.Module):
-    """The enlarged reference frame, by taps that begin as they should and are learnt on.
+    """Upsamples the reference frame; the kernel starts as :func:`phase_taps` and is learnt.
 
     Args:
         channels: channels I of a frame.
         scale: output over input size.
-        registration: where the pixels lie.
+        registration: position of the frame's grid, "corner" or "centre".
     """
 
     def __init__(self, channels: int, *, scale: int, registration: Registration) -> None:

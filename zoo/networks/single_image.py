@@ -1,6 +1,6 @@
-"""One image in, one image out at one resolution throughout: MambaIR's skeleton.
+"""The single-image network, with all features at the input's resolution, as in MambaIR.
 
-Shape suffixes: B batch, H height, W width, h, w half of them, C feature channels, I image channels,
+Shape suffixes: B batch, H height, W width, h, w half of H, W, C feature channels, I image channels,
 s scale.
 """
 
@@ -26,26 +26,27 @@ from zoo.scans import Raster, ScanOrder
 
 @NETWORKS.register("single_image")
 class SingleImage(Network):
-    """Shallow convolution, residual groups with a skip around all, head (MambaIR, Sec. 3.2).
+    """Shallow convolution, residual groups with a skip around them, head (MambaIR, Sec. 3.2).
 
     Args:
-        scale: output size over input size.
-        channels: image channels I: 3 for colour, 1 for gray.
+        scale: output over input size.
+        channels: image channels I: 3 for colour, 1 for grey.
         dim: feature channels C.
-        depths: blocks in each group.
-        block: makes a block.
-        scans: scan orders, given to the blocks of a group in turn; or a list of such lists, one
-            for each group, where groups differ.
-        head: makes the head.
-        drop_path: rate of the last block; rates rise linearly from 0 at the first.
-        conv: the convolution that ends a group and the body: "1conv" or "3conv".
-        patch_norm: normalise the features before the first group.
-        img_range: factor on the normalised image.
-        coarse: a branch at half resolution, fused into the features (MambaCSR), or None. With it
-            the image is padded inside to the fusion's windows, by repeating its last row and
-            column, and cropped back.
-        compat: "official" reproduces the authors' outputs where their code errs: so far in the
-            fusion of two scales, on grids that are not square (:mod:`zoo.scans.official`).
+        depths: number of blocks in each group.
+        block: builds a block.
+        scans: scan orders; the blocks of a group use them cyclically. Or a list of such lists, one
+            for each group.
+        head: builds the head.
+        drop_path: drop-path rate of the last block; rates rise linearly from 0 at the first block.
+        conv: kind of the convolution that ends each group and the body: "1conv" or "3conv".
+        patch_norm: whether to normalise the features before the first group.
+        img_range: factor on the image after its mean is subtracted.
+        coarse: settings of a branch at half resolution, fused into the features (MambaCSR); None
+            for no branch. With a branch, the network pads the image to whole windows of the fusion
+            by repeating its last row and column, and crops the output.
+        compat: "official" reproduces the authors' outputs, including an error in their code. It
+            changes only the fusion of two scales on grids that are not square
+            (:mod:`zoo.scans.official`).
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class SingleImage(Network):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         if not depths or min(depths) < 1:
-            raise ValueError(f"depths is {list(depths)}; name at least one group of one block")
+            raise ValueError(
+                f"depths is {list(depths)}; give at least one group with at least one block"
+            )
         self.scale, self.channels = scale, channels
         self.normalise = Normalise(channels, img_range=img_range)
         self.shallow = Conv2d(channels, dim, 3, padding=1)

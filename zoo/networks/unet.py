@@ -1,4 +1,4 @@
-"""A four-level U-Net of blocks: MambaIR's network for real denoising.
+"""A U-Net with four levels of blocks: MambaIR's network for real-image denoising.
 
 Shape suffixes: B batch, H height, W width, C feature channels of a level, I image channels.
 """
@@ -22,29 +22,29 @@ from zoo.registry import Capabilities
 from zoo.scans import Raster, ScanOrder
 
 GRID = 8
-"""Three halvings: the network works on sizes that are multiples of this, in pixels."""
+"""The network pads images to multiples of this, in pixels, because it halves the size 3 times."""
 
 
 class Level(nn.Sequential):
-    """Blocks of one width in a row."""
+    """The blocks of one level, in a row."""
 
 
 class Down(nn.Module):
-    """Half the size, twice the channels: convolution to C/2, then pixels to channels."""
+    """Halves the size and doubles the channels: convolution to C/2, then pixel unshuffle."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.conv = Conv2d(dim, dim // 2, 3, padding=1, bias=False)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        # Channel sequence (c, row, column), the inverse of pixel shuffle.
+        # The channel order is (c, row, column): the inverse of pixel shuffle.
         return rearrange(
             self.conv(x_BHWC), "b (h i) (w j) c -> b h w (c i j)", i=2, j=2
         ).contiguous()
 
 
 class Up(nn.Module):
-    """Twice the size, half the channels: convolution to 2C, then pixel shuffle."""
+    """Doubles the size and halves the channels: convolution to 2C, then pixel shuffle."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -57,18 +57,20 @@ class Up(nn.Module):
 
 @NETWORKS.register("unet", capabilities=Capabilities(size_multiple=GRID))
 class UNet(Network):
-    """Encoder, decoder with skips, refinement, and the input added (MambaIR, real denoising).
+    """Encoder, decoder with skips, refinement, and a skip from the input (MambaIR, real denoising).
 
-    The image is padded to multiples of 8 by repeating its last row and column, and cropped back.
+    The network pads the image to multiples of 8 by repeating its last row and column, and crops
+    the output.
 
     Args:
         channels: image channels I.
-        dim: feature channels of the first level, even; each level below has twice as many.
-        depths: blocks of the three encoder levels and of the lowest; decoders mirror them.
-        refinement: blocks after the decoder.
-        block: makes a block.
-        scans: scan orders, given to the blocks of a level in turn.
-        drop_path: rate of every block.
+        dim: feature channels of the first level, even; each level below doubles them.
+        depths: number of blocks in the three encoder levels and in the lowest level. The decoder
+            levels have as many blocks as the encoder levels.
+        refinement: number of blocks after the decoder.
+        block: builds a block.
+        scans: scan orders; the blocks of a level use them cyclically.
+        drop_path: drop-path rate of every block.
     """
 
     scale = 1
@@ -87,8 +89,8 @@ class UNet(Network):
         super().__init__()
         if len(depths) != 4 or min(depths) < 1 or refinement < 0:
             raise ValueError(
-                f"depths is {list(depths)} and refinement {refinement}; "
-                "name four levels of at least one block each"
+                f"depths is {list(depths)} and refinement is {refinement}; give four levels of at "
+                "least one block each, and a refinement of at least 0"
             )
         if dim < 2 or dim % 2:
             raise ValueError(f"dim is {dim}; it must be even, because a level halves it")
@@ -105,7 +107,7 @@ class UNet(Network):
         )
         self.downs = nn.ModuleList(Down(width) for width in widths[:3])
         self.latent = level(widths[3], depths[3])
-        # From the lowest level up; the topmost decoder keeps both halves of its skip.
+        # From the lowest level up. The top decoder does not reduce the channels after its skip.
         self.ups = nn.ModuleList(Up(width) for width in reversed(widths[1:]))
         self.reduces = nn.ModuleList(
             [

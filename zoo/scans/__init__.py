@@ -1,4 +1,4 @@
-"""Scan orders: ways to walk the tokens of an image, each an index list."""
+"""Scan orders: the orders in which a scan reads the tokens of an image, as lists of indices."""
 
 from zoo.scans.base import SCANS, ScanOrder, check_directions, stack_directions
 from zoo.scans.compose import Compose

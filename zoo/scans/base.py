@@ -1,8 +1,9 @@
 """The contract of a scan order, and its cache.
 
-A scan order turns an image grid into an index list ``order_KS`` (int32): K directions of S steps,
-each entry a token number in row-major order or -1 for a zero token. It is pure, depends on height
-and width alone, and can be traced with symbolic sizes unless it says otherwise.
+A scan order computes ``order_KS`` (int32) for a grid of tokens: K directions of S steps. Each entry
+is a token number in row-major order, or -1 for a zero token. The result depends on the height, the
+width and the order's settings only. An order can be traced with symbolic sizes unless
+``traceable`` is False.
 
 Shape suffixes: K directions, S steps, H height, W width, all in tokens.
 """
@@ -22,48 +23,48 @@ from zoo.ops.scan.order import check_order
 from zoo.registry import Registry
 
 CACHED_ORDERS = 64
-"""Orders kept in memory at once; the least recently used one goes first."""
+"""Largest number of orders kept in memory; the least recently used one is dropped first."""
 
 _cache: OrderedDict[tuple[ScanOrder, int, int, torch.device], Tensor] = OrderedDict()
 _lock = Lock()
 
 
 class ScanOrder(ABC):
-    """A way to walk the tokens of an image, as an index list.
+    """The order in which a scan reads the tokens of an image, as a list of indices.
 
-    Subclasses are frozen dataclasses (equal settings are equal orders) that implement
-    :meth:`build` with tensor operations only.
+    Subclasses are frozen dataclasses, so that orders with equal settings are equal. They implement
+    :meth:`build` with tensor operations only, unless ``traceable`` is False.
     """
 
     directions: tuple[str, ...]
-    """Names of the K directions; their sequence is the sequence of the weights."""
+    """Names of the K directions, in the order of their weights."""
 
     grids: ClassVar[int] = 1
-    """Token grids that the order numbers: 2 where a coarse one stands before the fine one."""
+    """Number of token grids in the scan: 1, or 2 for a coarse grid and a fine grid."""
 
     traceable: ClassVar[bool] = True
-    """False where the order needs a Python loop over tokens and so a size known beforehand."""
+    """False if :meth:`build` needs a Python loop over tokens, and therefore a fixed size."""
 
     @abstractmethod
     def build(self, height: int, width: int, device: torch.device) -> Tensor:
         """Compute ``order_KS`` for a grid of ``height`` x ``width`` tokens."""
 
     def tokens(self, height: int, width: int) -> int:
-        """Number L of tokens that the order numbers."""
+        """Return the number L of tokens that the order reads from."""
         return height * width
 
     def order(self, height: int, width: int, device: torch.device | str | None = None) -> Tensor:
-        """Return ``order_KS`` (int32), from the cache where it is there.
+        """Return ``order_KS`` (int32), from the cache if possible.
 
         Raises:
-            RecipeError: when an order that cannot be traced is traced.
+            RecipeError: if the order cannot be traced, but is used in a trace.
         """
         device = torch.device("cpu" if device is None else device)
         if torch.compiler.is_compiling() or not isinstance(height, int):
             if not self.traceable:
                 raise RecipeError(
                     f"scan order {type(self).__name__} cannot be traced with dynamic sizes; "
-                    "use raster, window, serpentine or diagonal for a network that is exported"
+                    "to export the network, use raster, window, serpentine or diagonal"
                 )
             return self.build(height, width, device)
         key = (self, height, width, device)
@@ -86,7 +87,7 @@ SCANS = Registry("scan", ScanOrder)
 
 
 def check_directions(directions: tuple[str, ...], known: tuple[str, ...]) -> None:
-    """Raise a RecipeError unless ``directions`` is a non-empty selection from ``known``."""
+    """Raise a RecipeError if ``directions`` is empty or has a name that is not in ``known``."""
     if not directions:
         raise RecipeError(f"directions must name at least one of {', '.join(known)}")
     for index, name in enumerate(directions):
@@ -97,7 +98,12 @@ def check_directions(directions: tuple[str, ...], known: tuple[str, ...]) -> Non
 
 
 def stack_directions(paths: dict[str, Tensor], directions: tuple[str, ...]) -> Tensor:
-    """Stack named one-dimensional paths, or their reverses ``*_reversed``, to ``order_KS``."""
+    """Stack paths into ``order_KS``, one for each direction.
+
+    Args:
+        paths: named paths, each of shape (S,).
+        directions: names of paths; ``X_reversed`` is path X in reverse.
+    """
     rows = [
         paths[name.removesuffix("_reversed")].flip(0) if name.endswith("_reversed") else paths[name]
         for name in directions

@@ -1,4 +1,4 @@
-"""Several orders as one."""
+"""Several scan orders combined into one."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from zoo.scans.base import SCANS, ScanOrder
 @SCANS.register("compose")
 @dataclass(frozen=True, kw_only=True)
 class Compose(ScanOrder):
-    """All directions of several orders, in sequence; shorter paths end in zero tokens.
+    """All directions of several orders; shorter paths are padded with zero tokens.
 
     Args:
-        orders: the orders; their directions are named ``0.row``, ``1.diagonal`` and so on.
+        orders: the scan orders. The directions are named ``0.row``, ``1.diagonal`` and so on.
     """
 
     orders: tuple[ScanOrder, ...]
@@ -29,7 +29,7 @@ class Compose(ScanOrder):
         for index, order in enumerate(self.orders):
             if order.grids != 1:
                 raise RecipeError(
-                    f"orders[{index}] walks {order.grids} grids; only orders of one grid compose"
+                    f"orders[{index}] scans {order.grids} grids; compose needs orders of one grid"
                 )
 
     @property

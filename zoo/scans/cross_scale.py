@@ -1,4 +1,4 @@
-"""Two scales in one walk: coarse tokens beside the fine tokens they were pooled from (MambaCSR).
+"""Two scales in one scan: coarse tokens beside the fine tokens they were pooled from (MambaCSR).
 
 Shape suffixes: S steps, K directions; T coarse tokens.
 """
@@ -19,27 +19,29 @@ from zoo.scans.window import Window
 Arrangement: TypeAlias = Literal["aligned", "sequential"]
 
 AUTHORS_DIRECTIONS = ("row", "row_reversed", "column", "column_reversed")
-"""Directions in the sequence in which MambaCSR stores their weights."""
+"""Directions in the order in which MambaCSR stores their weights."""
 
 
 @SCANS.register("cross_scale")
 @dataclass(frozen=True, kw_only=True)
 class CrossScale(ScanOrder):
-    """Position-aligned walk over a fine grid and its half-size copy (MambaCSR, Sec. 3.4).
+    """Position-aligned scan of a fine grid and its half-size copy (MambaCSR, Sec. 3.4).
 
-    Tokens are numbered coarse grid first, ``[coarse | fine]``, both row-major. Both grids are cut
-    into windows, walked one after another; inside a window each coarse token is followed by the 2x2
-    fine tokens it covers. In a reversed direction the coarse walk and the fine walk are each turned
-    round before they are interleaved, so that a coarse token still precedes its four.
+    Tokens are numbered ``[coarse | fine]``, both grids in row-major order. Both grids are split
+    into windows, which are scanned one after another. In a window, the 2x2 fine tokens follow the
+    coarse token that covers them. In a reversed direction, the coarse path and the fine path are
+    each reversed before they are interleaved, so a coarse token still precedes its four fine
+    tokens.
 
-    The grid is a multiple of ``size`` in both axes. A network that fuses scales pads to it.
+    Height and width must be multiples of ``size``; networks that fuse scales pad to it.
 
     Args:
-        size: side of a window of the fine grid in tokens, even; the coarse window is half of it.
+        size: side of a window of the fine grid in tokens, even; the coarse window is half of that.
         directions: any of ``row`` (windows and tokens row by row), ``column`` (both column by
             column), ``row_reversed``, ``column_reversed``.
-        arrangement: "aligned" as above; "sequential" walks all coarse tokens, then all fine ones,
-            each in the sequence they have in the aligned walk (MambaCSR, Table 3).
+        arrangement: "aligned" interleaves the two grids as above. "sequential" scans all coarse
+            tokens, then all fine tokens, each in the same order as in the aligned scan (MambaCSR,
+            Table 3).
     """
 
     grids: ClassVar[int] = 2
@@ -60,13 +62,13 @@ class CrossScale(ScanOrder):
         return (height // 2) * (width // 2) + height * width
 
     def build(self, height: int, width: int, device: torch.device) -> Tensor:
-        # A traced size is a symbol that the network has padded; a comparison would fix its value.
+        # The network has padded a traced size, which is a symbol; a comparison would fix its value.
         if isinstance(height, int) and isinstance(width, int):
             for name, side in (("height", height), ("width", width)):
                 if side % self.size:
                     raise RecipeError(
-                        f"the cross_scale order of windows of {self.size} tokens is not defined "
-                        f"for a {name} of {side}; pad it to a multiple of {self.size}"
+                        f"{name} is {side}; the cross_scale order with windows of {self.size} "
+                        f"tokens needs a multiple of {self.size}, so pad it"
                     )
         coarse = Window(size=self.size // 2, directions=("row", "column"))
         half_width = width // 2

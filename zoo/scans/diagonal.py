@@ -1,4 +1,4 @@
-"""Along the diagonals of the image."""
+"""Scan order along the diagonals of the image."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ DIRECTIONS = ("diagonal", "antidiagonal", "diagonal_reversed", "antidiagonal_rev
 @SCANS.register("diagonal")
 @dataclass(frozen=True, kw_only=True)
 class Diagonal(ScanOrder):
-    """Diagonal after diagonal, from one corner to the opposite one.
+    """Diagonals one after another, from one corner to the opposite corner.
 
-    ``diagonal`` starts at the top left and walks each line of equal row + column from its upper
-    end; ``antidiagonal`` is its mirror image and starts at the top right.
+    ``diagonal`` starts at the top left and reads the tokens of each diagonal (row + column is
+    constant) from its upper end. ``antidiagonal`` is the mirror image and starts at the top right.
 
     Args:
         directions: any of ``diagonal``, ``antidiagonal``, ``diagonal_reversed``,
@@ -35,7 +35,7 @@ class Diagonal(ScanOrder):
         column_1W = torch.arange(width, device=device)[None]
 
         def sorted_by(line_HW: Tensor) -> Tensor:
-            # Within a line rows increase; the key is unique, so the sort needs no stability.
+            # Rows increase along a line. Keys are unique, so the sort need not be stable.
             return (line_HW * height + row_H1).reshape(-1).argsort().to(torch.int32)
 
         paths = {

@@ -1,7 +1,7 @@
-"""A space-filling curve for any rectangle.
+"""Scan order along a Hilbert curve, for any rectangle.
 
-Shape suffixes: K directions, S steps, H height, W width, N cells of a piece; the last axis of a
-piece holds two coordinates, along its length and across its breadth.
+Shape suffixes: K directions, S steps, H height, W width, N cells of a piece. The last axis of a
+piece holds two coordinates: along its length and across its breadth.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ DIRECTIONS = ("hilbert", "transposed", "hilbert_reversed", "transposed_reversed"
 @SCANS.register("hilbert")
 @dataclass(frozen=True, kw_only=True)
 class Hilbert(ScanOrder):
-    """A Hilbert curve stretched to any rectangle: near on the path is near in the image.
+    """Generalised Hilbert curve: tokens that are near on the path are near in the image.
 
-    Every step goes to one of the four neighbours, at every size. Both paths start at the top left.
-    ``hilbert`` ends at the top right, but at the bottom right where the width is 1, or odd with an
-    even height, as no such path could end at the top right there. ``transposed`` is the same with
-    the axes exchanged. On squares of 2^n tokens a side both are the curve of Hilbert (1891).
+    Works for any rectangle. Every step goes to one of the four neighbours. Both paths start at the
+    top left. ``hilbert`` ends at the top right; it ends at the bottom right if the width is 1, or
+    if the width is odd and the height is even, because no path to the top right exists then.
+    ``transposed`` is the same path with the axes exchanged. On squares of 2^n tokens a side, both
+    are the curve of Hilbert (1891).
 
     Args:
         directions: any of ``hilbert``, ``transposed``, ``hilbert_reversed``,
@@ -47,11 +48,12 @@ class Hilbert(ScanOrder):
 
 
 def _curve(length: int, breadth: int) -> Tensor:
-    """Cells ``path_N2`` of a rectangle from (0, 0) on, each a neighbour of the one before.
+    """Compute a path through all cells of a rectangle: ``path_N2``, int32, starting at (0, 0).
 
-    Colour the cells like a chess board: steps alternate between the colours, so a path may end at
-    the near corner (length - 1, 0) only if the length is even or the breadth odd. Otherwise it
-    ends at the far corner. All cuts are at even distances, which keeps the pieces of one kind.
+    Each cell is a neighbour of the one before. Colour the cells like a chessboard: steps alternate
+    between the colours, so a path can end at the near corner (length - 1, 0) only if the length is
+    even or the breadth is odd. Otherwise it ends at the far corner. All cuts are at even distances,
+    so that the same case applies to the pieces.
     """
 
     @cache
@@ -61,7 +63,7 @@ def _curve(length: int, breadth: int) -> Tensor:
         if 2 * a > 3 * b:
             cut = _even_half(a)
             return torch.cat([to_near_corner(cut, b), _moved(to_near_corner(a - cut, b), cut, 0)])
-        # Away from the first side, along, and back: the shape of the letter U.
+        # Away from the first side, along it, and back, like the letter U.
         depth = _even_half(b) if b > 2 else 1
         away_N2 = to_near_corner(depth, a // 2).flip(1)
         along_N2 = to_near_corner(a, b - depth)
@@ -95,5 +97,5 @@ def _moved(path_N2: Tensor, along: int, across: int) -> Tensor:
 
 
 def _even_half(length: int) -> int:
-    """The even number nearest to half of ``length`` > 2, the larger where two are as near."""
+    """Return the even number nearest to half of ``length`` > 2; of two equally near, the larger."""
     return length // 2 + length // 2 % 2

@@ -1,11 +1,12 @@
-"""Where the authors' MambaCSR puts the results of its column-first cross-scale walks.
+"""An error in the authors' MambaCSR code, reproduced for comparison with their outputs.
 
-Their code takes the window number of a column-first walk for a row-first one when it maps results
-back to the image. On a square grid of windows the two agree; on any other the results of these two
-directions come back scrambled. Training cut square patches and never met it; photographs do.
+When their code maps the results of the column-first cross-scale scans back to the image, it reads
+column-first window numbers as row-first ones. On a square grid of windows both are the same. On
+other grids the results of these two directions are scrambled. Training used square patches, so it
+did not show there; it does on photographs.
 
-The scan itself is right, so the whole difference is one permutation after it: the one here. It is
-used with ``compat: official`` alone, to reproduce the authors' published outputs.
+The scan itself is correct, so the error amounts to one permutation after it, which is computed
+here. It is used only with ``compat: official``, to reproduce the authors' published outputs.
 """
 
 from __future__ import annotations
@@ -17,22 +18,22 @@ from torch import Tensor
 def official_column_sources(
     height: int, width: int, size: int, device: torch.device | None = None
 ) -> Tensor:
-    """The true token whose result the authors' code writes to each place of the fine grid.
+    """Return, for each position of the fine grid, the token that the authors' code writes there.
 
     Args:
-        height: of the fine grid in tokens, a multiple of ``size``.
-        width: of the same grid.
+        height: height of the fine grid in tokens, a multiple of ``size``.
+        width: width of the fine grid in tokens, a multiple of ``size``.
         size: side of a window in tokens.
-        device: of the result.
+        device: device of the result.
 
     Returns:
         int64 tensor (H * W,), a permutation: ``y_official[n] = y[sources[n]]``, both row-major. It
-        is the identity where ``height == width``.
+        is the identity if ``height == width``.
     """
     rows, columns = height // size, width // size
     place_L = torch.arange(height * width, device=device)
-    # The authors unroll to (window column b, row q, window row a, column p), having read the
-    # window's number as a * columns + b; it is gj * rows + gi.
+    # The authors' axes are (window column b, row q, window row a, column p). Their code reads the
+    # window number as a * columns + b, but it is b * rows + a.
     column_in = place_L % size
     window_row = place_L // size % rows
     row_in = place_L // (size * rows) % size

@@ -1,4 +1,4 @@
-"""Row by row and column by column over the whole image (MambaIR)."""
+"""Scan order row by row and column by column over the whole image (MambaIR)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 from zoo.scans.base import SCANS, ScanOrder, check_directions, stack_directions
 
 FOUR_DIRECTIONS = ("row", "column", "row_reversed", "column_reversed")
-"""Directions in the sequence in which MambaIR stores their weights."""
+"""Directions in the order in which MambaIR stores their weights."""
 
 
 @SCANS.register("raster")
 @dataclass(frozen=True, kw_only=True)
 class Raster(ScanOrder):
-    """Whole rows, whole columns, and both backwards: the four-way scan of MambaIR (Sec. 3.4).
+    """Rows, columns, and both in reverse: the four-way scan of MambaIR (Sec. 3.4).
 
     Args:
         directions: any of ``row``, ``column``, ``row_reversed``, ``column_reversed``.

@@ -1,4 +1,4 @@
-"""Back and forth: every second row or column is walked the other way."""
+"""Serpentine scan order: every second row or column is read in reverse."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zoo.scans.raster import FOUR_DIRECTIONS
 @SCANS.register("serpentine")
 @dataclass(frozen=True, kw_only=True)
 class Serpentine(ScanOrder):
-    """Rows or columns back and forth, so that each step goes to a neighbouring token.
+    """Rows or columns, every second one in reverse, so each step goes to a neighbouring token.
 
     Args:
         directions: any of ``row``, ``column``, ``row_reversed``, ``column_reversed``.

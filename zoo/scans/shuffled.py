@@ -1,4 +1,4 @@
-"""Random orders: the control experiment for every claim about order."""
+"""Random scan orders: the control experiment for claims about scan orders."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from zoo.scans.base import SCANS, ScanOrder
 @SCANS.register("shuffled")
 @dataclass(frozen=True, kw_only=True)
 class Shuffled(ScanOrder):
-    """A random permutation for each direction, the same for the same seed and size.
+    """A random permutation for each direction, determined by the seed and the size.
 
     Args:
-        seed: of the permutations, from 0 to 2**64 - 1.
+        seed: random seed of the permutations, from 0 to 2**64 - 1.
         count: number of directions K.
     """
 
@@ -28,9 +28,9 @@ class Shuffled(ScanOrder):
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise RecipeError(f"count is {self.count}; an order has at least 1 direction")
+            raise RecipeError(f"count is {self.count}; it must be at least 1")
         if not 0 <= self.seed < 2**64:
-            raise RecipeError(f"seed is {self.seed}; use a number from 0 to 2**64 - 1")
+            raise RecipeError(f"seed is {self.seed}; it must be from 0 to 2**64 - 1")
 
     @property
     def directions(self) -> tuple[str, ...]:  # type: ignore[override]

@@ -1,4 +1,4 @@
-"""Window by window, in rows or in columns (MambaCSR's local scan)."""
+"""Scan order window by window, in rows or in columns (MambaCSR's local scan)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from zoo.scans.raster import FOUR_DIRECTIONS
 @SCANS.register("window")
 @dataclass(frozen=True, kw_only=True)
 class Window(ScanOrder):
-    """Square windows one after another, each walked whole (MambaCSR, Sec. 3.2).
+    """Square windows, scanned one after another (MambaCSR, Sec. 3.2).
 
-    The grid is padded at the bottom and right to whole windows. The padding is part of the walk,
-    as zero tokens, because the state decays there and the authors' networks were trained so.
+    The grid is padded to whole windows at the bottom and on the right. The padding is part of the
+    scan, as zero tokens: the state decays there, and the authors trained their networks this way.
 
     Args:
         size: side of a window in tokens.
@@ -31,14 +31,14 @@ class Window(ScanOrder):
 
     def __post_init__(self) -> None:
         if self.size < 1:
-            raise RecipeError(f"size is {self.size}; a window has at least 1 token a side")
+            raise RecipeError(f"size is {self.size}; a window needs at least 1 token per side")
         check_directions(self.directions, FOUR_DIRECTIONS)
 
     def build(self, height: int, width: int, device: torch.device) -> Tensor:
         size = self.size
         rows, columns = (height + size - 1) // size, (width + size - 1) // size
-        # Computed step by step rather than cut from a padded grid: a traced graph then holds for
-        # grids of a single window too.
+        # Computed for each step instead of cut from a padded grid, so that a traced graph also
+        # works for grids of a single window.
         step_S = torch.arange(rows * columns * size * size, dtype=torch.int32, device=device)
         window_S, outer_S, inner_S = step_S // size**2, step_S // size % size, step_S % size
 
