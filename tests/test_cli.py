@@ -80,7 +80,7 @@ def test_drawing_a_scan(tmp_path):
             "did you mean 'mambair_light_x4'",
         ),
         (["restore", "PHOTO", "-o", "OUT", "-n", "mambair_light_x4"], "no weights ship"),
-        (["restore", "PHOTO", "-o", "OUT", "-n", "mambair_tiny_x2", "-s", "4"], "enlarges by 2"),
+        (["restore", "PHOTO", "-o", "OUT", "-n", "mambair_tiny_x2", "-s", "4"], "the scale of mambair_tiny_x2 is 2"),
         (
             ["restore", "PHOTO", "-o", "OUT", "-n", "mambair_tiny_x2", "-t", "9"],
             "twice the overlap",
@@ -200,7 +200,7 @@ def test_the_scale_belongs_to_weights_files_too(photo, tmp_path, capsys):
     zoo.save(network, tmp_path / "a.safetensors")
     words = ["restore", photo, "-o", tmp_path / "out.png", "-w", tmp_path / "a.safetensors", "-s"]
     assert run(*words, 4) == 2
-    assert "a.safetensors enlarges by 2" in capsys.readouterr().err
+    assert "a.safetensors is 2" in capsys.readouterr().err
     assert run(*words, 2) == 0
 
 

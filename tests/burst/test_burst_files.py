@@ -184,7 +184,7 @@ def test_looks():
     raw = developed(linear, burst, "linear")
     assert raw.bit_depth == 16
     np.testing.assert_array_equal(raw.color_HWC, to_array(linear))
-    with pytest.raises(ImageError, match="no gains and colour matrix"):
+    with pytest.raises(ImageError, match="no file with gains and colour matrix"):
         developed(linear, burst, "camera")
 
 
@@ -233,7 +233,7 @@ def test_mistakes_of_commands(photo, weights, tmp_path, capsys):
     burst = burst_of(photo)
     words = ["restore", str(burst), "-o", out + ".png", "-w", str(weights)]
     assert zoo_main([*words, "--ensemble"]) == 2
-    assert "no ensemble for bursts" in capsys.readouterr().err
+    assert "ensemble does not work for bursts" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         zoo_main(["restore", "--help"])
     assert "im_raw_00.png" in capsys.readouterr().out

@@ -1,7 +1,7 @@
-"""Weights in and out: our own files, the authors' releases, and the way between them.
+"""Loading, saving and converting weights, in our format and in the authors' formats.
 
-Our format is safetensors with the recipe in its metadata, so that a file says what it is. The
-authors' state dicts are recognised by their keys; a release is one key map in its own module.
+Our format is safetensors with the recipe in the metadata, so a file describes itself. The authors'
+state dicts are recognised by their keys; the key map of each release is in its own module.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
 
 class OfficialFormat(Protocol):
-    """One official release: how to tell it, what network it is, and its names."""
+    """One official release: recognises its files, describes its network, and maps its keys."""
 
     name: str
     wrapper: str
     facts: tuple[str, ...]
-    """Names of what its tensors do not tell and ``network`` is told."""
+    """Names of the settings that ``network`` needs and the tensors do not show."""
 
     def recognises(self, state: Mapping[str, Tensor]) -> bool: ...
 
@@ -53,7 +53,7 @@ OFFICIAL: tuple[OfficialFormat, ...] = (MambaIRFormat(), MambaIRUNetFormat(), Ma
 
 
 def shipped_weights() -> list[str]:
-    """Names of the models whose weights ship with the package."""
+    """Return the sorted names of the models with weights in the package."""
     return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
 
 
@@ -66,17 +66,19 @@ def load(
     """Build a network and load its weights.
 
     Args:
-        source: a model whose weights ship with the package, or a file: ours (``.safetensors``),
-            or a state dict of the authors (``.pth``), recognised by its keys.
-        recipe: the recipe to build, where the file's own or the recognised one is not wanted.
-        overrides: options of the network by dotted path, as for :func:`zoo.build`; of an authors'
-            MambaCSR file without ``recipe`` also ``scan_size``, which its tensors do not tell.
+        source: the name of a model with weights in the package, or a file: our format
+            (``.safetensors``), or a state dict of the authors (``.pth``), recognised by its keys.
+        recipe: the recipe to build, instead of the recipe in the file or the recognised one.
+        overrides: options of the network by dotted path, as for :func:`zoo.build`. For an authors'
+            MambaCSR file without ``recipe``, ``scan_size`` is an option too, because the tensors do
+            not show it.
 
     Returns:
         The network in evaluation mode, float32, on the CPU.
 
     Raises:
-        CheckpointError: if the file cannot be read, is not recognised, or does not fit.
+        CheckpointError: if the file cannot be read, is not recognised, or does not match the
+            network.
         RecipeError: if the recipe or an override is wrong.
     """
     path = _locate(source)
@@ -94,15 +96,16 @@ def load(
 
 
 def load_state(network: Network, state: Mapping[str, Tensor], what: str) -> None:
-    """Copy a state dict with our names into a network, strictly.
+    """Load a state dict with our key names into a network; all keys must match.
 
     Args:
-        network: where to.
-        state: tensors by our names.
-        what: what the state is, for messages.
+        network: the network to load into.
+        state: tensors by our key names.
+        what: name of the state dict, such as its file, for error messages.
 
     Raises:
-        CheckpointError: listing missing, unexpected and misshapen keys.
+        CheckpointError: if keys are missing, unexpected or of the wrong size; the message lists
+            them.
     """
     network.load_state_dict(fit(state, network.state_dict(), what))
 
@@ -111,21 +114,21 @@ def save(network: Network, path: str | Path, **metadata: str) -> None:
     """Write a network's weights and recipe as safetensors; the file appears whole or not at all.
 
     Args:
-        network: a network that a recipe built.
+        network: a network that was built from a recipe.
         path: file to write, ``.safetensors``.
-        metadata: more facts to store, such as ``step="20000"``.
+        metadata: further metadata to store, such as ``step="20000"``.
 
     Raises:
-        CheckpointError: if the network has no recipe or the suffix is another.
+        CheckpointError: if the network has no recipe, or the suffix is not ``.safetensors``.
         WriteError: if the file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise CheckpointError(f"{path}: weights are saved as .safetensors; change the suffix")
+        raise CheckpointError(f"{path}: the suffix must be .safetensors")
     if network.recipe is None:
         raise CheckpointError(
-            f"{type(network).__name__} was not built from a recipe, so its file could not say what "
-            "it is; build it with zoo.build, or save its state_dict yourself"
+            f"{type(network).__name__} was not built from a recipe, so its file could not describe "
+            "it; build it with zoo.build, or save its state_dict yourself"
         )
     facts = {
         "format": "zoo",
@@ -137,11 +140,14 @@ def save(network: Network, path: str | Path, **metadata: str) -> None:
 
 
 def save_official(network: Network, path: str | Path) -> None:
-    """Write a network's weights as the authors' code reads them.
+    """Write a network's weights in the authors' format.
+
+    Args:
+        network: a network that the authors' code has too.
+        path: file to write, ``.pth``.
 
     Raises:
-        CheckpointError: if the network is none of the authors', or walks its tokens as theirs
-            cannot.
+        CheckpointError: if the authors' code does not have this network or its scan orders.
         WriteError: if the file cannot be written.
     """
     if network.recipe is not None:
@@ -153,29 +159,30 @@ def save_official(network: Network, path: str | Path) -> None:
                 write_pickled(Path(path), {release.wrapper: state})
                 return
     raise CheckpointError(
-        f"{path}: no official code has this network; save it as .safetensors instead"
+        f"{path}: the authors' code does not have this network; save it as .safetensors instead"
     )
 
 
 def convert(source: str | Path, target: str | Path, **overrides: Any) -> Network:
-    """Read weights of either format and write the other: ``.safetensors`` ours, ``.pth`` theirs.
+    """Convert a weights file to our format (``.safetensors``) or to the authors' (``.pth``).
 
     Args:
-        source: file to read.
-        target: file to write.
+        source: file to read, in either format.
+        target: file to write; its suffix selects the format.
         overrides: ``recipe`` and options of the network, as for :func:`load`.
 
     Returns:
         The network that was read.
 
     Raises:
-        CheckpointError: if the source cannot be loaded or has no such format.
+        CheckpointError: if the source cannot be loaded, or its network does not exist in the target
+            format.
         WriteError: if the target cannot be written.
     """
     target = Path(target)
     if target.suffix not in (".safetensors", ".pth"):
         raise CheckpointError(
-            f"{target}: the suffix says the format: .safetensors for ours, .pth for the authors'"
+            f"{target}: the suffix must be .safetensors (our format) or .pth (the authors' format)"
         )
     network = load(source, **overrides)
     if target.suffix == ".pth":
@@ -194,7 +201,7 @@ def _locate(source: str | Path) -> Path:
         return WEIGHTS / f"{name}.safetensors"
     if name in list_models():
         raise CheckpointError(
-            f"no weights ship for {name!r}: pass a file of weights, or zoo.build({name!r}) for a "
+            f"no weights ship for {name!r}: pass a weights file, or use zoo.build({name!r}) for a "
             f"randomly initialised network; shipped: {', '.join(shipped_weights()) or 'none'}"
         )
     raise CheckpointError(f"unknown model or file {name!r}{nearest(name, list_models())}")
@@ -211,15 +218,17 @@ def _recipe_of(
         try:
             data = json.loads(metadata["recipe"])
         except (KeyError, json.JSONDecodeError) as error:
-            raise CheckpointError(f"{path}: its recipe is damaged; pass recipe=...") from error
+            raise CheckpointError(
+                f"{path}: the recipe in the file is damaged; pass recipe=..."
+            ) from error
         if not isinstance(data, dict):
-            raise CheckpointError(f"{path}: its recipe is damaged; pass recipe=...")
+            raise CheckpointError(f"{path}: the recipe in the file is damaged; pass recipe=...")
         return data
     if release is None:
         known = ", ".join(f.name for f in OFFICIAL)
         raise CheckpointError(
             f"{path}: these weights are not recognised (first key {next(iter(state), 'none')!r}); "
-            f"known are our own files and the authors' {known}: pass recipe=... for others"
+            f"known are our own files and the authors' {known}; for others, pass recipe=..."
         )
     try:
         network = release.network(state, facts)
@@ -227,25 +236,28 @@ def _recipe_of(
         raise CheckpointError(f"{path}: {error}") from error
     except (KeyError, StopIteration, ZeroDivisionError) as error:
         raise CheckpointError(
-            f"{path}: looks like {release.name} but lacks the key {error}; "
+            f"{path}: looks like {release.name}, but the key {error} is missing; "
             "the file may be incomplete"
         ) from error
-    logger.info("%s recognised as %s; assumed img_range=1, as published", path.name, release.name)
+    logger.info("recognised %s as %s; img_range is 1, as published", path.name, release.name)
     return {"name": path.stem, "network": network}
 
 
 def _check_walks(
     network: Network, release: OfficialFormat, state: Mapping[str, Tensor], path: str | Path
 ) -> None:
-    """Tensors do not tell the scan orders: the authors' code would walk its own, unasked."""
+    """Raise a CheckpointError if the authors' code would use other scan orders.
+
+    The tensors do not show the scan orders, so the authors' code would silently use its own.
+    """
     walks = _walks(network)
     with torch.device("meta"):
         theirs = _walks(build({"network": release.network(state, release.facts_of(walks))}))
     for place, their in theirs.items():
-        ours = walks.get(place, "in a way of its own")
+        ours = walks.get(place, "something else")
         if ours != their:
             raise CheckpointError(
-                f"{path}: {place} walks {ours}, where the authors' {release.name} would walk "
+                f"{path}: {place} scans {ours}, but the authors' {release.name} would scan "
                 f"{their}; save it as .safetensors instead"
             )
 
@@ -256,7 +268,7 @@ def _walks(network: Network) -> dict[str, ScanOrder]:
 
 
 def _to_ours(state: Mapping[str, Tensor], keys: KeyMap) -> dict[str, Tensor]:
-    # A key without a name of ours keeps its own, so that it is listed as unexpected.
+    # A key that we have no name for is kept, so that the error lists it as unexpected.
     return {keys.to_ours(key) or key: value for key, value in state.items()}
 
 

@@ -1,4 +1,4 @@
-"""The network that a command names, with its weights: by model, by weights file, or by both."""
+"""Choosing the network of a command: by model name, by weights file, or by both."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ def choose_network(
     random_weights: bool = False,
     overrides: dict[str, Any] | None = None,
 ) -> Network:
-    """Build the network that ``-n``, ``-w``, ``-s`` and ``--random-weights`` ask for.
+    """Build the network that the options ``-n``, ``-w``, ``-s`` and ``--random-weights`` select.
 
     Args:
-        model: a published model or a recipe file; None for what the weights file says it is.
-        weights: a weights file; None for the weights that ship with the package.
-        scale: of a model that is named without it: "mambair_light" and 2 are "mambair_light_x2".
-        random_weights: take an untrained network where no weights are given and none ship.
+        model: a published model or a recipe file; None to use the recipe in the weights file.
+        weights: a weights file; None for the weights in the package.
+        scale: scale of the model, if its name lacks it: "mambair_light" with scale 2 is
+            "mambair_light_x2".
+        random_weights: whether to return an untrained network if no weights are given and the
+            package has none.
         overrides: options of the network by dotted path.
 
     Raises:
-        ZooError: where neither model nor weights are named, the model is unknown, it has no
-            weights, or its scale is another one.
+        ZooError: if neither model nor weights are given, the model is unknown or has no weights,
+            or its scale is not ``scale``.
     """
     overrides = overrides or {}
     if model is None:
@@ -49,9 +51,9 @@ def choose_network(
 
 
 def check_scale(network: Network, scale: int | None, name: str) -> None:
-    """Raise a ZooError where a scale is asked for that is not the network's."""
+    """Raise a ZooError if ``scale`` is given and is not the network's scale."""
     if scale is not None and network.scale != scale:
-        raise ZooError(f"-s {scale}: {name} enlarges by {network.scale}")
+        raise ZooError(f"-s {scale}: the scale of {name} is {network.scale}")
 
 
 def _named_network(
@@ -63,9 +65,9 @@ def _named_network(
         return load(model, **overrides)
     network = build(model, **overrides)  # first, so that an unknown model is an error in any case
     if random_weights:
-        logger.warning("%s has random weights: its output only shows that it runs", model)
+        logger.warning("%s has random weights, so its output is meaningless", model)
         return network
     raise ZooError(
         f"no weights ship for {model!r}: give a file with -w, or run it untrained with "
-        f"--random-weights; weights ship for {', '.join(shipped_weights())}"
+        f"--random-weights; models with weights: {', '.join(shipped_weights())}"
     )

@@ -1,4 +1,4 @@
-"""``zoo convert``: weights from our format to the authors' and back."""
+"""``zoo convert``: convert weights from our format to the authors' and back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zoo.command import COMPAT, run_command
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "zoo convert") -> int:
-    """Run the command as ``prog``; returns the exit code, 2 for bad input."""
+    """Run the command under the name ``prog`` and return its exit code; 2 means bad input."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Convert weights between our format and the authors'.",
@@ -20,7 +20,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo convert") -> i
     )
     parser.add_argument("input", type=Path, help="weights file, .safetensors or .pth")
     parser.add_argument(
-        "-n", "--model", help="its model, where the tensors do not tell (MambaCSR) [recognised]"
+        "-n",
+        "--model",
+        help="model of the input; needed for the authors' MambaCSR files [recognised by its keys]",
     )
     parser.add_argument("--compat", choices=["official"], help=COMPAT)
     parser.add_argument(

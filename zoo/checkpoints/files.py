@@ -1,4 +1,4 @@
-"""Weights files: safetensors and pickled state dicts, in and out; no code runs, nothing is lost."""
+"""Reading and writing weights files: safetensors, and pickled state dicts without running code."""
 
 from __future__ import annotations
 
@@ -20,16 +20,20 @@ from zoo.files import partial_file
 State = dict[str, Tensor]
 
 WRAPPERS = ("params_ema", "params", "state_dict")
-"""Keys under which training codes wrap a state dict, the preferred one first."""
+"""Keys under which training code stores a state dict, preferred key first."""
 
 
 def read_state(path: Path) -> tuple[State, dict[str, str]]:
     """Read tensors and metadata from ``.safetensors`` or a pickled ``.pth`` / ``.pt`` / ``.ckpt``.
 
-    ``params_ema``, ``params`` and ``state_dict`` wrappers and ``module.`` prefixes are taken off.
+    The wrappers ``params_ema``, ``params`` and ``state_dict`` and the prefix ``module.`` are
+    removed.
+
+    Returns:
+        The tensors by key, and the metadata, which is empty for pickled files.
 
     Raises:
-        CheckpointError: for a file that is missing, corrupt, truncated, or holds no state dict.
+        CheckpointError: if the file is missing, corrupt or truncated, or has no state dict.
     """
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "does not exist"
@@ -47,7 +51,7 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: not a readable safetensors file ({_short(error)}); "
-            "it may be truncated: copy or download it again"
+            "it may be incomplete: copy or download it again"
         ) from error
 
 
@@ -57,14 +61,14 @@ def _read_pickled(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         if "unsupported global" in str(error).lower() or "unsupported class" in str(error).lower():
             raise CheckpointError(
-                f"{path}: holds more than tensors, which could run code when loaded; "
-                "ask for a file with the state dict alone"
+                f"{path}: contains other objects than tensors, which could run code when loaded; "
+                "use a file with the state dict only"
             ) from error
         raise CheckpointError(f"{path}: not a PyTorch weights file ({_short(error)})") from error
     except (RuntimeError, EOFError, zipfile.BadZipFile, OSError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"{path}: not a readable PyTorch weights file ({_short(error)}); "
-            "it may be truncated: copy or download it again"
+            "it may be incomplete: copy or download it again"
         ) from error
 
 
@@ -74,18 +78,18 @@ def _unwrap(content: Any, path: Path) -> State:
             content = content[wrapper]
             break
     if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(f"{path}: holds no state dict, but {type(content).__name__}")
+        raise CheckpointError(f"{path}: contains {type(content).__name__}, not a state dict")
     strangers = [key for key, value in content.items() if not isinstance(value, Tensor)]
     if strangers:
         raise CheckpointError(
-            f"{path}: holds no state dict: entry {strangers[0]!r} is no tensor; "
-            f"weights are expected at the top or under {', '.join(WRAPPERS)}"
+            f"{path}: not a state dict: entry {strangers[0]!r} is not a tensor; "
+            f"weights must be at the top level or under {', '.join(WRAPPERS)}"
         )
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors and metadata; the file appears whole or not at all.
+    """Write tensors and metadata as safetensors; the file appears whole or not at all.
 
     Raises:
         WriteError: if the file cannot be written.
@@ -99,7 +103,7 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: dict[st
 
 
 def write_pickled(path: Path, content: Mapping[str, Any]) -> None:
-    """Write with ``torch.save``; the file appears whole or not at all.
+    """Write a mapping with ``torch.save``; the file appears whole or not at all.
 
     Raises:
         WriteError: if the file cannot be written.
@@ -108,10 +112,10 @@ def write_pickled(path: Path, content: Mapping[str, Any]) -> None:
         try:
             torch.save(content, temporary)
         except RuntimeError as error:
-            # A full disk is one of these; its message names a line of C++ and no reason.
+            # A full disk raises this error; its message gives a line of C++, not the reason.
             if not re.search("inline_container|PytorchStreamWriter", str(error)):
                 raise
-            raise OSError("the file could not be finished") from error
+            raise OSError("the file could not be completed") from error
 
 
 def _short(error: Exception) -> str:

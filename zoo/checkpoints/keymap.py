@@ -1,4 +1,4 @@
-"""Renaming of state-dict keys between the authors' names and ours, both ways from one table."""
+"""Renaming state-dict keys between the authors' names and ours, both ways with one table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FIELD = re.compile(r"\{(\w+)\}")
 
 
 class Rule(NamedTuple):
-    """``theirs`` and ``ours`` name the same tensor; ``{i}`` stands for the same text in both."""
+    """Two names of the same tensor; a field such as ``{i}`` is the same text in both names."""
 
     theirs: str
     ours: str
@@ -25,7 +25,7 @@ class Rule(NamedTuple):
 def _pattern(template: str) -> re.Pattern[str]:
     pieces = _FIELD.split(template)
     text = "".join(
-        # A field ending in "rest" takes the remainder of a key, any other one a number.
+        # A field whose name ends in "rest" matches any text, any other field a number.
         (f"(?P<{piece}>.+)" if piece.endswith("rest") else rf"(?P<{piece}>\d+)")
         if index % 2
         else re.escape(piece)
@@ -35,7 +35,7 @@ def _pattern(template: str) -> re.Pattern[str]:
 
 
 class KeyMap:
-    """An ordered table of rules; the first that matches a whole key renames it."""
+    """An ordered table of rules; the first rule that matches the whole key renames it."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         rules = list(rules)
@@ -43,11 +43,11 @@ class KeyMap:
         self._to_theirs = [(_pattern(rule.ours), rule.theirs) for rule in rules]
 
     def to_ours(self, key: str) -> str | None:
-        """Our name for a key of theirs, or None."""
+        """Return our name for one of their keys, or None if no rule matches."""
         return _renamed(key, self._to_ours)
 
     def to_theirs(self, key: str) -> str | None:
-        """Their name for a key of ours, or None."""
+        """Return their name for one of our keys, or None if no rule matches."""
         return _renamed(key, self._to_theirs)
 
 
@@ -60,16 +60,21 @@ def _renamed(key: str, table: list[tuple[re.Pattern[str], str]]) -> str | None:
 
 
 def chained(outer: Iterable[tuple[str, str]], inner: Iterable[Rule]) -> list[Rule]:
-    """Every inner rule under every outer pair of prefixes."""
+    """Combine rules with prefixes: each inner rule under each outer pair (theirs, ours)."""
     inner = list(inner)
     return [Rule(a + r.theirs, b + r.ours) for a, b in outer for r in inner]
 
 
 def fit(state: Mapping[str, Tensor], shapes: Mapping[str, Tensor], what: str) -> State:
-    """Give each tensor the shape of its namesake in ``shapes``, where the sizes agree.
+    """Reshape each tensor to the shape of the tensor with the same key in ``shapes``.
+
+    Args:
+        state: tensors by key.
+        shapes: tensors with the expected keys and shapes.
+        what: name of the state dict, such as its file, for error messages.
 
     Raises:
-        MisfitError: listing the keys that are missing, unexpected or of the wrong size.
+        MisfitError: if keys are missing, unexpected or of the wrong size; the message lists them.
     """
     missing = [key for key in shapes if key not in state]
     unexpected = [key for key in state if key not in shapes]
@@ -84,5 +89,5 @@ def fit(state: Mapping[str, Tensor], shapes: Mapping[str, Tensor], what: str) ->
         if keys
     ]
     if faults:
-        raise MisfitError(f"{what} does not fit the network: {'; '.join(faults)}")
+        raise MisfitError(f"{what} does not match the network: {'; '.join(faults)}")
     return {key: state[key].reshape(shapes[key].shape) for key in shapes}

@@ -1,6 +1,6 @@
-"""The authors' MambaCSR checkpoints: recognised by their keys, renamed both ways.
+"""The authors' MambaCSR checkpoints: recognising them, and renaming their keys both ways.
 
-Facts from the release of renyulin-f/MambaCSR (commit f71199e).
+The names are from renyulin-f/MambaCSR (commit f71199e).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SCAN = [
     Rule("multi_scan.attn.global_reduce.{rest}", "merge.reduce.{rest}"),
     Rule("multi_scan.attn.channel_select.{rest}", "merge.select.{rest}"),
 ]
-"""Names inside the mixer, the same in blocks and fusions."""
+"""Names of the mixer's tensors, which are the same in blocks and fusions."""
 
 SCALES = [
     Rule("skip_scale", "skip_scale"),
@@ -40,7 +40,7 @@ SCALES = [
     Rule("ln_2.{rest}", "mlp_norm.{rest}"),
     Rule("mlp.{rest}", "mlp.{rest}"),
 ]
-"""Names around the mixer, the same in blocks and fusions."""
+"""Names of the tensors around the mixer, which are the same in blocks and fusions."""
 
 BLOCK = [
     *SCALES,
@@ -78,22 +78,23 @@ KEYS = [
 
 ROWS, COLUMNS = ["row", "row_reversed"], ["column", "column_reversed"]
 GLOBAL = 64
-"""Side of the window of the authors' "global" scan."""
+"""Side of a window of the authors' "global" scan, in tokens."""
 COARSE = 8
-"""Side of the local windows of coarse groups, whatever ``scan_size`` is."""
+"""Side of the local windows in coarse groups, in tokens, whatever ``scan_size`` is."""
 
 
 def authors_schedule(
     scan_size: int, depth: int, *, directions: int, coarse: bool
 ) -> list[dict[str, Any]]:
-    """Scan orders that the authors' constructor gives to the blocks of a group in turn.
+    """Return the scan orders that the authors' constructor gives to the blocks of a group.
 
     Args:
-        scan_size: side of the local windows.
-        depth: blocks in the group.
-        directions: of each block: 2 where rows and columns take turns, 4 where they do not.
-        coarse: whether the network fuses two scales; groups of less than six blocks then walk
-            windows of 32 alone.
+        scan_size: side of the local windows in tokens.
+        depth: number of blocks in the group.
+        directions: number of directions in each block: 2 if rows and columns alternate from block
+            to block, 4 if each block scans both.
+        coarse: whether the network fuses two scales; groups of fewer than six blocks then use only
+            windows of 32 tokens.
     """
 
     def window(size: int, names: list[str]) -> dict[str, Any]:
@@ -106,27 +107,28 @@ def authors_schedule(
 
 
 class MambaCSRFormat:
-    """State dicts of the authors' ``MambaCSR``, with and without the fusion of two scales."""
+    """State dicts of the authors' ``MambaCSR``, with or without the fusion of two scales."""
 
     name = "MambaCSR"
     wrapper = "params_ema"
     facts: tuple[str, ...] = ("scan_size",)
 
     def recognises(self, state: State) -> bool:
-        """Whether the keys are this network's."""
+        """Return whether the keys are those of this network."""
         return (
             "layers.0.residual_group.blocks.0.self_attention.multi_scan.attn.norm.weight" in state
         )
 
     def network(self, state: State, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """The ``network`` of a recipe, by the tensors and the authors' schedule.
+        """Return the ``network`` section of a recipe, from the tensors and the authors' schedule.
 
         Args:
             state: the authors' tensors.
-            facts: under ``scan_size`` the side of the local windows, which the tensors do not tell.
+            facts: ``scan_size`` is the side of the local windows in tokens, which the tensors do
+                not show.
 
         Raises:
-            CheckpointError: if ``scan_size`` is not given or no whole number.
+            CheckpointError: if ``scan_size`` is missing or not a positive integer.
         """
         depths = _depths(state, "layers")
         coarse_depths = _depths(state, "layers2")
@@ -169,11 +171,11 @@ class MambaCSRFormat:
         return network
 
     def facts_of(self, walks: Mapping[str, ScanOrder]) -> dict[str, Any]:
-        """The ``scan_size`` that gives these scan orders, listed by the names of their mixers."""
+        """Return the ``scan_size`` of these scan orders, which are listed by mixer name."""
         coarse = any(place.startswith("coarse.") for place in walks)
         for group in range(len(walks)):
             first = walks.get(f"groups.{group}.blocks.0.mixer")
-            # Shallow groups beside a coarse one do not show it.
+            # In a network with two scales, groups of fewer than six blocks do not show it.
             if isinstance(first, Window) and (
                 not coarse or f"groups.{group}.blocks.5.mixer" in walks
             ):
@@ -181,31 +183,33 @@ class MambaCSRFormat:
         return {"scan_size": COARSE}
 
     def key_map(self, network: Mapping[str, Any]) -> KeyMap:
-        """The names of a network described by a recipe's ``network``."""
+        """Return the key map for the ``network`` section of a recipe."""
         return KeyMap(KEYS)
 
 
 def _scan_size(facts: Mapping[str, Any], *, coarse: bool) -> int:
-    """The side of the local windows that was passed, checked."""
+    """Return the given side of the local windows, after checking it."""
     scan_size = facts.get("scan_size")
     if scan_size is None:
         published = "mambacsr_final" if coarse else "mambacsr_wo"
         raise CheckpointError(
-            "the checkpoint is MambaCSR's, whose tensors do not tell the window sizes and the "
-            f"schedule of its scans: pass recipe={published!r} for the published network, or "
+            "this is a MambaCSR checkpoint, and its tensors do not show the window sizes and the "
+            f"schedule of the scans: pass recipe={published!r} for the published network, or "
             "scan_size=8 (the authors' option) for the authors' schedule with other sizes"
         )
     if not isinstance(scan_size, int) or scan_size < 1:
-        raise CheckpointError(f"scan_size is {scan_size!r}; it is the side of a window, such as 8")
+        raise CheckpointError(
+            f"scan_size is {scan_size!r}; it must be the side of a window in tokens, such as 8"
+        )
     return scan_size
 
 
 def _directions(state: State, prefix: str) -> int:
-    """The number of scan directions of the block whose keys begin with ``prefix``."""
+    """Return the number of scan directions of the block at the key prefix ``prefix``."""
     directions = state[f"{prefix}self_attention.x_proj_weight"].shape[0]
     if directions not in (2, 4):
         raise CheckpointError(
-            f"the checkpoint scans in {directions} directions, which MambaCSR does not; "
+            f"the checkpoint has {directions} scan directions, but MambaCSR has 2 or 4; "
             "pass the recipe it was trained with"
         )
     return directions
@@ -238,7 +242,7 @@ def _branch(state: State, cab: str, dim: int) -> dict[str, Any]:
 def _fusion(state: State, prefix: str, dim: int) -> dict[str, Any]:
     return {
         "type": "cross_scale",
-        # The authors' constructor knows no other window here.
+        # The authors' constructor has no other window size here.
         "scan": {"type": "cross_scale", "size": 16},
         "expand": state[f"{prefix}out_norm.weight"].shape[0] / dim,
         "d_state": state[f"{prefix}A_logs"].shape[1],

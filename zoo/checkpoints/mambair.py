@@ -1,7 +1,7 @@
-"""The authors' MambaIR checkpoints: recognised by their keys, renamed both ways.
+"""The authors' MambaIR checkpoints: recognising them, and renaming their keys both ways.
 
-Facts from the release of csguoh/MambaIR (commit 33d7b34), its three generations of the light
-network included.
+The names are from csguoh/MambaIR (commit 33d7b34), including the three generations of the light
+network.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BLOCK = [
     Rule("conv_blk.cab.{n}.attention.3.{rest}", "branch.layers.{n}.expand.{rest}"),
     Rule("conv_blk.cab.{n}.{rest}", "branch.layers.{n}.{rest}"),
 ]
-"""Names inside one block, the same in both networks."""
+"""Names of a block's tensors, which are the same in both networks."""
 
 BODY = [
     Rule("conv_first.{rest}", "shallow.{rest}"),
@@ -100,13 +100,16 @@ class MambaIRFormat:
     facts: tuple[str, ...] = ()
 
     def recognises(self, state: State) -> bool:
-        """Whether the keys are this network's."""
+        """Return whether the keys are those of this network."""
         return "layers.0.residual_group.blocks.0.self_attention.A_logs" in state and any(
             ".conv_blk." in key for key in state
         )
 
     def network(self, state: State, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """The ``network`` of a recipe, as far as the tensors tell it; ``img_range`` they do not."""
+        """Return the ``network`` section of a recipe, without ``img_range``.
+
+        The tensors do not show ``img_range``.
+        """
         first = "layers.0.residual_group.blocks.0."
         depths: list[int] = []
         while f"layers.{len(depths)}.residual_group.blocks.0.skip_scale" in state:
@@ -127,29 +130,29 @@ class MambaIRFormat:
         }
 
     def facts_of(self, walks: Mapping[str, ScanOrder]) -> dict[str, Any]:
-        """What the tensors do not tell: nothing."""
+        """Return the settings that the tensors do not show: none."""
         return {}
 
     def key_map(self, network: Mapping[str, Any]) -> KeyMap:
-        """The names of a network described by a recipe's ``network``."""
+        """Return the key map for the ``network`` section of a recipe."""
         head = network.get("head", {"type": "pixelshuffle"})
         name = head if isinstance(head, str) else head["type"]
         return KeyMap([*BODY, *HEADS.get(name, [])])
 
 
 class MambaIRUNetFormat:
-    """State dicts of the authors' ``MambaIRUNet`` for real denoising."""
+    """State dicts of the authors' ``MambaIRUNet`` for real-image denoising."""
 
     name = "MambaIRUNet"
     wrapper = "params"
     facts: tuple[str, ...] = ()
 
     def recognises(self, state: State) -> bool:
-        """Whether the keys are this network's."""
+        """Return whether the keys are those of this network."""
         return "encoder_level1.0.self_attention.A_logs" in state
 
     def network(self, state: State, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """The ``network`` of a recipe: all of it follows from the tensors."""
+        """Return the ``network`` section of a recipe; the tensors show all of it."""
 
         def depth(level: str) -> int:
             return len({key.split(".")[1] for key in state if key.startswith(f"{level}.")})
@@ -162,22 +165,22 @@ class MambaIRUNetFormat:
             "dim": dim,
             "depths": [depth(level) for level in levels],
             "refinement": depth("refinement"),
-            # The widest level: it tells the ratio of inner to outer channels best.
+            # The widest level shows the ratio of inner to outer channels most precisely.
             "block": _block(state, "latent.0."),
             "scans": [_scan(state, "latent.0.")],
         }
 
     def facts_of(self, walks: Mapping[str, ScanOrder]) -> dict[str, Any]:
-        """What the tensors do not tell: nothing."""
+        """Return the settings that the tensors do not show: none."""
         return {}
 
     def key_map(self, network: Mapping[str, Any]) -> KeyMap:
-        """The names of a network described by a recipe's ``network``."""
+        """Return the key map for the ``network`` section of a recipe."""
         return UNET
 
 
 def depth_of(state: State, prefix: str) -> int:
-    """How many different numbers follow ``prefix`` in the keys."""
+    """Return how many different numbers follow ``prefix`` in the keys."""
     return len({k.removeprefix(prefix).split(".")[0] for k in state if k.startswith(prefix)})
 
 
@@ -199,7 +202,7 @@ def _scan(state: State, prefix: str) -> dict[str, Any]:
     directions = state[f"{prefix}self_attention.x_proj_weight"].shape[0]
     if directions not in DIRECTIONS:
         raise CheckpointError(
-            f"the checkpoint scans in {directions} directions, which MambaIR does not; "
+            f"the checkpoint has {directions} scan directions, but MambaIR has 1, 2 or 4; "
             "pass the recipe it was trained with"
         )
     return {"type": "raster", "directions": DIRECTIONS[directions]}
@@ -212,7 +215,7 @@ def _block(state: State, prefix: str) -> dict[str, Any]:
 
 
 def mixer_of(state: State, attention: str, dim: int) -> dict[str, Any]:
-    """The mixer whose keys begin with ``attention``."""
+    """Return the options of the mixer at the key prefix ``attention``."""
     d_inner = state[f"{attention}out_norm.weight"].shape[0]
     dt_rank = state[f"{attention}dt_projs_weight"].shape[2]
     mixer: dict[str, Any] = {
@@ -231,7 +234,7 @@ def mixer_of(state: State, attention: str, dim: int) -> dict[str, Any]:
 
 
 def _branch(state: State, cab: str, dim: int) -> dict[str, Any]:
-    """The three generations of the light network differ in their keys alone."""
+    """Return the options of the branch; its keys show the generation of the light network."""
     attention = next(key for key in state if key.startswith(cab) and "attention.1.weight" in key)
     squeeze = divisor(dim, state[attention].shape[0], 30)
     if f"{cab}4.weight" in state:
@@ -244,8 +247,10 @@ def _branch(state: State, cab: str, dim: int) -> dict[str, Any]:
 
 
 def divisor(dim: int, hidden: int, usual: int) -> int:
-    """The divisor that makes ``hidden`` of ``dim``: the usual one, where it does."""
+    """Return a divisor with ``dim // divisor == hidden``, the usual one if possible."""
     for candidate in (usual, 6, 24, dim // hidden):
         if dim // candidate == hidden:
             return candidate
-    raise CheckpointError(f"no divisor makes {hidden} of {dim} channels; pass the recipe")
+    raise CheckpointError(
+        f"no integer divides {dim} channels into {hidden}; pass the recipe it was trained with"
+    )

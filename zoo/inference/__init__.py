@@ -1,4 +1,4 @@
-"""Restoring image files and bursts with a network: whole or in tiles, one file or a folder."""
+"""Restoring image files and bursts: whole or in tiles, one file or a folder."""
 
 from __future__ import annotations
 
@@ -26,34 +26,36 @@ def restore(
     look: Look = "auto",
     group: ProcessGroup | None = None,
 ) -> list[Path]:
-    """Restore an image file or all images of a folder; with a burst network, bursts.
+    """Restore an image file or all images in a folder; with a burst network, bursts.
 
-    Gray, colour, alpha, 8 and 16 bits are kept. A colour photo goes through a gray network channel
-    by channel; alpha is enlarged by bicubic interpolation.
+    Outputs keep the kind of the input: grey or colour, alpha, 8 or 16 bits. A grey network restores
+    each channel of a colour photo separately. Alpha is upsampled by bicubic interpolation.
 
     Args:
-        network: what restores.
-        source: an image file or a folder of them.
-        target: file or folder to write; a folder is made where it is missing.
-        tile: side of a tile in input pixels, 0 for the whole image at once; see
-            :class:`RestoreSettings`, which also has the default.
-        overlap: pixels that neighbouring tiles share.
-        ensemble: average over the eight flips and quarter turns.
+        network: the network.
+        source: an image file or a folder of image files; for a burst network, a burst or a folder
+            of bursts.
+        target: file or folder to write; a missing folder is created.
+        tile: side of a tile in input pixels, or 0 for the whole image at once; for the default, see
+            :class:`RestoreSettings`.
+        overlap: overlap of neighbouring tiles in input pixels.
+        ensemble: whether to average over the eight flips and quarter turns.
         precision: "fp32", "bf16" or "fp16".
-        overwrite: write over outputs that exist; otherwise they are skipped.
-        progress: show a progress bar.
-        look: of RAW bursts, see :func:`zoo.inference.burst.developed`.
+        overwrite: whether to overwrite existing outputs; otherwise they are skipped.
+        progress: whether to show a progress bar.
+        look: how linear RAW colours become a picture, for RAW bursts only; see
+            :func:`zoo.inference.burst.developed`.
         group: processes that share the files. Each takes the next file when it is free. None
             means this process alone.
 
     Returns:
-        The files that were written, by all processes.
+        The files that were written by all processes.
 
     Raises:
-        ImageError: for images that cannot be read. In a folder the others are still restored, and
-            the error comes at the end; there it also tells of images that cannot be written.
+        ImageError: if an image cannot be read. In a folder, the other images are still restored,
+            and the error is raised at the end; it then also reports images that cannot be written.
         WriteError: if a single image cannot be written.
-        ZooError: for settings that make no sense.
+        ZooError: if the settings contradict each other.
     """
     group = group or ProcessGroup()
     settings = RestoreSettings(tile=tile, overlap=overlap, ensemble=ensemble, precision=precision)

@@ -1,4 +1,4 @@
-"""Restoring bursts: a folder of frames is one burst, a folder of folders many; a picture out.
+"""Restoring bursts to pictures: one burst (a folder of frames), or a folder of bursts.
 
 Shape suffixes: B batch, T frames, I channels of a frame, H height, W width in pixels, s scale.
 """
@@ -24,7 +24,7 @@ from zoo.ops.registration import register_burst
 from zoo.registry import capabilities_of
 
 Look: TypeAlias = Literal["auto", "camera", "plain", "linear"]
-"""How linear RAW colours become a picture: see :func:`developed`."""
+"""How linear RAW colours become a picture; see :func:`developed`."""
 
 _BRIGHT, _BRIGHT_TO = 0.99, 0.9
 
@@ -40,31 +40,34 @@ def restore_bursts(
     progress: bool,
     group: ProcessGroup,
 ) -> list[Path]:
-    """Restore one burst, or every burst of a folder.
+    """Restore one burst, or every burst in a folder.
 
     Args:
         network: a burst network.
         source: a burst (a folder of frames, or an npz file) or a folder of bursts; see
             :mod:`zoo.data.burst.reading`.
-        target: picture to write, or a folder, in which a burst's picture has its name.
-        settings: tile and overlap in pixels of a frame's planes, and precision; no ensemble.
-        look: see :func:`developed`.
-        overwrite: write over outputs that exist; otherwise they are skipped.
-        progress: show a progress bar.
+        target: picture to write, or a folder; pictures in a folder are named after their burst.
+        settings: tile and overlap in pixels of a frame's planes, and precision. The ensemble is not
+            available for bursts.
+        look: how linear RAW colours become a picture; see :func:`developed`.
+        overwrite: whether to overwrite existing outputs; otherwise they are skipped.
+        progress: whether to show a progress bar.
         group: processes that share the bursts.
 
     Returns:
-        The files that were written, by all processes.
+        The files that were written by all processes.
 
     Raises:
-        ImageError: for bursts that cannot be read. Of several bursts the others are still restored,
-            and the error comes at the end; there it also tells of pictures that cannot be written.
+        ImageError: if a burst cannot be read. With several bursts, the others are still restored,
+            and the error is raised at the end; it then also reports pictures that cannot be
+            written.
         WriteError: if a single picture cannot be written.
-        ZooError: for settings that make no sense.
+        ZooError: if the settings ask for the ensemble.
     """
     if settings.ensemble:
         raise ZooError(
-            "no ensemble for bursts: a turned mosaic has its colours in other places; leave it out"
+            "the ensemble does not work for bursts, because a turned mosaic has another colour "
+            "pattern; omit it"
         )
     many = find_bursts(source) != [source]
 
@@ -80,12 +83,22 @@ def restore_bursts(
 def restore_burst(
     network: Network, burst: BurstFiles, settings: RestoreSettings, progress: bool = False
 ) -> Tensor:
-    """Restore one burst in memory: (3, s*H, s*W) float32 in [0, 1], linear where the frames are.
+    """Restore one burst in memory.
 
-    Registration, where the network wants it, sees the whole frames, tiles all take part of it.
+    If the network needs registration, it is computed once from whole frames, for all tiles.
+
+    Args:
+        network: a burst network.
+        burst: the frames.
+        settings: tiles and precision.
+        progress: whether to show a progress bar over tiles.
+
+    Returns:
+        (3, s*H, s*W) float32 in [0, 1], linear if the frames are linear.
 
     Raises:
-        ImageError: for a burst that the network cannot take.
+        ImageError: if the network needs another kind of frames.
+        ZooError: if the network needs a given flow.
     """
     frames_TIHW = burst.frames_TIHW
     if frames_TIHW.shape[1] != network.channels:
@@ -97,7 +110,7 @@ def restore_burst(
         )
     if network.needs_flow:
         raise ZooError(
-            "this network was trained with a known flow, which files do not have; build it with "
+            "this network was trained with a given flow, which files do not have; build it with "
             "flow_prior: registration"
         )
     flow_TIHW = frames_TIHW.new_zeros(len(frames_TIHW), 2, *frames_TIHW.shape[2:])
@@ -108,26 +121,27 @@ def restore_burst(
 
 
 def developed(restored_3HW: Tensor, burst: BurstFiles, look: Look = "auto") -> Photo:
-    """A picture of the network's output.
+    """Convert the network's output to a picture.
 
-    RGB bursts come out as they went in, with their bit depth. Linear RAW colours are developed:
+    Outputs of RGB bursts are not changed and keep their bit depth. Linear RAW colours are processed
+    according to ``look``:
 
-    * "camera": white balance, colour matrix, gamma 2.2 and tone curve by the burst's facts
+    * "camera": white balance, colour matrix, gamma 2.2 and tone curve from the burst's metadata
       (``rgb_gain``, ``red_gain``, ``blue_gain``, ``rgb2cam``); 8 bits;
-    * "plain": channels scaled to one mean, then so that all but one pixel in a hundred lie below
-      0.9, and gamma 2.2; 8 bits;
-    * "linear": nothing is done; 16 bits;
-    * "auto": "camera" where the facts are there, otherwise "plain".
+    * "plain": scale the channels to the same mean, scale all so that 99 percent of the pixels are
+      below 0.9, then gamma 2.2; 8 bits;
+    * "linear": no processing; 16 bits;
+    * "auto": "camera" if the burst has metadata, otherwise "plain".
 
     Raises:
-        ImageError: where "camera" is asked for and there are no facts.
+        ImageError: if ``look`` is "camera" and the burst has no metadata.
     """
     bits = burst.bit_depth
     if burst.frames_TIHW.shape[1] == 4:
         camera, bits = burst.camera, 16 if look == "linear" else 8
         if look == "camera" and camera is None:
             raise ImageError(
-                f"burst {burst.name!r} has no gains and colour matrix beside it (meta.json or "
+                f"burst {burst.name!r} has no file with gains and colour matrix (meta.json or "
                 "meta_info.pkl); use the look 'plain' or 'linear'"
             )
         if look in ("auto", "camera") and camera is not None:
@@ -146,7 +160,7 @@ def _plain(linear_3HW: Tensor) -> Tensor:
 
 
 class _WithFlow(Network):
-    """A burst network whose flow comes as two more channels, so that tiles cut both alike."""
+    """A burst network that takes the flow as two more channels, so that both are tiled together."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -166,5 +180,5 @@ def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
             return [(source, target)]
         return [(source, target / f"{source.resolve().stem}.png")]
     if target.is_file() or target.suffix.lower() in EXTENSIONS:
-        raise ImageError(f"{target}: the input holds several bursts, so the output is a folder")
+        raise ImageError(f"{target}: the input has several bursts, so the output must be a folder")
     return [(path, target / f"{path.stem}.png") for path in bursts]

@@ -1,4 +1,4 @@
-"""Restoring photographs: any size and mode, one file or a folder.
+"""Restoring photographs of any size and mode: one file, or a folder.
 
 Shape suffixes: B batch, I image channels, H height, W width in pixels, s scale.
 """
@@ -27,14 +27,14 @@ def restore_images(
     progress: bool,
     group: ProcessGroup,
 ) -> list[Path]:
-    """Restore an image file or all images of a folder; see :func:`zoo.restore`."""
+    """Restore an image file or all images in a folder; see :func:`zoo.restore`."""
     many = source.is_dir()
 
     def one(image: Path, output: Path) -> None:
         photo = read_photo(image)
         write_photo(output, restore_photo(network, photo, settings, progress and not many))
 
-    # One process looks: the others could already see outputs of this run.
+    # Only the first process looks: the others might already see outputs of this run.
     waiting = group.from_first(lambda: without_existing(_jobs(source, target), overwrite))
     return restore_each(waiting, one, "image", many=many, progress=progress, group=group)
 
@@ -42,7 +42,14 @@ def restore_images(
 def restore_photo(
     network: Network, photo: Photo, settings: RestoreSettings | None = None, progress: bool = False
 ) -> Photo:
-    """Restore one photo in memory; see :func:`restore`."""
+    """Restore one photo in memory and return the result; see :func:`zoo.restore`.
+
+    Args:
+        network: the network.
+        photo: the photo.
+        settings: tiles, ensemble and precision; None for the defaults.
+        progress: whether to show a progress bar over tiles.
+    """
     settings = settings or RestoreSettings()
     channels = photo.color_HWC.shape[2]
     if network.channels == 1:
@@ -63,10 +70,10 @@ def restore_photo(
 
 
 def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
-    """Pairs of input and output file."""
+    """Return pairs of input and output file."""
     if source.is_dir():
         if target.is_file():
-            raise ImageError(f"{target}: the input is a folder, so the output must be one")
+            raise ImageError(f"{target}: the input is a folder, so the output must be a folder")
         pairs = [(image, target / image.name) for image in list_photos(source)]
     elif target.is_dir() or target.suffix.lower() not in EXTENSIONS:
         pairs = [(source, target / source.name)]
@@ -74,5 +81,5 @@ def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
         pairs = [(source, target)]
     for image, output in pairs:
         if image.resolve() == output.resolve():
-            raise ImageError(f"{output}: the output would replace the input; choose another place")
+            raise ImageError(f"{output}: the output would replace the input; choose another path")
     return pairs

@@ -1,4 +1,4 @@
-"""Many files: which are still to be done, and one after the other, shared among processes."""
+"""Restoring many files: finding the missing outputs, and sharing the work among processes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ logger = logging.getLogger(__name__)
 
 
 def without_existing(jobs: list[tuple[Path, Path]], overwrite: bool) -> list[tuple[Path, Path]]:
-    """The jobs, input and output, whose output is missing; all of them to overwrite.
+    """Return the jobs (input, output) without an existing output; all jobs if ``overwrite``.
 
-    What killed processes left half written in the folders of the outputs is removed.
+    Unfinished files of killed processes in the output folders are removed.
     """
     for folder in {output.parent for _, output in jobs}:
         remove_leftovers(folder)
     waiting = [job for job in jobs if overwrite or not job[1].exists()]
     if len(waiting) < len(jobs):
-        logger.info("%d existing outputs are kept; overwrite to redo", len(jobs) - len(waiting))
+        logger.info(
+            "skipped %d existing outputs; pass overwrite to replace them", len(jobs) - len(waiting)
+        )
     return waiting
 
 
@@ -35,22 +37,22 @@ def restore_each(
     progress: bool,
     group: ProcessGroup,
 ) -> list[Path]:
-    """Do jobs, shared among processes; one that fails does not stop the others.
+    """Run jobs, shared among processes; a failed job does not stop the others.
 
     Args:
-        jobs: input and output of each.
-        one: does one.
-        unit: what a job is called.
-        many: whether several were asked for, so that an error counts them.
-        progress: show a progress bar where there are several.
-        group: the processes; each takes the next job when it is free.
+        jobs: input and output of each job.
+        one: runs one job, given its input and output.
+        unit: name of a job, such as "image", for the progress bar and for errors.
+        many: whether the user asked for several jobs; an error then gives the number of failures.
+        progress: whether to show a progress bar, if ``many``.
+        group: processes that share the jobs; each takes the next job when it is free.
 
     Returns:
-        The outputs that were written, by all processes.
+        The outputs that were written by all processes.
 
     Raises:
-        ImageError: at the end, if any failed.
-        WriteError: if only one was asked for and its output cannot be written.
+        ImageError: if a job failed; raised after all jobs are done.
+        WriteError: if not ``many`` and the output cannot be written.
     """
 
     def attempt(number: int) -> Path | ZooError:
@@ -73,6 +75,6 @@ def restore_each(
     if failures:
         raise ImageError(
             f"{len(failures)} of {len(jobs)} {unit}s failed, the others are done; "
-            f"the first: {failures[0]}"
+            f"first failure: {failures[0]}"
         )
     return [result for result in results if isinstance(result, Path)]

@@ -1,4 +1,4 @@
-"""A tensor through a network: in tiles, by the self-ensemble, in a precision.
+"""Running a network on a tensor: tiles, self-ensemble and precision.
 
 Shape suffixes: B batch, I image channels, H height, W width in pixels, s scale.
 """
@@ -32,18 +32,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreSettings:
-    """How an image is put through a network.
+    """How a network is run on an image.
 
     Attributes:
-        tile: side of a tile in input pixels, or 0 for the whole image at once. None: on a GPU as
-            large as its free memory holds, elsewhere 512, and for bursts 128.
-        overlap: pixels that neighbouring tiles share; they are blended there.
-        ensemble: average over the eight flips and quarter turns ("+" in the papers): eight times
-            the work for about 0.1 dB.
-        precision: "fp32"; or "bf16" or "fp16" for autocast. The scan's state stays float32.
+        tile: side of a tile in input pixels, or 0 for the whole image at once. None selects the
+            size: on a GPU, the largest that fits in free memory; on the CPU, 512, or 128 for
+            bursts.
+        overlap: overlap of neighbouring tiles in input pixels; tiles are blended there.
+        ensemble: whether to average over the eight flips and quarter turns ("+" in the papers).
+            This takes eight times as long and gains about 0.1 dB.
+        precision: "fp32", or "bf16" or "fp16" for autocast. The scan's state is always float32.
 
     Raises:
-        ZooError: for values that make no sense together.
+        ZooError: if a value is out of range, or the tile is smaller than twice the overlap.
     """
 
     tile: int | None = None
@@ -54,7 +55,7 @@ class RestoreSettings:
     def __post_init__(self) -> None:
         if (self.tile or 0) < 0 or self.overlap < 0:
             raise ZooError(
-                f"tile is {self.tile} and overlap {self.overlap}; both are pixels, 0 or more"
+                f"tile is {self.tile} and overlap is {self.overlap}; both must be at least 0 pixels"
             )
         if self.tile and self.tile < 2 * self.overlap:
             raise ZooError(
@@ -62,7 +63,9 @@ class RestoreSettings:
                 "use larger tiles or a smaller overlap"
             )
         if self.precision not in DTYPES:
-            raise ZooError(f"precision {self.precision!r} is none of {', '.join(DTYPES)}")
+            raise ZooError(
+                f"precision is {self.precision!r}; it must be one of {', '.join(DTYPES)}"
+            )
 
 
 @torch.inference_mode()
@@ -75,10 +78,10 @@ def restore_tensor(
     """Restore images in memory.
 
     Args:
-        network: what restores; it is used in evaluation mode, on its own device.
-        image_BIHW: float32 in [0, 1]; a burst has its frames before the channels.
-        settings: tiles, ensemble, precision.
-        progress: show a progress bar over tiles.
+        network: the network; it runs in evaluation mode, on its own device.
+        image_BIHW: float32 in [0, 1]; for a burst, (B, T, I, H, W).
+        settings: tiles, ensemble and precision; None for the defaults.
+        progress: whether to show a progress bar over tiles.
 
     Returns:
         (B, I, s*H, s*W) float32 in [0, 1], on the CPU.
@@ -101,7 +104,7 @@ def restore_tensor(
                 if not is_out_of_memory(error):
                     raise
                 tile = _smaller(tile or max(image_BIHW.shape[-2:]), settings.overlap, error)
-            # Behind the handler: the error holds on to what was computed until it failed.
+            # After the handler, because the error keeps the tensors of the failed run alive.
             logger.warning("memory ran out; trying tiles of %d pixels", tile)
             if memory is not None:
                 memory.release()
@@ -113,7 +116,7 @@ def _smaller(tile: int, overlap: int, error: Exception) -> int:
     if tile // 2 < max(SMALLEST_TILE, 2 * overlap):
         raise ZooError(
             f"memory ran out even with tiles of {tile} pixels; close other programs, "
-            "use a smaller model or a smaller overlap"
+            "or use a smaller model or a smaller overlap"
         ) from error
     return tile // 2
 
@@ -157,16 +160,16 @@ def _runner(network: Network, settings: RestoreSettings) -> Run:
 
 
 def channels_last(image_BIHW: Tensor) -> Tensor:
-    """The same images with the channels of a pixel side by side in memory.
+    """Return the same images in channels-last memory; works for images and bursts.
 
-    Convolutions on a GPU are faster so and pass it on, and tokens are stored so anyway. It works
-    for bursts too, for which PyTorch has no memory format.
+    Convolutions on a GPU are faster with it and keep it, and tokens are stored this way too.
+    PyTorch's own memory format does not support bursts.
     """
     return image_BIHW.movedim(-3, -1).contiguous().movedim(-1, -3)
 
 
 def _turn(image_BIHW: Tensor, turn: int, *, back: bool = False) -> Tensor:
-    """One of the eight flips and quarter turns, or its inverse."""
+    """Apply one of the eight flips and quarter turns, or its inverse."""
     quarters, flipped = turn % 4, turn >= 4
     if back:
         turned = image_BIHW.rot90(-quarters, (2, 3))

@@ -1,7 +1,7 @@
-"""Images larger than memory: tiles that overlap and are blended, sized to what a GPU has free.
+"""Images too large for memory: overlapping, blended tiles that fit in a GPU's free memory.
 
-Shape suffixes: B batch, I image channels, H height, W width in pixels, s scale. A burst has its
-frames between batch and channels.
+Shape suffixes: B batch, I image channels, H height, W width in pixels, s scale. The frames of a
+burst are between batch and channels.
 """
 
 from __future__ import annotations
@@ -15,42 +15,42 @@ from torch import Tensor
 from tqdm import tqdm
 
 TILE, BURST_TILE = 512, 128
-"""Default side of a tile in pixels where free memory is unknown: for an image, and for a burst,
-whose frames need several times the memory."""
+"""Default side of a tile in pixels if free memory is unknown: for images, and for bursts, which
+need several times the memory."""
 
 OVERLAP = 32
-"""Default overlap of neighbouring tiles in pixels, over which they are blended."""
+"""Default overlap of neighbouring tiles in pixels; tiles are blended there."""
 
 SMALLEST_TILE = 32
-"""When memory runs out tiles are halved, but not below this side in pixels."""
+"""Smallest side in pixels to which tiles are halved when memory runs out."""
 
 _PROBE = 4
-"""A tile of this fraction of the default side is run and then measured before an image is cut: an
-eighth of the work of one default tile."""
+"""Before an image is cut, a probe tile is run twice: once as a warm-up, once to measure its memory.
+Its side is the default side divided by this, so both runs cost an eighth of a default tile."""
 
 _SHARE = 0.8
-"""Share of free memory that a tile may take; the rest is for gaps between blocks of memory."""
+"""Fraction of free memory that a tile may use; the rest allows for memory fragmentation."""
 
 _STEP = 64
-"""Sides of sized tiles are multiples of this, so that they do not change with every free byte."""
+"""Chosen tile sides are multiples of this, so that they do not change with every free byte."""
 
 Run: TypeAlias = Callable[[Tensor], Tensor]
-"""From images to ``scale`` times their size, on the CPU."""
+"""Takes images and returns images of ``scale`` times the size, on the CPU."""
 
 
 class DeviceMemory(Protocol):
-    """What can be known of a device's memory, in bytes."""
+    """Memory of a device, in bytes."""
 
     def free(self) -> int:
-        """What can still be allocated."""
+        """Return how much can still be allocated."""
         ...
 
     def peak(self, function: Callable[[], object]) -> int:
-        """The most that ``function`` holds at once, beyond what is held before."""
+        """Run ``function`` and return its peak memory, without what was allocated before."""
         ...
 
     def release(self) -> None:
-        """Give back what is held in reserve."""
+        """Return cached memory to the device."""
         ...
 
 
@@ -75,7 +75,7 @@ class CudaMemory:
 
 
 def memory_of(device: torch.device) -> DeviceMemory | None:
-    """The memory of a device, or None where its free memory is unknown."""
+    """Return the memory of a device, or None if its free memory is unknown."""
     return CudaMemory(device) if device.type == "cuda" else None
 
 
@@ -86,17 +86,17 @@ def fitting_tile(
     memory: DeviceMemory | None,
     default: int = TILE,
 ) -> int:
-    """Side of the largest tile that memory holds, or 0 where it holds the whole image.
+    """Return the side of the largest tile that fits in memory, or 0 if the whole image fits.
 
-    A small tile is run and its memory measured; the networks' memory is linear in pixels, and what
-    does not depend on pixels is charged to them, which errs on the safe side.
+    The memory of a small tile is measured. Memory is assumed to be proportional to the number of
+    pixels. It also has a part that does not depend on pixels, so this errs on the safe side.
 
     Args:
-        run: what will be run on tiles.
+        run: the function that will be run on tiles.
         image_BIHW: the images.
-        overlap: of tiles, in pixels; a tile has at least twice as many.
-        memory: of the device; the default tile is taken where it is None.
-        default: side in pixels of a tile that most memories hold.
+        overlap: overlap of tiles in pixels; a tile is at least twice as large.
+        memory: memory of the device; None selects the default tile.
+        default: side in pixels of a tile that fits on most devices.
     """
     default = max(default, 2 * overlap)
     height, width = image_BIHW.shape[-2:]
@@ -124,16 +124,16 @@ def in_tiles(
     overlap: int,
     progress: bool = False,
 ) -> Tensor:
-    """Put images through ``run`` tile by tile and blend the tiles where they overlap.
+    """Run ``run`` on images tile by tile, and blend the tiles where they overlap.
 
     Args:
-        run: from a tile to ``scale`` times its size.
+        run: takes a tile and returns ``scale`` times its size.
         image_BIHW: the images.
-        scale: of ``run``.
-        channels: of what ``run`` returns.
-        tile: side in pixels of ``image_BIHW``, or 0 for the whole at once.
-        overlap: in pixels, at most half a tile.
-        progress: show a progress bar over tiles.
+        scale: output over input size of ``run``.
+        channels: number of channels that ``run`` returns.
+        tile: side of a tile in input pixels, or 0 for the whole image at once.
+        overlap: overlap of tiles in input pixels, at most half a tile.
+        progress: whether to show a progress bar over tiles.
 
     Returns:
         (B, channels, s*H, s*W).
@@ -158,12 +158,12 @@ def in_tiles(
 
 
 def spans(size: int, tile: int, overlap: int) -> Iterator[slice]:
-    """Cut a side into tiles that overlap by at least ``overlap``; the last ends at the border.
+    """Yield the spans of tiles along one side of an image; the last tile ends at the border.
 
     Args:
-        size: of the side, in pixels.
-        tile: of a tile, in pixels; 0 for one tile.
-        overlap: in pixels, at most half a tile.
+        size: length of the side in pixels.
+        tile: length of a tile in pixels; 0 for one tile.
+        overlap: least overlap of neighbouring tiles in pixels, at most half a tile.
     """
     if tile == 0 or size <= tile:
         yield slice(0, size)
@@ -174,7 +174,7 @@ def spans(size: int, tile: int, overlap: int) -> Iterator[slice]:
 
 
 def _ramp(span: slice, size: int, overlap: int, scale: int) -> Tensor:
-    """Weights of a tile along one side: they fall linearly towards neighbours, never to zero."""
+    """Return a tile's weights along one side; they fall linearly in an overlap, never to zero."""
     length, reach = (span.stop - span.start) * scale, overlap * scale
     position = torch.arange(length, dtype=torch.float32) + 0.5
     weight = torch.ones(length)
@@ -190,7 +190,7 @@ def _scaled(span: slice, scale: int) -> slice:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device, or the machine, has no memory left."""
+    """Return whether an error means that the device or the machine is out of memory."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     text = str(error).lower()
