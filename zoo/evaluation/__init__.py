@@ -1,4 +1,4 @@
-"""How well a network restores images and bursts whose clean version is known."""
+"""Evaluating networks on images and bursts with a known clean image."""
 
 from zoo.evaluation.image import (
     Protocol,

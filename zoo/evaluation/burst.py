@@ -1,4 +1,4 @@
-"""How well a network restores bursts whose clean image is known.
+"""Evaluating burst networks on bursts with a known clean image.
 
 Shape suffixes: B batch, T frames, I channels of a frame, H height, W width in pixels.
 """
@@ -25,13 +25,13 @@ from zoo.networks.phase import enlarge_frame
 
 
 class BurstScore(NamedTuple):
-    """Linear PSNR in dB of one burst, or of the mean over bursts.
+    """Linear PSNR in dB of one burst, or the mean over bursts.
 
     Attributes:
-        restored: by the network.
-        baseline: the reference frame alone, enlarged bilinearly with its pixels in their places.
-        all_reference: by the network that is fed the reference in place of every frame: what it
-            does without the burst. Equal to ``restored`` where the burst is ignored.
+        restored: PSNR of the network's output.
+        baseline: PSNR of the bilinearly upsampled reference frame, registered at the corner.
+        all_reference: PSNR of the network's output if every frame is the reference. If it equals
+            ``restored``, the network ignores the other frames.
     """
 
     restored: float
@@ -41,12 +41,12 @@ class BurstScore(NamedTuple):
 
 @torch.inference_mode()
 def score_burst(network: Network, sample: BurstSample, border: int) -> BurstScore:
-    """Restore one burst and score it; see :class:`BurstScore`.
+    """Restore one burst and return its scores.
 
     Args:
-        network: a burst network; used in evaluation mode.
-        sample: a burst.
-        border: high-resolution pixels left out at each side.
+        network: a burst network; it runs in evaluation mode.
+        sample: the burst, with its clean image and its flow.
+        border: number of high-resolution pixels excluded at each side.
     """
     was_training = network.training
     network.eval()
@@ -67,28 +67,28 @@ def score_burst(network: Network, sample: BurstSample, border: int) -> BurstScor
 
 
 def mean_burst_score(scores: list[BurstScore]) -> BurstScore:
-    """The mean over bursts, in dB."""
+    """Return the mean of each score over the bursts, in dB."""
     return BurstScore(*(sum(column) / len(scores) for column in zip(*scores, strict=True)))
 
 
 class BurstTest(NamedTuple):
-    """A burst whose clean image is known; it is read, or made, when it is asked for."""
+    """A burst with its clean image; ``load`` reads or synthesises both."""
 
     name: str
     load: Callable[[], tuple[BurstFiles, Tensor]]
 
 
 def burst_tests(source: str, validation: ValidationBursts) -> list[BurstTest]:
-    """The bursts to evaluate on.
+    """Return the bursts to evaluate on.
 
     Args:
-        source: "samples" for the frozen synthetic bursts; or a folder of bursts in a public
-            layout: the clean image is ``gt/NAME/im_rgb.png`` beside ``bursts/NAME``, or
-            ``gt/im_rgb.png`` in a burst's own folder.
+        source: "samples" for the fixed synthetic bursts, or a folder of bursts in a public layout.
+            The clean image of ``bursts/NAME`` is ``gt/NAME/im_rgb.png``, or ``gt/im_rgb.png`` in
+            the burst's own folder.
         validation: the synthetic bursts.
 
     Raises:
-        ImageError: naming the first burst without a clean image.
+        ImageError: if a burst has no clean image; the message names the first one.
     """
     if source == SAMPLES_SOURCE:
 
@@ -119,19 +119,21 @@ def _clean_of(burst: Path) -> Path:
         if place.is_file():
             return place
     raise ImageError(
-        f"burst {str(burst)!r} has no clean image: neither {places[0]} nor {places[1]}"
+        f"burst {str(burst)!r} has no clean image: neither {places[0]} nor {places[1]} exists"
     )
 
 
 def evaluate_burst(
     network: Network, test: BurstTest, border: int, settings: RestoreSettings
 ) -> Score:
-    """Linear PSNR in dB and SSIM of one burst, and of its reference enlarged bilinearly.
+    """Compute linear PSNR in dB and SSIM of one restored burst, and of the baseline.
+
+    The baseline is the bilinearly upsampled reference frame.
 
     Args:
         network: a burst network.
         test: the burst.
-        border: high-resolution pixels left out at each side.
+        border: number of high-resolution pixels excluded at each side.
         settings: tiles and precision.
     """
     burst, clean_3HW = test.load()

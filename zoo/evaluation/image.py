@@ -1,4 +1,4 @@
-"""How well a network restores photographs whose clean version is known.
+"""Evaluating networks on photographs with a known clean image.
 
 Shape suffixes: B batch, I image channels, H height, W width in pixels.
 """
@@ -25,10 +25,10 @@ from zoo.networks import Network
 
 
 class Score(NamedTuple):
-    """PSNR in dB and SSIM of one photo: restored, and without the network.
+    """PSNR in dB and SSIM of one photo: of the restored image, and of a baseline.
 
-    The baseline is bicubic enlargement, or the degraded image itself where sizes are equal. SSIM is
-    NaN where the photo is smaller than its window.
+    The baseline is bicubic upsampling, or the degraded image itself if the sizes are equal. SSIM is
+    NaN if the photo is smaller than the SSIM window.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Score(NamedTuple):
 
 
 class Restored(NamedTuple):
-    """The images behind a score, ``(H, W, I)`` float32 in [0, 1]."""
+    """The images of one score, ``(H, W, I)`` float32 in [0, 1]."""
 
     degraded: np.ndarray
     baseline: np.ndarray
@@ -49,29 +49,31 @@ class Restored(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What of an image is measured; the defaults are the papers' protocols.
+    """How images are measured; the defaults are the papers' protocols.
 
     Attributes:
-        channel: "y" for luma or "all" channels; None for luma in super-resolution, all otherwise.
-        crop: border pixels left out; None for the scale in super-resolution, 0 otherwise.
+        channel: "y" for luma, or "all" channels. None means "y" for super-resolution and "all"
+            otherwise.
+        crop: number of border pixels excluded at each side. None means the scale for
+            super-resolution and 0 otherwise.
     """
 
     channel: Literal["y", "all"] | None = None
     crop: int | None = None
 
     def for_scale(self, scale: int) -> tuple[Literal["y", "all"], int]:
-        """The channel and crop that hold for a scale."""
+        """Return the channel and crop for a scale."""
         enlarges = scale > 1
         channel = self.channel or ("y" if enlarges else "all")
         return channel, (scale if enlarges else 0) if self.crop is None else self.crop
 
 
 Run = Callable[[Tensor], Tensor]
-"""From a degraded image (B, I, H, W) to the restored one, on the CPU."""
+"""Takes degraded images (B, I, H, W) and returns restored images, on the CPU."""
 
 
 def whole(network: Network) -> Run:
-    """Put images through a network in one piece; in tiles, should memory run out."""
+    """Return a function that restores whole images, or tiles if memory runs out."""
     settings = RestoreSettings(tile=0)
     return lambda image_BIHW: restore_tensor(network, image_BIHW, settings)
 
@@ -88,18 +90,19 @@ def restore_clean(
 ) -> Restored:
     """Degrade a clean image and restore it.
 
-    The clean image is cut to a multiple of the scale and converted to the network's channels.
+    The clean image is cropped to a multiple of the scale and converted to the network's channels.
 
     Args:
-        network: what restores.
+        network: the network.
         clean_IHW: the clean image, float32 in [0, 1].
-        degradation: makes the degraded image, where none is given.
-        seed: of the degradation.
-        degraded_IHW: the degraded image, where there is one.
-        run: how an image is put through the network; as a whole, if None.
+        degradation: computes the degraded image if ``degraded_IHW`` is None.
+        seed: random seed of the degradation.
+        degraded_IHW: the degraded image; None to compute it from the clean image.
+        run: runs the network on an image; None to restore the whole image at once.
 
     Raises:
-        ImageError: if the image is smaller than the scale, or the degraded one is of another size.
+        ImageError: if the clean image is smaller than the scale, the degraded image has a wrong
+            size, or neither a degraded image nor a degradation is given.
     """
     scale = network.scale
     height, width = (side // scale * scale for side in clean_IHW.shape[1:])
@@ -112,8 +115,8 @@ def restore_clean(
         degraded_IHW = to_tensor(with_channels(to_array(degraded_IHW), network.channels))
         if tuple(degraded_IHW.shape[1:]) != (height // scale, width // scale):
             raise ImageError(
-                f"a degraded image of {tuple(degraded_IHW.shape[1:])} pixels does not belong to a "
-                f"clean one of {(height, width)} at x{scale}"
+                f"the degraded image has {tuple(degraded_IHW.shape[1:])} pixels; for a clean image "
+                f"of {(height, width)} at x{scale} it must have {(height // scale, width // scale)}"
             )
     elif degradation is not None:
         degraded_IHW = degradation.for_test(to_tensor(clean), seed)
@@ -132,7 +135,14 @@ def restore_clean(
 
 
 def score(name: str, images: Restored, scale: int, protocol: Protocol | None = None) -> Score:
-    """PSNR and SSIM of the restored image and of the baseline."""
+    """Compute PSNR and SSIM of the restored image and of the baseline.
+
+    Args:
+        name: name of the image.
+        images: the images.
+        scale: output over input size of the network.
+        protocol: how to measure; None for the papers' protocol.
+    """
     channel, crop = (protocol or Protocol()).for_scale(scale)
     measures = (psnr_y, ssim_y) if channel == "y" else (psnr, ssim)
     large_enough = min(images.clean.shape[:2]) - 2 * crop >= SSIM_WINDOW
@@ -155,15 +165,18 @@ def evaluate(
     run: Run | None = None,
     seen: Callable[[str, Restored], None] | None = None,
 ) -> list[Score]:
-    """Score a network on test images, each degraded in the same way at every call.
+    """Compute the scores of a network on test images; degradations are the same in every call.
 
     Args:
-        network: what restores.
-        images: what to restore.
-        degradation: makes the degraded images, where there are no files of them.
-        protocol: what is measured.
-        run: how an image is put through the network; as a whole, if None.
-        seen: is shown the images behind each score.
+        network: the network.
+        images: the test images.
+        degradation: computes the degraded images that have no file.
+        protocol: how to measure; None for the papers' protocol.
+        run: runs the network on an image; None to restore the whole image at once.
+        seen: called with the name and the images of each score.
+
+    Raises:
+        ImageError: if an image cannot be read or evaluated; the message names it.
     """
     scores = []
     for image in images:
@@ -185,7 +198,7 @@ def evaluate(
 
 
 def mean_score(scores: Sequence[Score]) -> Score:
-    """The mean over photos; of SSIM, over those that have one."""
+    """Return the mean over photos; values that are NaN (SSIM of small photos) are excluded."""
 
     def mean(values: Iterable[float]) -> float:
         found = [value for value in values if value == value]
@@ -196,11 +209,11 @@ def mean_score(scores: Sequence[Score]) -> Score:
 
 
 def strip(images: Restored, side: int = 160) -> np.ndarray:
-    """The middle of the input, the baseline, the result and the clean image side by side.
+    """Return the centres of input, baseline, result and clean image, side by side.
 
     Args:
-        images: what to show; the input is enlarged without interpolation.
-        side: of a picture, in pixels of the clean image.
+        images: the images; the input is upsampled by nearest neighbour.
+        side: side of each picture, in pixels of the clean image.
 
     Returns:
         (H, W, I) float32 in [0, 1].

@@ -1,12 +1,13 @@
-"""Test images cut into tiles as the authors' code cuts them, for numbers that are the papers'.
+"""Tiling test images as the authors' code does, to reproduce the papers' numbers.
 
-For photographs :mod:`zoo.inference` is the better way: it blends its tiles. Here the image is cut
-into equal parts that overlap, and each part's own region is kept as it is.
+An image is cut into equal parts. Each part is computed on a larger tile, which overlaps with its
+neighbours, and then cropped from it without blending. For photographs, use :mod:`zoo.inference`,
+which blends its tiles.
 
 Shape suffixes: B batch, I image channels, H height, W width in pixels.
 
-Source: the test procedures of MambaIR (limit 200, a tenth of overlap) and MambaCSR (limit 192, a
-quarter, tiles mirrored up to multiples of 64).
+Source: the test procedures of MambaIR (limit 200, overlap a tenth) and MambaCSR (limit 192, overlap
+a quarter, tiles extended by reflection to multiples of 64).
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from zoo.ops.padding import crop, margin_to_grid, pad
 def tiled(
     run: Callable[[Tensor], Tensor], image_BIHW: Tensor, scale: int, tiling: TilingSettings
 ) -> Tensor:
-    """Put an image through a network, part by part.
+    """Run a network on images, part by part.
 
     Args:
-        run: from an image to ``scale`` times its size.
-        image_BIHW: the image.
-        scale: of the network.
-        tiling: how to cut.
+        run: takes images and returns ``scale`` times their size.
+        image_BIHW: the images.
+        scale: output over input size of the network.
+        tiling: settings of the tiling.
 
     Returns:
         (B, I, scale * H, scale * W).
@@ -52,7 +53,7 @@ def tiled(
 
 
 def _parts(side: int, number: int, shave: int) -> list[tuple[int, int, int, int]]:
-    """Start and end of each part of a side, and of the tile that is computed for it."""
+    """Return the start and end of each part of a side, then the start and end of its tile."""
     size = side // number
     reach = size // shave
     return [
@@ -62,7 +63,10 @@ def _parts(side: int, number: int, shave: int) -> list[tuple[int, int, int, int]
 
 
 def _mirrored(run: Callable[[Tensor], Tensor], tile_BIHW: Tensor, scale: int, grid: int) -> Tensor:
-    """Run on the tile continued by its mirror image, edge repeated, to beyond the next multiple."""
+    """Run on the tile, extended by its mirror image (edge repeated) to a larger multiple of grid.
+
+    A tile that already is a multiple is extended too, as in the authors' code.
+    """
     if not grid:
         return run(tile_BIHW)
     height, width = tile_BIHW.shape[2:]

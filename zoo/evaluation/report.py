@@ -1,4 +1,4 @@
-"""The table of an evaluation, as papers print it: Markdown for people, CSV for programs."""
+"""The results of an evaluation as a table: Markdown for people, CSV for programs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class SetResult(NamedTuple):
     """The scores on one test set.
 
     Attributes:
-        name: of the set.
-        scores: by image.
-        inputs: where the degraded images came from: "files" or "made".
+        name: name of the test set.
+        scores: one score for each image.
+        inputs: source of the degraded images: "files", or "made" from the clean images.
     """
 
     name: str
@@ -43,7 +43,12 @@ _COLUMNS = (
 
 
 def rows(results: Sequence[SetResult], paper: Published) -> list[dict[str, str]]:
-    """One row for each set: its means, the paper's numbers where there are any, the difference."""
+    """Return one row for each set: mean scores, the paper's scores if any, and the difference.
+
+    Args:
+        results: results of each set.
+        paper: published PSNR in dB and SSIM by set.
+    """
     found = []
     for result in results:
         mean = mean_score(result.scores)
@@ -67,14 +72,14 @@ def rows(results: Sequence[SetResult], paper: Published) -> list[dict[str, str]]
 def markdown(
     title: str, notes: str, results: Sequence[SetResult], paper: Published, baseline: str
 ) -> str:
-    """The table of means.
+    """Return the table of mean scores as Markdown.
 
     Args:
-        title: what was evaluated.
-        notes: how, in a sentence or two.
-        results: by set.
-        paper: published numbers by set.
-        baseline: what the baseline is called, such as "bicubic".
+        title: heading: what was evaluated.
+        notes: how it was evaluated, in a sentence or two.
+        results: results of each set.
+        paper: published PSNR in dB and SSIM by set.
+        baseline: name of the baseline, such as "bicubic".
     """
     lines = [
         f"# {title}",
@@ -99,6 +104,15 @@ def write_report(
     folder: Path, text: str, results: Sequence[SetResult], paper: Published
 ) -> list[Path]:
     """Write ``summary.md``, ``summary.csv`` and ``images.csv``, each whole or not at all.
+
+    Args:
+        folder: folder to write to.
+        text: content of ``summary.md``.
+        results: results of each set.
+        paper: published PSNR in dB and SSIM by set.
+
+    Returns:
+        The files that were written.
 
     Raises:
         WriteError: if a file cannot be written.

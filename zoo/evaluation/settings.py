@@ -1,4 +1,4 @@
-"""The ``evaluate`` section of a recipe. The types of the fields are its schema."""
+"""The ``evaluate`` section of a recipe; the types of the fields are its schema."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from zoo.schema import at_least
 
 @dataclass(frozen=True, kw_only=True)
 class TilingSettings:
-    """How the authors' code cuts a test image; see :mod:`zoo.evaluation.official_tiling`.
+    """How the authors' code tiles a test image; see :mod:`zoo.evaluation.official_tiling`.
 
     Attributes:
-        limit: sides of at least this many pixels are cut.
-        shave: tiles overlap by their size divided by this.
-        grid: tiles are mirrored up to the next multiple of this; 0 for as they are.
+        limit: sides of at least this many pixels are cut into parts.
+        shave: a tile extends beyond its part by the part's size divided by this.
+        grid: tiles are extended by reflection to multiples of this, in pixels; 0 for no extension.
     """
 
     limit: int = 200
@@ -35,15 +35,17 @@ class EvaluateSettings:
     """The ``evaluate`` section.
 
     Attributes:
-        datasets: names of test sets, looked for below the folder that the user names.
-        degradation: makes the degraded image where the set has none. Null takes that of training.
-        channel: what PSNR and SSIM are measured on: "y" for luma, or "all" channels. Null means
-            "y" for super-resolution and "all" otherwise.
-        crop: border pixels left out. Null means the scale for super-resolution and 0 otherwise.
-        tiling: how the authors cut test images, for ``--official-tiling``.
-        paper: PSNR in dB, and SSIM where it is published, by test set, as the paper prints them.
-        paper_ensemble: the same with self-ensemble ("+").
-        source: where the paper prints them.
+        datasets: names of test sets; they are folders in the folder given with ``--data``.
+        degradation: computes the degraded images if the set has none. Null means the degradation of
+            the training.
+        channel: channels of PSNR and SSIM: "y" for luma, or "all" channels. Null means "y" for
+            super-resolution and "all" otherwise.
+        crop: number of border pixels excluded at each side. Null means the scale for
+            super-resolution and 0 otherwise.
+        tiling: the authors' tiling of test images, for ``--official-tiling``.
+        paper: published PSNR in dB, and SSIM if published, by test set.
+        paper_ensemble: published PSNR in dB and SSIM with self-ensemble ("+"), by test set.
+        source: place of these scores in the paper, such as a table.
     """
 
     datasets: tuple[str, ...] = ()
@@ -57,9 +59,9 @@ class EvaluateSettings:
 
 
 def evaluate_settings(recipe: Recipe) -> EvaluateSettings:
-    """Check the ``evaluate`` section of a recipe; an absent one has the defaults.
+    """Check and return the ``evaluate`` section of a recipe; the defaults if it is missing.
 
     Raises:
-        RecipeError: at the first mistake, with its place.
+        RecipeError: if the section is wrong; the message gives the place of the first mistake.
     """
     return section(recipe, "evaluate", EvaluateSettings)

@@ -1,7 +1,7 @@
-"""How close a restored image is to the clean one.
+"""Metrics that compare a restored image with the clean image.
 
-:mod:`zoo.metrics.image` has PSNR and SSIM of 8-bit images, as the papers' tables measure them;
-:mod:`zoo.metrics.burst` has those of linear values, for burst super-resolution.
+:mod:`zoo.metrics.image` has PSNR and SSIM of 8-bit images, as in the papers' tables.
+:mod:`zoo.metrics.burst` has PSNR and SSIM of linear values, for burst super-resolution.
 """
 
 from zoo.metrics.image import psnr, psnr_y, rgb_to_y, ssim, ssim_y

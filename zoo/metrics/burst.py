@@ -1,8 +1,8 @@
-"""How burst super-resolution is scored: on linear values, quantised to 14 bits, inside a border.
+"""Metrics of burst super-resolution: on linear values, quantised to 14 bits, without the border.
 
 Shape suffixes: H height, W width in pixels; 3 the channels R, G, B.
 
-Sources: the NTIRE 2021 burst challenge for PSNR, its border of 40 pixels and its aligned PSNR;
+Sources: the NTIRE 2021 burst challenge for PSNR, the border of 40 pixels and the aligned PSNR;
 Wang et al., "Image quality assessment", 2004, for SSIM.
 """
 
@@ -20,7 +20,7 @@ from zoo.ops.deformable import warp
 from zoo.ops.registration import register_burst
 
 BORDER = 40
-"""High-resolution pixels that the field leaves out at each side."""
+"""Number of high-resolution pixels that are usually excluded at each side."""
 
 LEVELS = 2**14
 
@@ -29,20 +29,21 @@ _C1, _C2 = 0.01**2, 0.03**2
 
 
 def quantise_14(image_3HW: Tensor) -> Tensor:
-    """Clip to [0, 1] and cut to 14 bits, as the challenge's files hold predictions."""
+    """Clip to [0, 1] and round down to 14 bits, as in the challenge's prediction files; float64."""
     return (image_3HW.double().clamp(0, 1) * LEVELS).floor() / LEVELS
 
 
 def linear_psnr(restored_3HW: Tensor, clean_3HW: Tensor, *, border: int = BORDER) -> float:
-    """PSNR in dB of linear values with peak 1, the restored image quantised to 14 bits.
+    """Compute the PSNR of linear values in dB, with peak 1.
 
     Args:
-        restored_3HW: floating point; values outside [0, 1] are clipped.
-        clean_3HW: the same shape.
-        border: pixels left out at each side.
+        restored_3HW: the restored image, floating point. It is clipped to [0, 1] and quantised to
+            14 bits.
+        clean_3HW: the clean image, of the same shape.
+        border: number of pixels excluded at each side.
 
     Raises:
-        ImageError: for different shapes, or a border that leaves nothing.
+        ImageError: if the shapes differ, or the border leaves no pixels.
     """
     restored, clean = _inside(quantise_14(restored_3HW), clean_3HW.double(), border)
     error = float((restored - clean).square().mean())
@@ -50,14 +51,16 @@ def linear_psnr(restored_3HW: Tensor, clean_3HW: Tensor, *, border: int = BORDER
 
 
 def linear_ssim(restored_3HW: Tensor, clean_3HW: Tensor, *, border: int = BORDER) -> float:
-    """Mean SSIM of linear values with peak 1: Gaussian window of 11 pixels and sigma 1.5.
+    """Compute the mean SSIM of linear values with peak 1.
 
-    Arguments and errors as for :func:`linear_psnr`; what is inside the border must hold a window.
+    The window is Gaussian, 11 x 11 pixels with sigma 1.5. Arguments and errors are those of
+    :func:`linear_psnr`. The area inside the border must be at least as large as the window.
     """
     x, y = _inside(quantise_14(restored_3HW), clean_3HW.double(), border)
     if min(x.shape[1:]) <= 2 * _SSIM_REACH:
         raise ImageError(
-            f"SSIM needs {2 * _SSIM_REACH + 1} pixels inside the border, not {tuple(x.shape[1:])}"
+            f"SSIM needs at least {2 * _SSIM_REACH + 1} pixels per side inside the border, "
+            f"not {tuple(x.shape[1:])}"
         )
     mean_x, mean_y = _blurred(x), _blurred(y)
     var_x = _blurred(x * x) - mean_x**2
@@ -68,7 +71,7 @@ def linear_ssim(restored_3HW: Tensor, clean_3HW: Tensor, *, border: int = BORDER
 
 
 def global_flow(restored_3HW: Tensor, clean_3HW: Tensor) -> Tensor:
-    """One affine motion from the restored to the clean image, (2, H, W) in pixels."""
+    """Estimate one affine motion from the restored to the clean image: (2, H, W) in pixels."""
     return register_burst(torch.stack([clean_3HW, restored_3HW])[None])[0, 1]
 
 
@@ -80,25 +83,26 @@ def aligned_psnr(
     border: int = BORDER,
     flow: Callable[[Tensor, Tensor], Tensor] = global_flow,
 ) -> float:
-    """PSNR in dB after aligning place and colour, for bursts whose clean image is another shot.
+    """Compute the PSNR in dB after aligning position and colour.
 
-    The restored image is moved by ``flow(restored, clean)``. A 3x3 colour matrix is fitted by least
-    squares between the reference frame, moved alike, and the clean image at its size, both blurred;
-    pixels that the matrix cannot explain within 20/255 are left out.
+    This is for bursts with a clean image that is another shot. The restored image is warped by
+    ``flow(restored, clean)``. A 3x3 colour matrix is fitted by least squares between the reference
+    frame, warped in the same way, and the clean image at the reference's size, both blurred. Pixels
+    where the matrix is off by more than 20/255 are excluded.
 
-    The published numbers use the flow of PWC-Net. With the default, one affine motion for the whole
-    image, a result is not comparable with them: report it as ``aligned_psnr_global``.
+    The published numbers use the flow of PWC-Net. The default is one affine motion for the whole
+    image, which is not comparable: report such results as ``aligned_psnr_global``.
 
     Args:
         restored_3HW: the network's output.
-        clean_3HW: the same shape.
+        clean_3HW: the clean image, of the same shape.
         reference_3HW: the reference frame as RGB (planes R, Gr, B of a RAW frame).
-        border: pixels left out at each side.
-        flow: gives the (2, H, W) displacement, rows then columns, by which the first image is
-            sampled to lie on the second.
+        border: number of pixels excluded at each side.
+        flow: returns the displacement (2, H, W) in pixels, rows before columns, that aligns its
+            first argument to its second.
 
     Raises:
-        ImageError: for shapes that do not fit, or where no pixel is valid.
+        ImageError: if the shapes differ, or no pixel is valid.
     """
     _inside(restored_3HW, clean_3HW, border)
     peak_r, peak_c = (x.amax().clamp(min=1e-6) for x in (restored_3HW, clean_3HW))
@@ -137,20 +141,20 @@ def aligned_psnr(
 def _inside(restored: Tensor, clean: Tensor, border: int) -> tuple[Tensor, Tensor]:
     if restored.shape != clean.shape:
         raise ImageError(
-            f"the restored image has shape {tuple(restored.shape)}, the clean one "
-            f"{tuple(clean.shape)}; scores need equal ones"
+            f"the restored image has shape {tuple(restored.shape)}, but the clean image has "
+            f"{tuple(clean.shape)}; they must be equal"
         )
     height, width = clean.shape[-2:]
     if not 0 <= 2 * border < min(height, width):
         raise ImageError(
-            f"a border of {border} leaves nothing of {width}x{height} pixels; use a smaller one"
+            f"a border of {border} leaves nothing of {width}x{height} pixels; use a smaller border"
         )
     inside = (..., slice(border, height - border), slice(border, width - border))
     return restored[inside], clean[inside]
 
 
 def _blurred(image_CHW: Tensor, reach: int = _SSIM_REACH) -> Tensor:
-    """Gaussian blur of sigma 1.5 without padding: smaller by the reach at each side."""
+    """Blur with a Gaussian of sigma 1.5, without padding: ``reach`` pixels less at each side."""
     taps = torch.arange(-reach, reach + 1, dtype=image_CHW.dtype)
     kernel = torch.exp(-((taps / _SSIM_SIGMA) ** 2) / 2)
     kernel = kernel / kernel.sum()

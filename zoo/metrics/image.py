@@ -1,17 +1,16 @@
-"""How close a restored image is to the clean one: PSNR and SSIM in the protocol of the papers.
+"""PSNR and SSIM of 8-bit images, computed as in the papers.
 
-Both images are rounded to 8 bits and ``crop_border`` pixels are cut from every side. The mean
-squared error runs over all pixels and channels that remain, in float64. SSIM has a Gaussian window
-of 11 x 11 pixels and sigma 1.5, population covariances and the constants (0.01 * 255)^2 and
-(0.03 * 255)^2, and is averaged over the places where the window fits and over channels.
-Super-resolution is measured on the Y channel with ``crop_border`` equal to the scale, denoising on
-RGB. Bursts are compared as linear
-values: :mod:`zoo.metrics.burst`.
+Both images are rounded to 8 bits, and ``crop_border`` pixels are cropped from every side. The mean
+squared error is over all remaining pixels and channels, in float64. SSIM uses a Gaussian window of
+11 x 11 pixels with sigma 1.5, population covariances, and the constants (0.01 * 255)^2 and
+(0.03 * 255)^2. It is averaged over channels and over all positions where the window is inside the
+image. Super-resolution is measured on the Y channel, with ``crop_border`` equal to the scale;
+denoising is measured on RGB. For linear values of bursts, see :mod:`zoo.metrics.burst`.
 
-Shape suffixes: H height, W width in pixels, C channels (1 gray, 3 RGB).
+Shape suffixes: H height, W width in pixels, C channels (1 grey, 3 RGB).
 
-Source: the conventions of BasicSR, which the papers' tables were made with; Y as in ITU-R BT.601;
-SSIM as in Z. Wang et al., "Image quality assessment", IEEE TIP 2004, Sec. III-B and C.
+Source: the conventions of BasicSR, which the papers use; Y as in ITU-R BT.601; SSIM as in Z. Wang
+et al., "Image quality assessment", IEEE TIP 2004, Sec. III-B and C.
 """
 
 from __future__ import annotations
@@ -35,62 +34,68 @@ _Y_BLACK = 16.0
 
 
 def psnr(restored_HWC: np.ndarray, clean_HWC: np.ndarray, *, crop_border: int = 0) -> float:
-    """Peak signal-to-noise ratio over all channels, in dB.
+    """Compute the peak signal-to-noise ratio over all channels, in dB.
 
     Args:
-        restored_HWC: floating point in [0, 1], C = 1 or 3; values outside are clipped.
-        clean_HWC: the same shape.
-        crop_border: pixels cut from each side before measuring.
+        restored_HWC: the restored image, floating point in [0, 1], C = 1 or 3. Other values are
+            clipped.
+        clean_HWC: the clean image, of the same shape.
+        crop_border: number of pixels cropped from each side before measuring.
 
     Returns:
-        10 log10(255^2 / MSE) of the 8-bit images; infinite for equal ones, NaN where a value is.
+        10 log10(255^2 / MSE) of the 8-bit images. It is infinite if they are equal, and NaN if a
+        value is NaN.
 
     Raises:
-        ImageError: when the shapes differ, are not (H, W, 1) or (H, W, 3), the values are not
-            floating point, or the crop leaves nothing.
+        ImageError: if the shapes differ or are not (H, W, 1) or (H, W, 3), the values are not
+            floating point, or the crop leaves no pixels.
     """
     restored_HWC, clean_HWC = _prepare(restored_HWC, clean_HWC, crop_border)
     return _psnr_of_levels(restored_HWC, clean_HWC)
 
 
 def psnr_y(restored_HWC: np.ndarray, clean_HWC: np.ndarray, *, crop_border: int) -> float:
-    """Peak signal-to-noise ratio on the luma channel, in dB.
+    """Compute the peak signal-to-noise ratio on the luma channel Y, in dB.
 
-    RGB is rounded to 8 bits and then converted to Y, which is not rounded again. A gray image is
-    measured as it is: its one channel takes the place of Y, without the studio range. Arguments,
-    result and errors are as for :func:`psnr`.
+    RGB is rounded to 8 bits and then converted to Y, which is not rounded again. For a grey image,
+    its one channel is used as Y, without conversion to studio range. Arguments, result and errors
+    are those of :func:`psnr`.
     """
     restored_HWC, clean_HWC = _prepare(restored_HWC, clean_HWC, crop_border)
     return _psnr_of_levels(_y_of_levels(restored_HWC), _y_of_levels(clean_HWC))
 
 
 def ssim(restored_HWC: np.ndarray, clean_HWC: np.ndarray, *, crop_border: int = 0) -> float:
-    """Structural similarity, averaged over all channels: 1 for equal images.
+    """Compute the structural similarity, averaged over all channels; 1 for equal images.
 
-    Arguments and errors are as for :func:`psnr`; what the crop leaves must hold the window of
-    11 x 11 pixels.
+    Arguments and errors are those of :func:`psnr`. The cropped image must have at least 11 x 11
+    pixels, the size of the window.
     """
     restored_HWC, clean_HWC = _prepare(restored_HWC, clean_HWC, crop_border)
     return _ssim_of_levels(restored_HWC, clean_HWC)
 
 
 def ssim_y(restored_HWC: np.ndarray, clean_HWC: np.ndarray, *, crop_border: int) -> float:
-    """Structural similarity on the luma channel; Y is as for :func:`psnr_y`, the rest as SSIM."""
+    """Compute the structural similarity on the luma channel Y; 1 for equal images.
+
+    Y is computed as in :func:`psnr_y`. Arguments and errors are those of :func:`ssim`.
+    """
     restored_HWC, clean_HWC = _prepare(restored_HWC, clean_HWC, crop_border)
     return _ssim_of_levels(_y_of_levels(restored_HWC), _y_of_levels(clean_HWC))
 
 
 def rgb_to_y(rgb_HWC: np.ndarray) -> np.ndarray:
-    """The Y channel of BT.601 in studio range, float64.
+    """Convert RGB to the Y channel of BT.601 in studio range.
 
     Args:
         rgb_HWC: floating point in [0, 1], shape (H, W, 3).
 
     Returns:
-        (65.481 R + 128.553 G + 24.966 B + 16) / 255, shape (H, W, 1), in [16/255, 235/255].
+        (65.481 R + 128.553 G + 24.966 B + 16) / 255, float64, shape (H, W, 1), in
+        [16/255, 235/255].
 
     Raises:
-        ImageError: when the shape is not (H, W, 3).
+        ImageError: if the shape is not (H, W, 3).
     """
     if rgb_HWC.ndim != 3 or rgb_HWC.shape[2] != 3:
         raise ImageError(f"Y needs an RGB image of shape (H, W, 3), not {rgb_HWC.shape}")
@@ -101,7 +106,7 @@ def rgb_to_y(rgb_HWC: np.ndarray) -> np.ndarray:
 def _prepare(
     restored_HWC: np.ndarray, clean_HWC: np.ndarray, crop_border: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Check both images and return them cropped, as whole levels of 0 to 255 in float64."""
+    """Check and crop both images, and round them to levels of 0 to 255, in float64."""
     _check(restored_HWC, clean_HWC, crop_border)
     inside = _inside(clean_HWC, crop_border)
     return _levels(restored_HWC[inside]), _levels(clean_HWC[inside])
@@ -110,7 +115,7 @@ def _prepare(
 def _check(restored_HWC: np.ndarray, clean_HWC: np.ndarray, crop_border: int) -> None:
     if restored_HWC.shape != clean_HWC.shape:
         raise ImageError(
-            f"PSNR compares images of one shape, not {restored_HWC.shape} with {clean_HWC.shape}; "
+            f"PSNR needs images of the same shape, not {restored_HWC.shape} and {clean_HWC.shape}; "
             "crop the clean image to a multiple of the scale"
         )
     if clean_HWC.ndim != 3 or clean_HWC.shape[2] not in (1, 3):
@@ -121,7 +126,8 @@ def _check(restored_HWC: np.ndarray, clean_HWC: np.ndarray, crop_border: int) ->
     height, width = clean_HWC.shape[:2]
     if not 0 <= 2 * crop_border < min(height, width):
         raise ImageError(
-            f"crop_border must leave something of {width}x{height} pixels, not {crop_border}"
+            f"crop_border is {crop_border}; it must be at least 0 and leave some of the "
+            f"{width}x{height} pixels"
         )
 
 

@@ -1,1 +1,1 @@
-"""Pictures for people: scan orders and the curves of training runs."""
+"""Plots of scan orders and of training runs."""

@@ -1,9 +1,10 @@
-"""Pictures of scan orders that a person understands at a glance.
+"""Plots of scan orders.
 
-Each direction is a panel whose path runs from dark to bright. Steps to a neighbour are thick with
-arrowheads; jumps are thin and gray. Small grids show every token as a disc with the number of its
-step, the first and the last one filled; larger grids mark the start by a ring, the end by a disc.
-An order over two grids is drawn on the fine one, a coarse token between the four it covers.
+Each direction has a panel. Its path changes colour from dark (start) to bright (end). Steps to a
+neighbour are thick, with arrowheads; jumps are thin and grey. Small grids show every token as a
+disc with the number of its step; the first and the last disc are filled. Larger grids show the
+start as a ring and the end as a disc. An order of two grids is drawn on the fine grid, with each
+coarse token between the four fine tokens it covers.
 """
 
 from __future__ import annotations
@@ -26,47 +27,47 @@ from zoo.scans import SCANS, ScanOrder
 from zoo.schema import resolve_part
 
 PANEL = 480
-"""Longer side of a panel's grid, in pixels; more where cells would become too small."""
+"""Longer side of a panel's grid in pixels; it is larger if cells would be too small."""
 
 CELLS = (11, 96)
-"""Smallest and largest side of a cell, in pixels."""
+"""Smallest and largest side of a cell in pixels."""
 
 MARGIN = 24
 TITLE = 44
 PANELS_PER_ROW = 4
 LARGEST = 64
 NUMBERED = 12
-"""Grids up to this many tokens a side show the number of each step."""
+"""Grids of up to this many tokens per side show the number of each step."""
 
 ARROWS = 40
-"""Most arrowheads in a panel."""
+"""Largest number of arrowheads in a panel."""
 
 _WHITE, _GRID, _JUMP, _INK = (255, 255, 255), (226, 226, 226), (176, 176, 176), (40, 40, 40)
 _FONT, _TITLE_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.6
 _SUBPIXEL = 4
-"""Fractional bits of the coordinates given to OpenCV."""
+"""Number of fractional bits in the coordinates for OpenCV."""
 
 Color = tuple[int, int, int]
 
 
 def plot_order(order: ScanOrder, height: int, width: int, path: str | Path) -> None:
-    """Draw an order for a grid of tokens and write it as an image, PNG by its extension.
+    """Draw a scan order and write it as an image; the format follows from the file's extension.
 
     Args:
-        order: what to draw.
-        height: tokens, 1 to 64.
-        width: tokens, 1 to 64.
-        path: file to write.
+        order: the scan order.
+        height: height of the grid in tokens, 1 to 64.
+        width: width of the grid in tokens, 1 to 64.
+        path: image file to write.
 
     Raises:
-        ZooError: for a grid too large to draw, or a path that cannot be written.
+        ZooError: if the grid is too large, or the file cannot be written.
     """
     picture = render_order(order, height, width).astype(np.float32) / 255
     write_photo(Path(path), Photo(color_HWC=picture, alpha_HW=None, bit_depth=8))
 
 
 def render_order(order: ScanOrder, height: int, width: int) -> np.ndarray:
-    """Draw an order as an (H, W, 3) RGB array of uint8; see :func:`plot_order`."""
+    """Draw a scan order and return it as RGB, (H, W, 3) uint8; see :func:`plot_order`."""
     if not (1 <= height <= LARGEST and 1 <= width <= LARGEST):
         raise ZooError(f"a grid of {height}x{width} cannot be drawn; use sizes from 1 to {LARGEST}")
     paths = order.order(height, width).tolist()
@@ -89,7 +90,7 @@ def render_order(order: ScanOrder, height: int, width: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Panel:
-    """The grid of one direction on its canvas, with its upper left corner at (left, top)."""
+    """The grid of one direction on a canvas; its upper left corner is at (left, top)."""
 
     canvas: np.ndarray
     left: int
@@ -98,14 +99,14 @@ class _Panel:
     height: int
     width: int
     coarse: int
-    """Coarse tokens, numbered before the fine ones."""
+    """Number of coarse tokens; they are numbered before the fine ones."""
 
     def draw(self, path: list[int]) -> None:
         self._draw_grid()
         steps = [(number, token) for number, token in enumerate(path) if token >= 0]
         shades = {token: _shade(i / max(len(steps) - 1, 1)) for i, (_, token) in enumerate(steps)}
         pairs = list(pairwise(token for _, token in steps))
-        # Jumps first, so that they lie beneath the path.
+        # Draw jumps first, so that they are below the path.
         for a, b in pairs:
             if not self._adjacent(a, b):
                 cv2.line(self.canvas, self._centre(a), self._centre(b), _JUMP, 1, cv2.LINE_AA)
@@ -133,7 +134,7 @@ class _Panel:
             cv2.line(self.canvas, (x, self.top), (x, bottom), _GRID, 1)
 
     def _draw_arrowhead(self, a: int, b: int, color: Color, size: float) -> None:
-        """A triangle on the middle of a step; ``size`` is half its length, in cells."""
+        """Draw a triangle on the middle of a step; ``size`` is half its length in cells."""
         start, end = np.array(self._centre(a), float), np.array(self._centre(b), float)
         forward = (end - start) / np.linalg.norm(end - start) * self.cell * size
         sideways = forward[::-1] * (-1, 1)
@@ -164,7 +165,7 @@ class _Panel:
         cv2.circle(self.canvas, self._centre(token), radius, border, 2, cv2.LINE_AA)
 
     def _middles_of_runs(self, pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """The middle step of every straight run, or of every n-th where there are many."""
+        """Return the middle step of every straight run, or of every n-th run if there are many."""
         runs: list[list[tuple[int, int]]] = []
         direction = None
         for a, b in pairs:
@@ -205,29 +206,29 @@ def _write(canvas: np.ndarray, text: str, x: int, y: int) -> None:
 
 @cache
 def _palette() -> np.ndarray:
-    """The 256 RGB colours of the plasma map, shape (256, 3)."""
+    """Return the 256 RGB colours of the plasma colour map, (256, 3) uint8."""
     values = np.arange(256, dtype=np.uint8)[:, None]
     return cv2.applyColorMap(values, cv2.COLORMAP_PLASMA).reshape(256, 3)[:, ::-1]
 
 
 def _shade(position: float) -> Color:
-    """RGB colour of a place on the path, from 0 (start) to 1 (end)."""
-    # The brightest tenth of the map is too pale on white.
+    """Return the RGB colour at a position on the path, from 0 (start) to 1 (end)."""
+    # The brightest tenth of the colour map is too pale on white.
     red, green, blue = _palette()[round(position * 225)].tolist()
     return red, green, blue
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "zoo scans plot") -> int:
-    """Run the command as ``prog``; returns the exit code, 2 for bad input."""
+    """Run the command under the name ``prog`` and return its exit code; 2 means bad input."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Draw a scan order as PNG.",
+        description="Draw a scan order as a PNG file.",
         epilog="example: %(prog)s window size=4 'directions=[row, column]' --size 8x12 -o a.png",
         allow_abbrev=False,
     )
     parser.add_argument("name", help="scan order; see 'zoo list --parts scan'")
     parser.add_argument(
-        "options", nargs="*", metavar="key=value", help="its options, such as size=8"
+        "options", nargs="*", metavar="key=value", help="options of the scan order, such as size=8"
     )
     parser.add_argument(
         "--size", default="16x16", metavar="HxW", help="height x width in tokens [16x16]"

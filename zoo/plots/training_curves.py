@@ -1,4 +1,4 @@
-"""Curves of training runs, in one picture: the loss, and PSNR in validation."""
+"""Plots of training runs: loss and validation PSNR in one picture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zoo.errors import ZooError
 from zoo.training.metrics_log import METRICS, read_metrics
 
 WIDTH, HEIGHT = 760, 440
-"""Of a panel, in pixels."""
+"""Size of a panel in pixels."""
 
 LEFT, RIGHT, TOP, BOTTOM = 84, 20, 48, 52
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -34,26 +34,26 @@ Points = list[tuple[float, float]]
 
 
 def plot_runs(folders: Sequence[str | Path], path: str | Path) -> None:
-    """Draw the curves of runs side by side and write them as an image, PNG by its extension.
+    """Draw loss and PSNR of several runs and write them as an image, such as PNG.
 
     Args:
-        folders: of runs, each with ``metrics.jsonl``.
-        path: file to write.
+        folders: folders of runs, each with ``metrics.jsonl``.
+        path: image file to write; the format follows from its extension.
 
     Raises:
-        ZooError: for a folder that holds no run, or a path that cannot be written.
+        ZooError: if a folder has no run, or the file cannot be written.
     """
     write_photo(Path(path), Photo(render_runs(folders).astype(np.float32) / 255))
 
 
 def render_runs(folders: Sequence[str | Path]) -> np.ndarray:
-    """The picture as an (H, W, 3) RGB array of uint8; see :func:`plot_runs`."""
+    """Draw the curves and return them as RGB, (H, W, 3) uint8; see :func:`plot_runs`."""
     runs = {}
     for folder in map(Path, folders):
         lines = read_metrics(folder)
         if not lines:
             raise ZooError(
-                f"{folder}: holds no run; name a folder with {METRICS}, such as runs/NAME"
+                f"{folder}: no run here; give a folder with {METRICS}, such as runs/NAME"
             )
         runs[folder.name if folder.name not in runs else str(folder)] = lines
     panels = []
@@ -67,7 +67,7 @@ def render_runs(folders: Sequence[str | Path]) -> np.ndarray:
         if curves:
             panels.append(_panel(title, curves, logarithmic=key == "loss"))
     if not panels:
-        raise ZooError(f"{folders[0]}: the run has logged nothing yet")
+        raise ZooError(f"{folders[0]}: the run has not logged anything yet")
     return np.hstack(panels)
 
 
@@ -117,10 +117,10 @@ def _write(canvas: np.ndarray, text: str, x: int, y: int, scale: float) -> None:
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "zoo runs plot") -> int:
-    """Run the command as ``prog``; returns the exit code, 2 for bad input."""
+    """Run the command under the name ``prog`` and return its exit code; 2 means bad input."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Draw loss and PSNR of training runs as PNG.",
+        description="Draw loss and PSNR of training runs as a PNG file.",
         epilog="example: %(prog)s runs/mambair_tiny_x2 runs/mine -o curves.png",
         allow_abbrev=False,
     )
