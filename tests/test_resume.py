@@ -148,7 +148,7 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(photos, whole, tmp_path,
     newest.write_bytes(data)
     with caplog.at_level(logging.INFO):
         assert train(photos, run, *AVERAGED) == 0
-    assert "checkpoint-00000006.pt is damaged and skipped" in caplog.text
+    assert "checkpoint-00000006.pt, which is damaged" in caplog.text
     assert "resumed at step 3" in caplog.text
     assert_same(run, whole)
 

@@ -179,7 +179,7 @@ def test_starting_from_another_scale_takes_what_fits(photos, tmp_path, caplog):
     given, taken = other.state_dict(), trainer.network.state_dict()
     left = [key for key in taken if not torch.equal(taken[key], given.get(key, torch.empty(0)))]
     assert left and all(key.startswith("head.") for key in left)
-    assert "started from" in caplog.text and "random as before: head." in caplog.text
+    assert "tensors from" in caplog.text and "left at random values: head." in caplog.text
 
 
 def test_pairs_of_files_are_learnt_from(photos, tmp_path):
@@ -223,7 +223,7 @@ def test_pairs_of_files_are_learnt_from(photos, tmp_path):
         (["accumulate=4"], "a batch of 2 cannot be split evenly .* multiple of 4"),
         (["initial=none.pth"], "train.initial: none.pth does not exist"),
         (["precision=fp8"], "expected one of fp32, bf16, fp16"),
-        (["data.stages=[{iterations: 1, patch: 8, batch: 2}]"], "patch is given beside stages"),
+        (["data.stages=[{iterations: 1, patch: 8, batch: 2}]"], "patch and stages are both given"),
         (["ema=1"], "ema is 1.0; it must be"),
         (["--budget", "soon"], "write a duration such as"),
         (["--budget", "0.01s"], "--budget is too short"),

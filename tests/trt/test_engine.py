@@ -289,7 +289,7 @@ def test_a_machine_without_a_gpu_says_so(stand_in, folder, capsys, monkeypatch):
     capsys.readouterr()
     assert zoo_main(words) == 2
     (error,) = capsys.readouterr().err.strip().splitlines()
-    assert error.startswith("zoo: error: out.engine: engines run on NVIDIA GPUs")
+    assert error.startswith("zoo: error: out.engine: engines need an NVIDIA GPU")
     assert zoo_main([*words, "-n", "mambair_tiny_x2"]) == 2
     assert "-n does not go with --engine" in capsys.readouterr().err
     assert zoo_main([*words, "--onnx", "graph.onnx"]) == 2
@@ -307,13 +307,13 @@ def test_engines_without_their_json_or_with_anothers(stand_in, folder, monkeypat
     beside = sidecar_path(Path("out.engine"))
     said = json.loads(beside.read_text())
     Path("out.engine").write_bytes(b"another")
-    with pytest.raises(EngineError, match="is of another engine"):
+    with pytest.raises(EngineError, match="belongs to another engine"):
         load_engine("out.engine")
     beside.write_text(json.dumps({"sha256": said["sha256"]}))
     with pytest.raises(EngineError, match=r"not a file of export\.trt"):
         load_engine("out.engine")
     beside.unlink()
-    with pytest.raises(EngineError, match=r"out.engine.json is not beside it"):
+    with pytest.raises(EngineError, match=r"out.engine.json is missing beside it"):
         load_engine("out.engine")
 
 

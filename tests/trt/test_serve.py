@@ -115,7 +115,7 @@ def test_engines_that_the_server_does_not_run(tmp_path):
     with pytest.raises(EngineError, match="the server runs engines of TensorRT"):
         write_repository(two_scans(), tmp_path / "repo", "net", serving=Serving(), plan=plan)
     engine.write_bytes(b"another")
-    with pytest.raises(EngineError, match="is of another engine"):
+    with pytest.raises(EngineError, match="belongs to another engine"):
         write_repository(two_scans(), tmp_path / "repo", "net", serving=Serving(), plan=plan)
     assert not (tmp_path / "repo").exists()
 

@@ -1,1 +1,1 @@
-"""Adapters to other libraries; each imports its library when it is used."""
+"""Adapters to other libraries, which are imported only when used."""

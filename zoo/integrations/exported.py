@@ -1,4 +1,4 @@
-"""Exported files as networks: what ONNX Runtime and TensorRT have in common.
+"""Exported files as networks: the common part of ONNX Runtime and TensorRT.
 
 Shape suffixes: B batch, T frames, I image channels, H height, W width, s scale.
 """
@@ -19,11 +19,11 @@ from zoo.registry import Capabilities
 
 @dataclass(frozen=True)
 class Range:
-    """Sizes that a dimension may have.
+    """The allowed sizes of a dimension.
 
     Attributes:
         least: smallest size.
-        most: largest size; None where there is no end.
+        most: largest size; None for no limit.
     """
 
     least: int = 1
@@ -31,18 +31,20 @@ class Range:
 
 
 class ExportedNetwork(Network):
-    """A file as a network: ``(B, I, H, W) -> (B, I, s*H, s*W)``, or a burst ``(B, T, I, H, W)``.
+    """An exported file as a network: restores ``(B, I, H, W)``, or bursts ``(B, T, I, H, W)``.
 
-    Images smaller than the file takes are padded by repeating their edge and cropped; a larger
-    batch is run in parts.
+    If an image is too small for the file, it is padded by repeating its edge, and the output is
+    cropped. If the batch is too large, it is run in parts.
 
     Args:
-        name: of the file, for messages.
-        facts: what the file says of itself, see :func:`export.model.facts_of`.
-        batch: images that it takes at once.
-        height: in pixels.
-        width: in pixels.
-        error: class of what is raised.
+        name: name of the file, for error messages.
+        facts: metadata of the file; see :func:`export.model.facts_of`.
+        batch: allowed batch sizes.
+        height: allowed heights in pixels.
+        width: allowed widths in pixels.
+
+    Attributes:
+        error: class of the errors that are raised.
     """
 
     error: type[ZooError] = ZooError
@@ -52,7 +54,7 @@ class ExportedNetwork(Network):
     ) -> None:
         super().__init__()
         if facts.get("model") is None:
-            raise self.error(f"{name}: does not say what it is; only our own exports are run")
+            raise self.error(f"{name}: the file has no model metadata; only our own exports work")
         self.name, self.batch, self.height, self.width = name, batch, height, width
         self.scale, self.channels = int(facts["scale"]), int(facts["channels"])
         self.burst = int(facts.get("frames", 1))
@@ -60,17 +62,17 @@ class ExportedNetwork(Network):
             input="burst" if facts["input"] == "burst" else "image",
             size_multiple=int(facts["size_multiple"]),
         )
-        # Tools ask a network's parameters for its device and dtype.
+        # Tools read a network's device and dtype from its parameters.
         self.placement = nn.Parameter(torch.empty(0), requires_grad=False)
 
     @property
     def largest_side(self) -> int | None:
-        """Side in pixels of the largest square it takes; None where there is no end."""
+        """Side of the largest allowed square in pixels; None for no limit."""
         sides = [most for most in (self.height.most, self.width.most) if most is not None]
         return min(sides, default=None)
 
     def run(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """One call of the runtime, with sizes that the file takes."""
+        """Call the runtime once, with inputs of allowed sizes, and return the output."""
         raise NotImplementedError
 
     def forward(self, image_BIHW: Tensor, flow_BT2HW: Tensor | None = None) -> Tensor:
@@ -81,13 +83,13 @@ class ExportedNetwork(Network):
             return torch.cat([self(*part) for part in zip(*parts, strict=True)])
         if batch < self.batch.least:
             raise self.error(
-                f"{self.name}: takes {self.batch.least} images at once; export it with 1 or N"
+                f"{self.name}: needs a batch of {self.batch.least}; export it with batch 1 or N"
             )
         for most, size in ((self.height.most, height), (self.width.most, width)):
             if most is not None and size > most:
                 side = self.largest_side
                 raise self.error(
-                    f"{self.name}: takes no more than {side} pixels a side; use tiles: -t {side}"
+                    f"{self.name}: the largest side is {side} pixels; use tiles: -t {side}"
                 )
         margin = Margin(max(0, self.height.least - height), max(0, self.width.least - width))
         output = self.run(tuple(pad(value, margin).contiguous() for value in inputs))

@@ -1,9 +1,9 @@
-"""ONNX Runtime: files of ``export.onnx`` run with our operator, and serve as networks.
+"""ONNX Runtime: run files of ``export.onnx`` with our scan operator, as networks.
 
-    session = open_session("model.onnx")            # the fast scan, where it was built
+    session = open_session("model.onnx")            # with the fast scan, if it was built
     network = load_onnx("model.onnx")               # for zoo.restore
 
-Any ONNX Runtime opens these files by itself too, and then runs the scan in standard operators.
+These files also run in ONNX Runtime without this package, with the scan in standard operators.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ class OnnxError(ZooError, ValueError):
 def open_session(
     source: str | Path | bytes, *, operator: bool | None = None, threads: int | None = None
 ) -> InferenceSession:
-    """Open a file in ONNX Runtime on the CPU.
+    """Open an ONNX file in ONNX Runtime on the CPU.
 
     Args:
         source: path of the file, or its content.
-        operator: run scans by our operator (True) or by the functions in the file (False); where
-            None, by our operator if the native library was built.
-        threads: how many; ONNX Runtime decides where None.
+        operator: whether to run scans with our operator (True) or with the functions in the file
+            (False). None uses our operator if the native library was built.
+        threads: number of threads; None lets ONNX Runtime choose.
 
     Raises:
-        OnnxError: if ONNX Runtime or our operator is missing, or the file does not open.
+        OnnxError: if ONNX Runtime or our operator is missing, or the file cannot be opened.
     """
     name = "ONNX model" if isinstance(source, bytes) else str(source)
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
         raise OnnxError(
-            f"{name}: running it needs the package 'onnxruntime'; install the extra: "
+            f"{name}: the package 'onnxruntime' is needed to run it; install the extra: "
             "pip install 'mamba-restoration-zoo[onnx]'"
         ) from error
     if not isinstance(source, bytes) and not Path(source).is_file():
@@ -67,17 +67,17 @@ def open_session(
     content = source if isinstance(source, bytes) else str(source)
     try:
         return onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
-    except Exception as error:  # its errors share no base class
+    except Exception as error:  # the errors of ONNX Runtime have no common base class
         text = " ".join(str(error).split())[:200]
         raise OnnxError(f"{name}: ONNX Runtime cannot open it: {text}") from error
 
 
 class OnnxNetwork(ExportedNetwork):
-    """A file as a network, on the CPU; see :class:`ExportedNetwork`.
+    """An ONNX file as a network, on the CPU; see :class:`ExportedNetwork`.
 
     Args:
-        session: with one four-dimensional input and one output.
-        name: of the file, for messages.
+        session: a session with one four-dimensional input and one four-dimensional output.
+        name: name of the file, for error messages.
     """
 
     error = OnnxError
@@ -87,8 +87,8 @@ class OnnxNetwork(ExportedNetwork):
         ranks = [len(value.shape) for value in (*inputs, *outputs)]
         if len(inputs) != 1 or ranks != [4, 4]:
             raise OnnxError(
-                f"{name}: takes {len(inputs)} inputs of {ranks[0]} dimensions; only files with one "
-                "image (B, C, H, W) in and one out restore photographs"
+                f"{name}: has {len(inputs)} inputs of {ranks[0]} dimensions; to restore photos, a "
+                "file needs one image (B, C, H, W) as input and one as output"
             )
         batch, _, height, width = (
             Range(size, size) if isinstance(size, int) else Range() for size in inputs[0].shape
@@ -102,20 +102,21 @@ class OnnxNetwork(ExportedNetwork):
         feed: dict[str, Any] = {self.input.name: inputs[0].to(dtype).numpy()}
         try:
             (found,) = self.session.run([self.output], feed)
-        except Exception as error:  # its errors share no base class
+        except Exception as error:  # the errors of ONNX Runtime have no common base class
             raise _run_error(self.name, error) from error
         return torch.from_numpy(found).float()
 
 
 def load_onnx(path: str | Path, *, operator: bool | None = None) -> OnnxNetwork:
-    """Open a file of ``export.onnx`` as a network.
+    """Open a file of ``export.onnx`` as a network, in evaluation mode, on the CPU.
 
     Args:
-        path: of the file.
-        operator: see :func:`open_session`.
+        path: path of the file.
+        operator: whether to run scans with our operator; see :func:`open_session`.
 
     Raises:
-        OnnxError: if it cannot be opened, or is no network of one image in and one out.
+        OnnxError: if the file cannot be opened, or does not have one image as input and one as
+            output.
     """
     network = OnnxNetwork(open_session(path, operator=operator), str(path))
     logger.info("%s: %s", path, "our operator" if operator is not False else "standard operators")
@@ -126,7 +127,7 @@ def _run_error(name: str, error: Exception) -> Exception:
     text = " ".join(str(error).split())
     lowered = text.lower()
     if any(sign in lowered for sign in ("out of memory", "failed to allocate", "bad_alloc")):
-        return MemoryError(f"{name}: out of memory")  # which makes tiles smaller
+        return MemoryError(f"{name}: out of memory")  # callers then use smaller tiles
     return OnnxError(f"{name}: ONNX Runtime failed: {text[:200]}")
 
 

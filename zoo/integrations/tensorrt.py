@@ -1,10 +1,10 @@
-"""Engines of ``export.trt`` as networks, on an NVIDIA GPU.
+"""TensorRT: run engines of ``export.trt`` as networks, on an NVIDIA GPU.
 
     from trt_plugins.build import build
 
     network = load_engine("mambair_light_x4.engine", plugin=build)    # for zoo.restore
 
-Only building an engine works without a GPU, and that only with TensorRT-RTX.
+Without a GPU, engines can only be built, and only with TensorRT-RTX.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from zoo.integrations.exported import ExportedNetwork, Range
 from zoo.integrations.tensorrt_runtime import EngineError, TensorRT, open_tensorrt
 
 Plugin = Path | Callable[[], Path]
-"""Library of the plugin, or a function that returns it and may compile it first."""
+"""Path of the plugin's library, or a function that returns it and may compile it first."""
 
 
 def sidecar_path(engine: Path) -> Path:
-    """The JSON file that ``export.trt`` writes beside an engine."""
+    """Return the path of the JSON file that ``export.trt`` writes beside an engine."""
     return engine.with_name(engine.name + ".json")
 
 
 def read_sidecar(engine: Path) -> dict[str, Any]:
-    """What the file beside an engine says of it.
+    """Read the JSON file beside an engine.
 
     Raises:
-        EngineError: if there is none, or it is of another engine.
+        EngineError: if the engine or the JSON file is missing, or they do not belong together.
     """
     path = sidecar_path(engine)
     if not engine.is_file():
@@ -45,27 +45,28 @@ def read_sidecar(engine: Path) -> dict[str, Any]:
         found["facts"]["model"], found["profile"]["input"], found["runtime"]["name"]
     except FileNotFoundError as error:
         raise EngineError(
-            f"{engine}: {path.name} is not beside it; export.trt writes the two together"
+            f"{engine}: {path.name} is missing beside it; export.trt writes both files"
         ) from error
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise EngineError(f"{path}: not a file of export.trt ({type(error).__name__})") from error
     if hashlib.sha256(engine.read_bytes()).hexdigest() != digest:
-        raise EngineError(f"{engine}: {path.name} is of another engine; export it again")
+        raise EngineError(f"{engine}: {path.name} belongs to another engine; export it again")
     return dict(found)
 
 
 class EngineSession:
-    """An engine on this machine's GPU; PyTorch's tensors are its buffers.
+    """An engine on this machine's GPU, with PyTorch tensors as its buffers.
 
     Args:
-        path: of the engine.
-        sidecar: what the JSON file beside it says.
-        plugin: library of the plugin, or a function that returns it, such as
-            ``trt_plugins.build.build``. It is asked only if the engine needs a library.
-        trusted: run code that is embedded in the engine.
+        path: path of the engine.
+        sidecar: content of the JSON file beside the engine.
+        plugin: path of the plugin's library, or a function that returns it, such as
+            ``trt_plugins.build.build``. The function is called only if the engine needs a library.
+        trusted: whether to run code that is embedded in the engine.
 
     Raises:
-        EngineError: without a GPU, TensorRT or the plugin, or for an engine that does not fit them.
+        EngineError: if the GPU, TensorRT or the plugin is missing, or the engine does not run with
+            them.
     """
 
     def __init__(
@@ -78,13 +79,13 @@ class EngineSession:
     ) -> None:
         if not torch.cuda.is_available():
             raise EngineError(
-                f"{path}: engines run on NVIDIA GPUs, and PyTorch finds none on this machine; "
-                "restore with -n or with --onnx here"
+                f"{path}: engines need an NVIDIA GPU, and PyTorch finds none on this machine; "
+                "restore with -n or with --onnx instead"
             )
         needs = sidecar["plugin"]
         if needs and needs["embedded"] and not trusted:
             raise EngineError(
-                f"{path}: holds code of its own (its plugin), which runs with all your rights; add "
+                f"{path}: contains its own code (the plugin), which runs with all your rights; add "
                 "--trust-engine if you know where it comes from"
             )
         self.path = path
@@ -97,7 +98,7 @@ class EngineSession:
         elif needs:
             if plugin is None:
                 raise EngineError(
-                    f"{path}: needs the plugin's library; give its path, or the function "
+                    f"{path}: needs the plugin's library; pass its path, or the function "
                     "trt_plugins.build.build, as plugin="
                 )
             library = plugin() if callable(plugin) else plugin
@@ -111,7 +112,7 @@ class EngineSession:
         self.runtime, self.context = runtime, self.engine.create_execution_context()
         if self.context is None:
             raise EngineError(
-                f"{path}: too little memory on the GPU for its largest sizes; build it with a "
+                f"{path}: too little GPU memory for the engine's largest sizes; build it with a "
                 f"smaller --max{self.logger.last}"
             )
         self.stream = torch.cuda.Stream()
@@ -120,10 +121,10 @@ class EngineSession:
         (self.output,) = [n for n in names if n not in self.inputs]
 
     def run(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Run the engine.
+        """Run the engine once.
 
         Args:
-            inputs: by name, on any device, of sizes in the engine's profile.
+            inputs: tensors by name, on any device, with sizes in the engine's profile.
 
         Returns:
             The output, on the GPU.
@@ -134,7 +135,8 @@ class EngineSession:
             for name, value in held.items():
                 if not self.context.set_input_shape(name, tuple(value.shape)):
                     raise EngineError(
-                        f"{self.path}: input {name} is {tuple(value.shape)}, outside of its profile"
+                        f"{self.path}: input {name} is {tuple(value.shape)}, which is outside the "
+                        "engine's profile"
                     )
                 self.context.set_tensor_address(name, value.data_ptr())
             shape = tuple(self.context.get_tensor_shape(self.output))
@@ -158,9 +160,9 @@ class EngineNetwork(ExportedNetwork):
     """An engine as a network; see :class:`ExportedNetwork`.
 
     Args:
-        session: what runs it.
-        sidecar: what the JSON file beside the engine says.
-        name: of the engine, for messages.
+        session: session that runs the engine.
+        sidecar: content of the JSON file beside the engine.
+        name: name of the engine, for error messages.
     """
 
     error = EngineError
@@ -177,7 +179,7 @@ class EngineNetwork(ExportedNetwork):
     def run(self, inputs: tuple[Tensor, ...]) -> Tensor:
         if self.takes_burst and inputs[0].shape[1] != self.burst:
             raise EngineError(
-                f"{self.name}: takes bursts of {self.burst} frames, not {inputs[0].shape[1]}"
+                f"{self.name}: needs bursts of {self.burst} frames, not {inputs[0].shape[1]}"
             )
         image = inputs[0].flatten(1, 2) if self.flat else inputs[0]
         feeds = {"input": image, "flow": inputs[-1]}
@@ -187,15 +189,16 @@ class EngineNetwork(ExportedNetwork):
 def load_engine(
     path: str | Path, *, plugin: Plugin | None = None, trusted: bool = False
 ) -> EngineNetwork:
-    """Open an engine of ``export.trt`` as a network.
+    """Open an engine of ``export.trt`` as a network, in evaluation mode.
 
     Args:
-        path: of the engine; its JSON file must be beside it.
-        plugin: library of the plugin, see :class:`EngineSession`.
-        trusted: run code that is embedded in the engine.
+        path: path of the engine; its JSON file must be beside it.
+        plugin: path of the plugin's library, or a function that returns it; see
+            :class:`EngineSession`.
+        trusted: whether to run code that is embedded in the engine.
 
     Raises:
-        EngineError: if it cannot be opened or run here.
+        EngineError: if the engine cannot be opened or run on this machine.
     """
     path = Path(path)
     sidecar = read_sidecar(path)

@@ -1,4 +1,4 @@
-"""The packages of TensorRT and TensorRT-RTX: which is installed, its messages, its plugins."""
+"""Importing TensorRT and TensorRT-RTX, reading their messages, and loading plugins."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from zoo.ops.scan.names import NAMESPACE, NODES, VERSION
 logger = logging.getLogger(__name__)
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-"""Python modules by the names of the runtimes."""
+"""Python module of each runtime."""
 
 EXTRAS = {"tensorrt": "trt", "tensorrt-rtx": "trt-rtx"}
 
@@ -35,11 +35,11 @@ class EngineError(ZooError, ValueError):
 
 @dataclass(frozen=True)
 class TensorRT:
-    """One of the runtimes.
+    """An imported runtime.
 
     Attributes:
-        name: of ``MODULES``.
-        api: its Python module.
+        name: name of the runtime, a key of ``MODULES``.
+        api: Python module of the runtime.
     """
 
     name: str
@@ -47,7 +47,7 @@ class TensorRT:
 
     @property
     def version(self) -> str:
-        """Such as ``10.16.1.11``."""
+        """Version of the runtime, such as ``10.16.1.11``."""
         return str(self.api.__version__)
 
     @property
@@ -57,14 +57,16 @@ class TensorRT:
         return int(major), int(minor)
 
     def logger(self) -> Any:
-        """TensorRT's messages as ours: what it calls an error is kept for the error we raise."""
+        """Return a logger for TensorRT; it keeps errors, for our error messages."""
         return _logger(self.api)
 
     def load_plugin(self, registry: Any, library: Path) -> None:
-        """Register the plugins of a library, for good, unless they are there already.
+        """Register the plugins of a library, for the rest of the process.
+
+        Does nothing if our plugin is registered already.
 
         Raises:
-            EngineError: if there are none in it.
+            EngineError: if the library does not exist or contains no plugins.
         """
         if not library.is_file():
             raise EngineError(f"{library}: the plugin's library does not exist")
@@ -79,7 +81,7 @@ _OURS = {(name, str(VERSION), NAMESPACE) for name in NODES}
 
 
 def _creators(registry: Any) -> set[tuple[str, str, str]]:
-    """Name, version and namespace of the plugins that a registry knows."""
+    """Return the name, version and namespace of each plugin in a registry."""
     found = registry.all_creators_recursive
     return {(c.name, c.plugin_version, c.plugin_namespace) for c in found}
 
@@ -88,11 +90,12 @@ def open_tensorrt(name: str = "auto") -> TensorRT:
     """Import TensorRT or TensorRT-RTX.
 
     Args:
-        name: "tensorrt", "tensorrt-rtx", or "auto" for the first of them that is installed; for
-            the other way round on a machine without a GPU, where TensorRT builds nothing.
+        name: "tensorrt", "tensorrt-rtx" or "auto". "auto" takes TensorRT if installed, otherwise
+            TensorRT-RTX. Without a GPU, it prefers TensorRT-RTX, because TensorRT cannot build
+            engines there.
 
     Raises:
-        EngineError: if it is not installed or does not load.
+        EngineError: if the runtime is not installed or does not load.
     """
     wanted = [name]
     if name == "auto":
@@ -115,11 +118,12 @@ def open_tensorrt(name: str = "auto") -> TensorRT:
 
 
 def _mend_library_name() -> None:
-    """Make ``libtensorrt_rtx.so`` findable, which the parser asks for and the package lacks.
+    """Provide ``libtensorrt_rtx.so``, which the parser needs and the package does not have.
 
-    The package has ``libtensorrt_rtx.so.1`` only, and without the other name the parser ends the
-    process at its first plugin. It looks in its own folder: that is one of ours here, with links
-    to the package's files, opened before the package opens them itself.
+    The package has only ``libtensorrt_rtx.so.1``. Without the other name, the parser aborts the
+    process at its first plugin. It looks in the folder that it was loaded from. So this function
+    makes a folder with links to the package's libraries under both names, and loads them from
+    there before the package does.
     """
     found = importlib.util.find_spec("tensorrt_rtx_libs")
     if sys.platform != "linux" or found is None or found.origin is None:
@@ -142,10 +146,9 @@ def _mend_library_name() -> None:
                 link.replace(links / name)
     except OSError as error:
         raise EngineError(
-            f"{links}: cannot write there ({error.strerror}); set ZOO_CACHE to a folder that can "
-            "be written"
+            f"{links}: cannot write there ({error.strerror}); set ZOO_CACHE to a writable folder"
         ) from error
-    # The parser needs the other library, which therefore comes first.
+    # Load the parser last: it needs the other library.
     for name in sorted(names, key=lambda name: "parser" in name):
         ctypes.CDLL(str(links / name), mode=os.RTLD_GLOBAL | os.RTLD_NOW)
 
@@ -167,7 +170,7 @@ def _logger(api: Any) -> Any:
 
         @property
         def last(self) -> str:
-            """The last error as the end of a sentence."""
+            """The last error, to append to a sentence; empty if there is none."""
             return f": {self.errors[-1][:300]}" if self.errors else ""
 
     return Logger()

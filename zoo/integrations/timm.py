@@ -1,4 +1,4 @@
-"""timm: every recipe of the zoo as a model of ``timm.create_model``.
+"""timm: make every recipe available in ``timm.create_model``.
 
     import timm
     import zoo.integrations.timm as adapter
@@ -6,8 +6,8 @@
     adapter.register()
     network = timm.create_model("mambair_light_x4")
 
-timm brings torchvision, which does not import beside every build of torch; that is why it is an
-extra and nothing else here needs it.
+timm installs torchvision, which does not work with every build of torch. So timm is an extra, and
+nothing else in this package needs it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from zoo.recipe import build, list_models
 def register(pattern: str = "*") -> list[str]:
     """Register the published models with timm.
 
-    ``timm.create_model(name, **overrides)`` then builds them as :func:`zoo.build` does, and with
-    ``pretrained=True`` loads them as :func:`zoo.load` does.
+    Then ``timm.create_model(name, **overrides)`` builds a model as :func:`zoo.build` does. With
+    ``pretrained=True``, it loads the weights as :func:`zoo.load` does.
 
     Args:
         pattern: shell-style pattern of model names.
@@ -33,7 +33,7 @@ def register(pattern: str = "*") -> list[str]:
         The names that were registered.
 
     Raises:
-        ZooError: where timm cannot be imported, with its reason.
+        ZooError: if timm cannot be imported; the message gives the reason.
     """
     try:
         from timm.models import register_model
@@ -49,10 +49,10 @@ def register(pattern: str = "*") -> list[str]:
 
 
 def entrypoint(name: str) -> Callable[..., Network]:
-    """The function that timm calls to create a model; it goes by the model's name."""
+    """Return the function that timm calls to create a model; it has the model's name."""
 
     def create(pretrained: bool = False, **options: Any) -> Network:
-        # timm passes settings of its own for classifiers; None means not given.
+        # timm also passes its own settings for classifiers; None means not given.
         given = {
             key: value
             for key, value in options.items()

@@ -1,4 +1,4 @@
-"""What the trainer is made of, beside the loop in ``recipes/train.py``."""
+"""The parts of the trainer; the loop is in ``recipes/train.py``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training for a given time: the recipe's schedule, shortened as a whole."""
+"""Training for a given time: shortening the recipe's whole schedule."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ logger = logging.getLogger("zoo.train")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 RESERVE = 0.97
-"""Part of the budget that is planned: steps vary, and starting and saving take time too."""
+"""Planned fraction of the budget; the rest is for slower steps, starting and saving."""
 
 VALIDATIONS = 4
-"""Most validations, and checkpoints, of a shortened training."""
+"""Largest number of validations and of checkpoints in a shortened training."""
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a duration such as "90s", "10m", "1.5h" or "2d".
+    """Convert a duration such as "90s", "10m", "1.5h" or "2d" to seconds.
 
     Raises:
-        RecipeError: for anything else, or no time at all.
+        RecipeError: if the text is not a duration, or the duration is 0.
     """
     found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)([smhd])", text.strip())
     if not found or float(found[1]) == 0:
@@ -36,10 +36,15 @@ def parse_duration(text: str) -> float:
 
 
 def affordable(left: float, step: float, validation: float) -> int:
-    """Steps, of so many seconds each, that fit in the seconds left beside the validations.
+    """Return how many steps are possible in the remaining time, with the validations.
+
+    Args:
+        left: remaining time in seconds.
+        step: time of a step in seconds.
+        validation: time of a validation in seconds.
 
     Raises:
-        RecipeError: if not even a few do.
+        RecipeError: if the time is too short for a few steps.
     """
     steps = math.floor((left * RESERVE - VALIDATIONS * validation) / step)
     if steps < VALIDATIONS:
@@ -51,10 +56,10 @@ def affordable(left: float, step: float, validation: float) -> int:
 
 
 def shortened(recipe: Recipe, iterations: int) -> Recipe:
-    """The recipe with its whole schedule scaled to fewer steps; itself, where it has no more.
+    """Return the recipe with its whole schedule scaled to at most ``iterations`` steps.
 
-    Milestones, the hold, the warm-up and the stages shrink in proportion; batch, patch and learning
-    rate stay.
+    Milestones, hold, warm-up and stages are scaled in proportion. Batch size, patch size and
+    learning rate do not change. A recipe with fewer steps is returned unchanged.
     """
     settings = train_settings(recipe)
     if iterations >= settings.iterations:
@@ -79,13 +84,13 @@ def shortened(recipe: Recipe, iterations: int) -> Recipe:
 
 
 def report(budget: str, seconds: float, asked: TrainSettings, given: TrainSettings) -> None:
-    """Log what a budget made of a schedule.
+    """Log the schedule that results from a budget.
 
     Args:
-        budget: as the user wrote it.
-        seconds: that a step takes.
+        budget: the budget as the user wrote it.
+        seconds: time of a step in seconds.
         asked: the recipe's settings.
-        given: the shortened ones.
+        given: the shortened settings.
     """
     logger.info(
         "budget %s: %.3g s a step, so %d of the recipe's %d steps; milestones %s, hold %d, warm-up "

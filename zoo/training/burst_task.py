@@ -1,4 +1,4 @@
-"""Training on bursts made from photos, with an auxiliary loss on the alignment.
+"""Training on synthetic bursts made from photos, with an auxiliary loss on the alignment.
 
 Shape suffixes: B batch, T frames, I channels of a frame, H height, W width in pixels.
 """
@@ -30,15 +30,15 @@ logger = logging.getLogger("zoo.train")
 
 
 class BurstTask:
-    """Synthetic bursts, and how a network restores them.
+    """Training on synthetic bursts: examples, loss and validation.
 
     Args:
-        settings: the recipe's.
-        network: whose scale, channels and number of frames the bursts have.
-        progress: show a progress bar while files are checked.
+        settings: the recipe's ``train`` section.
+        network: the network; it determines the scale, channels and number of frames.
+        progress: whether to show a progress bar while files are checked.
 
     Raises:
-        ImageError: naming all files that cannot be used.
+        ImageError: if files cannot be used; the message names all of them.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class BurstTask:
         self.validation = validation_bursts(data, network)
 
     def examples(self, stage: Stage) -> BurstDataset:
-        """Bursts: frames, clean image and true flow."""
+        """Return the examples of a stage: frames, clean image and true flow."""
         return BurstDataset(
             self.photos,
             synthesis=self.synthesis,
@@ -88,7 +88,7 @@ class BurstTask:
         found = [score_burst(network, self.validation[index], self.border) for index in mine]
         scores: list[BurstScore] = [score for part in group.gather(found) for score in part]
         mean = mean_burst_score(scores)
-        logger.info("%.2f dB fed the reference frame alone", mean.all_reference)
+        logger.info("%.2f dB with the reference as every frame", mean.all_reference)
         values = {
             "psnr": mean.restored,
             "baseline": mean.baseline,
@@ -99,7 +99,7 @@ class BurstTask:
 
 
 class _WithDisplacements(nn.Module):
-    """A burst network that also returns what its alignment found."""
+    """A burst network that also returns the displacements of its alignment."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -114,9 +114,9 @@ class _WithDisplacements(nn.Module):
 
 
 def flow_distance(displacements: tuple[Tensor, ...], flow_BT2HW: Tensor) -> Tensor:
-    """Mean absolute difference to the true flow over all levels, in pixels of full size.
+    """Return the mean absolute difference to the true flow over all levels, in full-size pixels.
 
-    Only what lies inside the frame without padding is compared.
+    Padding is not compared.
     """
     height, width = flow_BT2HW.shape[-2:]
     total = flow_BT2HW.new_zeros(())
@@ -129,7 +129,7 @@ def flow_distance(displacements: tuple[Tensor, ...], flow_BT2HW: Tensor) -> Tens
 
 
 def validation_bursts(data: BurstDataSettings, network: Network) -> ValidationBursts:
-    """The frozen bursts on which a network is validated."""
+    """Return the fixed bursts on which a network is validated."""
     return ValidationBursts(
         _validation_photos(data.validate),
         synthesis=_synthesis(data, network),

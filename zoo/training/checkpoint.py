@@ -1,4 +1,4 @@
-"""Training state on disk: written whole or not at all, and the newest sound one found again."""
+"""Checkpoints of the training state: writing them, and finding the newest valid one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ PATTERN = "checkpoint-*.pt"
 
 
 def write_checkpoint(folder: Path, state: Mapping[str, Any], *, step: int, keep: int) -> Path:
-    """Write ``checkpoint-STEP.pt`` and remove all but the ``keep`` newest ones.
+    """Write ``checkpoint-STEP.pt`` and remove all but the ``keep`` newest checkpoints.
+
+    The file appears whole or not at all.
+
+    Returns:
+        The path of the new checkpoint.
 
     Raises:
         WriteError: if the folder cannot be written.
@@ -32,10 +37,10 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any], *, step: int, keep:
 
 
 def latest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint that can be read, with what it holds; None where there is none.
+    """Return the path and content of the newest readable checkpoint, or None.
 
-    One that is truncated or damaged is skipped with a warning. What a killed process left half
-    written is removed.
+    Truncated or damaged checkpoints are skipped with a warning. Unfinished files of killed
+    processes are removed.
     """
     remove_leftovers(folder)
     for path in sorted(folder.glob(PATTERN), reverse=True):
@@ -46,8 +51,8 @@ def latest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
                 raise zipfile.BadZipFile(damaged)
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
-            # Damage shows as any of a dozen errors, from EOFError to UnpicklingError.
-            logger.warning("%s is damaged and skipped (%s)", path, type(error).__name__)
+            # A damaged file can raise any of a dozen errors, from EOFError to UnpicklingError.
+            logger.warning("skipped %s, which is damaged (%s)", path, type(error).__name__)
             continue
         return path, state
     return None

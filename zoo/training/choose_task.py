@@ -1,4 +1,4 @@
-"""Which task a recipe sets."""
+"""Choosing the training task of a recipe."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from zoo.training.task import Task
 def make_task(
     recipe: Recipe, settings: TrainSettings, network: Network, *, progress: bool = False
 ) -> Task:
-    """The task of a network: bursts for a burst network, photos otherwise.
+    """Return the task for a network: bursts for a burst network, otherwise photos.
 
     Args:
-        recipe: what is trained.
-        settings: its ``train`` section.
-        network: what was built from it.
-        progress: show a progress bar while files are checked.
+        recipe: the recipe to train.
+        settings: the recipe's ``train`` section.
+        network: the network built from the recipe.
+        progress: whether to show a progress bar while files are checked.
     """
     if network.takes_burst:
         assert isinstance(settings, BurstTrainSettings)

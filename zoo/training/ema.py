@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 
 class EMA:
-    """``average = decay * average + (1 - decay) * weight`` after every step.
+    """Exponential moving average: ``average = decay * average + (1 - decay) * weight``.
 
-    It begins as the first weights.
+    The average starts as the current weights.
 
     Args:
-        network: whose weights; buffers are taken over as they are.
-        decay: how slowly the average follows, such as 0.999; 0 for no average at all.
+        network: the network to average. Its floating-point tensors, buffers included, are averaged;
+            others are copied.
+        decay: decay of the average per step, such as 0.999; 0 for no average.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -27,7 +28,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Follow the network by one step."""
+        """Update the average after a training step."""
         if not self.decay:
             return
         for key, value in self.network.state_dict().items():
@@ -38,7 +39,7 @@ class EMA:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within, the network has the averaged weights."""
+        """Context in which the network has the averaged weights."""
         if not self.decay:
             yield
             return

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: blocks are computed again in the backward pass instead of remembered."""
+"""Gradient checkpointing: compute blocks again in the backward pass to save memory."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from zoo.blocks.contract import Block
 
 
 def enable_gradient_checkpointing(network: nn.Module) -> int:
-    """Make every innermost block keep only its input; gradients stay the same but for rounding.
+    """Make every innermost block keep only its input instead of its activations.
 
-    In evaluation, and without gradients, blocks run as before. Parameters keep their names.
+    Gradients are the same, except for rounding. In evaluation mode, nothing changes. Parameters
+    keep their names.
 
     Returns:
-        How many blocks there are.
+        The number of innermost blocks.
     """
     blocks = [module for module in network.modules() if isinstance(module, Block)]
     innermost = [
@@ -25,7 +26,7 @@ def enable_gradient_checkpointing(network: nn.Module) -> int:
         if not any(isinstance(part, Block) for part in block.modules() if part is not block)
     ]
     for block in innermost:
-        # Random states are kept, so that drop path falls as it fell in the forward pass.
+        # Random states are restored, so drop path drops the same samples in the backward pass.
         block.forward = _recomputed(block, block.forward)  # type: ignore[method-assign]
     return len(innermost)
 

@@ -1,4 +1,4 @@
-"""Fine-tuning: start from weights of another training, also where not all of them fit."""
+"""Fine-tuning: start from the weights of another training, even if only some of them match."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ logger = logging.getLogger("zoo.train")
 
 
 def load_initial_weights(network: Network, source: str) -> None:
-    """Copy the weights that fit by name and shape, and log those that do not.
+    """Copy the weights with matching name and shape, and log the other tensors of the network.
 
     Args:
-        network: where to.
-        source: a file of ours or of the authors, or a model whose weights ship; of another scale
-            or task, as long as most of it fits.
+        network: the network to load into.
+        source: a weights file in our format or in the authors', or a model with weights in the
+            package. It may have another scale or task.
 
     Raises:
-        CheckpointError: if it cannot be read, or if nothing fits.
+        CheckpointError: if the source cannot be read, or no tensor matches.
     """
     if Path(source).suffix and not Path(source).is_file():
         raise CheckpointError(
@@ -38,20 +38,20 @@ def load_initial_weights(network: Network, source: str) -> None:
     }
     if not fitting:
         raise CheckpointError(
-            f"train.initial: nothing of {source} fits the network; it is of another family"
+            f"train.initial: no tensor of {source} matches the network; it is another kind of model"
         )
     network.load_state_dict(fitting, strict=False)
     left = sorted(set(own) - set(fitting))
-    logger.info("started from %s: %d of %d tensors fit", source, len(fitting), len(own))
+    logger.info("loaded %d of %d tensors from %s", len(fitting), len(own), source)
     if left:
-        logger.info("random as before: %s%s", ", ".join(left[:8]), ", ..." if left[8:] else "")
+        logger.info("left at random values: %s%s", ", ".join(left[:8]), ", ..." if left[8:] else "")
 
 
 def _state(source: str) -> dict[str, Tensor]:
     try:
         return dict(load(source).state_dict())
     except CheckpointError:
-        # Weights whose network is not known by itself can still fit by name.
+        # If the network of the weights is unknown, their names may still match.
         if Path(source).is_file():
             return dict(read_state(Path(source))[0])
         raise

@@ -1,4 +1,4 @@
-"""Batches in a fixed sequence, split over any number of ranks, from any step on."""
+"""Batches in a fixed order, split over any number of ranks, starting at any step."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ def batches(
     group: ProcessGroup,
     num_workers: int,
 ) -> Iterator[list[Sequence[Tensor]]]:
-    """This rank's share of each step's batch, from ``step`` on, as a list of micro-batches.
+    """Yield this rank's share of each batch, as a list of micro-batches for each step.
 
-    Step s of a stage of batch size b takes the b examples after those of all steps before it, so
-    the global batch is the same for every world size and every ``accumulate``.
+    Each step takes the next examples in order, as many as its batch size. So the global batch is
+    the same for every world size and every ``accumulate``.
 
     Args:
-        make_examples: the examples of a stage, indexed from the training's first.
-        plan: stages in turn.
-        step: the first step wanted, counted from 0.
-        accumulate: micro-batches of a step on each rank.
-        group: the ranks that share each batch.
-        num_workers: processes that load data beside this one; 0 for none.
+        make_examples: returns the examples of a stage, indexed from the first example of the
+            training.
+        plan: stages of the training, in order.
+        step: the first step, counted from 0.
+        accumulate: number of micro-batches per step on each rank.
+        group: ranks that share each batch.
+        num_workers: number of processes that load data; 0 loads in this process.
 
     Raises:
         RecipeError: if a batch cannot be split evenly.
@@ -71,8 +72,8 @@ def _batches(
                 batch_sampler=sampler,
                 num_workers=num_workers,
                 worker_init_fn=_leave_signals_to_the_trainer,
-                # A generator of its own: the loader draws a number at every start, which would
-                # shift the random state of a resumed training.
+                # A separate generator: the loader draws a number at every start, which would
+                # change the random state of a resumed training.
                 generator=torch.Generator(),
             )
             micro_batches = iter(loader)
@@ -83,7 +84,7 @@ def _batches(
 
 
 class _RankSampler(Sampler[list[int]]):
-    """The indices of this rank's examples: a list for each micro-batch of each step of a stage."""
+    """Yields the indices of this rank's examples: one list for each micro-batch of a stage."""
 
     def __init__(
         self, stage: Stage, first: int, steps: range, accumulate: int, group: ProcessGroup
@@ -104,7 +105,7 @@ class _RankSampler(Sampler[list[int]]):
 
 
 def _leave_signals_to_the_trainer(_: int) -> None:
-    # A signal to the whole process group would end the loader's processes first, and the trainer
-    # would see its data fail instead of saving. They end when the trainer does.
+    # A signal to the process group would end the loader's processes first. The trainer would then
+    # fail on missing data instead of saving. The loader's processes end with the trainer.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

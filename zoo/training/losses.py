@@ -1,4 +1,4 @@
-"""What training minimises.
+"""Training losses.
 
 Shape suffixes: B batch, I image channels, H height, W width.
 """
@@ -12,7 +12,7 @@ from zoo.registry import Registry
 
 
 class Loss(nn.Module):
-    """``(output_BIHW, clean_BIHW) -> scalar``."""
+    """Compares output and clean image: ``(output_BIHW, clean_BIHW) -> scalar``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Charbonnier(Loss):
     """Smooth absolute difference ``sqrt(d^2 + epsilon^2)``, for denoising (MambaIR, Sec. 3.2).
 
     Args:
-        epsilon: where the difference turns from square to linear.
+        epsilon: difference at which the loss changes from quadratic to linear.
     """
 
     def __init__(self, *, epsilon: float = 1e-3) -> None:

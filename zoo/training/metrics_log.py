@@ -1,4 +1,4 @@
-"""The log of a training run: numbers by step, curves, and pictures of the validation."""
+"""The log of a training run: metrics by step, curves, and validation pictures."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ PICTURES = "validation"
 
 
 class MetricsLog:
-    """``metrics.jsonl`` always; the same in TensorBoard's format where it is installed.
+    """Writes ``metrics.jsonl``, and TensorBoard files if TensorBoard is installed.
 
     Args:
-        folder: of the run.
-        step: where the training starts or resumes. Later lines are removed: a resumed run repeats
-            those steps.
+        folder: folder of the run.
+        step: step at which the training starts or resumes. Later lines are removed, because a
+            resumed run repeats those steps.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -39,12 +39,12 @@ class MetricsLog:
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, seconds: float, **values: Any) -> None:
-        """Add a line; numbers become curves.
+        """Add a line to the log; TensorBoard shows its numbers as curves.
 
         Args:
-            step: steps done.
-            seconds: of training so far.
-            values: further numbers, by name.
+            step: number of steps done.
+            seconds: training time so far in seconds.
+            values: further values, by name.
         """
         line = json.dumps({"step": step, "seconds": round(seconds, 1), **values})
         with self._path.open("a", encoding="utf-8") as file:
@@ -56,12 +56,12 @@ class MetricsLog:
             self._board.flush()
 
     def show(self, step: int, name: str, strip_HWC: np.ndarray) -> None:
-        """Keep the newest picture of a validation photo in ``validation/``.
+        """Write the picture of a validation photo to ``validation/``, over the previous one.
 
         Args:
-            step: steps done.
-            name: of the photo.
-            strip_HWC: float32 in [0, 1].
+            step: number of steps done.
+            name: name of the photo.
+            strip_HWC: the picture, float32 in [0, 1].
         """
         write_photo(self.folder / PICTURES / f"{Path(name).stem}.png", Photo(strip_HWC))
         if self._board is not None:
@@ -76,7 +76,10 @@ class MetricsLog:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's ``metrics.jsonl``; a last line cut short by a kill is left out."""
+    """Read a run's ``metrics.jsonl``; incomplete lines, as of a killed process, are skipped.
+
+    Returns an empty list if the file does not exist.
+    """
     path = folder / METRICS
     if not path.is_file():
         return []
@@ -90,7 +93,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def _forget(path: Path, step: int) -> None:
-    """Remove the lines after a step, at once or not at all."""
+    """Remove the lines after a step; the file is replaced as a whole."""
     lines = read_metrics(path.parent)
     kept = [line for line in lines if line["step"] <= step]
     if not path.is_file() or len(kept) == len(path.read_text(encoding="utf-8").splitlines()):

@@ -1,4 +1,4 @@
-"""Training on photos: degraded ones made on the fly or pairs of files."""
+"""Training on photos, with degradations computed on the fly or with pairs of files."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class PhotoTask:
 
     Args:
         settings: the ``train.data`` section.
-        protocol: what of a photo is measured in validation.
-        network: whose scale and channels the pairs have.
-        iterations: steps in all.
-        seed: of the patches.
-        progress: show a progress bar while files are checked.
+        network: the network; it determines the scale and the channels.
+        protocol: how photos are measured in validation.
+        iterations: total number of steps.
+        seed: random seed of the patches.
+        progress: whether to show a progress bar while files are checked.
 
     Raises:
-        RecipeError: if the settings do not say where pairs come from.
-        ImageError: naming all files that cannot be used.
+        RecipeError: if the settings give neither a degradation nor pairs of files.
+        ImageError: if files cannot be used; the message names all of them.
     """
 
     plan: list[Stage]
@@ -60,7 +60,7 @@ class PhotoTask:
         self.protocol, self.mixup = protocol, settings.mixup
         self.plan = settings.plan(iterations)
         if settings.photos == SAMPLES_SOURCE and settings.paper:
-            logger.info("the bundled photographs are few; the paper trains on %s", settings.paper)
+            logger.info("training on the few bundled photos; the paper uses %s", settings.paper)
         self.degradation = None
         if settings.degraded is None:
             self.degradation = _degradation(settings, self.scale)
@@ -79,7 +79,7 @@ class PhotoTask:
             self.examples(stage)  # fails now if photos are too small for a later stage
 
     def examples(self, stage: Stage) -> Dataset[tuple[Tensor, Tensor]]:
-        """Pairs: degraded and clean."""
+        """Return the examples of a stage: pairs of degraded and clean patch."""
         length = examples_of(self.plan, 0, sum(stage.iterations for stage in self.plan))
         if self.degraded is not None:
             return PairDataset(
@@ -115,7 +115,7 @@ class PhotoTask:
         return criterion(forward(degraded_BIHW).float(), clean_BIHW)
 
     def _mixed(self, degraded_BIHW: Tensor, clean_BIHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Mixup: half of the time each pair is blended with another of the batch."""
+        """Apply mixup: in half of the steps, blend each pair with another pair of the batch."""
         if not self.mixup or float(torch.rand(())) < 0.5:
             return degraded_BIHW, clean_BIHW
         weight = 1 - float(torch.distributions.Beta(self.mixup, self.mixup).sample())
@@ -152,7 +152,7 @@ def _degradation(settings: DataSettings, scale: int) -> Degradation:
     if settings.degradation is None:
         raise RecipeError(
             "train.data: this recipe trains on pairs of files; give data.photos=CLEAN_FOLDER and "
-            "data.degraded=DEGRADED_FOLDER, or a data.degradation to make pairs with"
+            "data.degraded=DEGRADED_FOLDER, or a data.degradation to make pairs"
         )
     return settings.degradation(scale=scale)
 

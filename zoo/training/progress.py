@@ -1,4 +1,4 @@
-"""What the person at the terminal sees of a training, and what the log keeps of it."""
+"""Progress of a training, on the terminal and in the run's log."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ logger = logging.getLogger("zoo.train")
 
 
 class Progress:
-    """A progress bar, or log lines where there is no terminal, and the run's metrics log.
+    """A progress bar, or log lines without a terminal, and the run's metrics log.
 
-    It is a context manager. Processes other than the first show and write nothing.
+    It is a context manager. Only the first process shows and writes anything.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         plan: the stages of the training.
-        step: steps done when the training starts or resumes.
-        is_first: whether this is the process that shows and writes.
+        step: number of steps done when the training starts or resumes.
+        is_first: whether this is the first process.
     """
 
     def __init__(self, folder: Path, plan: Sequence[Stage], step: int, *, is_first: bool) -> None:
@@ -53,16 +53,16 @@ class Progress:
             self.log.close()
 
     def advance(self) -> None:
-        """One more step is done."""
+        """Count one more step."""
         self.bar.update()
 
     def show_loss(self, step: int, seconds: float, loss: float, lr: float) -> None:
         """Write the mean loss since the last call, and the speed.
 
         Args:
-            step: steps done.
-            seconds: of training so far.
-            loss: mean over the steps since the last call.
+            step: number of steps done.
+            seconds: training time so far in seconds.
+            loss: mean loss over the steps since the last call.
             lr: learning rate.
         """
         first, begun = self._measured_from
@@ -90,10 +90,10 @@ class Progress:
         """Write the scores and pictures of a validation.
 
         Args:
-            step: steps done.
-            seconds: of training so far.
-            values: scores, with ``psnr`` and ``baseline`` in dB.
-            pictures: (H, W, C) float32 in [0, 1], by name.
+            step: number of steps done.
+            seconds: training time so far in seconds.
+            values: scores, including ``psnr`` and ``baseline`` in dB.
+            pictures: pictures (H, W, C) float32 in [0, 1], by name.
         """
         if self.log is None:
             return
@@ -106,5 +106,5 @@ class Progress:
         )
 
     def restart_clock(self, step: int) -> None:
-        """Measure the speed from here: validating and saving are no training."""
+        """Measure the speed from now on, to exclude the time for validating and saving."""
         self._measured_from = (step, time.monotonic())

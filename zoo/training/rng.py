@@ -1,4 +1,4 @@
-"""The random states that a training step may draw from, as data that a checkpoint can hold."""
+"""The states of all random generators that training uses, in a form for checkpoints."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 
 
 def seed_all(seed: int) -> None:
-    """Seed Python, NumPy and torch on all devices."""
+    """Seed the random generators of Python, NumPy and torch (on all devices)."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 def rng_state(device: str) -> dict[str, Any]:
-    """States of Python, NumPy, torch and the device, all of plain types."""
+    """Return the states of Python, NumPy, torch and the device, as plain types and tensors."""
     name, keys, *rest = np.random.get_state()
     return {
         "python": random.getstate(),
@@ -29,7 +29,7 @@ def rng_state(device: str) -> dict[str, Any]:
 
 
 def restore_rng_state(state: Mapping[str, Any], device: str) -> None:
-    """Go on where :func:`rng_state` was taken."""
+    """Restore the random states that :func:`rng_state` returned."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, gauss = state["numpy"]

@@ -1,4 +1,4 @@
-"""The ``train`` section of a recipe. The types of the fields are its schema."""
+"""The ``train`` section of a recipe; the types of the fields are its schema."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Stage:
     """One stage of progressive training, with its own patch and batch size.
 
     Attributes:
-        iterations: steps.
+        iterations: number of steps.
         patch: side of the degraded patch in pixels.
-        batch: patches in one step.
+        batch: number of patches in one step.
     """
 
     iterations: int
@@ -39,22 +39,22 @@ class DataSettings:
     """Where patches come from.
 
     Attributes:
-        degradation: makes the degraded image from the clean one. Leave it out to train on pairs
-            of files.
+        degradation: computes the degraded image from the clean image. Omit it to train on pairs of
+            files.
         patch: side of the degraded patch in pixels. The default is 64, unless stages are given.
-        batch: patches in one step, over all processes and micro-batches. The default is 16, unless
-            stages are given.
-        stages: stages of progressive training, one after the other, instead of ``patch`` and
+        batch: number of patches in one step, over all processes and micro-batches. The default is
+            16, unless stages are given.
+        stages: stages of progressive training, one after another, instead of ``patch`` and
             ``batch``. The last stage lasts to the end.
-        photos: a folder of clean images, a list of folders, or "samples" for the bundled ones.
-        degraded: a folder with the degraded counterpart of each photo, or a list of as many
-            folders as ``photos`` has. Files are matched by name. Replaces ``degradation``.
-        validate: a folder of images for validation, or "samples" for the held-out bundled ones.
-        validate_degraded: a folder with the degraded counterparts of ``validate``.
-        memory: photos are kept in memory up to this many GB. The rest is read at each use.
-        mixup: in half of the steps, blend each pair with another one of the batch, with weights
-            drawn from Beta(mixup, mixup). 0 switches it off.
-        paper: what the paper trained on. It is only shown.
+        photos: a folder of clean images, a list of folders, or "samples" for the bundled photos.
+        degraded: a folder with the degraded version of each photo, or a list of as many folders as
+            ``photos`` has. Files are matched by name. Replaces ``degradation``.
+        validate: a folder of images for validation, or "samples" for the held-out bundled photos.
+        validate_degraded: a folder with the degraded versions of the ``validate`` images.
+        memory: photos are kept in memory up to this size in GB; the others are read at each use.
+        mixup: in half of the steps, each pair is blended with another pair of the batch, with
+            weights drawn from Beta(mixup, mixup). 0 turns mixup off.
+        paper: training data of the paper, for information only.
     """
 
     degradation: Callable[..., Degradation] | None = None
@@ -73,13 +73,13 @@ class DataSettings:
         for name in ("patch", "batch"):
             value = getattr(self, name)
             if value is not None and self.stages:
-                raise RecipeError(f"{name} is given beside stages, which set it; give stages=[]")
+                raise RecipeError(f"{name} and stages are both given; stages set {name}: omit one")
             if value is not None and value < 1:
                 raise RecipeError(f"{name} is {value}; it must be at least 1")
         at_least(self, 0, "memory", "mixup")
 
     def plan(self, iterations: int) -> list[Stage]:
-        """The stages of a training: they add up to ``iterations``."""
+        """Return the stages of a training of ``iterations`` steps in total."""
         if not self.stages:
             return [Stage(iterations=iterations, patch=self.patch or 64, batch=self.batch or 16)]
         plan, left = [], iterations
@@ -109,11 +109,12 @@ class ScheduleSettings:
     Attributes:
         type: "constant"; "multistep", which multiplies the rate by ``gamma`` at each milestone; or
             "cosine", which lowers it to ``minimum`` at the last step.
-        milestones: steps.
+        milestones: steps at which "multistep" lowers the rate.
         gamma: factor at each milestone.
         minimum: learning rate at the end of the cosine.
-        hold: steps at the full rate before the cosine begins.
-        warmup: steps over which the rate rises linearly from zero. It multiplies the schedule.
+        hold: number of steps at the full rate before the cosine starts.
+        warmup: number of steps in which the rate rises linearly from zero. It multiplies the
+            schedule.
     """
 
     type: Literal["constant", "multistep", "cosine"] = "constant"
@@ -127,7 +128,7 @@ class ScheduleSettings:
         at_least(self, 0, "hold", "warmup", "minimum")
 
     def factor(self, step: int, iterations: int, lr: float) -> float:
-        """Learning rate at a step, counted from 0, as a factor of the first one."""
+        """Return the learning rate at a step, counted from 0, as a multiple of ``lr``."""
         rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         if self.type == "multistep":
             return rise * self.gamma ** sum(step >= milestone for milestone in self.milestones)
@@ -143,22 +144,26 @@ class TrainSettings:
     """The ``train`` section.
 
     Attributes:
-        iterations: steps in all.
-        initial: weights to start from: a file, or a model whose weights ship. Tensors that do not
-            fit, such as the head of another scale, are initialised at random. Null initialises
-            all at random.
-        accumulate: micro-batches that a batch is split into, to save memory.
-        precision: "fp32"; or "bf16" or "fp16" for autocast. The scan's state stays float32.
+        data: training and validation data.
+        loss: the loss.
+        optimizer: the optimiser.
+        schedule: the learning-rate schedule.
+        iterations: total number of steps.
+        initial: weights to start from: a file, or a model with weights in the package. Tensors that
+            do not match, such as the head of another scale, are initialised at random. Null
+            initialises all tensors at random.
+        accumulate: number of micro-batches that a batch is split into, to save memory.
+        precision: "fp32", or "bf16" or "fp16" for autocast. The scan's state is always float32.
         gradient_checkpointing: compute each block again in the backward pass instead of
             keeping its activations.
-        compile: compile the network with torch.compile.
+        compile: whether to compile the network with torch.compile.
         clip: largest norm of the gradient; 0 for no limit.
         ema: decay of the exponential moving average of the weights, such as 0.999. The average is
-            validated and saved. 0 switches it off.
-        seed: of the initial weights, the patches and drop path.
-        log_every: steps between lines of the log.
-        save_every: steps between checkpoints. Each is validated.
-        keep: how many checkpoints are kept, the newest ones.
+            validated and saved. 0 turns it off.
+        seed: random seed of the initial weights, the patches and drop path.
+        log_every: number of steps between lines of the log.
+        save_every: number of steps between checkpoints. Each checkpoint is validated.
+        keep: number of checkpoints to keep; older ones are removed.
     """
 
     data: DataSettings
@@ -190,15 +195,15 @@ class BurstDataSettings:
     """Where training and validation bursts come from.
 
     Attributes:
-        synthesis: makes a burst from a photo.
+        synthesis: synthesises a burst from a photo.
         patch: side of a frame in pixels of its planes.
-        batch: bursts in one step.
-        photos: a folder of images, or "samples" for the bundled photographs.
-        validate: a folder of images for validation, or "samples" for the held-out bundled ones.
-        validate_patch: side of a frame in validation.
-        validate_bursts: bursts made of each validation photo. They are the same at every
+        batch: number of bursts in one step.
+        photos: a folder of images, or "samples" for the bundled photos.
+        validate: a folder of images for validation, or "samples" for the held-out bundled photos.
+        validate_patch: side of a frame in validation, in pixels of its planes.
+        validate_bursts: number of bursts from each validation photo. They are the same in every
             validation.
-        border: high-resolution pixels left out at each side when scoring.
+        border: number of high-resolution pixels excluded at each side in scores.
     """
 
     synthesis: Callable[..., BurstSynthesis] = BurstSynthesis
@@ -216,8 +221,10 @@ class BurstTrainSettings(TrainSettings):
     """The ``train`` section of a burst network.
 
     Attributes:
+        data: training and validation bursts.
         flow_loss: weight of an auxiliary loss: the distance in pixels between the displacements
-            that the alignment finds and the true ones. It falls linearly to 0 at the last step.
+            that the alignment finds and the true displacements. The weight falls linearly to 0 at
+            the last step.
     """
 
     data: BurstDataSettings = BurstDataSettings()  # type: ignore[assignment]
@@ -225,13 +232,15 @@ class BurstTrainSettings(TrainSettings):
 
 
 def train_settings(recipe: Recipe) -> TrainSettings:
-    """Check the ``train`` section of a recipe.
+    """Check and return the ``train`` section of a recipe.
 
     Raises:
-        RecipeError: if there is none, or at the first mistake, with its place.
+        RecipeError: if the section is missing or wrong; the message gives the place of the first
+            mistake.
     """
     if not recipe.train:
         raise RecipeError(
-            f"{recipe.name}: the recipe has no 'train' section; extend it by a recipe that has one"
+            f"{recipe.name}: the recipe has no 'train' section; add one, or extend a recipe that "
+            "has one"
         )
     return section(recipe, "train", BurstTrainSettings if recipe.takes_burst else TrainSettings)

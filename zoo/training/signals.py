@@ -1,4 +1,4 @@
-"""Stopping in good order."""
+"""Stopping a training cleanly on SIGINT and SIGTERM."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from types import TracebackType
 
 
 class StopSignals:
-    """Within, SIGINT and SIGTERM are noted in ``received`` instead of interrupting.
+    """Context in which SIGINT and SIGTERM set ``received`` instead of interrupting.
 
-    A training step is never cut in half, because half an update cannot be resumed. A second signal
-    interrupts at once.
+    So a signal never stops a training step in the middle; half an update could not be resumed. A
+    second signal interrupts immediately.
     """
 
     received = 0

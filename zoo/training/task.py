@@ -1,6 +1,6 @@
-"""What a training is about: the examples to learn from, the loss of a batch, the validation.
+"""The contract of a training task: its examples, its loss and its validation.
 
-The trainer knows steps, processes and files; a task knows images.
+The trainer handles steps, processes and files; a task handles images.
 """
 
 from __future__ import annotations
@@ -21,20 +21,23 @@ Example: TypeAlias = tuple[Tensor, ...]
 
 
 class Task(Protocol):
-    """What the trainer asks of a task.
+    """The interface between the trainer and a task.
 
     Attributes:
-        plan: the stages of the training; their iterations add up to all of it.
+        plan: the stages of the training, which cover all its iterations.
     """
 
     plan: list[Stage]
 
     def examples(self, stage: Stage) -> Dataset[Any]:
-        """The examples of a stage, tuples of tensors, indexed from the training's first."""
+        """Return the examples of a stage as tuples of tensors.
+
+        They are indexed from the first example of the training.
+        """
         ...
 
     def module(self, network: Network) -> nn.Module:
-        """What is called to compute the loss: the network, or a module around it."""
+        """Return the module that the loss calls: the network, or a wrapper of it."""
         ...
 
     def loss(
@@ -44,30 +47,30 @@ class Task(Protocol):
         batch: Sequence[Tensor],
         done: float,
     ) -> Tensor:
-        """The loss of a batch.
+        """Compute the loss of a batch, a scalar.
 
         Args:
-            forward: the module, under autocast where the training is.
+            forward: calls the module, with autocast if the training uses it.
             criterion: compares output and clean image, in float32.
-            batch: examples, collated, on the network's device.
-            done: the part of the training that lies behind, 0 to 1.
+            batch: collated examples on the network's device.
+            done: completed fraction of the training, from 0 to 1.
         """
         ...
 
     def validate(
         self, network: Network, group: ProcessGroup
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Score the network, the work shared out among the processes.
+        """Compute the network's validation scores; the processes share the work.
 
         Returns:
-            What the log says, with the mean PSNR as ``psnr`` and that without the network as
-            ``baseline``; and pictures by name.
+            Values for the log, including ``psnr`` and ``baseline`` (mean PSNR in dB with and
+            without the network), and pictures by name.
         """
         ...
 
 
 def examples_of(plan: Sequence[Stage], start: int, stop: int) -> int:
-    """How many examples the steps from ``start`` to before ``stop`` of a plan take."""
+    """Return how many examples the steps from ``start`` up to, but not including, ``stop`` use."""
     total, first = 0, 0
     for stage in plan:
         end = first + stage.iterations
