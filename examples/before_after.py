@@ -1,9 +1,9 @@
-"""The picture at the top of the README: bicubic on the left, the shipped weights on the right.
+"""Make the picture at the top of the README: bicubic on the left, our network on the right.
 
     python examples/before_after.py [docs/images/before_after.png]
 
-Each row is a crop of a photo that training never saw: downscaled x2, then enlarged x2 both ways.
-Pixels are repeated so that they can be seen. Nothing else is done to them.
+Each row is a crop of a photo that was not used in training. It is downscaled by 2, then upscaled by
+2 in both ways. Each pixel is shown enlarged, by repeating it; nothing else is changed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from zoo.evaluation import restore_clean
 
 MODEL = "mambair_tiny_x2"
 CROPS = {"chelsea": (92, 140), "rocket": (255, 5)}
-"""Photo: top and left of its crop, in pixels."""
+"""Top and left of the crop of each photo, in pixels."""
 HEIGHT, WIDTH, REPEAT, GAP, CAPTION = 56, 100, 4, 8, 34
 
 

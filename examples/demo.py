@@ -1,8 +1,8 @@
-"""Shrink real photos, restore them with the shipped weights, and compare with bicubic.
+"""Downscale photos, restore them with the weights in the package, and compare with bicubic.
 
     python examples/demo.py FOLDER
 
-The photos are those that the weights never saw in training.
+The photos were not used in training.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from zoo.evaluation import Restored, Score, mean_score, restore_clean, score
 
 MODEL = "mambair_tiny_x2"
 SHOWN = "coffee"
-"""The photo whose images are written."""
+"""Photo to write the images of."""
 
 
 def main() -> int:
-    """Run the demonstration; returns the exit code."""
+    """Run the demonstration and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="where to write the images")
+    parser.add_argument("folder", type=Path, help="folder to write the images to")
     folder = parser.parse_args().folder
     try:
         demonstrate(folder)
@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def demonstrate(folder: Path) -> None:
-    """Score all held-out photos and write the images of one."""
+    """Print the scores of all held-out photos, and write the images of one photo."""
     folder.mkdir(parents=True, exist_ok=True)
     network = zoo.load(MODEL)
     degradation = Bicubic(scale=network.scale)
@@ -78,7 +78,7 @@ def _write(path: Path, picture_HWC: np.ndarray) -> None:
 
 
 def _side_by_side(images: Restored) -> np.ndarray:
-    """The middle of bicubic, ours and the original, enlarged twice so that pixels can be seen."""
+    """Return the centres of bicubic, ours and the original side by side, enlarged by 2."""
     crops = []
     for picture in (images.baseline, images.restored, images.clean):
         height, width = picture.shape[:2]

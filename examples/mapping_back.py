@@ -1,9 +1,9 @@
-"""Draw what the authors' MambaCSR does to results of column-first cross-scale walks.
+"""Show the error in the authors' MambaCSR code for column-first cross-scale scans.
 
     python examples/mapping_back.py [docs/images/mapping_back.png]
 
-Each pixel of a photograph stands for the result of the scan at that place; the right picture shows
-where the authors' code puts it. See docs/mambacsr.md.
+Each pixel of a photograph represents the result of the scan at its position. The right picture
+shows where the authors' code puts this result. See docs/mambacsr.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HEIGHT, WIDTH, WINDOW, GAP = 128, 192, 16, 12
 
 
 def main(target: Path) -> None:
-    """Write true and official mapping of a photograph, side by side."""
+    """Write the correct and the authors' mapping of a photograph, side by side."""
     photo_HWC = torch.from_numpy(load_sample("chelsea").color_HWC)
     cut_HWC = photo_HWC[20 : 20 + HEIGHT, 110 : 110 + WIDTH]
     sources_L = official_column_sources(HEIGHT, WIDTH, WINDOW)

@@ -1,4 +1,4 @@
-"""A burst from a held-out photo, restored: reference, our image and the truth side by side.
+"""Restore synthetic bursts of two photos; write reference, result and original side by side.
 
 ``python examples/restore_burst.py [OUT.png] [MODEL or WEIGHTS]``
 """
@@ -25,7 +25,7 @@ PHOTOS, SIDE = ("chelsea", "coffee"), 32
 def main(output: Path, model: str) -> None:
     network = zoo.load(model)
     if not network.takes_burst:
-        raise ZooError(f"{model} takes single images, not bursts")
+        raise ZooError(f"{model} restores single images, not bursts")
     strips = []
     for name in PHOTOS:
         photo = TrainingPhoto(name, quantise(load_sample(name).color_HWC))
@@ -47,7 +47,7 @@ def main(output: Path, model: str) -> None:
         images = [burst.camera.process(x) for x in (enlarged, restored, burst.clean)]
         strips.append(torch.cat(images, dim=2))
     write_photo(output, Photo(to_array(torch.cat(strips, dim=1))))
-    print(f"wrote {output}: the reference enlarged | {model} | the truth")
+    print(f"wrote {output}: upsampled reference | {model} | original")
 
 
 if __name__ == "__main__":

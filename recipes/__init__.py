@@ -1,1 +1,1 @@
-"""Published networks and their training, as recipe files and two scripts."""
+"""Published networks as recipe files, and the scripts that train and evaluate them."""

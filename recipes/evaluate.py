@@ -1,7 +1,8 @@
 """Evaluate a network on test sets: ``python recipes/evaluate.py NAME -w WEIGHTS --data ROOT``.
 
-Prints and writes the table that papers print, with the paper's own numbers beside ours where the
-recipe holds them. ``torchrun --nproc-per-node=N recipes/evaluate.py ...`` shares out the images.
+Prints and writes a table of PSNR and SSIM as in papers, with the paper's scores beside ours if the
+recipe has them. ``torchrun --nproc-per-node=N recipes/evaluate.py ...`` shares the images among N
+processes.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ from zoo.training.settings import BurstTrainSettings, train_settings
 logger = logging.getLogger("zoo.evaluate")
 
 Keeper: TypeAlias = Callable[[str, Restored], None]
-"""Is shown the name of an image and the images behind its score."""
+"""Called with the name of an image and the images of its score."""
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """Run the command as ``prog``; returns the exit code, 2 for bad input."""
+    """Run the command under the name ``prog`` and return its exit code; 2 means bad input."""
     return run_command(_parser(), _run, arguments, prog=prog)
 
 
@@ -53,7 +54,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def evaluate_recipe(options: argparse.Namespace, group: ProcessGroup) -> None:
-    """Evaluate as the command line says."""
+    """Evaluate a recipe with the options of the command line, and write the report."""
     recipe = load_recipe(options.name)
     settings = evaluate_settings(recipe)
     network = _network(recipe, options.weights).to(group.device(options.device))
@@ -85,7 +86,7 @@ def evaluate_recipe(options: argparse.Namespace, group: ProcessGroup) -> None:
 def run_bursts(
     options: argparse.Namespace, group: ProcessGroup, recipe: Recipe, network: Network
 ) -> None:
-    """Evaluate a burst network: the frozen synthetic bursts, or a folder of bursts."""
+    """Evaluate a burst network on the fixed synthetic bursts, or on a folder of bursts."""
     for name in ("sets", "degrade", "save_images", "ensemble", "official_tiling"):
         if getattr(options, name):
             raise ZooError(f"--{name.replace('_', '-')} is for single images, not for bursts")
@@ -105,11 +106,11 @@ def run_bursts(
         return
     inputs = "made" if options.data == SAMPLES_SOURCE else "files"
     notes = (
-        f"Linear PSNR (dB) and SSIM, 14 bits, {border} border pixels left out. The baseline is the "
-        "reference frame enlarged bilinearly, its samples in their places."
+        f"Linear PSNR (dB) and SSIM, 14 bits, {border} border pixels excluded. The baseline is the "
+        "bilinearly upsampled reference frame, registered at the corner."
     )
     results = [SetResult(Path(options.data).name, scores, inputs)]
-    _report(options, recipe, notes, results, {}, "reference enlarged")
+    _report(options, recipe, notes, results, {}, "upsampled reference")
 
 
 def _report(
@@ -168,15 +169,15 @@ def _sets(
     }
     missing = [name for name, images in found.items() if images is None]
     if missing and options.sets:
-        raise ZooError(f"--sets: {missing[0]!r} is not in {root}; there are {', '.join(known)}")
+        raise ZooError(f"--sets: {missing[0]!r} is not in {root}, which has {', '.join(known)}")
     sets = {name: images for name, images in found.items() if images is not None}
     if not sets:
         images = find_test_set(root.parent, root.name, degradation, scale, made=options.degrade)
         if images is None:
-            raise ZooError(f"{root} holds none of {', '.join(wanted)}; choose with --sets")
+            raise ZooError(f"{root} has none of {', '.join(wanted)}; choose sets with --sets")
         return {root.name: images}
     if missing:
-        logger.info("not in %s and left out: %s", root, ", ".join(missing))
+        logger.info("skipped, not in %s: %s", root, ", ".join(missing))
     return sets
 
 
@@ -200,7 +201,7 @@ def _scores(
     group: ProcessGroup,
     folder: Path | None,
 ) -> list[Score]:
-    """Scores of a set; its restored images are kept in the folder, if there is one."""
+    """Return the scores of a set; write its restored images to the folder, if given."""
     keep = _image_keeper(folder)
     return map_shared(
         group,
@@ -212,7 +213,7 @@ def _scores(
 
 
 def _image_keeper(folder: Path | None) -> Keeper:
-    """What writes the restored images of a set into a folder, if there is one."""
+    """Return a function that writes restored images to a folder; it does nothing without one."""
 
     def keep(name: str, found: Restored) -> None:
         if folder is not None:
@@ -231,14 +232,14 @@ def _notes(
 ) -> str:
     channel, crop = protocol.for_scale(network.scale)
     what = "the Y channel (BT.601)" if channel == "y" else "all channels"
-    cut = "cut as the authors cut it" if options.official_tiling else "whole"
+    cut = "tiled as in the authors' code" if options.official_tiling else "whole"
     if options.tile and not options.official_tiling:
         cut = f"in blended tiles of {options.tile} pixels"
     parts = [
-        f"PSNR (dB) and SSIM on {what}, 8 bits, {crop} border pixels left out; each image {cut}.",
+        f"PSNR (dB) and SSIM on {what}, 8 bits, {crop} border pixels excluded; each image {cut}.",
     ]
     if options.ensemble:
-        parts.append("Self-ensemble of 8 flips and turns.")
+        parts.append("Self-ensemble of 8 flips and quarter turns.")
     if options.precision != "fp32":
         parts.append(f"Precision {options.precision}.")
     if settings.source and settings.paper:
@@ -249,41 +250,56 @@ def _notes(
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python recipes/evaluate.py",
-        description="Evaluate a network on test sets, with the paper's numbers beside ours.",
+        description="Evaluate a network on test sets, with the paper's scores beside ours.",
         epilog="example: %(prog)s mambair_light_x2 -w light_x2.pth --data datasets; "
         "sets are folders such as datasets/Set5, see docs/data.md",
     )
     parser.add_argument("name", help="a model (see 'zoo list') or a recipe file, .yaml")
     parser.add_argument(
-        "-w", "--weights", type=Path, help="weights file [those shipped, or of runs/NAME]"
+        "-w",
+        "--weights",
+        type=Path,
+        help="weights file [the weights in the package, or in runs/NAME]",
     )
     parser.add_argument(
         "--data",
         default=SAMPLES_SOURCE,
         metavar="ROOT",
-        help="folder with the test sets, one test set, a folder of bursts with their clean images, "
-        'or "samples" for the bundled photos [samples]',
+        help="a folder of test sets, one test set, a folder of bursts with their clean images, or "
+        '"samples" for the bundled photos [samples]',
     )
-    parser.add_argument("--sets", nargs="+", metavar="SET", help="sets to use [the paper's]")
     parser.add_argument(
-        "--degrade", action="store_true", help="make degraded images even where there are files"
+        "--sets", nargs="+", metavar="SET", help="test sets to use [the paper's test sets]"
+    )
+    parser.add_argument(
+        "--degrade",
+        action="store_true",
+        help="compute degraded images, even if the set has files of them",
     )
     parser.add_argument("-o", "--output", type=Path, help="folder to write [results/NAME]")
-    parser.add_argument("--save-images", type=Path, metavar="FOLDER", help="keep restored images")
-    parser.add_argument("--ensemble", action="store_true", help='self-ensemble, "+" in papers')
     parser.add_argument(
-        "-t", "--tile", type=int, default=0, help="side of blended tiles in pixels, 0 for none [0]"
+        "--save-images", type=Path, metavar="FOLDER", help="folder to write restored images to"
     )
     parser.add_argument(
-        "--official-tiling", action="store_true", help="cut images as the authors' code does"
+        "--ensemble", action="store_true", help='use self-ensemble, "+" in the papers'
     )
     parser.add_argument(
-        "--precision", choices=list(DTYPES), default="fp32", help="of the layers [fp32]"
+        "-t",
+        "--tile",
+        type=int,
+        default=0,
+        help="side of blended tiles in pixels, 0 for no tiles [0]",
+    )
+    parser.add_argument(
+        "--official-tiling", action="store_true", help="tile images as the authors' code does"
+    )
+    parser.add_argument(
+        "--precision", choices=list(DTYPES), default="fp32", help="precision of the layers [fp32]"
     )
     parser.add_argument(
         "--device",
         default="cuda" if torch.cuda.is_available() else "cpu",
-        help="cpu or cuda [cuda where there is a GPU, otherwise cpu]",
+        help="cpu or cuda [cuda if there is a GPU, otherwise cpu]",
     )
     return parser
 

@@ -1,10 +1,10 @@
 """Train a network from its recipe: ``python recipes/train.py NAME [key=value ...]``.
 
-Photos are degraded on the fly, or come as pairs of files. A run lives in one folder:
-``weights.safetensors`` (the network and its recipe), ``checkpoint-STEP.pt`` (all that a resume
-needs), ``metrics.jsonl``, ``validation/`` (pictures). Starting the same command again resumes; on a
-CPU the resumed run is the uninterrupted one, bit for bit. ``torchrun --nproc-per-node=N
-recipes/train.py NAME`` trains the same batches with N processes.
+Photos are degraded on the fly, or are read as pairs of files. The folder of a run contains
+``weights.safetensors`` (the network and its recipe), ``checkpoint-STEP.pt`` (the state for
+resuming), ``metrics.jsonl`` and ``validation/`` (pictures). The same command resumes the run. On a
+CPU, a resumed run gives exactly the same result as an uninterrupted one. ``torchrun
+--nproc-per-node=N recipes/train.py NAME`` trains with the same batches on N processes.
 """
 
 from __future__ import annotations
@@ -58,18 +58,18 @@ RECIPE_KEYS = ("train", "network", "evaluate", "name", "summary")
 """Top-level keys of a recipe. Other keys on the command line belong to ``train``."""
 
 LOWEST_SCALE = 2.0**-10
-"""Of the fp16 loss scale: below it every step overflows."""
+"""Smallest fp16 loss scale; if it is below this, every step overflows."""
 
 
 class Trainer:
-    """One training run: its state, its steps, and how it is saved and resumed.
+    """One training run: its state and its steps; it can be saved and resumed.
 
     Args:
-        recipe: what to train and how.
-        folder: where the run lives.
-        device: where to train.
-        num_workers: processes that load data.
-        group: the processes that train together; this one alone, if None.
+        recipe: the network and its training.
+        folder: folder of the run.
+        device: device to train on, "cpu" or "cuda".
+        num_workers: number of processes that load data.
+        group: processes that train together; None for this process alone.
     """
 
     def __init__(
@@ -121,11 +121,11 @@ class Trainer:
         )
 
     def run(self) -> None:
-        """Train to the last step; asked to stop by a signal, save after the step and stop.
+        """Train to the last step; on SIGINT or SIGTERM, finish the step, save and stop.
 
         Raises:
-            KeyboardInterrupt: when it was stopped.
-            ZooError: when the training diverges.
+            KeyboardInterrupt: if a signal stopped the training.
+            ZooError: if the training diverges.
         """
         settings = self.settings
         begun = time.monotonic() - self.seconds
@@ -133,7 +133,7 @@ class Trainer:
         with StopSignals() as signals, progress:
             for micro_batches in self._batches():
                 loss = self._train_step(micro_batches)
-                # Every process stops at the same step, whichever got the signal.
+                # All processes stop at the same step, whichever of them got the signal.
                 loss, stop = self.group.add(loss / self.group.world_size, signals.received)
                 self._check_loss(loss)
                 self.losses.append(loss)
@@ -152,7 +152,7 @@ class Trainer:
                 elif stop:
                     self.save()
                 if stop and not last:
-                    logger.warning("stopped at step %d; the same command resumes there", self.step)
+                    logger.warning("stopped at step %d; the same command resumes it", self.step)
                     raise KeyboardInterrupt
 
     def _batches(self) -> Iterator[list[Sequence[Tensor]]]:
@@ -166,7 +166,7 @@ class Trainer:
         )
 
     def _train_step(self, micro_batches: Sequence[Sequence[Tensor]]) -> float:
-        """One update from the process's share of a batch; the mean loss."""
+        """Do one update with the process's share of a batch, and return the mean loss."""
         settings, chosen = self.settings, self.settings.optimizer
         factor = settings.schedule.factor(self.step, settings.iterations, chosen.lr)
         for parameters in self.optimizer.param_groups:
@@ -194,7 +194,7 @@ class Trainer:
             return self.model(*inputs)
 
     def _gradient_sync(self, wanted: bool) -> AbstractContextManager[Any]:
-        """Processes exchange gradients once a step, with its last micro-batch."""
+        """Return a context that exchanges gradients between processes only if ``wanted``."""
         if isinstance(self.model, nn.parallel.DistributedDataParallel) and not wanted:
             return self.model.no_sync()
         return nullcontext()
@@ -217,10 +217,10 @@ class Trainer:
         progress.show_validation(self.step, self.seconds, values, pictures)
 
     def measure(self, allowed: float = 0.0) -> tuple[float, float]:
-        """Seconds that a step and a validation take; the state is as before.
+        """Measure the seconds of a step and of a validation; the state is restored afterwards.
 
         Args:
-            allowed: seconds to spend on steps; there are at least 4 and at most 50.
+            allowed: time for the steps in seconds; at least 4 and at most 50 steps are done.
         """
         before = copy.deepcopy(self.state())
         found: list[float] = []
@@ -235,13 +235,13 @@ class Trainer:
         self.task.validate(self.network, self.group)
         validation = time.monotonic() - begun
         self.restore(before)
-        # The first step also builds orders and buffers.
+        # Exclude the first step, which also builds scan orders and buffers.
         step = sorted(found[1:] or found)[len(found[1:]) // 2]
         step, validation = (sum(self.group.gather(x)) for x in (step, validation))
         return step / self.group.world_size, validation / self.group.world_size
 
     def state(self) -> dict[str, Any]:
-        """All that a resume needs."""
+        """Return the complete state, for resuming."""
         return {
             "recipe": json.dumps(self.recipe.data(), sort_keys=True),
             "requested": self.requested,
@@ -256,7 +256,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Continue from a state that :meth:`state` returned."""
         self.network.load_state_dict(state["network"])
         self.ema.state = {key: value.to(self.device) for key, value in state["ema"].items()}
         self.optimizer.load_state_dict(state["optimizer"])
@@ -268,14 +268,14 @@ class Trainer:
             restore_rng_state(state["rng"][self.group.rank], self.device)
         else:
             logger.warning(
-                "the run resumes with %d processes instead of %d: the batches stay the same, "
-                "but drop path draws other random numbers",
+                "resuming with %d processes instead of %d: the batches are the same, but drop path "
+                "uses other random numbers",
                 self.group.world_size,
                 len(state["rng"]),
             )
 
     def save(self) -> None:
-        """Write the checkpoint and the weights; each appears whole or not at all."""
+        """Write the checkpoint and the weights; each file appears whole or not at all."""
         state = self.state()
         if not self.group.is_first:
             return
@@ -293,19 +293,23 @@ def train(
     group: ProcessGroup | None = None,
     budget: str | None = None,
 ) -> Trainer:
-    """Train, or go on with the training in the folder.
+    """Train a recipe, or resume the training in the folder.
 
     Args:
-        recipe: what to train and how.
-        folder: where the run lives.
-        device: where to train.
-        num_workers: processes that load data.
-        group: the processes that train together; this one alone, if None.
-        budget: time that the training may take, such as "10m": the schedule is shortened to it.
+        recipe: the network and its training.
+        folder: folder of the run.
+        device: device to train on, "cpu" or "cuda".
+        num_workers: number of processes that load data.
+        group: processes that train together; None for this process alone.
+        budget: time for the training, such as "10m"; the schedule is shortened to match. None
+            keeps the schedule.
+
+    Returns:
+        The trainer, after its last step.
 
     Raises:
-        CheckpointError: if the folder holds a run of another recipe.
-        ZooError: for a recipe or data that cannot be trained on.
+        CheckpointError: if the folder has a run of another recipe.
+        ZooError: if the recipe or the data cannot be used for training.
     """
     begun = time.monotonic()
     group = group or ProcessGroup()
@@ -313,7 +317,7 @@ def train(
     requested = json.dumps([recipe.data(), budget], sort_keys=True)
     state = group.from_first(lambda: _last_state(folder, requested))
     if state is not None:
-        recipe = load_recipe(json.loads(state["recipe"]))  # shortened, where there is a budget
+        recipe = load_recipe(json.loads(state["recipe"]))  # with a budget, this one is shortened
 
     def trainer_of(recipe: Recipe) -> Trainer:
         return Trainer(recipe, folder, device=device, num_workers=num_workers, group=group)
@@ -343,16 +347,16 @@ def _last_state(folder: Path, requested: str) -> dict[str, Any] | None:
     if state.get("requested") != requested:
         raise CheckpointError(
             f"{path}: belongs to another recipe or other settings; choose another --output, or "
-            "give the settings of that run"
+            "use the settings of that run"
         )
     return state
 
 
 def overrides_of(words: Sequence[str]) -> dict[str, Any]:
-    """Recipe overrides of ``key=value`` words; keys may leave out ``train.``.
+    """Parse ``key=value`` words to recipe overrides; keys may omit ``train.``.
 
     Raises:
-        RecipeError: for a word without "=".
+        RecipeError: if a word has no "=", or a value is not valid YAML.
     """
     return {
         key if key.split(".")[0] in RECIPE_KEYS else f"train.{key}": value
@@ -361,33 +365,35 @@ def overrides_of(words: Sequence[str]) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """Run the command as ``prog``; returns the exit code, 2 for bad input."""
+    """Run the command under the name ``prog`` and return its exit code; 2 means bad input."""
     parser = argparse.ArgumentParser(
         prog="python recipes/train.py",
-        description="Train a network from its recipe. The same command again resumes the run.",
+        description="Train a network from its recipe. Run the same command again to resume.",
         epilog="example: %(prog)s mambair_tiny_x2 data.photos=my/photos iterations=20000 "
         "network.dim=48; several GPUs: torchrun --nproc-per-node=8 "
-        "recipes/train.py NAME; Ctrl-C or SIGTERM saves and stops, twice stops at once",
+        "recipes/train.py NAME; Ctrl-C or SIGTERM saves and stops, a second one stops immediately",
     )
     parser.add_argument("name", help="a model (see 'zoo list') or a recipe file, .yaml")
     parser.add_argument(
         "settings",
         nargs="*",
         metavar="key=value",
-        help="settings of the recipe to change, such as iterations=1000",
+        help="settings that replace those of the recipe, such as iterations=1000",
     )
     parser.add_argument("-o", "--output", type=Path, help="folder of the run [runs/NAME]")
     parser.add_argument(
         "--budget",
         metavar="TIME",
-        help="shorten the schedule so that training takes this long: 90s, 10m, 1.5h, 2d",
+        help="shorten the schedule to this training time, such as 90s, 10m, 1.5h or 2d",
     )
     parser.add_argument(
         "--device",
         default="cuda" if torch.cuda.is_available() else "cpu",
-        help="cpu or cuda [cuda where there is a GPU, otherwise cpu]",
+        help="cpu or cuda [cuda if there is a GPU, otherwise cpu]",
     )
-    parser.add_argument("--num-workers", type=int, default=1, help="processes that load data [1]")
+    parser.add_argument(
+        "--num-workers", type=int, default=1, help="number of processes that load data [1]"
+    )
     return run_command(parser, _run, arguments, prog=prog, intermixed=True)
 
 

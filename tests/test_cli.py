@@ -80,7 +80,10 @@ def test_drawing_a_scan(tmp_path):
             "did you mean 'mambair_light_x4'",
         ),
         (["restore", "PHOTO", "-o", "OUT", "-n", "mambair_light_x4"], "no weights ship"),
-        (["restore", "PHOTO", "-o", "OUT", "-n", "mambair_tiny_x2", "-s", "4"], "the scale of mambair_tiny_x2 is 2"),
+        (
+            ["restore", "PHOTO", "-o", "OUT", "-n", "mambair_tiny_x2", "-s", "4"],
+            "the scale of mambair_tiny_x2 is 2",
+        ),
         (
             ["restore", "PHOTO", "-o", "OUT", "-n", "mambair_tiny_x2", "-t", "9"],
             "twice the overlap",
@@ -182,7 +185,7 @@ def test_errors_of_forwarded_commands(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith("zoo export onnx: error: unknown model 'mambair_lite_x4'; did you mean")
     assert run("train", "mambair_tiny_x2", "iterations") == 2
-    assert capsys.readouterr().err.startswith("zoo train: error: 'iterations' is no setting")
+    assert capsys.readouterr().err.startswith("zoo train: error: 'iterations' is not a setting")
 
 
 def test_common_options_may_stand_before_a_forwarded_command(capsys):

@@ -115,7 +115,7 @@ def test_a_package_that_announces_its_parts(folder):
     (installed / "mine.py").unlink()
     done = run(folder, "zoo list", PYTHONPATH=paths)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "my-restoration announces parts in 'mine', which cannot be imported" in done.stderr
+    assert "my-restoration lists parts in 'mine', which cannot be imported" in done.stderr
 
 
 def module_of(name):

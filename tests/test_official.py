@@ -174,7 +174,9 @@ def test_detection_finds_the_published_network(official, tmp_path):
 
 def test_official_file_of_a_network_of_our_own_is_refused(tmp_path):
     network = zoo.build("mambair_tiny_x2", head="nearest_conv")
-    with pytest.raises(zoo.errors.CheckpointError, match="authors' code does not have this network"):
+    with pytest.raises(
+        zoo.errors.CheckpointError, match="authors' code does not have this network"
+    ):
         save_official(network, tmp_path / "w.pth")
     assert not list(tmp_path.iterdir())
 

@@ -76,7 +76,7 @@ def test_models_and_parts_are_listed_by_pattern():
         ({"block.mixer.d_conv": 2}, r"network\.block\.mixer: d_conv is 2; it must be odd"),
         (
             {"scans": ["raster"], "scans[3].size": 8},
-            r"override network\.scans\[3\]\.size: '3' is no index",
+            r"override network\.scans\[3\]\.size: '3' is not an index",
         ),
         ({"dim.x": 8}, r"override network\.dim\.x: network\.dim is 32, which has no options"),
         ({"type": "single"}, r"network: unknown network 'single'; did you mean 'single_image'"),

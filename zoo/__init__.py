@@ -1,11 +1,11 @@
-"""Mamba networks for image restoration that can be installed, mixed, trained and deployed.
+"""Mamba networks for image restoration: load, restore, train, export, and mix their parts.
 
     import zoo
 
     network = zoo.load("mambair_tiny_x2")
     zoo.restore(network, "photo.png", "restored.png")
 
-Names are loaded when they are first used, so that ``import zoo`` costs little.
+Names are imported on first use, so that ``import zoo`` is fast.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     __version__: str
 
-# Activations of large images come in fresh memory. With small pages PyTorch spends a third of the
-# time of a 512-pixel image on mapping it, on Linux; it asks once, at its first large tensor.
+# Use huge pages on Linux. With small pages, PyTorch spends a third of the time of a 512-pixel image
+# on mapping new memory for activations. PyTorch reads the variable at its first large tensor.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 _HOMES = {

@@ -1,4 +1,4 @@
-"""``python -m zoo``: the same as the command ``zoo``."""
+"""``python -m zoo`` runs the command ``zoo``."""
 
 import sys
 

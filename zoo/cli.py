@@ -1,6 +1,6 @@
-"""The command ``zoo``: its commands, and the modules that it forwards the others to.
+"""The command line ``zoo``: its own commands, and the commands that it forwards to other modules.
 
-Modules are imported by the command that needs them, so that ``zoo --help`` costs little.
+Each command imports what it needs, so that ``zoo --help`` is fast.
 """
 
 from __future__ import annotations
@@ -18,49 +18,55 @@ from zoo.errors import ZooError, nearest
 
 GROUPS = {
     "export": "Export a model to ONNX, TensorRT or a model server.",
-    "scans": "Look at scan orders.",
+    "scans": "Plot scan orders.",
     "data": "Prepare training data.",
-    "runs": "Look at training runs.",
+    "runs": "Plot training runs.",
 }
-"""Commands that have commands of their own."""
+"""Commands with subcommands."""
 
 FORWARDED = {
     "train": ("recipes.train", "Train a model from its recipe."),
     "evaluate": ("recipes.evaluate", "Evaluate a model on test sets."),
     "export onnx": ("export.onnx", "Write an ONNX file, which runs everywhere."),
-    "export trt": ("export.trt", "Build a TensorRT engine, for NVIDIA GPUs."),
+    "export trt": ("export.trt", "Build a TensorRT engine for NVIDIA GPUs."),
     "export serve": ("export.serve", "Write a model repository for NVIDIA Triton Server."),
-    "convert": ("zoo.checkpoints.convert_command", "Convert our weights to the authors' or back."),
+    "convert": (
+        "zoo.checkpoints.convert_command",
+        "Convert weights to the authors' format or back.",
+    ),
     "data prepare": ("zoo.data.prepare", "Cut large photos into sub-images, which load faster."),
-    "scans plot": ("zoo.plots.scan_order", "Draw a scan order as PNG."),
-    "runs plot": ("zoo.plots.training_curves", "Draw loss and PSNR of training runs as PNG."),
+    "scans plot": ("zoo.plots.scan_order", "Draw a scan order as a PNG file."),
+    "runs plot": (
+        "zoo.plots.training_curves",
+        "Draw loss and PSNR of training runs as a PNG file.",
+    ),
 }
-"""Commands that live elsewhere: the module whose ``main`` runs each, and what it does."""
+"""Forwarded commands: the module with the ``main`` of each, and what it does."""
 
 RESTORE_HELP = """examples:
   zoo restore photo.png -o restored.png -n mambair_tiny_x2
   zoo restore photos -o restored -n mambair_light_x4 -w light_x4.pth -t 256
 
 bursts (models qmambabsr*): INPUT is one burst, or a folder of bursts
-  a burst is a folder of frames in natural order, the first the reference, or an npz file:
-    im_raw_00.png ...   RAW: 16-bit PNGs of four channels, the planes R, Gr, Gb, B of a mosaic, 14
-                        bits used, as in the public sets (BurstSR's samsung_00/im_raw.png too)
+  A burst is a folder of frames in natural order, with the reference first, or an npz file:
+    im_raw_00.png ...   RAW frames: 16-bit PNGs with four channels (the planes R, Gr, Gb, B) and
+                        14-bit values, as in the public sets (also BurstSR's samsung_00/im_raw.png)
     NAME.npz            frames (T, 4 or 3, h, w): floating point in [0, 1], linear for RAW, or
                         integers with white_level
     other images        RGB frames, for qmambabsr_rgb
-  gains and colour matrix are read from meta.json or meta_info.pkl beside the frames (rgb_gain,
-  red_gain, blue_gain, rgb2cam); pickles are read as plain data only, nothing in them is run
-  --look of a RAW burst:
+  Gains and colour matrix are read from meta.json or meta_info.pkl beside the frames (rgb_gain,
+  red_gain, blue_gain, rgb2cam). Pickles are read as plain data only; no code in them runs.
+  --look selects how a RAW burst becomes a picture:
     camera   gains, matrix to linear sRGB, gamma 2.2, tone curve 3x^2-2x^3; 8 bits
-    plain    channels to one mean, brightness to 0.9 at the 99th percentile, gamma 2.2; 8 bits
-    linear   the network's linear camera colours as they are; 16 bits
-    auto     camera where gains and matrix are known, otherwise plain
-  RGB bursts come out in the colours and bits they came in. Make a burst from any photo with
+    plain    channels scaled to the same mean, 99th percentile scaled to 0.9, gamma 2.2; 8 bits
+    linear   the network's linear camera colours, unchanged; 16 bits
+    auto     camera if gains and matrix are known, otherwise plain
+  RGB bursts keep their colours and bit depth. To make a burst from any photo, run
   python -m zoo.data.burst PHOTO -o DIR"""
 
 
 def list_command(options: argparse.Namespace) -> None:
-    """Print models, or the parts of a kind."""
+    """Print the models, or the parts of a kind."""
     from zoo.checkpoints import shipped_weights
     from zoo.description import list_parts
     from zoo.recipe import list_models, load_recipe
@@ -81,7 +87,7 @@ def list_command(options: argparse.Namespace) -> None:
 
 
 def show_command(options: argparse.Namespace) -> None:
-    """Print what a part or a model is."""
+    """Print the description of a part or a model."""
     import yaml
 
     from zoo.description import ModelDescription, describe
@@ -123,7 +129,7 @@ def _exported_network(options: argparse.Namespace) -> Any:
     }
     for other, there in given.items():
         if there:
-            raise ZooError(f"{other} does not go with {option}: the file fixes it; leave it away")
+            raise ZooError(f"{other} does not go with {option}: the file sets it; leave it out")
     if options.engine:
         from trt_plugins.build import build
         from zoo.integrations.tensorrt import load_engine
@@ -141,7 +147,7 @@ def _exported_network(options: argparse.Namespace) -> Any:
 
 
 def restore_command(options: argparse.Namespace) -> None:
-    """Restore an image or a folder; processes started by torchrun share it."""
+    """Restore an image, a burst or a folder; processes started by torchrun share the work."""
     from zoo.distributed import process_group
     from zoo.inference import restore
 
@@ -169,7 +175,7 @@ def restore_command(options: argparse.Namespace) -> None:
 
 
 def doctor_command(options: argparse.Namespace) -> None:
-    """Print what this installation can do."""
+    """Print the versions, devices and scan backends of this installation."""
     import torch
 
     from zoo.checkpoints import shipped_weights
@@ -192,7 +198,15 @@ Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _command(
     commands: Subparsers, name: str, run: Callable[[argparse.Namespace], None], text: str, more: str
 ) -> argparse.ArgumentParser:
-    """Add a command: what runs it, what it does, and what its help shows at the end."""
+    """Add a command.
+
+    Args:
+        commands: where to add it.
+        name: name of the command.
+        run: runs the command.
+        text: one sentence on what it does.
+        more: end of the help text.
+    """
     common = argparse.ArgumentParser(add_help=False)
     add_common_options(common, default=argparse.SUPPRESS)
     parser = commands.add_parser(
@@ -220,7 +234,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_list(commands)
     _add_restore(commands)
     _add_forwarded(commands)
-    _command(commands, "doctor", doctor_command, "Show what this installation can do.", "")
+    _command(commands, "doctor", doctor_command, "Check the installation and its backends.", "")
     return parser
 
 
@@ -229,18 +243,18 @@ def _add_list(commands: Subparsers) -> None:
         commands,
         "list",
         list_command,
-        "List models, or with --parts what they are made of.",
+        "List models, or with --parts the parts they are made of.",
         "examples: zoo list '*light*'; zoo list --parts; zoo list --parts scan",
     )
     sub.add_argument("pattern", nargs="?", default="*", help="shell-style pattern of names [*]")
     sub.add_argument(
-        "--parts", nargs="?", const="", metavar="KIND", help="parts, of this kind or of all kinds"
+        "--parts", nargs="?", const="", metavar="KIND", help="list parts, of KIND or of all kinds"
     )
     sub = _command(
         commands,
         "show",
         show_command,
-        "Show a model or a part: what it is, its size, its options.",
+        "Describe a model (size, operations) or a part (options).",
         "examples: zoo show mambair_light_x4 --size 180x320; zoo show block/rssb",
     )
     sub.add_argument(
@@ -250,7 +264,7 @@ def _add_list(commands: Subparsers) -> None:
         "--size",
         default="64x64",
         metavar="HxW",
-        help="input, in pixels, that a model's operations are counted for [64x64]",
+        help="height x width in pixels of the input for counting operations [64x64]",
     )
     sub.add_argument("--recipe", action="store_true", help="print the model's whole recipe too")
 
@@ -260,7 +274,7 @@ def _add_restore(commands: Subparsers) -> None:
         commands,
         "restore",
         restore_command,
-        "Restore an image or a burst, or all of a folder.",
+        "Restore an image, a burst, or a folder of them.",
         RESTORE_HELP,
     )
     sub.add_argument("input", type=Path, help="image file, burst, or a folder of them")
@@ -268,53 +282,55 @@ def _add_restore(commands: Subparsers) -> None:
     sub.add_argument("-n", "--model", help="model; see 'zoo list'")
     sub.add_argument("-w", "--weights", type=Path, help="weights file, .safetensors or .pth")
     sub.add_argument("--compat", choices=["official"], help=COMPAT)
-    sub.add_argument("--onnx", type=Path, metavar="FILE", help="run this file of export.onnx")
+    sub.add_argument("--onnx", type=Path, metavar="FILE", help="run this file of zoo export onnx")
     sub.add_argument(
-        "--engine", type=Path, metavar="FILE", help="run this engine of export.trt, on a GPU"
+        "--engine", type=Path, metavar="FILE", help="run this engine of zoo export trt, on a GPU"
     )
     sub.add_argument(
-        "--plugin", type=Path, help="of --engine: the plugin's library [built where needed]"
+        "--plugin", type=Path, help="library of the plugin, for --engine [built if needed]"
     )
     sub.add_argument(
-        "--trust-engine", action="store_true", help="of --engine: run the code embedded in it"
+        "--trust-engine",
+        action="store_true",
+        help="with --engine: run the code embedded in the engine",
     )
-    sub.add_argument(
-        "-s", "--scale", type=int, help="scale of a model named without it: -n mambair_light -s 2"
-    )
+    sub.add_argument("-s", "--scale", type=int, help="scale, if -n omits it: -n mambair_light -s 2")
     sub.add_argument(
         "-t",
         "--tile",
         type=int,
-        help="side of a tile in pixels, 0 for none [cuda: what free memory holds; cpu: 512, for "
-        "bursts 128 of a frame]",
+        help="side of a tile in pixels, 0 for no tiles [cuda: as large as free memory allows; cpu: "
+        "512, or 128 for bursts]",
     )
     sub.add_argument("--overlap", type=int, default=32, help="overlap of tiles in pixels [32]")
     sub.add_argument(
-        "--ensemble", action="store_true", help="average over 8 flips and turns: 8 times the work"
+        "--ensemble",
+        action="store_true",
+        help="average over 8 flips and quarter turns; takes 8 times as long",
     )
     sub.add_argument(
         "--precision",
         choices=["fp32", "bf16", "fp16"],
         default="fp32",
-        help="number format of the layers; the scan's state stays fp32 [fp32]",
+        help="precision of the layers; the scan's state is always fp32 [fp32]",
     )
     sub.add_argument("--device", default="cpu", help="cpu or cuda [cpu]")
     sub.add_argument(
-        "--overwrite", action="store_true", help="redo outputs that exist [they are skipped]"
+        "--overwrite", action="store_true", help="overwrite existing outputs [they are skipped]"
     )
     sub.add_argument(
-        "--random-weights", action="store_true", help="run an untrained network, to try things out"
+        "--random-weights", action="store_true", help="use an untrained network, for tests"
     )
     sub.add_argument(
         "--look",
         choices=["auto", "camera", "plain", "linear"],
         default="auto",
-        help="how a RAW burst becomes a picture, see below [auto]",
+        help="how a RAW burst becomes a picture; see below [auto]",
     )
 
 
 def _add_forwarded(commands: Subparsers) -> None:
-    """List the commands that :func:`main` forwards."""
+    """Add the commands that :func:`main` forwards, so that the help lists them."""
     groups = {"": commands}
     for name, (_, text) in FORWARDED.items():
         group, _, last = name.rpartition(" ")
@@ -330,7 +346,7 @@ def _add_forwarded(commands: Subparsers) -> None:
 
 
 def _forwarded(words: list[str]) -> int | None:
-    """Run the command that lives elsewhere and that the words name; None if they name none."""
+    """Run the forwarded command that ``words`` names and return its exit code; None if none."""
     first = 0
     while first < len(words) and words[first].partition("=")[0] in ("--debug", "--import"):
         first += 2 if words[first] == "--import" else 1
@@ -343,7 +359,7 @@ def _forwarded(words: list[str]) -> int | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code."""
+    """Run a command and return its exit code; 2 means bad input."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     code = _forwarded(words)
     if code is None:

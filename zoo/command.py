@@ -1,7 +1,7 @@
-"""What every command has in common: options, version, the user's own parts, one-line errors.
+"""What all commands share: common options, the version, loading the user's parts, error messages.
 
-Each command line of the project (``zoo``, ``recipes/*.py``, ``python -m export.*``,
-``python -m zoo.data.*``, ``python -m trt_plugins.build``) is run by :func:`run_command`.
+:func:`run_command` runs every command of the project: ``zoo``, ``recipes/*.py``,
+``python -m export.*``, ``python -m zoo.data.*`` and ``python -m trt_plugins.build``.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import Any
 from zoo.errors import ZooError
 
 ENTRY_POINTS = "zoo.parts"
-"""Entry-point group by which installed packages announce modules that register parts."""
+"""Entry-point group in which installed packages list their modules that register parts."""
 
-COMPAT = "reproduce the authors' outputs where their code errs (MambaCSR with cross-scale)"
+COMPAT = "reproduce the authors' outputs, including an error in their code (cross-scale MambaCSR)"
 """Help of the option ``--compat`` of the commands that load weights."""
 
 BAD_INPUT, INTERRUPTED = 2, 130
-"""Exit codes: an error that the user can mend, and Ctrl-C."""
+"""Exit codes for an error that the user can fix, and for Ctrl-C."""
 
 
 def package_version() -> str:
-    """Version of the installed package, which ``pyproject.toml`` states; also ``zoo.__version__``.
+    """Return the version of the installed package; it is also ``zoo.__version__``.
 
-    It is "0+unknown" in a checkout that is not installed.
+    The version is set in ``pyproject.toml``. Without an installation, it is "0+unknown".
     """
     try:
         return version("mamba-restoration-zoo")
@@ -39,23 +39,27 @@ def package_version() -> str:
 
 
 def add_common_options(parser: argparse.ArgumentParser, **settings: Any) -> None:
-    """Add ``--import MODULE`` and ``--debug`` to a parser; :func:`run_command` reads them."""
+    """Add ``--import MODULE`` and ``--debug``, which :func:`run_command` reads, to a parser."""
     parser.add_argument(
         "--import",
         dest="imports",
         action="append",
         metavar="MODULE",
-        help="Python module that registers parts of your own; may be repeated",
+        help="Python module that registers your own parts; may be repeated",
         **settings,
     )
     parser.add_argument("--debug", action="store_true", help="show tracebacks", **settings)
 
 
 def parse_size(text: str, unit: str) -> tuple[int, int]:
-    """Read the height and width of ``--size HxW``.
+    """Parse the height and width of ``--size HxW``.
+
+    Args:
+        text: value of the option.
+        unit: unit of both numbers, for the error message.
 
     Raises:
-        ZooError: for anything but two whole numbers from 1.
+        ZooError: if the text is not two integers of at least 1 with an "x" between.
     """
     height, times, width = text.partition("x")
     if not (times and height.isdigit() and width.isdigit() and int(height) and int(width)):
@@ -71,20 +75,20 @@ def run_command(
     prog: str | None = None,
     intermixed: bool = False,
 ) -> int:
-    """Read the arguments, import the user's parts, do the work, and return the exit code.
+    """Parse the arguments, import the user's parts, run the command, and return the exit code.
 
-    Errors that the user can mend are one line on standard error; ``--debug`` shows the traceback.
+    An error that the user can fix is printed as one line on standard error. ``--debug`` shows its
+    traceback instead.
 
     Args:
-        parser: of the command. It gets the options ``--import`` and ``--debug``.
-        run: the work. It returns the exit code; None means 0.
-        arguments: words of the command line; None for those of this process.
-        prog: how the user called the command, where that differs from the parser's ``prog``; it is
-            shown in the usage and in errors.
-        intermixed: allow options between positional arguments.
+        parser: parser of the command. The options ``--import`` and ``--debug`` are added to it.
+        run: runs the command and returns the exit code; None means 0.
+        arguments: words of the command line; None for ``sys.argv``.
+        prog: name of the command in the usage and in errors; None for the parser's ``prog``.
+        intermixed: whether options may be between positional arguments.
 
     Returns:
-        What ``run`` returned, 2 for an error that the user can mend, or 130 after Ctrl-C.
+        The exit code of ``run``, 2 for an error that the user can fix, or 130 after Ctrl-C.
     """
     parser.prog = prog or parser.prog
     add_common_options(parser)
@@ -105,20 +109,20 @@ def run_command(
 
 
 def _is_mendable(error: Exception) -> bool:
-    """Whether the input caused the error, rather than a defect of the package."""
-    # The operator imports nothing of the package, so its error is no ZooError.
+    """Return whether the error comes from the input and not from a bug in the package."""
+    # The operator does not import the rest of the package, so its error is not a ZooError.
     from zoo.ops.scan import BackendError
 
     return isinstance(error, (ZooError, BackendError, OSError))
 
 
 def import_parts(modules: Sequence[str]) -> None:
-    """Import modules that register parts, and those that installed packages announce.
+    """Import the given modules, and the modules that installed packages list as entry points.
 
-    Modules are also looked for in the current folder, as ``python -m`` does.
+    Modules in the current folder are found too, as with ``python -m``.
 
     Raises:
-        ZooError: naming the module that cannot be imported.
+        ZooError: if a module cannot be imported; the message names it.
     """
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -128,7 +132,7 @@ def import_parts(modules: Sequence[str]) -> None:
         except (ImportError, AttributeError) as error:
             package = entry.dist.name if entry.dist else "an installed package"
             raise ZooError(
-                f"{package} announces parts in {entry.value!r}, which cannot be imported: {error}; "
+                f"{package} lists parts in {entry.value!r}, which cannot be imported: {error}; "
                 "repair or uninstall it"
             ) from error
     for module in modules:
@@ -136,6 +140,6 @@ def import_parts(modules: Sequence[str]) -> None:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
             raise ZooError(
-                f"--import {module}: no module {error.name!r}; give a module's name, without .py, "
-                "in this folder or installed"
+                f"--import {module}: no module {error.name!r}; give the name, without .py, of a "
+                "module that is in this folder or installed"
             ) from error

@@ -1,6 +1,7 @@
-"""What a part or a model is, in a form that people and tools can read.
+"""Descriptions of parts and models, for people and for tools.
 
-``describe("block/rssb")`` tells a part's options; ``describe("mambair_light_x4")`` a model's size.
+``describe("block/rssb")`` returns a part's options, ``describe("mambair_light_x4")`` a model's
+size.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from zoo.recipe import build, list_models
 from zoo.registry import Capabilities, capabilities_of, kind, kind_of, kinds
 
 MEASURED_SIZE = 64
-"""Side of the square input that operations are counted for unless said otherwise, in pixels."""
+"""Default side in pixels of the square input for counting operations."""
 
 
 @dataclass(frozen=True)
 class PartDescription:
-    """A part: what it is, what it needs, and its options with type and default."""
+    """Description of a part: its summary, capabilities, and options with type and default."""
 
     kind: str
     name: str
@@ -42,13 +43,19 @@ class PartDescription:
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """A model: its size and what it takes.
+    """Description of a model: its input, its number of parameters, and its operations.
 
     Attributes:
+        name: name of the model.
+        summary: one line on what the model is for.
+        paper: title, arXiv number and table of the publication; empty if there is none.
+        scale: output over input size.
+        channels: channels of the input image, or of a frame.
         parameters: number of trainable values.
-        gigaflops: floating-point operations for one input in units of 1e9, the scan's included;
-            a multiply-add counts as two.
+        gigaflops: floating-point operations for one input in units of 1e9, including the scan; a
+            multiply-add counts as two.
         size: height and width of that input in pixels.
+        capabilities: accepted inputs, sizes and dtypes.
     """
 
     name: str
@@ -77,15 +84,19 @@ class ModelDescription:
         )
 
     def data(self) -> dict[str, Any]:
-        """The description as plain data."""
+        """Return the description as a dict of plain data."""
         return asdict(self)
 
 
 def list_parts(kind_name: str | None = None, pattern: str = "*") -> list[str]:
-    """Names of registered parts: of one kind, or of all kinds as ``kind/name``.
+    """Return the names of registered parts.
+
+    Args:
+        kind_name: kind of the parts; None for all kinds, with names as ``kind/name``.
+        pattern: shell-style pattern of names.
 
     Raises:
-        RecipeError: for an unknown kind.
+        RecipeError: if the kind is unknown.
     """
     if kind_name is not None:
         return kind(kind_name).names(pattern)
@@ -98,12 +109,12 @@ def describe(
     """Describe a part (``"kind/name"``) or a model (``"name"``, or a recipe's path).
 
     Args:
-        name: of the part or model.
-        height: of the input that a model's operations are counted for, in pixels.
-        width: of the same input, in pixels.
+        name: name of the part or model.
+        height: height in pixels of the input for counting a model's operations.
+        width: width in pixels of that input.
 
     Raises:
-        RecipeError: for an unknown name, with the nearest known one.
+        RecipeError: if the name is unknown; the message suggests the nearest known name.
     """
     kind_name, slash, part = name.partition("/")
     if slash and kind_name in kinds():
@@ -111,7 +122,7 @@ def describe(
     if not slash and name not in list_models() and not name.endswith((".yaml", ".yml")):
         parts = [full for full in list_parts() if full.endswith(f"/{name}")]
         if parts:
-            raise RecipeError(f"{name!r} is no model; did you mean {parts[0]!r}?")
+            raise RecipeError(f"{name!r} is not a model; did you mean {parts[0]!r}?")
         raise RecipeError(f"unknown model {name!r}{nearest(name, list_models())}")
     return _describe_model(name, height, width)
 

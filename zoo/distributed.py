@@ -1,7 +1,7 @@
-"""Several processes at one task: those that ``torchrun`` started, or this one alone.
+"""Sharing one task among the processes that ``torchrun`` started, or running it in one process.
 
-PyTorch distributed is the engine; nothing here starts processes or knows of a scheduler. Control
-messages travel by gloo on the CPU, gradients by NCCL between GPUs.
+Communication uses PyTorch distributed: gloo on the CPU for control messages, NCCL between GPUs for
+gradients. Nothing here starts processes.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from zoo.errors import ZooError
 T = TypeVar("T")
 
 PATIENCE = timedelta(hours=6)
-"""How long one process waits for the others; torchrun ends all as soon as one dies."""
+"""How long one process waits for the others; if one dies, torchrun ends all of them."""
 
 
 class ProcessGroup:
-    """The processes of one task, as one of them sees them; this base class is one process alone.
+    """The processes that share a task. This base class is for a single process.
 
     Attributes:
-        rank: number of this process, 0 for the one that writes and prints.
+        rank: number of this process; process 0 writes and prints.
         world_size: number of processes.
     """
 
@@ -39,40 +39,40 @@ class ProcessGroup:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes and prints."""
+        """Whether this is process 0, which writes and prints."""
         return self.rank == 0
 
     def device(self, name: str) -> str:
-        """The device of this process: with several, ``cuda`` is one GPU for each."""
+        """Return the device of this process; with several processes, ``cuda`` is one GPU each."""
         return name
 
     def broadcast(self, value: T) -> T:
-        """The first process's value, in all."""
+        """Return the first process's value, in all processes."""
         return value
 
     def gather(self, value: T) -> list[T]:
-        """The values of all processes by rank, in all."""
+        """Return the values of all processes in the order of their ranks, in all processes."""
         return [value]
 
     def add(self, *values: float) -> list[float]:
-        """Sums over the processes, in all."""
+        """Return the sum of each value over the processes, in all processes."""
         return list(values)
 
     def wrap(self, network: nn.Module, device: str) -> nn.Module:
-        """The network, with gradients averaged over the processes."""
+        """Return the network, wrapped to average gradients over the processes."""
         return network
 
     def shared_indices(self, count: int, task: str) -> Iterator[int]:
-        """Numbers 0 to count - 1: each goes to one process, which asks when it is free."""
+        """Yield numbers from 0 to count - 1; each number goes to one process, when it is free."""
         yield from range(count)
 
     def from_first(self, function: Callable[[], T]) -> T:
-        """Call in the first process alone; its result, or its error, reaches all."""
+        """Call a function in the first process; return its result, or raise its error, in all."""
         return function()
 
 
 class _TorchrunGroup(ProcessGroup):
-    """One of several processes."""
+    """The processes that torchrun started."""
 
     def __init__(self, store: dist.Store, rank: int, world_size: int) -> None:
         self._store, self.rank, self.world_size = store, rank, world_size
@@ -83,8 +83,8 @@ class _TorchrunGroup(ProcessGroup):
             return name
         if self._local >= torch.cuda.device_count():
             raise ZooError(
-                f"process {self._local} of this machine has no GPU: there are "
-                f"{torch.cuda.device_count()}; lower --nproc-per-node"
+                f"no GPU for process {self._local} of this machine, which has "
+                f"{torch.cuda.device_count()}; use a smaller --nproc-per-node"
             )
         torch.cuda.set_device(self._local)
         return f"cuda:{self._local}"
@@ -109,7 +109,7 @@ class _TorchrunGroup(ProcessGroup):
         return DistributedDataParallel(network, device_ids=devices)
 
     def shared_indices(self, count: int, task: str) -> Iterator[int]:
-        # The store's addition is atomic: no two processes get one number.
+        # The store's addition is atomic: no two processes get the same number.
         while (number := self._store.add(f"zoo/{task}", 1) - 1) < count:
             yield number
 
@@ -128,10 +128,10 @@ class _TorchrunGroup(ProcessGroup):
 
 @contextmanager
 def process_group(device: str = "cpu") -> Iterator[ProcessGroup]:
-    """Join the processes that torchrun started; without torchrun, be one alone.
+    """Join the processes that torchrun started, or without torchrun, use a single process.
 
     Args:
-        device: "cuda" where gradients are to travel between GPUs.
+        device: "cuda" to exchange gradients between GPUs, or "cpu".
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ:
         yield ProcessGroup()
@@ -154,17 +154,17 @@ def map_shared(
     unit: str,
     progress: bool = True,
 ) -> list[T]:
-    """The results of ``work(0)`` to ``work(count - 1)``, computed by all processes, in all.
+    """Compute ``work(0)`` to ``work(count - 1)`` in all processes, and return all results in each.
 
     Each process takes the next number when it is free.
 
     Args:
         group: the processes.
         count: how many numbers there are.
-        work: is called once for each number, by one of the processes.
-        task: a name that no other task of the group has.
-        unit: what one number stands for, in the progress bar.
-        progress: show a progress bar in the first process.
+        work: called once for each number, in one of the processes.
+        task: name of the task, unique in the group.
+        unit: name of one item, such as "image", for the progress bar.
+        progress: whether to show a progress bar in the first process.
     """
     found: dict[int, T] = {}
     disable = None if progress and group.is_first else True
@@ -178,5 +178,5 @@ def map_shared(
 
 
 def shard(items: Sequence[T], group: ProcessGroup) -> list[T]:
-    """The process's fixed share of the items: every ``world_size``-th from its rank on."""
+    """Return this process's fixed share: every ``world_size``-th item, starting at its rank."""
     return list(items[group.rank :: group.world_size])

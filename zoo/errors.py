@@ -1,7 +1,7 @@
-"""The errors a user can mend.
+"""Errors that a user can fix.
 
-Every message is one sentence that names the thing, the place and the likely fix. Command-line
-tools print it and exit with code 2; the traceback is shown only with ``--debug``.
+Each message is one sentence that names the thing, the place and the likely fix. Commands print it
+and exit with code 2; they show the traceback only with ``--debug``.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from collections.abc import Iterable
 
 
 class ZooError(Exception):
-    """Base of all errors caused by the input rather than by a defect of the package."""
+    """Base class of all errors that come from the input and not from a bug in the package."""
 
 
 class RecipeError(ZooError, ValueError):
-    """A recipe, an override or a part's option is wrong; the message holds its full path."""
+    """A recipe, an override or a part's option is wrong; the message gives its full path."""
 
 
 class CheckpointError(ZooError, ValueError):
-    """A weights file cannot be read, is not recognised, or does not fit its network."""
+    """A weights file cannot be read, is not recognised, or does not match the network."""
 
 
 class MisfitError(CheckpointError):
-    """Weights can be read, but are those of another network."""
+    """Weights can be read, but belong to another network."""
 
 
 class ImageError(ZooError, ValueError):
-    """An image, a burst or a folder of them cannot be read, or does not fit its task."""
+    """An image, a burst or a folder cannot be read, or cannot be used for the task."""
 
 
 class WriteError(ZooError, OSError):
-    """A file cannot be written, for want of permission or space, or because a folder is there."""
+    """A file cannot be written: no permission, no space, or a folder with the same name."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,9 +1,9 @@
-"""Writing files whole or not at all, and sorting names as people do.
+"""Writing files whole or not at all, the cache folder, and natural sorting of file names.
 
-A file is written under a temporary name in its own folder and then renamed, so that nobody ever
-sees half of it. A process that is killed leaves its temporary file behind; the next process that
-writes into the folder removes it. A temporary file is in use as long as its writer holds a lock on
-it. The system drops the lock when the process ends, however it ends.
+A file is written under a temporary name in its folder and then renamed, so readers never see half a
+file. A killed process leaves its temporary file behind; the next process that writes to the folder
+removes it. A temporary file is in use as long as its writer holds a lock on it. The system releases
+the lock when the process ends, even if it is killed.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ if sys.platform != "win32":
     import fcntl
 
 _TEMPORARY_NAME = re.compile(r"\.zoo-[0-9a-f]{16}\.part")
-"""Hidden and with a suffix of its own, so that nobody takes half a file for an image, and short, so
-that files with the longest names can be written."""
+"""Temporary names are hidden and have their own suffix, so that no program reads half a file as an
+image. They are short, so that files with the longest possible names can be written."""
 
 _OLD = 24 * 3600
-"""Seconds after which a temporary file counts as left over where the file system has no locks."""
+"""Age in seconds at which a temporary file counts as abandoned if the file system has no locks."""
 
 _cleaned: set[Path] = set()
-"""Folders that this process has cleaned, so that writing many files lists a folder once."""
+"""Folders that this process has cleaned, so that each folder is listed only once."""
 
 
 @contextlib.contextmanager
 def partial_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to, and rename it to ``path`` when the block ends.
+    """Yield a temporary path to write to, and rename it to ``path`` when the block ends.
 
-    If the block fails, the temporary file is removed and ``path`` stays as it was. A missing folder
-    is made. The temporary file is there, and empty, when the block begins: write into it, do not
-    replace it by another. Its suffix is ``.part``, which some libraries take for an unknown format.
+    If the block fails, the temporary file is removed and ``path`` is unchanged. A missing folder is
+    created. When the block starts, the temporary file exists and is empty: write to it, do not
+    replace it. Its suffix is ``.part``, so libraries cannot derive the format from it.
 
-    A new file gets the usual permissions (the umask); an existing one keeps its own. Where ``path``
-    is a symbolic link, the file it points to is replaced and the link stays.
+    A new file gets the usual permissions (the umask); an existing file keeps its permissions. If
+    ``path`` is a symbolic link, the file it points to is replaced, and the link stays.
 
     Raises:
-        WriteError: for any ``OSError``, also one of the block.
+        WriteError: for any ``OSError``, including those of the block.
     """
     try:
         target, mode = _target_of(path)
@@ -61,7 +61,7 @@ def partial_file(path: Path) -> Iterator[Path]:
                 with contextlib.suppress(OSError):  # some file systems have no permissions
                     temporary.chmod(mode)
             if sys.platform == "win32":
-                held.close()  # Windows renames no open file
+                held.close()  # Windows cannot rename an open file
             temporary.replace(target)
         finally:
             held.close()
@@ -74,13 +74,13 @@ def partial_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def partial_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder to fill, and rename it to ``path`` when the block ends.
+    """Yield a temporary folder to fill, and rename it to ``path`` when the block ends.
 
-    If the block fails, the temporary folder is removed and ``path`` stays as it was. A folder that
-    is there is replaced as a whole.
+    If the block fails, the temporary folder is removed and ``path`` is unchanged. An existing
+    folder is replaced as a whole.
 
     Raises:
-        WriteError: for any ``OSError``, also one of the block.
+        WriteError: for any ``OSError``, including those of the block.
     """
     try:
         target = Path(os.path.realpath(path))
@@ -101,7 +101,7 @@ def partial_folder(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call ``write`` with the temporary path of :func:`partial_file`.
+    """Write a file by calling ``write`` with the temporary path of :func:`partial_file`.
 
     Raises:
         WriteError: if the file cannot be written.
@@ -111,7 +111,7 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file; see :func:`partial_file`.
+    """Write bytes to a file; it appears whole or not at all, see :func:`partial_file`.
 
     Raises:
         WriteError: if the file cannot be written.
@@ -121,7 +121,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, UTF-8 with ``\\n`` at the end of lines; see :func:`partial_file`.
+    """Write a text file in UTF-8 with ``\\n`` line ends; see :func:`partial_file`.
 
     Raises:
         WriteError: if the file cannot be written.
@@ -130,10 +130,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Find out before long work whether a file can be written; a missing folder is made.
+    """Check, before long work, that a file can be written; a missing folder is created.
 
     Raises:
-        WriteError: if it cannot.
+        WriteError: if the file cannot be written.
     """
     try:
         temporary, held = _create(*_target_of(path))
@@ -146,7 +146,7 @@ def check_writable(path: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files and folders that killed processes left in a folder.
 
-    Files that a process, here or on another machine, is writing stay. A missing folder is fine.
+    Files that are being written, on this machine or another, are kept. The folder may be missing.
     """
     with contextlib.suppress(OSError):
         for file in folder.iterdir():
@@ -162,7 +162,7 @@ def _clean(folder: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Where things are kept that are made once and can be made again.
+    """Return the folder for files that can be computed again.
 
     It is ``$ZOO_CACHE``, or ``mamba-restoration-zoo`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
     """
@@ -173,26 +173,28 @@ def cache_folder() -> Path:
 
 
 def natural_key(name: str | Path) -> tuple[list[str | int], str]:
-    """A sort key by which ``a2.png`` comes before ``a10.png``."""
-    # split() with a group alternates text and digits, so like is compared with like.
+    """Return a sort key that puts ``a2.png`` before ``a10.png``."""
+    # split() with a group alternates text and digits, so text is compared with text only.
     parts = re.split(r"([0-9]+)", str(name).casefold())
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], str(name)
 
 
 def _write_error(path: Path, error: OSError) -> WriteError:
     wrapped = WriteError(
-        f"{path}: cannot write: {error.strerror or error}; check that the folder may be written to "
-        "and has space left, or choose another place"
+        f"{path}: cannot write: {error.strerror or error}; check that the folder is writable and "
+        "has space left, or choose another place"
     )
     wrapped.errno = error.errno
     return wrapped
 
 
 def _target_of(path: Path) -> tuple[Path, int | None]:
-    """The file behind symbolic links and its permissions, None for a new file; makes its folder.
+    """Return the file behind symbolic links and its permissions; create its folder if missing.
+
+    The permissions of a new file are None.
 
     Raises:
-        OSError: for a folder or a device, which a rename would fail at or replace.
+        OSError: if the path is a folder or a device.
     """
     target = Path(os.path.realpath(path))
     try:
@@ -206,10 +208,11 @@ def _target_of(path: Path) -> tuple[Path, int | None]:
 
 
 def _create(target: Path, mode: int | None) -> tuple[Path, IO[bytes]]:
-    """Make an empty temporary file beside ``target``, and hold it."""
+    """Create an empty temporary file beside ``target``, and lock it."""
 
     def opener(name: str, flags: int) -> int:
-        # A private file is private from the start; its owner may write as long as it is temporary.
+        # The permissions are set at the start, so that a private file is never readable by others.
+        # The owner may always write to the temporary file.
         return os.open(name, flags, 0o666 if mode is None else mode | stat.S_IWUSR)
 
     while True:
@@ -218,10 +221,10 @@ def _create(target: Path, mode: int | None) -> tuple[Path, IO[bytes]]:
         try:
             ours = _lock(held)
         except OSError:
-            ours = True  # no locks here
+            ours = True  # this file system has no locks
         if ours and temporary.exists():
             return temporary, held
-        # A cleaner was faster: it locked the new file and removes it.
+        # Another process locked the new file first and removes it as abandoned: try again.
         held.close()
 
 
@@ -230,18 +233,18 @@ def _temporary_name(target: Path) -> Path:
 
 
 def _create_folder(target: Path) -> tuple[Path, int | None]:
-    """Make an empty temporary folder beside ``target``, and hold it where the system can."""
+    """Create an empty temporary folder beside ``target``, and lock it if the system can."""
     while True:
         temporary = _temporary_name(target)
         temporary.mkdir()
         if sys.platform == "win32":
             return temporary, None
-        with contextlib.suppress(FileNotFoundError):  # a cleaner was faster, as in _create
+        with contextlib.suppress(FileNotFoundError):  # removed as abandoned, as in _create
             held = os.open(temporary, os.O_RDONLY)
             try:
                 ours = _lock(held)
             except OSError:
-                ours = True  # no locks here
+                ours = True  # this file system has no locks
             if ours and temporary.exists():
                 return temporary, held
             os.close(held)
@@ -266,7 +269,7 @@ def _remove_abandoned(file: Path) -> None:
         _remove_abandoned_folder(file)
         return
     if sys.platform == "win32":
-        file.unlink()  # fails for a file that a process holds open
+        file.unlink()  # fails for a file that a process has open
         return
     with file.open("r+b") as opened:
         try:
@@ -285,7 +288,7 @@ def _remove_abandoned_folder(folder: Path) -> None:
         return
     held = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # no locks here: age decides
+        with contextlib.suppress(OSError):  # without locks, the age decides
             abandoned = _lock(held)
         if abandoned:
             shutil.rmtree(folder)
@@ -294,10 +297,10 @@ def _remove_abandoned_folder(folder: Path) -> None:
 
 
 def _lock(file: IO[bytes] | int) -> bool:
-    """Lock an open file or folder unless it is locked already; say whether it is now ours.
+    """Try to lock an open file or folder; return False if another process has the lock.
 
     Raises:
-        OSError: where the file system has no locks.
+        OSError: if the file system has no locks.
     """
     if sys.platform != "win32":
         try:

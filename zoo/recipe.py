@@ -1,9 +1,9 @@
-"""Recipes: a network, how it is trained and how it is evaluated, as data.
+"""Recipes: a network, its training and its evaluation, as data.
 
 A recipe is a YAML file (or a dict) with the keys of :class:`Recipe`. ``extends`` names another
-recipe whose values it starts from: mappings are merged key by key, lists and values replaced,
-and a part is replaced whole where its ``type`` changes. Every published model is a recipe in
-``recipes/`` and is built by the path that a user's own recipe takes.
+recipe, and its values are the defaults of this one. Mappings are merged key by key; lists and other
+values are replaced; a part is replaced as a whole if its ``type`` changes. Every published model is
+a recipe in ``recipes/``, and is built in the same way as a user's recipe.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from zoo.schema import resolve, resolve_part
 T = TypeVar("T")
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
-"""Folder of the published recipes: the sibling of this package, installed or checked out."""
+"""Folder of the published recipes, beside this package."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paper:
-    """Where a model was published."""
+    """The publication of a model: title, arXiv number, and the table with its scores."""
 
     title: str
     arxiv: str = ""
@@ -43,12 +43,12 @@ class Recipe:
     """A validated recipe.
 
     Attributes:
-        name: of the model; a file's name without its suffix.
-        summary: one line on what it is for.
-        paper: where it was published.
-        network: the network's ``type`` and options.
-        train: settings of training; the trainer checks them.
-        evaluate: test sets, protocol and published numbers; the evaluation checks them.
+        name: name of the model; by default the file's name without suffix.
+        summary: one line on what the model is for.
+        paper: the publication of the model.
+        network: ``type`` and options of the network.
+        train: settings of the training; the trainer checks them.
+        evaluate: test sets, protocol and published scores; the evaluation checks them.
     """
 
     name: str
@@ -60,16 +60,16 @@ class Recipe:
 
     @property
     def takes_burst(self) -> bool:
-        """Whether its network takes bursts; see :attr:`zoo.networks.Network.takes_burst`."""
+        """Whether the network takes bursts; see :attr:`zoo.networks.Network.takes_burst`."""
         return NETWORKS.get(self.network["type"], "network").capabilities.input == "burst"
 
     def data(self) -> dict[str, Any]:
-        """The recipe as plain data, without empty entries; ``load_recipe`` takes it back."""
+        """Return the recipe as plain data, without empty entries; ``load_recipe`` accepts it."""
         return {key: value for key, value in dataclasses.asdict(self).items() if value}
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that reads 1e-4 as a number and refuses a key that is given twice."""
+    """YAML loader that reads 1e-4 as a number and raises an error for a duplicate key."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -88,7 +88,11 @@ _Loader.add_implicit_resolver(
 
 
 def parse_value(text: str) -> Any:
-    """Read one value as YAML does: ``1e-4``, ``[6, 6]``, ``true``, ``{type: window, size: 8}``."""
+    """Parse a YAML value such as ``1e-4``, ``[6, 6]``, ``true``, ``{type: window, size: 8}``.
+
+    Raises:
+        RecipeError: if the text is not valid YAML.
+    """
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
@@ -96,7 +100,7 @@ def parse_value(text: str) -> Any:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the published models that match a shell-style pattern, sorted."""
+    """Return the sorted names of the published models that match a shell-style pattern."""
     return sorted(fnmatch.filter((path.stem for path in RECIPES.glob("*.yaml")), pattern))
 
 
@@ -106,11 +110,12 @@ def load_recipe(
     """Read a recipe and check its network.
 
     Args:
-        source: a published model's name, a path that ends in ``.yaml``, or the data itself.
-        overrides: values by dotted path from the top: ``{"network.block.mixer.d_state": 8}``.
+        source: name of a published model, a path that ends in ``.yaml``, or the data itself.
+        overrides: values by full dotted path, such as ``{"network.block.mixer.d_state": 8}``.
 
     Raises:
-        RecipeError: naming the place of the first mistake and the likely fix.
+        RecipeError: if the recipe is wrong; the message gives the place of the first mistake and
+            the likely fix.
     """
     if isinstance(source, Recipe):
         source = source.data()
@@ -127,10 +132,10 @@ def load_recipe(
 
 
 def section(recipe: Recipe, name: Literal["train", "evaluate"], kind: type[T]) -> T:
-    """Check a section of a recipe against the dataclass that describes it.
+    """Check a section of a recipe against its dataclass, and return it as that dataclass.
 
     Raises:
-        RecipeError: at the first mistake, with its place.
+        RecipeError: if the section is wrong; the message gives the place of the first mistake.
     """
     try:
         settings: T = resolve(kind, getattr(recipe, name), name)
@@ -140,20 +145,20 @@ def section(recipe: Recipe, name: Literal["train", "evaluate"], kind: type[T]) -
 
 
 def parse_overrides(words: Iterable[str], example: str) -> dict[str, Any]:
-    """Read ``key=value`` words of a command line; the values are YAML.
+    """Parse the ``key=value`` words of a command line; the values are YAML.
 
     Args:
-        words: of the command line.
-        example: a correct word, for the error.
+        words: words of the command line.
+        example: a correct word, for the error message.
 
     Raises:
-        RecipeError: for a word without "=", or a value that is no YAML.
+        RecipeError: if a word has no "=", or a value is not valid YAML.
     """
     overrides = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not (key and equals):
-            raise RecipeError(f"{word!r} is no setting; write key=value, such as {example}")
+            raise RecipeError(f"{word!r} is not a setting; write key=value, such as {example}")
         overrides[key] = parse_value(value)
     return overrides
 
@@ -162,15 +167,16 @@ def build(source: str | Path | Mapping[str, Any] | Recipe, **overrides: Any) -> 
     """Build a network from a recipe, randomly initialised.
 
     Args:
-        source: a published model's name, a path that ends in ``.yaml``, or the data itself.
-        overrides: options of the network, by dotted path: ``scale=2``,
+        source: name of a published model, a path that ends in ``.yaml``, or the data itself.
+        overrides: options of the network by dotted path, such as ``scale=2`` or
             ``**{"block.mixer.d_state": 8}``.
 
     Returns:
-        The network, with its recipe as ``network.recipe``.
+        The network, in training mode; ``network.recipe`` is its recipe.
 
     Raises:
-        RecipeError: naming the place of the first mistake and the likely fix.
+        RecipeError: if the recipe or an override is wrong; the message gives the place of the first
+            mistake and the likely fix.
     """
     recipe = load_recipe(source, {f"network.{path}": value for path, value in overrides.items()})
     try:
@@ -215,7 +221,7 @@ def _extended(data: dict[str, Any], label: str, seen: list[str]) -> dict[str, An
         raise RecipeError(f"{label}: 'extends' must name a recipe, got {base!r}")
     parent, parent_label = _read(base)
     if parent_label in seen:
-        raise RecipeError(f"{label}: 'extends' runs in a circle: {' -> '.join([*seen, base])}")
+        raise RecipeError(f"{label}: 'extends' is circular: {' -> '.join([*seen, base])}")
     return _merged(_extended(parent, parent_label, [*seen, parent_label]), data)
 
 
@@ -233,7 +239,7 @@ def _merged(base: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _override(data: dict[str, Any], path: str, value: Any) -> None:
-    """Set one value by dotted path; ``scans[0].size`` and ``scans.0.size`` are the same."""
+    """Set one value by its dotted path; ``scans[0].size`` and ``scans.0.size`` are the same."""
     *parents, last = re.sub(r"\[(\d+)\]", r".\1", path).split(".")
     place: Any = data
     for depth, key in enumerate(parents):
@@ -262,7 +268,7 @@ def _step(place: Any, key: str, path: str, here: str) -> Any:
 
 def _index(place: list[Any], key: str, path: str) -> int:
     if not key.isdigit() or int(key) >= len(place):
-        raise RecipeError(f"override {path}: {key!r} is no index of a list of {len(place)}")
+        raise RecipeError(f"override {path}: {key!r} is not an index of a list of {len(place)}")
     return int(key)
 
 

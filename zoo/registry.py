@@ -1,8 +1,8 @@
-"""One small registry per kind of part.
+"""Registries of parts, one for each kind of part.
 
-A *kind* (``scan``, ``block``, ``head``, ...) is a contract class together with the constructor
-arguments that the surrounding network supplies. Everything else a part's constructor takes is
-keyword-only and typed: the signature is the schema that recipes are checked against.
+A *kind* (``scan``, ``block``, ``head``, ...) has a contract class, and a list of constructor
+arguments that the network supplies. All other arguments of a part's constructor are keyword-only
+and typed: recipes are checked against the signature.
 
     BLOCKS = Registry("block", Block, supplied=("dim", "scan", "drop_path"))
 
@@ -28,14 +28,14 @@ _KINDS: dict[str, Registry[Any]] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
-    """What tools need to know of a part, stated where the part is registered.
+    """What tools need to know about a part; set when the part is registered.
 
     Attributes:
-        input: one image ``(B, C, H, W)`` or a burst ``(B, T, C, H, W)``.
-        size_multiple: the grid the part works on, in pixels. Parts pad themselves up to it and
-            crop, so any size is accepted; tiles that are multiples of it waste nothing.
-        minimum_size: smallest height and width accepted, in pixels.
-        dtypes: dtypes the whole part may be cast to.
+        input: "image" for one image ``(B, C, H, W)``, "burst" for a burst ``(B, T, C, H, W)``.
+        size_multiple: the part pads its input to multiples of this, in pixels, and crops its
+            output. Any size works; tiles that are multiples of it need no padding.
+        minimum_size: smallest height and width of the input, in pixels.
+        dtypes: dtypes that the whole part can be cast to.
     """
 
     input: Literal["image", "burst"] = "image"
@@ -46,7 +46,7 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Entry(Generic[T]):
-    """One registered part: its name, its class and what its registration states."""
+    """A registered part: its kind, name, class and capabilities."""
 
     kind: str
     name: str
@@ -59,7 +59,7 @@ class Entry(Generic[T]):
         return (inspect.getdoc(self.target) or "").partition("\n")[0]
 
     def options(self, supplied: tuple[str, ...] = ()) -> dict[str, inspect.Parameter]:
-        """Constructor parameters a recipe may set: all but those the network supplies."""
+        """Return the constructor parameters that recipes may set: all except ``supplied``."""
         parameters = inspect.signature(self.target).parameters
         return {name: p for name, p in parameters.items() if name not in supplied}
 
@@ -69,13 +69,9 @@ class Registry(Generic[T]):
     """The parts of one kind, by name.
 
     Args:
-        kind: the name of the kind, as it stands in ``zoo.list_parts(kind)``.
-        contract: base class every part of the kind derives from.
+        kind: name of the kind, as in ``zoo.list_parts(kind)``.
+        contract: base class of all parts of the kind.
         supplied: constructor arguments that the network passes and recipes may not set.
-
-    Raises:
-        RecipeError: on a duplicate name, a class outside the contract, or a constructor that is
-            not a schema. The registry is left unchanged.
     """
 
     kind: str
@@ -89,7 +85,17 @@ class Registry(Generic[T]):
     def register(
         self, name: str, *, capabilities: Capabilities | None = None
     ) -> Callable[[type[T]], type[T]]:
-        """Class decorator that files a part under ``name``."""
+        """Return a class decorator that registers a part.
+
+        Args:
+            name: name of the part.
+            capabilities: capabilities of the part; None for the defaults.
+
+        Raises:
+            RecipeError: if the name is taken, the class does not derive from the contract, or a
+                parameter is not keyword-only or has no type annotation. The registry is then
+                unchanged.
+        """
 
         def add(target: type[T]) -> type[T]:
             if name in self._entries:
@@ -124,18 +130,22 @@ class Registry(Generic[T]):
                 )
 
     def names(self, pattern: str = "*") -> list[str]:
-        """Sorted names that match a shell-style pattern."""
+        """Return the sorted names that match a shell-style pattern."""
         return sorted(fnmatch.filter(self._entries, pattern))
 
     def entries(self) -> list[Entry[T]]:
-        """All parts of the kind, sorted by name."""
+        """Return all parts of the kind, sorted by name."""
         return [self._entries[name] for name in sorted(self._entries)]
 
     def get(self, name: str, path: str = "") -> Entry[T]:
-        """Return the part filed under ``name``.
+        """Return the part with this name.
+
+        Args:
+            name: name of the part.
+            path: place in the recipe, for the error message.
 
         Raises:
-            RecipeError: for an unknown name, with ``path`` and the nearest known one.
+            RecipeError: if the name is unknown; the message suggests the nearest known name.
         """
         if name not in self._entries:
             where = f"{path}: " if path else ""
@@ -144,7 +154,11 @@ class Registry(Generic[T]):
 
 
 def capabilities_of(part: object) -> Capabilities:
-    """What a part states itself, or else the registration of its class or one it derives from."""
+    """Return the capabilities of a part.
+
+    They are its attribute ``capabilities``, if it has one. Otherwise they are from the registration
+    of its class, or of the nearest registered base class.
+    """
     own = getattr(part, "capabilities", None)
     if isinstance(own, Capabilities):
         return own
@@ -157,15 +171,15 @@ def capabilities_of(part: object) -> Capabilities:
 
 
 def kinds() -> dict[str, Registry[Any]]:
-    """All kinds of part by name."""
+    """Return the registries of all kinds of part, by name."""
     return dict(sorted(_KINDS.items()))
 
 
 def kind(name: str) -> Registry[Any]:
-    """The registry of one kind.
+    """Return the registry of one kind.
 
     Raises:
-        RecipeError: for an unknown kind, with the nearest known one.
+        RecipeError: if the kind is unknown; the message suggests the nearest known kind.
     """
     if name not in _KINDS:
         raise RecipeError(f"unknown kind of part {name!r}{nearest(name, _KINDS)}")
@@ -173,21 +187,30 @@ def kind(name: str) -> Registry[Any]:
 
 
 def kind_of(contract: object) -> Registry[Any] | None:
-    """The registry whose contract is ``contract``, or None where the class is no kind of part."""
+    """Return the registry with the contract class ``contract``, or None if there is none."""
     return next((r for r in _KINDS.values() if r.contract is contract), None)
 
 
 def register(kind_name: str, name: str, **options: Any) -> Callable[[type[T]], type[T]]:
-    """Class decorator for parts outside the package: ``@zoo.register("block", "mine")``."""
+    """Return a class decorator that registers a part: ``@zoo.register("block", "mine")``.
+
+    Args:
+        kind_name: kind of the part.
+        name: name of the part.
+        options: ``capabilities`` of the part.
+
+    Raises:
+        RecipeError: if the kind is unknown, or as :meth:`Registry.register` does.
+    """
     return kind(kind_name).register(name, **options)
 
 
 @contextmanager
 def temporary_registrations() -> Iterator[None]:
-    """Forget, at the end of the block, every kind and every part that was registered inside it.
+    """Remove, at the end of the block, all kinds and parts that were registered in the block.
 
-    For tests. A module registers its parts only when it is first imported: import the modules whose
-    parts must stay before the block.
+    This is for tests. A module registers its parts only when it is first imported. So import a
+    module before the block if its parts must stay registered.
     """
     before = {name: (registry, dict(registry._entries)) for name, registry in _KINDS.items()}
     try:

@@ -1,15 +1,15 @@
-"""From plain data to typed values: the check that every option of every recipe passes through.
+"""Checking the options of recipes, and converting plain data to typed values.
 
-A constructor's signature is the schema. What a slot accepts follows from its annotation:
+The signature of a constructor is the schema. The annotation of an option determines its values:
 
-* a number, text, flag, literal, or a sequence of one of these: itself, strictly typed;
-* a contract class (``ScanOrder``): a part of that kind, built at once;
-* a callable that returns a contract class (``BlockFactory``): a part of that kind, built by the
-  network as often as it needs one;
+* a number, string, flag, literal, or a sequence of one of these: a value of exactly this type;
+* a contract class (``ScanOrder``): a part of that kind, which is built immediately;
+* a callable that returns a contract class (``BlockFactory``): a part of that kind, which the
+  network builds as often as it needs;
 * a dataclass: a mapping of its fields.
 
-A part is written as its name, or as a mapping with the name under ``type`` and its options
-beside it. ``type`` may be left out where the slot has a default part.
+A part is given as its name, or as a mapping with its name under ``type`` and its options. ``type``
+may be omitted if the option has a default part.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _PLAIN = {int: "a whole number", float: "a number", str: "text", bool: "true or 
 
 
 class Factory(Generic[T]):
-    """A part and its checked options: builds a new one at each call.
+    """A part's class with checked options; each call builds a new part.
 
-    Calling it adds what the network supplies. A ValueError of the constructor becomes a
-    RecipeError that names the place in the recipe.
+    The network passes the supplied arguments to the call. A ValueError of the constructor becomes a
+    RecipeError that gives the place in the recipe.
     """
 
     def __init__(self, entry: Entry[T], options: Mapping[str, Any], path: str) -> None:
@@ -52,7 +52,7 @@ def _construct(target: Callable[..., T], path: str, *arguments: Any, **options: 
     try:
         return target(*arguments, **options)
     except RecipeError as error:
-        # An error of a part further in already names its place.
+        # The error of a nested part already gives its place.
         raise (error if str(error).startswith(path) else RecipeError(f"{path}: {error}")) from error
     except ValueError as error:
         raise RecipeError(f"{path}: {error}") from error
@@ -61,16 +61,16 @@ def _construct(target: Callable[..., T], path: str, *arguments: Any, **options: 
 def resolve_part(
     registry: Registry[T], value: Any, path: str, default: str | None = None
 ) -> Factory[T]:
-    """Check the description of a part and return what builds it.
+    """Check the description of a part and return a factory that builds it.
 
     Args:
-        registry: the kind of part wanted.
-        value: the part's name, or a mapping of ``type`` and options.
-        path: place in the recipe, for messages.
-        default: name of the part meant where ``type`` is left out.
+        registry: registry of the expected kind of part.
+        value: name of the part, or a mapping with ``type`` and options.
+        path: place in the recipe, for error messages.
+        default: name of the part if ``type`` is omitted.
 
     Raises:
-        RecipeError: for an unknown part or option, or a value of the wrong type.
+        RecipeError: if the part or an option is unknown, or a value has the wrong type.
     """
     if isinstance(value, str):
         value = {"type": value}
@@ -101,13 +101,17 @@ def resolve_options(
 
     Args:
         target: a class or function with typed parameters.
-        options: plain data.
-        path: place in the recipe, for messages.
-        what: what ``target`` is, for messages.
-        supplied: parameters that the caller passes itself; options may not.
+        options: options as plain data.
+        path: place in the recipe, for error messages.
+        what: name of ``target``, for error messages.
+        supplied: parameters that the caller passes itself; ``options`` must not have them.
+
+    Returns:
+        The converted options by name.
 
     Raises:
-        RecipeError: for an unknown, supplied or missing option, or a value of the wrong type.
+        RecipeError: if an option is unknown, supplied by the caller or missing, or a value has the
+            wrong type.
     """
     parameters = inspect.signature(target).parameters
     constructor = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
@@ -129,16 +133,16 @@ def resolve_options(
 
 
 def resolve(annotation: Any, value: Any, path: str, default: Any = None) -> Any:
-    """Check ``value`` against a type annotation and convert it, as the module says.
+    """Check ``value`` against a type annotation and convert it; see the module's docstring.
 
     Args:
-        annotation: the type wanted.
-        value: plain data.
-        path: place in the recipe, for messages.
-        default: the slot's default, which says what part is meant where ``type`` is left out.
+        annotation: the expected type.
+        value: the value as plain data.
+        path: place in the recipe, for error messages.
+        default: default of the option; it determines the part if ``type`` is omitted.
 
     Raises:
-        RecipeError: if the value does not fit.
+        RecipeError: if the value does not have the expected type.
     """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is Any:
@@ -212,7 +216,7 @@ def _first_fit(arms: Sequence[Any], value: Any, path: str, default: Any) -> Any:
             return resolve(arm, value, path, default)
         except RecipeError as error:
             errors.append(error)
-    # The arm that got furthest is the one that was meant.
+    # Report the error of the type that matched furthest: probably the user meant this one.
     raise max(errors, key=lambda error: len(str(error).partition(": ")[0]))
 
 
@@ -221,10 +225,10 @@ def _name_of(registry: Registry[Any], target: Any) -> str | None:
 
 
 def at_least(settings: object, smallest: float, *names: str) -> None:
-    """Check that attributes of a settings object are not below a number.
+    """Check that attributes of a settings object are not below ``smallest``.
 
     Raises:
-        RecipeError: naming the first attribute that is.
+        RecipeError: if an attribute is below it; the message names the first one.
     """
     for name in names:
         value = getattr(settings, name)

@@ -231,7 +231,7 @@ def test_bf16_is_verified_as_a_copy(tmp_path):
         ),
         (
             ["-n", "mambair_tiny_x2", "-w", "CUT"],
-            "does not match the network: missing 1: head.conv.bias; give weights of mambair_tiny_x2",
+            "does not match the network: missing 1: head.conv.bias; give weights of mambair_tiny",
         ),
         (["-n", "mambair_tiny_x2", "-o", "out.txt"], "must end in .onnx"),
         (["-n", "mambair_tiny_x2", "-o", "FILE/out.onnx"], "cannot write"),
