@@ -27,9 +27,9 @@ test-full: install
 test-sanitize: install
 	$(BIN)/python tests/sanitize.py
 
-# Tests engines of TensorRT-RTX, which needs no GPU, in a separate environment. It needs 100 MB more,
-# nvcc for the plugin, and half an hour, mostly for the full models. SELECT="-k 'not full'" skips
-# these.
+# Tests engines of TensorRT-RTX, which needs no GPU, in a separate environment. This needs 100 MB
+# more, nvcc for the plugin, and half an hour, mostly for the full models.
+# SELECT="-k 'not full'" skips the full models.
 SELECT ?=
 TENSORRT_VENV = .venv-trt
 test-tensorrt: $(TENSORRT_VENV)/installed
