@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 import zoo
 from tests.helpers.brute_force_csr import BruteForce
 from tests.helpers.official_weights import CASES, OFFICIAL, state_dict
-from zoo.blocks import MLP, RLMB, GatedMerge
 from zoo.checkpoints import OFFICIAL as FORMATS
 from zoo.checkpoints import save_official
 from zoo.checkpoints.mambacsr import authors_schedule
@@ -119,31 +118,6 @@ def test_the_grid_is_told_to_tools():
     assert capabilities_of(tiny()).size_multiple == 16
     assert capabilities_of(tiny(coarse=None)).size_multiple == 1
     assert capabilities_of(tiny(**{"coarse.fusion.scan.size": 8})).size_multiple == 8
-
-
-def test_the_gate_scales_each_direction_by_its_own_mean():
-    merge = GatedMerge(16)
-    y_BLKE = torch.rand(2, 5, 3, 16)
-    alone = [merge.add(y_BLKE[:, :, k : k + 1]) for k in range(3)]
-    torch.testing.assert_close(merge.add(y_BLKE), sum(alone))
-    gate = alone[0] / y_BLKE[:, :, 0]
-    torch.testing.assert_close(gate, gate[:, :1].expand_as(gate))
-    with pytest.raises(ValueError, match="dim >= 8"):
-        GatedMerge(7)
-
-
-def test_the_branch_of_a_block_is_faint_and_reads_the_normalised_input():
-    block = RLMB(24, branch=MLP, branch_factor=0.5)
-    x = torch.rand(1, 3, 4, 24)
-    with_branch = block(x)
-    block.branch, branch = None, block.branch
-    block.mlp_scale.data.zero_(), block.mlp.fc2.weight.data.zero_(), block.mlp.fc2.bias.data.zero_()
-    assert not block(x).any()
-    block.mlp_scale.data.fill_(1)
-    without = block(x)
-    block.branch = branch
-    torch.testing.assert_close(block(x) - without, 0.5 * branch(block.norm(x)))
-    assert not torch.equal(with_branch, without)
 
 
 def scans_of(network):

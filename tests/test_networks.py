@@ -6,13 +6,14 @@ import pytest
 import torch
 
 import zoo
-from zoo.blocks import BLOCKS, BRANCHES, MERGES, RSSB, SCALE_FUSIONS, DropPath
+from zoo.blocks import BLOCKS, BRANCHES, MERGES, RSSB, SCALE_FUSIONS
 from zoo.heads import HEADS, pixel_shuffle
 from zoo.networks import NETWORKS
 from zoo.scans import SCANS, Window
 
 NEEDS = {"window": {"size": 3}, "compose": {"orders": ["raster", "diagonal"]}}
 COARSE = {"depths": [1], "fusion": {"scan": {"size": 4}}}
+DIV2K = (0.4488, 0.4371, 0.4040)
 SIZES = [(1, 1), (1, 7), (9, 1), (5, 8)]
 
 
@@ -107,13 +108,44 @@ def test_pixel_shuffle_reads_channels_as_torch_does():
     assert torch.equal(found, expected)
 
 
-def test_drop_path_keeps_the_mean_and_drops_whole_samples():
-    layer = DropPath(0.25).train()
-    dropped = layer(torch.ones(4000, 1, 1, 2))
-    assert dropped.unique().tolist() == pytest.approx([0, 1 / 0.75])
-    assert torch.equal(dropped[..., 0], dropped[..., 1])
-    assert dropped.mean() == pytest.approx(1, abs=0.05)
-    assert torch.equal(layer.eval()(dropped), dropped)
+@pytest.mark.parametrize(("channels", "mean"), [(3, DIV2K), (1, (0.0,))])
+def test_a_range_other_than_one_is_put_on_after_the_mean_and_taken_off_before_it(channels, mean):
+    """x = (x - mean) * img_range at first, x / img_range + mean at last (the authors' code)."""
+    network = zoo.build(tiny(head="residual", channels=channels, img_range=255.0)).eval()
+    image, seen = torch.rand(2, channels, 5, 6), []
+    network.shallow.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        network.head.conv.weight.zero_()
+        network.head.conv.bias.copy_(torch.arange(1.0, channels + 1))
+        found = network(image)
+    mean_I11 = torch.tensor(mean)[:, None, None]
+    expected = ((image - mean_I11) * 255).permute(0, 2, 3, 1)
+    torch.testing.assert_close(seen[0], expected, atol=1e-4, rtol=1e-6)
+    shift = torch.arange(1.0, channels + 1)[:, None, None] / 255
+    torch.testing.assert_close(found, image + shift, atol=1e-6, rtol=1e-6)
+    assert not any("mean" in key for key in network.state_dict())  # as in the authors' files
+
+
+def test_the_features_of_a_network_go_round_its_body_before_the_first_norm():
+    """MambaIR, Sec. 3.2, with numbers: patch norm is on the way in, not in the skip."""
+    network = zoo.build(tiny(head="residual")).eval()
+    image = torch.rand(1, 3, 5, 6)
+    with torch.no_grad():
+        network.after_body.weight.zero_(), network.after_body.bias.fill_(0.5)
+        network.patch_norm.bias.fill_(3.0)
+        shallow = network.shallow(network.normalise(image.permute(0, 2, 3, 1).contiguous()))
+        correction = network.head.conv(shallow + 0.5).permute(0, 3, 1, 2)
+        torch.testing.assert_close(network(image), image + correction)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (9, 14)])
+def test_a_unet_repeats_the_last_row_and_column_up_to_multiples_of_eight(size):
+    network = zoo.build(RECIPES["unet"]).eval()
+    image = torch.rand(1, 3, *size)
+    height, width = size
+    padded = torch.nn.functional.pad(image, (0, -width % 8, 0, -height % 8), mode="replicate")
+    with torch.no_grad():
+        assert torch.equal(network(image), network(padded)[..., :height, :width])
 
 
 def test_parts_are_ordinary_classes():

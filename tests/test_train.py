@@ -133,16 +133,30 @@ def test_without_tensorboard_there_are_the_lines_and_pictures(photos, tmp_path, 
     assert not (tmp_path / "run" / "tensorboard").exists() and len(losses(tmp_path / "run")) == 6
 
 
-def test_recomputing_blocks_changes_no_gradient():
+def test_recomputing_runs_blocks_twice_keeps_less_and_changes_no_gradient():
     def gradients(recompute):
         torch.manual_seed(0)
         network = zoo.build("mambair_light_x2", dim=32, depths=[2, 1], drop_path=0.5).train()
         assert not recompute or enable_gradient_checkpointing(network) == 3
+        runs, kept = [], []
+        for group in network.groups:
+            for block in group.blocks:
+                block.norm.register_forward_hook(lambda *_: runs.append(1))
         torch.manual_seed(1)
-        network(torch.rand(8, 3, 9, 7)).square().mean().backward()
-        return {name: p.grad for name, p in network.named_parameters()}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t: kept.append(t.numel()) or t, lambda t: t
+        ):
+            loss = network(torch.rand(8, 3, 9, 7)).square().mean()
+        loss.backward()
+        trained = len(runs)
+        network.eval()(torch.rand(1, 3, 4, 4)).sum().backward()
+        assert len(runs) == trained + 3  # nothing is computed again in evaluation
+        return {name: p.grad for name, p in network.named_parameters()}, trained, sum(kept)
 
-    plain, recomputed = gradients(False), gradients(True)
+    plain, once, all_kept = gradients(False)
+    recomputed, twice, kept = gradients(True)
+    assert (once, twice) == (3, 6)
+    assert kept < 0.2 * all_kept
     assert plain.keys() == recomputed.keys()
     for name, value in plain.items():
         # Sums over the two uses of an input run in another sequence: a rounding of float32.

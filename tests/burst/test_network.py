@@ -16,6 +16,8 @@ from zoo.distributed import ProcessGroup
 from zoo.errors import RecipeError
 from zoo.evaluation.burst import mean_burst_score, score_burst
 from zoo.heads import UPSAMPLERS
+from zoo.networks.phase import PhaseSkip, enlarge_frame
+from zoo.ops.deformable import warp
 from zoo.recipe import load_recipe
 from zoo.registry import capabilities_of
 from zoo.training.burst_task import BurstTask, flow_distance
@@ -171,11 +173,102 @@ def test_a_flow_is_given_estimated_or_not_used():
         assert torch.equal(plain(burst, flow), plain(burst))
 
 
-def test_training_output_is_not_clipped_and_evaluation_is():
-    network = zoo.build(tiny(align="none"))
-    torch.nn.init.constant_(network.head.last.bias, 5.0)
+def test_a_burst_goes_through_stages_around_which_the_reference_skips():
+    """QMambaBSR, Sec. 3.1: each stage fuses the aligned frames into what the one before left."""
+    changes = {"flow_prior": "given", "align": "warp", "stages": [1, 2], "skip": "corner"}
+    network = zoo.build(tiny(**changes, body="rssb", dim=30, scans=["raster", "serpentine"]))
+    burst, flow = torch.rand(2, 3, 4, 5, 6), 2 * torch.randn(2, 3, 2, 5, 6)
+    with torch.no_grad():
+        frames = [network.shallow(burst[:, t].permute(0, 2, 3, 1)) for t in range(3)]
+        moved = [
+            warp(frame.permute(0, 3, 1, 2), flow[:, t]).permute(0, 2, 3, 1)
+            for t, frame in enumerate(frames)
+        ]
+        x, others = frames[0], torch.stack(moved[1:], 1)
+        for fusion, body in zip(network.fusions, network.bodies, strict=True):
+            x = body(fusion(x, others))
+        expected = network.head(x + frames[0], None).permute(0, 3, 1, 2)
+        expected = expected + enlarge_frame(burst[:, 0], 2, "corner")
+        torch.testing.assert_close(network.train()(burst, flow), expected, atol=1e-5, rtol=1e-5)
+    orders = [type(b.mixer.scan).__name__ for body in network.bodies for b in body]
+    assert orders == ["Raster", "Serpentine", "Raster"]  # in turn over all stages
+
+
+def test_frames_and_flow_are_padded_to_the_grid_by_their_last_row_and_column():
+    network = zoo.build(tiny(flow_prior="given", skip="merged")).eval()
+    for alignment in network.align.alignments:
+        torch.nn.init.normal_(alignment.offset.weight, std=0.1)
+    burst, flow = torch.rand(1, 3, 4, 5, 6), torch.randn(1, 3, 2, 5, 6)
+    padded, padded_flow = (
+        torch.nn.functional.pad(t[0], (0, 2, 0, 3), mode="replicate")[None] for t in (burst, flow)
+    )
+    with torch.no_grad():
+        whole = network(padded, padded_flow)
+        torch.testing.assert_close(network(burst, flow), whole[..., :10, :12])
+
+
+def test_a_flow_goes_with_the_frames_that_are_chosen_or_repeated():
+    network = zoo.build(tiny(align="warp", flow_prior="given")).eval()
+    burst, flow = torch.rand(1, 5, 4, 4, 4), torch.randn(1, 5, 2, 4, 4)
+    with torch.no_grad():
+        for count, chosen in ((5, [0, 2, 4]), (4, [0, 2, 3]), (2, [0, 1, 0])):
+            found = network(burst[:, :count], flow[:, :count])
+            assert torch.equal(found, network(burst[:, chosen], flow[:, chosen]))
+
+
+def test_the_estimated_flow_is_that_of_the_registration(monkeypatch):
+    flow = torch.randn(1, 3, 2, 4, 4)
+    monkeypatch.setattr("zoo.networks.burst.register_burst", lambda burst: flow)
+    network = zoo.build(tiny(align="warp", flow_prior="registration")).eval()
     burst = torch.rand(1, 3, 4, 4, 4)
-    assert network.train()(burst).max() > 1 >= network.eval()(burst).max()
+    with torch.no_grad():
+        assert torch.equal(network(burst), network(burst, flow))
+
+
+def test_training_output_is_not_clipped_and_evaluation_is_at_both_ends():
+    network = zoo.build(tiny(align="none"))
+    with torch.no_grad():
+        network.head.last.bias.copy_(torch.tensor([5.0, 0.5, -5.0]))
+        burst = torch.rand(1, 3, 4, 4, 4)
+        whole = network.train()(burst)
+        assert whole.max() > 1 and whole.min() < 0
+        assert torch.equal(network.eval()(burst), whole.clamp(0, 1))
+
+
+@pytest.mark.parametrize("registration", ["corner", "centre"])
+@pytest.mark.parametrize(("channels", "scale"), [(4, 8), (4, 4), (3, 4), (3, 2)])
+def test_a_ramp_is_enlarged_to_the_same_ramp_in_every_colour(channels, scale, registration):
+    """Pixel i of a RAW plane is sensor pixel 2 i or 2 i + 1; both greens are averaged."""
+    starts = [(0, 0), (0, 1), (1, 0), (1, 1)] if channels == 4 else [(0, 0)] * 3
+    cell = 2 if channels == 4 else 1
+    pitch = scale / cell
+    shift = 0 if registration == "corner" else (pitch - 1) / 2
+    rows, columns = torch.arange(9.0)[:, None], torch.arange(10.0)[None]
+    # Output pixel on which pixel i of a plane lies; the scene is a ramp over those.
+    frame = torch.stack([
+        (cell * rows + down) * pitch + shift + 3 * ((cell * columns + right) * pitch + shift)
+        for down, right in starts
+    ])[None]  # fmt: skip
+    found = enlarge_frame(frame, scale, registration)[0]
+    scene = torch.arange(9.0 * scale)[:, None] + 3 * torch.arange(10.0 * scale)
+    inside = slice(2 * scale, -2 * scale)
+    torch.testing.assert_close(
+        found[:, inside, inside], scene[inside, inside].expand(3, -1, -1), atol=1e-3, rtol=1e-4
+    )
+    flat = enlarge_frame(torch.full((1, channels, 3, 3), 0.3), scale, registration)
+    torch.testing.assert_close(flat, torch.full_like(flat, 0.3))  # up to the border
+    if channels == 4:
+        colours = torch.tensor([1.0, 2.0, 4.0, 8.0]).view(1, 4, 1, 1).expand(1, 4, 3, 3)
+        means = enlarge_frame(colours, scale, registration).mean((0, 2, 3))
+        assert means.tolist() == pytest.approx([1, 3, 8])
+
+
+def test_the_skip_learns_its_taps_from_where_the_phase_says():
+    skip = PhaseSkip(4, scale=4, registration="corner")
+    burst = torch.rand(2, 3, 4, 4, 5)
+    torch.testing.assert_close(skip(burst), enlarge_frame(burst[:, 0], 4, "corner"))
+    skip(burst).sum().backward()
+    assert skip.weight.grad.any()
 
 
 @pytest.mark.parametrize(

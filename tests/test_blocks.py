@@ -1,0 +1,234 @@
+"""Every block, mixer, branch, merge, fusion and aligner against its equations, in float64.
+
+Parts have random weights, none of them where it begins; batch, height, width and channels all
+differ. What the parts are compared with is in tests/helpers/plain.py.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.helpers import plain
+from tests.helpers.plain import randomised, weights_of
+from zoo.blocks import (
+    ALIGNERS,
+    BLOCKS,
+    BRANCHES,
+    BURST_FUSIONS,
+    EDA,
+    MIXERS,
+    MSFM,
+    RLMB,
+    RSSB,
+    SS2D,
+    ChannelTransformer,
+    GatedMerge,
+    GroupFlow,
+    ResBlock,
+    group_conv,
+)
+from zoo.scans import Raster, Window
+
+SHAPE = (2, 3, 5, 8)
+
+
+def features(*shape):
+    return torch.randn(shape or SHAPE, dtype=torch.float64)
+
+
+def assert_same(found, expected):
+    assert found.shape == expected.shape
+    # float64 sums in another sequence
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)
+
+
+MIXER_CASES = {
+    "ss2d": ({"expand": 1.3, "d_state": 3, "dt_rank": 2}, plain.ss2d),
+    "axial": ({"expand": 1.3, "d_state": 3, "dt_rank": 2, "d_conv": 5}, plain.axial),
+    "mamba1d": ({"d_state": 3, "dt_rank": 2}, plain.mamba1d),
+}
+
+
+@pytest.mark.parametrize("name", MIXER_CASES)
+def test_mixers_equal_the_recurrence_step_by_step(name):
+    options, expected = MIXER_CASES[name]
+    part, x = randomised(MIXERS.get(name).target(8, **options)), features()
+    with torch.no_grad():
+        assert_same(part(x), expected(weights_of(part), x))
+
+
+BRANCH_CASES = {
+    "cab": ({"compress": 2, "squeeze": 3}, plain.cab),
+    "cab_light": ({"compress": 2, "squeeze": 3}, plain.cab_light),
+    "cab_depthwise": ({"squeeze": 3}, plain.cab_depthwise),
+    "channel_attention": ({"squeeze": 3}, plain.channel_attention_branch),
+    "mlp": ({}, plain.mlp),
+}
+
+
+@pytest.mark.parametrize("name", BRANCH_CASES)
+def test_branches_equal_their_equations(name):
+    options, expected = BRANCH_CASES[name]
+    part, x = randomised(BRANCHES.get(name).target(8, **options)), features()
+    with torch.no_grad():
+        assert_same(part(x), expected(weights_of(part), x))
+
+
+def test_all_mixers_branches_fusions_and_aligners_of_the_package_are_compared():
+    def own(registry):
+        return {e.name for e in registry.entries() if e.target.__module__.startswith("zoo.")}
+
+    assert own(MIXERS) == set(MIXER_CASES)
+    assert own(BRANCHES) == set(BRANCH_CASES)
+    assert own(BURST_FUSIONS) == {name for name, *_ in FUSION_CASES}
+    assert own(ALIGNERS) == {"none", "warp", *ALIGNER_CASES}
+    assert own(BLOCKS) == {"rssb", "rlmb", "channel_transformer", "msfm", "res"}
+
+
+def test_the_widths_of_a_part_are_those_of_its_paper():
+    def count(part):
+        return sum(p.numel() for p in part.parameters())
+
+    light, classic = RSSB(60), RSSB(180)
+    assert [t.shape[0] for t in (light.mixer.out_norm.weight, light.branch.layers[0].weight)] == [
+        120,
+        20,
+    ]
+    assert classic.mixer.A_log.shape == (4, 360, 16) and classic.mixer.dt_proj_weight.shape[2] == 12
+    assert classic.branch.layers[3].reduce.weight.shape[0] == 6
+    assert RLMB(48).mlp.fc1.weight.shape == (96, 48)
+    assert count(GatedMerge(48)) == 2 * 48 + 48 * 6 + 6 + 6 * 48 + 48
+    # Restormer, Sec. 3: no biases; 2.66 times the channels.
+    hidden = int(48 * 2.66)
+    attention = 48 * 144 + 9 * 144 + 48 * 48 + 4
+    assert count(ChannelTransformer(48)) == 4 * 48 + attention + 3 * 48 * hidden + 18 * hidden
+    assert MIXERS.get("mamba1d").target(8).conv_weight.shape == (16, 4)  # Mamba, Fig. 3
+    assert BRANCHES.get("mlp").target(8).fc1.weight.shape == (16, 8)
+    assert BRANCHES.get("channel_attention").target(8, squeeze=4).layers[0].reduce.out_channels == 2
+    pbff = BURST_FUSIONS.get("pbff").target(16, burst=3)
+    assert len(pbff.blocks) == 2 and pbff.blocks[0].layers[3].reduce.out_channels == 2
+    qssm = BURST_FUSIONS.get("qssm").target(48, burst=14)
+    assert count(qssm) == pytest.approx(168.0e3, rel=0.01)
+    assert qssm.channel_attention.reduce.out_channels == 12
+    assert count(MSFM(48)) == pytest.approx(91.0e3, rel=0.01)
+
+
+def test_a_gate_of_the_merge_is_that_of_its_own_direction():
+    merge, y_BLKE = randomised(GatedMerge(16)), features(2, 5, 3, 16)
+    with torch.no_grad():
+        assert_same(merge.add(y_BLKE), plain.gated_merge(weights_of(merge), y_BLKE))
+    with pytest.raises(ValueError, match="dim >= 8"):
+        GatedMerge(7)
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_a_channel_transformer_equals_restormers_equations(heads):
+    part, x = randomised(ChannelTransformer(8, heads=heads, ratio=1.7)), features()
+    with torch.no_grad():
+        assert_same(part(x), plain.channel_transformer(weights_of(part), x, heads))
+
+
+@pytest.mark.parametrize("branches", [("conv",), ("transformer", "ssm"), plain.MSFM_BRANCHES])
+def test_msfm_is_the_weighted_sum_of_its_branches(branches):
+    options = {"branches": branches, "heads": 2, "ratio": 1.7}
+    part, x = randomised(MSFM(8, **options)), features()
+    with torch.no_grad():
+        assert_same(part(x), plain.msfm(weights_of(part), x, branches, heads=2))
+
+
+def test_msfm_gives_its_scan_order_to_the_mixer():
+    order = Window(size=2, directions=("column",))
+    part = randomised(MSFM(8, scan=order, mixer=SS2D, branches=["ssm"]))
+    assert part.branches["ssm"].scan == order
+
+
+def test_a_residual_block_equals_its_equation():
+    part, x = randomised(ResBlock(8)), features()
+    with torch.no_grad():
+        assert_same(part(x), plain.res_block(weights_of(part), x))
+
+
+def test_the_bottleneck_that_ends_a_group_has_slopes_of_a_fifth():
+    part, x = randomised(group_conv(8, "3conv")), features()
+    w = weights_of(part)
+    with torch.no_grad():
+        expected = plain.leaky(plain.conv(w.under("0"), x), 0.2)
+        expected = plain.leaky(plain.conv(w.under("2"), expected), 0.2)
+        assert_same(part(x), plain.conv(w.under("4"), expected))
+    assert group_conv(9, "3conv")[0].out_channels == 2
+
+
+def qssm_case(frame_mix, denoise, c_source):
+    options = {"frame_mix": frame_mix, "denoise": denoise, "c_source": c_source}
+    return (
+        "qssm",
+        {**options, "expand": 1.3, "d_state": 3, "dt_rank": 2},
+        lambda *given: plain.qssm(*given, **options),
+        3,
+    )
+
+
+# Name, options, expectation, other frames S of a part that is built for a burst of 4.
+FUSION_CASES = [
+    ("concat", {}, plain.concat_fusion, 3),
+    ("pbff", {}, lambda *given: plain.pbff(*given, blocks=2), 3),
+    ("nrfe", {}, lambda *given: plain.nrfe(*given, blocks=2), 3),
+    ("nrfe", {"blocks": 1}, lambda *given: plain.nrfe(*given, blocks=1), 10),
+    qssm_case("concat", "concat", "frames"),
+    qssm_case("mean_max", "none", "reference"),
+    qssm_case("concat", "mean_max", "reference"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected", "others"), FUSION_CASES, ids=lambda v: str(v)[:40]
+)
+def test_fusions_equal_their_equations(name, options, expected, others):
+    part = randomised(BURST_FUSIONS.get(name).target(8, burst=4, **options))
+    reference, frames = features(), features(SHAPE[0], others, *SHAPE[1:])
+    with torch.no_grad():
+        assert_same(part(reference, frames), expected(weights_of(part), reference, frames))
+
+
+ALIGNER_CASES = {
+    "eda": (EDA, {"kernel": 3, "dilation": 2}),
+    "gflow": (GroupFlow, {"kernel": 1, "dilation": 1}),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "refine", "blocks", "with_flow"),
+    [("eda", "all", 1, True), ("eda", "last", 2, False), ("gflow", "none", 1, True)],
+)
+def test_alignment_equals_burstormers_for_each_frame_alone(name, refine, blocks, with_flow):
+    kind, sampling = ALIGNER_CASES[name]
+    part = randomised(kind(8, groups=2, blocks=blocks, refine=refine, frame_chunk=2)).eval()
+    with torch.no_grad():
+        for alignment in part.alignments:
+            # Displacements are float32 positions: no larger than needed to leave the image.
+            alignment.offset.weight *= 0.5
+    frames = torch.rand(2, 4, 4, 8, 8, dtype=torch.float64)
+    flow = 1.5 * features(2, 4, 2, 4, 8) if with_flow else None
+    calls = []
+    part.alignments[0].register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        found = part(frames, flow)
+    expected, moves = plain.eda(weights_of(part), frames, flow, groups=2, blocks=blocks, **sampling)
+    # Positions are float32: 1e-6 pixels times the slope of the features, through four levels.
+    torch.testing.assert_close(found.frames, expected, atol=2e-4, rtol=2e-4)
+    for ours, theirs in zip(found.displacements, moves, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, atol=2e-4, rtol=2e-4)
+    # Three frames two at a time; all at once where a graph is kept.
+    assert len(calls) == 2
+    torch.testing.assert_close(part(frames, flow).frames, found.frames, atol=2e-4, rtol=2e-4)
+    assert len(calls) == 3
+
+
+def test_blocks_of_a_group_take_scan_orders_and_drop_paths_in_turn():
+    from zoo.blocks import ResidualGroup
+
+    orders = [Raster(directions=("row",)), Window(size=2)]
+    group = ResidualGroup(32, block=RSSB, scans=orders, drop_paths=[0.0, 0.1, 0.2], conv="1conv")
+    assert [b.mixer.scan for b in group.blocks] == [orders[0], orders[1], orders[0]]
+    assert [b.drop_path.rate for b in group.blocks] == [0.0, 0.1, 0.2]
