@@ -102,10 +102,13 @@ def test_foreign_files_are_not_guessed_at(tmp_path, content, message):
         zoo.load(tmp_path / "foreign.pth")
 
 
-def test_a_file_of_theirs_that_lacks_a_key_says_so(tmp_path):
+def test_a_file_of_theirs_that_lacks_a_key_or_has_a_stray_one_says_so(tmp_path):
     from tests.helpers.official_weights import state_dict
 
     state = state_dict("ir_classic_x2_16x16")
+    torch.save({**state, "stray.weight": torch.zeros(1)}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"unexpected 1: stray\.weight"):
+        zoo.load(tmp_path / "w.pth")
     del state["conv_first.weight"]
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(
