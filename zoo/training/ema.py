@@ -23,6 +23,7 @@ class EMA:
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network, self.decay = network, decay
         self.state: dict[str, Tensor] = {}
+        self._averaged = {name for name, _ in network.named_parameters(remove_duplicate=False)}
         if decay:
             self.state = {key: value.clone() for key, value in network.state_dict().items()}
 
@@ -32,7 +33,7 @@ class EMA:
         if not self.decay:
             return
         for key, value in self.network.state_dict().items():
-            if value.is_floating_point():
+            if key in self._averaged:
                 self.state[key].lerp_(value, 1 - self.decay)
             else:
                 self.state[key].copy_(value)

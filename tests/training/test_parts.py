@@ -1,0 +1,650 @@
+"""The parts of a training, each against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import random
+import signal
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import zoo.training.burst_task as burst_task
+import zoo.training.photo_task as photo_task
+from tests.helpers.toy import Toy, register_toy
+from tests.helpers.training import make_photos
+from zoo.checkpoints import save
+from zoo.data import Bicubic, GaussianNoise
+from zoo.data.burst.synthesis import BurstSynthesis
+from zoo.data.photos import StoredPhoto
+from zoo.data.samples import sample_names
+from zoo.distributed import ProcessGroup
+from zoo.errors import CheckpointError, RecipeError
+from zoo.evaluation import Protocol, Restored, Score
+from zoo.evaluation.burst import BurstScore
+from zoo.ops.precision import autocast
+from zoo.recipe import build, load_recipe
+from zoo.training import (
+    EMA,
+    MetricsLog,
+    Progress,
+    StopSignals,
+    affordable,
+    batches,
+    examples_of,
+    latest_checkpoint,
+    load_initial_weights,
+    make_task,
+    parse_duration,
+    restore_rng_state,
+    rng_state,
+    seed_all,
+    shortened,
+    write_checkpoint,
+)
+from zoo.training.burst_task import BurstTask, flow_distance
+from zoo.training.losses import L1, Charbonnier
+from zoo.training.metrics_log import read_metrics
+from zoo.training.photo_task import PhotoTask
+from zoo.training.settings import (
+    BurstDataSettings,
+    BurstTrainSettings,
+    DataSettings,
+    OptimizerSettings,
+    ScheduleSettings,
+    Stage,
+    TrainSettings,
+    train_settings,
+)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return make_photos(tmp_path_factory.mktemp("data") / "photos", count=3)
+
+
+def stage(iterations, patch, batch):
+    return Stage(iterations=iterations, patch=patch, batch=batch)
+
+
+# ------------------------------------------------------------------------------- losses, precision
+
+
+def test_losses_equal_their_formulas_at_small_and_large_differences():
+    a = torch.tensor([[0.0, 0.3], [-2.0, 1e-4]], dtype=torch.float64)
+    b = torch.tensor([[1.0, 0.0], [0.5, 0.0]], dtype=torch.float64)
+    differences = [1.0, 0.3, 2.5, 1e-4]
+    assert float(L1()(a, b)) == pytest.approx(sum(differences) / 4, rel=1e-12)
+    for loss, epsilon in ((Charbonnier(), 1e-3), (Charbonnier(epsilon=0.2), 0.2)):
+        expected = sum(math.sqrt(d * d + epsilon * epsilon) for d in differences) / 4
+        assert float(loss(a, b)) == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(RecipeError, match="above 0"):
+        Charbonnier(epsilon=0)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
+)
+def test_autocast_computes_in_the_precision_that_it_names(precision, dtype):
+    layer = nn.Linear(2, 2)
+    with autocast("cpu", precision):
+        assert layer(torch.ones(1, 2)).dtype == dtype
+    assert layer(torch.ones(1, 2)).dtype == layer.weight.dtype == torch.float32
+
+
+# ------------------------------------------------------------------------------- schedule, stages
+
+
+def test_the_default_optimiser_and_settings_are_the_documented_ones():
+    chosen = OptimizerSettings()
+    assert (chosen.type, chosen.lr, chosen.betas) == ("adam", 2e-4, (0.9, 0.99))
+    assert chosen.weight_decay == 0
+    settings = TrainSettings(data=DataSettings(), iterations=1)
+    assert isinstance(settings.loss, L1) and settings.schedule.type == "constant"
+    plain = ("initial", "accumulate", "precision", "gradient_checkpointing", "compile", "clip")
+    assert [getattr(settings, name) for name in plain] == [None, 1, "fp32", False, False, 0]
+    assert (settings.ema, settings.seed, settings.log_every) == (0, 0, 50)
+    assert (settings.save_every, settings.keep) == (1000, 2)
+    data = settings.data
+    assert (data.photos, data.validate, data.memory, data.mixup) == ("samples", "samples", 4, 0)
+    for name in ("iterations", "log_every", "save_every", "accumulate", "keep"):
+        with pytest.raises(RecipeError, match=name):
+            TrainSettings(**{"data": data, "iterations": 1, name: 0})
+    for wrong in ({"clip": -1.0}, {"seed": -1}, {"ema": -0.1}, {"ema": 1.0}):
+        with pytest.raises(RecipeError, match=next(iter(wrong))):
+            TrainSettings(data=data, iterations=1, **wrong)
+
+
+def test_every_step_of_every_schedule():
+    """Warm-up reaches the full rate at step N - 1; a milestone counts from its own step on."""
+    lr = 0.4
+    plain = ScheduleSettings(warmup=4)
+    assert [plain.factor(s, 8, lr) for s in range(8)] == [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]
+    steps = ScheduleSettings(type="multistep", milestones=(2, 5), gamma=0.1, warmup=3)
+    expected = [1 / 3, 2 / 3, 0.1, 0.1, 0.1, 0.01, 0.01]
+    assert [steps.factor(s, 7, lr) for s in range(7)] == pytest.approx(expected, rel=1e-12)
+    cosine = ScheduleSettings(type="cosine", minimum=0.1, hold=2, warmup=2)
+    found = [lr * cosine.factor(s, 6, lr) for s in range(7)]
+    half = [0.1 + 0.3 * (1 + math.cos(math.pi * part / 4)) / 2 for part in range(5)]
+    assert found == pytest.approx([0.2, 0.4, *half], rel=1e-12)
+
+
+def test_examples_are_counted_over_stage_boundaries():
+    plan = [stage(3, 8, 4), stage(2, 8, 10), stage(5, 8, 1)]
+    assert examples_of(plan, 0, 10) == 12 + 20 + 5
+    assert examples_of(plan, 2, 4) == 4 + 10 and examples_of(plan, 5, 6) == 1
+    assert examples_of(plan, 4, 4) == 0
+
+
+class Rank(ProcessGroup):
+    """One of several processes; ``others`` is what the others give to a gathering."""
+
+    def __init__(self, rank, world_size, others=None):
+        self.rank, self.world_size, self.others = rank, world_size, others
+
+    def gather(self, value):
+        return [value, self.others]
+
+
+class Numbers(torch.utils.data.Dataset):
+    """Each example is its own index."""
+
+    def __init__(self, patch):
+        self.patch = patch
+
+    def __len__(self):
+        return 1000
+
+    def __getitem__(self, index):
+        return torch.tensor(index), torch.tensor(self.patch)
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 3])
+def test_micro_batches_come_in_one_sequence_for_every_rank_and_resume(step):
+    """Each step takes the next examples of all; micro-batch by micro-batch, rank after rank."""
+    plan = [stage(2, 8, 8), stage(2, 9, 4)]
+    whole = {
+        0: [[[0, 1], [4, 5]], [[8, 9], [12, 13]], [[16], [18]], [[20], [22]]],
+        1: [[[2, 3], [6, 7]], [[10, 11], [14, 15]], [[17], [19]], [[21], [23]]],
+    }
+    for rank, expected in whole.items():
+        before = torch.get_rng_state()
+        found = list(
+            batches(
+                lambda stage: Numbers(stage.patch),
+                plan,
+                step=step,
+                accumulate=2,
+                group=Rank(rank, 2),
+                num_workers=0,
+            )
+        )
+        assert torch.equal(torch.get_rng_state(), before)
+        assert [[part[0].tolist() for part in parts] for parts in found] == expected[step:]
+        patches = [int(parts[0][1][0]) for parts in found]
+        assert patches == [8, 8, 9, 9][step:]
+
+
+def test_a_batch_that_ranks_and_micro_batches_do_not_divide_is_refused():
+    def taken(batch, accumulate, world_size):
+        return batches(
+            lambda stage: Numbers(stage.patch),
+            [stage(1, 8, 4), stage(1, 8, batch)],
+            step=0,
+            accumulate=accumulate,
+            group=Rank(0, world_size),
+            num_workers=0,
+        )
+
+    taken(8, 2, 2)
+    for batch, accumulate, world_size in ((6, 2, 2), (2, 1, 4), (2, 4, 1)):
+        with pytest.raises(RecipeError, match=f"multiple of {accumulate * world_size}"):
+            taken(batch, accumulate, world_size)
+
+
+# ------------------------------------------------------------------------------- budget
+
+
+def test_steps_that_a_budget_affords():
+    assert affordable(100, 2.0, 3.0) == math.floor((97 - 4 * 3) / 2) == 42
+    assert affordable(10, 1.0, 0.0) == 9
+    assert affordable(4.2, 1.0, 0.0) == 4
+    with pytest.raises(RecipeError, match="too short"):
+        affordable(4.1, 1.0, 0.0)
+    units = {"3s": 3, "2m": 120, "2h": 7200, "1.5d": 129600}
+    assert {text: parse_duration(text) for text in units} == units
+    for wrong in ("0s", "3", "m", "-1s", "1 s", "1w"):
+        with pytest.raises(RecipeError, match="write a duration"):
+            parse_duration(wrong)
+
+
+def test_a_shortened_schedule_shrinks_in_proportion():
+    stages = [{"iterations": steps, "patch": 8, "batch": 4} for steps in (500, 300, 1)]
+    recipe = load_recipe(
+        "mambair_tiny_x2",
+        {
+            "train.iterations": 1000,
+            "train.save_every": 400,
+            "train.log_every": 50,
+            "train.schedule": {"type": "cosine", "hold": 200, "warmup": 40, "minimum": 1e-5},
+            "train.data.patch": None,
+            "train.data.batch": None,
+            "train.data.stages": stages,
+        },
+    )
+    found = train_settings(shortened(recipe, 250))
+    assert (found.iterations, found.schedule.hold, found.schedule.warmup) == (250, 50, 10)
+    assert (found.schedule.type, found.schedule.minimum) == ("cosine", 1e-5)
+    assert [s.iterations for s in found.data.stages] == [125, 75, 1]
+    assert (found.save_every, found.log_every) == (100, 12)
+    assert train_settings(shortened(recipe, 10)).log_every == 1
+    frequent = load_recipe(recipe, {"train.save_every": 10, "train.log_every": 1})
+    found = train_settings(shortened(frequent, 250))
+    assert (found.save_every, found.log_every) == (math.ceil(250 / 4), 1)
+    assert shortened(recipe, 1000) is recipe
+
+
+# ------------------------------------------------------------------------------- average, weights
+
+
+def test_the_average_follows_weights_by_its_decay_and_takes_buffers_over():
+    network = nn.BatchNorm1d(2)
+    average = EMA(network, 0.9)
+    with torch.no_grad():
+        network.weight.fill_(3.0)
+    network.running_mean.fill_(5.0)
+    network.num_batches_tracked.fill_(7)
+    average.update()
+    with average.applied():
+        assert network.weight.tolist() == pytest.approx([1.2, 1.2])  # 0.9 * 1 + 0.1 * 3
+        assert network.running_mean.tolist() == [5, 5] and int(network.num_batches_tracked) == 7
+    with pytest.raises(RuntimeError), average.applied():
+        raise RuntimeError
+    assert network.weight.tolist() == [3, 3]
+    off = EMA(network, 0.0)
+    off.update()
+    with off.applied():
+        assert network.weight.tolist() == [3, 3] and off.state == {}
+
+
+def test_initial_weights_are_those_that_fit_by_name_and_shape(tmp_path, caplog):
+    register_toy()
+    torch.manual_seed(1)
+    recipe = load_recipe({"name": "other", "network": {"type": "toy", "dim": 4, "channels": 1}})
+    other = build(recipe)
+    save(other, tmp_path / "other.safetensors")
+    network = Toy(dim=4, channels=3)
+    first = network.enter.weight.detach().clone()
+    with caplog.at_level(logging.INFO):
+        load_initial_weights(network, str(tmp_path / "other.safetensors"))
+    assert torch.equal(network.block.layer.weight, other.block.layer.weight)
+    assert torch.equal(network.enter.weight, first)
+    assert "6 of 8 tensors fit" in caplog.text or "5 of 8 tensors fit" in caplog.text
+    assert "random as before: enter.weight, leave.bias, leave.weight" in caplog.text
+    torch.save(other.state_dict(), tmp_path / "bare.pth")  # no recipe says what it is
+    bare = Toy(dim=4, channels=3)
+    load_initial_weights(bare, str(tmp_path / "bare.pth"))
+    assert torch.equal(bare.block.layer.weight, other.block.layer.weight)
+    with pytest.raises(CheckpointError, match=r"nothing of .* fits"):
+        load_initial_weights(nn.Sequential(nn.Linear(7, 7)), str(tmp_path / "bare.pth"))
+
+
+# ------------------------------------------------------------------------------- random states
+
+
+def draws():
+    return random.random(), np.random.randn(), float(torch.rand(()))
+
+
+def test_every_random_state_goes_on_where_it_was_taken():
+    np.random.randn()  # an odd number: NumPy holds a second normal number back
+    state = rng_state("cpu")
+    expected = [draws(), draws()]
+    seed_all(99)
+    restore_rng_state(state, "cpu")
+    assert [draws(), draws()] == expected
+
+
+def test_a_seed_decides_python_numpy_and_torch():
+    seed_all(7)
+    first = draws()
+    seed_all(8)
+    other = draws()
+    seed_all(7)
+    assert draws() == first and all(a != b for a, b in zip(first, other, strict=True))
+
+
+# ------------------------------------------------------------------------------- files of a run
+
+
+def test_checkpoints_are_kept_and_found_by_step_not_by_spelling(tmp_path):
+    for step in (9, 10, 100):
+        write_checkpoint(tmp_path, {"step": step}, step=step, keep=2)
+    assert len(list(tmp_path.glob("*.pt"))) == 2
+    path, state = latest_checkpoint(tmp_path)
+    assert state == {"step": 100} and path.name == "checkpoint-00000100.pt"
+    path.unlink()
+    assert latest_checkpoint(tmp_path)[1] == {"step": 10}
+    assert latest_checkpoint(tmp_path / "none") is None
+
+
+def test_a_resumed_log_drops_what_comes_again_and_a_torn_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("zoo.training.metrics_log.find_spec", lambda name: None)
+    log = MetricsLog(tmp_path, 0)
+    for step in (1, 2, 3):
+        log.write(step, step / 7, loss=float(step))
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"step": 4, "lo')
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3]
+    MetricsLog(tmp_path, 3).write(4, 5.0, loss=4.0)
+    assert [json.loads(text)["step"] for text in path.read_text().splitlines()] == [1, 2, 3, 4]
+    MetricsLog(tmp_path, 2)
+    lines = [json.loads(text) for text in path.read_text().splitlines()]
+    assert lines == [
+        {"step": 1, "seconds": 0.1, "loss": 1.0},
+        {"step": 2, "seconds": 0.3, "loss": 2.0},
+    ]
+
+
+def test_progress_says_images_per_second_and_the_time_left(tmp_path, monkeypatch, caplog):
+    """Images of the steps since the line before, over the seconds since; not steps, not all."""
+    clock = [100.0]
+    monkeypatch.setattr("zoo.training.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("zoo.training.metrics_log.find_spec", lambda name: None)
+    plan = [stage(4, 8, 6), stage(6, 8, 2)]
+    with caplog.at_level(logging.INFO), Progress(tmp_path, plan, 2, is_first=True) as progress:
+        assert progress.bar.n == 2 and progress.bar.total == 10
+        progress.bar.disable = True  # as without a terminal
+        clock[0] += 4
+        progress.show_loss(5, 50.0, 0.5, 1e-3)  # two of six images and one of two, in 4 s
+        clock[0] += 1
+        progress.show_loss(6, 60.0, 0.25, 1e-3)
+        clock[0] += 100  # a validation
+        progress.restart_clock(6)
+        clock[0] += 2
+        progress.show_loss(8, 80.0, 0.25, 1e-3)
+    lines = [json.loads(text) for text in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["images_per_second"] for line in lines] == [3.5, 2.0, 2.0]
+    assert lines[0] | {"loss": 0.5, "lr": 1e-3, "seconds": 50.0} == lines[0]
+    assert "step 5 of 10: loss 0.5000, 3.5 images/s, 00:50 left" in caplog.text
+    assert "step 8 of 10: loss 0.2500, 2.0 images/s, 00:20 left" in caplog.text
+
+
+def test_processes_beside_the_first_write_no_log(tmp_path):
+    with Progress(tmp_path, [stage(2, 8, 1)], 0, is_first=False) as progress:
+        progress.show_loss(1, 1.0, 0.5, 1e-3)
+        progress.show_validation(1, 1.0, {"psnr": 1.0, "baseline": 1.0}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_noted_and_a_second_one_interrupts(number):
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), StopSignals() as signals:
+        assert not signals.received
+        os.kill(os.getpid(), number)
+        assert signals.received == number
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+
+
+# ------------------------------------------------------------------------------- photos
+
+
+def photo_task_of(photos, *, scale=2, channels=3, protocol=None, iterations=10, seed=4, **data):
+    if "stages" not in data:
+        data["patch"] = 6
+    settings = DataSettings(**{"photos": str(photos), "validate": str(photos), **data})
+    network = SimpleNamespace(scale=scale, channels=channels)
+    return PhotoTask(
+        settings,
+        network,
+        protocol=protocol or Protocol(),
+        iterations=iterations,
+        seed=seed,
+    )
+
+
+STAGES = (stage(3, 6, 4), stage(5, 8, 2))
+
+
+def test_examples_follow_stage_seed_channels_and_are_enough(photos):
+    task = photo_task_of(photos, degradation=Bicubic, stages=STAGES, channels=1)
+    assert [s.iterations for s in task.plan] == [3, 7]
+    for part, patch in zip(task.plan, (6, 8), strict=True):
+        examples = task.examples(part)
+        assert len(examples) == 3 * 4 + 7 * 2 and examples.seed == 4
+        degraded, clean = examples[25]
+        assert degraded.shape == (1, patch, patch) and clean.shape == (1, 2 * patch, 2 * patch)
+
+
+def test_pairs_of_files_come_in_the_right_roles(photos, tmp_path):
+    """Degraded first, for learning and for validation."""
+    noisy = make_photos(tmp_path / "noisy", count=3, noise=0.3)
+    task = photo_task_of(
+        photos,
+        scale=1,
+        degraded=str(noisy),
+        validate_degraded=str(noisy),
+        stages=STAGES,
+        memory=0.0,
+    )
+    assert task.degradation is None
+    assert all(isinstance(photo, StoredPhoto) for photo in [*task.photos, *task.degraded])
+    for part, patch in zip(task.plan, (6, 8), strict=True):
+        examples = task.examples(part)
+        assert len(examples) == 26 and examples.seed == 4
+        degraded, clean = examples[25]
+        assert clean.shape == degraded.shape == (3, patch, patch)
+        assert clean.min() > 0.24 and clean.max() < 0.76  # the clean photos' range
+        assert degraded.max() > 0.9 or degraded.min() < 0.1
+    [first, *_] = task.validation
+    assert first.read_clean().max() < 0.76 < first.read_degraded().max()
+
+
+def test_photos_too_small_for_a_later_stage_are_told_before_the_first_step(photos):
+    with pytest.raises(Exception, match="too small"):
+        photo_task_of(photos, degradation=Bicubic, stages=(stage(1, 6, 4), stage(5, 30, 2)))
+
+
+def test_the_loss_compares_the_output_in_float32_with_the_clean_image(photos):
+    task = photo_task_of(photos, degradation=Bicubic, scale=1)
+    degraded, clean, seen = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4), []
+
+    def forward(image):
+        seen.append(image)
+        return image.bfloat16() * 2
+
+    value = task.loss(forward, L1(), (degraded, clean), 0.0)
+    assert torch.equal(seen[0], degraded) and value.dtype == torch.float32
+    assert torch.equal(value, ((degraded.bfloat16() * 2).float() - clean).abs().mean())
+
+
+def test_mixup_blends_half_of_the_steps_and_both_images_alike(photos):
+    """Weights as drawn from Beta(0.4, 0.4): far from even; the same partner for both images."""
+    task = photo_task_of(photos, degradation=Bicubic, mixup=0.4)
+    degraded = torch.arange(4.0).reshape(4, 1, 1, 1)
+    blended, shares = 0, []
+    for _ in range(400):
+        small, large = task._mixed(degraded, 10 * degraded)
+        torch.testing.assert_close(large, 10 * small)
+        moved = (small - degraded).flatten()
+        if moved.any():
+            blended += 1
+            partner = moved.abs().argmax()
+            shares.append(float(moved[partner].abs()) % 1)
+        else:
+            assert torch.equal(small, degraded)
+    assert 150 < blended < 235  # half, less the steps in which each got itself for a partner
+    off = photo_task_of(photos, degradation=Bicubic, mixup=0.0)
+    for _ in range(9):
+        assert off._mixed(degraded, degraded)[0] is degraded
+
+
+def test_photos_are_validated_once_over_the_processes_by_the_protocol(photos, monkeypatch):
+    protocol = Protocol(channel="all", crop=3)
+    task = photo_task_of(photos, degradation=Bicubic, protocol=protocol)
+    calls = []
+
+    def evaluate(network, images, degradation, *, protocol, seen):
+        calls.append(([image.name for image in images], degradation, protocol))
+        picture = np.zeros((8, 8, 3), np.float32)
+        scores = []
+        for image in images:
+            seen(image.name, Restored(picture, picture, picture, picture))
+            scores.append(Score(image.name, 30.0, 0.75, 20.0, 0.25))
+        return scores
+
+    monkeypatch.setattr(photo_task, "evaluate", evaluate)
+    others = [Score("1", 36.0, 0.5, 26.0, 0.5)], {"1": np.ones((2, 2, 3), np.float32)}
+    values, pictures = task.validate(None, Rank(0, 2, others))
+    assert calls == [(["0", "2"], task.degradation, protocol)]
+    assert (values["psnr"], values["ssim"], values["baseline"]) == pytest.approx(
+        (32.0, 2.0 / 3, 22.0)
+    )
+    assert [photo["name"] for photo in values["photos"]] == ["0", "2", "1"]
+    assert pictures.keys() == {"0", "1", "2"} and pictures["1"].shape == (2, 2, 3)
+
+
+def test_a_recipes_task_has_its_seed_and_its_protocol(photos):
+    changes = {
+        "train.data.photos": str(photos),
+        "train.data.validate": str(photos),
+        "train.data.patch": 8,
+        "train.seed": 9,
+        "evaluate.channel": "all",
+        "evaluate.crop": 7,
+    }
+    recipe = load_recipe("mambair_tiny_x2", changes)
+    network = SimpleNamespace(scale=2, channels=3, takes_burst=False)
+    task = make_task(recipe, train_settings(recipe), network)
+    assert (task.seed, task.protocol) == (9, Protocol(channel="all", crop=7))
+    assert task.plan[0].iterations == 2400
+
+
+def test_held_out_photographs_are_validated_on_and_never_trained_on():
+    """The division is fixed, because published numbers rest on it."""
+    held_out = ["camera", "chelsea", "coffee", "rocket"]
+    assert sample_names(held_out=True) == held_out
+    assert sample_names(held_out=False) == [
+        *("astronaut", "brick", "coins", "grass", "gravel", "hubble_deep_field", "ihc"),
+        *("retina", "china", "flower"),
+    ]
+    settings = DataSettings(degradation=GaussianNoise, patch=8)
+    task = PhotoTask(
+        DataSettings(degradation=Bicubic, patch=8),
+        SimpleNamespace(scale=2, channels=3),
+        protocol=Protocol(),
+        iterations=1,
+        seed=0,
+    )
+    assert settings.validate == "samples"
+    assert [image.name for image in task.validation] == held_out
+    assert not {photo.name for photo in task.photos} & set(held_out)
+
+
+# ------------------------------------------------------------------------------- bursts
+
+
+def burst_task_of(photos, *, needs_flow=False, channels=4, scale=8, seed=4, **data):
+    settings = BurstTrainSettings(
+        data=BurstDataSettings(
+            photos=str(photos),
+            validate=str(photos),
+            patch=4,
+            batch=2,
+            **{"validate_patch": 5, "validate_bursts": 2, "border": 3, **data},
+        ),
+        iterations=10,
+        flow_loss=0.5,
+        seed=seed,
+    )
+    network = SimpleNamespace(needs_flow=needs_flow, channels=channels, scale=scale, burst=3)
+    return BurstTask(settings, network)
+
+
+@pytest.mark.parametrize(("channels", "scale", "factor"), [(4, 8, 4), (3, 4, 4)])
+def test_bursts_have_the_networks_factor_and_the_recipes_sizes(photos, channels, scale, factor):
+    task = burst_task_of(photos, channels=channels, scale=scale)
+    assert (task.synthesis.factor, task.synthesis.frames) == (factor, 3)
+    assert task.synthesis.mode == ("raw" if channels == 4 else "rgb")
+    examples = task.examples(task.plan[0])
+    assert isinstance(examples.synthesis, BurstSynthesis)
+    assert (len(examples), examples.seed, examples.patch) == (20, 4, 4)
+    assert len(task.validation) == 6 and len(task.validation.names) == 6
+    assert task.validation[5].frames.shape == (3, channels, 5, 5)
+
+
+@pytest.mark.parametrize("needs_flow", [False, True])
+def test_the_flow_loss_falls_to_zero_and_has_its_weight(photos, needs_flow):
+    """flow_loss 0.5, a quarter done: 0.375 of the distance; the true flow is given on demand."""
+    task = burst_task_of(photos, needs_flow=needs_flow)
+    burst, clean, flow = (
+        torch.rand(2, 3, 4, 4, 4),
+        torch.rand(2, 3, 8, 8),
+        torch.rand(2, 3, 2, 4, 4),
+    )
+    output, displacements = torch.rand(2, 3, 8, 8), (torch.rand(2, 3, 2, 4, 4),)
+    given = []
+
+    def forward(*inputs):
+        given.append(inputs)
+        return output, displacements
+
+    distance = (displacements[0] - flow).abs().mean()
+    expected = (output - clean).abs().mean()
+    for done in (0.0, 0.25, 1.0):
+        value = task.loss(forward, L1(), (burst, clean, flow), done)
+        torch.testing.assert_close(value, expected + 0.5 * (1 - done) * distance)
+    assert given[0][0] is burst and given[0][1] is (flow if needs_flow else None)
+
+
+def test_flow_distance_is_the_mean_over_levels_by_loops():
+    """Displacements in a level's pixels, the true flow averaged over them; padding left out."""
+    random_ = np.random.default_rng(0)
+    flow = random_.standard_normal((1, 2, 2, 6, 8))
+    levels = [random_.standard_normal((1, 2, 2, *size)) for size in ((6, 8), (4, 4), (8, 8))]
+    total = 0.0
+    for level, (shrink, height, width) in zip(
+        levels, ((1, 6, 8), (2, 3, 4), (1, 6, 8)), strict=True
+    ):
+        errors = []
+        for t in range(2):
+            for axis in range(2):
+                for y in range(height):
+                    for x in range(width):
+                        rows = slice(y * shrink, (y + 1) * shrink)
+                        columns = slice(x * shrink, (x + 1) * shrink)
+                        true = flow[0, t, axis, rows, columns].mean()
+                        errors.append(abs(level[0, t, axis, y, x] * shrink - true))
+        total += sum(errors) / len(errors)
+    found = flow_distance(tuple(map(torch.from_numpy, levels)), torch.from_numpy(flow))
+    assert float(found) == pytest.approx(total / 3, rel=1e-12)
+
+
+def test_bursts_are_validated_once_over_the_processes_within_the_border(photos, monkeypatch):
+    task = burst_task_of(photos)
+    calls = []
+
+    def score_burst(network, sample, border):
+        calls.append((sample.frames.sum().item(), border))
+        return BurstScore(30.0, 20.0, 25.0)
+
+    monkeypatch.setattr(burst_task, "score_burst", score_burst)
+    others = [BurstScore(36.0, 26.0, 31.0)] * 3
+    values, _ = task.validate(None, Rank(1, 2, others))
+    assert calls == [(task.validation[index].frames.sum().item(), 3) for index in (1, 3, 5)]
+    expected = {"psnr": 33.0, "baseline": 23.0, "all_reference": 28.0}
+    assert {key: values[key] for key in expected} == expected and len(values["bursts"]) == 6
+
+
+def test_held_out_photographs_validate_bursts():
+    found = burst_task._validation_photos("samples")
+    assert [photo.name for photo in found] == sample_names(held_out=True)

@@ -1,0 +1,139 @@
+"""Processes without processes: what one of them asks of PyTorch, and what it makes of answers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import zoo.distributed as distributed
+from zoo.distributed import ProcessGroup, map_shared, process_group, shard
+from zoo.errors import ZooError
+
+
+class Store:
+    """A counter for each key, as the store of torchrun has."""
+
+    def __init__(self):
+        self.counts = {}
+
+    def add(self, key, amount):
+        self.counts[key] = self.counts.get(key, 0) + amount
+        return self.counts[key]
+
+
+@pytest.fixture
+def group_of(monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    return lambda rank, world_size, store=None: distributed._TorchrunGroup(
+        store or Store(), rank, world_size
+    )
+
+
+class Meeting(ProcessGroup):
+    """A process whose partner did some numbers before it."""
+
+    world_size = 2
+
+    def __init__(self, elsewhere):
+        self.elsewhere = elsewhere
+
+    def shared_indices(self, count, task):
+        yield from (number for number in range(count) if number not in self.elsewhere)
+
+    def gather(self, value):
+        return [self.elsewhere, value]
+
+
+def test_mapped_results_come_in_order_and_each_number_is_done_once():
+    done = []
+
+    def work(number):
+        done.append(number)
+        return number * 10
+
+    group = Meeting({4: 40, 1: 10})
+    assert map_shared(group, 6, work, task="a", unit="x", progress=False) == [0, 10, 20, 30, 40, 50]
+    assert done == [0, 2, 3, 5]
+    alone = map_shared(ProcessGroup(), 3, work, task="a", unit="x", progress=False)
+    assert alone == [0, 10, 20]
+
+
+def test_numbers_are_handed_out_once_per_task(group_of):
+    store = Store()
+    first, second = group_of(0, 2, store), group_of(1, 2, store)
+    found = {0: [], 1: []}
+    streams = {0: first.shared_indices(5, "a"), 1: second.shared_indices(5, "a")}
+    for turn in (0, 1, 1, 0, 1):
+        found[turn].append(next(streams[turn]))
+    assert found == {0: [0, 3], 1: [1, 2, 4]}
+    assert all(next(stream, None) is None for stream in streams.values())
+    assert list(first.shared_indices(2, "b")) == [0, 1]  # another task has numbers of its own
+
+
+def test_a_fixed_share_is_every_nth_item(group_of):
+    shares = [shard("abcdefg", group_of(rank, 3)) for rank in range(3)]
+    assert shares == [list("adg"), list("be"), list("cf")]
+
+
+def test_each_process_of_a_machine_has_its_own_gpu(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    group = distributed._TorchrunGroup(Store(), 5, 8)
+    assert group.device("cuda") == "cuda:1" and chosen == [1]
+    assert group.device("cpu") == "cpu" and group.device("cuda:0") == "cuda:0"
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ZooError, match="process 2 of this machine has no GPU: there are 2"):
+        distributed._TorchrunGroup(Store(), 6, 8).device("cuda")
+
+
+def test_what_the_first_process_finds_or_fails_at_reaches_all(group_of, monkeypatch):
+    sent = []
+
+    def broadcast(box):
+        sent.append(box[0])
+        box[0] = "from the first"
+
+    monkeypatch.setattr(distributed.dist, "broadcast_object_list", broadcast)
+    assert group_of(0, 2).from_first(lambda: "mine") == "from the first" and sent == ["mine"]
+    never = group_of(1, 2).from_first(lambda: pytest.fail("called in another process"))
+    assert never == "from the first" and sent[1] is None
+    error = ZooError("no such file")
+    monkeypatch.setattr(
+        distributed.dist, "broadcast_object_list", lambda box: box.__setitem__(0, error)
+    )
+    with pytest.raises(ZooError, match="no such file"):
+        group_of(1, 2).from_first(lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("environment", "joins"),
+    [
+        ({}, False),
+        ({"WORLD_SIZE": "1", "RANK": "0"}, False),
+        ({"WORLD_SIZE": "2"}, False),  # set by a scheduler: torchrun also gives a rank
+        ({"WORLD_SIZE": "2", "RANK": "1"}, True),
+    ],
+)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_processes_are_joined_where_torchrun_started_several(
+    environment, joins, device, monkeypatch
+):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    calls = []
+    monkeypatch.setattr(
+        distributed.dist, "rendezvous", lambda url, timeout: iter([(Store(), 1, 2)])
+    )
+    monkeypatch.setattr(
+        distributed.dist, "init_process_group", lambda engine, **rest: calls.append(engine)
+    )
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: calls.append("end"))
+    with process_group(device) as group:
+        assert (group.rank, group.world_size) == ((1, 2) if joins else (0, 1))
+        assert group.is_first is not joins
+    engine = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
+    assert calls == ([engine, "end"] if joins else [])

@@ -1,0 +1,467 @@
+"""The trainer's steps against loops written plainly, on a toy network: equal to the last bit."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from contextlib import contextmanager, nullcontext
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import zoo
+from recipes.train import Trainer, train
+from tests.helpers.toy import Toy, ToyBlock, register_toy
+from tests.helpers.training import make_photos
+from zoo.data import Bicubic, PatchDataset, load_training_photos
+from zoo.data.testsets import validation_images
+from zoo.distributed import ProcessGroup
+from zoo.errors import ZooError
+from zoo.evaluation import Protocol, evaluate, mean_score
+from zoo.recipe import load_recipe
+
+STEPS = 20
+
+
+@pytest.fixture(autouse=True)
+def _toy():
+    register_toy()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return make_photos(tmp_path_factory.mktemp("data") / "photos")
+
+
+@pytest.fixture
+def lively_scale(monkeypatch):
+    """A loss scale that grows every third step, until a step overflows and it halves."""
+    lively = partial(torch.amp.GradScaler, init_scale=2.0**22, growth_interval=3)
+    monkeypatch.setattr(torch.amp, "GradScaler", lively)
+
+
+def recipe_of(photos, network=(), evaluation=(), **settings):
+    data = {
+        "degradation": "bicubic",
+        "photos": str(photos),
+        "validate": str(photos),
+        "patch": 6,
+        "batch": 4,
+    }
+    data |= settings.pop("data", {})
+    if "stages" in data:
+        del data["patch"], data["batch"]
+    train = {"iterations": STEPS, "save_every": STEPS, "log_every": 1, **settings, "data": data}
+    return load_recipe(
+        {
+            "name": "toy",
+            "network": {"type": "toy", "scale": 2, **dict(network)},
+            "train": train,
+            "evaluate": dict(evaluation),
+        }
+    )
+
+
+def trainer_of(photos, folder, *, group=None, **settings):
+    folder.mkdir(exist_ok=True)
+    return Trainer(recipe_of(photos, **settings), folder, device="cpu", num_workers=0, group=group)
+
+
+def log_of(folder):
+    return list(map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()))
+
+
+def assert_equal(found, expected):
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert torch.equal(found[key], value), key
+
+
+def cosine_20(step):
+    """Full rate for 4 steps, then a cosine that would end at 1e-4 after step 20."""
+    return 1e-4 + (0.01 - 1e-4) * (1 + math.cos(math.pi * max(0, step - 4) / 16)) / 2
+
+
+def two_milestones(step):
+    """A rise over the first 3 steps; halved at 5 and 12."""
+    return 0.01 * min(1, (step + 1) / 3) * (1 if step < 5 else 0.5 if step < 12 else 0.25)
+
+
+def l1(output, clean):
+    return (output - clean).abs().mean()
+
+
+def charbonnier(output, clean):
+    return ((output - clean) ** 2 + 0.05**2).sqrt().mean()
+
+
+MULTISTEP = {"type": "multistep", "milestones": [5, 12], "gamma": 0.5, "warmup": 3}
+COSINE = {"type": "cosine", "hold": 4, "minimum": 1e-4}
+ADAMW = {"type": "adamw", "lr": 0.01, "betas": [0.7, 0.9], "weight_decay": 0.5}
+ADAM = {"type": "adam", "lr": 0.01, "betas": [0.6, 0.95], "weight_decay": 0.02}
+ADAMW_HERE = partial(torch.optim.AdamW, betas=(0.7, 0.9), weight_decay=0.5)
+ADAM_HERE = partial(torch.optim.Adam, betas=(0.6, 0.95), weight_decay=0.02)
+
+CASES = {
+    "adamw-milestones-clip-ema-accumulate-mixup-stages-drop_path": (
+        {
+            "optimizer": ADAMW,
+            "schedule": MULTISTEP,
+            "clip": 0.05,
+            "ema": 0.8,
+            "accumulate": 2,
+            "seed": 3,
+            "loss": {"type": "charbonnier", "epsilon": 0.05},
+            "data": {
+                "mixup": 0.7,
+                "stages": [
+                    {"iterations": 7, "patch": 6, "batch": 4},
+                    {"iterations": 4, "patch": 4, "batch": 6},
+                    {"iterations": 1, "patch": 8, "batch": 2},
+                ],
+            },
+            "network": {"drop_path": 0.4},
+        },
+        {
+            "optimizer": ADAMW_HERE,
+            "rate": two_milestones,
+            "clip": 0.05,
+            "ema": 0.8,
+            "accumulate": 2,
+            "seed": 3,
+            "loss": charbonnier,
+            "mixup": 0.7,
+            "stages": [(7, 6, 4), (4, 4, 6), (9, 8, 2)],
+            "drop_path": 0.4,
+        },
+    ),
+    "adam-cosine-bf16": (
+        {"optimizer": ADAM, "schedule": COSINE, "precision": "bf16"},
+        {"optimizer": ADAM_HERE, "rate": cosine_20, "dtype": torch.bfloat16},
+    ),
+    "adamw-constant-fp16-clip": (
+        {"optimizer": ADAMW, "precision": "fp16", "clip": 0.05, "ema": 0.5},
+        {
+            "optimizer": ADAMW_HERE,
+            "rate": lambda step: 0.01,
+            "dtype": torch.float16,
+            "clip": 0.05,
+            "ema": 0.5,
+        },
+    ),
+}
+
+
+def plain_loop(
+    photos,
+    *,
+    optimizer,
+    rate,
+    loss=l1,
+    clip=0.0,
+    ema=0.0,
+    accumulate=1,
+    seed=0,
+    mixup=0.0,
+    stages=((STEPS, 6, 4),),
+    drop_path=0.0,
+    dtype=None,
+):
+    """Training as one would write it first: losses, weights and averaged weights."""
+    torch.manual_seed(seed)
+    network = Toy(scale=2, drop_path=drop_path).train()
+    weights = list(network.parameters())
+    update = optimizer(weights, lr=1.0)
+    average = {key: value.clone() for key, value in network.state_dict().items()}
+    names = {name for name, _ in network.named_parameters()}
+    scaler = torch.amp.GradScaler("cpu", enabled=dtype == torch.float16)
+    plan = [(patch, batch) for steps, patch, batch in stages for _ in range(steps)]
+    images = load_training_photos(photos)
+    found, scales, first = [], [], 0
+    for step, (patch, batch) in enumerate(plan):
+        pairs = PatchDataset(
+            images,
+            degradation=Bicubic(scale=2),
+            patch=patch,
+            channels=3,
+            length=1000,
+            seed=seed,
+        )
+        items = [pairs[first + number] for number in range(batch)]
+        first += batch
+        update.param_groups[0]["lr"] = rate(step)
+        network.zero_grad()
+        total = 0.0
+        size = batch // accumulate
+        for part in range(accumulate):
+            degraded, clean = (
+                torch.stack([item[k] for item in items[part * size : (part + 1) * size]])
+                for k in (0, 1)
+            )
+            if mixup and torch.rand(()) >= 0.5:
+                kept = torch.distributions.Beta(mixup, mixup).sample().item()
+                other = torch.randperm(size)
+                degraded = degraded.lerp(degraded[other], 1 - kept)
+                clean = clean.lerp(clean[other], 1 - kept)
+            with torch.autocast("cpu", dtype) if dtype else nullcontext():
+                output = network(degraded)
+            value = loss(output.float(), clean) / accumulate
+            scaler.scale(value).backward()
+            total += value.item()
+        scale = scaler.get_scale()
+        scaler.unscale_(update)
+        if clip:
+            nn.utils.clip_grad_norm_(weights, clip)
+        scaler.step(update)
+        scaler.update()
+        scales.append(scaler.get_scale() / scale)
+        for key, value in network.state_dict().items():
+            if key in names:
+                average[key].lerp_(value, 1 - ema)
+            else:
+                average[key] = value.clone()
+        found.append(total)
+    if dtype == torch.float16:
+        assert {0.5, 1.0, 2.0} <= set(scales)  # the case sees a step skipped, and the scale grow
+    return found, network.state_dict(), average
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_twenty_steps_are_those_of_a_plain_loop(name, photos, tmp_path, lively_scale):
+    """Losses, rates, weights and averages: optimiser, schedule, clip, accumulation, scaling."""
+    settings, plainly = CASES[name]
+    losses, weights, average = plain_loop(photos, **plainly)
+    trainer = trainer_of(photos, tmp_path, **settings)
+    trainer.run()
+    log = [line for line in log_of(tmp_path) if "loss" in line]
+    assert [line["loss"] for line in log] == losses
+    assert [line["lr"] for line in log] == pytest.approx(
+        [plainly["rate"](step) for step in range(STEPS)]
+    )
+    assert_equal(trainer.network.state_dict(), weights)
+    saved = zoo.load(tmp_path / "weights.safetensors").state_dict()
+    assert_equal(saved, average if plainly.get("ema") else weights)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_validation_scores_the_weights_that_are_saved(ema, photos, tmp_path):
+    """The average where there is one, by the protocol of the recipe; training then goes on."""
+    evaluation = {"channel": "all", "crop": 5}
+    trainer = trainer_of(photos, tmp_path, ema=ema, optimizer={"lr": 0.02}, evaluation=evaluation)
+    trainer.run()
+    assert trainer.network.training
+    [line] = [line for line in log_of(tmp_path) if "psnr" in line]
+    saved = zoo.load(tmp_path / "weights.safetensors")
+    protocol = Protocol(channel="all", crop=5)
+    expected = evaluate(saved, validation_images(str(photos)), Bicubic(scale=2), protocol=protocol)
+    mean = mean_score(expected)
+    assert (line["psnr"], line["ssim"], line["baseline"]) == (
+        mean.psnr,
+        mean.ssim,
+        mean.baseline_psnr,
+    )
+
+
+def test_a_resume_restores_every_random_state_and_the_loss_scale(
+    photos, tmp_path, lively_scale, monkeypatch
+):
+    """Python's, NumPy's and torch's numbers go on, as do scale, averages and means of the log."""
+    settings = {
+        "network": {"noisy": True, "drop_path": 0.3},
+        "precision": "fp16",
+        "ema": 0.8,
+        "clip": 0.1,
+        "save_every": 5,
+        "log_every": 3,  # the checkpoint of step 10 holds a loss that is not logged yet
+        "data": {"mixup": 0.5},
+        "optimizer": ADAMW,
+    }
+    recipe = recipe_of(photos, **settings)
+    whole = train(recipe, tmp_path / "whole", num_workers=0)
+    step = Trainer._train_step
+
+    def failing(self, parts):
+        if self.step == 13:
+            raise RuntimeError("out of luck")
+        return step(self, parts)
+
+    monkeypatch.setattr(Trainer, "_train_step", failing)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        train(recipe, tmp_path / "parted", num_workers=0)
+    monkeypatch.setattr(Trainer, "_train_step", step)
+    random.seed(99)
+    np.random.seed(99)
+    torch.manual_seed(99)
+    parted = train(recipe, tmp_path / "parted", num_workers=0)
+    assert_equal(parted.network.state_dict(), whole.network.state_dict())
+    assert_equal(parted.ema.state, whole.ema.state)
+    assert parted.scaler.state_dict() == whole.scaler.state_dict()
+    first, second = (
+        [(line["step"], line["loss"]) for line in log_of(tmp_path / run) if "loss" in line]
+        for run in ("whole", "parted")
+    )
+    assert [number for number, _ in first] == [3, 6, 9, 12, 15, 18, 20]
+    assert second == first
+    assert parted.seconds >= torch.load(tmp_path / "parted" / "checkpoint-00000015.pt")["seconds"]
+
+
+def test_a_logged_loss_is_the_mean_since_the_line_before(photos, tmp_path):
+    found = {}
+    for every in (1, 8):
+        run = tmp_path / str(every)
+        trainer_of(photos, run, log_every=every).run()
+        found[every] = {line["step"]: line["loss"] for line in log_of(run) if "loss" in line}
+    singles = [found[1][step + 1] for step in range(STEPS)]
+    expected = {8: singles[:8], 16: singles[8:16], 20: singles[16:]}
+    assert found[8] == {step: pytest.approx(np.mean(part)) for step, part in expected.items()}
+
+
+def test_the_last_step_is_validated_and_saved_whatever_the_interval(photos, tmp_path):
+    trainer_of(photos, tmp_path, save_every=8, keep=1, iterations=10).run()
+    assert [line["step"] for line in log_of(tmp_path) if "psnr" in line] == [8, 10]
+    assert [path.name for path in tmp_path.glob("*.pt")] == ["checkpoint-00000010.pt"]
+
+
+class Several(ProcessGroup):
+    """One of several processes, without the others: what all do, it does for them."""
+
+    def __init__(self, rank, world_size, wrap=lambda network: network):
+        self.rank, self.world_size, self._wrap = rank, world_size, wrap
+
+    def gather(self, value):
+        return [value] * self.world_size
+
+    def add(self, *values):
+        return [value * self.world_size for value in values]
+
+    def wrap(self, network, device):
+        return self._wrap(network)
+
+
+def test_processes_start_from_equal_weights_and_draw_drop_path_differently(photos, tmp_path):
+    trainers, drawn = [], []
+    for rank in range(3):
+        trainers.append(trainer_of(photos, tmp_path, group=Several(rank, 3), seed=5))
+        drawn.append(float(torch.rand(())))
+    assert len(set(drawn)) == 3
+    for other in trainers[1:]:
+        assert_equal(other.network.state_dict(), trainers[0].network.state_dict())
+
+
+def test_each_process_resumes_with_its_own_random_state(photos, tmp_path):
+    trainer = trainer_of(photos, tmp_path, group=Several(1, 2))
+    state = trainer.state()
+    expected = float(torch.rand(()))
+    other = dict(state["rng"][0], torch=torch.manual_seed(99).get_state())
+    trainer.restore({**state, "rng": [other, state["rng"][1]]})
+    assert float(torch.rand(())) == expected
+
+
+class Exchanging(nn.parallel.DistributedDataParallel):
+    """Notes which calls would exchange gradients."""
+
+    def __init__(self, network):
+        nn.Module.__init__(self)
+        self.inner, self.calls, self.exchanges = network, [], True
+
+    def forward(self, *inputs):
+        self.calls.append(self.exchanges)
+        return self.inner(*inputs)
+
+    @contextmanager
+    def no_sync(self):
+        self.exchanges = False
+        yield
+        self.exchanges = True
+
+
+def test_gradients_are_exchanged_with_the_last_micro_batch_only(photos, tmp_path):
+    group = Several(0, 1, wrap=Exchanging)
+    trainer = trainer_of(photos, tmp_path, group=group, accumulate=4, iterations=2)
+    trainer.run()
+    assert trainer.model.calls == [False, False, False, True] * 2
+
+
+def test_the_logged_loss_is_the_mean_over_the_processes(photos, tmp_path):
+    """Each has the loss of its share: two of the same loss have that loss."""
+    for world_size in (1, 2):
+        trainer = trainer_of(
+            photos, tmp_path / str(world_size), group=Several(0, world_size), iterations=1
+        )
+        share = next(trainer._batches())
+        alone = trainer_of(photos, tmp_path / "alone", iterations=1)._train_step(share)
+        trainer.run()
+        assert log_of(tmp_path / str(world_size))[0]["loss"] == pytest.approx(alone)
+
+
+@pytest.mark.parametrize(("wanted", "times"), [(False, 1), (True, 2)])
+def test_gradient_checkpointing_computes_blocks_twice_in_training_only(
+    wanted, times, photos, tmp_path
+):
+    trainer = trainer_of(photos, tmp_path, gradient_checkpointing=wanted, accumulate=2)
+    block = trainer.network.block
+    assert isinstance(block, ToyBlock)
+    trainer._train_step(next(trainer._batches()))
+    assert block.computed == 2 * times  # two micro-batches
+    trainer.network.eval()(torch.rand(1, 3, 4, 4)).sum().backward()
+    assert block.computed == 2 * times + 1
+
+
+def test_a_loss_that_is_no_number_or_a_vanished_scale_ends_the_training(
+    photos, tmp_path, monkeypatch
+):
+    trainer = trainer_of(photos, tmp_path, precision="fp16")
+    trainer._check_loss(1.0)
+    for loss in (float("nan"), float("inf")):
+        with pytest.raises(ZooError, match="diverged"):
+            trainer._check_loss(loss)
+    monkeypatch.setattr(trainer.scaler, "get_scale", lambda: 2.0**-11)
+    with pytest.raises(ZooError, match="overflows at every step"):
+        trainer._check_loss(1.0)
+    assert trainer_of(photos, tmp_path, precision="bf16").scaler.is_enabled() is False
+
+
+def test_measuring_takes_the_state_back(photos, tmp_path, lively_scale):
+    """Weights, buffers, averages, optimiser, scale, random states and the step."""
+    trainer = trainer_of(
+        photos, tmp_path, precision="fp16", ema=0.5, network={"noisy": True, "drop_path": 0.5}
+    )
+    before = [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
+    weights = {key: value.clone() for key, value in trainer.network.state_dict().items()}
+    scale = trainer.scaler.get_scale()
+    assert min(trainer.measure()) > 0
+    after = [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
+    assert after == before
+    assert trainer.step == 0 and trainer.optimizer.state_dict()["state"] == {}
+    assert trainer.scaler.get_scale() == scale
+    assert_equal(trainer.network.state_dict(), weights)
+    assert_equal(trainer.ema.state, weights)
+
+
+def test_a_budget_leaves_out_the_time_that_is_gone(photos, tmp_path, monkeypatch):
+    """A hundred seconds, of which measuring took forty: 0.97 of sixty, without four validations."""
+    clock = [0.0]
+    monkeypatch.setattr("recipes.train.time.monotonic", lambda: clock[0])
+    asked = []
+
+    def measure(self, allowed):
+        asked.append(allowed)
+        clock[0] += 40
+        return 2.0, 1.0
+
+    monkeypatch.setattr(Trainer, "measure", measure)
+    recipe = recipe_of(photos, iterations=1000)
+    trainer = train(recipe, tmp_path / "run", num_workers=0, budget="100s")
+    assert trainer.step == math.floor((60 * 0.97 - 4 * 1.0) / 2.0) == 27
+    assert asked == [pytest.approx(5.0)]
+
+
+def test_initial_weights_are_taken_over(photos, tmp_path):
+    other = trainer_of(photos, tmp_path, seed=77).network
+    zoo.save(other, tmp_path / "other.safetensors")
+    trainer = trainer_of(photos, tmp_path, initial=str(tmp_path / "other.safetensors"))
+    assert_equal(trainer.network.state_dict(), other.state_dict())
