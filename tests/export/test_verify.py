@@ -1,0 +1,206 @@
+"""Verification: whatever a file or an engine does wrong is a failure, and so is running nothing."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+import export.verify
+from export.model import facts_of
+from export.verify import ENGINE_TOLERANCES, SIZES, TOLERANCES, verify, verify_engine
+from tests.helpers.graphs import two_scans
+from zoo.errors import ZooError
+from zoo.networks import Network
+from zoo.ops.scan import native
+
+FAULTS = {
+    "NaN": lambda y: y * math.nan,
+    "one NaN": lambda y: torch.where(torch.arange(y.shape[-1]) == 2, math.nan, y),
+    "infinity": lambda y: y + math.inf,
+    "zeros": torch.zeros_like,
+    "transposed": lambda y: y.mT.reshape(y.shape),
+    "upside down": lambda y: y.flip(-2),
+    "another size": lambda y: y[..., :-1],
+    "one image only": lambda y: y[:1].expand_as(y) if len(y) > 1 else y + 1,
+}
+
+
+class Scaled(Network):
+    """``weight * image + added``, as small a network as there is."""
+
+    scale, channels = 1, 3
+
+    def __init__(self, added=0.1):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.5))
+        self.added = added
+
+    def forward(self, image_BIHW):
+        return image_BIHW * self.weight + self.added
+
+
+class Runner(Network):
+    """What runs an engine: ``change`` is done to the output that it should give."""
+
+    scale, channels = 1, 3
+
+    def __init__(self, change=lambda y: y):
+        super().__init__()
+        self.change, self.seen = change, []
+        self.placement = nn.Parameter(torch.empty(0))
+
+    def forward(self, image_BIHW):
+        self.seen.append(image_BIHW.clone())
+        return self.change(image_BIHW * 0.5 + 0.1)
+
+
+def file_of(path, added=0.1, **facts):
+    """The file of a network that is ``Scaled``, with facts of its own."""
+    nodes = [
+        helper.make_node("Mul", ["input", "weight"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "added"], ["output"]),
+    ]
+    shape = ["N", 3, "H", "W"]
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n in ("input", "output")]
+    constants = {"weight": 0.5, "added": added}
+    model = helper.make_model(
+        helper.make_graph(
+            nodes, "scaled", values[:1], values[1:],
+            [numpy_helper.from_array(np.float32(v), n) for n, v in constants.items()],
+        ),
+        opset_imports=[helper.make_opsetid("", 20)],
+        ir_version=10,
+    )  # fmt: skip
+    said = facts_of(Scaled(), "random") | {"shape": "Nx3xHxW", "precision": "fp32"} | facts
+    helper.set_model_props(model, said)
+    onnx.save(model, path)
+    return path
+
+
+def test_a_right_file_is_verified_at_every_size(tmp_path):
+    report = verify(Scaled(), file_of(tmp_path / "n.onnx"))
+    assert report.passed and report.worst <= 1e-6 and "verified: worst" in str(report)
+    assert [c.size for c in report.comparisons] == [(b, 3, h, w) for b, h, w in SIZES]
+    assert {c.runtime for c in report.comparisons} == {"ONNX Runtime, standard"}
+    assert report.notes == ("the file holds standard operators only: there is no scan to replace",)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("both", [False, True], ids=["file", "file and network"])
+def test_nan_and_infinity_fail_even_where_pytorch_has_them_too(value, both, tmp_path):
+    network = Scaled(value if both else 0.1)
+    report = verify(network, file_of(tmp_path / "n.onnx", value))
+    assert not report.passed and not report.worst <= 1
+    assert "VERIFICATION FAILED" in str(report)
+
+
+def test_a_network_of_nan_fails_though_the_file_is_finite(tmp_path):
+    assert not verify(Scaled(math.nan), file_of(tmp_path / "n.onnx")).passed
+
+
+def test_nothing_run_is_a_failure(tmp_path, monkeypatch):
+    path = file_of(tmp_path / "n.onnx")
+    report = verify(Scaled(), path, sizes=())
+    assert not report.passed and report.worst == math.inf and "FAILED" in str(report)
+    monkeypatch.setattr(export.verify, "_runtimes", lambda model, notes: {})
+    assert not verify(Scaled(), path).passed
+    assert not verify_engine(Scaled(), Runner(), path, (), runtime="r", rounding="fp32").passed
+
+
+def test_how_far_off_a_file_or_an_engine_may_be():
+    """Parts of the output's range. The reasons are in the module's docstring."""
+    assert TOLERANCES == {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-4}
+    assert ENGINE_TOLERANCES == {"fp32": 1e-4, "tf32": 1e-2, "fp16": 1e-2, "bf16": 8e-2}
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", 1e-4), ("fp16", 1e-2)])
+def test_the_error_is_a_part_of_the_outputs_range(precision, allowed, tmp_path):
+    """The output spans 0.5 at most: the error that is allowed is half of that or less."""
+    for off, passes in ((0.2 * allowed, True), (0.6 * allowed, False)):
+        path = file_of(tmp_path / "n.onnx", 0.1 + off, precision=precision)
+        assert verify(Scaled(), path).passed == passes
+    for off, passes in ((0.2 * allowed, True), (0.6 * allowed, False)):
+        runner = Runner(lambda y, off=off: y - off)
+        given = {"runtime": "r", "rounding": precision}
+        assert verify_engine(Scaled(), runner, path, SIZES, **given).passed == passes
+
+
+def engine_report(runner):
+    return verify_engine(Scaled(), runner, "e", SIZES, runtime="TensorRT", rounding="fp32")
+
+
+def test_a_right_engine_is_verified_with_pictures_in_0_to_1():
+    runner = Runner()
+    report = engine_report(runner)
+    assert report.passed and {c.runtime for c in report.comparisons} == {"TensorRT"}
+    assert [tuple(x.shape) for x in runner.seen] == [(b, 3, h, w) for b, h, w in SIZES]
+    for x in runner.seen:
+        assert x.min() >= 0 and 0.9 < x.max() <= 1 and x.std() > 0.1
+    firsts = [x[0, 0, :3, :3] for x in runner.seen]
+    assert not torch.equal(firsts[0], firsts[1])  # every size has a picture of its own
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_broken_engine_fails(fault):
+    report = engine_report(Runner(FAULTS[fault]))
+    assert not report.passed and "VERIFICATION FAILED" in str(report)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_broken_runtime_of_a_file_fails(fault, tmp_path, monkeypatch):
+    real = export.verify.open_session
+
+    class Session:
+        def __init__(self, content, **options):
+            self.session = real(content, **options)
+            self.get_inputs = self.session.get_inputs
+
+        def run(self, *given):
+            (y,) = self.session.run(*given)
+            return [FAULTS[fault](torch.from_numpy(y)).numpy()]
+
+    monkeypatch.setattr(export.verify, "open_session", Session)
+    assert not verify(Scaled(), file_of(tmp_path / "n.onnx")).passed
+
+
+def test_an_engine_at_fault_at_one_size_only_fails():
+    runner = Runner(lambda y: torch.zeros_like(y) if len(y) == 2 else y)
+    report = engine_report(runner)
+    assert not report.passed and [c.error <= 1e-4 for c in report.comparisons] == [True, False, True]
+
+
+def test_pytorch_is_not_compared_with_itself(monkeypatch):
+    network = Scaled()
+    with pytest.raises(ZooError, match="is a network of PyTorch, so nothing is verified"):
+        engine_report(network)
+    kept = []
+    monkeypatch.setattr(Scaled, "forward", lambda self, x: kept.append(x * 0.5) or kept[-1])
+    runner = Runner()
+    runner.forward = lambda image: kept[-1]
+    with pytest.raises(ZooError, match="TensorRT: it returned PyTorch's own output"):
+        engine_report(runner)
+
+
+@pytest.mark.skipif(native.unavailable() is not None, reason="the native library is not built")
+def test_both_ways_of_running_a_scan_are_run():
+    notes = []
+    runtimes = export.verify._runtimes(two_scans(), notes)
+    assert list(runtimes) == ["ONNX Runtime, standard", "ONNX Runtime, our operator"] and not notes
+    for session, calls in zip(runtimes.values(), (0, 2), strict=True):
+        before = native.ort_calls()
+        session.run(None, {"input": np.zeros((1, 8, 12, 12), np.float32)})
+        assert native.ort_calls() == before + calls
+    assert list(export.verify._runtimes(two_scans(functions=False), [])) == [
+        "ONNX Runtime, our operator"
+    ]
+
+
+def test_a_file_that_does_not_say_its_precision_is_not_verified(tmp_path):
+    with pytest.raises(ZooError, match=r"only those can be verified"):
+        verify(Scaled(), file_of(tmp_path / "n.onnx", precision="fp8"))
