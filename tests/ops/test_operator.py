@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import OrderedDict
 
@@ -73,12 +74,15 @@ def test_autocast_leaves_the_inside_of_every_backend_alone(inputs, backend):
         assert torch.equal(found, expected)
 
 
-def test_flops_are_counted(inputs):
+@pytest.mark.parametrize("low_rank", [True, False])
+def test_flops_are_counted(low_rank):
+    """Of every step and channel 7 a state, 2 a rank of the projection where there is one, and 5."""
+    inputs = make_inputs(dataclasses.replace(CASE, low_rank=low_rank), torch.float32)
     with FlopCounterMode(display=False) as counter:
         selective_scan(*inputs)
-    steps = inputs[-1].shape[1]
-    expected = CASE.B * CASE.K * steps * CASE.E * (7 * CASE.N + 2 * CASE.R + 5)
-    assert counter.get_total_flops() == expected
+    B, K, S, E, N, R = 2, 3, 14, 4, 3, 2 if low_rank else 0
+    assert inputs[-1].shape == (K, S)
+    assert counter.get_total_flops() == B * K * S * E * (7 * N + 2 * R + 5)
 
 
 def test_parameters_of_other_dtypes_are_cast(inputs):
@@ -97,12 +101,22 @@ def test_parameters_of_other_dtypes_are_cast(inputs):
         (8, torch.full((3, 14), 9, dtype=torch.int32), r"order\[0, 0\] is 9, outside -1..8"),
         (8, torch.full((3, 14), -2, dtype=torch.int32), r"order\[0, 0\] is -2"),
         (8, torch.zeros((3, 2), dtype=torch.int32), r"order\[0\] visits token 0 twice"),
+        (8, torch.tensor([[0, 1], [3, 2], [4, 4]], dtype=torch.int32), r"order\[2\] visits token 4"),
+        (8, torch.tensor([[0, 1], [3, 2], [4, 9]], dtype=torch.int32), r"order\[2, 1\] is 9"),
         (8, torch.zeros((3, 1)), "int32"),
+        (8, torch.zeros((3, 1), dtype=torch.int64), "int32"),
+        (0, torch.zeros(2, 9, 4, dtype=torch.int32), "u must be float32"),
     ],
 )
 def test_wrong_inputs_are_named(inputs, index, value, message):
     with pytest.raises(ValueError, match=message):
         selective_scan(*changed(inputs, index, value))
+
+
+def test_an_order_may_leave_tokens_out_and_wait_more_than_once(inputs):
+    order = torch.tensor([[8, -1, -1], [-1, 0, 8], [-1, -1, -1]], dtype=torch.int32)
+    y = selective_scan(*inputs[:-1], order)
+    assert y[:, 8, :2].all() and y[:, 0, 1].all() and not y[:, 1:8].any() and not y[:, :, 2].any()
 
 
 def test_an_order_changed_in_place_is_checked_again(inputs):
@@ -151,12 +165,10 @@ def test_networks_look_at_their_orders_once(model, validations, monkeypatch):
 
 
 def test_backends_say_what_they_are():
-    names = [status.name for status in zoo.backends()]
-    assert names[-1] == "reference" and "chunked" in names
     assert all(status.note for status in zoo.backends())
 
 
-def test_the_backend_is_chosen_by_argument_context_and_environment(inputs, monkeypatch):
+def test_names_that_are_no_backends_are_said_with_where_they_came_from(inputs, monkeypatch):
     with pytest.raises(BackendError, match="did you mean 'chunked'"):
         selective_scan(*inputs, backend="chunkd")
     with pytest.raises(BackendError, match="use_backend"), zoo.use_backend("nothing"):
@@ -164,10 +176,6 @@ def test_the_backend_is_chosen_by_argument_context_and_environment(inputs, monke
     monkeypatch.setenv(ENVIRONMENT, "nothing")
     with pytest.raises(BackendError, match=ENVIRONMENT):
         selective_scan(*inputs)
-    with zoo.use_backend("reference"):
-        found = selective_scan(*inputs)
-    monkeypatch.setenv(ENVIRONMENT, "reference")
-    assert torch.equal(selective_scan(*inputs), found)
 
 
 def test_an_automatic_choice_is_logged_once(inputs, caplog, monkeypatch):
