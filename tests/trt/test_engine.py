@@ -5,6 +5,7 @@ Real engines are in test_real_engines.py, engines as networks in test_engine_net
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from pathlib import Path
@@ -18,12 +19,15 @@ import torch
 import export.engine
 import export.engine_file
 import export.trt
+import zoo
 import zoo.integrations.tensorrt
 from export.profile import read_profile
 from export.shape import ShapeError
 from export.trt import main
-from tests.helpers.graphs import two_scans
+from export.verify import ENGINE_TOLERANCES
+from tests.helpers.graphs import FACTS, two_scans
 from zoo.cli import main as zoo_main
+from zoo.command import package_version
 from zoo.data import Photo, write_photo
 from zoo.errors import ZooError
 from zoo.integrations.tensorrt import (
@@ -34,6 +38,7 @@ from zoo.integrations.tensorrt import (
     read_sidecar,
     sidecar_path,
 )
+from zoo.networks import Network
 from zoo.ops.scan.names import NAMESPACE, PLUGIN_ATTRIBUTES, SUM
 
 
@@ -68,6 +73,7 @@ class StandIn:
     def get_plugin_registry(self):
         return self
 
+    fits = True
     all_creators = ()
     libraries = ()
 
@@ -93,9 +99,12 @@ class StandIn:
 
     def OnnxParser(self, network, log):  # noqa: N802
         assert network.flags == 1
-        return SimpleNamespace(
-            parse=lambda content: bool(onnx.ModelProto.FromString(content).graph)
-        )
+
+        def parse(content):
+            self.parsed = onnx.ModelProto.FromString(content)
+            return True
+
+        return SimpleNamespace(parse=parse)
 
     def create_optimization_profile(self):
         return SimpleNamespace(set_shape=lambda name, *sizes: self.shapes.__setitem__(name, sizes))
@@ -103,6 +112,10 @@ class StandIn:
     def create_builder_config(self):
         config = SimpleNamespace(plugins_to_serialize=[], add_optimization_profile=lambda p: None)
         config.clear_flag = self.cleared.append
+        kept = []
+        config.create_timing_cache = lambda content: kept.append(content) or content
+        config.set_timing_cache = lambda cache, ignore_mismatch: self.fits and not ignore_mismatch
+        config.get_timing_cache = lambda: SimpleNamespace(serialize=lambda: kept[-1] + b"measured")
         return config
 
     def build_serialized_network(self, network, config):
@@ -147,9 +160,19 @@ def test_an_engine_and_what_is_said_of_it(stand_in, folder, capsys, caplog):
     assert said["runtime"] == {"name": "tensorrt", "version": "10.16.1"}
     assert said["model"] == "two_scans" and said["scans"] == said["plugin"]["layers"] == 2
     assert said["plugin"]["embedded"] and said["plugin"]["named_in_engine"] == 4
-    assert said["profile"]["input"]["max"] == [4, 8, 12, 12]
+    assert {kind: sizes[0] for kind, sizes in said["profile"]["input"].items()} == {
+        **{"min": 1, "opt": 2, "max": 4}
+    }
     assert said["gpu_memory_bytes"] == {"activation": 4096}
-    assert set(said["sha256"]) == {"engine", "onnx", "plugin"}
+    assert said["format"] == 1 and said["precision"] == "fp32" and not said["tf32"]
+    assert said["outputs"] == {"output": [-1, 8, 12, 12]} and said["layers"] == 5
+    assert said["facts"] == FACTS and said["recipe"] is None
+    assert said["versions"]["zoo"] == package_version()
+    assert said["versions"]["torch"] == torch.__version__
+    assert (said["plugin"]["namespace"], said["plugin"]["version"]) == ("zoo", "1")
+    contents = {"engine": stand_in.content, "plugin": b"a library"}
+    contents["onnx"] = Path("graph.onnx").read_bytes()
+    assert said["sha256"] == {n: hashlib.sha256(c).hexdigest() for n, c in contents.items()}
     assert stand_in.shapes["input"] == ((1, 8, 12, 12), (2, 8, 12, 12), (4, 8, 12, 12))
     assert stand_in.cleared == ["tf32"]
     assert stand_in.serialized == [str(folder / "plugin.so")]
@@ -158,6 +181,101 @@ def test_an_engine_and_what_is_said_of_it(stand_in, folder, capsys, caplog):
     for word in ("trtexec --onnx=graph.onnx", "--stronglyTyped", "--noTF32", "--setPluginsTo"):
         assert word in line
     assert "--maxShapes=input:4x8x12x12" in line
+
+
+def test_tf32_is_forbidden_unless_asked_for(stand_in, folder):
+    assert main([*WORDS, "--tf32"]) == 0
+    assert stand_in.cleared == [] and read_sidecar(Path("out.engine"))["tf32"]
+    said = read_sidecar(Path("out.engine"))["plugin"]
+    assert stand_in.serialized == [] and not said["embedded"]
+    assert stand_in.libraries == (str(folder / "plugin.so"),)
+
+
+@pytest.mark.parametrize(("version", "functions"), [("10.6.0", 0), ("10.7.0", 1), ("11.0.0", 1)])
+def test_releases_that_prefer_functions_get_none(version, functions, stand_in, folder):
+    stand_in.__version__ = version
+    assert main(WORDS) == 0
+    assert len(stand_in.parsed.functions) == functions
+    assert len(onnx.load("graph.onnx").functions) == 1
+
+
+def test_measurements_are_read_and_kept(stand_in, folder, capsys):
+    for expected in (b"measured", b"measuredmeasured"):
+        stand_in.libraries = ()
+        assert main([*WORDS, "--timing-cache", "t.cache"]) == 0
+        assert Path("t.cache").read_bytes() == expected
+    stand_in.libraries, stand_in.fits = (), False
+    assert main([*WORDS, "--timing-cache", "t.cache"]) == 2
+    assert "t.cache: not a timing cache of this TensorRT and GPU" in capsys.readouterr().err
+
+
+@pytest.fixture
+def traced(stand_in, folder, monkeypatch):
+    """Commands with ``-n`` take a graph of two scans for the network's; its settings are kept."""
+    asked = []
+
+    def graph(network, profile, **options):
+        asked.append((profile, options))
+        return two_scans()
+
+    monkeypatch.setattr(export.engine_file, "graph_for_engine", graph)
+    return asked
+
+
+SIZED = ["-n", "mambair_tiny_x2", "--plugin", "plugin.so", "-o", "out.engine"]
+SIZED += ["--min", "12x12", "--opt", "13x14", "--max", "16x16", "--verify"]
+
+
+def test_the_options_reach_the_graph(traced, monkeypatch):
+    monkeypatch.setattr(export.trt, "_graph_agrees", lambda *_: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main([*SIZED, "--precision", "bf16"]) == 0
+    ((profile, options),) = traced
+    assert (profile.min, profile.opt, profile.max) == ((1, 12, 12), (1, 13, 14), (1, 16, 16))
+    assert options == {"precision": "bf16", "plugin_free": False, "weights": "shipped"}
+
+
+def test_a_graph_that_does_not_agree_becomes_no_engine(traced, folder, monkeypatch, capsys):
+    seen = []
+
+    def disagree(network, path):
+        seen.append((network.recipe.name, len(onnx.load(path).graph.node)))
+        return SimpleNamespace(passed=False)
+
+    monkeypatch.setattr("export.verify.verify", disagree)
+    assert main(SIZED) == 1
+    assert seen == [("mambair_tiny_x2", len(two_scans().graph.node))]
+    assert "no engine is built" in capsys.readouterr().out
+    assert names(folder) == ["graph.onnx", "plugin.so"]
+
+
+@pytest.mark.parametrize("right", [True, False])
+@pytest.mark.parametrize(("words", "rounding"), [([], "fp32"), (["--tf32"], "tf32")])
+def test_the_engine_and_not_pytorch_is_verified(right, words, rounding, traced, monkeypatch, capsys):
+    loaded = []
+
+    def load(path, *, plugin, trusted):
+        loaded.append((str(path), str(plugin), trusted))
+        network = zoo.load("mambair_tiny_x2")
+        runner = Runner()
+        runner.forward = lambda image: (
+            network(image).clone() if right else network(image).clone().flip(-1)
+        )
+        return runner
+
+    monkeypatch.setattr(export.trt, "_graph_agrees", lambda *_: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(export.trt, "load_engine", load)
+    assert main([*SIZED, *words]) == (0 if right else 1)
+    assert loaded == [("out.engine", "plugin.so", True)]
+    said = capsys.readouterr().out
+    assert "1x3x12x12" in said and "1x3x13x14" in said
+    assert f"tolerance {ENGINE_TOLERANCES[rounding]:.0e}" in said
+    assert ("FAILED" in said) == (not right)
+
+
+class Runner(Network):
+    scale, channels = 2, 3
 
 
 def test_a_scan_that_did_not_become_the_plugin(stand_in, folder, capsys):
@@ -274,9 +392,6 @@ def test_profiles_fill_in_what_is_not_said():
     for words, expected in given.items():
         found = read_profile(*words, "1", heavy=False)
         assert (found.min[1:], found.opt[1:], found.max[1:]) == expected, words
-    assert read_profile(None, None, None, "1,4,8", heavy=True).max == (8, 128, 128)
-    fixed = read_profile("64x64", "64x64", "64x96", "2", heavy=False)
-    assert fixed.shape == (2, 64, "W")
     with pytest.raises(ShapeError, match="--batch 1,2"):
         read_profile(None, None, None, "1,2", heavy=False)
 

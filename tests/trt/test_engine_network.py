@@ -17,6 +17,7 @@ from zoo.integrations.tensorrt import (
     EngineError,
     EngineNetwork,
 )
+from zoo.registry import Capabilities, capabilities_of
 
 
 class Doubling:
@@ -32,13 +33,14 @@ class Doubling:
         return image.repeat_interleave(2, -1).repeat_interleave(2, -2).half()
 
 
-def sidecar(*, low=16, high=24, batch=(1, 2), burst=False, flow=False):
-    frames = [3, 4] if burst else [3]
+def sidecar(*, low=16, high=24, batch=(1, 2), burst=False, flow=False, flat=False):
+    frames = ([12] if flat else [3, 4]) if burst else [3]
     sizes = {
-        kind: [b, *frames, side, side]
+        kind: [b, *frames, *(side if isinstance(side, tuple) else (side, side))]
         for kind, b, side in zip(("min", "max"), batch, (low, high), strict=True)
     }
-    facts = {"model": "m", "scale": "2", "channels": str(frames[-1]), "size_multiple": "8"}
+    facts = {"model": "m", "scale": "2", "size_multiple": "8"}
+    facts["channels"] = "4" if burst else "3"
     facts |= {"input": "burst", "frames": "3"} if burst else {"input": "image"}
     profile = {"input": sizes} | ({"flow": {}} if flow else {})
     return {"facts": facts, "profile": profile}
@@ -58,6 +60,58 @@ def test_images_are_brought_to_sizes_that_an_engine_takes():
     least_two = EngineNetwork(session, sidecar(batch=(2, 2)), "e")
     with pytest.raises(EngineError, match="takes 2 images at once"):
         least_two(torch.rand(3, 3, 20, 20))
+
+
+def test_height_and_width_have_least_and_most_of_their_own():
+    session = Doubling()
+    network = EngineNetwork(session, sidecar(low=(16, 8), high=(24, 40)), "e")
+    for size, taken in (((9, 30), (16, 30)), ((20, 5), (20, 8)), ((3, 2), (16, 8))):
+        image = torch.rand(1, 3, *size)
+        found = network(image)
+        assert session.seen[-1]["input"] == (1, 3, *taken)
+        expected = image.repeat_interleave(2, -1).repeat_interleave(2, -2)
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+    assert network(torch.rand(1, 3, 24, 40)).shape == (1, 3, 48, 80)
+    for size in ((25, 8), (16, 41)):
+        with pytest.raises(EngineError, match="no more than 24 pixels a side"):
+            network(torch.rand(1, 3, *size))
+
+
+def test_a_small_image_is_padded_by_its_edge():
+    class Keeping(Doubling):
+        def run(self, inputs):
+            self.given = inputs["input"]
+            return super().run(inputs)
+
+    session = Keeping()
+    image = torch.rand(1, 3, 9, 20)
+    EngineNetwork(session, sidecar(), "e")(image)
+    expected = torch.cat([image, image[:, :, -1:].expand(-1, -1, 7, -1)], dim=2)
+    assert torch.equal(session.given, expected) and session.given.is_contiguous()
+
+
+def test_what_tools_ask_of_a_network_is_what_the_file_says():
+    image = EngineNetwork(Doubling(), sidecar(), "e")
+    burst = EngineNetwork(Doubling(), sidecar(burst=True), "e")
+    assert (image.scale, image.channels, image.burst, image.largest_side) == (2, 3, 1, 24)
+    assert (burst.scale, burst.channels, burst.burst) == (2, 4, 3)
+    assert capabilities_of(image) == Capabilities(input="image", size_multiple=8)
+    assert capabilities_of(burst) == Capabilities(input="burst", size_multiple=8)
+    assert not image.takes_burst and not image.takes_flow and not burst.takes_flow
+    assert sum(weight.numel() for weight in image.parameters()) == 0
+
+
+def test_a_flat_burst_goes_in_with_frames_beside_each_other():
+    class Keeping(Doubling):
+        def run(self, inputs):
+            self.given = inputs["input"]
+            return super().run({"input": self.given})
+
+    session = Keeping()
+    burst = torch.rand(1, 3, 4, 20, 20)
+    network = EngineNetwork(session, sidecar(burst=True, flat=True), "e")
+    assert network.takes_burst and network(burst).shape[-2:] == (40, 40)
+    assert torch.equal(session.given, torch.cat([*burst[0]])[None])
 
 
 def test_a_burst_goes_in_with_its_flow():

@@ -11,8 +11,10 @@ from pathlib import Path
 import onnx
 import pytest
 from google.protobuf import text_format
+from onnx import TensorProto, helper
 
-from export.model_repository import Plan, ServeError, Serving, write_repository
+import export.serve
+from export.model_repository import Plan, ServeError, Serving, model_config, write_repository
 from export.profile import Profile
 from export.serve import main
 from tests.helpers.graphs import two_scans
@@ -85,6 +87,108 @@ def test_a_repository_says_what_the_schema_knows(schema, tmp_path):
     assert "--maxShapes=input:8x8x12x12" in script.read_text()
     assert list((folders[1] / "1").iterdir()) == [] and script.stat().st_mode & 0o111
     subprocess.run(["sh", "-n", str(script)], check=True)
+
+
+def graph_of(height, width, **facts):
+    """A graph of no nodes with two inputs and one output of other sizes."""
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape])
+        for name, shape in (
+            ("input", [8, 4, height, width]),
+            ("flow", [8, 2, height, width]),
+            ("output", [3, "a", 64]),
+        )
+    ]
+    model = helper.make_model(helper.make_graph([], "g", values[:2], values[2:]))
+    helper.set_model_props(model, facts)
+    return model
+
+
+def test_every_field_holds_its_own_number(schema, tmp_path):
+    facts = {
+        **{"model": "m", "scale": "4", "input": "burst", "frames": "8", "colour": "gray"},
+        **{"range": "0..1", "precision": "fp16", "size_multiple": "16", "weights": "random"},
+        "weights_sha256": "abc",
+    }
+    model = graph_of("H", 32, **facts, shape="unasked")
+    serving = Serving(max_batch=5, delay_us=700, instances=3, kind="gpu")
+    text = model_config("net", "onnxruntime", model, serving)
+    config = text_format.Parse(text, schema.ModelConfig())
+    assert (config.name, config.backend, config.max_batch_size) == ("net", "onnxruntime", 5)
+    assert {e.name: list(e.dims) for e in config.input} == {
+        **{"input": [8, 4, -1, 32], "flow": [8, 2, -1, 32]}
+    }
+    assert {e.name: list(e.dims) for e in config.output} == {"output": [3, -1, 64]}
+    for entry in (*config.input, *config.output):
+        assert schema.DataType.Name(entry.data_type) == "TYPE_FP32"
+    (group,) = config.instance_group
+    assert (group.count, group.Kind.Name(group.kind)) == (3, "KIND_GPU")
+    assert config.dynamic_batching.max_queue_delay_microseconds == 700
+    told = {name: value.string_value for name, value in config.parameters.items()}
+    assert told == {f"zoo.{name}": value for name, value in facts.items()}
+
+
+def test_the_script_builds_with_smallest_usual_and_largest_sizes(tmp_path):
+    _, folder = write_repository(
+        two_scans(), tmp_path, "net", serving=Serving(), plan=Plan(PROFILE)
+    )
+    words = (folder / "build_plan.sh").read_text().split()
+    assert [w for w in words if "Shapes" in w] == [
+        "--minShapes=input:1x8x12x12",
+        "--optShapes=input:4x8x12x12",
+        "--maxShapes=input:8x8x12x12",
+    ]
+    assert {"--noTF32", "--onnx=model.onnx", "--dynamicPlugins=./libzoo_tensorrt.so"} <= {*words}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            [],
+            (Serving(8, 2000, 1, "auto"), ["onnx", "trt"], (1, 4, 8), "fp32"),
+        ),
+        (
+            [*("--max-batch", "5", "--delay", "700", "--instances", "3", "--kind", "cpu")],
+            (Serving(5, 700, 3, "cpu"), ["onnx", "trt"], (1, 3, 5), "fp32"),
+        ),
+        (
+            ["--backend", "onnx", "--precision", "fp16"],
+            (Serving(8, 2000, 1, "auto"), ["onnx"], None, "fp16"),
+        ),
+        (
+            ["--backend", "tensorrt"],
+            (Serving(8, 2000, 1, "auto"), ["trt"], (1, 4, 8), "fp32"),
+        ),
+    ],
+    ids=["default", "numbers", "onnx", "tensorrt"],
+)
+def test_every_option_of_the_command_arrives(words, expected, tmp_path, monkeypatch):
+    serving, backends, batches, precision = expected
+    seen = {}
+
+    def export_file(network, path, **options):
+        seen["exported"] = options
+        onnx.save(two_scans(), path)
+
+    def write(model, folder, name, **options):
+        seen.update(options, folder=folder, name=name)
+        return [folder / name]
+
+    monkeypatch.setattr(export.serve, "export", export_file)
+    monkeypatch.setattr(export.serve, "write_repository", write)
+    (tmp_path / "p.so").touch()
+    given = ["-n", "mambair_tiny_x2", "-o", str(tmp_path / "repo"), "--plugin", str(tmp_path / "p.so")]
+    given += ["--min", "16x24", "--opt", "32x40", "--max", "64x72", "--overwrite"]
+    assert main([*given, *words]) == 0
+    assert seen["serving"] == serving and seen["overwrite"]
+    assert (seen["folder"], seen["name"]) == (tmp_path / "repo", "mambair_tiny_x2")
+    assert seen["exported"] == {"precision": precision, "weights": "shipped"}
+    assert seen["onnx"] == ("onnx" in backends) and (seen["plan"] is None) == (batches is None)
+    if batches is not None:
+        sizes = zip(batches, ((16, 24), (32, 40), (64, 72)), strict=True)
+        profile = Profile(*((batch, *sides) for batch, sides in sizes))
+        assert seen["plan"] == Plan(profile, None, tmp_path / "p.so")
 
 
 def test_a_misspelt_field_is_what_the_schema_refuses(schema, tmp_path):
