@@ -97,7 +97,11 @@ def test_colours_scale_and_frames_are_said(model, changes, expected):
 def test_the_facts_are_in_the_file_with_those_of_its_export(network, traces, tmp_path):
     path = export_file(network, tmp_path / "n.onnx", shape="1x3xHx40", opset=21, weights="a.pth")
     model = onnx.load(path)
-    expected = facts_of(network, "a.pth") | {"shape": "1x3xHx40", "precision": "fp32", "opset": "21"}
+    expected = facts_of(network, "a.pth") | {
+        "shape": "1x3xHx40",
+        "precision": "fp32",
+        "opset": "21",
+    }
     assert facts_in(model) == expected
     assert (model.producer_name, model.producer_version) == (
         "mamba-restoration-zoo",
@@ -215,7 +219,10 @@ def test_the_command_fails_where_verification_does(passed, monkeypatch, tmp_path
 
 def test_weights_are_those_given_those_that_ship_or_random_ones_with_a_warning(tmp_path, caplog):
     shipped = read_state(WEIGHTS / f"{NAME}.safetensors")[0]
-    for given, name in ((None, "shipped"), (WEIGHTS / f"{NAME}.safetensors", f"{NAME}.safetensors")):
+    for given, name in (
+        (None, "shipped"),
+        (WEIGHTS / f"{NAME}.safetensors", f"{NAME}.safetensors"),
+    ):
         source = network_of(NAME, given)
         assert source.weights == name and not source.network.training
         state = source.network.state_dict()

@@ -67,7 +67,9 @@ def file_of(path, added=0.1, **facts):
         helper.make_node("Add", ["scaled", "added"], ["output"]),
     ]
     shape = ["N", 3, "H", "W"]
-    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n in ("input", "output")]
+    values = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n in ("input", "output")
+    ]
     constants = {"weight": 0.5, "added": added}
     model = helper.make_model(
         helper.make_graph(
@@ -172,7 +174,11 @@ def test_a_broken_runtime_of_a_file_fails(fault, tmp_path, monkeypatch):
 def test_an_engine_at_fault_at_one_size_only_fails():
     runner = Runner(lambda y: torch.zeros_like(y) if len(y) == 2 else y)
     report = engine_report(runner)
-    assert not report.passed and [c.error <= 1e-4 for c in report.comparisons] == [True, False, True]
+    assert not report.passed and [c.error <= 1e-4 for c in report.comparisons] == [
+        True,
+        False,
+        True,
+    ]
 
 
 def test_pytorch_is_not_compared_with_itself(monkeypatch):

@@ -100,7 +100,10 @@ def test_one_that_was_asked_for_and_cannot_serve_is_an_error(monkeypatch):
         with pytest.raises(BackendError, match="'native' was asked for but cannot serve: it comp"):
             selective_scan(*inputs, backend="native")
     monkeypatch.setattr(chunked, "unavailable", lambda: "not today")
-    with pytest.raises(BackendError, match="cannot run here: not today"), zoo.use_backend("chunked"):
+    with (
+        pytest.raises(BackendError, match="cannot run here: not today"),
+        zoo.use_backend("chunked"),
+    ):
         pass
     for backend in dispatch.BACKENDS.values():
         monkeypatch.setattr(backend, "unavailable", lambda: "not today")

@@ -121,6 +121,70 @@ def test_transposed_tokens_are_copied_not_misread():
 
 
 @needs_library
+def test_images_may_lie_token_by_token():
+    """The strides of images and of tokens are told apart."""
+    case = Case(B=3, L=7, K=2, E=6)
+    inputs = make_inputs(case, torch.float32)
+    expected = run(inputs, case, "native")
+    for index in (0, 1, 5, 6):
+        inputs[index] = inputs[index].transpose(0, 1).contiguous().transpose(0, 1)
+        assert not inputs[index].is_contiguous() and inputs[index].stride(-1) == 1
+    for ours, theirs in zip(run(inputs, case, "native"), expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@needs_library
+def test_the_gradient_of_y_may_lie_in_any_way():
+    case = Case(B=3, L=7, K=2, E=6, reduce=False)
+    inputs = ScanInputs(*make_inputs(case, torch.float32))
+    grad_y = torch.randn(3, 7, 2, 6)
+    for reduce, grad in ((False, grad_y), (True, grad_y[:, :, 0])):
+        expected = native.backward(inputs, grad.contiguous(), reduce)
+        for axes in ((0, 1), (0, grad.dim() - 1)):
+            moved_y = grad.transpose(*axes).contiguous().transpose(*axes)
+            found = native.backward(inputs, moved_y, reduce)
+            for ours, theirs in zip(found, expected, strict=True):
+                assert torch.equal(ours, theirs)
+
+
+@needs_library
+def test_the_library_is_given_pytorchs_number_of_threads_and_its_team(set_threads, monkeypatch):
+    seen = []
+
+    class Library:
+        def zoo_scan_forward(self, scan, y, level, threads, team):
+            seen.append((level, threads, team))
+            return self.status
+
+        status = 0
+
+    library = Library()
+    monkeypatch.setattr(native, "library", lambda: library)
+    monkeypatch.setattr(native, "_openmp", lambda: 7)
+    inputs = ScanInputs(*make_inputs(Case(), torch.float32))
+    for count in (1, 3):
+        set_threads(count)
+        native.forward(inputs, True)
+    assert seen == [(None, 1, 7), (None, 3, 7)]
+    library.status = 3
+    with pytest.raises(MemoryError, match="out of memory in the selective scan"):
+        native.forward(inputs, True)
+    library.status = 2
+    monkeypatch.setattr(native, "unavailable", lambda: "of this")
+    with pytest.raises(RuntimeError, match="zoo_scan_forward failed with status 2: of this"):
+        native.forward(inputs, True)
+
+
+def test_what_the_kernel_declines_goes_to_another():
+    inputs = ScanInputs(*make_inputs(Case(), torch.float64))
+    assert "the tokens are torch.float64" in native.declines(inputs)
+    meta = ScanInputs(*(t.to("meta") for t in make_inputs(Case(), torch.float32)))
+    assert "the tokens are on meta" in native.declines(meta)
+    for dtype in DTYPES:
+        assert native.declines(ScanInputs(*make_inputs(Case(), dtype))) is None
+
+
+@needs_library
 def test_a_gradient_expanded_from_one_number_is_read_right():
     case = Case(L=9, E=6, reduce=False)
     inputs = ScanInputs(*make_inputs(case, torch.float32))

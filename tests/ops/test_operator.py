@@ -101,7 +101,11 @@ def test_parameters_of_other_dtypes_are_cast(inputs):
         (8, torch.full((3, 14), 9, dtype=torch.int32), r"order\[0, 0\] is 9, outside -1..8"),
         (8, torch.full((3, 14), -2, dtype=torch.int32), r"order\[0, 0\] is -2"),
         (8, torch.zeros((3, 2), dtype=torch.int32), r"order\[0\] visits token 0 twice"),
-        (8, torch.tensor([[0, 1], [3, 2], [4, 4]], dtype=torch.int32), r"order\[2\] visits token 4"),
+        (
+            8,
+            torch.tensor([[0, 1], [3, 2], [4, 4]], dtype=torch.int32),
+            r"order\[2\] visits token 4",
+        ),
         (8, torch.tensor([[0, 1], [3, 2], [4, 9]], dtype=torch.int32), r"order\[2, 1\] is 9"),
         (8, torch.zeros((3, 1)), "int32"),
         (8, torch.zeros((3, 1), dtype=torch.int64), "int32"),

@@ -251,7 +251,9 @@ def test_a_graph_that_does_not_agree_becomes_no_engine(traced, folder, monkeypat
 
 @pytest.mark.parametrize("right", [True, False])
 @pytest.mark.parametrize(("words", "rounding"), [([], "fp32"), (["--tf32"], "tf32")])
-def test_the_engine_and_not_pytorch_is_verified(right, words, rounding, traced, monkeypatch, capsys):
+def test_the_engine_and_not_pytorch_is_verified(
+    right, words, rounding, traced, monkeypatch, capsys
+):
     loaded = []
 
     def load(path, *, plugin, trusted):

@@ -19,9 +19,7 @@ def graph(*inputs):
 
 
 def test_dimensions_of_an_image_a_burst_and_its_flow():
-    model = graph(
-        ("input", ["N", 8, 4, "H", "W"]), ("flow", ["N", 8, 2, "H", "W"])
-    )
+    model = graph(("input", ["N", 8, 4, "H", "W"]), ("flow", ["N", 8, 2, "H", "W"]))
     assert PROFILE.of(model) == {
         "input": {"min": (1, 8, 4, 16, 24), "opt": (3, 8, 4, 64, 96), "max": (8, 8, 4, 128, 256)},
         "flow": {"min": (1, 8, 2, 16, 24), "opt": (3, 8, 2, 64, 96), "max": (8, 8, 2, 128, 256)},

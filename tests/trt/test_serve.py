@@ -178,7 +178,14 @@ def test_every_option_of_the_command_arrives(words, expected, tmp_path, monkeypa
     monkeypatch.setattr(export.serve, "export", export_file)
     monkeypatch.setattr(export.serve, "write_repository", write)
     (tmp_path / "p.so").touch()
-    given = ["-n", "mambair_tiny_x2", "-o", str(tmp_path / "repo"), "--plugin", str(tmp_path / "p.so")]
+    given = [
+        "-n",
+        "mambair_tiny_x2",
+        "-o",
+        str(tmp_path / "repo"),
+        "--plugin",
+        str(tmp_path / "p.so"),
+    ]
     given += ["--min", "16x24", "--opt", "32x40", "--max", "64x72", "--overwrite"]
     assert main([*given, *words]) == 0
     assert seen["serving"] == serving and seen["overwrite"]

@@ -1,0 +1,115 @@
+"""Registration of a burst: signs, axes, frames and batches in place, and what moves by itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from zoo.ops import registration
+from zoo.ops.deformable import deformable_gather, warp
+from zoo.ops.registration import register_burst
+
+
+def scene(height, width, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 1, height // 4, width // 4, generator=generator)
+    return F.interpolate(coarse, size=(height, width), mode="bicubic").clamp(0, 1)[0]
+
+
+def burst_of(large, shifts, height, width):
+    """Frames (T, 1, H, W); frame t sampled at position + shift shows what the first shows."""
+    top, left = ((a - b) // 2 for a, b in zip(large.shape[1:], (height, width), strict=True))
+    return torch.stack(
+        [large[:, top - r : top - r + height, left - c : left - c + width] for r, c in shifts]
+    )
+
+
+def test_every_frame_of_every_burst_has_its_own_shift():
+    shifts = [[(0, 0), (3, -2), (-4, 1)], [(0, 0), (1, 5), (0, -3)]]
+    bursts = [burst_of(scene(96, 112, seed), s, 64, 72) for seed, s in enumerate(shifts)]
+    found = register_burst(torch.stack(bursts))
+    assert found.shape == (2, 3, 2, 64, 72) and found.dtype == torch.float32
+    expected = torch.tensor(shifts, dtype=torch.float32)[..., None, None].expand_as(found)
+    assert (found - expected)[..., 6:-6, 6:-6].abs().max() < 0.15
+    assert not found[:, 0].any()
+
+
+def test_a_large_image_is_registered_from_coarse_to_fine(monkeypatch):
+    """Beyond what the search of the finest level reaches, to a part of a pixel."""
+    burst = burst_of(scene(200, 240), [(0, 0), (11, -13)], 140, 160)
+    found = register_burst(burst[None])[0, 1]
+    expected = torch.tensor([11.0, -13.0])[:, None, None]
+    assert (found - expected)[:, 16:-16, 16:-16].abs().max() < 0.15
+
+
+def test_what_moves_by_itself_is_given_little_weight(monkeypatch):
+    """A sixth of the second frame shows something else. Least squares would be far off."""
+    burst = burst_of(scene(96, 112), [(0, 0), (2, -3)], 64, 72)
+    burst[1, :, 20:46, 20:48] = burst[1, :, 20:46, 20:48].flip(-1) * 0.5 + 0.5
+    expected = torch.tensor([2.0, -3.0])[:, None, None]
+
+    def error():
+        found = register_burst(burst[None])[0, 1]
+        return float((found - expected).norm(dim=0).mean())
+
+    robust = error()
+    monkeypatch.setattr(registration, "HUBER", 1e6)
+    assert robust < 0.3 and robust < 0.5 * error()
+
+
+def test_brightness_of_a_frame_and_of_its_channels_does_not_matter():
+    burst = burst_of(scene(96, 112), [(0, 0), (3, -2)], 64, 72)
+    colours = torch.cat([burst * 0.2, burst * 0.9, burst * 0.4], dim=1)
+    darker = colours * torch.tensor([1.0, 0.3])[:, None, None, None]
+    expected = register_burst(burst[None])
+    for changed in (colours, darker):
+        assert (register_burst(changed[None]) - expected).abs().max() < 0.05
+
+
+def test_pairs_that_are_registered_apart_are_the_same(monkeypatch):
+    burst = burst_of(scene(64, 64), [(0, 0), (1, -2), (2, 0)], 40, 44)[None]
+    expected = register_burst(burst)
+    monkeypatch.setattr(registration, "PIXELS_AT_ONCE", 1)
+    torch.testing.assert_close(register_burst(burst), expected, atol=1e-3, rtol=0)
+
+
+def test_one_frame_does_not_move():
+    assert not register_burst(torch.rand(2, 1, 3, 20, 24)).any()
+
+
+@pytest.mark.parametrize("outside", ["border", "zeros"])
+def test_a_warp_samples_rows_then_columns_and_what_it_is_told_outside(outside):
+    x = torch.arange(20.0).reshape(1, 1, 4, 5) + 1
+    flow = torch.zeros(1, 2, 4, 5)
+    flow[:, 0], flow[:, 1] = 1, -2
+    given = {} if outside == "border" else {"outside": outside}
+    found = warp(x, flow, **given)
+    assert torch.allclose(found[0, 0, :3, 2:], x[0, 0, 1:, :3])
+    if outside == "zeros":
+        assert not found[0, 0, 3].any() and not found[0, 0, :, :2].any()
+    else:
+        assert torch.allclose(found[0, 0, 3, 2:], x[0, 0, 3, :3])
+        assert torch.allclose(found[0, 0, :3, 0], x[0, 0, 1:, 0])
+    half = warp(x, torch.full((1, 2, 4, 5), 0.5))
+    assert torch.allclose(half[0, 0, 0, 0], x[0, 0, :2, :2].mean())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_positions_are_float32_whatever_the_images_are(dtype):
+    """In half precision they are off by an eighth of a pixel and more at this width."""
+    x = (torch.arange(2048) % 2).to(dtype).expand(1, 1, 2, 2048)
+    flow = torch.zeros(1, 2, 2, 2048)
+    assert torch.equal(warp(x, flow), x) and warp(x, flow).dtype == dtype
+    offset, mask = torch.zeros(1, 2, 2, 2048).to(dtype), torch.ones(1, 1, 2, 2048).to(dtype)
+    found = deformable_gather(x, offset, mask, kernel=1)
+    assert found.dtype == dtype and (found.float() - x.float()).abs().max() < 1e-2
+
+
+def test_offsets_that_do_not_fit_the_kernel_are_refused():
+    x = torch.rand(1, 4, 5, 6)
+    for offset, mask in ((18, 8), (20, 9), (36, 9)):
+        with pytest.raises(ValueError, match="a kernel of 3 needs 18 and 9 for each group"):
+            deformable_gather(x, torch.zeros(1, offset, 5, 6), torch.ones(1, mask, 5, 6), kernel=3)
+    with pytest.raises(ValueError, match="4 channels cannot be parted into 3 offset groups"):
+        deformable_gather(x, torch.zeros(1, 54, 5, 6), torch.ones(1, 27, 5, 6), kernel=3)
