@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import zoo
-from tests.helpers.scan_cases import BACKENDS, Case, make_inputs
+from tests.helpers.scan_cases import Case, make_inputs
 from zoo.ops import selective_scan
 from zoo.ops.scan import BackendError, order
 from zoo.ops.scan.dispatch import ENVIRONMENT
@@ -57,21 +57,6 @@ def test_compile_agrees_forward_and_backward(inputs):
     expected = torch.autograd.grad(loss(*leaves), leaves)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
-
-
-@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
-def test_autocast_leaves_the_inside_of_every_backend_alone(inputs, backend):
-    """Forward and backward; those made of PyTorch's products would follow it."""
-
-    def run(precision):
-        leaves = [t.detach().requires_grad_() for t in inputs[:-1]]
-        with torch.autocast("cpu", precision, enabled=precision is not None):
-            y = selective_scan(*leaves, inputs[-1], backend=backend)
-            return y, *torch.autograd.grad(y.square().sum(), leaves)
-
-    for found, expected in zip(run(torch.bfloat16), run(None), strict=True):
-        assert found.dtype == torch.float32
-        assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("low_rank", [True, False])
