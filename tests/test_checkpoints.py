@@ -84,7 +84,7 @@ def test_files_that_could_run_code_are_refused(tmp_path):
     import pathlib
 
     torch.save({"params": {"a": pathlib.PurePosixPath("x")}}, tmp_path / "evil.pth")
-    with pytest.raises(CheckpointError, match="more than tensors"):
+    with pytest.raises(CheckpointError, match="other objects than tensors"):
         zoo.load(tmp_path / "evil.pth")
 
 

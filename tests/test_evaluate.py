@@ -240,5 +240,5 @@ def test_curves_of_runs(tmp_path):
     blue = np.argwhere((one[:440, :760] == (31, 119, 180)).all(axis=2))
     left, right = blue[blue[:, 1] < 200], blue[blue[:, 1] > 650]
     assert left[:, 0].mean() < right[:, 0].mean()
-    with pytest.raises(ZooError, match="holds no run"):
+    with pytest.raises(ZooError, match="no run here"):
         render_runs([tmp_path])

@@ -163,7 +163,7 @@ def test_the_input_is_never_replaced(folder):
 def test_wrong_settings_are_named():
     with pytest.raises(ZooError, match="tile 16 is less than twice the overlap 32"):
         RestoreSettings(tile=16)
-    with pytest.raises(ZooError, match="precision 'int8'"):
+    with pytest.raises(ZooError, match="precision is 'int8'"):
         RestoreSettings(precision="int8")
-    with pytest.raises(ZooError, match="0 or more"):
+    with pytest.raises(ZooError, match="at least 0"):
         RestoreSettings(tile=-1)

@@ -55,7 +55,7 @@ def test_psnr_equals_an_independent_formula():
 
 
 def test_what_cannot_be_compared_is_refused():
-    with pytest.raises(ImageError, match="one shape"):
+    with pytest.raises(ImageError, match="the same shape"):
         psnr(np.zeros((4, 4, 3)), np.zeros((4, 5, 3)))
     with pytest.raises(ImageError, match="crop_border"):
         psnr(np.zeros((4, 4, 3)), np.zeros((4, 4, 3)), crop_border=2)

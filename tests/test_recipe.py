@@ -146,7 +146,7 @@ def test_a_file_extends_another(tmp_path):
         ("network: {dim: 1, dim: 2}", "'dim' is given twice"),
         ("network: [", "not valid YAML"),
         ("just text", "a recipe is a mapping"),
-        ("extends: mine.yaml", "circle"),
+        ("extends: mine.yaml", "circular"),
         ("extends: 5", "'extends' must name a recipe"),
         ("network: {type: unet, dim: 31}", "dim is 31; it must be even"),
     ],

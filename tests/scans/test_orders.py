@@ -413,7 +413,7 @@ def test_orders_built_in_inference_mode_serve_training():
         (lambda: Shuffled(seed=-1), "seed is -1"),
         (lambda: Shuffled(seed=2**64), "seed is 18446744073709551616"),
         (lambda: Compose(orders=()), "orders is empty"),
-        (lambda: Compose(orders=(Raster(), CrossScale())), r"orders\[1\] walks 2 grids"),
+        (lambda: Compose(orders=(Raster(), CrossScale())), r"orders\[1\] scans 2 grids"),
         (lambda: CrossScale(size=5), "size is 5; it must be even"),
         (lambda: CrossScale(directions=("rwo",)), r"directions\[0\].*did you mean 'row'"),
     ],
