@@ -120,6 +120,26 @@ def test_the_grid_is_told_to_tools():
     assert capabilities_of(tiny(**{"coarse.fusion.scan.size": 8})).size_multiple == 8
 
 
+def test_coarse_features_begin_before_the_norm_and_no_fusion_changes_them():
+    """MambaCSR, Sec. 3.1: two coarse groups, each on what the coarse one before it left."""
+    network = tiny(depths=[1, 1, 1], **{"coarse.depths": [1, 1]})
+    image = torch.rand(1, 3, 16, 32)
+    with torch.no_grad():
+        for norm in (network.patch_norm, network.coarse.norm, network.norm):
+            norm.weight.normal_(), norm.bias.normal_()
+        shallow = network.shallow(network.normalise(image.permute(0, 2, 3, 1).contiguous()))
+        x = network.patch_norm(shallow)
+        coarse = network.coarse.norm(F.avg_pool2d(shallow.permute(0, 3, 1, 2), 2).movedim(1, 3))
+        for index, group in enumerate(network.groups):
+            x = group(x)
+            if index < 2:
+                coarse = network.coarse.groups[index](coarse)
+                x = network.coarse.fusions[index](x, coarse)
+        x = network.after_body(network.norm(x)) + shallow
+        expected = network.normalise.undo(network.head(x, None)).permute(0, 3, 1, 2)
+        torch.testing.assert_close(network(image), expected, atol=1e-5, rtol=1e-5)
+
+
 def scans_of(network):
     return [[block.mixer.scan for block in group.blocks] for group in network.groups]
 
