@@ -62,8 +62,12 @@ GRAPHS = {
         4,
     ),
     "cross_scale": (lambda: tiny("mambacsr_final", **CROSS), None, 3),
-    "sequential": (lambda: tiny("mambacsr_final_sequential", **CROSS), None, 3),
-    "official": (lambda: tiny("mambacsr_final", compat="official", **CROSS), None, 3),
+    # Another sequence of tokens and another way back are apart: one graph has both.
+    "sequential_official": (
+        lambda: tiny("mambacsr_final_sequential", compat="official", **CROSS),
+        None,
+        3,
+    ),
     "burst": (lambda: tiny("qmambabsr_s", **BURST), None, 3),
     "burst_flat": (
         lambda: tiny("qmambabsr_any_length", **BURST, align={"type": "none"}),
