@@ -30,6 +30,7 @@ from zoo.evaluation.burst import burst_tests, evaluate_burst
 from zoo.evaluation.official_tiling import tiled
 from zoo.evaluation.report import SetResult, markdown, write_report
 from zoo.evaluation.settings import EvaluateSettings, evaluate_settings
+from zoo.files import is_same_file
 from zoo.inference import RestoreSettings, restore_tensor
 from zoo.networks import Network
 from zoo.ops.precision import DTYPES
@@ -201,7 +202,13 @@ def _scores(
     group: ProcessGroup,
     folder: Path | None,
 ) -> list[Score]:
-    """Return the scores of a set; write its restored images to the folder, if given."""
+    """Return the scores of a set; write its restored images to the folder, if given.
+
+    Raises:
+        ZooError: if a restored image would replace an image of the set.
+    """
+    if folder is not None:
+        _check_nothing_is_replaced(images, folder)
     keep = _image_keeper(folder)
     return map_shared(
         group,
@@ -217,11 +224,23 @@ def _image_keeper(folder: Path | None) -> Keeper:
 
     def keep(name: str, found: Restored) -> None:
         if folder is not None:
-            write_photo(folder / f"{name}.png", Photo(found.restored))
+            write_photo(_kept(folder, name), Photo(found.restored))
 
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     return keep
+
+
+def _check_nothing_is_replaced(images: Sequence[TestImage], folder: Path) -> None:
+    for image in images:
+        for file in (image.clean, image.degraded):
+            if file is not None and is_same_file(file, _kept(folder, image.name)):
+                raise ZooError(f"--save-images: {file} would be replaced; choose another folder")
+
+
+def _kept(folder: Path, name: str) -> Path:
+    """The file that holds the restored image of this name."""
+    return folder / f"{name}.png"
 
 
 def _notes(

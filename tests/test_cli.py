@@ -13,9 +13,13 @@ import numpy as np
 import pytest
 
 import zoo
+from tests.helpers.networks import Nearest
+from zoo.checkpoints import shipped_weights
 from zoo.cli import FORWARDED, GROUPS, main
 from zoo.command import package_version
 from zoo.data import Photo, read_photo, write_photo
+from zoo.plots.scan_order import render_order
+from zoo.scans import Window
 
 
 @pytest.fixture
@@ -41,6 +45,74 @@ def test_restoring_with_shipped_weights(photo, tmp_path, capsys):
     assert "nothing to do" in capsys.readouterr().out
 
 
+class Words:
+    """What ``zoo restore`` passes on."""
+
+    def __init__(self, monkeypatch, written=()):
+        self.network = Nearest()
+        monkeypatch.setattr("zoo.checkpoints.choose.choose_network", self.choose)
+        monkeypatch.setattr("zoo.inference.restore", self.restore)
+        self.written = list(written)
+
+    def choose(self, model, weights, **options):
+        self.chosen = (model, weights, options)
+        return self.network
+
+    def restore(self, *arguments, **options):
+        self.arguments, self.options = arguments, options
+        return self.written
+
+
+def test_restore_without_options_has_the_documented_defaults(monkeypatch, capsys):
+    words = Words(monkeypatch)
+    assert run("restore", "in", "-o", "out", "-n", "model") == 0
+    assert words.chosen == (
+        "model", None, {"scale": None, "random_weights": False, "overrides": {}}
+    )  # fmt: skip
+    assert words.arguments == (words.network, Path("in"), Path("out"))
+    assert words.options.pop("group").world_size == 1
+    assert words.options == {
+        "tile": None, "overlap": 32, "ensemble": False, "precision": "fp32", "overwrite": False,
+        "look": "auto",
+    }  # fmt: skip
+    assert capsys.readouterr().out == "nothing to do\n"
+
+
+def test_every_option_of_restore_is_passed_on(monkeypatch, capsys):
+    words = Words(monkeypatch, ["a.png", "b.png"])
+    moved = []
+    monkeypatch.setattr(words.network, "to", lambda device: moved.append(device) or words.network)
+    options = ["-n", "model", "-w", "w.pth", "-s", 3, "--random-weights", "--compat", "official"]
+    options += ["-t", 96, "--overlap", 8, "--ensemble", "--precision", "bf16", "--overwrite"]
+    assert run("restore", "in", "-o", "out", *options, "--look", "plain", "--device", "meta") == 0
+    assert words.chosen == (
+        "model",
+        Path("w.pth"),
+        {"scale": 3, "random_weights": True, "overrides": {"compat": "official"}},
+    )
+    del words.options["group"]
+    assert moved == ["meta"] and words.options == {
+        "tile": 96, "overlap": 8, "ensemble": True, "precision": "bf16", "overwrite": True,
+        "look": "plain",
+    }  # fmt: skip
+    assert capsys.readouterr().out == "wrote 2 images to out\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        (["--onnx", "a.onnx"], "--onnx"), (["-n", "model"], "-n"), (["-w", "a.pth"], "-w"),
+        (["--random-weights"], "--random-weights"), (["--precision", "bf16"], "--precision"),
+        (["--device", "cuda"], "--device"),
+    ],
+)  # fmt: skip
+def test_what_an_engine_or_an_onnx_file_fixes_is_no_option(words, refused, capsys):
+    for option, path in (("--engine", "a.engine"), ("--onnx", "a.onnx")):
+        if refused != option:
+            assert run("restore", "in", "-o", "out", option, path, *words) == 2
+            assert f"{refused} does not go with {option}" in capsys.readouterr().err
+
+
 def test_converting_and_restoring_from_a_file(photo, tmp_path):
     network = zoo.build("mambair_light_x2", dim=30, depths=[1])
     zoo.save(network, tmp_path / "a.safetensors")
@@ -49,9 +121,26 @@ def test_converting_and_restoring_from_a_file(photo, tmp_path):
     assert run("restore", photo, "-o", tmp_path / "out.png", "-w", tmp_path / "a.pth") == 0
 
 
+def test_lists_show_what_matches_and_whose_weights_ship(capsys):
+    assert run("list", "*_x2") == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [line.split()[0] for line in lines[:-2]]
+    assert names == zoo.list_models("*_x2") and lines[-1] == "* weights ship with the package"
+    marked = [line.split()[0] for line in lines[:-2] if line.split()[1] == "*"]
+    assert marked == [name for name in names if name in shipped_weights()] and marked
+    assert run("list", "r*", "--parts") == 0
+    assert capsys.readouterr().out.split() == zoo.list_parts(pattern="r*")
+
+
+def test_show_counts_operations_for_the_size_and_shows_the_recipe_if_asked(capsys):
+    assert run("show", "mambair_tiny_x2") == 0
+    text = capsys.readouterr().out
+    assert "GFLOPs for 64 x 64" in text and "d_state" not in text
+    assert run("show", "mambair_tiny_x2", "--size", "16x24") == 0
+    assert "GFLOPs for 16 x 24" in capsys.readouterr().out
+
+
 def test_lists_and_descriptions(capsys):
-    assert run("list", "*light_x4") == 0
-    assert "mambair_light_x4" in capsys.readouterr().out
     assert run("list", "--parts", "head") == 0
     assert capsys.readouterr().out.split()[-1] == "residual"
     assert run("show", "mambair_tiny_x2", "--recipe") == 0
@@ -66,9 +155,14 @@ def test_lists_and_descriptions(capsys):
     assert "restore" in capsys.readouterr().out
 
 
-def test_drawing_a_scan(tmp_path):
-    assert run("scans", "plot", "window", "size=4", "--size", "8x12", "-o", tmp_path / "a.png") == 0
-    assert read_photo(tmp_path / "a.png").color_HWC.shape[2] == 3
+def test_drawing_a_scan_of_the_size_and_options_that_were_asked_for(tmp_path):
+    path = tmp_path / "a.png"
+    assert run("scans", "plot", "window", "size=4", "--size", "8x12", "-o", path) == 0
+    expected = render_order(Window(size=4), 8, 12)
+    assert np.array_equal(np.round(read_photo(path).color_HWC * 255), expected)
+    assert run("scans", "plot", "window", "-o", path) == 0
+    expected = render_order(Window(size=8), 16, 16)
+    assert np.array_equal(np.round(read_photo(path).color_HWC * 255), expected)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +287,9 @@ def test_common_options_may_stand_before_a_forwarded_command(capsys):
     assert capsys.readouterr().err.startswith("zoo export onnx: error: --import nope: no module")
     with pytest.raises(zoo.errors.ZooError):
         run("--debug", "train", "nothing")
+    imports = ["--import", "zoo.heads", "--import=zoo.scans"]
+    assert run(*imports, "scans", "plot", "spiral", "-o", "x") == 2
+    assert "unknown scan 'spiral'" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
         run("--import", "train")  # a command is missing: "train" is the module
     assert stop.value.code == 2

@@ -4,22 +4,48 @@ from __future__ import annotations
 
 import csv
 import re
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from skimage.color import rgb2ycbcr
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import zoo
+from recipes import evaluate as command
 from recipes.evaluate import main
+from tests.helpers.networks import Nearest
 from zoo.checkpoints import shipped_weights
-from zoo.data import Bicubic, GaussianNoise, Jpeg, Photo, read_photo, write_photo
+from zoo.data import (
+    Bicubic,
+    BicubicJpeg,
+    Degradation,
+    GaussianNoise,
+    Jpeg,
+    Photo,
+    read_photo,
+    resize_bicubic,
+    write_photo,
+)
 from zoo.data.pixels import to_array, to_tensor
-from zoo.data.testsets import TestImage, find_test_set
+from zoo.data.testsets import TestImage, find_test_set, validation_images
 from zoo.errors import ImageError, ZooError
-from zoo.evaluation import Protocol, evaluate, mean_score, restore_clean
+from zoo.evaluation import (
+    Protocol,
+    Restored,
+    Score,
+    evaluate,
+    mean_score,
+    restore_clean,
+    score,
+    strip,
+)
 from zoo.evaluation.official_tiling import tiled
+from zoo.evaluation.report import SetResult, markdown, rows
 from zoo.evaluation.settings import TilingSettings, evaluate_settings
+from zoo.inference import RestoreSettings
 from zoo.metrics import psnr, psnr_y, ssim_y
 from zoo.plots.training_curves import render_runs
 from zoo.recipe import load_recipe
@@ -101,8 +127,8 @@ def test_the_table_and_its_files(tmp_path, weights, capsys):
     assert run(*weights, "--data", data, "-o", out, "--save-images", tmp_path / "kept") == 0
     table = capsys.readouterr().out
     assert (out / "summary.md").read_text() == table
-    rows = list(csv.DictReader((out / "summary.csv").open()))
-    assert [(row["set"], row["images"], row["inputs"]) for row in rows] == [
+    table = list(csv.DictReader((out / "summary.csv").open()))
+    assert [(row["set"], row["images"], row["inputs"]) for row in table] == [
         ("Set5", "2", "made"),
         ("Urban100", "1", "files"),
     ]
@@ -119,9 +145,9 @@ def test_the_table_and_its_files(tmp_path, weights, capsys):
     assert float(images[0]["psnr"]) == pytest.approx(psnr_y(restored, clean, crop_border=2))
     assert float(images[0]["ssim"]) == pytest.approx(ssim_y(restored, clean, crop_border=2))
     mean = (float(images[0]["psnr"]) + float(images[1]["psnr"])) / 2
-    assert rows[0]["psnr"] == f"{mean:.2f}" and rows[0]["paper_psnr"] == "30.50"
-    assert rows[0]["difference_psnr"] == f"{mean - 30.5:+.2f}"
-    assert rows[1]["paper_psnr"] == "32.85"  # of the recipe that this one extends
+    assert table[0]["psnr"] == f"{mean:.2f}" and table[0]["paper_psnr"] == "30.50"
+    assert table[0]["difference_psnr"] == f"{mean - 30.5:+.2f}"
+    assert table[1]["paper_psnr"] == "32.85"  # of the recipe that this one extends
     kept = read_photo(tmp_path / "kept" / "Set5" / "0.png").color_HWC
     assert np.abs(kept - restored).max() <= 0.5 / 255 + 1e-6
 
@@ -198,8 +224,29 @@ def test_the_authors_tiling(size):
     assert torch.equal(tiled(run, image, 2, settings), by_slices(run, image, 2, 20, 4))
     seen.clear()
     tiled(run, image, 2, TilingSettings(limit=20, shave=4, grid=8))
-    # At least one mirrored pixel, up to the next multiple or to twice the tile.
+    # At least one mirrored pixel, up to the next multiple: a tile of 16 becomes one of 24.
     assert all(height % 8 == 0 and width % 8 == 0 for height, width in seen)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (9, 20), (3, 5), (2, 1)])
+def test_tiles_are_continued_by_their_mirror_image_beyond_the_next_multiple(size):
+    """Up to twice the tile, which is all that a mirror shows."""
+    seen = []
+
+    def run(image):
+        seen.append(image)
+        return image.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    image = torch.rand(1, 1, *size)
+    found = tiled(run, image, 2, TilingSettings(limit=100, shave=4, grid=8))
+    assert torch.equal(found, image.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    whole = np.pad(image[0, 0].numpy(), [(0, side) for side in size], mode="symmetric")
+    height, width = (min((side // 8 + 1) * 8, 2 * side) for side in size)
+    assert np.array_equal(seen[0][0, 0].numpy(), whole[:height, :width])
+
+
+def test_defaults_of_the_authors_tiling_are_those_of_mambair():
+    assert TilingSettings() == TilingSettings(limit=200, shave=10, grid=0)
 
 
 def test_protocols():
@@ -225,6 +272,278 @@ def test_noise_is_scored_without_clipping_its_input(tmp_path):
         )
     assert psnr(clean, clean) == np.inf
     assert mean_score([found]).psnr == found.psnr
+
+
+class Seeded(Degradation):
+    """Shows the seed that it is called with."""
+
+    scale = 1
+
+    def __init__(self):
+        self.seeds = []
+
+    def __call__(self, clean_CHW, rng):
+        raise AssertionError("test images are made by for_test")
+
+    def for_test(self, clean_CHW, seed):
+        self.seeds.append(seed)
+        return clean_CHW
+
+
+def test_each_test_image_is_degraded_by_a_seed_of_its_own_name(tmp_path):
+    images = [TestImage(name, photo_file(tmp_path / f"{name}.png")) for name in "abc"]
+    degradation = Seeded()
+    for _ in range(2):
+        evaluate(Nearest(1), images, degradation)
+    evaluate(Nearest(1), images[2:], degradation)
+    seeds = [zlib.crc32(name) for name in (b"a", b"b", b"c")]
+    assert degradation.seeds == [*seeds, *seeds, seeds[2]]
+
+
+def reference_scores(restored, clean, crop, luma):
+    """PSNR and SSIM by scikit-image of 8-bit images, RGB or Y."""
+    a, b = (np.floor(np.clip(x, 0, 1) * 255 + 0.5) for x in (restored, clean))
+    inside = np.s_[crop : -crop or None, crop : -crop or None]
+    if luma:
+        a, b = (rgb2ycbcr(x.astype(np.uint8))[inside][..., :1] for x in (a, b))
+    else:
+        a, b = a[inside], b[inside]
+    ssim = structural_similarity(
+        a, b, data_range=255, channel_axis=2, gaussian_weights=True, sigma=1.5,
+        use_sample_covariance=False,
+    )  # fmt: skip
+    return peak_signal_noise_ratio(b, a, data_range=255), ssim
+
+
+@pytest.mark.parametrize(
+    ("protocol", "scale", "crop", "luma"),
+    [
+        (None, 3, 3, True),
+        (None, 1, 0, False),
+        (Protocol(channel="all"), 3, 3, False),
+        (Protocol(channel="y", crop=5), 1, 5, True),
+    ],
+)
+def test_scores_of_network_and_baseline_are_those_of_the_protocol(
+    tmp_path, protocol, scale, crop, luma
+):
+    """The network repeats pixels; the baseline is bicubic, or the degraded image itself."""
+    path = photo_file(tmp_path / "a.png", size=(50, 40))
+    seen = {}
+    degradation = Bicubic(scale=3) if scale == 3 else GaussianNoise(scale=1, sigma=50)
+    [found] = evaluate(
+        Nearest(scale),
+        [TestImage("a", path)],
+        degradation,
+        protocol=protocol,
+        seen=seen.__setitem__,
+    )
+    clean = read_photo(path).color_HWC[: 50 // scale * scale, : 40 // scale * scale]
+    degraded = degradation.for_test(to_tensor(clean), 0)
+    baseline = resize_bicubic(degraded[None], scale)[0] if scale > 1 else degraded
+    repeated = to_array(degraded).repeat(scale, axis=0).repeat(scale, axis=1)
+    expected = (
+        *reference_scores(repeated, clean, crop, luma),
+        *reference_scores(to_array(baseline), clean, crop, luma),
+    )
+    np.testing.assert_allclose(found[1:], expected, atol=1e-5)
+    pictures = (to_array(degraded), to_array(baseline), repeated, clean)
+    for shown, image in zip(seen["a"], pictures, strict=True):
+        np.testing.assert_allclose(shown, np.clip(image, 0, 1), atol=1e-6)
+
+
+def test_the_network_sees_noise_as_it_is_drawn_and_runs_as_it_is_told(tmp_path):
+    image, seen = TestImage("a", photo_file(tmp_path / "a.png")), []
+
+    def run(image_BIHW):
+        seen.append(image_BIHW)
+        return 0 * image_BIHW
+
+    degradation = GaussianNoise(scale=1, sigma=50)
+    [found] = evaluate(Nearest(1), [image], degradation, run=run)
+    assert torch.equal(seen[0][0], degradation.for_test(image.read_clean(), 0))
+    assert seen[0].min() < 0 and seen[0].max() > 1 and found.psnr < 9
+
+
+def test_degraded_files_are_used_even_where_a_degradation_is_known(tmp_path):
+    files = (photo_file(tmp_path / name, seed) for seed, name in enumerate(("a.png", "b.png")))
+    image, seen = TestImage("a", *files), {}
+    evaluate(Nearest(1), [image], GaussianNoise(scale=1, sigma=9), seen=seen.__setitem__)
+    assert np.array_equal(seen["a"].restored, read_photo(tmp_path / "b.png").color_HWC)
+
+
+def test_images_too_small_for_ssim_have_none_and_do_not_count_in_its_mean():
+    def scored(side):
+        clean = np.random.default_rng(side).random((side, side, 3))
+        return score("a", Restored(clean, 0.9 * clean, 0.8 * clean, clean), 2)
+
+    small, large = scored(14), scored(15)
+    assert np.isnan(small.ssim) and np.isnan(small.baseline_ssim) and not np.isnan(large.ssim)
+    mean = mean_score([small, large, scored(16)])
+    assert mean.ssim == pytest.approx((large.ssim + scored(16).ssim) / 2)
+    assert mean.psnr == pytest.approx((small.psnr + large.psnr + scored(16).psnr) / 3)
+    assert np.isnan(mean_score([small]).ssim)
+
+
+def test_a_strip_shows_input_baseline_result_and_truth_from_the_middle():
+    pictures = [np.full((4, 6, 1), value, np.float32) for value in (0.1, 0.2, 0.3, 0.4)]
+    pictures[0] = pictures[0][::2, ::2]
+    pictures[3][1:3, 2:4] = 0.9  # the middle
+    found = strip(Restored(*pictures), side=2)[..., 0]
+    assert found.shape == (2, 4 * 2 + 3 * 6)
+    np.testing.assert_allclose(found[0, ::8], [0.1, 0.2, 0.3, 0.9])
+    assert (found[:, 2:8] == 1).all() and (found[:, -2:] == np.float32(0.9)).all()
+
+
+def test_the_table_has_each_number_in_its_column():
+    scores = [Score("a", 30.0, 0.9, 20.0, 0.5), Score("b", 32.0, 0.8, 22.0, float("nan"))]
+    results = [SetResult("S", scores, "made"), SetResult("T", scores[:1], "files")]
+    paper = {"S": (31.5, 0.8765), "T": (29.25,)}
+    text = markdown("title", "notes", results, paper, "bicubic").splitlines()
+    assert "| bicubic PSNR / SSIM | ours PSNR / SSIM | paper PSNR / SSIM |" in text[4]
+    assert text[6:] == [
+        "| S | 2 | made | 21.00 / 0.5000 | 31.00 / 0.8500 | 31.50 / 0.8765 | -0.50 |",
+        "| T | 1 | files | 20.00 / 0.5000 | 30.00 / 0.9000 | 29.25 / - | +0.75 |",
+    ]
+    assert list(rows(results, paper)[0].values()) == [
+        "S", "2", "made", "21.00", "0.5000", "31.00", "0.8500", "31.50", "0.8765", "-0.50"
+    ]  # fmt: skip
+
+
+def test_official_tiling_cuts_images_as_the_recipe_says(tmp_path, weights):
+    """Limit 12 and a quarter of overlap, mirrored: not whole, and not as by default."""
+    recipe = weights[0]
+    recipe.write_text(
+        recipe.read_text()[:-2].rstrip() + ", tiling: {limit: 12, shave: 4, grid: 8}}\n"
+    )
+    path = photo_file(tmp_path / "data" / "Set5" / "a.png", size=(40, 28))
+    options = [*weights, "--data", tmp_path / "data", "-o", tmp_path / "out"]
+    assert run(*options, "--official-tiling") == 0
+    [row] = csv.DictReader((tmp_path / "out" / "images.csv").open())
+    network = zoo.load(tmp_path / "a.safetensors")
+    clean = read_photo(path).color_HWC
+    small = Bicubic(scale=2)(to_tensor(clean), np.random.default_rng(0))[None]
+
+    def mirrored(tile):
+        height, width = tile.shape[2:]
+        below, right = 8 - height % 8, 8 - width % 8
+        padded = np.pad(tile[0].numpy(), ((0, 0), (0, below), (0, right)), mode="symmetric")
+        with torch.inference_mode():
+            return network(torch.from_numpy(padded)[None])[:, :, : 2 * height, : 2 * width]
+
+    restored = by_slices(mirrored, small, 2, 12, 4)[0].clamp(0, 1)
+    expected = psnr_y(to_array(restored), clean, crop_border=2)
+    assert float(row["psnr"]) == pytest.approx(expected, abs=1e-4)
+    with torch.inference_mode():
+        whole = network(small)[0].clamp(0, 1)
+    assert abs(psnr_y(to_array(whole), clean, crop_border=2) - expected) > 1e-3
+    assert "cut as the authors cut it" in (tmp_path / "out" / "summary.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected", "said"),
+    [
+        ([], {"tile": 0}, "each image whole."),
+        (["-t", "64"], {"tile": 64}, "each image in blended tiles of 64 pixels."),
+        (["--ensemble"], {"tile": 0, "ensemble": True}, "Self-ensemble of 8 flips and turns."),
+        (["--precision", "bf16"], {"tile": 0, "precision": "bf16"}, "Precision bf16."),
+    ],
+)
+def test_options_of_evaluation_reach_what_restores(
+    tmp_path, weights, capsys, monkeypatch, words, expected, said
+):
+    seen = []
+
+    def restored(network, image_BIHW, settings):
+        seen.append(settings)
+        return image_BIHW.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    monkeypatch.setattr(command, "restore_tensor", restored)
+    photo_file(tmp_path / "data" / "Set5" / "a.png")
+    assert run(*weights, "--data", tmp_path / "data", "-o", tmp_path / "out", *words) == 0
+    assert seen == [RestoreSettings(**expected)]
+    text = capsys.readouterr().out
+    assert said in text and "on the Y channel (BT.601), 8 bits, 2 border pixels" in text
+
+
+def test_protocol_and_degradation_of_a_recipe_are_those_of_evaluation(tmp_path, weights):
+    """All channels, 5 pixels cut, JPEG after bicubic: none of it is the default."""
+    recipe = weights[0]
+    recipe.write_text(
+        recipe.read_text()[:-2].rstrip()
+        + ", channel: all, crop: 5, degradation: {type: bicubic_jpeg, quality: 10}}\n"
+    )
+    path = photo_file(tmp_path / "data" / "Set5" / "a.png", size=(40, 28))
+    kept = tmp_path / "kept"
+    options = ["--data", tmp_path / "data", "-o", tmp_path / "out", "--save-images", kept]
+    assert run(*weights, *options) == 0
+    [row] = csv.DictReader((tmp_path / "out" / "images.csv").open())
+    restored, clean = (read_photo(p).color_HWC for p in (kept / "Set5" / "a.png", path))
+    assert float(row["psnr"]) == pytest.approx(psnr(restored, clean, crop_border=5))
+    small = BicubicJpeg(scale=2, quality=10)(to_tensor(clean), None)
+    baseline = to_array(resize_bicubic(small[None], 2)[0])
+    assert float(row["baseline_psnr"]) == pytest.approx(psnr(baseline, clean, crop_border=5))
+    assert "all channels, 8 bits, 5 border" in (tmp_path / "out" / "summary.md").read_text()
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_degraded_files_are_left_aside_when_asked_for(tmp_path, weights, inside):
+    """The set is found below the folder, or is the folder."""
+    data = tmp_path / "data"
+    name = "Mine" if inside else "Set5"
+    photo_file(data / name / "HR" / "a.png", 5)
+    photo_file(data / name / "LR_bicubic" / "X2" / "ax2.png", 6, (12, 15))
+    for words, inputs in (([], "files"), (["--degrade"], "made")):
+        root = data / name if inside else data
+        assert run(*weights, "--data", root, "-o", tmp_path / "out", *words) == 0
+        [row] = csv.DictReader((tmp_path / "out" / "summary.csv").open())
+        assert row["inputs"] == inputs
+
+
+def test_weights_of_a_run_are_found(tmp_path, weights, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "small").mkdir(parents=True)
+    (tmp_path / "a.safetensors").rename(tmp_path / "runs" / "small" / "weights.safetensors")
+    photo_file(tmp_path / "data" / "Set5" / "a.png")
+    assert run(weights[0], "--data", "data") == 0
+    assert (tmp_path / "results" / "small" / "summary.md").is_file()
+
+
+def test_kept_images_never_replace_those_of_the_set(tmp_path, weights, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = photo_file(tmp_path / "data" / "Set5" / "a.png")
+    before = path.read_bytes()
+    for folder in ("data", tmp_path / "data", "data/Set5/../../data"):
+        words = ["--data", tmp_path / "data", "-o", "out", "--save-images", folder]
+        assert run(*weights, *words) == 2
+        assert "a.png would be replaced" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_pairs_of_a_set_are_found_by_name_scale_and_quality(tmp_path):
+    for name in ("a", "b"):
+        photo_file(tmp_path / "Set5" / "HR" / f"{name}.png")
+    for scale, names in ((2, ("b", "a", "z")), (3, ("a", "b"))):
+        for name in names:
+            photo_file(tmp_path / "Set5" / "LR_bicubic" / f"X{scale}" / f"{name}x{scale}.png")
+    for scale in (2, 3):
+        found = find_test_set(tmp_path, "Set5", Bicubic(scale=scale), scale)
+        assert [image.degraded.name for image in found] == [f"ax{scale}.png", f"bx{scale}.png"]
+        assert all(image.degraded.parent.name == f"X{scale}" for image in found)
+    for quality in (10, 40):
+        photo_file(tmp_path / "LIVE1" / "LQ" / str(quality) / "a.png")
+    photo_file(tmp_path / "LIVE1" / "HQ" / "a.png")
+    [image] = find_test_set(tmp_path, "LIVE1", Jpeg(scale=1, quality=40), 1)
+    assert image.degraded.parent.name == "40"
+
+
+def test_every_file_of_a_validation_set_is_read_before_anything_starts(tmp_path):
+    for side in ("clean", "degraded"):
+        photo_file(tmp_path / side / "a.png")
+    assert len(validation_images(str(tmp_path / "clean"), str(tmp_path / "degraded"))) == 1
+    (tmp_path / "degraded" / "a.png").write_text("no image")
+    with pytest.raises(ImageError, match="1 of 1 test images cannot be read"):
+        validation_images(str(tmp_path / "clean"), str(tmp_path / "degraded"))
 
 
 def test_curves_of_runs(tmp_path):

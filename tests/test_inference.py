@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,13 +15,17 @@ from hypothesis import strategies as st
 import zoo
 from tests.helpers.networks import Nearest
 from zoo.data import Photo, read_photo, resize_bicubic, write_photo
+from zoo.distributed import ProcessGroup
 from zoo.errors import ImageError, WriteError, ZooError
+from zoo.files import is_same_file
 from zoo.inference import RestoreSettings, restore_photo, restore_tensor
+from zoo.inference.jobs import restore_each
+from zoo.registry import Capabilities
 
 SMALL = {"network": {"type": "single_image", "dim": 32, "depths": [1], "scale": 2}}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     height=st.integers(1, 40),
     width=st.integers(1, 40),
@@ -65,6 +73,77 @@ def test_the_ensemble_averages_eight_views():
     torch.testing.assert_close(found, torch.stack(views).mean(0).clamp(0, 1))
 
 
+def test_the_views_of_the_ensemble_are_turned_back_exactly():
+    """A network that marks each image's top left corner: each view leaves one mark."""
+
+    class Corner(Nearest):
+        def forward(self, image_BIHW):
+            mark = torch.zeros_like(super().forward(image_BIHW))
+            mark[..., 0, 1] = 1
+            return mark
+
+    found = restore_tensor(Corner(1, 1), torch.rand(1, 1, 4, 6), RestoreSettings(ensemble=True))
+    expected = torch.zeros(4, 6)
+    for y, x in ((0, 1), (1, 0), (0, 4), (1, 5), (3, 1), (2, 0), (3, 4), (2, 5)):
+        expected[y, x] = 1 / 8
+    assert torch.equal(found[0, 0], expected)
+
+
+def test_restored_values_are_clipped_and_no_gradient_is_kept():
+    class Contrast(Nearest):
+        def forward(self, image_BIHW):
+            return super().forward(image_BIHW) * 3 - 1
+
+    image = torch.rand(1, 3, 9, 7)
+    for chosen in (RestoreSettings(), RestoreSettings(tile=4, overlap=1)):
+        found = restore_tensor(Contrast(1), image, chosen)
+        torch.testing.assert_close(found, (image * 3 - 1).clamp(0, 1))
+        assert found.min() == 0 and found.max() == 1 and not found.requires_grad
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_restoring_drops_no_path_and_leaves_the_mode_as_it_was(training):
+    network = zoo.build({"network": {**SMALL["network"], "depths": [3], "drop_path": 0.9}})
+    for parameter in network.parameters():  # so that a path that is dropped is missed
+        torch.nn.init.normal_(parameter, std=0.2)
+    image = torch.rand(1, 3, 6, 5)
+    with torch.no_grad():
+        expected = network.eval()(image).clamp(0, 1)
+    network.train(training)
+    torch.testing.assert_close(restore_tensor(network, image), expected)
+    assert network.training is training and network.groups.training is training
+    network.head = None  # an error must not change the mode either
+    with pytest.raises(TypeError):
+        restore_tensor(network, image)
+    assert network.training is training
+
+
+def test_a_network_of_range_255_is_restored_in_0_to_1():
+    """Its parts see 255 times the image less the mean; what they add is divided by 255."""
+    network = zoo.build(
+        {"network": {"type": "single_image", "dim": 32, "depths": [1], "img_range": 255.0}}
+        | {"name": "range"},
+        head="residual",
+    )
+    seen = {}
+    network.shallow.register_forward_pre_hook(lambda _m, x: seen.update(given=x[0]))
+    network.head.register_forward_hook(lambda _m, x, y: seen.update(made=y))
+    image = torch.rand(1, 3, 6, 5)
+    found = restore_tensor(network, image)
+    mean = torch.tensor([0.4488, 0.4371, 0.4040])
+    given = seen["given"]
+    given = given if given.shape[-1] == 3 else given.permute(0, 2, 3, 1)
+    torch.testing.assert_close(given, (image.permute(0, 2, 3, 1) - mean) * 255)
+    made = (seen["made"] / 255 + mean).permute(0, 3, 1, 2)
+    assert (made.clamp(0, 1) != made).any()
+    torch.testing.assert_close(found, made.clamp(0, 1))
+
+
+def test_a_network_of_another_dtype_takes_and_gives_float32():
+    found = restore_tensor(Nearest().double(), torch.rand(1, 3, 4, 5))
+    assert found.dtype == torch.float32
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_lower_precision_stays_near(precision):
     network, image = zoo.build(SMALL), torch.rand(1, 3, 12, 9)
@@ -95,6 +174,74 @@ def test_alpha_is_enlarged_by_bicubic():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_a_file_is_restored_to_the_bytes_that_the_network_computes(tmp_path):
+    """Gray, 16 bits, alpha: the file read back is what restoring by hand gives, rounded once."""
+    network = zoo.build(SMALL, channels=1).eval()
+    random = np.random.default_rng(3)
+    color, alpha = random.random((7, 5, 3), np.float32), random.random((7, 5), np.float32)
+    source, output = tmp_path / "a.png", tmp_path / "b.png"
+    write_photo(source, Photo(color, alpha, 16))
+    zoo.restore(network, source, output, progress=False)
+    stored = read_photo(source)
+    with torch.no_grad():
+        planes = [
+            network(torch.from_numpy(stored.color_HWC[..., i].copy())[None, None])[0, 0].clamp(0, 1)
+            for i in range(3)
+        ]
+    clear = resize_bicubic(torch.from_numpy(stored.alpha_HW), 2).clamp(0, 1)
+    expected = torch.stack([*planes, clear], dim=2).numpy()
+    found = cv2.cvtColor(cv2.imread(str(output), cv2.IMREAD_UNCHANGED), cv2.COLOR_BGRA2RGBA)
+    assert found.dtype == np.uint16
+    assert np.abs(found.astype(int) - np.floor(expected * 65535 + 0.5)).max() <= 1
+
+
+def test_a_network_of_the_same_size_leaves_alpha_as_it_is():
+    alpha = np.random.default_rng(0).random((4, 5), np.float32)
+    photo = Photo(np.zeros((4, 5, 1), np.float32), alpha)
+    assert np.array_equal(restore_photo(Nearest(1), photo).alpha_HW, alpha)
+
+
+@pytest.mark.parametrize("takes", ["images", "bursts"])
+def test_every_setting_of_restore_reaches_what_restores(monkeypatch, takes):
+    network, seen = Nearest(), []
+    network.capabilities = Capabilities(input="burst" if takes == "bursts" else "image")
+    monkeypatch.setattr(
+        f"zoo.inference.restore_{takes}", lambda *a, **options: seen.append((*a, options))
+    )
+    zoo.restore(network, "in", "out")
+    chosen = {"tile": 96, "overlap": 7, "ensemble": True, "precision": "bf16"}
+    look = {"look": "plain"} if takes == "bursts" else {}
+    group = ProcessGroup()
+    zoo.restore(network, "in", "out", **chosen, **look, overwrite=True, progress=False, group=group)
+    for found, expected, options in zip(
+        seen,
+        (RestoreSettings(tile=None, overlap=32), RestoreSettings(**chosen)),
+        ({"overwrite": False, "progress": True}, {"overwrite": True, "progress": False}),
+        strict=True,
+    ):
+        assert found[:3] == (network, Path("in"), Path("out")) and found[3] == expected
+        assert options.items() <= found[4].items()
+        if takes == "bursts":
+            assert found[4]["look"] == ("plain" if options["overwrite"] else "auto")
+    assert seen[1][4]["group"] is group
+
+
+def test_a_file_that_fails_on_the_way_is_named_and_the_others_are_done(tmp_path):
+    done = []
+
+    def one(source, output):
+        if source.name == "b":
+            raise OSError(5, "Input/output error")
+        done.append(output)
+
+    jobs = [(tmp_path / name, tmp_path / f"{name}.png") for name in "abc"]
+    with pytest.raises(ImageError, match=r"^1 of 3 scans failed.*b: cannot be read: Input/output"):
+        restore_each(jobs, one, "scan", many=True, progress=False, group=ProcessGroup())
+    assert done == [tmp_path / "a.png", tmp_path / "c.png"]
+    with pytest.raises(ImageError, match=r"^.*b: cannot be read: Input/output error$"):
+        restore_each(jobs[1:2], one, "scan", many=False, progress=False, group=ProcessGroup())
+
+
 def test_other_errors_are_not_hidden():
     class Broken(Nearest):
         def forward(self, image_BIHW):
@@ -113,13 +260,14 @@ def folder(tmp_path):
     return path
 
 
-def test_a_folder_is_restored_and_existing_outputs_kept(folder, tmp_path):
+def test_a_folder_is_restored_and_existing_outputs_kept(folder, tmp_path, caplog):
     out = tmp_path / "deep" / "out"
     assert zoo.restore(Nearest(), folder, out, progress=False) == [out / "a.png", out / "b.png"]
     assert read_photo(out / "a.png").color_HWC.shape == (6, 8, 3)
     (out / "a.png").write_bytes(b"mine")
+    caplog.set_level("INFO")
     assert zoo.restore(Nearest(), folder, out, progress=False) == []
-    assert (out / "a.png").read_bytes() == b"mine"
+    assert (out / "a.png").read_bytes() == b"mine" and "2 existing outputs" in caplog.text
     assert len(zoo.restore(Nearest(), folder, out, overwrite=True, progress=False)) == 2
 
 
@@ -153,17 +301,59 @@ def test_a_file_goes_to_a_file_or_into_a_folder(folder, tmp_path):
     source = folder / "a.png"
     assert zoo.restore(Nearest(), source, tmp_path / "x.jpg") == [tmp_path / "x.jpg"]
     assert zoo.restore(Nearest(), source, tmp_path / "new") == [tmp_path / "new" / "a.png"]
+    assert zoo.restore(Nearest(), source, tmp_path / "X.JPG") == [tmp_path / "X.JPG"]
+    (tmp_path / "folder.png").mkdir()
+    inside = tmp_path / "folder.png" / "a.png"
+    assert zoo.restore(Nearest(), source, tmp_path / "folder.png") == [inside]
+    with pytest.raises(ImageError, match="the input is a folder, so the output must be one"):
+        zoo.restore(Nearest(), folder, tmp_path / "x.jpg")
 
 
-def test_the_input_is_never_replaced(folder):
+def spellings(folder):
+    """Other names of ``folder/a.png``, or of its folder."""
+    (folder.parent / "link").symlink_to(folder)
+    (folder / "link.png").symlink_to(folder / "a.png")
+    yield from (folder, folder / "a.png", folder / "link.png", folder.parent / "link")
+    yield from (folder / ".." / "in" / "a.png", Path("in/a.png"), Path("in/../in"))
+
+
+def test_the_input_is_never_replaced_however_its_path_is_spelled(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    before = (folder / "a.png").read_bytes()
+    for output in spellings(folder):
+        for source in (folder / "a.png", Path("in/a.png")):
+            with pytest.raises(ImageError, match="would replace the input"):
+                zoo.restore(Nearest(), source, output, overwrite=True)
     with pytest.raises(ImageError, match="would replace the input"):
-        zoo.restore(Nearest(), folder / "a.png", folder, overwrite=True)
+        zoo.restore(Nearest(), folder, Path("link"), overwrite=True)
+    assert (folder / "a.png").read_bytes() == before
+
+
+def test_names_that_differ_in_case_are_one_file_where_the_file_system_says_so(folder, monkeypatch):
+    (folder / "A.png").write_bytes(b"the same file")
+    assert not is_same_file(folder / "a.png", folder / "A.png")
+    monkeypatch.setattr(
+        Path, "samefile", lambda self, other: str(self).casefold() == str(other).casefold()
+    )
+    with pytest.raises(ImageError, match="would replace the input"):
+        zoo.restore(Nearest(), folder / "a.png", folder / "A.png", overwrite=True)
+
+
+def test_another_name_of_the_same_content_may_be_written(folder):
+    """The name is replaced, what the other one stands for stays."""
+    os.link(folder / "a.png", folder / "hard.png")
+    before = (folder / "a.png").read_bytes()
+    zoo.restore(Nearest(), folder / "a.png", folder / "hard.png", overwrite=True)
+    assert (folder / "a.png").read_bytes() == before
 
 
 def test_wrong_settings_are_named():
     with pytest.raises(ZooError, match="tile 16 is less than twice the overlap 32"):
         RestoreSettings(tile=16)
-    with pytest.raises(ZooError, match="precision is 'int8'"):
+    with pytest.raises(ZooError, match="tile 63 is less than twice the overlap 32"):
+        RestoreSettings(tile=63)
+    assert RestoreSettings(tile=64).overlap == 32
+    with pytest.raises(ZooError, match="precision 'int8'"):
         RestoreSettings(precision="int8")
     with pytest.raises(ZooError, match="at least 0"):
         RestoreSettings(tile=-1)

@@ -59,13 +59,18 @@ def test_what_cannot_be_compared_is_refused():
         psnr(np.zeros((4, 4, 3)), np.zeros((4, 5, 3)))
     with pytest.raises(ImageError, match="crop_border"):
         psnr(np.zeros((4, 4, 3)), np.zeros((4, 4, 3)), crop_border=2)
+    with pytest.raises(ImageError, match=r"floating point in .*, not uint8"):
+        psnr(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 3)))
+    with pytest.raises(ImageError, match=r"\(H, W, 1\) or"):
+        psnr(np.zeros((4, 4, 2)), np.zeros((4, 4, 2)))
 
 
+@pytest.mark.parametrize("brightest", [255, 8])  # in the dark the first constant decides
 @pytest.mark.parametrize("shape", [(40, 33, 3), (11, 11, 1), (64, 20, 1)])
-def test_ssim_equals_an_independent_implementation(shape):
+def test_ssim_equals_an_independent_implementation(shape, brightest):
     random = np.random.default_rng(1)
-    clean = random.integers(0, 256, shape)
-    noisy = np.clip(clean + random.normal(0, 20, shape), 0, 255).round()
+    clean = random.integers(0, brightest + 1, shape)
+    noisy = np.clip(clean + random.normal(3, 20, shape), 0, 255).round()
     expected = metrics.structural_similarity(
         noisy.astype(float),
         clean.astype(float),

@@ -174,6 +174,14 @@ def test_descriptions():
     assert zoo.describe("network/unet").capabilities.size_multiple == 8
     with pytest.raises(RecipeError, match="did you mean 'block/rssb'"):
         zoo.describe("rssb")
+    assert "arXiv:2402.15648" in model.paper and model.size == (64, 64)
+
+
+def test_burst_models_are_described_too():
+    """Counting operations must not meet gradients: some parameters are used in slices."""
+    model = zoo.describe("qmambabsr_tiny", height=8, width=16)
+    assert (model.size, model.channels, model.capabilities.input) == ((8, 16), 4, "burst")
+    assert model.gigaflops > 0
 
 
 class Animal:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,7 +16,30 @@ from tests.helpers.networks import Nearest
 from zoo.errors import ZooError
 from zoo.inference import RestoreSettings, restore_tensor, runner
 from zoo.inference.runner import channels_last
-from zoo.inference.tiling import BURST_TILE, TILE, fitting_tile, spans
+from zoo.inference.tiling import (
+    BURST_TILE,
+    TILE,
+    CudaMemory,
+    fitting_tile,
+    in_tiles,
+    is_out_of_memory,
+    spans,
+)
+from zoo.networks import Network
+from zoo.registry import Capabilities
+
+
+class Blur(Network):
+    """The mean of 5 x 5 pixels: near a border that is none of the image's, it is too dark."""
+
+    scale, channels = 1, 1
+
+    def __init__(self):
+        super().__init__()
+        self.kernel = torch.nn.Parameter(torch.full((1, 1, 5, 5), 1 / 25))
+
+    def forward(self, image_BIHW):
+        return torch.nn.functional.conv2d(image_BIHW, self.kernel, padding=2)
 
 
 class Memory:
@@ -55,6 +79,127 @@ def test_tiles_cover_a_side_and_overlap_enough(size, tile, overlap):
     assert all(s.stop - s.start == min(tile, size) for s in cut)
 
 
+def test_no_more_tiles_are_cut_than_the_overlap_needs():
+    assert list(spans(100, 48, 8)) == [slice(0, 48), slice(40, 88), slice(52, 100)]
+    assert list(spans(48, 48, 8)) == list(spans(48, 0, 8)) == [slice(0, 48)]
+
+
+@pytest.mark.parametrize(("height", "width"), [(12, 29), (30, 8), (19, 21)])
+@pytest.mark.parametrize(("tile", "overlap", "scale"), [(8, 4, 1), (10, 3, 2), (8, 0, 1)])
+def test_weights_of_tiles_fall_linearly_towards_neighbours_alone(
+    height, width, tile, overlap, scale
+):
+    """Each tile is one number; a pixel is their mean by distance from the borders within."""
+    values = []
+
+    def number(image):
+        values.append(float(len(values) + 1) ** 2)
+        return torch.full((1, 1, *(side * scale for side in image.shape[2:])), values[-1])
+
+    def weight(span, position, side):
+        distances = [1.0]
+        if span.start > 0 and overlap:
+            distances.append((position + 0.5) / scale - span.start)
+        if span.stop < side and overlap:
+            distances.append(span.stop - (position + 0.5) / scale)
+        return max(0.0, min(1.0, *(d / overlap for d in distances[1:]), 1.0))
+
+    def weights(side):
+        places = range(side * scale)
+        return [
+            [weight(s, i, side) * (s.start <= i // scale < s.stop) for i in places]
+            for s in spans(side, tile, overlap)
+        ]
+
+    image = torch.zeros(1, 1, height, width)
+    found = in_tiles(number, image, scale=scale, channels=1, tile=tile, overlap=overlap)[0, 0]
+    rows, columns = np.array(weights(height)), np.array(weights(width))
+    numbers = np.array(values).reshape(len(rows), len(columns))
+    total = np.einsum("rc,ri,cj->ij", numbers, rows, columns)
+    expected = total / np.einsum("ri,cj->ij", rows, columns)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
+
+
+def test_borders_of_tiles_do_not_show_in_what_a_network_with_a_view_restores():
+    """A pixel from a tile's border the blur errs by 0.2 and has 1.5/8 of the weight."""
+    image = torch.ones(1, 1, 50, 44)
+    whole = restore_tensor(Blur(), image, RestoreSettings(tile=0))
+    tiled = restore_tensor(Blur(), image, RestoreSettings(tile=24, overlap=8))
+    assert 0.001 < (whole - tiled).abs().max() < 0.08
+
+
+def test_images_and_bursts_have_the_default_tiles_and_overlap():
+    class Burst(Nearest):
+        capabilities = Capabilities(input="burst")
+
+        def forward(self, burst_BTIHW):
+            return super().forward(burst_BTIHW[:, 0])
+
+    network = Nearest()
+    restore_tensor(network, torch.rand(1, 3, 1000, 8))
+    assert network.sizes == [(512, 8)] * 3  # at 0, 480 and 488
+    network = Burst(channels=3)
+    restore_tensor(network, torch.rand(1, 2, 3, 8, 230))
+    assert network.sizes == [(8, 128)] * 3  # at 0, 96 and 102
+
+
+def test_tiles_sized_to_memory_have_room_for_the_overlap_that_was_asked_for(monkeypatch):
+    network, memory = Nearest(), Memory(1)
+    network.register_forward_pre_hook(memory.watch)
+    monkeypatch.setattr(runner, "memory_of", lambda device: memory)
+    restore_tensor(network, torch.rand(1, 3, 700, 600), RestoreSettings(overlap=100))
+    assert set(network.sizes) == {(128, 128), (200, 200)}
+
+
+def test_memory_is_measured_after_a_first_run():
+    """Compilers and chosen algorithms need memory of their own, once."""
+    memory, runs = Memory(1), []
+
+    def peak(function):
+        runs.append("measured")
+        function()
+        return 1
+
+    memory.peak = peak
+    fitting_tile(lambda image: runs.append("run"), torch.zeros(1, 1, 1000, 900), 32, memory)
+    assert runs == ["run", "measured", "run"]
+
+
+def test_memory_of_a_gpu_counts_what_pytorch_keeps_in_reserve(monkeypatch):
+    device, calls = torch.device("cuda"), []
+    for name, value in {
+        "memory_reserved": 70, "memory_allocated": 30, "mem_get_info": (100, 1000),
+        "max_memory_allocated": 55, "reset_peak_memory_stats": None,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(
+            torch.cuda, name, lambda d, name=name, value=value: calls.append(name) or value
+        )
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("released"))
+    memory = CudaMemory(device)
+    assert memory.free() == 140
+    calls.clear()
+    assert memory.peak(lambda: calls.append("work")) == 25
+    assert calls == [
+        "memory_allocated", "reset_peak_memory_stats", "work", "max_memory_allocated"
+    ]  # fmt: skip
+    memory.release()
+    assert calls[-1] == "released"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("shape mismatch"), False),
+    ],
+)
+def test_errors_of_memory_are_known_and_no_others(error, expected):
+    assert is_out_of_memory(error) is expected
+
+
 @pytest.mark.parametrize(
     ("free", "tile"),
     [
@@ -80,9 +225,10 @@ def test_small_images_are_not_measured_and_without_facts_tiles_have_the_default_
     def never(image):
         raise AssertionError("measured")
 
-    assert fitting_tile(never, torch.zeros(1, 3, 400, 600), 32, Memory(1)) == 0
-    assert fitting_tile(never, torch.zeros(1, 3, 4000, 600), 32, None) == TILE
-    assert fitting_tile(never, torch.zeros(1, 8, 3, 4000, 600), 32, None, BURST_TILE) == BURST_TILE
+    image, large = torch.empty(1, 3, 400, 600), torch.empty(1, 3, 4000, 1).expand(1, 3, 4000, 600)
+    assert fitting_tile(never, image, 32, Memory(1)) == 0
+    assert fitting_tile(never, large, 32, None) == TILE
+    assert fitting_tile(never, large[:, None], 32, None, BURST_TILE) == BURST_TILE
 
 
 def test_restoring_sizes_tiles_by_memory(monkeypatch):
@@ -117,8 +263,10 @@ def test_memory_that_never_suffices_is_an_error():
         def forward(self, image_BIHW):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(ZooError, match="memory ran out even with tiles of 50"):
-        restore_tensor(Insatiable(), torch.rand(1, 3, 100, 90), RestoreSettings(tile=0, overlap=8))
+    for side, overlap, smallest in ((100, 8, 50), (120, 8, 60), (128, 8, 32), (100, 30, 100)):
+        settings = RestoreSettings(tile=0, overlap=overlap)
+        with pytest.raises(ZooError, match=f"memory ran out even with tiles of {smallest} "):
+            restore_tensor(Insatiable(), torch.rand(1, 3, side, 90), settings)
 
 
 def test_memory_that_was_judged_too_large_is_given_back(monkeypatch):

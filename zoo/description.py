@@ -169,7 +169,8 @@ def _default_name(default: Any) -> str:
 
 def _describe_model(name: str, height: int, width: int) -> ModelDescription:
     with torch.device("meta"):
-        network = build(name).eval()
+        # Counting hooks into autograd, which fails at slices of parameters made without gradients.
+        network = build(name).eval().requires_grad_(False)
         image = network.example(height, width)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(image)

@@ -143,6 +143,20 @@ def check_writable(path: Path) -> None:
         raise _write_error(path, error) from error
 
 
+def is_same_file(a: Path, b: Path) -> bool:
+    """Whether writing to one path would replace the other's file, however the paths are spelled.
+
+    Links, ``..`` and, where the file system ignores it, the case of letters make no difference. Two
+    names of one file (hard links) are two files here: writing replaces a name, not its content.
+    """
+    if os.path.realpath(a) == os.path.realpath(b):
+        return True
+    try:
+        return a.samefile(b) and a.stat().st_nlink == 1
+    except OSError:  # one is not there
+        return False
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files and folders that killed processes left in a folder.
 

@@ -14,13 +14,17 @@ import torch
 import zoo
 from zoo.cli import main as zoo_main
 from zoo.data import Photo, read_photo, write_photo
+from zoo.data.burst import Camera
 from zoo.data.burst.__main__ import main as make
 from zoo.data.burst.facts import load_facts
 from zoo.data.burst.reading import BurstFiles, find_bursts, read_burst, read_clean
 from zoo.data.pixels import to_array
-from zoo.errors import ImageError
+from zoo.errors import ImageError, ZooError
 from zoo.inference import RestoreSettings
 from zoo.inference.burst import developed, restore_burst
+from zoo.networks import Network
+from zoo.ops.registration import register_burst
+from zoo.registry import Capabilities
 
 NETWORK = {
     "name": "test", "network": {
@@ -175,17 +179,94 @@ def test_tiles_agree_with_the_whole_burst():
     assert (whole - tiled).abs().max() < 0.02
 
 
-def test_looks():
-    linear = torch.rand(3, 6, 6) * 0.2
-    burst = BurstFiles("x", torch.rand(2, 4, 3, 3))
-    plain = developed(linear, burst)
-    assert plain.bit_depth == 8 and plain.color_HWC.max() <= 1
-    assert np.array_equal(developed(linear, burst, "plain").color_HWC, plain.color_HWC)
-    raw = developed(linear, burst, "linear")
-    assert raw.bit_depth == 16
-    np.testing.assert_array_equal(raw.color_HWC, to_array(linear))
-    with pytest.raises(ImageError, match="no file with gains and colour matrix"):
-        developed(linear, burst, "camera")
+def plain_by_hand(linear_3HW):
+    """Channels to one mean, the pixel at 99 % to 0.9, gamma 2.2."""
+    means = linear_3HW.mean(axis=(1, 2), keepdims=True)
+    balanced = linear_3HW * means.mean() / means
+    flat = sorted(balanced.max(axis=0).flatten())
+    return np.clip(balanced * 0.9 / flat[round(0.99 * len(flat)) - 1], 0, 1) ** (1 / 2.2)
+
+
+def test_looks_of_a_raw_burst_with_and_without_facts():
+    linear = torch.rand(3, 16, 20) * torch.tensor([0.1, 0.2, 0.3])[:, None, None]
+    bare = BurstFiles("x", torch.rand(2, 4, 8, 10), bit_depth=16)
+    camera = Camera.draw(torch.Generator().manual_seed(0))
+    known = BurstFiles("x", bare.frames_TIHW, camera.data(), 16)
+    plain, finished = plain_by_hand(linear.numpy()), camera.process(linear).numpy()
+    for burst, look, expected, bits in (
+        (bare, "auto", plain, 8), (bare, "plain", plain, 8), (bare, "linear", linear.numpy(), 16),
+        (known, "auto", finished, 8), (known, "camera", finished, 8), (known, "plain", plain, 8),
+        (known, "linear", linear.numpy(), 16),
+    ):  # fmt: skip
+        found = developed(linear, burst, look)
+        assert found.bit_depth == bits
+        np.testing.assert_allclose(found.color_HWC, expected.transpose(1, 2, 0), atol=1e-5)
+    with pytest.raises(ImageError, match="no gains and colour matrix"):
+        developed(linear, bare, "camera")
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_rgb_bursts_come_out_as_they_went_in_but_clipped(bits):
+    restored = torch.rand(3, 4, 5) * 1.4 - 0.2
+    found = developed(restored, BurstFiles("x", torch.rand(2, 3, 2, 2), bit_depth=bits))
+    assert found.bit_depth == bits
+    assert np.array_equal(found.color_HWC, to_array(restored.clamp(0, 1)))
+
+
+class Watched(Network):
+    """Takes bursts of RGB and keeps what it is given."""
+
+    scale, channels, flow_prior = 1, 3, "registration"
+    capabilities = Capabilities(input="burst")
+
+    def __init__(self):
+        super().__init__()
+        self.unit, self.seen = torch.nn.Parameter(torch.ones(())), []
+
+    def forward(self, burst_BTIHW, flow_BT2HW=None):
+        self.seen.append((burst_BTIHW, flow_BT2HW))
+        return burst_BTIHW[:, 0]
+
+
+def test_tiles_take_their_part_of_the_registration_of_whole_frames(photo):
+    first = torch.from_numpy(read_photo(photo).color_HWC).permute(2, 0, 1)
+    frames = torch.stack([first, first.roll((2, -3), (1, 2))])
+    network, burst = Watched(), BurstFiles("x", frames)
+    flow = register_burst(frames[None])
+    assert flow.abs().max() > 1
+    found = restore_burst(network, burst, RestoreSettings(tile=0))
+    torch.testing.assert_close(network.seen[0][1], flow)
+    torch.testing.assert_close(found, frames[0])
+    network.seen.clear()
+    restore_burst(network, burst, RestoreSettings(tile=80, overlap=8))
+    assert len(network.seen) == 4
+    torch.testing.assert_close(network.seen[3][1], flow[..., 20:, 40:])
+    assert torch.equal(network.seen[3][0][0], frames[..., 20:, 40:])
+
+
+def test_bursts_that_a_network_cannot_take_are_refused():
+    network = Watched()
+    with pytest.raises(ImageError, match=r"has four planes of a RAW mosaic, but .* takes RGB"):
+        restore_burst(network, BurstFiles("x", torch.rand(2, 4, 3, 3)), RestoreSettings())
+    network.flow_prior = "given"
+    with pytest.raises(ZooError, match="trained with a known flow, which files do not have"):
+        restore_burst(network, BurstFiles("x", torch.rand(2, 3, 3, 3)), RestoreSettings())
+
+
+def test_frames_are_never_replaced_by_the_picture(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_photo(tmp_path / "in" / "a.png", Photo(np.random.rand(8, 8, 3).astype(np.float32)))
+    (tmp_path / "link").symlink_to("in")
+    before = (tmp_path / "in" / "a.png").read_bytes()
+    for output in ("in/a.png", tmp_path / "in" / "a.png", "link/a.png", "in/../link/a.png"):
+        with pytest.raises(ImageError, match="would replace a frame"):
+            zoo.restore(Watched(), tmp_path / "in", output, overwrite=True, progress=False)
+    assert (tmp_path / "in" / "a.png").read_bytes() == before
+    zoo.restore(Watched(), tmp_path / "in", tmp_path / "out.png", progress=False)
+    (tmp_path / "out.png").write_bytes(b"old")
+    assert zoo.restore(Watched(), "in", "out.png", progress=False) == []
+    assert zoo.restore(Watched(), "in", "out.png", overwrite=True, progress=False)
+    assert read_photo(tmp_path / "out.png").color_HWC.shape == (8, 8, 3)
 
 
 @pytest.mark.parametrize(

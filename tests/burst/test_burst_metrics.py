@@ -11,25 +11,27 @@ import torch.nn.functional as F
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from zoo.errors import ImageError
-from zoo.metrics.burst import LEVELS, aligned_psnr, linear_psnr, linear_ssim, quantise_14
+from zoo.metrics.burst import aligned_psnr, linear_psnr, linear_ssim, quantise_14
 from zoo.ops.deformable import warp
 
 
-def pair(side=100):
-    clean = torch.rand(3, side, side)
-    return clean + 0.05 * torch.randn(3, side, side), clean
+def pair(height, width, brightness=1.0):
+    clean = brightness * torch.rand(3, height, width)
+    return clean + 0.05 * brightness * (torch.randn(3, height, width) + 1), clean
 
 
 def test_predictions_are_cut_to_14_bits():
-    values = torch.tensor([[[-0.2, 0.4999 / LEVELS, 1.9 / LEVELS, 1.7]]])
-    assert (quantise_14(values) * LEVELS).flatten().tolist() == [0, 0, 1, LEVELS]
+    values = torch.tensor([[[-0.2, 0.9 / 2**14, 1.9 / 2**14, 1.7]]])
+    assert (quantise_14(values) * 2**14).flatten().tolist() == [0, 0, 1, 2**14]
 
 
 @pytest.mark.parametrize("border", [0, 40])
-def test_psnr_and_ssim_equal_scikit_image(border):
-    restored, clean = pair()
-    inside = np.s_[:, border : 100 - border, border : 100 - border]
-    x, y = quantise_14(restored).numpy()[inside], clean.double().numpy()[inside]
+@pytest.mark.parametrize("brightness", [1.0, 0.02])  # peak and constants do not follow the image
+def test_psnr_and_ssim_equal_scikit_image(border, brightness):
+    restored, clean = pair(100, 120, brightness)
+    inside = np.s_[:, border : 100 - border, border : 120 - border]
+    x = np.floor(np.clip(restored.double().numpy(), 0, 1) * 16384)[inside] / 16384
+    y = clean.double().numpy()[inside]
     expected = peak_signal_noise_ratio(y, x, data_range=1.0)
     assert linear_psnr(restored, clean, border=border) == pytest.approx(expected, abs=1e-6)
     ssim = structural_similarity(
@@ -69,3 +71,50 @@ def test_aligned_psnr_forgives_place_and_colour_and_nothing_else():
     assert aligned_psnr(blurred, clean, reference) < aligned - 3
     still = aligned_psnr(restored, clean, reference, flow=lambda a, b: torch.zeros(2, 192, 192))
     assert still < aligned - 3
+
+
+def still(restored, clean):
+    return torch.zeros(2, *clean.shape[1:])
+
+
+def scene():
+    """A smooth clean image, and its reference frame of a quarter of the size."""
+    coarse = torch.rand(1, 3, 24, 30)
+    clean = F.interpolate(coarse, size=(192, 240), mode="bicubic")[0].clamp(0, 1) * 0.6 + 0.2
+    return clean, F.interpolate(clean[None], size=(48, 60), mode="bilinear", antialias=True)[0]
+
+
+def test_aligned_psnr_of_a_known_error_inside_the_border():
+    clean, reference = scene()
+    signs = (torch.arange(192)[:, None] + torch.arange(240)) % 2 * 2 - 1
+    restored = clean + 0.02 * signs
+    restored[:, :40] += 0.2
+    restored[:, :, -40:] = 0
+    found = aligned_psnr(restored, clean, reference, flow=still)
+    assert found == pytest.approx(-20 * math.log10(0.02), abs=0.02)
+    assert aligned_psnr(restored, clean, reference, border=30, flow=still) < found - 3
+
+
+def test_aligned_psnr_leaves_out_what_the_reference_does_not_show():
+    clean, reference = scene()
+    restored, reference_too = clean + 0.02, reference.clone()
+    clean[:, 80:110, 90:130] += 0.15  # came into view in the clean shot alone
+    found = aligned_psnr(restored, clean, reference_too, flow=still)
+    assert 30 < found < 34  # 27 with the part that came into view, 34 without its edges
+    elsewhere = torch.rand(3, 48, 60)
+    with pytest.raises(ImageError, match="no pixel can be compared"):
+        aligned_psnr(restored, 1 - clean.round(), elsewhere, border=90, flow=still)
+
+
+def test_the_flow_leads_from_the_restored_to_the_clean_image_both_as_bright_as_can_be():
+    clean, reference = scene()
+    seen = []
+    aligned_psnr(
+        0.5 * clean, clean, reference, flow=lambda a, b: seen.extend((a, b)) or still(a, b)
+    )
+    torch.testing.assert_close(seen[0], clean / clean.max())
+    torch.testing.assert_close(seen[1], clean / clean.max())
+    aligned_psnr(
+        clean.flip(2), clean, reference, flow=lambda a, b: seen.extend((a, b)) or still(a, b)
+    )
+    torch.testing.assert_close(seen[2], clean.flip(2) / clean.max())

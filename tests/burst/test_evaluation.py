@@ -9,11 +9,23 @@ import torch
 
 import zoo
 from recipes.evaluate import main
-from zoo.data.burst.dataset import generator
-from zoo.data.burst.reading import read_burst, read_clean
+from zoo.data.burst.dataset import BurstSample, generator
+from zoo.data.burst.reading import BurstFiles, read_burst, read_clean
 from zoo.data.burst.synthesis import BurstSynthesis
 from zoo.data.burst.writing import write_burst
+from zoo.evaluation import burst as evaluation
+from zoo.evaluation.burst import (
+    BurstScore,
+    BurstTest,
+    burst_tests,
+    evaluate_burst,
+    mean_burst_score,
+    score_burst,
+)
+from zoo.inference import RestoreSettings
 from zoo.metrics.burst import linear_psnr
+from zoo.networks import Network
+from zoo.registry import Capabilities
 
 CHANGES = {
     "burst": 3, "dim": 8, "align": "none", "flow_prior": "none", "skip": "corner", "stages": [1],
@@ -69,6 +81,96 @@ def test_the_frozen_set_is_scored(weights, capsys):
     assert "| samples |" in capsys.readouterr().out
 
 
-def test_options_for_single_images_are_refused(weights, capsys):
-    assert main([*weights, "--ensemble"]) == 2
-    assert "--ensemble is for single images" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "words",
+    [["--ensemble"], ["--official-tiling"], ["--degrade"], ["--sets", "Set5"],
+     ["--save-images", "kept"]],
+)  # fmt: skip
+def test_options_for_single_images_are_refused(weights, capsys, words):
+    assert main([*weights, *words]) == 2
+    assert f"{words[0]} is for single images" in capsys.readouterr().err
+
+
+def test_tiles_and_precision_of_evaluation_reach_what_restores(weights, bursts, monkeypatch):
+    seen = []
+
+    def restored(network, burst, settings):
+        seen.append(settings)
+        return torch.zeros(3, 64, 64)
+
+    monkeypatch.setattr(evaluation, "restore_burst", restored)
+    assert main([*weights, "--data", str(bursts)]) == 0
+    assert main([*weights, "--data", str(bursts), "-t", "64", "--precision", "bf16"]) == 0
+    expected = RestoreSettings(tile=0), RestoreSettings(tile=64, precision="bf16")
+    assert seen == [expected[0], expected[0], expected[1], expected[1]]
+
+
+class Mean(Network):
+    """Shows the mean of the frames and how strong the flow is; in training, nothing."""
+
+    scale, channels, capabilities = 2, 3, Capabilities(input="burst")
+
+    def __init__(self, flow_prior):
+        super().__init__()
+        self.unit, self.flow_prior = torch.nn.Parameter(torch.ones(())), flow_prior
+
+    def forward(self, burst_BTIHW, flow_BT2HW=None):
+        assert (flow_BT2HW is not None) == (self.flow_prior == "given")
+        image = burst_BTIHW.mean(1)
+        if flow_BT2HW is not None:
+            image = image + 0.01 * flow_BT2HW.abs().mean()
+        image = image.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        return image * 0 if self.training else image
+
+
+@pytest.mark.parametrize("flow_prior", ["none", "given"])
+@pytest.mark.parametrize("training", [False, True])
+def test_scores_are_of_the_burst_of_the_reference_alone_and_of_its_enlargement(
+    flow_prior, training
+):
+    frames, clean = torch.rand(3, 3, 12, 16) * 0.8, torch.rand(3, 24, 32)
+    ramp = torch.arange(24)[:, None] * 0.02 + torch.arange(32) * 0.01
+    frames[0] = ramp[::2, ::2]
+    flow = torch.rand(3, 2, 12, 16)
+    network = Mean(flow_prior).train(training)
+    found = score_burst(network, BurstSample(frames, clean, flow), border=6)
+    moved = 0.01 * flow.mean() if flow_prior == "given" else 0
+
+    def expected(image):
+        x = (image.double() * 2**14).floor()[:, 6:-6, 6:-6] / 2**14
+        return float(-10 * (x - clean[:, 6:-6, 6:-6]).square().mean().log10())
+
+    def enlarged(image):
+        return image.repeat_interleave(2, 1).repeat_interleave(2, 2)
+
+    assert found.restored == pytest.approx(expected(enlarged(frames.mean(0) + moved)), abs=1e-3)
+    assert found.all_reference == pytest.approx(expected(enlarged(frames[0])), abs=1e-3)
+    # Pixel i of the frame lies on pixel 2 i: the ramp is whole again.
+    assert found.baseline == pytest.approx(expected(ramp.expand(3, -1, -1)), abs=1e-3)
+    assert network.training is training
+    burst_test = BurstTest("a", lambda: (BurstFiles("a", frames), clean))
+    if flow_prior == "none":
+        score = evaluate_burst(network, burst_test, 6, RestoreSettings())
+        assert score.psnr == pytest.approx(found.restored, abs=1e-4)
+        assert score.baseline_psnr == pytest.approx(found.baseline, abs=1e-4)
+
+
+def test_the_mean_over_bursts_is_that_of_each_column():
+    mean = mean_burst_score([BurstScore(1, 2, 3), BurstScore(3, 6, 9)])
+    assert mean == BurstScore(restored=2, baseline=4, all_reference=6)
+
+
+def test_clean_images_of_the_public_layout_lie_in_a_folder_of_their_own(bursts, tmp_path):
+    """``bursts/NAME`` and ``gt/NAME/im_rgb.png``."""
+    for folder in bursts.iterdir():
+        clean = tmp_path / "public" / "gt" / folder.name
+        clean.mkdir(parents=True)
+        (folder / "gt" / "im_rgb.png").rename(clean / "im_rgb.png")
+    (bursts).rename(tmp_path / "public" / "bursts")
+    tests = burst_tests(str(tmp_path / "public"), None)
+    assert [test.name for test in tests] == ["burst_0", "burst_1"]
+    for test in tests:
+        burst, clean = test.load()
+        assert burst.name == test.name
+        expected = read_clean(tmp_path / "public" / "gt" / test.name / "im_rgb.png")
+        assert torch.equal(clean, expected)

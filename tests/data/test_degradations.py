@@ -20,7 +20,6 @@ from zoo.data import (
     resize_bicubic,
     sample_names,
 )
-from zoo.data.blind import _sinc
 from zoo.data.pixels import to_array, to_tensor
 from zoo.errors import ImageError, RecipeError, ZooError
 
@@ -89,13 +88,6 @@ def test_blind_degradation_is_drawn_anew_and_repeats_by_seed(photo, scale, chann
     small = resize_bicubic(clean[None], (96 // scale, 120 // scale))[0]
     errors = [float((image - small).abs().mean()) for image in found]
     assert min(errors) > 0.005 and max(errors) < 0.25
-
-
-def test_the_sinc_filter_is_a_low_pass():
-    kernel = _sinc(21, np.pi / 3)
-    response = np.abs(np.fft.fft2(kernel, (64, 64)))
-    assert kernel.sum() == pytest.approx(1, abs=1e-5)
-    assert response[0, 4] == pytest.approx(1, abs=0.1) and response[0, 20] < 0.1
 
 
 @pytest.mark.parametrize("channels", [1, 3])

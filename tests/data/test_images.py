@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -21,12 +25,12 @@ def random_photo(channels=3, alpha=False, bit_depth=8, height=6, width=9):
     )
 
 
-@pytest.mark.parametrize("extension", [".png", ".tif"])
+@pytest.mark.parametrize("extension", [".png", ".tif", ".tiff"])
 @pytest.mark.parametrize("bit_depth", [8, 16])
 @pytest.mark.parametrize(("channels", "alpha"), [(1, False), (3, False), (3, True)])
 def test_lossless_files_come_back_unchanged(tmp_path, extension, bit_depth, channels, alpha):
     photo = random_photo(channels, alpha, bit_depth)
-    if alpha and extension == ".tif":
+    if alpha and extension != ".png":
         # Colour under full transparency is not kept by the decoder.
         photo = Photo(photo.color_HWC, np.ones_like(photo.alpha_HW), bit_depth)
     path = tmp_path / f"foto ü{extension}"
@@ -42,9 +46,6 @@ def test_lossless_files_come_back_unchanged(tmp_path, extension, bit_depth, chan
 
 def test_gray_with_alpha_is_read_as_gray(tmp_path):
     # A one-row gray + alpha PNG, written by hand: OpenCV cannot write one.
-    import struct
-    import zlib
-
     def chunk(name, data):
         body = name + data
         return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
@@ -63,8 +64,6 @@ def test_gray_with_alpha_is_read_as_gray(tmp_path):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(tmp_path, orientation):
-    import struct
-
     upright = np.zeros((16, 24, 3), np.float32)
     upright[:8, :8] = 1  # a mark in the top left
     stored = {
@@ -95,11 +94,102 @@ def test_jpeg_drops_alpha_with_a_warning(tmp_path, caplog):
     assert read_photo(tmp_path / "a.jpg").alpha_HW is None
 
 
-def test_rounding_is_to_the_nearest_level(tmp_path):
-    values = np.array([-1, 0.49 / 255, 0.51 / 255, 254.6 / 255, 7], np.float32)
-    write_photo(tmp_path / "a.png", Photo(values.reshape(1, 5, 1)))
+@pytest.mark.parametrize("name", ["a.jpg", "a.jpeg", "a.JPG"])
+def test_jpeg_files_are_those_of_the_encoder_at_quality_95(tmp_path, name):
+    photo = random_photo(bit_depth=16, height=40, width=30)
+    write_photo(tmp_path / name, photo)
+    levels = np.floor(photo.color_HWC * 255 + 0.5).astype(np.uint8)
+    options = [cv2.IMWRITE_JPEG_QUALITY, 95]
+    expected = cv2.imencode(".jpg", levels[..., ::-1], options)[1].tobytes()
+    assert (tmp_path / name).read_bytes() == expected
+
+
+def test_webp_files_lose_nothing_but_the_bits_beyond_eight(tmp_path):
+    photo = random_photo(alpha=True, height=20, width=30)
+    photo = Photo(photo.color_HWC, np.maximum(photo.alpha_HW, np.float32(1 / 255)))
+    write_photo(tmp_path / "a.webp", photo)
+    back = read_photo(tmp_path / "a.webp")
+    assert np.array_equal(back.color_HWC, photo.color_HWC)
+    assert np.array_equal(back.alpha_HW, photo.alpha_HW)
+    write_photo(tmp_path / "b.webp", random_photo(bit_depth=16))
+    assert read_photo(tmp_path / "b.webp").bit_depth == 8
+
+
+def test_gray_with_alpha_is_written_as_colour_with_alpha(tmp_path):
+    photo = random_photo(1, alpha=True)
+    write_photo(tmp_path / "a.png", photo)
+    back = read_photo(tmp_path / "a.png")
+    assert np.array_equal(back.color_HWC, photo.color_HWC.repeat(3, axis=2))
+    assert np.array_equal(back.alpha_HW, photo.alpha_HW)
+
+
+def tiff(samples_HWC, extra_sample):
+    """An uncompressed TIFF file, by hand: OpenCV writes no tag that says what alpha means."""
+    height, width, channels = samples_HWC.shape
+    bits = samples_HWC.dtype.itemsize * 8
+    pixels = samples_HWC.astype(samples_HWC.dtype.newbyteorder("<")).tobytes()
+    depths_at = 8 + len(pixels)
+    tags = [
+        (256, 4, 1, width), (257, 4, 1, height), (258, 3, channels, depths_at), (259, 3, 1, 1),
+        (262, 3, 1, 2 if channels > 2 else 1), (273, 4, 1, 8), (277, 3, 1, channels),
+        (278, 4, 1, height), (279, 4, 1, len(pixels)), (284, 3, 1, 1), (338, 3, 1, extra_sample),
+    ]  # fmt: skip
+    if channels == 2:
+        tags[2] = (258, 3, 2, bits | bits << 16)
+    depths = struct.pack(f"<{channels}H", *[bits] * channels)
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *t) for t in tags)
+    start = depths_at + len(depths)
+    return b"II*\0" + struct.pack("<I", start) + pixels + depths + directory + bytes(4)
+
+
+@pytest.mark.parametrize("extra_sample", [1, 2])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_colours_of_a_tiff_are_those_before_alpha_was_multiplied_in(tmp_path, extra_sample, dtype):
+    """With tag 338 of 1 the file holds products, with 2 the colours themselves."""
+    top = np.iinfo(dtype).max
+    color, alpha = np.array([[[0.8, 0.4, 0.2], [0.3, 0.9, 0.6]]]), np.array([[0.5, 0.75]])
+    stored = color * alpha[..., None] if extra_sample == 1 else color
+    samples = np.round(np.dstack([stored, alpha]) * top).astype(dtype)
+    (tmp_path / "a.tif").write_bytes(tiff(samples, extra_sample))
+    photo = read_photo(tmp_path / "a.tif")
+    np.testing.assert_allclose(photo.alpha_HW, alpha, atol=1 / 255)
+    np.testing.assert_allclose(photo.color_HWC, color, atol=3 / 255)
+
+
+def test_what_a_gray_tiff_loses_is_told(tmp_path, caplog):
+    (tmp_path / "a.tif").write_bytes(tiff(np.full((3, 4, 2), 100, np.uint8), 2))
+    photo = read_photo(tmp_path / "a.tif")
+    assert photo.color_HWC.shape == (3, 4, 1) and photo.alpha_HW is None
+    assert "alpha channel of a gray TIFF" in caplog.text
+
+
+def test_a_write_that_fails_in_the_middle_leaves_the_old_image_whole(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    write_photo(path, random_photo())
+    before, write = path.read_bytes(), Path.write_bytes
+
+    def half(self, data):
+        write(self, data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises((WriteError, OSError)):
+        write_photo(path, random_photo(1))
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_opencv_may_log_again_after_reading(tmp_path):
+    level = cv2.utils.logging.getLogLevel()
+    write_photo(tmp_path / "a.png", random_photo())
+    read_photo(tmp_path / "a.png")
+    assert cv2.utils.logging.getLogLevel() == level
+
+
+def test_rounding_is_to_the_nearest_level_and_of_halves_upwards(tmp_path):
+    values = np.array([-1, 0.49 / 255, 0.51 / 255, 254.6 / 255, 7, 0.5, 2.5 / 255], np.float32)
+    write_photo(tmp_path / "a.png", Photo(values.reshape(1, 7, 1)))
     levels = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)
-    assert levels.reshape(-1).tolist() == [0, 0, 1, 255, 255]
+    assert levels.reshape(-1).tolist() == [0, 0, 1, 255, 255, 128, 3]
 
 
 @pytest.mark.parametrize(
@@ -146,6 +236,7 @@ def test_writing_where_one_cannot_is_an_error_and_leaves_nothing(tmp_path):
 def test_folders_are_listed_in_natural_order(tmp_path):
     for name in ("b10.png", "b9.PNG", "a.jpg", "note.txt", ".hidden.png"):
         (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "folder.png").mkdir()
     assert [path.name for path in list_photos(tmp_path)] == ["a.jpg", "b9.PNG", "b10.png"]
     with pytest.raises(ImageError, match="does not exist"):
         list_photos(tmp_path / "no")

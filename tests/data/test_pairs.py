@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pytest
 
-from zoo.data import BicubicJpeg, Photo, load_sample, read_photo, write_photo
+from zoo.data import BicubicJpeg, GaussianNoise, Photo, load_sample, read_photo, write_photo
 from zoo.data.pairs import main, write_pairs
 from zoo.data.pixels import to_array, to_tensor
 from zoo.errors import ImageError
@@ -50,6 +52,35 @@ def test_images_that_would_become_one_file_are_named(photos, tmp_path):
     with pytest.raises(ImageError, match=r"two images .* are named 'a'"):
         write_pairs(photos, tmp_path / "out", DEGRADATION)
     assert not (tmp_path / "out").exists()
+
+
+def test_each_image_is_degraded_by_a_seed_of_its_name_and_clipped(photos, tmp_path):
+    write_photo(photos / "c.png", read_photo(photos / "a.png"))
+    pairs = write_pairs(photos, tmp_path / "out", GaussianNoise(scale=1, sigma=80))
+    first, _, last = (read_photo(pair.degraded).color_HWC for pair in pairs)
+    assert not np.array_equal(first, last)
+    rng = np.random.default_rng(zlib.crc32(b"a"))
+    clean = read_photo(photos / "a.png").color_HWC
+    noise = rng.standard_normal((3, *clean.shape[:2]), dtype=np.float32).transpose(1, 2, 0)
+    expected = np.floor(np.clip(clean + noise * (80 / 255), 0, 1) * 255 + 0.5)
+    assert np.abs(first * 255 - expected).max() < 1.01
+    assert (np.abs(first * 255 - expected) > 0.01).mean() < 0.001
+
+
+def test_an_image_smaller_than_the_scale_is_named(photos, tmp_path):
+    write_photo(photos / "small.png", Photo(np.zeros((3, 9, 1), np.float32)))
+    with pytest.raises(ImageError, match=r"small\.png: smaller than the scale, 4 pixels"):
+        write_pairs(photos, tmp_path / "out", DEGRADATION)
+
+
+def test_prepared_pairs_never_replace_their_input(photos, tmp_path, monkeypatch):
+    """The folder of clean images is the one to write, or a link to it."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "clean").symlink_to(photos)
+    before = {path.name: path.read_bytes() for path in photos.iterdir()}
+    with pytest.raises(ImageError, match=r"a\.png: a pair would replace the input"):
+        write_pairs(photos, tmp_path / "out", DEGRADATION)
+    assert {path.name: path.read_bytes() for path in photos.iterdir()} == before
 
 
 def test_the_command_line(photos, tmp_path, capsys):

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from zoo.cli import main
-from zoo.data import PairDataset, Photo, StoredPhoto, load_training_photos, read_photo, write_photo
+from zoo.data import (
+    PairDataset,
+    Photo,
+    StoredPhoto,
+    TrainingPhoto,
+    load_training_photos,
+    read_photo,
+    write_photo,
+)
 from zoo.data.photos import pair_name
 from zoo.data.prepare import prepare, starts
 from zoo.errors import ImageError, ZooError
@@ -23,6 +31,7 @@ def test_photos_beyond_the_memory_are_read_again_and_again(tmp_path):
     kept = load_training_photos(tmp_path)
     mixed = load_training_photos(tmp_path, memory=40 * 48 * 3 * 1.5 / 1e9)
     assert [isinstance(photo, StoredPhoto) for photo in mixed] == [False, True, True]
+    assert not any(isinstance(photo, StoredPhoto) for photo in kept)
     for a, b in zip(kept, mixed, strict=True):
         assert a.shape == b.shape and np.array_equal(a.pixels_HWC, b.pixels_HWC)
     write_photo(tmp_path / "2.png", random_photo(0, 20))
@@ -59,7 +68,27 @@ def test_patches_of_pairs_lie_at_one_place(tmp_path):
     assert seen == {0, 1, 2, 3}
 
 
+def test_pairs_that_do_not_match_are_named():
+    def photos(names, side):
+        return [TrainingPhoto(name, np.zeros((side, side, 3), np.uint8)) for name in names]
+
+    options = {"scale": 2, "patch": 6, "channels": 3, "length": 1, "seed": 0}
+    clean = photos("abcdefgh", 24)
+    with pytest.raises(ImageError, match=r"8 of 8 .*'e' has no degraded.*; and 3 more$"):
+        PairDataset(clean, photos("xyz", 12), **options)
+    with pytest.raises(ImageError, match=r"'a' has 24x24 pixels and 'a' 13x13, .* 1/2 of it"):
+        PairDataset(clean[:1], photos("a", 13), **options)
+    assert len(PairDataset(photos("a", 25), photos("a", 12), **options)) == 1
+
+
+def test_pairs_and_photos_keep_16_bits(tmp_path):
+    write_photo(tmp_path / "a.png", random_photo(0, bit_depth=16))
+    [photo] = load_training_photos(tmp_path)
+    assert photo.pixels_HWC.dtype == np.uint16
+
+
 def test_names_of_pairs():
+    assert pair_name("0001_x2.png", 2) == pair_name("0001-x2.png", 2) == "0001"
     assert pair_name("a/0001x2.png", 2) == pair_name("0001.png", 2) == "0001"
     assert pair_name("0001x4.png", 2) == "0001x4" and pair_name("x2.png", 2) == "x2"
 
@@ -76,6 +105,8 @@ def test_sub_images_cover_the_photo_and_resume(tmp_path, capsys):
     assert "13 sub-images" in capsys.readouterr().out
     names = sorted(path.name for path in target.iterdir())
     assert len(names) == 13 and names[0] == "a_s001.png" and names[-1] == "b_s001.png"
+    second = read_photo(target / "a_s002.png")  # numbers run along rows
+    np.testing.assert_allclose(second.color_HWC, photo.color_HWC[:32, 16:48], atol=1e-4)
     last = read_photo(target / "a_s012.png")
     assert last.bit_depth == 16
     np.testing.assert_allclose(last.color_HWC, photo.color_HWC[-32:, -32:], atol=1e-4)
@@ -86,7 +117,18 @@ def test_sub_images_cover_the_photo_and_resume(tmp_path, capsys):
     assert (target / "a_s002.png").exists()
 
 
-def test_preparing_names_what_is_wrong(tmp_path):
+@pytest.mark.parametrize("by_command", [False, True])
+def test_sub_images_are_480_wide_and_240_apart_unless_told_otherwise(tmp_path, by_command):
+    write_photo(tmp_path / "a.png", Photo(np.zeros((1, 800, 1), np.float32)))
+    if by_command:
+        assert main(["data", "prepare", str(tmp_path), "-o", str(tmp_path / "out")]) == 0
+    else:
+        prepare(tmp_path, tmp_path / "out", progress=False)
+    widths = [read_photo(path).color_HWC.shape[1] for path in (tmp_path / "out").iterdir()]
+    assert widths == [480] * 3  # at 0, 240 and 320
+
+
+def test_preparing_names_what_is_wrong(tmp_path, monkeypatch):
     write_photo(tmp_path / "a.png", random_photo(0))
     (tmp_path / "b.png").write_text("none")
     with pytest.raises(ImageError, match=r"1 of 2 photos failed.*b\.png"):
@@ -94,5 +136,8 @@ def test_preparing_names_what_is_wrong(tmp_path):
     assert (tmp_path / "out" / "a_s001.png").exists()
     with pytest.raises(ImageError, match="among the photos"):
         prepare(tmp_path, tmp_path, progress=False)
+    monkeypatch.chdir(tmp_path.parent)
+    with pytest.raises(ImageError, match="among the photos"):
+        prepare(tmp_path, tmp_path.name, progress=False)
     with pytest.raises(ZooError, match="leaves gaps"):
         prepare(tmp_path, tmp_path / "out", size=10, step=20)

@@ -24,6 +24,7 @@ from zoo.data.degradations import DEGRADATIONS, Degradation
 from zoo.data.images import Photo, list_photos, read_photo, write_photo
 from zoo.data.pixels import to_array, to_tensor
 from zoo.errors import ImageError
+from zoo.files import is_same_file
 from zoo.recipe import parse_overrides
 from zoo.schema import resolve, resolve_part
 
@@ -54,8 +55,8 @@ def write_pairs(source: str | Path, target: str | Path, degradation: Degradation
         The pairs, in the natural order of their names.
 
     Raises:
-        ImageError: for an image that cannot be read, is smaller than the scale, or has the same
-            name as another except for the extension.
+        ImageError: for an image that cannot be read, is smaller than the scale, has the same name
+            as another except for the extension, or would be replaced.
         WriteError: if a file cannot be written.
     """
     paths = list_photos(source)
@@ -69,6 +70,9 @@ def write_pairs(source: str | Path, target: str | Path, degradation: Degradation
         pairs[path.stem] = Pair(
             *(Path(target) / side / f"{path.stem}.png" for side in ("clean", "degraded"))
         )
+    for path, pair in zip(paths, pairs.values(), strict=True):
+        if any(is_same_file(path, file) for file in pair):
+            raise ImageError(f"{path}: a pair would replace the input; choose another folder")
     for path, pair in zip(tqdm(paths, unit="image", disable=None), pairs.values(), strict=True):
         if not all(file.exists() for file in pair):
             _write_pair(path, pair, degradation)

@@ -17,6 +17,7 @@ from zoo.data.images import EXTENSIONS, Photo, write_photo
 from zoo.data.pixels import to_array
 from zoo.distributed import ProcessGroup
 from zoo.errors import ImageError, ZooError
+from zoo.files import is_same_file
 from zoo.inference.jobs import restore_each, without_existing
 from zoo.inference.runner import RestoreSettings, restore_tensor
 from zoo.networks import Network
@@ -174,6 +175,23 @@ class _WithFlow(Network):
 
 
 def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    """Pairs of burst and output file."""
+    pairs = _pairs(source, target)
+    for burst, output in pairs:
+        if any(is_same_file(output, frame) for frame in _frames(burst)):
+            raise ImageError(f"{output}: the output would replace a frame; choose another place")
+    return pairs
+
+
+def _frames(burst: Path) -> list[Path]:
+    """Files of a burst's frames that a picture could replace."""
+    if burst.is_file():
+        return []
+    planes = [*burst.glob("im_raw_*.png"), *burst.glob("samsung_*/im_raw.png")]
+    return planes or [file for file in burst.iterdir() if file.suffix.lower() in EXTENSIONS]
+
+
+def _pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     bursts = find_bursts(source)
     if bursts == [source]:
         if target.suffix.lower() in EXTENSIONS and not target.is_dir():

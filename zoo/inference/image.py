@@ -12,6 +12,7 @@ from zoo.data.images import EXTENSIONS, Photo, list_photos, read_photo, write_ph
 from zoo.data.pixels import to_array, to_tensor, with_channels
 from zoo.distributed import ProcessGroup
 from zoo.errors import ImageError
+from zoo.files import is_same_file
 from zoo.inference.jobs import restore_each, without_existing
 from zoo.inference.runner import RestoreSettings, restore_tensor
 from zoo.networks import Network
@@ -80,6 +81,6 @@ def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     else:
         pairs = [(source, target)]
     for image, output in pairs:
-        if image.resolve() == output.resolve():
+        if is_same_file(image, output):
             raise ImageError(f"{output}: the output would replace the input; choose another path")
     return pairs

@@ -1,0 +1,178 @@
+"""The blind degradation: what it draws, how often, and the filters that it makes."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from zoo.data import Blind, blind
+from zoo.data.blind import _bell, _noisy, _sinc
+
+SEEDS = 400
+
+
+class Recorder(np.random.Generator):
+    """Draws as any generator does, and keeps the ranges of its uniform draws."""
+
+    def __init__(self, seed):
+        super().__init__(np.random.PCG64(seed))
+        self.drawn = []
+
+    def uniform(self, low=0.0, high=1.0, size=None):
+        self.drawn.append((round(low, 6), round(high, 6)))
+        return super().uniform(low, high, size)
+
+
+@pytest.fixture(scope="module")
+def chains():
+    """What 400 chains draw and do: ranges, calls of the parts, sizes."""
+    calls = Counter()
+    kept = {"sizes": set(), "quality": [], "filters": [], "steps": [], "interpolations": set()}
+
+    def watched(name, keep):
+        original = getattr(blind, name)
+
+        def call(*arguments):
+            keep(*arguments)
+            calls[name] += 1
+            return original(*arguments)
+
+        return call
+
+    def compressed(image, quality):
+        kept["quality"].append(quality)
+        kept["steps"][-1].append("jpeg")
+
+    def resized(image, size, rng):
+        kept["steps"][-1].append("resize")
+
+    def bell(size, across, along, angle, shape, power):
+        kept["sizes"].add(size)
+        kept["filters"].append((shape, across == along and angle == 0, power))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blind, "compress", watched("compress", compressed))
+        patch.setattr(blind, "_resized", watched("_resized", resized))
+        patch.setattr(blind, "_bell", watched("_bell", bell))
+        patch.setattr(blind, "_sinc", watched("_sinc", lambda size, cutoff: None))
+        image, drawn = torch.rand(3, 12, 20), Counter()
+        resize = cv2.resize
+
+        def noted(source, size, interpolation):
+            kept["interpolations"].add(interpolation)
+            return resize(source, size, interpolation=interpolation)
+
+        patch.setattr(cv2, "resize", noted)
+        for seed in range(SEEDS):
+            kept["steps"].append([])
+            rng = Recorder(seed)
+            Blind(scale=2)(image, rng)
+            drawn.update(rng.drawn)
+    return drawn, calls, kept
+
+
+PI, THIRD, FIFTH = (round(math.pi / n, 6) for n in (1, 3, 5))
+RATES = {
+    (1, 1.5): 0.2, (0.15, 1): 0.7,  # enlarged and shrunk, at first
+    (1, 1.2): 0.3, (0.3, 1): 0.4,  # and then
+    (1, 30): 0.5, (1, 25): 0.5,  # Gaussian noise
+    (0.05, 3.0): 0.5, (0.05, 2.5): 0.5,  # Poisson noise
+    (THIRD, PI): 0.8 + 1.8 * 0.1 * 3 / 8, (FIFTH, PI): 1.8 * 0.1 * 5 / 8,  # sinc filters
+    # Widths of bells: along as well, where they are not round.
+    (0.2, 3.0): 0.9 * (1 + 0.25 + 0.3 * 0.2), (0.2, 1.5): 0.8 * 0.9 * (1 + 0.25 + 0.3 * 0.2),
+    (-PI, PI): 1.8 * 0.9 * (0.25 + 0.3 * 0.2),  # angles of those
+    (0.5, 1): 1.8 * 0.9 * 0.15 / 2, (1, 4.0): 1.8 * 0.9 * 0.15 / 2,  # generalised bells
+    (1, 2.0): 1.8 * 0.9 * 0.15,  # plateaus
+}  # fmt: skip
+"""How often a chain draws from a range, on average (Real-ESRGAN, Sec. 3 and its settings)."""
+
+
+def test_every_range_of_the_chain_is_drawn_from_as_often_as_published(chains):
+    drawn, _, _ = chains
+    assert set(drawn) == set(RATES)
+    for limits, rate in RATES.items():
+        # Four standard errors of a sum of rare events.
+        assert abs(drawn[limits] / SEEDS - rate) < 4 * math.sqrt(rate / SEEDS), limits
+
+
+def test_the_chain_compresses_twice_and_resizes_before_or_after_the_last_time(chains):
+    _, calls, kept = chains
+    assert calls["compress"] == 2 * SEEDS and calls["_resized"] == 3 * SEEDS
+    orders = Counter(map(tuple, kept["steps"]))
+    first = ("resize", "jpeg", "resize")
+    assert set(orders) == {(*first, "jpeg", "resize"), (*first, "resize", "jpeg")}
+    assert all(0.4 < count / SEEDS < 0.6 for count in orders.values())
+    assert kept["interpolations"] == {cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC}
+
+
+def test_quality_sizes_and_shapes_are_drawn_from_all_that_is_published(chains):
+    _, _, kept = chains
+    assert set(kept["quality"]) == set(range(30, 96))
+    assert kept["sizes"] == {7, 9, 11, 13, 15, 17, 19, 21}
+    shapes = Counter(shape for shape, _, _ in kept["filters"])
+    total = sum(shapes.values())
+    for shape, rate in (("gaussian", 0.7), ("generalised", 0.15), ("plateau", 0.15)):
+        assert shapes[shape] / total == pytest.approx(rate, abs=0.06)
+        powers = [power for name, _, power in kept["filters"] if name == shape]
+        low, high = {"gaussian": (1, 1), "generalised": (0.5, 4), "plateau": (1, 2)}[shape]
+        assert low <= min(powers) < low + 0.1 and high - 0.4 < max(powers) <= high
+    assert 0.56 < sum(round_ for _, round_, _ in kept["filters"]) / total < 0.82
+
+
+def test_noise_is_gray_or_coloured_and_as_strong_as_its_pass_says():
+    """On an even image: Gaussian of 20 levels, or the excess of photons counted at 255 a unit."""
+    image = np.full((80, 80, 3), 0.5, np.float32)
+    ranges = blind._Pass(
+        blur=0, sigma=(1, 1), grow=0, shrink=0, sizes=(1, 1), noise=(20, 20), grain=(1, 1)
+    )
+    gaussian, poisson = 20 / 255, math.sqrt(0.5 / 255)
+    found = Counter()
+    for seed in range(200):
+        noise = _noisy(image, ranges, np.random.default_rng(seed)) - image
+        gray = np.array_equal(noise[..., 0], noise[..., 2])
+        kind = min((gaussian, poisson), key=lambda sigma: abs(noise.std() - sigma))
+        assert noise.std() == pytest.approx(kind, rel=0.05) and abs(noise.mean()) < 0.006
+        found.update(gray=gray, gaussian=kind == gaussian)
+    assert found["gray"] / 200 == pytest.approx(0.4, abs=0.12)
+    assert found["gaussian"] / 200 == pytest.approx(0.5, abs=0.12)
+
+
+@pytest.mark.parametrize(
+    ("shape", "power", "profile"),
+    [
+        ("gaussian", 1.0, lambda d: math.exp(-0.5 * d)),
+        ("generalised", 0.6, lambda d: math.exp(-0.5 * d**0.6)),
+        ("plateau", 1.7, lambda d: 1 / (1 + d**1.7)),
+    ],
+)
+def test_bells_equal_their_formula(shape, power, profile):
+    """Of the distance x^T S^-1 x, where S turns the squares of both widths by the angle."""
+    across, along, angle = 2.5, 0.8, 0.4
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    inverse = np.linalg.inv(turn @ np.diag([across**2, along**2]) @ turn.T)
+    expected = np.array(
+        [
+            [profile(float(np.array([x, y]) @ inverse @ [x, y])) for x in range(-4, 5)]
+            for y in range(-4, 5)
+        ]
+    )
+    found = _bell(9, across, along, angle, shape, power)
+    np.testing.assert_allclose(found, expected / expected.sum(), rtol=1e-4)
+
+
+def test_the_sinc_filter_is_a_low_pass():
+    kernel = _sinc(21, np.pi / 3)
+    response = np.abs(np.fft.fft2(kernel, (64, 64)))
+    assert kernel.sum() == pytest.approx(1, abs=1e-5)
+    assert response[0, 4] == pytest.approx(1, abs=0.1) and response[0, 20] < 0.1
+
+
+def test_test_images_are_degraded_by_their_seed():
+    image = torch.rand(1, 16, 16)
+    first, again, other = (Blind(scale=1).for_test(image, seed) for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
