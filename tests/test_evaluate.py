@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import zlib
 from pathlib import Path
@@ -47,6 +48,7 @@ from zoo.evaluation.report import SetResult, markdown, rows
 from zoo.evaluation.settings import TilingSettings, evaluate_settings
 from zoo.inference import RestoreSettings
 from zoo.metrics import psnr, psnr_y, ssim_y
+from zoo.plots import training_curves
 from zoo.plots.training_curves import render_runs
 from zoo.recipe import load_recipe
 
@@ -561,3 +563,28 @@ def test_curves_of_runs(tmp_path):
     assert left[:, 0].mean() < right[:, 0].mean()
     with pytest.raises(ZooError, match="no run here"):
         render_runs([tmp_path])
+
+
+@pytest.mark.parametrize("losses", [(10, 1, 0.1), (10, 5, 0)])
+def test_curves_lie_where_their_numbers_are(tmp_path, monkeypatch, losses):
+    """The loss by its logarithm, unless it is zero somewhere; steps from left to right."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        lines = [{"step": 50 * n, "loss": loss} for n, loss in enumerate(losses)]
+        lines += [{"step": 75, "loss": float("nan")}]
+        lines += [{"step": 50 * n, "psnr": psnr} for n, psnr in enumerate((20, 28, 30))]
+        text = "\n".join(json.dumps(line) for line in lines)
+        (tmp_path / name / "metrics.jsonl").write_text(text)
+    drawn = []
+    monkeypatch.setattr(
+        training_curves.cv2,
+        "polylines",
+        lambda canvas, points, closed, color, *more: drawn.append((points[0], color)),
+    )
+    render_runs([tmp_path / "one", tmp_path / "two"])
+    assert len(drawn) == 4 and drawn[0][1] != drawn[1][1] and drawn[0][1] == drawn[2][1]
+    for points, middle in ((drawn[0][0], 0.5), (drawn[2][0], 0.2)):
+        (x0, y0), (x1, y1), (x2, y2) = points.tolist()
+        assert x0 == 84 and x2 == 740 and abs(x1 - 412) <= 1
+        assert abs((y1 - y2) / (y0 - y2) - middle) < 0.01
+    assert drawn[0][0][0, 1] < drawn[0][0][2, 1] and drawn[2][0][0, 1] > drawn[2][0][2, 1]

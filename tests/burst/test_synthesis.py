@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -50,6 +51,66 @@ def photo(seed=0, height=160, width=150):
 
 def psnr(a, b):
     return float(-10 * (a - b).square().mean().log10())
+
+
+CAMERAS = """
+1.0234 -0.2969 -0.2266 -0.5625 1.6328 -0.0469 -0.0703 0.2188 0.6406
+0.4913 -0.0541 -0.0202 -0.6130 1.3513 0.2906 -0.1564 0.2151 0.7183
+0.8380 -0.2630 -0.0639 -0.2887 1.0725 0.2496 -0.0627 0.1427 0.5438
+0.6596 -0.2079 -0.0562 -0.4782 1.3016 0.1933 -0.0970 0.1581 0.5181
+"""
+"""Matrices from XYZ to four cameras, published with Brooks et al., CVPR 2019."""
+
+
+def test_the_published_cameras_are_mixed_and_white_is_kept():
+    cameras = np.array(CAMERAS.split(), float).reshape(4, 3, 3)
+    to_xyz = [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.0721750],
+        [0.0193339, 0.1191920, 0.9503041],
+    ]
+    for seed in range(3):
+        weights = torch.rand(4, 1, 1, generator=rng(seed)).double().numpy()
+        matrix = (weights * cameras).sum(0) / weights.sum() @ to_xyz
+        expected = matrix / matrix.sum(axis=1, keepdims=True)
+        found = Camera.draw(rng(seed)).rgb_to_camera.numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_brightness_and_gains_are_drawn_as_published():
+    cameras = [Camera.draw(rng(seed)) for seed in range(300)]
+    seen = np.array([1 / camera.brightness for camera in cameras])
+    assert seen.mean() == pytest.approx(0.8, abs=0.025) and seen.std() == pytest.approx(
+        0.1, rel=0.15
+    )
+    for name, low, high in (("red", 1.9, 2.4), ("blue", 1.5, 1.9)):
+        values = [getattr(camera, name) for camera in cameras]
+        assert low <= min(values) < low + 0.02 and high - 0.02 < max(values) <= high
+
+
+def test_processing_is_gains_matrix_gamma_and_tone_curve():
+    camera = Camera(
+        torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.0, 0.3, 0.7]]), 1.5, 2.0, 1.6
+    )
+    linear = torch.rand(3, 5, 6, generator=rng()) * 0.25
+    balanced = linear.numpy() * np.array([2.0, 1, 1.6])[:, None, None] * 1.5
+    inverse = np.linalg.inv(camera.rgb_to_camera.numpy())
+    srgb = np.clip(np.einsum("ij,jhw->ihw", inverse, balanced.clip(0, 1)), 0, 1) ** (1 / 2.2)
+    expected = 3 * srgb**2 - 2 * srgb**3
+    np.testing.assert_allclose(camera.process(linear).numpy(), expected, atol=1e-4)
+
+
+def test_highlights_fade_out_of_white_balance_from_a_mean_of_nine_tenths():
+    camera = Camera(torch.eye(3), 1.25, 2.0, 1.6)
+    gray = torch.tensor([0.5, 0.9, 0.95, 1.0])
+    srgb = 0.5 - torch.sin(torch.asin(1 - 2 * gray.clamp(0, 1) ** 1.0) / 3)
+    found = camera.unprocess(gray.expand(3, 1, 4))[:, 0].numpy()
+    linear = srgb.numpy() ** 2.2
+    for value, (red, green, blue) in zip(linear, found.T, strict=True):
+        fade = (max(0.0, value - 0.9) / 0.1) ** 2
+        for gain, color in ((2.0, red), (1.0, green), (1.6, blue)):
+            plain = 1 / gain / 1.25
+            assert color == pytest.approx(value * (fade + (1 - fade) * plain), abs=1e-4)
 
 
 def test_cameras_keep_white_white():
@@ -243,6 +304,78 @@ def test_the_same_seed_is_the_same_burst_and_another_is_another():
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert not torch.equal(items(5)[0].frames, items(6)[0].frames)
     assert not torch.equal(items(5)[0].frames, items(5)[1].frames)
+
+
+def test_the_standard_synthesis_is_that_of_the_challenge():
+    assert BurstSynthesis() == BurstSynthesis(
+        frames=14, factor=4, mode="raw", space="linear", max_translation=24.0, max_rotation=1.0,
+        quantize="official", noise=True, exposure_jitter=0.0, moving_object=0.0, frame_dropout=0.0,
+    )  # fmt: skip
+
+
+def test_motions_are_drawn_from_their_whole_ranges_about_the_middle():
+    """Shifts of both directions and signs, rotations of both, in degrees about the centre."""
+    make = BurstSynthesis(frames=400)
+    side = make.window(384)
+    maps = make._motions(side, 384, rng())[1:].numpy()
+    turns = np.degrees(np.arctan2(maps[:, 1, 0], maps[:, 0, 0]))
+    middle = np.array([side / 2, side / 2, 1])
+    # The rotation is about the centre of the shifted photo: undo it to see the shift.
+    back = np.stack([np.linalg.inv(m[:2, :2]) for m in maps])
+    shifts = np.einsum("tij,tj->ti", back, (maps @ middle)[:, :2] - middle[:2])
+    for values, limit in ((turns, 1.0), (shifts[:, 0], 24.0), (shifts[:, 1], 24.0)):
+        assert -limit <= values.min() < -0.97 * limit and 0.97 * limit < values.max() <= limit
+        assert abs(values.mean()) < 0.1 * limit
+    assert abs(np.corrcoef(shifts.T)[0, 1]) < 0.2
+
+
+@pytest.mark.parametrize("options", [{}, {"augment": True}])
+def test_all_eight_flips_and_turns_and_every_photo_and_place_are_drawn(options):
+    class Plain(BurstSynthesis):
+        """Gives the piece of the photo itself."""
+
+        def window(self, crop):
+            return crop
+
+        def __call__(self, srgb_3HW, rng):
+            return srgb_3HW
+
+    def drawn(photos, **options):
+        data = BurstDataset(
+            photos, synthesis=Plain(factor=1, mode="rgb"), patch=3, length=300, seed=1, **options
+        )
+        return [
+            tuple((data.burst(i)[0] * 255).round().int().flatten().tolist()) for i in range(300)
+        ]
+
+    numbers = np.arange(20, dtype=np.uint8).reshape(4, 5, 1)
+    square = numbers[:3, :3]
+    turns = [np.rot90(view, n) for view in (square, square[:, ::-1]) for n in range(4)]
+    found = Counter(drawn([TrainingPhoto("a", square)], **options))
+    assert set(found) == {tuple(turn.flatten().tolist()) for turn in turns}
+    assert min(found.values()) > 18  # 37 on average
+    photos = [TrainingPhoto("a", numbers), TrainingPhoto("b", numbers + 100)]
+    places = {
+        tuple((numbers[y : y + 3, x : x + 3] + more).flatten().tolist())
+        for y in range(2) for x in range(3) for more in (0, 100)
+    }  # fmt: skip
+    assert set(drawn(photos, augment=False)) == places
+
+
+def test_validation_bursts_are_upright_and_each_photo_has_draws_of_its_own():
+    made = ValidationBursts(
+        [photo(0), photo(0)], synthesis=BurstSynthesis(frames=2), patch=8, per_photo=1
+    )
+    assert not any(data.augment for data in made.sets)
+    assert not torch.equal(made[0].frames, made[1].frames)
+
+
+def test_jitter_changes_the_brightness_of_all_frames_but_the_reference():
+    image = smooth(clean().window(CROP))
+    plain = clean(frames=30, quantize="none")(image, rng())
+    other = clean(frames=30, quantize="none", exposure_jitter=0.3)(image, rng())
+    change = (other.frames.mean((1, 2, 3)) / plain.frames.mean((1, 2, 3)) - 1).numpy()
+    assert abs(change[0]) < 1e-6 and -0.3 <= change.min() < -0.2 and 0.2 < change.max() < 0.301
 
 
 def test_a_small_photo_is_enlarged_and_a_validation_set_is_frozen():
