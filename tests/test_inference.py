@@ -353,7 +353,7 @@ def test_wrong_settings_are_named():
     with pytest.raises(ZooError, match="tile 63 is less than twice the overlap 32"):
         RestoreSettings(tile=63)
     assert RestoreSettings(tile=64).overlap == 32
-    with pytest.raises(ZooError, match="precision 'int8'"):
+    with pytest.raises(ZooError, match="precision is 'int8'"):
         RestoreSettings(precision="int8")
     with pytest.raises(ZooError, match="at least 0"):
         RestoreSettings(tile=-1)

@@ -201,7 +201,7 @@ def test_looks_of_a_raw_burst_with_and_without_facts():
         found = developed(linear, burst, look)
         assert found.bit_depth == bits
         np.testing.assert_allclose(found.color_HWC, expected.transpose(1, 2, 0), atol=1e-5)
-    with pytest.raises(ImageError, match="no gains and colour matrix"):
+    with pytest.raises(ImageError, match="no file with gains and colour matrix"):
         developed(linear, bare, "camera")
 
 
