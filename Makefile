@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/installed
 
-.PHONY: install demo test test-full test-sanitize test-tensorrt gpu-check lint bench clean
+.PHONY: install demo test test-full test-sanitize test-tensorrt gpu-check mutate lint bench clean
 
 install: $(STAMP)
 
@@ -65,6 +65,17 @@ $(GPU_VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(GPU_VENV)
 	$(GPU_VENV)/bin/pip install --quiet --disable-pip-version-check -e ".[dev,$(TENSORRT)]"
 	touch $@
+
+# Faults planted one at a time, which tests should notice; what is done is kept in .mutants and not
+# done again. The first run measures which tests run which lines: twice as long as the tests.
+#   AREA=heads,training  COUNT=60  SEED=0  BASE=origin/main (only files changed since)
+#   JOBS=2 (mutants at a time)  LIMIT=120 (seconds of tests a mutant)  LIST=1 (only show them)
+mutate: install
+	$(BIN)/python -c "import coverage" 2>/dev/null || \
+		$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,mutate]"
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m mutants $(if $(AREA),--area $(AREA)) \
+		$(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(BASE),--base $(BASE)) \
+		$(if $(JOBS),--jobs $(JOBS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(LIST),--list)
 
 lint: install
 	$(BIN)/ruff check .

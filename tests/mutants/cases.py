@@ -1,0 +1,157 @@
+"""Which tests are run for a mutant, and in which sequence."""
+
+from __future__ import annotations
+
+import ast
+
+from .covered import CoverageMap
+from .mutant import Mutant
+from .source import Source
+
+
+class CaseFinder:
+    """Finds the tests of a mutant.
+
+    Args:
+        known: what tests run.
+        contents: of all source files.
+    """
+
+    def __init__(self, known: CoverageMap, contents: dict[str, bytes]) -> None:
+        self.known, self.contents = known, contents
+        self._parsed: dict[str, Source] = {}
+
+    def cases(self, mutant: Mutant) -> list[str]:
+        """The tests that run a mutant's line, in the sequence in which they are to be run.
+
+        A line that runs at import, such as a constant or a default, is run by no test of its own:
+        its tests are those that run the function it is a default of, the class it is in, or any
+        function that names what the line defines. What a function does only when it is called at
+        import, such as a registration, any test may notice: all come after those of the file.
+        """
+        source, known = self._source(mutant.path), self.known
+        outer = _outermost_import_statement(source, mutant.line)
+        if outer is None:
+            lines = _lines_of_statement(source, mutant.line)
+            found = in_sequence(known.covering(mutant.path, lines), known)
+            if not known.imported.get(mutant.path, set()) & lines:
+                return found
+        else:
+            found = in_sequence(self._users(mutant.path, outer), known)
+            if found:
+                return found
+        inside = set(range(1, len(source.content.splitlines()) + 1)) - source.import_lines()
+        near = in_sequence(known.covering(mutant.path, inside), known)
+        return list(dict.fromkeys([*found, *near, *in_sequence(list(known.cases), known)]))
+
+    def _users(self, path: str, statement: ast.stmt) -> list[str]:
+        found = set(self.known.covering(path, _body(statement)))
+        for name in _defined(statement):
+            for other, content in self.contents.items():
+                if name.encode() in content:
+                    lines = _mentions(self._source(other), name)
+                    found.update(self.known.covering(other, lines))
+        return list(found)
+
+    def _source(self, path: str) -> Source:
+        if path not in self._parsed:
+            self._parsed[path] = Source(self.contents[path])
+        return self._parsed[path]
+
+
+def in_sequence(cases: list[str], known: CoverageMap) -> list[str]:
+    """The cheapest first, but one case of each test before the others of any."""
+    cheapest = sorted(cases, key=lambda case: known.cases[case].seconds)
+    first: dict[str, str] = {}
+    for case in cheapest:
+        first.setdefault(case.split("[")[0], case)
+    leading = set(first.values())
+    return [*first.values(), *(case for case in cheapest if case not in leading)]
+
+
+def within(cases: list[str], known: CoverageMap, seconds: float) -> list[str]:
+    """The first of these tests, for so many seconds in all; at least one."""
+    total, found = 0.0, []
+    for case in cases:
+        total += known.cases[case].seconds
+        if found and total > seconds:
+            break
+        found.append(case)
+    return found
+
+
+def _lines_of_statement(source: Source, line: int) -> set[int]:
+    """Coverage counts a statement at its first line, and a body's statements apart."""
+    best = None
+    for node in ast.walk(source.tree):
+        around = isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or 0)
+        if around and (best is None or node.lineno >= best.lineno):
+            best = node
+    if best is None:
+        return {line}
+    inner = getattr(best, "body", None)
+    last = inner[0].lineno - 1 if inner else (best.end_lineno or line)
+    return set(range(best.lineno, max(last, best.lineno) + 1)) | {line}
+
+
+def _outermost_import_statement(source: Source, line: int) -> ast.stmt | None:
+    """The function, class or statement a line of import belongs to; None for lines of functions."""
+    if line not in source.import_lines():
+        return None
+    found = None
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or 0):
+            if isinstance(node, ast.If | ast.Try | ast.With):
+                continue
+            if found is None or (
+                isinstance(found, ast.ClassDef) and isinstance(node, ast.FunctionDef)
+            ):
+                found = node
+    return _decorated(source, found, line)
+
+
+def _decorated(source: Source, found: ast.stmt | None, line: int) -> ast.stmt | None:
+    if found is not None:
+        return found
+    for node in ast.walk(source.tree):
+        for item in getattr(node, "decorator_list", []):
+            if item.lineno <= line <= (item.end_lineno or 0):
+                return node  # type: ignore[return-value]
+    return None
+
+
+def _body(node: ast.stmt) -> set[int]:
+    """Lines of the functions in a statement: running them means that it is used."""
+    return {
+        line
+        for function in ast.walk(node)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for statement in function.body
+        for line in range(statement.lineno, (statement.end_lineno or 0) + 1)
+    }
+
+
+def _defined(node: ast.stmt) -> set[str]:
+    """Names that a statement gives to the module; a function's are known by its own lines."""
+    if isinstance(node, ast.ClassDef):
+        return {node.name}
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return {
+        item.id
+        for target in targets
+        if target is not None
+        for item in ast.walk(target)
+        if isinstance(item, ast.Name)
+    }
+
+
+def _mentions(source: Source, name: str) -> set[int]:
+    """Lines of functions in which a name stands, with the whole statement around it."""
+    inside = set(range(1, len(source.content.splitlines()) + 1)) - source.import_lines()
+    return {
+        line
+        for node in ast.walk(source.tree)
+        if (isinstance(node, ast.Name) and node.id == name)
+        or (isinstance(node, ast.Attribute) and node.attr == name)
+        for line in _lines_of_statement(source, node.lineno)
+    } & inside

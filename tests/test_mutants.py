@@ -1,0 +1,282 @@
+"""The tool that plants faults: what it plants, what it leaves alone, what it says was noticed."""
+
+import subprocess
+import textwrap
+
+import pytest
+from mutants.__main__ import try_all
+from mutants.areas import AREAS, EXCLUDED
+from mutants.cases import CaseFinder, in_sequence, within
+from mutants.covered import Case, CoverageMap, digest, stale_tests
+from mutants.mutant import Mutant, mutants_of
+from mutants.report import Result, Results, known_equivalents, report
+from mutants.sampling import Pool, shared_out, sources
+from mutants.source import Source, required_parameters
+from mutants.trial import Runner
+from mutants.workspace import ROOT, Workspace, repository_files
+
+
+def faults(code, **named):
+    """Each fault of some code as its kind and the changed lines."""
+    content = textwrap.dedent(code).encode()
+    found = mutants_of("toy.py", content, **named)
+    return {
+        (mutant.operator, mutant.difference(content).partition(" => ")[2])
+        for mutant in found
+        if mutant.is_program(content)
+    }
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "becomes"),
+    [
+        ("y = a + b", "wrong sign", "y = a - b"),
+        ("y = (a) - (b)", "wrong sign", "y = (a) + (b)"),
+        ("y = -a", "wrong sign", "y = a"),
+        ("y -= a", "wrong sign", "y += a"),
+        ("y = a * b + c", "dropped term", "y = (a * b)"),
+        ("y = a * b + c", "dropped term", "y = a + c"),
+        ("y = f(3)", "wrong constant", "y = f(4)"),
+        ("y = f(3)", "wrong constant", "y = f(2)"),
+        ("y = f(0.5)", "wrong constant", "y = f(1.0)"),
+        ("y = f(True)", "wrong constant", "y = f(False)"),
+        ("def f(x=0.1): return x", "wrong default", "def f(x=0.2): return x"),
+        ("def f(x='y'): return x", "wrong default", "def f(x='all'): return x"),
+        ("class A:\n    b: Literal['s', 't'] = 's'", "wrong default", "b: Literal['s', 't'] = 't'"),
+        ("class A:\n    b: int = 7", "wrong default", "b: int = 8"),
+        ("y = x.sum(-1)", "wrong axis or index", "y = x.sum(-2)"),
+        ("y = rearrange(x, 'b (h w) c -> b c h w')", "swapped axes", None),
+        ("y = einsum('bi,ij->bij', a)", "swapped axes", "y = einsum('bi,ij->bji', a)"),
+        ("height, width = x.shape", "swapped", "width, height = x.shape"),
+        ("y = f(rows, columns)", "swapped", "y = f(columns, rows)"),
+        ("y = x.permute(0, 2, 3, 1)", "swapped", "y = x.permute(0, 3, 2, 1)"),
+        ("y = a < b", "wrong comparison", "y = a <= b"),
+        ("y = a < b", "wrong comparison", "y = a >= b"),
+        ("y = a is not None", "wrong comparison", "y = a is None"),
+        ("y = a and b", "and for or", "y = a or b"),
+        ("y = a and b", "half a condition", "y = b"),
+        ("y = 1 if f(x) else z", "negated condition", "y = 1 if not (f(x)) else z"),
+        ("if a < b:\n    raise ValueError('no')", "forgotten case", "if False:"),
+        ("y = net.eval()", "forgotten call", "y = net"),
+        ("y = x.clamp(0, 1)", "forgotten call", "y = x"),
+        ("y = max(a, b)", "forgotten call", "y = b"),
+        ("y = F.softplus(a + b)", "forgotten call", "y = (a + b)"),
+        ("optimizer.step()", "forgotten statement", "pass"),
+        ("def f(x):\n    x = g(x)\n    return x", "forgotten statement", "pass"),
+        ("with torch.no_grad():\n    f()", "forgotten with", "if True:"),
+        ("for i in range(n): f()", "off by one", "for i in range(n - 1): f()"),
+        ("y = f(a, scale=2)", "dropped keyword", "y = f(a)"),
+        ("y = f(scale=2, b=a)", "dropped keyword", "y = f( b=a)"),
+        ("y = mode == 'reflect'", "wrong choice", "y = mode == 'replicate'"),
+        ("y = state['step']", "wrong choice", "y = state['step_']"),
+    ],
+)
+def test_an_operator_makes_its_mistake(code, kind, becomes):
+    found = faults(code)
+    if becomes is None:
+        assert kind in {name for name, _ in found}
+    else:
+        assert (kind, becomes) in found
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        '"""A docstring of 3 words."""',
+        "size: int\n'''About size, such as 4.'''",
+        "__all__ = ['a', 'b']",
+        "logger.info('%d of %d', 1, total + 1)",
+        "raise ValueError('more than 3', a + b)",
+        "y = print('no', 3)",
+        "def f(x: Literal['a', 'b']) -> Annotated[int, 3]: ...",
+        "Run: TypeAlias = Callable[[int], 'str']",
+        "Run = Callable[[int], 'str']",
+        "y = f'{a + 1} of {b}'",
+        "if __name__ == '__main__':\n    main(3)",
+        "if TYPE_CHECKING:\n    x = 3",
+        "if x.device.type == 'cuda':\n    y = a + b",
+        "torch.cuda.synchronize(device=1)",
+        "assert a is not None",
+        "y = f(a, device=a.device)",
+        "parser.add_argument('--size', help='of 3')",
+        "value = x.contiguous()",
+        "eps = 1e-12",
+    ],
+)
+def test_where_a_fault_means_nothing_none_is_planted(code):
+    assert faults(code) == set()
+
+
+def test_an_excluded_function_or_file_gets_none():
+    code = "class A:\n    def f(self):\n        return a + b\n\ndef g():\n    return 3\n"
+    assert faults(code, excluded={""}) == set()
+    assert {becomes for _, becomes in faults(code, excluded={"A.f"})} == {"return 4", "return 2"}
+
+
+def test_exclusions_name_what_exists_and_say_why():
+    for (path, name), reason in EXCLUDED.items():
+        tree = Source((ROOT / path).read_bytes())
+        names = {tree.qualified_name(node) for node in tree.parents}
+        assert name == "" or name in names, f"{path}: {name}"
+        assert reason
+
+
+def test_a_keyword_that_every_call_must_give_is_not_dropped():
+    code = "@dataclass\nclass A:\n    b: int\n    c: int = 2\n"
+    required = required_parameters([Source(code.encode()).tree])
+    assert required == {("A", "b")}
+    found = faults("y = A(b=x, c=x)", required=required)
+    assert {becomes for kind, becomes in found if kind == "dropped keyword"} == {"y = A(b=x)"}
+
+
+def test_every_python_file_of_the_packages_is_in_one_area():
+    found = sources(ROOT)
+    packages = ("zoo", "export", "trt_plugins", "recipes")
+    wanted = {name for name in repository_files(ROOT) if name.endswith(".py")}
+    assert found.keys() == {name for name in wanted if name.split("/")[0] in packages}
+    assert set(found.values()) == AREAS.keys()
+
+
+def test_areas_are_sampled_by_their_lines():
+    assert shared_out(10, {"a": 80, "b": 19, "c": 1}) == {"a": 8, "b": 1, "c": 1}
+    assert shared_out(2, {"a": 80, "b": 19, "c": 1}) == {"a": 0, "b": 1, "c": 1}
+    assert shared_out(10, {"a": 3, "b": 2, "c": 0}) == {"a": 3, "b": 2}
+
+
+def result(mutant: Mutant, content: bytes, **other) -> Result:
+    said = {"verdict": "survived", "by": "", "seconds": 1.0, "ran": 3, "left_out": 0, "tests": "t"}
+    where = {"path": mutant.path, "line": mutant.line, "operator": mutant.operator}
+    difference = mutant.difference(content)
+    return Result(key=mutant.key, area="a", difference=difference, **where, **{**said, **other})
+
+
+def test_a_key_is_of_one_file_one_place_and_one_fault():
+    one = mutants_of("toy.py", b"y = a + b\n")
+    assert len({mutant.key for mutant in one}) == len(one)
+    again = mutants_of("toy.py", b"y = a + b\n")
+    assert [mutant.key for mutant in again] == [mutant.key for mutant in one]
+    other = {mutant.key for mutant in mutants_of("toy.py", b"y = a + b\nz = 1\n")}
+    assert not other & {mutant.key for mutant in one}
+
+
+def test_results_outlive_a_killed_run_and_survivors_are_tried_again_by_other_tests(tmp_path):
+    content = b"y = a + b\n"
+    first, second, third = mutants_of("toy.py", content)
+    results = Results(tmp_path / "results.jsonl")
+    results.add(result(first, content, verdict="noticed"))
+    results.add(result(second, content))
+    with (tmp_path / "results.jsonl").open("a") as file:
+        file.write('{"key": "cut of')
+    results = Results(tmp_path / "results.jsonl")
+    assert results.holds(first.key, "t", 0) and results.holds(first.key, "other", 0)
+    assert results.holds(second.key, "t", 0) and not results.holds(second.key, "other", 0)
+    assert not results.holds(third.key, "t", 0)
+    results.add(result(second, content, left_out=4))
+    assert results.holds(second.key, "t", 4) and not results.holds(second.key, "t", 3)
+
+
+def test_equivalents_are_not_counted_and_survivors_are_told(tmp_path):
+    content = b"y = a + b\n"
+    first, second, third = mutants_of("toy.py", content)
+    path = tmp_path / "equivalent.txt"
+    path.write_text(f"# why\ntoy.py: {first.difference(content)}  ## a is 0\n")
+    known = known_equivalents(path)
+    assert known == {"toy.py: y = a + b => y = a - b": "a is 0"}
+    found = [result(first, content), result(second, content)]
+    text = report([*found, result(third, content, verdict="noticed")], known)
+    assert "all                2        1     50%" in text
+    assert "toy.py:1  dropped term; 3 tests ran it\n    - y = a + b\n    + y = a" in text
+    assert known_equivalents() is not None
+
+
+def test_the_cheapest_case_of_each_test_runs_first():
+    seconds = {"t.py::a[1]": 3, "t.py::a[2]": 1, "t.py::b": 2, "t.py::a[3]": 1.5}
+    known = CoverageMap(cases={name: Case(value, {}) for name, value in seconds.items()})
+    sequence = in_sequence(list(seconds), known)
+    assert sequence == ["t.py::a[2]", "t.py::b", "t.py::a[3]", "t.py::a[1]"]
+    assert within(sequence, known, 4) == sequence[:2]
+    assert within(sequence, known, 0) == sequence[:1]
+
+
+def test_a_constant_is_tested_where_it_is_named_and_a_default_where_its_function_runs():
+    toy = b"SIDE = 4\n\ndef f(x=3):\n    return x\n"
+    user = b"from toy import SIDE\n\ndef g():\n    return SIDE\n\ndef h():\n    return 0\n"
+    cases = {
+        "f": Case(1, {"toy.py": {4}}),
+        "g": Case(1, {"user.py": {4}}),
+        "h": Case(1, {"user.py": {7}}),
+    }
+    finder = CaseFinder(CoverageMap(cases=cases), {"toy.py": toy, "user.py": user})
+    tests = {mutant.line: finder.cases(mutant) for mutant in mutants_of("toy.py", toy)}
+    assert tests == {1: ["g"], 3: ["f"]}
+
+
+def test_only_what_a_change_can_move_is_measured_again(tmp_path):
+    (tmp_path / "tests").mkdir()
+    texts = {"test_a.py": "import helper", "test_b.py": "", "helper.py": "", "test_c.py": ""}
+    for name, text in texts.items():
+        (tmp_path / "tests" / name).write_text(text)
+    tests = {f"tests/{name}": digest(tmp_path / "tests" / name) for name in texts}
+    known = CoverageMap({"x.py": "1", "y.py": "1"}, tests)
+    known.cases = {"tests/test_b.py::t": Case(1, {"x.py": {1}})}
+    assert stale_tests(known, known.sources, tests, tmp_path) == set()
+    moved = {"x.py": "2", "y.py": "1"}
+    assert stale_tests(known, moved, tests, tmp_path) == {"tests/test_b.py"}
+    changed = {**tests, "tests/test_c.py": "2"}
+    assert stale_tests(known, known.sources, changed, tmp_path) == {"tests/test_c.py"}
+    changed = {**tests, "tests/helper.py": "2"}
+    assert stale_tests(known, known.sources, changed, tmp_path) == {"tests/test_a.py"}
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """A repository with a tested function, one half tested, and one that no test runs."""
+    root = tmp_path / "toy-root"
+    (root / "toyed").mkdir(parents=True)
+    (root / "tests").mkdir()
+    code = "def double(x):\n    return 2 * x\n\ndef flat(x):\n    return abs(x)\n\ndef no():\n"
+    (root / "toyed" / "numbers.py").write_text(f"{code}    return [not 3]\n")
+    tests = "from toyed.numbers import double, flat\n\n"
+    tests += "def test_double():\n    assert double(3) == 6\n\n"
+    tests += "def test_flat():\n    assert flat(3) == 3\n"
+    (root / "tests" / "test_numbers.py").write_text(tests)
+    (root / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    return root
+
+
+def test_a_fault_is_noticed_or_survives_and_the_repository_stays_as_it_is(
+    toy, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # they take a second each time
+    before = {path: path.read_bytes() for path in toy.rglob("*.py")}
+    pool = Pool(toy, areas={"toy": ["toyed/*.py"]})
+    cases = {
+        "tests/test_numbers.py::test_double": Case(0.01, {"toyed/numbers.py": {2}}),
+        "tests/test_numbers.py::test_flat": Case(0.01, {"toyed/numbers.py": {5}}),
+    }
+    known = CoverageMap(cases=cases)
+    mutants = pool.chosen(10, 0)
+    assert [mutant.line for mutant in sorted(mutants, key=lambda item: item.line)] == [2, 5, 8]
+    with Runner(2, toy, imports=()) as runner:
+        results = Results(tmp_path / "results.jsonl")
+        try_all(mutants, pool, known, results, runner, 60)
+        found = {item.line: item for item in results.found.values()}
+        assert (found[2].verdict, found[2].by) == ("noticed", "tests/test_numbers.py::test_double")
+        assert (found[5].verdict, found[5].ran) == ("survived", 1)
+        assert (found[8].verdict, found[8].by) == ("survived", "no test runs it")
+        # A second run finds all of them done.
+        written = results.path.read_text()
+        try_all(mutants, pool, known, Results(results.path), runner, 60)
+        assert results.path.read_text() == written
+    assert {path: path.read_bytes() for path in toy.rglob("*.py")} == before
+
+
+def test_a_copy_is_replaced_and_put_back(toy, tmp_path):
+    work = Workspace(tmp_path / "work", toy)
+    path = work.copy / "toyed" / "numbers.py"
+    original, times = path.read_bytes(), path.stat().st_mtime
+    with work.replaced("toyed/numbers.py", b"x = 1\n"):
+        assert path.read_bytes() == b"x = 1\n"
+        assert int(path.stat().st_mtime) != int(times)
+    assert (path.read_bytes(), path.stat().st_mtime) == (original, times)
