@@ -199,16 +199,18 @@ def test_the_cheapest_case_of_each_test_runs_first():
 
 
 def test_a_constant_is_tested_where_it_is_named_and_a_default_where_its_function_runs():
-    toy = b"SIDE = 4\n\ndef f(x=3):\n    return x\n"
-    user = b"from toy import SIDE\n\ndef g():\n    return SIDE\n\ndef h():\n    return 0\n"
+    toy = b"SIDE = 4\n\ndef f(x=3):\n    return x\n\nclass A:\n    tall = False\n"
+    user = b"from toy import A, SIDE\n\ndef g():\n    return SIDE\n\ndef h():\n    return 0\n"
+    user += b"\nclass B(A):\n    def f(self):\n        return None\n"
     cases = {
         "f": Case(1, {"toy.py": {4}}),
         "g": Case(1, {"user.py": {4}}),
         "h": Case(1, {"user.py": {7}}),
+        "B": Case(1, {"user.py": {11}}),
     }
     finder = CaseFinder(CoverageMap(cases=cases), {"toy.py": toy, "user.py": user})
     tests = {mutant.line: finder.cases(mutant) for mutant in mutants_of("toy.py", toy)}
-    assert tests == {1: ["g"], 3: ["f"]}
+    assert tests == {1: ["g"], 3: ["f"], 7: ["B"]}
 
 
 def test_only_what_a_change_can_move_is_measured_again(tmp_path):

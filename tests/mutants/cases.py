@@ -25,9 +25,10 @@ class CaseFinder:
         """The tests that run a mutant's line, in the sequence in which they are to be run.
 
         A line that runs at import, such as a constant or a default, is run by no test of its own:
-        its tests are those that run the function it is a default of, the class it is in, or any
-        function that names what the line defines. What a function does only when it is called at
-        import, such as a registration, any test may notice: all come after those of the file.
+        its tests are those that run the function it is a default of, the class it is in or one made
+        of that, or any function that names what the line defines. What a function does only when it
+        is called at import, such as a registration, any test may notice: all come after those of
+        the file.
         """
         source, known = self._source(mutant.path), self.known
         outer = _outermost_import_statement(source, mutant.line)
@@ -37,19 +38,22 @@ class CaseFinder:
             if not known.imported.get(mutant.path, set()) & lines:
                 return found
         else:
-            found = in_sequence(self._users(mutant.path, outer), known)
+            inner = _innermost_statement(source, mutant.line)
+            names = _defined(outer) | (set() if inner is None else _defined(inner))
+            found = in_sequence(self._users(mutant.path, outer, names), known)
             if found:
                 return found
         inside = set(range(1, len(source.content.splitlines()) + 1)) - source.import_lines()
         near = in_sequence(known.covering(mutant.path, inside), known)
         return list(dict.fromkeys([*found, *near, *in_sequence(list(known.cases), known)]))
 
-    def _users(self, path: str, statement: ast.stmt) -> list[str]:
+    def _users(self, path: str, statement: ast.stmt, names: set[str]) -> list[str]:
         found = set(self.known.covering(path, _body(statement)))
-        for name in _defined(statement):
+        for name in names:
             for other, content in self.contents.items():
                 if name.encode() in content:
-                    lines = _mentions(self._source(other), name)
+                    source = self._source(other)
+                    lines = _mentions(source, name) | _subclasses(source, name)
                     found.update(self.known.covering(other, lines))
         return list(found)
 
@@ -82,16 +86,20 @@ def within(cases: list[str], known: CoverageMap, seconds: float) -> list[str]:
 
 def _lines_of_statement(source: Source, line: int) -> set[int]:
     """Coverage counts a statement at its first line, and a body's statements apart."""
-    best = None
-    for node in ast.walk(source.tree):
-        around = isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or 0)
-        if around and (best is None or node.lineno >= best.lineno):
-            best = node
+    best = _innermost_statement(source, line)
     if best is None:
         return {line}
     inner = getattr(best, "body", None)
     last = inner[0].lineno - 1 if inner else (best.end_lineno or line)
     return set(range(best.lineno, max(last, best.lineno) + 1)) | {line}
+
+
+def _innermost_statement(source: Source, line: int) -> ast.stmt | None:
+    best = None
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or 0):
+            best = node if best is None or node.lineno >= best.lineno else best
+    return best
 
 
 def _outermost_import_statement(source: Source, line: int) -> ast.stmt | None:
@@ -142,6 +150,17 @@ def _defined(node: ast.stmt) -> set[str]:
         if target is not None
         for item in ast.walk(target)
         if isinstance(item, ast.Name)
+    }
+
+
+def _subclasses(source: Source, name: str) -> set[int]:
+    """Lines of the functions in classes made of a class."""
+    return {
+        line
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.ClassDef)
+        if any(source.text(base).split(".")[-1] == name for base in node.bases)
+        for line in _body(node)
     }
 
 
