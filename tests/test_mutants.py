@@ -8,7 +8,7 @@ from mutants.__main__ import try_all
 from mutants.areas import AREAS, EXCLUDED
 from mutants.cases import CaseFinder, in_sequence, within
 from mutants.covered import Case, CoverageMap, digest, stale_tests
-from mutants.mutant import Mutant, mutants_of
+from mutants.mutant import Mutant, mutants_of, one_line
 from mutants.report import Result, Results, known_equivalents, report
 from mutants.sampling import Pool, shared_out, sources
 from mutants.source import Source, required_parameters
@@ -186,7 +186,13 @@ def test_equivalents_are_not_counted_and_survivors_are_told(tmp_path):
     text = report([*found, result(third, content, verdict="noticed")], known)
     assert "all                2        1     50%" in text
     assert "toy.py:1  dropped term; 3 tests ran it\n    - y = a + b\n    + y = a" in text
-    assert known_equivalents() is not None
+
+
+def test_known_equivalents_are_of_lines_that_exist_and_say_why():
+    for entry, reason in known_equivalents().items():
+        path, _, difference = entry.partition(": ")
+        assert difference.partition(" => ")[0] in one_line((ROOT / path).read_text()), entry
+        assert reason, entry
 
 
 def test_the_cheapest_case_of_each_test_runs_first():

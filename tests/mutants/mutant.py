@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
 from dataclasses import dataclass
 
@@ -50,14 +49,17 @@ class Mutant:
 
     def difference(self, content: bytes) -> str:
         """The changed lines, as ``old => new``."""
-        before, after = (text.decode().splitlines() for text in (content, self.applied(content)))
-        old, new = [], []
-        for line in difflib.ndiff(before, after):
-            if line.startswith("- "):
-                old.append(line[2:].strip())
-            elif line.startswith("+ "):
-                new.append(line[2:].strip())
-        return f"{' '.join(old)} => {' '.join(new)}"
+        first = content.rfind(b"\n", 0, self.start) + 1
+        last = content.find(b"\n", self.stop)
+        after = content[self.stop : last if last >= 0 else None].decode()
+        before = content[first : self.start].decode()
+        old = content[self.start : self.stop].decode()
+        sides = (f"{before}{text}{after}" for text in (old, self.replacement))
+        return " => ".join(one_line(side) for side in sides)
+
+
+def one_line(text: str) -> str:
+    return " ".join(line.strip() for line in text.splitlines())
 
 
 def mutants_of(
