@@ -7,7 +7,7 @@ import pytest
 from mutants.__main__ import try_all
 from mutants.areas import AREAS, EXCLUDED
 from mutants.cases import CaseFinder, in_sequence, within
-from mutants.covered import Case, CoverageMap, digest, stale_tests
+from mutants.covered import Case, CoverageMap, digest, refreshed, stale_tests
 from mutants.mutant import Mutant, mutants_of, one_line
 from mutants.report import Result, Results, known_equivalents, report
 from mutants.sampling import Pool, shared_out, sources
@@ -234,6 +234,25 @@ def test_only_what_a_change_can_move_is_measured_again(tmp_path):
     assert stale_tests(known, known.sources, changed, tmp_path) == {"tests/test_c.py"}
     changed = {**tests, "tests/helper.py": "2"}
     assert stale_tests(known, known.sources, changed, tmp_path) == {"tests/test_a.py"}
+
+
+def test_a_run_that_was_cut_off_gives_no_map(tmp_path, monkeypatch):
+    killed = subprocess.CompletedProcess([], -15, stdout="", stderr="")
+    monkeypatch.setattr("mutants.covered.Workspace", lambda folder, root: Bare(folder))
+    monkeypatch.setattr("mutants.covered.subprocess.run", lambda *words, **named: killed)
+    with pytest.raises(RuntimeError, match="did not reach the end"):
+        refreshed(tmp_path / "map", ["zoo/cli.py"])
+    assert not (tmp_path / "map").exists()
+
+
+class Bare:
+    """A workspace without files."""
+
+    def __init__(self, folder):
+        self.copy, self.scratch = folder, folder / "scratch"
+
+    def environment(self):
+        return {}
 
 
 @pytest.fixture

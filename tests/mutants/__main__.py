@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(words: list[str] | None = None) -> int:
     """Try a sample of mutants; exit code 1 if one survives that is not known as equivalent."""
     options = _parser().parse_args(words)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends its processes and copies
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     pool = Pool(ROOT, changed_files(ROOT, options.base) if options.base else None)
     asked = set(options.area.split(",")) - {""}

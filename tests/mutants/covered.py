@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from .workspace import ROOT, Workspace
 
 logger = logging.getLogger("mutants")
@@ -165,8 +167,8 @@ def _measure(work: Workspace, tests: list[str], sources: list[str]) -> CoverageM
     words += ["-m", SELECTION, f"--basetemp={work.scratch / 'tmp'}", f"--ignore={_ITSELF}", *tests]
     done = subprocess.run(words, cwd=work.copy, env=environment, capture_output=True, text=True)
     logger.info("%s", "\n".join(done.stdout.splitlines()[-3:]))
-    if not rows.exists():
-        raise RuntimeError(f"pytest did not start:\n{done.stdout}\n{done.stderr}")
+    if done.returncode not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        raise RuntimeError(f"pytest did not reach the end:\n{done.stdout}\n{done.stderr}")
     return read_lines(work.copy, data, [json.loads(row) for row in rows.read_text().splitlines()])
 
 

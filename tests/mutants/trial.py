@@ -89,6 +89,7 @@ class _Chosen:
 def run_cases(work: Workspace, cases: Sequence[str], *, every: bool = False) -> int:
     """In a fresh process: run tests of the copy, up to the first failure; never returns."""
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
     work.scratch.mkdir(exist_ok=True)
     with (work.scratch / "output.txt").open("w") as file:
@@ -148,25 +149,30 @@ class Runner:
 
     def outcomes(self, trials: Iterable[tuple[Any, Trial]]) -> Iterator[tuple[Any, Outcome]]:
         """Each trial's key and outcome, as they end."""
-        waiting, running = iter(trials), {}
+        waiting = iter(trials)
+        running: dict[Workspace, _Running] = {}
         exhausted = False
-        while running or not exhausted:
-            while self.idle and not exhausted:
-                entry = next(waiting, None)
-                if entry is None:
-                    exhausted = True
-                elif entry[1].cases:
-                    work = self.idle.pop()
-                    running[work] = self._start(work, *entry)
-                else:
-                    yield entry[0], Outcome("survived", "no test runs it", 0.0, 0)
-            for work, found in list(running.items()):
-                outcome = self._ended(work, found)
-                if outcome is not None:
-                    del running[work]
-                    self.idle.append(work)
-                    yield found.key, outcome
-            time.sleep(0.02)
+        try:
+            while running or not exhausted:
+                while self.idle and not exhausted:
+                    entry = next(waiting, None)
+                    if entry is None:
+                        exhausted = True
+                    elif entry[1].cases:
+                        work = self.idle.pop()
+                        running[work] = self._start(work, *entry)
+                    else:
+                        yield entry[0], Outcome("survived", "no test runs it", 0.0, 0)
+                for work, found in list(running.items()):
+                    outcome = self._ended(work, found)
+                    if outcome is not None:
+                        del running[work]
+                        self.idle.append(work)
+                        yield found.key, outcome
+                time.sleep(0.02)
+        finally:
+            for found in running.values():
+                _end_group(found.pid)
 
     def failing(self, cases: Sequence[str]) -> set[str]:
         """The tests of these that fail without any fault."""
