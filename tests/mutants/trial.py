@@ -133,6 +133,7 @@ class Runner:
 
     def __init__(self, jobs: int, root: Path = ROOT, imports: Sequence[str] = SLOW_IMPORTS) -> None:
         self._imports = imports
+        self._running: dict[Workspace, _Running] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="mutants-")
         self.idle = [Workspace(Path(self._folder.name) / str(job), root) for job in range(jobs)]
 
@@ -145,34 +146,33 @@ class Runner:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for found in self._running.values():
+            _end_group(found.pid)
+            os.waitpid(found.pid, 0)
+            found.undo.close()
         self._folder.cleanup()
 
     def outcomes(self, trials: Iterable[tuple[Any, Trial]]) -> Iterator[tuple[Any, Outcome]]:
         """Each trial's key and outcome, as they end."""
-        waiting = iter(trials)
-        running: dict[Workspace, _Running] = {}
+        waiting, running = iter(trials), self._running
         exhausted = False
-        try:
-            while running or not exhausted:
-                while self.idle and not exhausted:
-                    entry = next(waiting, None)
-                    if entry is None:
-                        exhausted = True
-                    elif entry[1].cases:
-                        work = self.idle.pop()
-                        running[work] = self._start(work, *entry)
-                    else:
-                        yield entry[0], Outcome("survived", "no test runs it", 0.0, 0)
-                for work, found in list(running.items()):
-                    outcome = self._ended(work, found)
-                    if outcome is not None:
-                        del running[work]
-                        self.idle.append(work)
-                        yield found.key, outcome
-                time.sleep(0.02)
-        finally:
-            for found in running.values():
-                _end_group(found.pid)
+        while running or not exhausted:
+            while self.idle and not exhausted:
+                entry = next(waiting, None)
+                if entry is None:
+                    exhausted = True
+                elif entry[1].cases:
+                    work = self.idle.pop()
+                    running[work] = self._start(work, *entry)
+                else:
+                    yield entry[0], Outcome("survived", "no test runs it", 0.0, 0)
+            for work, found in list(running.items()):
+                outcome = self._ended(work, found)
+                if outcome is not None:
+                    del running[work]
+                    self.idle.append(work)
+                    yield found.key, outcome
+            time.sleep(0.02)
 
     def failing(self, cases: Sequence[str]) -> set[str]:
         """The tests of these that fail without any fault."""
