@@ -225,7 +225,7 @@ def test_bf16_is_verified_as_a_copy(tmp_path):
         (["-n", "mambair_tiny_x2", "--opset", "9"], "choose one from 18 to 23"),
         (["-n", "mambair_tiny_x2", "--precision", "bf16", "--opset", "20"], "from 22 to 23"),
         (["-n", "qmambabsr_tiny", "--precision", "fp16"], "is too inaccurate in float16"),
-        (["-n", "mambair_tiny_x2", "--plugin-free", "--strip-functions"], "choose one of them"),
+        (["-n", "mambair_tiny_x2", "--plugin-free", "--strip-functions"], "choose one of the two"),
         (["-n", "mambair_tiny_x2", "-w", "missing.pth"], "does not exist"),
         (
             ["-n", "mambair_light_x2", "-w", "SHIPPED"],
