@@ -28,7 +28,7 @@ def restore(
 ) -> list[Path]:
     """Restore an image file or all images in a folder; with a burst network, bursts.
 
-    Outputs keep the kind of the input: grey or colour, alpha, 8 or 16 bits. A grey network restores
+    Outputs keep the kind of the input: gray or colour, alpha, 8 or 16 bits. A gray network restores
     each channel of a colour photo separately. Alpha is upsampled by bicubic interpolation.
 
     Args:

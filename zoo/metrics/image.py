@@ -7,7 +7,7 @@ squared error is over all remaining pixels and channels, in float64. SSIM uses a
 image. Super-resolution is measured on the Y channel, with ``crop_border`` equal to the scale;
 denoising is measured on RGB. For linear values of bursts, see :mod:`zoo.metrics.burst`.
 
-Shape suffixes: H height, W width in pixels, C channels (1 grey, 3 RGB).
+Shape suffixes: H height, W width in pixels, C channels (1 gray, 3 RGB).
 
 Source: the conventions of BasicSR, which the papers use; Y as in ITU-R BT.601; SSIM as in Z. Wang
 et al., "Image quality assessment", IEEE TIP 2004, Sec. III-B and C.
@@ -57,7 +57,7 @@ def psnr(restored_HWC: np.ndarray, clean_HWC: np.ndarray, *, crop_border: int = 
 def psnr_y(restored_HWC: np.ndarray, clean_HWC: np.ndarray, *, crop_border: int) -> float:
     """Compute the peak signal-to-noise ratio on the luma channel Y, in dB.
 
-    RGB is rounded to 8 bits and then converted to Y, which is not rounded again. For a grey image,
+    RGB is rounded to 8 bits and then converted to Y, which is not rounded again. For a gray image,
     its one channel is used as Y, without conversion to studio range. Arguments, result and errors
     are those of :func:`psnr`.
     """

@@ -30,7 +30,7 @@ class SingleImage(Network):
 
     Args:
         scale: output over input size.
-        channels: image channels I: 3 for colour, 1 for grey.
+        channels: image channels I: 3 for colour, 1 for gray.
         dim: feature channels C.
         depths: number of blocks in each group.
         block: builds a block.

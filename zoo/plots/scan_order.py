@@ -1,7 +1,7 @@
 """Plots of scan orders.
 
 Each direction has a panel. Its path changes colour from dark (start) to bright (end). Steps to a
-neighbour are thick, with arrowheads; jumps are thin and grey. Small grids show every token as a
+neighbour are thick, with arrowheads; jumps are thin and gray. Small grids show every token as a
 disc with the number of its step; the first and the last disc are filled. Larger grids show the
 start as a ring and the end as a disc. An order of two grids is drawn on the fine grid, with each
 coarse token between the four fine tokens it covers.
