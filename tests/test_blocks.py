@@ -112,6 +112,8 @@ def test_the_widths_of_a_part_are_those_of_its_paper():
     assert count(qssm) == pytest.approx(168.0e3, rel=0.01)
     assert qssm.channel_attention.reduce.out_channels == 12
     assert count(MSFM(48)) == pytest.approx(91.0e3, rel=0.01)
+    narrow = MSFM(8, ratio=1.7, heads=2).branches["transformer"]
+    assert (narrow.feed_forward.out_proj.in_channels, narrow.attention.heads) == (13, 2)
 
 
 def test_a_gate_of_the_merge_is_that_of_its_own_direction():
