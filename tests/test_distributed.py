@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -59,8 +60,19 @@ def test_two_processes_train_as_one(tmp_path):
     # Adam divides by the root of the second moment: small gradients' rounding is enlarged.
     for key, value in first["network"].items():
         torch.testing.assert_close(second["network"][key], value, atol=2e-5, rtol=1e-4)
-    one, two = ((tmp_path / run / "metrics.jsonl").read_text() for run in ("one", "two"))
-    assert one.count('"psnr"') == two.count('"psnr"')  # written by one process
+    assert not torch.equal(*(state["torch"] for state in second["rng"]))
+    one, two = (
+        [
+            line
+            for line in map(json.loads, (tmp_path / run / "metrics.jsonl").open())
+            if "psnr" in line
+        ]
+        for run in ("one", "two")
+    )
+    assert len(one) == len(two) == 2  # written by one process
+    for alone, together in zip(one, two, strict=True):
+        assert [photo["name"] for photo in together["photos"]] == ["0", "1"]  # each by one of them
+        assert together["psnr"] == pytest.approx(alone["psnr"], abs=1e-2)
 
 
 SPY = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,29 +117,10 @@ def test_sigterm_to_the_whole_group_saves_the_step_and_the_reader_says_nothing(
     assert_same(run, whole)
 
 
-def test_a_crash_repeats_the_steps_since_the_last_checkpoint(photos, whole, tmp_path, monkeypatch):
-    from recipes.train import Trainer
-
-    step = Trainer._train_step
-
-    def failing(self, parts):
-        if self.step == 5:
-            raise RuntimeError("out of luck")
-        return step(self, parts)
-
-    monkeypatch.setattr(Trainer, "_train_step", failing)
-    with pytest.raises(RuntimeError, match="out of luck"):
-        train(photos, tmp_path / "run", *AVERAGED)
-    monkeypatch.undo()
-    assert 4 in losses(tmp_path / "run")
-    assert train(photos, tmp_path / "run", *AVERAGED) == 0
-    assert_same(tmp_path / "run", whole)
-
-
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])
 def test_a_damaged_checkpoint_is_skipped_with_a_warning(photos, whole, tmp_path, caplog, damage):
     run = tmp_path / "run"
-    assert train(photos, run, *AVERAGED) == 0
+    shutil.copytree(whole, run)
     newest = run / "checkpoint-00000006.pt"
     data = bytearray(newest.read_bytes())
     if damage == "truncated":
@@ -158,9 +140,3 @@ def test_another_recipe_does_not_resume(photos, tmp_path, capsys):
     assert train(photos, run) == 0
     assert train(photos, run, "optimizer.lr=1e-5") == 2
     assert "belongs to another recipe" in capsys.readouterr().err
-
-
-def test_only_the_newest_checkpoints_are_kept(photos, tmp_path):
-    assert train(photos, tmp_path / "run", "save_every=1", "keep=3") == 0
-    names = sorted(path.name for path in (tmp_path / "run").glob("checkpoint-*"))
-    assert names == [f"checkpoint-0000000{step}.pt" for step in (4, 5, 6)]

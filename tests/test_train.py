@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import re
@@ -12,15 +11,13 @@ import pytest
 import torch
 
 import zoo
-from recipes.train import Trainer, main, overrides_of
-from tests.helpers.training import LIGHT, losses, make_photos, train, words
+from recipes.train import Trainer, main
+from tests.helpers.training import LIGHT, losses, make_photos, train
 from zoo.data import Bicubic, PatchDataset, Photo, load_training_photos, read_photo, write_photo
 from zoo.errors import RecipeError
 from zoo.recipe import load_recipe
 from zoo.training import enable_gradient_checkpointing, parse_duration, shortened
-from zoo.training.ema import EMA
-from zoo.training.losses import L1, Charbonnier
-from zoo.training.settings import DataSettings, ScheduleSettings, train_settings
+from zoo.training.settings import DataSettings, train_settings
 
 
 @pytest.fixture
@@ -61,10 +58,12 @@ def straightforward_loop(photos, steps, *, clip=0.0, ema=0.0, accumulate=1):
     return found, average
 
 
-@pytest.mark.parametrize("options", [{}, {"clip": 0.1, "ema": 0.9, "accumulate": 2}])
-def test_fifty_steps_are_those_of_a_straightforward_loop(photos, tmp_path, options):
-    """The light recipe with its drop path: losses bit for bit, averaged weights to rounding."""
-    steps = 12 if options else 50
+def test_the_light_recipe_trains_as_a_straightforward_loop(photos, tmp_path):
+    """With its drop path: losses bit for bit, averaged weights to rounding.
+
+    tests/training has the same on a toy network, for every optimiser, schedule and precision.
+    """
+    steps, options = 8, {"clip": 0.1, "ema": 0.9, "accumulate": 2}
     expected, weights = straightforward_loop(photos, steps, **options)
     settings = [f"{key}={value}" for key, value in options.items()]
     settings += [f"iterations={steps}", f"save_every={steps}"]
@@ -300,33 +299,6 @@ def test_a_budget_shortens_the_whole_schedule(photos, tmp_path, caplog, monkeypa
     assert train(photos, tmp_path / "run", "iterations=100000", "--budget", "1m") == 0
 
 
-def test_measuring_leaves_no_trace(photos, tmp_path):
-    settings = dict(word.split("=", 1) for word in words(photos, tmp_path) if "=" in word)
-    overrides = overrides_of([f"{key}={value}" for key, value in settings.items()])
-    trainer = Trainer(
-        load_recipe("mambair_tiny_x2", overrides), tmp_path, device="cpu", num_workers=0
-    )
-    before = copy.deepcopy(trainer.state())
-    assert min(trainer.measure()) > 0
-    after = trainer.state()
-    assert after["optimizer"] == before["optimizer"] and after["step"] == 0
-    assert torch.equal(after["rng"][0]["torch"], before["rng"][0]["torch"])
-    for key, value in before["network"].items():
-        assert torch.equal(after["network"][key], value)
-
-
-def test_schedules():
-    steps = ScheduleSettings(type="multistep", milestones=(10, 20), gamma=0.5)
-    assert [steps.factor(s, 30, 1.0) for s in (0, 9, 10, 20)] == [1, 1, 0.5, 0.25]
-    cosine = ScheduleSettings(type="cosine", minimum=0.1)
-    assert cosine.factor(0, 10, 1.0) == pytest.approx(1)
-    assert cosine.factor(5, 10, 1.0) == pytest.approx(0.55)
-    assert cosine.factor(10, 10, 1.0) == pytest.approx(0.1)
-    held = ScheduleSettings(type="cosine", hold=10, warmup=4)
-    found = [held.factor(s, 20, 1.0) for s in (0, 1, 3, 10, 15, 20)]
-    assert found == pytest.approx([0.25, 0.5, 1, 1, 0.5, 0], abs=1e-12)
-
-
 def test_stages_follow_one_another_and_the_last_goes_on():
     stages = [{"iterations": 3, "patch": 8, "batch": 4}, {"iterations": 3, "patch": 9, "batch": 2}]
     data = train_settings(
@@ -337,25 +309,6 @@ def test_stages_follow_one_another_and_the_last_goes_on():
     assert [(s.patch, s.batch) for s in DataSettings().plan(1)] == [(64, 16)]
     with pytest.raises(RecipeError, match="at least 1"):
         DataSettings(patch=0)
-
-
-def test_losses():
-    a, b = torch.tensor([0.0, 2.0]), torch.tensor([1.0, 0.0])
-    assert L1()(a, b) == 1.5
-    assert Charbonnier(epsilon=1e-3)(a, b) == pytest.approx(1.5, abs=1e-5)
-    assert Charbonnier(epsilon=1e-3)(a, a) == pytest.approx(1e-3)
-
-
-def test_the_average_is_applied_only_within():
-    layer = torch.nn.Linear(2, 2)
-    average = EMA(layer, 0.5)
-    first = layer.weight.detach().clone()
-    with torch.no_grad():
-        layer.weight.add_(2.0)
-    average.update()
-    with average.applied():
-        torch.testing.assert_close(layer.weight, first + 1)
-    torch.testing.assert_close(layer.weight, first + 2)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from zoo.networks.phase import PhaseSkip, enlarge_frame
 from zoo.ops.deformable import warp
 from zoo.recipe import load_recipe
 from zoo.registry import capabilities_of
-from zoo.training.burst_task import BurstTask, flow_distance
+from zoo.training.burst_task import BurstTask
 from zoo.training.settings import BurstTrainSettings, train_settings
 
 MODELS = [n for n in zoo.list_models() if load_recipe(n).takes_burst]
@@ -294,13 +294,6 @@ def test_mistakes_are_named_with_their_place(changes, message):
 def test_a_burst_of_the_wrong_shape_is_told():
     with pytest.raises(ValueError, match=r"shape \(B, T, 4, H, W\)"):
         zoo.build(tiny())(torch.rand(1, 4, 8, 8))
-
-
-def test_flow_distance_is_in_pixels_of_full_size():
-    flow = torch.full((1, 2, 2, 8, 8), 1.5)
-    right = tuple(torch.full((1, 2, 2, s, s), 1.5 * s / 8) for s in (2, 4, 8))
-    assert flow_distance(right, flow) == pytest.approx(0, abs=1e-6)
-    assert flow_distance(tuple(torch.zeros_like(r) for r in right), flow) == pytest.approx(1.5)
 
 
 def test_scores_compare_with_the_reference_alone():

@@ -16,7 +16,6 @@ from zoo.data import (
     PatchDataset,
     TrainingPhoto,
     load_sample,
-    load_training_photos,
     resize_bicubic,
     sample_names,
 )
@@ -173,8 +172,3 @@ def test_too_small_a_photo_is_named_with_the_size_needed():
         dataset([small])
     with pytest.raises(ImageError, match="no photo"):
         dataset([])
-
-
-def test_training_photos_leave_out_those_held_out():
-    names = [photo.name for photo in load_training_photos("samples")]
-    assert names == sample_names(held_out=False)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.data import Bicubic, GaussianNoise, PairDataset, PatchDataset, Photo, write_photo
+from zoo.data import Bicubic, Degradation, PairDataset, PatchDataset, Photo, write_photo
 from zoo.data.photos import TrainingPhoto, all_faults, load_training_photos, match_degraded
 from zoo.data.testsets import validation_images
 from zoo.errors import ImageError, RecipeError
@@ -24,18 +24,18 @@ def numbers_of(patch_CHW):
     return (patch_CHW[0] * 65535).round().int().numpy()
 
 
-class Identity(GaussianNoise):
-    """No degradation; the margin of a patch is of no use to it."""
+class First(Degradation):
+    """Keeps the first pixel of each square."""
 
-    def __init__(self, *, scale=1):
-        super().__init__(scale=scale, sigma=1)
+    def __init__(self, scale=1):
+        self.scale = scale
 
-    def __call__(self, clean_IHW, rng):
-        return clean_IHW
+    def __call__(self, clean_CHW, rng):
+        return clean_CHW[:, :: self.scale, :: self.scale]
 
 
 def patches_of(photos, **changes):
-    settings = {"degradation": Identity(), "patch": 2, "channels": 3, "length": 800, "seed": 0}
+    settings = {"degradation": First(), "patch": 2, "channels": 3, "length": 800, "seed": 0}
     return PatchDataset(photos, **{**settings, **changes})
 
 
@@ -104,6 +104,17 @@ def test_a_clean_patch_is_the_one_that_was_degraded(scale):
     for degraded, clean in pairs:
         blocks = torch.nn.functional.avg_pool2d(clean, scale)
         torch.testing.assert_close(degraded, blocks, atol=4e-3, rtol=0)
+
+
+def test_a_photo_is_cropped_to_the_scale_before_it_is_turned():
+    """The last row and column of 5 x 7 pixels are left out, whatever the turn."""
+    photo = numbered(5, 7)
+    seen = {
+        int(n)
+        for _, clean in patches_of([photo], degradation=First(2), length=200)
+        for n in numbers_of(clean).flat
+    }
+    assert seen == {7 * y + x for y in range(4) for x in range(6)}
 
 
 def test_channels_of_patches_are_the_networks():

@@ -40,34 +40,6 @@ def test_photos_beyond_the_memory_are_read_again_and_again(tmp_path):
     assert len(load_training_photos([str(tmp_path), str(tmp_path)])) == 6
 
 
-def test_patches_of_pairs_lie_at_one_place(tmp_path):
-    clean, degraded = tmp_path / "hr", tmp_path / "lr"
-    clean.mkdir()
-    degraded.mkdir()
-    for index in range(2):
-        photo = random_photo(index, 41, 48)
-        write_photo(clean / f"{index}.png", photo)
-        write_photo(degraded / f"{index}x2.png", Photo(photo.color_HWC[:40:2, ::2].copy()))
-    pairs = PairDataset(
-        load_training_photos(clean),
-        load_training_photos(degraded),
-        scale=2,
-        patch=6,
-        channels=3,
-        length=30,
-        seed=0,
-    )
-    seen = set()
-    for small, large in pairs:
-        assert small.shape == (3, 6, 6) and large.shape == (3, 12, 12)
-        # A turn moves the kept pixel of each four to another corner.
-        corners = [large[:, y::2, x::2] for y in (0, 1) for x in (0, 1)]
-        fits = [(corner - small).abs().max() < 1e-6 for corner in corners]
-        assert sum(map(bool, fits)) == 1
-        seen.add(fits.index(True))
-    assert seen == {0, 1, 2, 3}
-
-
 def test_pairs_that_do_not_match_are_named():
     def photos(names, side):
         return [TrainingPhoto(name, np.zeros((side, side, 3), np.uint8)) for name in names]

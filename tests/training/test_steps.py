@@ -306,7 +306,6 @@ def test_a_resume_restores_every_random_state_and_the_loss_scale(
     )
     assert [number for number, _ in first] == [3, 6, 9, 12, 15, 18, 20]
     assert second == first
-    assert parted.seconds >= torch.load(tmp_path / "parted" / "checkpoint-00000015.pt")["seconds"]
 
 
 def test_a_logged_loss_is_the_mean_since_the_line_before(photos, tmp_path):
@@ -465,3 +464,24 @@ def test_initial_weights_are_taken_over(photos, tmp_path):
     zoo.save(other, tmp_path / "other.safetensors")
     trainer = trainer_of(photos, tmp_path, initial=str(tmp_path / "other.safetensors"))
     assert_equal(trainer.network.state_dict(), other.state_dict())
+
+
+def test_a_task_is_told_how_much_of_the_training_lies_behind(photos, tmp_path):
+    trainer = trainer_of(photos, tmp_path, iterations=4)
+    told, loss = [], trainer.task.loss
+
+    def noted(forward, criterion, batch, done):
+        told.append(done)
+        return loss(forward, criterion, batch, done)
+
+    trainer.task.loss = noted
+    trainer.run()
+    assert told == [0.0, 0.25, 0.5, 0.75]
+
+
+def test_seconds_of_training_go_on_at_a_resume(photos, tmp_path):
+    trainer = trainer_of(photos, tmp_path, iterations=2)
+    trainer.restore({**trainer.state(), "seconds": 5000.0})
+    assert trainer.seconds == 5000
+    trainer.run()
+    assert all(5000 <= line["seconds"] < 5100 for line in log_of(tmp_path))
