@@ -233,7 +233,13 @@ def test_a_shortened_schedule_shrinks_in_proportion():
             "train.iterations": 1000,
             "train.save_every": 400,
             "train.log_every": 50,
-            "train.schedule": {"type": "cosine", "hold": 200, "warmup": 40, "minimum": 1e-5},
+            "train.schedule": {
+                "type": "cosine",
+                "hold": 200,
+                "warmup": 40,
+                "minimum": 1e-5,
+                "milestones": [400, 900],  # of no use to a cosine, and shortened all the same
+            },
             "train.data.patch": None,
             "train.data.batch": None,
             "train.data.stages": stages,
@@ -242,6 +248,7 @@ def test_a_shortened_schedule_shrinks_in_proportion():
     found = train_settings(shortened(recipe, 250))
     assert (found.iterations, found.schedule.hold, found.schedule.warmup) == (250, 50, 10)
     assert (found.schedule.type, found.schedule.minimum) == ("cosine", 1e-5)
+    assert found.schedule.milestones == (100, 225)
     assert [s.iterations for s in found.data.stages] == [125, 75, 1]
     assert (found.save_every, found.log_every) == (100, 12)
     assert train_settings(shortened(recipe, 10)).log_every == 1

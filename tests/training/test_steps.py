@@ -23,6 +23,7 @@ from zoo.distributed import ProcessGroup
 from zoo.errors import ZooError
 from zoo.evaluation import Protocol, evaluate, mean_score
 from zoo.recipe import load_recipe
+from zoo.training import Progress
 
 STEPS = 20
 
@@ -425,14 +426,16 @@ def test_a_loss_that_is_no_number_or_a_vanished_scale_ends_the_training(
 
 
 def test_measuring_takes_the_state_back(photos, tmp_path, lively_scale):
-    """Weights, buffers, averages, optimiser, scale, random states and the step."""
+    """Weights, buffers, averages, optimiser, scale, random states and the step; four are taken."""
     trainer = trainer_of(
         photos, tmp_path, precision="fp16", ema=0.5, network={"noisy": True, "drop_path": 0.5}
     )
     before = [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
     weights = {key: value.clone() for key, value in trainer.network.state_dict().items()}
     scale = trainer.scaler.get_scale()
-    assert min(trainer.measure()) > 0
+    taken, step = [], trainer._train_step
+    trainer._train_step = lambda parts: taken.append(1) or step(parts)
+    assert min(trainer.measure()) > 0 and len(taken) == 4
     after = [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
     assert after == before
     assert trainer.step == 0 and trainer.optimizer.state_dict()["state"] == {}
@@ -485,3 +488,13 @@ def test_seconds_of_training_go_on_at_a_resume(photos, tmp_path):
     assert trainer.seconds == 5000
     trainer.run()
     assert all(5000 <= line["seconds"] < 5100 for line in log_of(tmp_path))
+
+
+def test_validating_and_saving_do_not_count_as_training_time(photos, tmp_path, monkeypatch):
+    """The clock of the speed starts anew after each; and after each line of the log, at 3."""
+    started, restart = [], Progress.restart_clock
+    monkeypatch.setattr(
+        Progress, "restart_clock", lambda self, step: started.append(step) or restart(self, step)
+    )
+    trainer_of(photos, tmp_path, iterations=3, save_every=2, log_every=9).run()
+    assert started == [2, 3, 3]
