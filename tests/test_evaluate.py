@@ -367,6 +367,13 @@ def test_the_network_sees_noise_as_it_is_drawn_and_runs_as_it_is_told(tmp_path):
     assert seen[0].min() < 0 and seen[0].max() > 1 and found.psnr < 9
 
 
+def test_test_images_are_restored_whole_unless_told_otherwise(tmp_path):
+    network = Nearest(1)
+    image = TestImage("a", photo_file(tmp_path / "a.png", size=(600, 12)))
+    evaluate(network, [image], GaussianNoise(scale=1, sigma=9))
+    assert network.sizes == [(600, 12)]
+
+
 def test_degraded_files_are_used_even_where_a_degradation_is_known(tmp_path):
     files = (photo_file(tmp_path / name, seed) for seed, name in enumerate(("a.png", "b.png")))
     image, seen = TestImage("a", *files), {}

@@ -16,6 +16,7 @@ import pytest
 from zoo import files
 from zoo.errors import WriteError, ZooError
 from zoo.files import (
+    cache_folder,
     check_writable,
     natural_key,
     partial_file,
@@ -294,6 +295,68 @@ def test_checking_leaves_the_file_as_it_is(tmp_path):
     write_text(path, "old")
     check_writable(path)
     assert path.read_text() == "old" and names(tmp_path / "new") == ["a.txt"]
+
+
+def test_the_content_is_on_the_disk_before_the_file_has_its_name(tmp_path, monkeypatch):
+    seen = []
+    path, fsync = tmp_path / "a.txt", os.fsync
+
+    def watched(descriptor):
+        seen.append((os.fstat(descriptor).st_size, path.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", watched)
+    write_text(path, "whole")
+    assert seen == [(5, False)]
+
+
+def test_a_folder_is_looked_through_for_leftovers_once(tmp_path, monkeypatch):
+    looked, look = [], files.remove_leftovers
+    monkeypatch.setattr(files, "remove_leftovers", lambda path: looked.append(path) or look(path))
+    for number in range(3):
+        write_text(tmp_path / str(number), "")
+    assert looked == [tmp_path]
+
+
+def test_without_locks_a_file_of_less_than_a_day_stays(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError("no locks")
+
+    monkeypatch.setattr(files.fcntl, "flock", no_locks)
+    young, old = (tmp_path / f".zoo-{digit * 16}.part" for digit in "01")
+    for path, hours in ((young, 23.9), (old, 24.1)):
+        path.touch()
+        os.utime(path, (time.time() - hours * 3600,) * 2)
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [young.name]
+
+
+def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old").touch()
+    rename, calls = Path.rename, []
+
+    def failing(self, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(WriteError), partial_folder(tmp_path / "model") as temporary:
+        (temporary / "new").touch()
+    assert names(tmp_path) == ["model"] and names(tmp_path / "model") == ["old"]
+
+
+def test_what_can_be_made_again_is_kept_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    monkeypatch.setenv("ZOO_CACHE", "~/own")
+    assert cache_folder() == tmp_path / "own"
+    monkeypatch.delenv("ZOO_CACHE")
+    assert cache_folder() == Path("/xdg/mamba-restoration-zoo")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == tmp_path / ".cache" / "mamba-restoration-zoo"
 
 
 def test_numbers_sort_by_value():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import textwrap
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,9 +16,16 @@ import zoo
 from zoo.errors import RecipeError
 from zoo.evaluation.settings import evaluate_settings
 from zoo.networks import SingleImage
-from zoo.recipe import load_recipe, parse_value
-from zoo.registry import Capabilities, Registry, kind, kinds, temporary_registrations
-from zoo.schema import resolve
+from zoo.recipe import load_recipe, parse_overrides, parse_value
+from zoo.registry import (
+    Capabilities,
+    Registry,
+    capabilities_of,
+    kind,
+    kinds,
+    temporary_registrations,
+)
+from zoo.schema import at_least, resolve
 from zoo.training.settings import ScheduleSettings, train_settings
 
 SMALL = {"network": {"type": "single_image", "dim": 32, "depths": [1], "scale": 2}}
@@ -78,6 +88,7 @@ def test_models_and_parts_are_listed_by_pattern():
             {"scans": ["raster"], "scans[3].size": 8},
             r"override network\.scans\[3\]\.size: '3' is not an index",
         ),
+        ({"scans": ["raster"], "scans[1].size": 8}, r"'1' is no index of a list of 1"),
         ({"dim.x": 8}, r"override network\.dim\.x: network\.dim is 32, which has no options"),
         ({"type": "single"}, r"network: unknown network 'single'; did you mean 'single_image'"),
     ],
@@ -184,8 +195,137 @@ def test_burst_models_are_described_too():
     assert model.gigaflops > 0
 
 
+def test_options_are_described_by_type_and_default():
+    options = zoo.describe("network/single_image").options
+    assert options["depths"].startswith("list of int = ") and options["dim"].startswith("int")
+    assert options["block"] == "block = RSSB" and options["scans"].startswith("list of scan")
+    assert (
+        options["conv"].startswith("1conv or 3conv = ") and " or none = None" in options["coarse"]
+    )
+    assert zoo.describe("degradation/jpeg").options == {"quality": "int"}
+
+
+def test_operations_are_counted_in_billions_for_the_size_that_is_given():
+    """Twice the multiply-adds: those of the convolutions alone are a third of them."""
+    small = zoo.describe("mambair_tiny_x2", height=8, width=16)
+    large = zoo.describe("mambair_tiny_x2", height=16, width=16)
+    assert large.size == (16, 16) and large.gigaflops == pytest.approx(
+        2 * small.gigaflops, rel=0.05
+    )
+    network = zoo.build("mambair_tiny_x2")
+    products = sum(
+        2 * 256 * module.weight[0].numel() * module.weight.shape[0]
+        for module in network.modules()
+        if isinstance(module, torch.nn.Conv2d)
+    )
+    assert 1 < large.gigaflops / (products / 1e9) < 8
+
+
 class Animal:
     """An animal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of every type that recipes have."""
+
+    pair: tuple[int, float] = (1, 2.0)
+    many: tuple[int, ...] = ()
+    listed: list[str] = field(default_factory=list)
+    table: dict[str, float] = field(default_factory=dict)
+    flag: bool = False
+    number: float = 1.0
+    either: int | str | None = None
+
+
+def test_values_become_what_their_annotations_say():
+    given = {"pair": [1, 2], "many": [1, 2], "listed": ["a"], "table": {"a": 1}, "number": 3}
+    found = resolve(Options, given, "")
+    assert found == Options(pair=(1, 2.0), many=(1, 2), listed=["a"], table={"a": 1.0}, number=3.0)
+    assert [type(v) for v in (found.pair[1], found.table["a"], found.number)] == [float] * 3
+    assert type(found.listed) is list and type(found.many) is tuple
+    assert resolve(Options, {"either": "x"}, "").either == "x"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pair": [1, 2, 3]}, r"^pair: expected 2 values, got 3"),
+        ({"many": [1, True]}, r"^many\[1\]: expected a whole number, got True"),
+        ({"table": {"a": "x"}}, r"^table\.a: expected a number"),
+        ({"table": [1]}, r"^table: expected a mapping"),
+        ({"number": True}, r"^number: expected a number, got True"),
+        ({"flag": 1}, r"^flag: expected true or false"),
+        ({"either": 1.5}, r"^either: expected"),
+    ],
+)
+def test_values_of_another_type_are_refused(options, message):
+    with pytest.raises(RecipeError, match=message):
+        resolve(Options, options, "")
+
+
+def test_the_smallest_number_allowed_is_allowed():
+    at_least(SimpleNamespace(a=1, b=2), 1, "a", "b")
+    with pytest.raises(RecipeError, match=r"^b is 0\.5; it must be at least 1$"):
+        at_least(SimpleNamespace(a=1, b=0.5), 1, "a", "b")
+
+
+def test_building_leaves_the_data_that_it_is_given_alone():
+    data = {"network": {"type": "single_image", "dim": 32, "depths": [1], "scans": ["raster"]}}
+    before = copy.deepcopy(data)
+    zoo.build(data, scale=4, **{"scans[0].directions": ["row"], "block.mixer.d_state": 3})
+    assert data == before
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("block", {"mixer": {"d_state": 7}}), ("block.mixer", {"d_state": 7})],
+)
+def test_overriding_by_a_mapping_keeps_its_neighbours(path, value):
+    data = {"network": {**SMALL["network"], "block": {"type": "rssb", "mixer": {"expand": 1.5}}}}
+    network = zoo.build(data, **{path: value})
+    mixer = network.groups[0].blocks[0].mixer
+    assert mixer.A_log.shape[-1] == 7 and network.recipe.network["block"]["mixer"]["expand"] == 1.5
+
+
+def test_a_recipe_that_extends_one_of_its_type_keeps_the_rest_and_another_type_does_not(tmp_path):
+    parts = "extends: mambair_tiny_x2\nname: other\nnetwork:\n  type: {}\n  dim: 36\n"
+    (tmp_path / "same.yml").write_text(parts.format("single_image"))
+    recipe, base = load_recipe(tmp_path / "same.yml"), load_recipe("mambair_tiny_x2")
+    assert recipe.name == "other" and recipe.network == {**base.network, "dim": 36}
+    (tmp_path / "other.yaml").write_text(parts.format("unet"))
+    assert load_recipe(tmp_path / "other.yaml").network == {"type": "unet", "dim": 36}
+    assert "evaluate" not in load_recipe({"network": SMALL["network"]}).data()
+
+
+def test_recipes_that_extend_each_other_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, other in (("a", "b"), ("b", "c"), ("c", "b")):
+        (tmp_path / f"{name}.yaml").write_text(f"extends: {other}.yaml")
+    with pytest.raises(RecipeError, match=r"circle: a\.yaml -> b\.yaml -> c\.yaml -> b\.yaml"):
+        load_recipe("a.yaml")
+
+
+def test_settings_of_the_command_line_are_split_at_the_first_equals_sign():
+    assert parse_overrides(["a=b=c", "d.e=[1, 2E1]"], "x=1") == {"a": "b=c", "d.e": [1, 20.0]}
+    for word in ("a", "=1", ""):
+        with pytest.raises(RecipeError, match=r"is no setting; write key=value, such as x=1"):
+            parse_overrides([word], "x=1")
+
+
+def test_capabilities_are_a_parts_own_or_those_of_the_class_that_it_derives_from():
+    class Mine(SingleImage): ...
+
+    registered = Capabilities(size_multiple=8)
+    assert capabilities_of(zoo.build("mambair_realdn", dim=32, depths=[1] * 4)) == registered
+    network = Mine(dim=32, depths=(1,))
+    assert capabilities_of(network) == Capabilities() == capabilities_of(object())
+    network.capabilities = Capabilities(size_multiple=3)
+    assert capabilities_of(network).size_multiple == 3
+
+    class Turned(type(zoo.build("mambair_realdn", dim=32, depths=[1] * 4))): ...
+
+    assert capabilities_of(Turned(dim=32, depths=[1] * 4)) == registered
 
 
 def test_temporary_registrations_are_forgotten():

@@ -14,11 +14,14 @@ import torch
 import zoo
 from zoo.cli import main as zoo_main
 from zoo.data import Photo, read_photo, write_photo
-from zoo.data.burst import Camera
+from zoo.data.burst import BurstDataset, BurstSynthesis, Camera
 from zoo.data.burst.__main__ import main as make
+from zoo.data.burst.dataset import generator
 from zoo.data.burst.facts import load_facts
 from zoo.data.burst.reading import BurstFiles, find_bursts, read_burst, read_clean
-from zoo.data.pixels import to_array
+from zoo.data.burst.writing import write_burst
+from zoo.data.photos import TrainingPhoto
+from zoo.data.pixels import quantise, to_array
 from zoo.errors import ImageError, ZooError
 from zoo.inference import RestoreSettings
 from zoo.inference.burst import developed, restore_burst
@@ -81,6 +84,82 @@ def test_planes_are_stored_in_the_public_sequence(tmp_path):
     torch.testing.assert_close(found, torch.tensor([100.0, 200, 300, 400]))
     as_rgba = cv2.cvtColor(cv2.imread(str(tmp_path / "im_raw_00.png"), -1), cv2.COLOR_BGRA2RGBA)
     assert as_rgba[0, 0].tolist() == [300, 200, 100, 400]
+
+
+def test_frames_are_read_in_natural_order_without_preview_and_gray_as_colour(tmp_path):
+    for name, value in (("f10.png", 0.4), ("f9.png", 0.2), ("preview.png", 1.0), ("gt.png", 1.0)):
+        channels, bits = (1, 16) if name == "f9.png" else (3, 8)
+        write_photo(
+            tmp_path / name, Photo(np.full((2, 3, channels), value, np.float32), None, bits)
+        )
+    burst = read_burst(tmp_path)
+    assert burst.frames_TIHW.shape == (2, 3, 2, 3) and burst.bit_depth == 16
+    torch.testing.assert_close(burst.frames_TIHW[:, 2, 0, 0], torch.tensor([0.2, 0.4]))
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for number in (2, 10):
+        planes = np.full((2, 2, 4), number, np.uint16)
+        cv2.imwrite(str(raw / f"im_raw_{number}.png"), planes)
+    found = read_burst(raw).frames_TIHW[:, 0, 0, 0] * 2**14
+    torch.testing.assert_close(found, torch.tensor([2.0, 10.0]))
+
+
+def test_every_plane_has_a_black_level_of_its_own_and_1023_is_white(tmp_path):
+    folder = tmp_path / "samsung_00"
+    folder.mkdir()
+    planes = np.broadcast_to(np.array([1023, 200, 300, 400], np.uint16), (2, 2, 4))
+    cv2.imwrite(str(folder / "im_raw.png"), planes)
+    (folder / "meta_info.pkl").write_bytes(pickle.dumps({"black_level": [60, 61, 62, 63]}))
+    found = read_burst(tmp_path).frames_TIHW[0, :, 0, 0] * 1023
+    torch.testing.assert_close(found, torch.tensor([963.0, 139, 238, 337]))
+
+
+def test_integers_of_an_npz_file_are_divided_by_its_white_level(tmp_path):
+    frames = np.full((2, 4, 2, 2), 300, np.uint16)
+    np.savez(tmp_path / "mine.npz", frames=frames, white_level=1200)
+    burst = read_burst(tmp_path / "mine.npz")
+    assert (burst.frames_TIHW == 0.25).all() and (burst.name, burst.bit_depth) == ("mine", 16)
+
+
+def test_files_of_a_burst_hold_the_nearest_levels_and_its_facts(tmp_path):
+    make = BurstSynthesis(frames=2)
+    made = make(torch.rand(3, make.window(64), make.window(64)), generator(3))
+    made.frames[1, 0, 0, :4] = torch.tensor([1.0, 0.6 / 2**14, 0.4 / 2**14, 0.999999])
+    made.clean[0, 0, :2] = torch.tensor([1.2, -0.1])
+    write_burst(tmp_path, made, {"seed": 7})
+    stored = cv2.imread(str(tmp_path / "im_raw_01.png"), cv2.IMREAD_UNCHANGED)
+    assert stored[0, :4, 0].tolist() == [2**14, 1, 0, 2**14]
+    clean = cv2.imread(str(tmp_path / "gt" / "im_rgb.png"), cv2.IMREAD_UNCHANGED)
+    assert clean[0, :2, 0].tolist() == [2**14, 0]
+    facts = json.loads((tmp_path / "meta.json").read_text())
+    assert facts["shot_noise_level"] == made.noise.shot and facts["seed"] == 7
+    assert facts["read_noise_level"] == made.noise.read and facts["white_level"] == 2**14
+    preview = read_photo(tmp_path / "preview.png").color_HWC
+    finished = made.camera.process(made.clean.clamp(0, 1)).permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(preview[:, 64:], finished, atol=0.51 / 255)
+
+
+def test_options_of_making_bursts_are_heeded(photo):
+    """Fourteen frames; another seed or number is another burst; clean ones have no noise."""
+    facts = {}
+    for name, words in {
+        "plain": [], "again": [], "seed": ["--seed", "4"], "clean": ["--clean"],
+    }.items():  # fmt: skip
+        out = photo.parent / name
+        assert make([str(photo), "-o", str(out), "--crop", "64", "--npz", *words]) == 0
+        with np.load(out / "burst.npz") as file:
+            facts[name] = file["frames"]
+    assert len(facts["plain"]) == 14 and np.array_equal(facts["plain"], facts["again"])
+    assert not np.array_equal(facts["plain"], facts["seed"])
+    source = TrainingPhoto("photo", quantise(read_photo(photo).color_HWC))
+    synthesis = BurstSynthesis(noise=False, quantize="none")
+    data = BurstDataset([source], synthesis=synthesis, patch=8, length=1, seed=0, augment=False)
+    assert np.array_equal(facts["clean"], data[0].frames.numpy())
+    folder = burst_of(photo, "--rgb", "--count", 2)
+    first, second = (read_burst(path).frames_TIHW for path in find_bursts(folder))
+    assert not torch.equal(first, second)
+    # sRGB frames of a photo look like it; linear ones are much darker.
+    assert abs(float(first.mean()) - float(read_photo(photo).color_HWC.mean())) < 0.1
 
 
 def test_the_same_seed_writes_the_same_files_and_existing_ones_are_kept(photo):
