@@ -140,7 +140,7 @@ def test_a_network_of_range_255_is_restored_in_0_to_1():
 
 
 def test_a_network_of_another_dtype_takes_and_gives_float32():
-    found = restore_tensor(Nearest().double(), torch.rand(1, 3, 4, 5))
+    found = restore_tensor(zoo.build(SMALL).double(), torch.rand(1, 3, 4, 5))
     assert found.dtype == torch.float32
 
 

@@ -32,7 +32,14 @@ class Recorder(np.random.Generator):
 def chains():
     """What 400 chains draw and do: ranges, calls of the parts, sizes."""
     calls = Counter()
-    kept = {"sizes": set(), "quality": [], "filters": [], "steps": [], "interpolations": set()}
+    kept = {
+        "sizes": set(),
+        "quality": [],
+        "filters": [],
+        "steps": [],
+        "sincs": [],
+        "interpolations": set(),
+    }
 
     def watched(name, keep):
         original = getattr(blind, name)
@@ -59,7 +66,7 @@ def chains():
         patch.setattr(blind, "compress", watched("compress", compressed))
         patch.setattr(blind, "_resized", watched("_resized", resized))
         patch.setattr(blind, "_bell", watched("_bell", bell))
-        patch.setattr(blind, "_sinc", watched("_sinc", lambda size, cutoff: None))
+        patch.setattr(blind, "_sinc", watched("_sinc", lambda *given: kept["sincs"].append(given)))
         image, drawn = torch.rand(3, 12, 20), Counter()
         resize = cv2.resize
 
@@ -124,6 +131,14 @@ def test_quality_sizes_and_shapes_are_drawn_from_all_that_is_published(chains):
     assert 0.56 < sum(round_ for _, round_, _ in kept["filters"]) / total < 0.82
 
 
+def test_only_large_sinc_filters_take_away_the_most(chains):
+    """Cutoffs down to a fifth of pi need 13 pixels, as the small ones would hardly have a shape."""
+    _, _, kept = chains
+    small = [cutoff for size, cutoff in kept["sincs"] if size < 13]
+    large = [cutoff for size, cutoff in kept["sincs"] if size >= 13]
+    assert math.pi / 5 < min(large) < math.pi / 3.5 and math.pi / 3 < min(small)
+
+
 def test_noise_is_gray_or_coloured_and_as_strong_as_its_pass_says():
     """On an even image: Gaussian of 20 levels, or the excess of photons counted at 255 a unit."""
     image = np.full((80, 80, 3), 0.5, np.float32)
@@ -137,9 +152,11 @@ def test_noise_is_gray_or_coloured_and_as_strong_as_its_pass_says():
         gray = np.array_equal(noise[..., 0], noise[..., 2])
         kind = min((gaussian, poisson), key=lambda sigma: abs(noise.std() - sigma))
         assert noise.std() == pytest.approx(kind, rel=0.05) and abs(noise.mean()) < 0.006
-        found.update(gray=gray, gaussian=kind == gaussian)
-    assert found["gray"] / 200 == pytest.approx(0.4, abs=0.12)
-    assert found["gaussian"] / 200 == pytest.approx(0.5, abs=0.12)
+        found[kind, gray] += 1
+    for kind in (gaussian, poisson):
+        count = found[kind, True] + found[kind, False]
+        assert count / 200 == pytest.approx(0.5, abs=0.12)
+        assert found[kind, True] / count == pytest.approx(0.4, abs=0.14)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,16 @@ def test_bicubic_is_the_one_resize_rounded_to_8_bits(photo):
     assert (found - exact).abs().max() <= 0.5 / 255 + 1e-6
 
 
+def test_bicubic_rounds_what_is_computed_in_float64():
+    """In float32 some of many values fall to the other of two levels."""
+    clean = torch.from_numpy(rng().integers(0, 256, (3, 700, 700)) / np.float32(255)).float()
+    exact = resize_bicubic(clean.double(), 0.5).numpy()
+    expected = np.floor(np.clip(exact, 0, 1) * 255 + 0.5)
+    assert np.array_equal((Bicubic(scale=2)(clean, rng()) * 255).round().numpy(), expected)
+    with pytest.raises(ImageError, match="7x6 pixels cannot be shrunk 3 times; crop it"):
+        Bicubic(scale=3)(clean[:, :6, :7], rng())
+
+
 def test_noise_has_its_sigma_and_is_not_clipped():
     clean = torch.ones(3, 200, 200)
     noise = GaussianNoise(scale=1, sigma=25)(clean, rng()) - clean
