@@ -518,6 +518,17 @@ def test_weights_of_a_run_are_found(tmp_path, weights, monkeypatch):
     assert (tmp_path / "results" / "small" / "summary.md").is_file()
 
 
+def test_where_sizes_are_equal_the_baseline_is_the_input_on_all_channels(tmp_path, capsys):
+    zoo.save(zoo.build("mambair_dn25", dim=30, depths=[1]), tmp_path / "a.safetensors")
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text("extends: mambair_dn25\nnetwork: {dim: 30, depths: [1]}\n")
+    photo_file(tmp_path / "data" / "CBSD68" / "a.png")
+    words = ["-w", tmp_path / "a.safetensors", "--data", tmp_path / "data", "-o", tmp_path / "out"]
+    assert run(recipe, *words) == 0
+    text = capsys.readouterr().out
+    assert "| input PSNR / SSIM |" in text and "all channels, 8 bits, 0 border pixels" in text
+
+
 def test_kept_images_never_replace_those_of_the_set(tmp_path, weights, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     path = photo_file(tmp_path / "data" / "Set5" / "a.png")

@@ -195,6 +195,12 @@ def test_a_file_is_restored_to_the_bytes_that_the_network_computes(tmp_path):
     assert np.abs(found.astype(int) - np.floor(expected * 65535 + 0.5)).max() <= 1
 
 
+def test_a_photo_in_memory_is_restored_by_the_settings_that_are_given():
+    network, photo = Nearest(), Photo(np.zeros((6, 5, 3), np.float32))
+    restore_photo(network, photo, RestoreSettings(tile=4, overlap=1))
+    assert set(network.sizes) == {(4, 4)}
+
+
 def test_a_network_of_the_same_size_leaves_alpha_as_it_is():
     alpha = np.random.default_rng(0).random((4, 5), np.float32)
     photo = Photo(np.zeros((4, 5, 1), np.float32), alpha)

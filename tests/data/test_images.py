@@ -179,7 +179,8 @@ def test_a_write_that_fails_in_the_middle_leaves_the_old_image_whole(tmp_path, m
 
 
 def test_opencv_may_log_again_after_reading(tmp_path):
-    level = cv2.utils.logging.getLogLevel()
+    level = cv2.utils.logging.LOG_LEVEL_WARNING
+    cv2.utils.logging.setLogLevel(level)
     write_photo(tmp_path / "a.png", random_photo())
     read_photo(tmp_path / "a.png")
     assert cv2.utils.logging.getLogLevel() == level
