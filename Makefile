@@ -73,7 +73,7 @@ $(GPU_VENV)/installed: pyproject.toml
 mutate: install
 	$(BIN)/python -c "import coverage" 2>/dev/null || \
 		$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,mutate]"
-	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m mutants $(if $(AREA),--area $(AREA)) \
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(if $(AREA),--area $(AREA)) \
 		$(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(BASE),--base $(BASE)) \
 		$(if $(JOBS),--jobs $(JOBS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(LIST),--list)
 

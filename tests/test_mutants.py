@@ -4,16 +4,17 @@ import subprocess
 import textwrap
 
 import pytest
-from mutants.__main__ import try_all
-from mutants.areas import AREAS, EXCLUDED
-from mutants.cases import CaseFinder, in_sequence, within
-from mutants.covered import Case, CoverageMap, digest, refreshed, stale_tests
-from mutants.mutant import Mutant, mutants_of, one_line
-from mutants.report import Result, Results, known_equivalents, report
-from mutants.sampling import Pool, shared_out, sources
-from mutants.source import Source, required_parameters
-from mutants.trial import Runner
-from mutants.workspace import ROOT, Workspace, repository_files
+
+from tests.mutants.__main__ import try_all
+from tests.mutants.areas import AREAS, EXCLUDED
+from tests.mutants.cases import CaseFinder, in_sequence, within
+from tests.mutants.covered import Case, CoverageMap, digest, refreshed, stale_tests
+from tests.mutants.mutant import Mutant, mutants_of, one_line
+from tests.mutants.report import Result, Results, known_equivalents, report
+from tests.mutants.sampling import Pool, shared_out, sources
+from tests.mutants.source import Source, required_parameters
+from tests.mutants.trial import Runner
+from tests.mutants.workspace import ROOT, Workspace, repository_files
 
 
 def faults(code, **named):
@@ -238,8 +239,8 @@ def test_only_what_a_change_can_move_is_measured_again(tmp_path):
 
 def test_a_run_that_was_cut_off_gives_no_map(tmp_path, monkeypatch):
     killed = subprocess.CompletedProcess([], -15, stdout="", stderr="")
-    monkeypatch.setattr("mutants.covered.Workspace", lambda folder, root: Bare(folder))
-    monkeypatch.setattr("mutants.covered.subprocess.run", lambda *words, **named: killed)
+    monkeypatch.setattr("tests.mutants.covered.Workspace", lambda folder, root: Bare(folder))
+    monkeypatch.setattr("tests.mutants.covered.subprocess.run", lambda *words, **named: killed)
     with pytest.raises(RuntimeError, match="did not reach the end"):
         refreshed(tmp_path / "map", ["zoo/cli.py"])
     assert not (tmp_path / "map").exists()

@@ -33,7 +33,7 @@ EXCLUDED: dict[tuple[str, str], str] = {
     ("zoo/ops/scan/triton/launch.py", "_processors"): _GPU,
     ("zoo/inference/tiling.py", "CudaMemory"): _GPU,
     ("zoo/distributed.py", "_TorchrunGroup.device"): "chooses among several NVIDIA GPUs",
-    ("zoo/integrations/tensorrt.py", "_mend_library_name"): _TENSORRT,
+    ("zoo/integrations/tensorrt_runtime.py", "_mend_library_name"): _TENSORRT,
     ("zoo/integrations/tensorrt.py", "EngineSession.__init__"): _TENSORRT,
     ("zoo/integrations/tensorrt.py", "EngineSession.run"): _TENSORRT,
     ("zoo/integrations/tensorrt.py", "EngineSession._placed"): _TENSORRT,
@@ -42,5 +42,5 @@ EXCLUDED: dict[tuple[str, str], str] = {
 }
 """File and qualified name ("" for the whole file), with the reason.
 
-:func:`mutants.source.open_nodes` tells what is left out everywhere.
+:func:`tests.mutants.source.open_nodes` tells what is left out everywhere.
 """

@@ -159,11 +159,19 @@ def _measure(work: Workspace, tests: list[str], sources: list[str]) -> CoverageM
     environment = {
         **os.environ,
         **work.environment(),
-        "PYTHONPATH": f"{work.copy}{os.pathsep}{work.copy / 'tests'}",
+        "PYTHONPATH": str(work.copy),
         "COVERAGE_PROCESS_START": str(settings),
         "MUTANTS_ROWS": str(rows),
     }
-    words = [sys.executable, "-m", "pytest", "-p", "mutants.recorder", "-p", "no:cacheprovider"]
+    words = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "tests.mutants.recorder",
+        "-p",
+        "no:cacheprovider",
+    ]
     words += ["-m", SELECTION, f"--basetemp={work.scratch / 'tmp'}", f"--ignore={_ITSELF}", *tests]
     done = subprocess.run(words, cwd=work.copy, env=environment, capture_output=True, text=True)
     logger.info("%s", "\n".join(done.stdout.splitlines()[-3:]))
