@@ -58,7 +58,7 @@ def test_images_are_brought_to_sizes_that_an_engine_takes():
     with pytest.raises(EngineError, match="the largest side is 24 pixels; use tiles: -t 24"):
         network(torch.rand(1, 3, 9, 25))
     least_two = EngineNetwork(session, sidecar(batch=(2, 2)), "e")
-    with pytest.raises(EngineError, match="takes 2 images at once"):
+    with pytest.raises(EngineError, match="needs a batch of 2"):
         least_two(torch.rand(3, 3, 20, 20))
 
 

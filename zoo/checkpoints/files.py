@@ -51,7 +51,7 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: not a readable safetensors file ({_short(error)}); "
-            "it may be incomplete: copy or download it again"
+            "it may be truncated: copy or download it again"
         ) from error
 
 
@@ -68,7 +68,7 @@ def _read_pickled(path: Path) -> Any:
     except (RuntimeError, EOFError, zipfile.BadZipFile, OSError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"{path}: not a readable PyTorch weights file ({_short(error)}); "
-            "it may be incomplete: copy or download it again"
+            "it may be truncated: copy or download it again"
         ) from error
 
 
