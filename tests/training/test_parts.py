@@ -20,7 +20,7 @@ import zoo.training.photo_task as photo_task
 from tests.helpers.toy import Toy, register_toy
 from tests.helpers.training import make_photos
 from zoo.checkpoints import save
-from zoo.data import Bicubic, GaussianNoise
+from zoo.data import Bicubic
 from zoo.data.burst.synthesis import BurstSynthesis
 from zoo.data.photos import StoredPhoto
 from zoo.data.samples import sample_names
@@ -293,7 +293,7 @@ def test_initial_weights_are_those_that_fit_by_name_and_shape(tmp_path, caplog):
         load_initial_weights(network, str(tmp_path / "other.safetensors"))
     assert torch.equal(network.block.layer.weight, other.block.layer.weight)
     assert torch.equal(network.enter.weight, first)
-    assert "6 of 8 tensors fit" in caplog.text or "5 of 8 tensors fit" in caplog.text
+    assert "5 of 8 tensors fit" in caplog.text
     assert "random as before: enter.weight, leave.bias, leave.weight" in caplog.text
     torch.save(other.state_dict(), tmp_path / "bare.pth")  # no recipe says what it is
     bare = Toy(dim=4, channels=3)
@@ -544,15 +544,14 @@ def test_held_out_photographs_are_validated_on_and_never_trained_on():
         *("astronaut", "brick", "coins", "grass", "gravel", "hubble_deep_field", "ihc"),
         *("retina", "china", "flower"),
     ]
-    settings = DataSettings(degradation=GaussianNoise, patch=8)
+    settings = DataSettings(degradation=Bicubic, patch=8)
     task = PhotoTask(
-        DataSettings(degradation=Bicubic, patch=8),
+        settings,
         SimpleNamespace(scale=2, channels=3),
         protocol=Protocol(),
         iterations=1,
         seed=0,
     )
-    assert settings.validate == "samples"
     assert [image.name for image in task.validation] == held_out
     assert not {photo.name for photo in task.photos} & set(held_out)
 
