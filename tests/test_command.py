@@ -102,9 +102,7 @@ def test_installed_packages_announce_parts_and_a_broken_one_is_named(monkeypatch
     assert loaded == ["it"]
     for error in (ImportError("gone"), AttributeError("gone")):
         entry.load = lambda error=error: failing(error)(None)
-        with pytest.raises(
-            ZooError, match=r"an installed package announces parts in 'their\.parts'"
-        ):
+        with pytest.raises(ZooError, match=r"an installed package lists parts in 'their\.parts'"):
             import_parts([])
 
 

@@ -446,7 +446,7 @@ def test_official_tiling_cuts_images_as_the_recipe_says(tmp_path, weights):
     with torch.inference_mode():
         whole = network(small)[0].clamp(0, 1)
     assert abs(psnr_y(to_array(whole), clean, crop_border=2) - expected) > 1e-3
-    assert "cut as the authors cut it" in (tmp_path / "out" / "summary.md").read_text()
+    assert "tiled as in the authors' code" in (tmp_path / "out" / "summary.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -454,7 +454,11 @@ def test_official_tiling_cuts_images_as_the_recipe_says(tmp_path, weights):
     [
         ([], {"tile": 0}, "each image whole."),
         (["-t", "64"], {"tile": 64}, "each image in blended tiles of 64 pixels."),
-        (["--ensemble"], {"tile": 0, "ensemble": True}, "Self-ensemble of 8 flips and turns."),
+        (
+            ["--ensemble"],
+            {"tile": 0, "ensemble": True},
+            "Self-ensemble of 8 flips and quarter turns.",
+        ),
         (["--precision", "bf16"], {"tile": 0, "precision": "bf16"}, "Precision bf16."),
     ],
 )

@@ -311,7 +311,7 @@ def test_a_file_goes_to_a_file_or_into_a_folder(folder, tmp_path):
     (tmp_path / "folder.png").mkdir()
     inside = tmp_path / "folder.png" / "a.png"
     assert zoo.restore(Nearest(), source, tmp_path / "folder.png") == [inside]
-    with pytest.raises(ImageError, match="the input is a folder, so the output must be one"):
+    with pytest.raises(ImageError, match="the input is a folder, so the output must be a folder"):
         zoo.restore(Nearest(), folder, tmp_path / "x.jpg")
 
 

@@ -88,7 +88,7 @@ def test_models_and_parts_are_listed_by_pattern():
             {"scans": ["raster"], "scans[3].size": 8},
             r"override network\.scans\[3\]\.size: '3' is not an index",
         ),
-        ({"scans": ["raster"], "scans[1].size": 8}, r"'1' is no index of a list of 1"),
+        ({"scans": ["raster"], "scans[1].size": 8}, r"'1' is not an index of a list of 1"),
         ({"dim.x": 8}, r"override network\.dim\.x: network\.dim is 32, which has no options"),
         ({"type": "single"}, r"network: unknown network 'single'; did you mean 'single_image'"),
     ],
@@ -302,14 +302,14 @@ def test_recipes_that_extend_each_other_are_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, other in (("a", "b"), ("b", "c"), ("c", "b")):
         (tmp_path / f"{name}.yaml").write_text(f"extends: {other}.yaml")
-    with pytest.raises(RecipeError, match=r"circle: a\.yaml -> b\.yaml -> c\.yaml -> b\.yaml"):
+    with pytest.raises(RecipeError, match=r"circular: a\.yaml -> b\.yaml -> c\.yaml -> b\.yaml"):
         load_recipe("a.yaml")
 
 
 def test_settings_of_the_command_line_are_split_at_the_first_equals_sign():
     assert parse_overrides(["a=b=c", "d.e=[1, 2E1]"], "x=1") == {"a": "b=c", "d.e": [1, 20.0]}
     for word in ("a", "=1", ""):
-        with pytest.raises(RecipeError, match=r"is no setting; write key=value, such as x=1"):
+        with pytest.raises(RecipeError, match=r"is not a setting; write key=value, such as x=1"):
             parse_overrides([word], "x=1")
 
 

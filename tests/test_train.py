@@ -269,7 +269,7 @@ def test_pairs_that_do_not_match_are_named(photos, tmp_path, capsys):
     assert train(photos, tmp_path / "run", *settings) == 2
     said = capsys.readouterr().err
     assert "2 of 3 pairs do not match" in said
-    assert "which is not 1/1 of it" in said and "no degraded counterpart" in said
+    assert "which is not 1/1 of that size" in said and "no degraded counterpart" in said
 
 
 def test_a_recipe_without_training_says_so(tmp_path, capsys):

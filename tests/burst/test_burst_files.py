@@ -328,7 +328,7 @@ def test_bursts_that_a_network_cannot_take_are_refused():
     with pytest.raises(ImageError, match=r"has four planes of a RAW mosaic, but .* takes RGB"):
         restore_burst(network, BurstFiles("x", torch.rand(2, 4, 3, 3)), RestoreSettings())
     network.flow_prior = "given"
-    with pytest.raises(ZooError, match="trained with a known flow, which files do not have"):
+    with pytest.raises(ZooError, match="trained with a given flow, which files do not have"):
         restore_burst(network, BurstFiles("x", torch.rand(2, 3, 3, 3)), RestoreSettings())
 
 

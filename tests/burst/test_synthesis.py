@@ -417,7 +417,7 @@ def test_flips_keep_rggb(rows, columns):
         ({"frames": 0}, "at least 1"),
         ({"max_translation": -1.0}, "must not be negative"),
         ({"exposure_jitter": 1.5}, "must be in"),
-        ({"moving_object": 2.0}, "probability"),
+        ({"moving_object": 2.0}, r"must be in \[0, 1\]"),
         ({"space": "srgb"}, "must be 'linear'"),
     ],
 )

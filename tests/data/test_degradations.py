@@ -51,7 +51,7 @@ def test_bicubic_rounds_what_is_computed_in_float64():
     exact = resize_bicubic(clean.double(), 0.5).numpy()
     expected = np.floor(np.clip(exact, 0, 1) * 255 + 0.5)
     assert np.array_equal((Bicubic(scale=2)(clean, rng()) * 255).round().numpy(), expected)
-    with pytest.raises(ImageError, match="7x6 pixels cannot be shrunk 3 times; crop it"):
+    with pytest.raises(ImageError, match="7x6 pixels cannot be downscaled 3 times; crop it"):
         Bicubic(scale=3)(clean[:, :6, :7], rng())
 
 

@@ -69,7 +69,7 @@ def test_each_image_is_degraded_by_a_seed_of_its_name_and_clipped(photos, tmp_pa
 
 def test_an_image_smaller_than_the_scale_is_named(photos, tmp_path):
     write_photo(photos / "small.png", Photo(np.zeros((3, 9, 1), np.float32)))
-    with pytest.raises(ImageError, match=r"small\.png: smaller than the scale, 4 pixels"):
+    with pytest.raises(ImageError, match=r"small\.png: the image is smaller than 4 pixels"):
         write_pairs(photos, tmp_path / "out", DEGRADATION)
 
 

@@ -205,7 +205,7 @@ def test_validation_pairs_are_matched_by_name_and_read_before_training(tmp_path)
     with pytest.raises(ImageError, match=r"1 of 2 test images cannot be read"):
         validation_images(str(clean), str(degraded), 2)
     (degraded / "2x2.png").unlink()
-    with pytest.raises(ImageError, match=r"1 of 2 test images lack their pair.*2\.png"):
+    with pytest.raises(ImageError, match=r"1 of 2 test images have no counterpart.*2\.png"):
         validation_images(str(clean), str(degraded), 2)
 
 

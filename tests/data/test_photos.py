@@ -48,7 +48,9 @@ def test_pairs_that_do_not_match_are_named():
     clean = photos("abcdefgh", 24)
     with pytest.raises(ImageError, match=r"8 of 8 .*'e' has no degraded.*; and 3 more$"):
         PairDataset(clean, photos("xyz", 12), **options)
-    with pytest.raises(ImageError, match=r"'a' has 24x24 pixels and 'a' 13x13, .* 1/2 of it"):
+    with pytest.raises(
+        ImageError, match=r"'a' has 24x24 pixels and 'a' 13x13, .* 1/2 of that size"
+    ):
         PairDataset(clean[:1], photos("a", 13), **options)
     assert len(PairDataset(photos("a", 25), photos("a", 12), **options)) == 1
 

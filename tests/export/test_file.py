@@ -62,7 +62,7 @@ def test_what_a_file_says_of_a_network_of_colour_images(network):
         "colour": "rgb",
         "range": "0..1",
         "size_multiple": "1",
-        "size_rule": "any height and width from 1 pixel; multiples of size_multiple waste nothing",
+        "size_rule": "any height and width from 1 pixel; multiples of size_multiple are not padded",
         "weights": "a.pth",
         "weights_sha256": digest(network),
     }

@@ -90,7 +90,9 @@ def test_a_right_file_is_verified_at_every_size(tmp_path):
     assert report.passed and report.worst <= 1e-6 and "verified: worst" in str(report)
     assert [c.size for c in report.comparisons] == [(b, 3, h, w) for b, h, w in SIZES]
     assert {c.runtime for c in report.comparisons} == {"ONNX Runtime, standard"}
-    assert report.notes == ("the file holds standard operators only: there is no scan to replace",)
+    assert report.notes == (
+        "the file has standard operators only: our operator has no scan to run",
+    )
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

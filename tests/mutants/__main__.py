@@ -10,14 +10,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from .areas import AREAS
-from .cases import CaseFinder, within
-from .covered import CoverageMap, refreshed
-from .mutant import Mutant
-from .report import Result, Results, known_equivalents, report
-from .sampling import Pool, sources
-from .trial import Outcome, Runner, Trial
-from .workspace import ROOT, changed_files
+from tests.mutants.areas import AREAS
+from tests.mutants.cases import CaseFinder, within
+from tests.mutants.covered import CoverageMap, refreshed
+from tests.mutants.mutant import Mutant
+from tests.mutants.report import Result, Results, known_equivalents, report
+from tests.mutants.sampling import Pool, sources
+from tests.mutants.trial import Outcome, Runner, Trial
+from tests.mutants.workspace import ROOT, changed_files
 
 logger = logging.getLogger("mutants")
 

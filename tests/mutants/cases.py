@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 
-from .covered import CoverageMap
-from .mutant import Mutant
-from .source import Source
+from tests.mutants.covered import CoverageMap
+from tests.mutants.mutant import Mutant
+from tests.mutants.source import Source
 
 
 class CaseFinder:

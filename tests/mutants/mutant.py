@@ -6,8 +6,8 @@ import ast
 import hashlib
 from dataclasses import dataclass
 
-from .operators import OPERATORS
-from .source import Parameters, Source, open_nodes
+from tests.mutants.operators import OPERATORS
+from tests.mutants.source import Parameters, Source, open_nodes
 
 
 @dataclass(frozen=True)

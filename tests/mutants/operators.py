@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
-from .source import TEXTS, Source
+from tests.mutants.source import TEXTS, Source
 
 Fault = tuple[str, int, int, str]
 """Name of the operator, where the replaced bytes start and stop, and what replaces them."""

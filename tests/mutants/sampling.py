@@ -8,9 +8,9 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from .areas import AREAS, EXCLUDED
-from .mutant import Mutant, mutants_of
-from .source import required_parameters
+from tests.mutants.areas import AREAS, EXCLUDED
+from tests.mutants.mutant import Mutant, mutants_of
+from tests.mutants.source import required_parameters
 
 
 def sources(root: Path, areas: Mapping[str, list[str]] = AREAS) -> dict[str, str]:

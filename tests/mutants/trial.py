@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from .workspace import ROOT, Workspace
+from tests.mutants.workspace import ROOT, Workspace
 
 logger = logging.getLogger("mutants")
 

@@ -97,7 +97,7 @@ def test_the_backend_that_was_asked_for_computes_the_gradient_too(inputs, served
 def test_one_that_was_asked_for_and_cannot_serve_is_an_error(monkeypatch):
     inputs = make_inputs(CASE, torch.float64)
     if native.unavailable() is None:
-        with pytest.raises(BackendError, match="'native' was asked for but cannot serve: it comp"):
+        with pytest.raises(BackendError, match="'native' was requested but cannot run: it comp"):
             selective_scan(*inputs, backend="native")
     monkeypatch.setattr(chunked, "unavailable", lambda: "not today")
     with (
@@ -107,7 +107,7 @@ def test_one_that_was_asked_for_and_cannot_serve_is_an_error(monkeypatch):
         pass
     for backend in dispatch.BACKENDS.values():
         monkeypatch.setattr(backend, "unavailable", lambda: "not today")
-    with pytest.raises(BackendError, match=r"no backend serves torch.float64 tokens on cpu"):
+    with pytest.raises(BackendError, match=r"no backend runs torch.float64 tokens on cpu"):
         selective_scan(*inputs)
 
 

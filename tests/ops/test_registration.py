@@ -119,5 +119,5 @@ def test_offsets_that_do_not_fit_the_kernel_are_refused():
     for offset, mask in ((18, 8), (20, 9), (36, 9)):
         with pytest.raises(ValueError, match="a kernel of 3 needs 18 and 9 for each group"):
             deformable_gather(x, torch.zeros(1, offset, 5, 6), torch.ones(1, mask, 5, 6), kernel=3)
-    with pytest.raises(ValueError, match="4 channels cannot be parted into 3 offset groups"):
+    with pytest.raises(ValueError, match="4 channels cannot be split into 3 offset groups"):
         deformable_gather(x, torch.zeros(1, 54, 5, 6), torch.ones(1, 27, 5, 6), kernel=3)

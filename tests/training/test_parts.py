@@ -293,13 +293,13 @@ def test_initial_weights_are_those_that_fit_by_name_and_shape(tmp_path, caplog):
         load_initial_weights(network, str(tmp_path / "other.safetensors"))
     assert torch.equal(network.block.layer.weight, other.block.layer.weight)
     assert torch.equal(network.enter.weight, first)
-    assert "5 of 8 tensors fit" in caplog.text
-    assert "random as before: enter.weight, leave.bias, leave.weight" in caplog.text
+    assert "loaded 5 of 8 tensors" in caplog.text
+    assert "left at random values: enter.weight, leave.bias, leave.weight" in caplog.text
     torch.save(other.state_dict(), tmp_path / "bare.pth")  # no recipe says what it is
     bare = Toy(dim=4, channels=3)
     load_initial_weights(bare, str(tmp_path / "bare.pth"))
     assert torch.equal(bare.block.layer.weight, other.block.layer.weight)
-    with pytest.raises(CheckpointError, match=r"nothing of .* fits"):
+    with pytest.raises(CheckpointError, match=r"no tensor of .* matches"):
         load_initial_weights(nn.Sequential(nn.Linear(7, 7)), str(tmp_path / "bare.pth"))
 
 

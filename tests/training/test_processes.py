@@ -84,7 +84,7 @@ def test_each_process_of_a_machine_has_its_own_gpu(monkeypatch):
     assert group.device("cuda") == "cuda:1" and chosen == [1]
     assert group.device("cpu") == "cpu" and group.device("cuda:0") == "cuda:0"
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(ZooError, match="process 2 of this machine has no GPU: there are 2"):
+    with pytest.raises(ZooError, match="no GPU for process 2 of this machine, which has 2"):
         distributed._TorchrunGroup(Store(), 6, 8).device("cuda")
 
 

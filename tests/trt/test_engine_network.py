@@ -73,7 +73,7 @@ def test_height_and_width_have_least_and_most_of_their_own():
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
     assert network(torch.rand(1, 3, 24, 40)).shape == (1, 3, 48, 80)
     for size in ((25, 8), (16, 41)):
-        with pytest.raises(EngineError, match="no more than 24 pixels a side"):
+        with pytest.raises(EngineError, match="the largest side is 24 pixels"):
             network(torch.rand(1, 3, *size))
 
 
