@@ -288,6 +288,102 @@ def test_without_locks_age_decides_about_folders(tmp_path, monkeypatch):
     assert names(tmp_path) == [young.name, "model"]
 
 
+KILLED = """
+import os, sys
+from pathlib import Path
+from zoo.files import partial_folder
+rename, calls = Path.rename, []
+def killing(self, target):
+    calls.append(target)
+    if len(calls) == int(sys.argv[2]):
+        os._exit(9)
+    return rename(self, target)
+Path.rename = killing
+with partial_folder(Path(sys.argv[1])) as temporary:
+    (temporary / "new").touch()
+"""
+
+
+@pytest.mark.parametrize(("call", "content"), [(1, "old"), (2, "old"), (3, "new")])
+def test_a_process_killed_while_it_replaces_a_folder_loses_nothing(tmp_path, call, content):
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old").touch()
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path), str(call)])
+    assert killed.returncode == 9
+    remove_leftovers(tmp_path)
+    write_text(tmp_path / "a.txt", "")
+    with partial_folder(path) as temporary:
+        assert names(path) == [content]
+        (temporary / "newest").touch()
+    assert names(tmp_path) == ["a.txt", "model"] and names(path) == ["newest"]
+
+
+def test_the_old_folder_stays_while_a_living_process_replaces_it(tmp_path):
+    backup = files._backup_name(tmp_path / "model")
+    backup.mkdir()
+    with files._held(backup) as ours:
+        files._restore_backup(tmp_path / "model")
+        assert ours and names(tmp_path) == [backup.name]
+    files._restore_backup(tmp_path / "model")
+    assert names(tmp_path) == ["model"]
+
+
+def test_a_file_is_not_replaced_by_a_folder(tmp_path):
+    (tmp_path / "model").write_text("mine")
+    message = "model: cannot write: it is not a folder; choose"
+    with pytest.raises(WriteError, match=message), partial_folder(tmp_path / "model"):
+        pytest.fail("the work began")
+    assert (tmp_path / "model").read_text() == "mine" and names(tmp_path) == ["model"]
+
+
+def test_the_content_of_a_folder_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+
+    def watched(descriptor):
+        synced.append((os.fstat(descriptor).st_ino, (tmp_path / "model").exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", watched)
+    with partial_folder(tmp_path / "model") as temporary:
+        (temporary / "1").mkdir()
+        (temporary / "1" / "a").write_text("a")
+        (temporary / "b").write_text("b")
+        (temporary / "b").chmod(0o444)
+        (temporary / "dangling").symlink_to("nothing")
+    parts = [tmp_path / "model" / part for part in ("", "1", "1/a", "b")]
+    assert sorted(synced) == sorted((part.stat().st_ino, False) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("", "it is a folder"), ("loop", "Too many levels"), ("n" * 256, "File name too long")],
+)
+def test_only_faults_of_permission_and_space_advise_to_check_them(tmp_path, name, reason):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(WriteError, match=f"{reason}.*; choose another place$") as found:
+        write_text(tmp_path / name / "a" if name == "loop" else tmp_path / name, "")
+    assert "space left" not in str(found.value)
+
+
+def test_a_null_character_in_the_path_is_one_clear_error(tmp_path):
+    path = tmp_path / "a\0b"
+    for attempt in (lambda: write_text(path, ""), lambda: check_writable(path)):
+        with pytest.raises(WriteError, match="the path has a null character"):
+            attempt()
+    with pytest.raises(WriteError, match="null character"), partial_folder(path):
+        pytest.fail("the work began")
+
+
+def test_the_file_behind_standard_output_is_not_replaced(tmp_path):
+    code = "from pathlib import Path; from zoo.files import write_text; print('kept', flush=True)\n"
+    for place in ("/dev/stdout", "/proc/self/fd/1", "/tmp/../dev/fd/1"):
+        words = [sys.executable, "-c", code + f"write_text(Path({place!r}), 'lost')"]
+        with (tmp_path / "out").open("wb") as out:
+            done = subprocess.run(words, stdout=out, stderr=subprocess.PIPE, text=True)
+        assert "cannot write: /" in done.stderr and (tmp_path / "out").read_text() == "kept\n"
+
+
 def test_checking_leaves_the_file_as_it_is(tmp_path):
     path = tmp_path / "new" / "a.txt"
     check_writable(path)

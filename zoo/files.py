@@ -9,6 +9,8 @@ the lock when the process ends, even if it is killed.
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import os
 import re
 import secrets
@@ -32,6 +34,11 @@ image. They are short, so that files with the longest possible names can be writ
 _OLD = 24 * 3600
 """Age in seconds at which a temporary file counts as abandoned if the file system has no locks."""
 
+_NO_ROOM = {
+    getattr(errno, name, None) for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EFBIG")
+}
+"""Errors of permission and of space."""
+
 _cleaned: set[Path] = set()
 """Folders that this process has cleaned, so that each folder is listed only once."""
 
@@ -44,11 +51,13 @@ def partial_file(path: Path) -> Iterator[Path]:
     created. When the block starts, the temporary file exists and is empty: write to it, do not
     replace it. Its suffix is ``.part``, so libraries cannot derive the format from it.
 
-    A new file gets the usual permissions (the umask); an existing file keeps its permissions. If
-    ``path`` is a symbolic link, the file it points to is replaced, and the link stays.
+    A new file gets the usual permissions (the umask); an existing file keeps its permissions, but
+    not the set-uid, set-gid and sticky bits. If ``path`` is a symbolic link, the file it points to
+    is replaced, and the link stays.
 
     Raises:
-        WriteError: for any ``OSError``, including those of the block.
+        WriteError: for any ``OSError``, including those of the block; if the path is a folder or
+            a device, or has a null character.
     """
     try:
         target, mode = _target_of(path)
@@ -69,7 +78,7 @@ def partial_file(path: Path) -> Iterator[Path]:
     except WriteError:
         raise
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise write_error(path, error) from error
 
 
 @contextlib.contextmanager
@@ -77,18 +86,25 @@ def partial_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder to fill, and rename it to ``path`` when the block ends.
 
     If the block fails, the temporary folder is removed and ``path`` is unchanged. An existing
-    folder is replaced as a whole.
+    folder is replaced as a whole. If a process is killed while it replaces the folder, the old
+    folder comes back when the block for the same path starts again. The content is on the disk
+    before the folder has its name.
 
     Raises:
-        WriteError: for any ``OSError``, including those of the block.
+        WriteError: for any ``OSError``, including those of the block; if the path exists and is not
+            a folder.
     """
     try:
-        target = Path(os.path.realpath(path))
+        target = _resolved(path)
         target.parent.mkdir(parents=True, exist_ok=True)
+        _restore_backup(target)
+        if target.exists() and not target.is_dir():
+            raise OSError("it is not a folder")
         _clean(target.parent)
         temporary, held = _create_folder(target)
         try:
             yield temporary
+            _sync_folder(temporary)
             _replace_folder(target, temporary)
         finally:
             if held is not None:
@@ -97,7 +113,7 @@ def partial_folder(path: Path) -> Iterator[Path]:
     except WriteError:
         raise
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise write_error(path, error) from error
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
@@ -140,7 +156,7 @@ def check_writable(path: Path) -> None:
         held.close()
         temporary.unlink()
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise write_error(path, error) from error
 
 
 def is_same_file(a: Path, b: Path) -> bool:
@@ -193,13 +209,32 @@ def natural_key(name: str | Path) -> tuple[list[str | int], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], str(name)
 
 
-def _write_error(path: Path, error: OSError) -> WriteError:
+def write_error(path: Path, error: OSError) -> WriteError:
+    """Return the error that says why a file or folder cannot be written, and what to do."""
+    check = "check that the folder is writable and has space left, or "
     wrapped = WriteError(
-        f"{path}: cannot write: {error.strerror or error}; check that the folder is writable and "
-        "has space left, or choose another place"
+        f"{path}: cannot write: {error.strerror or error}; "
+        f"{check if error.errno in _NO_ROOM else ''}choose another place"
     )
     wrapped.errno = error.errno
     return wrapped
+
+
+def _resolved(path: Path) -> Path:
+    """Return the path behind symbolic links.
+
+    Raises:
+        OSError: if the path has a null character or belongs to the system.
+    """
+    if "\0" in str(path):
+        raise OSError("the path has a null character")
+    # /dev/stdout leads to the file that gets the output of the process, and replacing that file
+    # would lose the output. /dev/shm is a file system in memory.
+    absolute = Path(os.path.normpath(Path(path).absolute()))
+    first, second = absolute.parts[1:2], absolute.parts[2:3]
+    if sys.platform != "win32" and first in (("dev",), ("proc",)) and second != ("shm",):
+        raise OSError(f"/{first[0]} has no regular files")
+    return Path(os.path.realpath(path))
 
 
 def _target_of(path: Path) -> tuple[Path, int | None]:
@@ -208,9 +243,9 @@ def _target_of(path: Path) -> tuple[Path, int | None]:
     The permissions of a new file are None.
 
     Raises:
-        OSError: if the path is a folder or a device.
+        OSError: if the path is a folder or a device, or has a null character.
     """
-    target = Path(os.path.realpath(path))
+    target = _resolved(path)
     try:
         mode = target.stat().st_mode
     except FileNotFoundError:
@@ -264,18 +299,77 @@ def _create_folder(target: Path) -> tuple[Path, int | None]:
             os.close(held)
 
 
+def _sync_folder(folder: Path) -> None:
+    """Write everything in a folder to the disk."""
+    windows = sys.platform == "win32"
+    for place, _, names in os.walk(folder):
+        paths = [Path(place, name) for name in names]
+        for path in paths if windows else [*paths, Path(place)]:  # Windows cannot sync folders
+            if path.is_symlink():
+                continue
+            opened = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
+            try:
+                os.fsync(opened)
+            finally:
+                os.close(opened)
+
+
 def _replace_folder(target: Path, new: Path) -> None:
     if not target.exists():
         new.rename(target)
         return
-    old = _temporary_name(target)
-    target.rename(old)
+    backup = _backup_name(target)
+    with _held(target):
+        target.rename(backup)
+        try:
+            new.rename(target)
+        except BaseException:
+            with contextlib.suppress(OSError):  # the next start restores it
+                backup.rename(target)
+            raise
+        _discard(backup)
+
+
+def _backup_name(target: Path) -> Path:
+    """Return the name of a folder while it is being replaced; it is never a leftover."""
+    digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()
+    return target.with_name(f".zoo-{digest[:16]}.old")
+
+
+def _restore_backup(target: Path) -> None:
+    """Bring back the folder that a killed process was replacing, or remove it if it is replaced."""
+    backup = _backup_name(target)
+    if not backup.is_dir():
+        return
+    with _held(backup) as ours:
+        if not ours:
+            return  # its process is alive
+        if target.exists():
+            _discard(backup)
+        else:
+            backup.rename(target)
+
+
+def _discard(backup: Path) -> None:
+    # Under a temporary name, it is a leftover if this process is killed.
+    shutil.rmtree(backup.rename(_temporary_name(backup)), ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Lock a folder during the block; False if another process has the lock."""
+    if sys.platform == "win32":
+        yield True
+        return
+    held = os.open(folder, os.O_RDONLY)
     try:
-        new.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        try:
+            ours = _lock(held)
+        except OSError:
+            ours = True  # this file system has no locks
+        yield ours
+    finally:
+        os.close(held)
 
 
 def _remove_abandoned(file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 import re
 import zipfile
@@ -99,7 +100,9 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: dict[st
         try:
             save_file(tensors, temporary, metadata)
         except SafetensorError as error:
-            raise OSError(_short(error)) from error
+            number = re.search(r"os error (\d+)", str(error))
+            reason = _short(error)
+            raise (OSError(int(number[1]), reason) if number else OSError(reason)) from error
 
 
 def write_pickled(path: Path, content: Mapping[str, Any]) -> None:
@@ -115,7 +118,7 @@ def write_pickled(path: Path, content: Mapping[str, Any]) -> None:
             # A full disk raises this error; its message gives a line of C++, not the reason.
             if not re.search("inline_container|PytorchStreamWriter", str(error)):
                 raise
-            raise OSError("the file could not be completed") from error
+            raise OSError(errno.ENOSPC, "the file could not be completed") from error
 
 
 def _short(error: Exception) -> str:
