@@ -27,6 +27,7 @@ from zoo.checkpoints import save
 from zoo.command import run_command
 from zoo.distributed import ProcessGroup, process_group
 from zoo.errors import CheckpointError, ZooError
+from zoo.files import write_error
 from zoo.networks import Network
 from zoo.ops.precision import autocast
 from zoo.recipe import Recipe, build, load_recipe, parse_overrides
@@ -309,6 +310,7 @@ def train(
 
     Raises:
         CheckpointError: if the folder has a run of another recipe.
+        WriteError: if the folder cannot be created or written.
         ZooError: if the recipe or the data cannot be used for training.
     """
     begun = time.monotonic()
@@ -339,7 +341,10 @@ def train(
 
 
 def _last_state(folder: Path, requested: str) -> dict[str, Any] | None:
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) from error
     found = latest_checkpoint(folder)
     if found is None:
         return None

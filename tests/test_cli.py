@@ -69,7 +69,7 @@ def test_restore_without_options_has_the_documented_defaults(monkeypatch, capsys
     assert words.chosen == (
         "model", None, {"scale": None, "random_weights": False, "overrides": {}}
     )  # fmt: skip
-    assert words.arguments == (words.network, Path("in"), Path("out"))
+    assert words.arguments == (words.network, "in", "out")
     assert words.options.pop("group").world_size == 1
     assert words.options == {
         "tile": None, "overlap": 32, "ensemble": False, "precision": "fp32", "overwrite": False,
@@ -186,6 +186,13 @@ def test_drawing_a_scan_of_the_size_and_options_that_were_asked_for(tmp_path):
         (["restore", "TEXT", "-o", "OUT", "-n", "mambair_tiny_x2"], "text.png' cannot be decoded"),
         (["restore", "EMPTY", "-o", "OUT", "-n", "mambair_tiny_x2"], "holds no image"),
         (["restore", "missing.png", "-o", "OUT", "-n", "mambair_tiny_x2"], "does not exist"),
+        (["restore", "PHOTO", "-o", "OUT.txt", "-n", "mambair_tiny_x2"], "not written as '.txt'"),
+        (["restore", "", "-o", "OUT", "-n", "mambair_tiny_x2"], "the path of the input is empty"),
+        (["restore", "PHOTO", "-o", "", "-n", "mambair_tiny_x2"], "of the output is empty"),
+        (
+            ["restore", "PHOTO", "-o", "n" * 300 + ".png", "-n", "mambair_tiny_x2"],
+            "n.png: cannot write: File name too long; choose another place",
+        ),
         (["restore", "PHOTO", "-o", "TEXT/x.png", "-n", "mambair_tiny_x2"], "text.png"),
         (
             ["restore", "PHOTO", "-o", "OUT", "-n", "mambair_tiny_x2", "--import", "nope"],

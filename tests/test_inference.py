@@ -311,6 +311,12 @@ def test_a_file_goes_to_a_file_or_into_a_folder(folder, tmp_path):
     (tmp_path / "folder.png").mkdir()
     inside = tmp_path / "folder.png" / "a.png"
     assert zoo.restore(Nearest(), source, tmp_path / "folder.png") == [inside]
+    for target in (f"{tmp_path}/x.v2/", tmp_path / "x.v2"):  # the first one makes the folder
+        inside = tmp_path / "x.v2" / "a.png"
+        assert zoo.restore(Nearest(), source, target, overwrite=True) == [inside]
+    with pytest.raises(ImageError, match=r"x\.txt: images are not written as '\.txt'.*\.png, .*/"):
+        zoo.restore(Nearest(), source, tmp_path / "x.txt")
+    assert not (tmp_path / "x.txt").exists()
     with pytest.raises(ImageError, match="the input is a folder, so the output must be a folder"):
         zoo.restore(Nearest(), folder, tmp_path / "x.jpg")
 

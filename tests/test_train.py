@@ -250,6 +250,12 @@ def test_mistakes_are_one_line_and_exit_code_2(photos, tmp_path, capsys, given, 
     assert re.search(message, said), said
 
 
+def test_a_folder_that_cannot_be_made_is_one_clear_error(photos, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert train(photos, tmp_path / "file" / "run") == 2
+    assert "file/run: cannot write: Not a directory; choose" in capsys.readouterr().err
+
+
 def test_all_faulty_photos_are_named_before_training(photos, tmp_path, capsys):
     (photos / "torn.png").write_bytes((photos / "0.png").read_bytes()[:100])
     (photos / "text.jpg").write_text("no image")

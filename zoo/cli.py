@@ -277,8 +277,14 @@ def _add_restore(commands: Subparsers) -> None:
         "Restore an image, a burst, or a folder of them.",
         RESTORE_HELP,
     )
-    sub.add_argument("input", type=Path, help="image file, burst, or a folder of them")
-    sub.add_argument("-o", "--output", type=Path, required=True, help="file or folder to write")
+    # Path would drop a "/" at the end, and turn an empty path into the current folder.
+    sub.add_argument("input", help="image file, burst, or a folder of them")
+    sub.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        help="file or folder to write; a folder if it exists as one, has no suffix, or ends in /",
+    )
     sub.add_argument("-n", "--model", help="model; see 'zoo list'")
     sub.add_argument("-w", "--weights", type=Path, help="weights file, .safetensors or .pth")
     sub.add_argument("--compat", choices=["official"], help=COMPAT)

@@ -341,6 +341,10 @@ def test_frames_are_never_replaced_by_the_picture(tmp_path, monkeypatch):
         with pytest.raises(ImageError, match="would replace a frame"):
             zoo.restore(Watched(), tmp_path / "in", output, overwrite=True, progress=False)
     assert (tmp_path / "in" / "a.png").read_bytes() == before
+    with pytest.raises(ImageError, match=r"x\.txt: images are not written as '\.txt'"):
+        zoo.restore(Watched(), tmp_path / "in", tmp_path / "x.txt", progress=False)
+    inside = zoo.restore(Watched(), tmp_path / "in", f"{tmp_path}/x.v2/", progress=False)
+    assert inside == [tmp_path / "x.v2" / "in.png"]
     zoo.restore(Watched(), tmp_path / "in", tmp_path / "out.png", progress=False)
     (tmp_path / "out.png").write_bytes(b"old")
     assert zoo.restore(Watched(), "in", "out.png", progress=False) == []

@@ -7,6 +7,7 @@ from pathlib import Path
 from zoo.distributed import ProcessGroup
 from zoo.inference.burst import Look, developed, restore_burst, restore_bursts
 from zoo.inference.image import restore_images, restore_photo
+from zoo.inference.jobs import check_paths
 from zoo.inference.runner import Precision, RestoreSettings, restore_tensor
 from zoo.inference.tiling import OVERLAP
 from zoo.networks import Network
@@ -35,7 +36,8 @@ def restore(
         network: the network.
         source: an image file or a folder of image files; for a burst network, a burst or a folder
             of bursts.
-        target: file or folder to write; a missing folder is created.
+        target: file or folder to write; a missing folder is created. For one input, a path that
+            has a suffix is a file, unless it is an existing folder or a string that ends in "/".
         tile: side of a tile in input pixels, or 0 for the whole image at once; for the default, see
             :class:`RestoreSettings`.
         overlap: overlap of neighbouring tiles in input pixels.
@@ -52,18 +54,20 @@ def restore(
         The files that were written by all processes.
 
     Raises:
-        ImageError: if an image cannot be read. In a folder, the other images are still restored,
+        ImageError: if a path is empty, the suffix of the target is not that of an image, or an
+            image cannot be read. In a folder, the other images are still restored,
             and the error is raised at the end; it then also reports images that cannot be written.
-        WriteError: if a single image cannot be written.
+        WriteError: if a single image cannot be written, or the target's name is too long.
         ZooError: if the settings contradict each other.
     """
+    check_paths(source, target)
     group = group or ProcessGroup()
     settings = RestoreSettings(tile=tile, overlap=overlap, ensemble=ensemble, precision=precision)
     if network.takes_burst:
         return restore_bursts(
             network,
             Path(source),
-            Path(target),
+            target,
             settings,
             look=look,
             overwrite=overwrite,
@@ -73,7 +77,7 @@ def restore(
     return restore_images(
         network,
         Path(source),
-        Path(target),
+        target,
         settings,
         overwrite=overwrite,
         progress=progress,

@@ -18,7 +18,7 @@ from zoo.data.pixels import to_array
 from zoo.distributed import ProcessGroup
 from zoo.errors import ImageError, ZooError
 from zoo.files import is_same_file
-from zoo.inference.jobs import restore_each, without_existing
+from zoo.inference.jobs import is_file_target, restore_each, without_existing
 from zoo.inference.runner import RestoreSettings, restore_tensor
 from zoo.networks import Network
 from zoo.ops.registration import register_burst
@@ -33,7 +33,7 @@ _BRIGHT, _BRIGHT_TO = 0.99, 0.9
 def restore_bursts(
     network: Network,
     source: Path,
-    target: Path,
+    target: str | Path,
     settings: RestoreSettings,
     *,
     look: Look = "auto",
@@ -47,7 +47,8 @@ def restore_bursts(
         network: a burst network.
         source: a burst (a folder of frames, or an npz file) or a folder of bursts; see
             :mod:`zoo.data.burst.reading`.
-        target: picture to write, or a folder; pictures in a folder are named after their burst.
+        target: picture to write, or a folder; pictures in a folder are named after their burst. See
+            :func:`zoo.inference.jobs.is_file_target`.
         settings: tile and overlap in pixels of a frame's planes, and precision. The ensemble is not
             available for bursts.
         look: how linear RAW colours become a picture; see :func:`developed`.
@@ -174,7 +175,7 @@ class _WithFlow(Network):
         return self.network(frames, flow)
 
 
-def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+def _jobs(source: Path, target: str | Path) -> list[tuple[Path, Path]]:
     """Pairs of burst and output file."""
     pairs = _pairs(source, target)
     for burst, output in pairs:
@@ -191,12 +192,13 @@ def _frames(burst: Path) -> list[Path]:
     return planes or [file for file in burst.iterdir() if file.suffix.lower() in EXTENSIONS]
 
 
-def _pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+def _pairs(source: Path, target: str | Path) -> list[tuple[Path, Path]]:
     bursts = find_bursts(source)
+    folder = Path(target)
     if bursts == [source]:
-        if target.suffix.lower() in EXTENSIONS and not target.is_dir():
-            return [(source, target)]
-        return [(source, target / f"{source.resolve().stem}.png")]
-    if target.is_file() or target.suffix.lower() in EXTENSIONS:
+        if is_file_target(target):
+            return [(source, folder)]
+        return [(source, folder / f"{source.resolve().stem}.png")]
+    if folder.is_file() or folder.suffix.lower() in EXTENSIONS:
         raise ImageError(f"{target}: the input has several bursts, so the output must be a folder")
-    return [(path, target / f"{path.stem}.png") for path in bursts]
+    return [(path, folder / f"{path.stem}.png") for path in bursts]

@@ -8,12 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from zoo.data.bicubic import resize_bicubic
-from zoo.data.images import EXTENSIONS, Photo, list_photos, read_photo, write_photo
+from zoo.data.images import Photo, list_photos, read_photo, write_photo
 from zoo.data.pixels import to_array, to_tensor, with_channels
 from zoo.distributed import ProcessGroup
 from zoo.errors import ImageError
 from zoo.files import is_same_file
-from zoo.inference.jobs import restore_each, without_existing
+from zoo.inference.jobs import is_file_target, restore_each, without_existing
 from zoo.inference.runner import RestoreSettings, restore_tensor
 from zoo.networks import Network
 
@@ -21,7 +21,7 @@ from zoo.networks import Network
 def restore_images(
     network: Network,
     source: Path,
-    target: Path,
+    target: str | Path,
     settings: RestoreSettings,
     *,
     overwrite: bool,
@@ -70,16 +70,17 @@ def restore_photo(
     return Photo(color_HWC, alpha_HW, photo.bit_depth)
 
 
-def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+def _jobs(source: Path, target: str | Path) -> list[tuple[Path, Path]]:
     """Return pairs of input and output file."""
+    folder = Path(target)
     if source.is_dir():
-        if target.is_file():
+        if folder.is_file():
             raise ImageError(f"{target}: the input is a folder, so the output must be a folder")
-        pairs = [(image, target / image.name) for image in list_photos(source)]
-    elif target.is_dir() or target.suffix.lower() not in EXTENSIONS:
-        pairs = [(source, target / source.name)]
+        pairs = [(image, folder / image.name) for image in list_photos(source)]
+    elif is_file_target(target):
+        pairs = [(source, folder)]
     else:
-        pairs = [(source, target)]
+        pairs = [(source, folder / source.name)]
     for image, output in pairs:
         if is_same_file(image, output):
             raise ImageError(f"{output}: the output would replace the input; choose another path")
