@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
@@ -534,6 +535,17 @@ def test_a_recipes_task_has_its_seed_and_its_protocol(photos):
     task = make_task(recipe, train_settings(recipe), network)
     assert (task.seed, task.protocol) == (9, Protocol(channel="all", crop=7))
     assert task.plan[0].iterations == 2400
+
+
+@pytest.mark.parametrize("paper", [True, False])
+def test_the_papers_photos_are_named_only_if_the_recipe_has_a_paper(paper, caplog):
+    recipe = load_recipe("mambair_light_x2", {"train.data.patch": 8})
+    if not paper:
+        recipe = dataclasses.replace(recipe, paper=None)
+    network = SimpleNamespace(scale=2, channels=3, takes_burst=False)
+    with caplog.at_level("INFO", logger="zoo.train"):
+        make_task(recipe, train_settings(recipe), network)
+    assert ("the paper uses" in caplog.text) == paper
 
 
 def test_held_out_photographs_are_validated_on_and_never_trained_on():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from zoo.evaluation import Protocol
 from zoo.evaluation.settings import evaluate_settings
 from zoo.networks import Network
@@ -27,8 +29,12 @@ def make_task(
         assert isinstance(settings, BurstTrainSettings)
         return BurstTask(settings, network, progress=progress)
     wanted = evaluate_settings(recipe)
+    data = settings.data
+    if recipe.paper is None:
+        # A recipe without a paper may inherit the name of the training data of another's paper.
+        data = dataclasses.replace(data, paper="")
     return PhotoTask(
-        settings.data,
+        data,
         network,
         protocol=Protocol(channel=wanted.channel, crop=wanted.crop),
         iterations=settings.iterations,
