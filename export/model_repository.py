@@ -10,7 +10,7 @@ import dataclasses
 import json
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from export.model import facts_in
 from export.onnx import save_model
 from export.profile import Profile
 from zoo.errors import ZooError
-from zoo.files import partial_folder
+from zoo.files import check_writable, partial_folder
 from zoo.integrations.tensorrt import EngineError, read_sidecar
 
 if TYPE_CHECKING:
@@ -143,19 +143,37 @@ def write_repository(
     if plan is not None and plan.engine is not None:
         serving = _limited(serving, plan.engine)
     writers: dict[Path, Callable[[Path, str], None]] = {}
+    onnx_folder, plan_folder = model_folders(folder, name)
     if onnx:
-        writers[folder / f"{name}_onnx"] = lambda to, own: _write_onnx(to, own, model, serving)
+        writers[onnx_folder] = lambda to, own: _write_onnx(to, own, model, serving)
     if plan is not None:
-        writers[folder / f"{name}_trt"] = lambda to, own: _write_plan(to, own, model, serving, plan)
-    for target in writers:
-        if target.exists() and not overwrite:
-            raise ServeError(f"{target} already exists; replace it with --overwrite")
+        writers[plan_folder] = lambda to, own: _write_plan(to, own, model, serving, plan)
+    check_models(writers, overwrite=overwrite)
     for target, write in writers.items():
         # The dot at the start of its name keeps the server from reading an unfinished folder.
         with partial_folder(target) as temporary:
             (temporary / "1").mkdir()
             write(temporary, target.name)
     return list(writers)
+
+
+def model_folders(folder: Path, name: str) -> tuple[Path, Path]:
+    """Return the folders of both models of a network: for ONNX Runtime and for TensorRT."""
+    return folder / f"{name}_onnx", folder / f"{name}_trt"
+
+
+def check_models(targets: Iterable[Path], *, overwrite: bool) -> None:
+    """Check, before long work, that the folders of models can be written.
+
+    Raises:
+        ServeError: if a model already exists and ``overwrite`` is False.
+        WriteError: if a model cannot be written.
+    """
+    for target in targets:
+        if not target.exists():
+            check_writable(target)
+        elif not overwrite:
+            raise ServeError(f"{target} already exists; replace it with --overwrite")
 
 
 def _limited(serving: Serving, engine: Path) -> Serving:

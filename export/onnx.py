@@ -79,8 +79,7 @@ def export(
         ZooError: if a package is missing or the network cannot be traced.
     """
     path = Path(path)
-    if path.suffix != ".onnx":
-        raise ExportError(f"{path}: the file name must end in .onnx")
+    _check_name(path)
     if plugin_free and strip_functions:
         raise ExportError(
             "--plugin-free inlines the functions and --strip-functions omits them; "
@@ -89,8 +88,8 @@ def export(
     opset = _opset_for(precision, opset)
     check_packages()
     sizes = input_shape(network, shape)
-    exported = prepared(network, sizes, precision, half_border=half_border)
     check_writable(path)
+    exported = prepared(network, sizes, precision, half_border=half_border)
 
     import onnx
 
@@ -112,6 +111,11 @@ def export(
     if plugin_free:
         model = written_out(model)
     return save_model(model, path)
+
+
+def _check_name(path: Path) -> None:
+    if path.suffix != ".onnx":
+        raise ExportError(f"{path}: the file name must end in .onnx")
 
 
 def _opset_for(precision: Precision, opset: int | None) -> int:
@@ -212,11 +216,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     check_packages()
+    if options.output is not None:
+        _check_name(options.output)
     source = network_of(options.model, options.weights)
     shape = input_shape(source.network, options.shape)
     path = options.output or default_path(
         options.model, str(shape), options.precision, options.opset
     )
+    check_writable(path)
     logger.info("tracing %s; this can take several minutes", options.model)
     export(
         source.network,

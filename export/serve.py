@@ -14,13 +14,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from export.model import network_of
-from export.model_repository import PLUGIN, Plan, ServeError, Serving, write_repository
+from export.model_repository import (
+    PLUGIN,
+    Plan,
+    ServeError,
+    Serving,
+    check_models,
+    model_folders,
+    write_repository,
+)
 from export.onnx import check_packages, export
 from export.profile import read_profile
 from trt_plugins.build import BuildError
 from trt_plugins.build import build as build_plugin
 from zoo.command import run_command
-from zoo.files import check_writable
 from zoo.ops.precision import DTYPES
 
 logger = logging.getLogger(__name__)
@@ -98,7 +105,9 @@ def _run(options: argparse.Namespace) -> int:
     burst = source.network.takes_burst
     profile = read_profile(options.min, options.opt, options.max, batch, heavy=burst)
     serving = Serving(options.max_batch, options.delay, options.instances, options.kind)
-    check_writable(options.output / name)
+    onnx_folder, plan_folder = model_folders(options.output, name)
+    targets = [] if options.backend == "tensorrt" else [onnx_folder]
+    check_models([*targets, plan_folder] if with_plan else targets, overwrite=options.overwrite)
     plan = Plan(profile, options.engine, _plugin(options)) if with_plan else None
 
     import onnx

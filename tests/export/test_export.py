@@ -239,6 +239,7 @@ def test_bf16_is_verified_as_a_copy(tmp_path):
         ),
         (["-n", "mambair_tiny_x2", "-o", "out.txt"], "must end in .onnx"),
         (["-n", "mambair_tiny_x2", "-o", "FILE/out.onnx"], "cannot write"),
+        (["-n", "mambair_tiny_x2", "-o", "."], "must end in .onnx"),
         (["-n", "mambair_tiny_x2", "--import", "nope"], "--import nope"),
     ],
 )
@@ -255,8 +256,23 @@ def test_mistakes(words, message, tmp_path, monkeypatch, capsys):
         words = [word.replace(name, place) for word in words]
     assert main(words) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("export.onnx: error: ") and message in error
+    assert error.startswith("python -m export.onnx: error: ") and message in error
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("output", "message"), [("file/a.onnx", "cannot write"), (".", "must end in .onnx")]
+)
+def test_the_output_is_checked_before_the_tracing(output, message, tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise AssertionError("too early")
+
+    monkeypatch.setattr("export.onnx.prepared", fail)
+    monkeypatch.setattr("export.onnx.export", fail)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert main(["-n", "mambair_tiny_x2", "-o", output]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_without_the_package(monkeypatch, tmp_path, capsys):

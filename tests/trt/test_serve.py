@@ -260,6 +260,24 @@ def test_a_place_that_cannot_be_written(tmp_path):
         write_repository(two_scans(), tmp_path / "repo", "net", serving=Serving())
 
 
+@pytest.mark.parametrize("option", [[], ["--backend", "onnx"], ["--backend", "tensorrt"]])
+def test_the_folder_is_checked_before_the_tracing(option, tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise AssertionError("too early")
+
+    monkeypatch.setattr("export.serve.export", fail)
+    monkeypatch.setattr("export.serve.build_plugin", fail)
+    monkeypatch.chdir(tmp_path)
+    kind = "trt" if "tensorrt" in option else "onnx"
+    Path(f"repo/mambair_tiny_x2_{kind}").mkdir(parents=True)
+    words = ["-n", "mambair_tiny_x2", *option, "-o"]
+    assert main([*words, "repo"]) == 2
+    assert f"x2_{kind} already exists; replace it with --overwrite" in capsys.readouterr().err
+    Path("file").touch()
+    assert main([*words, "file/repo"]) == 2
+    assert f"file/repo/mambair_tiny_x2_{kind}: cannot write" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -278,7 +296,7 @@ def test_mistakes(words, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([*words, "-o", "repo"]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("export.serve: error: ") and message in error
+    assert error.startswith("python -m export.serve: error: ") and message in error
     assert not list(tmp_path.glob("repo/*"))
 
 
