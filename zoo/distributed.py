@@ -7,6 +7,7 @@ gradients. Nothing here starts processes.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -43,8 +44,12 @@ class ProcessGroup:
         return self.rank == 0
 
     def device(self, name: str) -> str:
-        """Return the device of this process; with several processes, ``cuda`` is one GPU each."""
-        return name
+        """Return the device of this process; with several processes, ``cuda`` is one GPU each.
+
+        Raises:
+            ZooError: if there is no such device.
+        """
+        return _checked_device(name)
 
     def broadcast(self, value: T) -> T:
         """Return the first process's value, in all processes."""
@@ -71,6 +76,29 @@ class ProcessGroup:
         return function()
 
 
+def _checked_device(name: str) -> str:
+    """Return the name of a device if this machine and this PyTorch have it."""
+    if name == "cpu":
+        return name
+    if re.fullmatch(r"cuda(:[0-9]+)?", name) is None:
+        raise ZooError(f"--device {name}: unknown device; known: cpu, cuda")
+    if not torch.backends.cuda.is_built():
+        raise ZooError(
+            f"--device {name}: this PyTorch has no CUDA; leave --device out, or install a CUDA "
+            "build of PyTorch"
+        )
+    count = torch.cuda.device_count()
+    if count == 0:
+        raise ZooError(
+            f"--device {name}: PyTorch finds no GPU; leave --device out, or check the driver with "
+            "nvidia-smi"
+        )
+    number = int(name.partition(":")[2] or 0)
+    if number >= count:
+        raise ZooError(f"--device {name}: this machine has {count} GPUs, from cuda:0")
+    return name
+
+
 class _TorchrunGroup(ProcessGroup):
     """The processes that torchrun started."""
 
@@ -79,7 +107,7 @@ class _TorchrunGroup(ProcessGroup):
         self._local = int(os.environ.get("LOCAL_RANK", rank))
 
     def device(self, name: str) -> str:
-        if name != "cuda":
+        if _checked_device(name) != "cuda":
             return name
         if self._local >= torch.cuda.device_count():
             raise ZooError(
@@ -132,10 +160,14 @@ def process_group(device: str = "cpu") -> Iterator[ProcessGroup]:
 
     Args:
         device: "cuda" to exchange gradients between GPUs, or "cpu".
+
+    Raises:
+        ZooError: if there are several processes, and no such device.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ:
         yield ProcessGroup()
         return
+    _checked_device(device)
     store, rank, world_size = next(dist.rendezvous("env://", timeout=PATIENCE))
     engine = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
     dist.init_process_group(engine, store=store, rank=rank, world_size=world_size, timeout=PATIENCE)

@@ -77,6 +77,7 @@ def test_a_fixed_share_is_every_nth_item(group_of):
 
 def test_each_process_of_a_machine_has_its_own_gpu(monkeypatch):
     chosen = []
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setenv("LOCAL_RANK", "1")
