@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
@@ -180,6 +181,7 @@ def doctor_command(options: argparse.Namespace) -> None:
 
     from zoo.checkpoints import shipped_weights
     from zoo.ops import backends
+    from zoo.ops.scan.dispatch import ENVIRONMENT, check_environment
     from zoo.recipe import list_models
 
     print(f"zoo {package_version()}, Python {platform.python_version()}, torch {torch.__version__}")
@@ -190,6 +192,9 @@ def doctor_command(options: argparse.Namespace) -> None:
     print("selective-scan backends, best first:")
     for status in backends():
         print(f"  {'yes' if status.available else 'no ':<4} {status.name:<10} {status.note}")
+    if requested := os.environ.get(ENVIRONMENT, ""):
+        print(f"{ENVIRONMENT}={requested} requests a backend")
+    check_environment()
 
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"

@@ -93,6 +93,24 @@ def asked_for(argument: str | None) -> str:
     return check_name(name, f"environment variable {ENVIRONMENT}") if name else ""
 
 
+def check_environment() -> str:
+    """Return the backend that the environment variable requests; "" if it requests none.
+
+    Raises:
+        BackendError: if there is no such backend, or it cannot run on this machine.
+    """
+    name = os.environ.get(ENVIRONMENT, "")
+    if name:
+        why_not = BACKENDS[check_name(name, f"environment variable {ENVIRONMENT}")].unavailable()
+        if why_not:
+            raise BackendError(_refusal(name, why_not))
+    return name
+
+
+def _refusal(name: str, why_not: str) -> str:
+    return f"backend {name!r} was requested but cannot run: {why_not}"
+
+
 def choose(inputs: ScanInputs, asked: str) -> Backend:
     """Choose the backend that runs the call.
 
@@ -103,7 +121,7 @@ def choose(inputs: ScanInputs, asked: str) -> Backend:
         backend = BACKENDS[asked]
         why_not = backend.unavailable() or backend.declines(inputs)
         if why_not:
-            raise BackendError(f"backend {asked!r} was requested but cannot run: {why_not}")
+            raise BackendError(_refusal(asked, why_not))
         return backend
     for name, backend in BACKENDS.items():
         if backend.unavailable() or backend.declines(inputs):
