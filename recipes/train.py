@@ -403,6 +403,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.num_workers < 0:
+        raise ZooError(f"--num-workers {options.num_workers}: give 0 or more processes")
     recipe = load_recipe(options.name, overrides_of(options.settings))
     folder = options.output or Path("runs") / recipe.name
     with process_group(options.device) as group:

@@ -11,6 +11,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 import zoo
 from tests.helpers.networks import Nearest
@@ -81,17 +82,19 @@ def test_restore_without_options_has_the_documented_defaults(monkeypatch, capsys
 def test_every_option_of_restore_is_passed_on(monkeypatch, capsys):
     words = Words(monkeypatch, ["a.png", "b.png"])
     moved = []
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(words.network, "to", lambda device: moved.append(device) or words.network)
     options = ["-n", "model", "-w", "w.pth", "-s", 3, "--random-weights", "--compat", "official"]
     options += ["-t", 96, "--overlap", 8, "--ensemble", "--precision", "bf16", "--overwrite"]
-    assert run("restore", "in", "-o", "out", *options, "--look", "plain", "--device", "meta") == 0
+    assert run("restore", "in", "-o", "out", *options, "--look", "plain", "--device", "cuda") == 0
     assert words.chosen == (
         "model",
         Path("w.pth"),
         {"scale": 3, "random_weights": True, "overrides": {"compat": "official"}},
     )
     del words.options["group"]
-    assert moved == ["meta"] and words.options == {
+    assert moved == ["cuda"] and words.options == {
         "tile": 96, "overlap": 8, "ensemble": True, "precision": "bf16", "overwrite": True,
         "look": "plain",
     }  # fmt: skip
@@ -205,6 +208,20 @@ def test_drawing_a_scan_of_the_size_and_options_that_were_asked_for(tmp_path):
         (["scans", "plot", "spiral", "-o", "OUT"], "unknown scan 'spiral'"),
         (["scans", "plot", "window", "sise=8", "-o", "OUT"], "did you mean 'size'"),
         (["scans", "plot", "raster", "--size", "8", "-o", "OUT"], "write height x width"),
+        (["scans", "plot", "hilbert", "--size", "²x4", "-o", "OUT"], "write height x width"),
+        (["train", "mambair_tiny_x2", "--num-workers", "-1"], "--num-workers -1: give 0 or more"),
+        (
+            ["restore", "PHOTO", "-o", "OUT", "-n", "mambair_tiny_x2", "--device", "foo"],
+            "--device foo: unknown device; known: cpu, cuda",
+        ),
+        (
+            ["evaluate", "mambair_tiny_x2", "--device", "meta", "-o", "OUT"],
+            "--device meta: unknown device; known: cpu, cuda",
+        ),
+        (
+            ["train", "mambair_tiny_x2", "--device", "cuda:", "-o", "EMPTY"],
+            "--device cuda:: unknown device",
+        ),
     ],
 )
 def test_mistakes(tmp_path, photo, capsys, words, message):
@@ -219,7 +236,7 @@ def test_mistakes(tmp_path, photo, capsys, words, message):
         filled.append(word.replace("OUT", str(tmp_path / "out.png")))
     assert run(*filled) == 2
     error = capsys.readouterr().err.strip().splitlines()
-    assert message in error[-1] and re.match(r"zoo( convert| scans plot)?: error: ", error[-1])
+    assert message in error[-1] and re.match(r"zoo( [a-z ]+)?: error: ", error[-1])
     assert not any("Traceback" in line for line in error)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -228,6 +245,63 @@ def test_a_backend_that_does_not_exist(monkeypatch, photo, tmp_path, capsys):
     monkeypatch.setenv("ZOO_SCAN_BACKEND", "chunkd")
     assert run("restore", photo, "-o", tmp_path / "o.png", "-n", "mambair_tiny_x2") == 2
     assert "did you mean 'chunked'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0"])
+def test_a_gpu_that_is_not_there(name, monkeypatch, photo, tmp_path, capsys):
+    words = ["restore", photo, "-o", tmp_path / "o.png", "-n", "mambair_tiny_x2", "--device", name]
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: False)
+    assert run(*words) == 2
+    assert capsys.readouterr().err.endswith(
+        f"zoo: error: --device {name}: this PyTorch has no CUDA; leave --device out, or install a "
+        "CUDA build of PyTorch\n"
+    )
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert run(*words) == 2
+    assert f"--device {name}: PyTorch finds no GPU" in capsys.readouterr().err
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert run(*words[:-1], "cuda:2") == 2
+    assert "--device cuda:2: this machine has 2 GPUs" in capsys.readouterr().err
+
+
+def test_doctor_checks_the_backend_that_the_environment_requests(monkeypatch, capsys):
+    monkeypatch.setenv("ZOO_SCAN_BACKEND", "chunked")
+    assert run("doctor") == 0
+    assert "ZOO_SCAN_BACKEND=chunked" in capsys.readouterr().out
+    monkeypatch.setenv("ZOO_SCAN_BACKEND", "chunkd")
+    assert run("doctor") == 2
+    said = capsys.readouterr()
+    assert "ZOO_SCAN_BACKEND=chunkd" in said.out and "did you mean 'chunked'" in said.err
+    monkeypatch.setattr("zoo.ops.scan.chunked.unavailable", lambda: "it is ill")
+    monkeypatch.setenv("ZOO_SCAN_BACKEND", "chunked")
+    assert run("doctor") == 2
+    error = capsys.readouterr().err
+    assert error == "zoo: error: backend 'chunked' was requested but cannot run: it is ill\n"
+
+
+def in_a_shell(line):
+    paths = os.pathsep.join([str(Path(zoo.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    command = f"{sys.executable} -c 'import sys, zoo.cli; sys.exit(zoo.cli.main())'"
+    return subprocess.run(
+        ["bash", "-c", line.replace("ZOO", command)],
+        env={**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": ""},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs bash and /dev/full")
+def test_output_that_cannot_be_written():
+    for words in ("list", "--help"):
+        # The reader is gone before the command prints.
+        found = in_a_shell(f"{{ sleep 0.1; ZOO {words}; echo $? >&2; }} | exec true")
+        assert found.stderr == "141\n"
+    found = in_a_shell("ZOO list > /dev/full")
+    message = "zoo: error: standard output: cannot write: No space left on device\n"
+    assert (found.returncode, found.stderr) == (2, message)
+    found = in_a_shell("ZOO list >&-")
+    assert (found.returncode, found.stderr) == (0, "")
 
 
 def test_debug_shows_the_traceback(photo, tmp_path):

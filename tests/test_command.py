@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,7 +44,7 @@ def test_the_exit_code_is_what_the_work_says(result, code):
 def test_what_the_user_can_mend_is_one_line_on_standard_error_and_code_2(error, capsys):
     assert run(failing(error)) == 2
     said = capsys.readouterr()
-    assert (said.out, said.err) == ("", "a.b: error: broken\n")
+    assert (said.out, said.err) == ("", "python -m a.b: error: broken\n")
     with pytest.raises(type(error)):
         run(failing(error), "--debug")
 
@@ -54,16 +55,35 @@ def test_a_defect_of_the_package_is_never_hidden(error):
         run(failing(error))
 
 
-def test_ctrl_c_is_code_130_and_bad_usage_code_2():
+def test_ctrl_c_is_code_130_and_bad_usage_code_2(capsys):
     assert run(failing(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "interrupted\n"
     with pytest.raises(SystemExit) as stop:
         run(lambda options: None, "--nothing")
     assert stop.value.code == 2
+    assert "python -m a.b: error: unrecognized" in capsys.readouterr().err
+
+
+def test_errors_of_the_system_are_path_and_reason(tmp_path, capsys):
+    missing = tmp_path / "missing"
+    assert run(lambda options: missing.open()) == 2
+    assert (
+        capsys.readouterr().err == f"python -m a.b: error: {missing}: No such file or directory\n"
+    )
+    assert run(failing(OSError(28, "No space left on device"))) == 2
+    assert capsys.readouterr().err == "python -m a.b: error: No space left on device\n"
+
+
+def test_a_closed_pipe_is_quiet(capsys):
+    assert run(failing(BrokenPipeError(32, "Broken pipe"))) == 141
+    assert capsys.readouterr().err == ""
+    with pytest.raises(BrokenPipeError):
+        run(failing(BrokenPipeError(32, "Broken pipe")), "--debug")
 
 
 def test_sizes_are_height_times_width_from_1():
     assert parse_size("16x24", "pixels") == (16, 24)
-    for text in ("16", "x24", "16x", "0x24", "16x0", "-1x3", "1.5x2", "16x24x3"):
+    for text in ("16", "x24", "16x", "0x24", "16x0", "-1x3", "1.5x2", "16x24x3", "²x4", "٣x4"):
         with pytest.raises(ZooError, match="write height x width in pixels, such as 16x24"):
             parse_size(text, "pixels")
 
@@ -100,9 +120,12 @@ def test_installed_packages_announce_parts_and_a_broken_one_is_named(monkeypatch
     monkeypatch.setattr(command, "entry_points", announced)
     import_parts([])
     assert loaded == ["it"]
-    for error in (ImportError("gone"), AttributeError("gone")):
+    for error in (ImportError("gone"), AttributeError("gone"), ValueError("gone"), SystemExit(1)):
         entry.load = lambda error=error: failing(error)(None)
-        with pytest.raises(ZooError, match=r"an installed package lists parts in 'their\.parts'"):
+        message = (
+            r"an installed package lists parts in 'their\.parts', .*: \w+: (gone|1) \(.*:\d+\)"
+        )
+        with pytest.raises(ZooError, match=message):
             import_parts([])
 
 
@@ -110,3 +133,33 @@ def test_a_module_that_is_not_there_is_named():
     with pytest.raises(ZooError, match=r"--import nowhere\.at_all: no module 'nowhere'"):
         import_parts(["nowhere.at_all"])
     assert str(Path.cwd()) in sys.path
+
+
+@pytest.mark.parametrize("name", ["", ".", ".x"])
+def test_a_module_needs_a_full_name(name):
+    with pytest.raises(ZooError, match=rf"--import '{re.escape(name)}': give the name, without"):
+        import_parts([name])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\nx = = 1\n", "SyntaxError: invalid syntax (FILE:2)"),
+        ("raise ImportError('bad')\n", "ImportError: bad (FILE:1)"),
+        ("\nraise ValueError('two\\nlines')\n", "ValueError: two lines (FILE:2)"),
+        ("assert 0", "AssertionError (FILE:1)"),
+        ("import sys\nsys.exit(3)", "SystemExit: 3 (FILE:2)"),
+        ("import zoo\nraise zoo.errors.ZooError('bad')", "bad (FILE:2)"),
+        (
+            "import nomodule.at_all",
+            "broken_part was found, but it needs 'nomodule', which is missing (FILE:1)",
+        ),
+    ],
+)
+def test_a_module_that_fails_is_named_with_its_line(text, message, tmp_path, monkeypatch):
+    path = tmp_path / "broken_part.py"
+    path.write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ZooError) as caught:
+        import_parts(["broken_part"])
+    assert str(caught.value) == "--import broken_part: " + message.replace("FILE", str(path))

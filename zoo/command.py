@@ -7,15 +7,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import logging
+import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import ZooError
+from zoo.errors import WriteError, ZooError
 
 ENTRY_POINTS = "zoo.parts"
 """Entry-point group in which installed packages list their modules that register parts."""
@@ -23,8 +26,8 @@ ENTRY_POINTS = "zoo.parts"
 COMPAT = "reproduce the authors' outputs, including an error in their code (cross-scale MambaCSR)"
 """Help of the option ``--compat`` of the commands that load weights."""
 
-BAD_INPUT, INTERRUPTED = 2, 130
-"""Exit codes for an error that the user can fix, and for Ctrl-C."""
+BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+"""Exit codes for an error that the user can fix, for Ctrl-C, and for a closed pipe."""
 
 
 def package_version() -> str:
@@ -62,7 +65,9 @@ def parse_size(text: str, unit: str) -> tuple[int, int]:
         ZooError: if the text is not two integers of at least 1 with an "x" between.
     """
     height, times, width = text.partition("x")
-    if not (times and height.isdigit() and width.isdigit() and int(height) and int(width)):
+    # Only ASCII: isdecimal() alone also accepts the digits of other scripts.
+    numbers = all(side.isascii() and side.isdecimal() and int(side) for side in (height, width))
+    if not (times and numbers):
         raise ZooError(f"--size {text!r}: write height x width in {unit}, such as 16x24")
     return int(height), int(width)
 
@@ -78,7 +83,8 @@ def run_command(
     """Parse the arguments, import the user's parts, run the command, and return the exit code.
 
     An error that the user can fix is printed as one line on standard error. ``--debug`` shows its
-    traceback instead.
+    traceback instead. If the reader of a pipe closes it, as ``head`` does, the command ends
+    quietly.
 
     Args:
         parser: parser of the command. The options ``--import`` and ``--debug`` are added to it.
@@ -88,24 +94,74 @@ def run_command(
         intermixed: whether options may be between positional arguments.
 
     Returns:
-        The exit code of ``run``, 2 for an error that the user can fix, or 130 after Ctrl-C.
+        The exit code of ``run``, 2 for an error that the user can fix, 130 after Ctrl-C, or 141 if
+        the reader of standard output has closed it.
     """
     parser.prog = prog or parser.prog
     add_common_options(parser)
     read = parser.parse_intermixed_args if intermixed else parser.parse_args
-    options = read(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    options = argparse.Namespace(debug=False)
     try:
+        try:
+            options = read(sys.argv[1:] if arguments is None else arguments)
+        except SystemExit:  # --help and --version print, too
+            _flush_output()
+            raise
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
         import_parts(options.imports or ())
-        return run(options) or 0
+        code = run(options) or 0
+        _flush_output()
+        return code
     except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
+    except BrokenPipeError:
+        if options.debug:
+            raise
+        _discard_output()
+        return BROKEN_PIPE
     except Exception as error:
         if options.debug or not _is_mendable(error):
             raise
-        name = parser.prog.removeprefix("python ").removeprefix("-m ")
-        print(f"{name}: error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"{parser.prog}: error: {_sentence(error)}", file=sys.stderr)  # noqa: T201
         return BAD_INPUT
+
+
+def _flush_output() -> None:
+    """Write what is buffered for standard output, so that an error is found before the exit.
+
+    Raises:
+        BrokenPipeError: if the reader has closed the pipe.
+        WriteError: if standard output cannot be written for another reason.
+    """
+    try:
+        print(end="", flush=True)  # noqa: T201
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _discard_output()
+        raise WriteError(f"standard output: cannot write: {error.strerror or error}") from error
+
+
+def _discard_output() -> None:
+    """Drop what is still buffered, because Python complains about it at its exit."""
+    with contextlib.suppress(OSError, ValueError):  # a replaced standard output has no descriptor
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _sentence(error: Exception) -> str:
+    """Return the message of an error, without the error number of the system."""
+    if isinstance(error, ZooError) or not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    if error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    try:
+        _flush_output()
+    except WriteError as refused:
+        return str(refused)
+    return error.strerror
 
 
 def _is_mendable(error: Exception) -> bool:
@@ -129,17 +185,52 @@ def import_parts(modules: Sequence[str]) -> None:
     for entry in entry_points(group=ENTRY_POINTS):
         try:
             entry.load()
-        except (ImportError, AttributeError) as error:
+        except (Exception, SystemExit) as error:
             package = entry.dist.name if entry.dist else "an installed package"
             raise ZooError(
-                f"{package} lists parts in {entry.value!r}, which cannot be imported: {error}; "
-                "repair or uninstall it"
+                f"{package} lists parts in {entry.value!r}, which cannot be imported: "
+                f"{_import_error(entry.value.partition(':')[0], error)}; repair or uninstall it"
             ) from error
     for module in modules:
+        if not module or module.startswith("."):
+            raise ZooError(f"--import {module!r}: {_GIVE_NAME}")
         try:
             importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise ZooError(
-                f"--import {module}: no module {error.name!r}; give the name, without .py, of a "
-                "module that is in this folder or installed"
-            ) from error
+        except (Exception, SystemExit) as error:
+            text = _import_error(module, error)
+            if _is_absent(module, error):
+                text += f"; {_GIVE_NAME}"
+            raise ZooError(f"--import {module}: {text}") from error
+
+
+_GIVE_NAME = "give the name, without .py, of a module that is in this folder or installed"
+
+
+def _is_absent(module: str, error: BaseException) -> bool:
+    """Return whether the module itself, or a package that it is in, does not exist."""
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    return missing is not None and f"{module}.".startswith(f"{missing}.")
+
+
+def _import_error(module: str, error: BaseException) -> str:
+    """Say in one line why a module cannot be imported, with the file and line where known."""
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        if _is_absent(module, error):
+            return f"no module {error.name!r}"
+        return f"{module} was found, but it needs {error.name!r}, which is missing{_place(error)}"
+    message = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
+    if not isinstance(error, ZooError):
+        name = type(error).__name__
+        message = f"{name}: {message}" if message else name
+    return f"{message}{_place(error)}"
+
+
+def _place(error: BaseException) -> str:
+    """Return `` (FILE:LINE)`` of an error in a module that was imported; "" if it is unknown."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" ({error.filename}:{error.lineno})"
+    machinery = ("<frozen", __file__, importlib.__file__)
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith(machinery):
+            return f" ({frame.filename}:{frame.lineno})"
+    return ""

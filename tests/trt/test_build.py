@@ -112,7 +112,7 @@ def test_without_a_compiler_it_says_what_to_install(monkeypatch, tmp_path, capsy
         find_nvcc()
     assert main([]) == 2
     assert capsys.readouterr().err.startswith(
-        "trt_plugins.build: error: compiling the TensorRT plugin "
+        "python -m trt_plugins.build: error: compiling the TensorRT plugin "
     )
     with pytest.raises(BuildError, match="no C\\+\\+ compiler was found"):
         build(shim=True)

@@ -368,7 +368,7 @@ def test_sizes_are_smaller_without_the_plugin(words, side, stand_in, folder, mon
 def test_mistakes(words, message, stand_in, folder, capsys):
     assert main(words) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("export.trt: error: ") and message in error
+    assert error.startswith("python -m export.trt: error: ") and message in error
     assert names(folder) == ["graph.onnx", "plugin.so"]
 
 
