@@ -61,7 +61,7 @@ class Recipe:
     @property
     def takes_burst(self) -> bool:
         """Whether the network takes bursts; see :attr:`zoo.networks.Network.takes_burst`."""
-        return NETWORKS.get(self.network["type"], "network").capabilities.input == "burst"
+        return NETWORKS.get(self.network["type"], "network").capabilities.takes_burst
 
     def data(self) -> dict[str, Any]:
         """Return the recipe as plain data, without empty entries; ``load_recipe`` accepts it."""

@@ -43,6 +43,11 @@ class Capabilities:
     minimum_size: int = 1
     dtypes: tuple[str, ...] = ("float32", "bfloat16", "float16", "float64")
 
+    @property
+    def takes_burst(self) -> bool:
+        """Whether the input is a burst ``(B, T, C, H, W)`` instead of an image."""
+        return self.input == "burst"
+
 
 @dataclass(frozen=True)
 class Entry(Generic[T]):

@@ -16,6 +16,7 @@ from zoo.distributed import ProcessGroup
 from zoo.errors import RecipeError
 from zoo.evaluation.burst import mean_burst_score, score_burst
 from zoo.heads import UPSAMPLERS
+from zoo.networks import Network
 from zoo.networks.phase import PhaseSkip, enlarge_frame
 from zoo.ops.deformable import warp
 from zoo.recipe import load_recipe
@@ -135,6 +136,16 @@ def test_a_network_tells_what_it_takes(prior, takes, needs):
     photo = zoo.build("mambair_tiny_x2", channels=1)
     assert not (photo.takes_burst or photo.recipe.takes_burst or photo.takes_flow)
     assert (photo.channels, photo.out_channels, photo.burst) == (1, 1, 1)
+
+
+def test_a_network_that_finds_no_displacements_returns_none():
+    class Mean(Network):
+        def forward(self, burst_BTIHW, flow_BT2HW=None):
+            return burst_BTIHW.mean(1)
+
+    burst = torch.rand(1, 3, 4, 2, 2)
+    image, found = Mean().forward_with_displacements(burst)
+    assert found == () and torch.equal(image, burst.mean(1))
 
 
 def test_permuting_frames_leaves_mean_max_unchanged():

@@ -41,7 +41,7 @@ class Network(nn.Module):
     @property
     def takes_burst(self) -> bool:
         """Whether the input is a burst ``(B, T, I, H, W)`` instead of an image."""
-        return capabilities_of(self).input == "burst"
+        return capabilities_of(self).takes_burst
 
     @property
     def takes_flow(self) -> bool:
@@ -60,6 +60,15 @@ class Network(nn.Module):
 
     def forward(self, image_BIHW: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def forward_with_displacements(
+        self, burst_BTIHW: Tensor, flow_BT2HW: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the image of a burst, and the displacements that the network aligned it by.
+
+        A network that does not estimate displacements returns none.
+        """
+        return self(burst_BTIHW, flow_BT2HW), ()
 
     def example(self, height: int, width: int) -> Tensor:
         """Return a random input of this size: (1, I, H, W), or (1, T, I, H, W) for bursts."""

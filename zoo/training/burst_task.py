@@ -21,7 +21,7 @@ from zoo.data.pixels import quantise
 from zoo.data.samples import load_sample, sample_names
 from zoo.distributed import ProcessGroup, shard
 from zoo.evaluation.burst import BurstScore, mean_burst_score, score_burst
-from zoo.networks import BurstNetwork, Network
+from zoo.networks import Network
 from zoo.training.losses import Loss
 from zoo.training.settings import BurstDataSettings, BurstTrainSettings, Stage
 from zoo.training.task import examples_of
@@ -108,9 +108,7 @@ class _WithDisplacements(nn.Module):
     def forward(
         self, burst_BTIHW: Tensor, flow_BT2HW: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        if isinstance(self.network, BurstNetwork):
-            return self.network.forward_with_displacements(burst_BTIHW, flow_BT2HW)
-        return self.network(burst_BTIHW, flow_BT2HW), ()
+        return self.network.forward_with_displacements(burst_BTIHW, flow_BT2HW)
 
 
 def flow_distance(displacements: tuple[Tensor, ...], flow_BT2HW: Tensor) -> Tensor:
