@@ -10,10 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-# Importing these registers every part of the package: before any test, whose end would undo it.
-import zoo.data.burst
-import zoo.recipe
-import zoo.training  # noqa: F401
 from zoo.registry import temporary_registrations
 
 pytest.register_assert_rewrite("tests.helpers")

@@ -13,6 +13,7 @@ and typed: recipes are checked against the signature.
 from __future__ import annotations
 
 import fnmatch
+import importlib
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,27 @@ from typing import Any, Generic, Literal, TypeVar
 from zoo.errors import RecipeError, nearest
 
 T = TypeVar("T")
+
+HOMES = {
+    "aligner": "zoo.blocks",
+    "block": "zoo.blocks",
+    "branch": "zoo.blocks",
+    "burst_fusion": "zoo.blocks",
+    "burst_synthesis": "zoo.data.burst",
+    "degradation": "zoo.data",
+    "head": "zoo.heads",
+    "loss": "zoo.training.losses",
+    "merge": "zoo.blocks",
+    "mixer": "zoo.blocks",
+    "network": "zoo.networks",
+    "scale_fusion": "zoo.blocks",
+    "scan": "zoo.scans",
+    "upsampler": "zoo.heads",
+}
+"""The module that defines each kind of the package, with all its parts.
+
+They are imported on demand, so that the known kinds and parts do not depend on earlier imports.
+"""
 
 _KINDS: dict[str, Registry[Any]] = {}
 
@@ -177,6 +199,8 @@ def capabilities_of(part: object) -> Capabilities:
 
 def kinds() -> dict[str, Registry[Any]]:
     """Return the registries of all kinds of part, by name."""
+    for module in HOMES.values():
+        importlib.import_module(module)
     return dict(sorted(_KINDS.items()))
 
 
@@ -186,8 +210,10 @@ def kind(name: str) -> Registry[Any]:
     Raises:
         RecipeError: if the kind is unknown; the message suggests the nearest known kind.
     """
+    if name in HOMES:
+        importlib.import_module(HOMES[name])
     if name not in _KINDS:
-        raise RecipeError(f"unknown kind of part {name!r}{nearest(name, _KINDS)}")
+        raise RecipeError(f"unknown kind of part {name!r}{nearest(name, {*HOMES, *_KINDS})}")
     return _KINDS[name]
 
 
@@ -215,9 +241,10 @@ def temporary_registrations() -> Iterator[None]:
     """Remove, at the end of the block, all kinds and parts that were registered in the block.
 
     This is for tests. A module registers its parts only when it is first imported. So import a
-    module before the block if its parts must stay registered.
+    module of your own before the block if its parts must stay registered. Those of the package
+    are imported here.
     """
-    before = {name: (registry, dict(registry._entries)) for name, registry in _KINDS.items()}
+    before = {name: (registry, dict(registry._entries)) for name, registry in kinds().items()}
     try:
         yield
     finally:
