@@ -9,8 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import zoo
+from zoo.blocks import RSSB
 from zoo.checkpoints.files import read_state, write_pickled, write_safetensors
-from zoo.errors import CheckpointError, WriteError
+from zoo.errors import CheckpointError, RecipeError, WriteError
+from zoo.registry import temporary_registrations
 
 SMALL = {"network": {"type": "single_image", "dim": 32, "depths": [1], "scale": 2}}
 
@@ -42,6 +44,25 @@ def test_wrappers_and_prefixes_are_taken_off(tmp_path, saved, wrapper, prefix):
     network = zoo.load(tmp_path / "w.pth", recipe=SMALL)
     expected = zoo.load(saved).state_dict()
     assert all(torch.equal(value, expected[key]) for key, value in network.state_dict().items())
+
+
+def test_a_part_that_is_not_imported_is_an_error_with_the_file_and_the_option(tmp_path):
+    path = tmp_path / "w.safetensors"
+    with temporary_registrations():
+        zoo.register("block", "twice")(type("Twice", (RSSB,), {}))
+        zoo.save(zoo.build(SMALL, block="twice"), path)
+    with pytest.raises(CheckpointError) as error:
+        zoo.load(path)
+    message = str(error.value)
+    assert message.startswith(f"{path}: its recipe has network.block: unknown block 'twice'; known")
+    assert message.endswith("; if the part is yours, add --import MODULE")
+    assert zoo.load(path, block="rssb")  # an override may repair it
+
+
+def test_a_wrong_override_is_not_blamed_on_the_file(saved):
+    with pytest.raises(RecipeError, match="unknown block 'mine'") as error:
+        zoo.load(saved, block="mine")
+    assert "its recipe" not in str(error.value)
 
 
 def test_overrides_apply_when_loading(saved):

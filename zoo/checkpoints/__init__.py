@@ -21,9 +21,9 @@ from zoo.checkpoints.keymap import KeyMap, fit
 from zoo.checkpoints.mambacsr import MambaCSRFormat
 from zoo.checkpoints.mambair import MambaIRFormat, MambaIRUNetFormat
 from zoo.command import package_version
-from zoo.errors import CheckpointError, nearest
+from zoo.errors import CheckpointError, RecipeError, nearest
 from zoo.networks import Network
-from zoo.recipe import Recipe, build, list_models
+from zoo.recipe import Recipe, build, list_models, load_recipe
 from zoo.scans import ScanOrder
 
 logger = logging.getLogger(__name__)
@@ -77,9 +77,9 @@ def load(
         The network in evaluation mode, float32, on the CPU.
 
     Raises:
-        CheckpointError: if the file cannot be read, is not recognised, or does not match the
-            network.
-        RecipeError: if the recipe or an override is wrong.
+        CheckpointError: if the file cannot be read, is not recognised, has a recipe with unknown
+            parts or options, or does not match the network.
+        RecipeError: if ``recipe`` or an override is wrong.
     """
     path = _locate(source)
     state, metadata = read_state(path)
@@ -88,7 +88,9 @@ def load(
         told = release.facts if release else ()
         facts = {name: overrides.pop(name) for name in told if name in overrides}
         recipe = _recipe_of(path, state, metadata, release, facts)
-    network = build(recipe, **overrides)
+        network = _build_from_file(path, recipe, overrides)
+    else:
+        network = build(recipe, **overrides)
     if release is not None:
         state = _to_ours(state, release.key_map(network.recipe.network))
     load_state(network, state, str(path))
@@ -241,6 +243,22 @@ def _recipe_of(
         ) from error
     logger.info("recognised %s as %s; img_range is 1, as published", path.name, release.name)
     return {"name": path.stem, "network": network}
+
+
+def _build_from_file(
+    path: Path, recipe: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> Network:
+    try:
+        return build(recipe, **overrides)
+    except RecipeError:
+        try:
+            load_recipe(recipe)
+        except RecipeError as error:
+            fault = str(error).removeprefix("recipe: ")
+            raise CheckpointError(
+                f"{path}: its recipe has {fault}; if the part is yours, add --import MODULE"
+            ) from error
+        raise  # the recipe is right, so an override is wrong
 
 
 def _check_walks(
