@@ -133,10 +133,10 @@ def test_without_tensorboard_there_are_the_lines_and_pictures(photos, tmp_path, 
 
 
 def test_recomputing_runs_blocks_twice_keeps_less_and_changes_no_gradient():
-    def gradients(recompute):
+    def gradients(checkpointing):
         torch.manual_seed(0)
         network = zoo.build("mambair_light_x2", dim=32, depths=[2, 1], drop_path=0.5).train()
-        assert not recompute or enable_gradient_checkpointing(network) == 3
+        assert not checkpointing or enable_gradient_checkpointing(network) == 3
         runs, kept = [], []
         for group in network.groups:
             for block in group.blocks:

@@ -1,7 +1,7 @@
 """Training pairs: a degraded patch and its clean patch.
 
 Every pair depends only on (seed, index), so that training resumes exactly, with any number of
-workers. A degraded patch equals a crop of the whole photo after degradation.
+loader processes. A degraded patch equals a crop of the whole photo after degradation.
 
 Shape suffixes: H height, W width in pixels, C channels (1 gray, 3 RGB).
 """

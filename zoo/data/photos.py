@@ -23,7 +23,7 @@ from zoo.errors import ImageError
 SAMPLES_SOURCE = "samples"
 """Recipes and commands use this name in place of a folder for the bundled sample photos."""
 
-READERS = 4
+NUM_THREADS = 4
 """Number of threads that read files; decoding releases Python's global interpreter lock."""
 
 SHOWN = 5
@@ -94,8 +94,8 @@ def load_training_photos(
     photos: list[AnyPhoto] = []
     faults: list[str] = []
     left = memory * 1e9
-    with ThreadPoolExecutor(READERS) as readers:
-        results = readers.map(_read, paths)
+    with ThreadPoolExecutor(NUM_THREADS) as threads:
+        results = threads.map(_read, paths)
         hidden = not progress or None
         for found in tqdm(results, "checking photos", len(paths), disable=hidden, leave=False):
             if isinstance(found, str):

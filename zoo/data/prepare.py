@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from zoo.command import run_command
 from zoo.data.images import Photo, list_photos, read_photo, write_photo
-from zoo.data.photos import READERS, all_faults
+from zoo.data.photos import NUM_THREADS, all_faults
 from zoo.errors import ImageError, WriteError, ZooError
 
 
@@ -66,7 +66,7 @@ def prepare(
             f"{target}: the sub-images would be among the photos; choose another folder"
         )
     written, faults = 0, []
-    with ThreadPoolExecutor(READERS) as threads:
+    with ThreadPoolExecutor(NUM_THREADS) as threads:
         results = threads.map(lambda path: _cut(path, target, size, step), paths)
         for found in _shown(results, len(paths), progress):
             if isinstance(found, int):
