@@ -165,6 +165,18 @@ def test_the_table_of_kinds_is_complete_and_true():
     assert ours == {row[0] for row in rows}
 
 
+def test_the_readme_lists_what_each_extra_installs():
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.11 or newer reads TOML")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {f"`[{name}]`": names for name, names in project["optional-dependencies"].items()}
+    extras["(core)"] = project["dependencies"]
+    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Extras")[2]
+    rows = dict(re.findall(r"^\| (`\[[\w-]+\]`|\(core\)) \| (.*?) \|", table, re.MULTILINE))
+    for extra, names in extras.items():
+        assert sorted(rows[extra].split(", ")) == sorted(re.match(r"[\w-]+", n)[0] for n in names)
+    assert rows.keys() == extras.keys()
+
+
 def named(dotted):
     home, _, name = dotted.rpartition(".")
     return getattr(importlib.import_module(home), name)
