@@ -1,31 +1,43 @@
-"""What may import what. The layers are contracts in pyproject.toml, which ``make lint`` checks."""
+"""What may import what; ``make lint`` checks the contracts of pyproject.toml."""
 
 from __future__ import annotations
 
 import ast
 import graphlib
+import importlib
+import re
+import sys
 from pathlib import Path
 
 import grimp
+import pytest
+
+import zoo
+from zoo.cli import FORWARDED
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("zoo", "export", "recipes", "trt_plugins")
-OPTIONAL = {
-    "causal_conv1d", "gradio", "mamba_ssm", "onnx", "onnx_ir", "onnxruntime", "onnxscript",
-    "skimage", "sklearn", "spandrel", "tensorboard", "tensorrt", "tensorrt_rtx", "timm",
-    "torch.utils.tensorboard", "triton",
-}  # fmt: skip
-"""Packages that the project works without."""
+CORE = {
+    "einops": "einops",
+    "numpy": "numpy",
+    "opencv-python-headless": "cv2",
+    "pyyaml": "yaml",
+    "safetensors": "safetensors",
+    "torch": "torch",
+    "tqdm": "tqdm",
+}
+"""The core dependencies, and the module of each."""
 
 NEED = {
-    "triton": {
-        f"zoo.ops.scan.triton.{name}" for name in ("device", "gradients", "kernels", "launch")
+    **{
+        f"zoo.ops.scan.triton.{n}": {"triton"} for n in ("device", "gradients", "kernels", "launch")
     },
-    "onnx": {"export"},
-    "onnx_ir": {"export"},
-    "onnxscript": {"export"},
+    **{f"export.{n}": {"onnx"} for n in ("engine", "engine_file", "scan_function", "verify")},
+    "export.blocks": {"onnx_ir"},
+    "export.graph": {"onnx", "onnx_ir", "onnxscript"},
+    "export.tracing": {"onnx", "onnx_ir", "onnxscript"},
 }
-"""Modules and packages that may import an optional one at the top: they are useless without it."""
+"""Modules that may import an optional package at the top: they are useless without it."""
 
 
 def test_there_is_no_import_circle():
@@ -36,21 +48,107 @@ def test_there_is_no_import_circle():
     graphlib.TopologicalSorter(imports).prepare()  # raises CycleError, which names the circle
 
 
-def test_importing_takes_nothing_optional():
-    imports = {}
+@pytest.fixture(scope="module")
+def trees():
+    """The syntax tree of each module."""
+    found = {}
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):
             parts = path.relative_to(ROOT).with_suffix("").parts
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-            imports[name] = set(imported_at_the_top(ast.parse(path.read_text()).body))
-    assert len(imports) > 100 and "triton" in imports["zoo.ops.scan.triton.kernels"]
+            found[name] = ast.parse(path.read_text(encoding="utf-8"))
+    assert len(found) > 100
+    return found
+
+
+def test_modules_import_only_the_core_at_the_top(trees):
+    imports = {name: set(imported_at_the_top(tree.body)) for name, tree in trees.items()}
+    for name, direct in imports.items():
+        wrong = not_core(name, direct) - NEED.get(name, set())
+        assert not wrong, f"{name} imports {wrong}; import them in the function that uses them"
+
+
+def test_importing_loads_nothing_optional(trees):
+    """Not by another module either, except in export: its commands need ONNX."""
+    imports = {name: set(imported_at_the_top(tree.body)) for name, tree in trees.items()}
     for name in imports:
-        for optional in sorted(OPTIONAL & set(loaded(name, imports))):
-            needed = NEED.get(optional, set())
-            assert any(name == n or name.startswith(f"{n}.") for n in needed), (
-                f"import {name} imports {optional}, which is optional; import it in the function "
-                "that uses it"
-            )
+        if name not in NEED and name.partition(".")[0] != "export":
+            wrong = not_core(name, loaded(name, imports))
+            assert not wrong, f"import {name} loads {wrong}"
+
+
+def test_each_exception_is_in_use(trees):
+    for name, packages in NEED.items():
+        assert not_core(name, set(imported_at_the_top(trees[name].body))) == packages, name
+
+
+def not_core(name, modules):
+    """Return the packages of ``modules`` that a module may not import at its top."""
+    own = {"zoo"} if name.partition(".")[0] == "zoo" else set(PACKAGES)
+    allowed = {*sys.stdlib_module_names, *CORE.values(), *own}
+    boards = {m for m in modules if m.startswith("torch.utils.tensorboard")}  # not in torch
+    return boards | ({module.partition(".")[0] for module in modules} - allowed)
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("import PIL", {"PIL"}),
+        ("from scipy.ndimage import zoom", {"scipy"}),
+        ("import recipes.train", {"recipes"}),
+        ("from torch.utils import tensorboard", {"torch.utils.tensorboard"}),
+        ("import os, numpy as np\nfrom zoo.errors import ZooError\nfrom torch import nn", set()),
+        ("def f():\n    import PIL", set()),
+        ("try:\n    import PIL\nexcept ImportError:\n    pass", {"PIL"}),
+    ],
+)
+def test_what_is_not_core_is_found(line, wrong):
+    assert not_core("zoo.files", set(imported_at_the_top(ast.parse(line).body))) == wrong
+
+
+def test_the_core_is_what_the_package_depends_on():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"^dependencies = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    assert sorted(re.findall(r'"([\w-]+)', listed)) == sorted(CORE)
+
+
+def test_nothing_in_zoo_imports_names_of_the_package_itself(trees):
+    """Its names are imported on demand, so the contracts would not see the dependency."""
+    for name, tree in trees.items():
+        if name.partition(".")[0] == "zoo":
+            assert not of_the_package_itself(tree), f"{name}: import from the module instead"
+
+
+def of_the_package_itself(tree):
+    """Return the names that a module imports from the package ``zoo``, in functions too."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name == "zoo"]
+        elif isinstance(node, ast.ImportFrom) and node.module == "zoo":
+            names = [alias.name for alias in node.names]
+            paths = {name: ROOT / "zoo" / name for name in names}
+            found += [
+                n for n, p in paths.items() if not (p.is_dir() or p.with_suffix(".py").exists())
+            ]
+    return found
+
+
+def test_imports_of_the_package_itself_are_found():
+    code = "import zoo.files\nfrom zoo import errors, heads\ndef f():\n    import zoo\n"
+    tree = ast.parse(f"{code}    from zoo import load, ops")
+    assert of_the_package_itself(tree) == ["zoo", "load"]
+
+
+def test_names_of_the_package_are_where_it_looks_for_them():
+    assert sorted(zoo._HOMES) == zoo.__all__
+    for name, home in zoo._HOMES.items():
+        assert hasattr(importlib.import_module(home), name), f"{home} has no {name}"
+
+
+def test_forwarded_commands_exist():
+    for home, _ in FORWARDED.values():
+        assert callable(importlib.import_module(home).main), home
 
 
 def test_no_test_imports_another():
@@ -79,7 +177,7 @@ def imported_at_the_top(body):
 
 
 def loaded(name, imports):
-    """Third-party modules that importing a module loads, directly or through modules of ours."""
+    """What importing a module loads, directly or through modules of ours."""
     seen, waiting = set(), [name]
     while waiting:
         module = waiting.pop()
@@ -88,4 +186,4 @@ def loaded(name, imports):
         seen.add(module)
         parent = module.rpartition(".")[0]  # a package is imported before its modules
         waiting += [*imports.get(module, ()), *([parent] if parent else [])]
-    return {module for module in seen if module not in imports}
+    return seen
