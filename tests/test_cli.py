@@ -212,7 +212,7 @@ def test_drawing_a_scan_of_the_size_and_options_that_were_asked_for(tmp_path):
         (["train", "mambair_tiny_x2", "--num-workers", "-1"], "--num-workers -1: give 0 or more"),
         (
             ["restore", "PHOTO", "-o", "OUT", "-n", "mambair_tiny_x2", "--device", "foo"],
-            "--device foo: unknown device; known: cpu, cuda",
+            "--device foo: unknown device; known: cpu, cuda, mps",
         ),
         (
             ["evaluate", "mambair_tiny_x2", "--device", "meta", "-o", "OUT"],

@@ -80,8 +80,12 @@ def _checked_device(name: str) -> str:
     """Return the name of a device if this machine and this PyTorch have it."""
     if name == "cpu":
         return name
+    if name == "mps":
+        if torch.backends.mps.is_available():
+            return name
+        raise ZooError("--device mps: PyTorch finds no Apple GPU; leave --device out")
     if re.fullmatch(r"cuda(:[0-9]+)?", name) is None:
-        raise ZooError(f"--device {name}: unknown device; known: cpu, cuda")
+        raise ZooError(f"--device {name}: unknown device; known: cpu, cuda, mps")
     if not torch.backends.cuda.is_built():
         raise ZooError(
             f"--device {name}: this PyTorch has no CUDA; leave --device out, or install a CUDA "

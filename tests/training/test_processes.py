@@ -125,6 +125,8 @@ def test_processes_are_joined_where_torchrun_started_several(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     calls = []
     monkeypatch.setattr(
         distributed.dist, "rendezvous", lambda url, timeout: iter([(Store(), 1, 2)])
