@@ -8,6 +8,7 @@ import numpy as np
 
 from recipes.train import main
 from zoo.data import Photo, write_photo
+from zoo.distributed import ProcessGroup
 
 # Two blocks: the second one's drop path is the network's, the first one's is zero.
 SETTINGS = [
@@ -59,3 +60,13 @@ def losses(folder):
     found = [(line["step"], line["loss"]) for line in lines if "loss" in line]
     assert len(found) == len(dict(found))
     return dict(found)
+
+
+class Rank(ProcessGroup):
+    """One of several processes; ``others`` is what the others give to a gathering."""
+
+    def __init__(self, rank, world_size, others=None):
+        self.rank, self.world_size, self.others = rank, world_size, others
+
+    def gather(self, value):
+        return [value, self.others]

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import math
 import os
 import random
 import signal
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-import zoo.training.burst_task as burst_task
-import zoo.training.photo_task as photo_task
 from tests.helpers.toy import Toy, register_toy
-from tests.helpers.training import make_photos
+from tests.helpers.training import Rank
 from zoo.checkpoints import save
-from zoo.data import Bicubic
-from zoo.data.burst.synthesis import BurstSynthesis
-from zoo.data.photos import StoredPhoto
-from zoo.data.samples import sample_names
-from zoo.distributed import ProcessGroup
 from zoo.errors import CheckpointError, RecipeError
-from zoo.evaluation import Protocol, Restored, Score
-from zoo.evaluation.burst import BurstScore
 from zoo.ops.precision import autocast
 from zoo.recipe import build, load_recipe
 from zoo.training import (
@@ -41,7 +30,6 @@ from zoo.training import (
     examples_of,
     latest_checkpoint,
     load_initial_weights,
-    make_task,
     parse_duration,
     restore_rng_state,
     rng_state,
@@ -49,13 +37,9 @@ from zoo.training import (
     shortened,
     write_checkpoint,
 )
-from zoo.training.burst_task import BurstTask, flow_distance
 from zoo.training.losses import L1, Charbonnier
 from zoo.training.metrics_log import read_metrics
-from zoo.training.photo_task import PhotoTask
 from zoo.training.settings import (
-    BurstDataSettings,
-    BurstTrainSettings,
     DataSettings,
     OptimizerSettings,
     ScheduleSettings,
@@ -63,11 +47,6 @@ from zoo.training.settings import (
     TrainSettings,
     train_settings,
 )
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    return make_photos(tmp_path_factory.mktemp("data") / "photos", count=3)
 
 
 def stage(iterations, patch, batch):
@@ -142,16 +121,6 @@ def test_examples_are_counted_over_stage_boundaries():
     assert examples_of(plan, 0, 10) == 12 + 20 + 5
     assert examples_of(plan, 2, 4) == 4 + 10 and examples_of(plan, 5, 6) == 1
     assert examples_of(plan, 4, 4) == 0
-
-
-class Rank(ProcessGroup):
-    """One of several processes; ``others`` is what the others give to a gathering."""
-
-    def __init__(self, rank, world_size, others=None):
-        self.rank, self.world_size, self.others = rank, world_size, others
-
-    def gather(self, value):
-        return [value, self.others]
 
 
 class Numbers(torch.utils.data.Dataset):
@@ -401,268 +370,3 @@ def test_a_signal_is_noted_and_a_second_one_interrupts(number):
         assert signals.received == number
         os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before
-
-
-# ------------------------------------------------------------------------------- photos
-
-
-def photo_task_of(photos, *, scale=2, channels=3, protocol=None, iterations=10, seed=4, **data):
-    if "stages" not in data:
-        data["patch"] = 6
-    settings = DataSettings(**{"photos": str(photos), "validate": str(photos), **data})
-    network = SimpleNamespace(scale=scale, channels=channels)
-    return PhotoTask(
-        settings,
-        network,
-        protocol=protocol or Protocol(),
-        iterations=iterations,
-        seed=seed,
-    )
-
-
-STAGES = (stage(3, 6, 4), stage(5, 8, 2))
-
-
-def test_examples_follow_stage_seed_channels_and_are_enough(photos):
-    task = photo_task_of(photos, degradation=Bicubic, stages=STAGES, channels=1)
-    assert [s.iterations for s in task.plan] == [3, 7]
-    for part, patch in zip(task.plan, (6, 8), strict=True):
-        examples = task.examples(part)
-        assert len(examples) == 3 * 4 + 7 * 2 and examples.seed == 4
-        degraded, clean = examples[25]
-        assert degraded.shape == (1, patch, patch) and clean.shape == (1, 2 * patch, 2 * patch)
-
-
-def test_pairs_of_files_come_in_the_right_roles(photos, tmp_path):
-    """Degraded first, for learning and for validation."""
-    noisy = make_photos(tmp_path / "noisy", count=3, noise=0.3)
-    task = photo_task_of(
-        photos,
-        scale=1,
-        degraded=str(noisy),
-        validate_degraded=str(noisy),
-        stages=STAGES,
-        memory=0.0,
-    )
-    assert task.degradation is None
-    assert all(isinstance(photo, StoredPhoto) for photo in [*task.photos, *task.degraded])
-    for part, patch in zip(task.plan, (6, 8), strict=True):
-        examples = task.examples(part)
-        assert len(examples) == 26 and examples.seed == 4
-        degraded, clean = examples[25]
-        assert clean.shape == degraded.shape == (3, patch, patch)
-        assert clean.min() > 0.24 and clean.max() < 0.76  # the clean photos' range
-        assert degraded.max() > 0.9 or degraded.min() < 0.1
-    [first, *_] = task.validation
-    assert first.read_clean().max() < 0.76 < first.read_degraded().max()
-
-
-def test_photos_too_small_for_a_later_stage_are_told_before_the_first_step(photos):
-    with pytest.raises(Exception, match="too small"):
-        photo_task_of(photos, degradation=Bicubic, stages=(stage(1, 6, 4), stage(5, 30, 2)))
-
-
-def test_the_loss_compares_the_output_in_float32_with_the_clean_image(photos):
-    task = photo_task_of(photos, degradation=Bicubic, scale=1)
-    degraded, clean, seen = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4), []
-
-    def forward(image):
-        seen.append(image)
-        return image.bfloat16() * 2
-
-    value = task.loss(forward, L1(), (degraded, clean), 0.0)
-    assert torch.equal(seen[0], degraded) and value.dtype == torch.float32
-    assert torch.equal(value, ((degraded.bfloat16() * 2).float() - clean).abs().mean())
-
-
-def test_mixup_blends_half_of_the_steps_and_both_images_alike(photos):
-    """Weights as drawn from Beta(0.4, 0.4): far from even; the same partner for both images."""
-    task = photo_task_of(photos, degradation=Bicubic, mixup=0.4)
-    degraded = torch.arange(4.0).reshape(4, 1, 1, 1)
-    blended, shares = 0, []
-    for _ in range(400):
-        small, large = task._mixed(degraded, 10 * degraded)
-        torch.testing.assert_close(large, 10 * small)
-        moved = (small - degraded).flatten()
-        if moved.any():
-            blended += 1
-            partner = moved.abs().argmax()
-            shares.append(float(moved[partner].abs()) % 1)
-        else:
-            assert torch.equal(small, degraded)
-    assert 150 < blended < 235  # half, less the steps in which each got itself for a partner
-    off = photo_task_of(photos, degradation=Bicubic, mixup=0.0)
-    for _ in range(9):
-        assert off._mixed(degraded, degraded)[0] is degraded
-
-
-def test_photos_are_validated_once_over_the_processes_by_the_protocol(photos, monkeypatch):
-    protocol = Protocol(channel="all", crop=3)
-    task = photo_task_of(photos, degradation=Bicubic, protocol=protocol)
-    calls = []
-
-    def evaluate(network, images, degradation, *, protocol, seen):
-        calls.append(([image.name for image in images], degradation, protocol))
-        picture = np.zeros((8, 8, 3), np.float32)
-        scores = []
-        for image in images:
-            seen(image.name, Restored(picture, picture, picture, picture))
-            scores.append(Score(image.name, 30.0, 0.75, 20.0, 0.25))
-        return scores
-
-    monkeypatch.setattr(photo_task, "evaluate", evaluate)
-    others = [Score("1", 36.0, 0.5, 26.0, 0.5)], {"1": np.ones((2, 2, 3), np.float32)}
-    values, pictures = task.validate(None, Rank(0, 2, others))
-    assert calls == [(["0", "2"], task.degradation, protocol)]
-    assert (values["psnr"], values["ssim"], values["baseline"]) == pytest.approx(
-        (32.0, 2.0 / 3, 22.0)
-    )
-    assert [photo["name"] for photo in values["photos"]] == ["0", "2", "1"]
-    assert pictures.keys() == {"0", "1", "2"} and pictures["1"].shape == (2, 2, 3)
-
-
-def test_a_recipes_task_has_its_seed_and_its_protocol(photos):
-    changes = {
-        "train.data.photos": str(photos),
-        "train.data.validate": str(photos),
-        "train.data.patch": 8,
-        "train.seed": 9,
-        "evaluate.channel": "all",
-        "evaluate.crop": 7,
-    }
-    recipe = load_recipe("mambair_tiny_x2", changes)
-    network = SimpleNamespace(scale=2, channels=3, takes_burst=False)
-    task = make_task(recipe, train_settings(recipe), network)
-    assert (task.seed, task.protocol) == (9, Protocol(channel="all", crop=7))
-    assert task.plan[0].iterations == 2400
-
-
-@pytest.mark.parametrize("paper", [True, False])
-def test_the_papers_photos_are_named_only_if_the_recipe_has_a_paper(paper, caplog):
-    recipe = load_recipe("mambair_light_x2", {"train.data.patch": 8})
-    if not paper:
-        recipe = dataclasses.replace(recipe, paper=None)
-    network = SimpleNamespace(scale=2, channels=3, takes_burst=False)
-    with caplog.at_level("INFO", logger="zoo.train"):
-        make_task(recipe, train_settings(recipe), network)
-    assert ("the paper uses" in caplog.text) == paper
-
-
-def test_held_out_photographs_are_validated_on_and_never_trained_on():
-    """The division is fixed, because published numbers rest on it."""
-    held_out = ["camera", "chelsea", "coffee", "rocket"]
-    assert sample_names(held_out=True) == held_out
-    assert sample_names(held_out=False) == [
-        *("astronaut", "brick", "coins", "grass", "gravel", "hubble_deep_field", "ihc"),
-        *("retina", "china", "flower"),
-    ]
-    settings = DataSettings(degradation=Bicubic, patch=8)
-    task = PhotoTask(
-        settings,
-        SimpleNamespace(scale=2, channels=3),
-        protocol=Protocol(),
-        iterations=1,
-        seed=0,
-    )
-    assert [image.name for image in task.validation] == held_out
-    assert not {photo.name for photo in task.photos} & set(held_out)
-
-
-# ------------------------------------------------------------------------------- bursts
-
-
-def burst_task_of(photos, *, needs_flow=False, channels=4, scale=8, seed=4, **data):
-    settings = BurstTrainSettings(
-        data=BurstDataSettings(
-            photos=str(photos),
-            validate=str(photos),
-            patch=4,
-            batch=2,
-            **{"validate_patch": 5, "validate_bursts": 2, "border": 3, **data},
-        ),
-        iterations=10,
-        flow_loss=0.5,
-        seed=seed,
-    )
-    network = SimpleNamespace(needs_flow=needs_flow, channels=channels, scale=scale, burst=3)
-    return BurstTask(settings, network)
-
-
-@pytest.mark.parametrize(("channels", "scale", "factor"), [(4, 8, 4), (3, 4, 4)])
-def test_bursts_have_the_networks_factor_and_the_recipes_sizes(photos, channels, scale, factor):
-    task = burst_task_of(photos, channels=channels, scale=scale)
-    assert (task.synthesis.factor, task.synthesis.frames) == (factor, 3)
-    assert task.synthesis.mode == ("raw" if channels == 4 else "rgb")
-    examples = task.examples(task.plan[0])
-    assert isinstance(examples.synthesis, BurstSynthesis)
-    assert (len(examples), examples.seed, examples.patch) == (20, 4, 4)
-    assert len(task.validation) == 6 and len(task.validation.names) == 6
-    assert task.validation[5].frames.shape == (3, channels, 5, 5)
-
-
-@pytest.mark.parametrize("needs_flow", [False, True])
-def test_the_flow_loss_falls_to_zero_and_has_its_weight(photos, needs_flow):
-    """flow_loss 0.5, a quarter done: 0.375 of the distance; the true flow is given on demand."""
-    task = burst_task_of(photos, needs_flow=needs_flow)
-    burst, clean, flow = (
-        torch.rand(2, 3, 4, 4, 4),
-        torch.rand(2, 3, 8, 8),
-        torch.rand(2, 3, 2, 4, 4),
-    )
-    output, displacements = torch.rand(2, 3, 8, 8), (torch.rand(2, 3, 2, 4, 4),)
-    given = []
-
-    def forward(*inputs):
-        given.append(inputs)
-        return output, displacements
-
-    distance = (displacements[0] - flow).abs().mean()
-    expected = (output - clean).abs().mean()
-    for done in (0.0, 0.25, 1.0):
-        value = task.loss(forward, L1(), (burst, clean, flow), done)
-        torch.testing.assert_close(value, expected + 0.5 * (1 - done) * distance)
-    assert given[0][0] is burst and given[0][1] is (flow if needs_flow else None)
-
-
-def test_flow_distance_is_the_mean_over_levels_by_loops():
-    """Displacements in a level's pixels, the true flow averaged over them; padding left out."""
-    random_ = np.random.default_rng(0)
-    flow = random_.standard_normal((1, 2, 2, 6, 8))
-    levels = [random_.standard_normal((1, 2, 2, *size)) for size in ((6, 8), (4, 4), (8, 8))]
-    total = 0.0
-    for level, (shrink, height, width) in zip(
-        levels, ((1, 6, 8), (2, 3, 4), (1, 6, 8)), strict=True
-    ):
-        errors = []
-        for t in range(2):
-            for axis in range(2):
-                for y in range(height):
-                    for x in range(width):
-                        rows = slice(y * shrink, (y + 1) * shrink)
-                        columns = slice(x * shrink, (x + 1) * shrink)
-                        true = flow[0, t, axis, rows, columns].mean()
-                        errors.append(abs(level[0, t, axis, y, x] * shrink - true))
-        total += sum(errors) / len(errors)
-    found = flow_distance(tuple(map(torch.from_numpy, levels)), torch.from_numpy(flow))
-    assert float(found) == pytest.approx(total / 3, rel=1e-12)
-
-
-def test_bursts_are_validated_once_over_the_processes_within_the_border(photos, monkeypatch):
-    task = burst_task_of(photos)
-    calls = []
-
-    def score_burst(network, sample, border):
-        calls.append((sample.frames.sum().item(), border))
-        return BurstScore(30.0, 20.0, 25.0)
-
-    monkeypatch.setattr(burst_task, "score_burst", score_burst)
-    others = [BurstScore(36.0, 26.0, 31.0)] * 3
-    values, _ = task.validate(None, Rank(1, 2, others))
-    assert calls == [(task.validation[index].frames.sum().item(), 3) for index in (1, 3, 5)]
-    expected = {"psnr": 33.0, "baseline": 23.0, "all_reference": 28.0}
-    assert {key: values[key] for key in expected} == expected and len(values["bursts"]) == 6
-
-
-def test_held_out_photographs_validate_bursts():
-    found = burst_task._validation_photos("samples")
-    assert [photo.name for photo in found] == sample_names(held_out=True)

@@ -1,0 +1,194 @@
+"""Training on photos: examples, loss and validation, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import zoo.training.photo_task as photo_task
+from tests.helpers.training import Rank, make_photos
+from zoo.data import Bicubic
+from zoo.data.photos import StoredPhoto
+from zoo.data.samples import sample_names
+from zoo.evaluation import Protocol, Restored, Score
+from zoo.recipe import load_recipe
+from zoo.training import (
+    make_task,
+)
+from zoo.training.losses import L1
+from zoo.training.photo_task import PhotoTask
+from zoo.training.settings import (
+    DataSettings,
+    Stage,
+    train_settings,
+)
+
+
+def stage(iterations, patch, batch):
+    return Stage(iterations=iterations, patch=patch, batch=batch)
+
+
+def photo_task_of(photos, *, scale=2, channels=3, protocol=None, iterations=10, seed=4, **data):
+    if "stages" not in data:
+        data["patch"] = 6
+    settings = DataSettings(**{"photos": str(photos), "validate": str(photos), **data})
+    network = SimpleNamespace(scale=scale, channels=channels)
+    return PhotoTask(
+        settings,
+        network,
+        protocol=protocol or Protocol(),
+        iterations=iterations,
+        seed=seed,
+    )
+
+
+STAGES = (stage(3, 6, 4), stage(5, 8, 2))
+
+
+def test_examples_follow_stage_seed_channels_and_are_enough(photos):
+    task = photo_task_of(photos, degradation=Bicubic, stages=STAGES, channels=1)
+    assert [s.iterations for s in task.plan] == [3, 7]
+    for part, patch in zip(task.plan, (6, 8), strict=True):
+        examples = task.examples(part)
+        assert len(examples) == 3 * 4 + 7 * 2 and examples.seed == 4
+        degraded, clean = examples[25]
+        assert degraded.shape == (1, patch, patch) and clean.shape == (1, 2 * patch, 2 * patch)
+
+
+def test_pairs_of_files_come_in_the_right_roles(photos, tmp_path):
+    """Degraded first, for learning and for validation."""
+    noisy = make_photos(tmp_path / "noisy", count=3, noise=0.3)
+    task = photo_task_of(
+        photos,
+        scale=1,
+        degraded=str(noisy),
+        validate_degraded=str(noisy),
+        stages=STAGES,
+        memory=0.0,
+    )
+    assert task.degradation is None
+    assert all(isinstance(photo, StoredPhoto) for photo in [*task.photos, *task.degraded])
+    for part, patch in zip(task.plan, (6, 8), strict=True):
+        examples = task.examples(part)
+        assert len(examples) == 26 and examples.seed == 4
+        degraded, clean = examples[25]
+        assert clean.shape == degraded.shape == (3, patch, patch)
+        assert clean.min() > 0.24 and clean.max() < 0.76  # the clean photos' range
+        assert degraded.max() > 0.9 or degraded.min() < 0.1
+    [first, *_] = task.validation
+    assert first.read_clean().max() < 0.76 < first.read_degraded().max()
+
+
+def test_photos_too_small_for_a_later_stage_are_told_before_the_first_step(photos):
+    with pytest.raises(Exception, match="too small"):
+        photo_task_of(photos, degradation=Bicubic, stages=(stage(1, 6, 4), stage(5, 30, 2)))
+
+
+def test_the_loss_compares_the_output_in_float32_with_the_clean_image(photos):
+    task = photo_task_of(photos, degradation=Bicubic, scale=1)
+    degraded, clean, seen = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4), []
+
+    def forward(image):
+        seen.append(image)
+        return image.bfloat16() * 2
+
+    value = task.loss(forward, L1(), (degraded, clean), 0.0)
+    assert torch.equal(seen[0], degraded) and value.dtype == torch.float32
+    assert torch.equal(value, ((degraded.bfloat16() * 2).float() - clean).abs().mean())
+
+
+def test_mixup_blends_half_of_the_steps_and_both_images_alike(photos):
+    """Weights as drawn from Beta(0.4, 0.4): far from even; the same partner for both images."""
+    task = photo_task_of(photos, degradation=Bicubic, mixup=0.4)
+    degraded = torch.arange(4.0).reshape(4, 1, 1, 1)
+    blended, shares = 0, []
+    for _ in range(400):
+        small, large = task._mixed(degraded, 10 * degraded)
+        torch.testing.assert_close(large, 10 * small)
+        moved = (small - degraded).flatten()
+        if moved.any():
+            blended += 1
+            partner = moved.abs().argmax()
+            shares.append(float(moved[partner].abs()) % 1)
+        else:
+            assert torch.equal(small, degraded)
+    assert 150 < blended < 235  # half, less the steps in which each got itself for a partner
+    off = photo_task_of(photos, degradation=Bicubic, mixup=0.0)
+    for _ in range(9):
+        assert off._mixed(degraded, degraded)[0] is degraded
+
+
+def test_photos_are_validated_once_over_the_processes_by_the_protocol(photos, monkeypatch):
+    protocol = Protocol(channel="all", crop=3)
+    task = photo_task_of(photos, degradation=Bicubic, protocol=protocol)
+    calls = []
+
+    def evaluate(network, images, degradation, *, protocol, seen):
+        calls.append(([image.name for image in images], degradation, protocol))
+        picture = np.zeros((8, 8, 3), np.float32)
+        scores = []
+        for image in images:
+            seen(image.name, Restored(picture, picture, picture, picture))
+            scores.append(Score(image.name, 30.0, 0.75, 20.0, 0.25))
+        return scores
+
+    monkeypatch.setattr(photo_task, "evaluate", evaluate)
+    others = [Score("1", 36.0, 0.5, 26.0, 0.5)], {"1": np.ones((2, 2, 3), np.float32)}
+    values, pictures = task.validate(None, Rank(0, 2, others))
+    assert calls == [(["0", "2"], task.degradation, protocol)]
+    assert (values["psnr"], values["ssim"], values["baseline"]) == pytest.approx(
+        (32.0, 2.0 / 3, 22.0)
+    )
+    assert [photo["name"] for photo in values["photos"]] == ["0", "2", "1"]
+    assert pictures.keys() == {"0", "1", "2"} and pictures["1"].shape == (2, 2, 3)
+
+
+def test_a_recipes_task_has_its_seed_and_its_protocol(photos):
+    changes = {
+        "train.data.photos": str(photos),
+        "train.data.validate": str(photos),
+        "train.data.patch": 8,
+        "train.seed": 9,
+        "evaluate.channel": "all",
+        "evaluate.crop": 7,
+    }
+    recipe = load_recipe("mambair_tiny_x2", changes)
+    network = SimpleNamespace(scale=2, channels=3, takes_burst=False)
+    task = make_task(recipe, train_settings(recipe), network)
+    assert (task.seed, task.protocol) == (9, Protocol(channel="all", crop=7))
+    assert task.plan[0].iterations == 2400
+
+
+@pytest.mark.parametrize("paper", [True, False])
+def test_the_papers_photos_are_named_only_if_the_recipe_has_a_paper(paper, caplog):
+    recipe = load_recipe("mambair_light_x2", {"train.data.patch": 8})
+    if not paper:
+        recipe = dataclasses.replace(recipe, paper=None)
+    network = SimpleNamespace(scale=2, channels=3, takes_burst=False)
+    with caplog.at_level("INFO", logger="zoo.train"):
+        make_task(recipe, train_settings(recipe), network)
+    assert ("the paper uses" in caplog.text) == paper
+
+
+def test_held_out_photographs_are_validated_on_and_never_trained_on():
+    """The division is fixed, because published numbers rest on it."""
+    held_out = ["camera", "chelsea", "coffee", "rocket"]
+    assert sample_names(held_out=True) == held_out
+    assert sample_names(held_out=False) == [
+        *("astronaut", "brick", "coins", "grass", "gravel", "hubble_deep_field", "ihc"),
+        *("retina", "china", "flower"),
+    ]
+    settings = DataSettings(degradation=Bicubic, patch=8)
+    task = PhotoTask(
+        settings,
+        SimpleNamespace(scale=2, channels=3),
+        protocol=Protocol(),
+        iterations=1,
+        seed=0,
+    )
+    assert [image.name for image in task.validation] == held_out
+    assert not {photo.name for photo in task.photos} & set(held_out)
