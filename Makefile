@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/installed
 
-.PHONY: install demo test test-full test-sanitize test-tensorrt gpu-check mutate lint bench clean
+.PHONY: install demo test test-full test-sanitize test-tensorrt gpu-check mutate fuzz lint bench clean
 
 install: $(STAMP)
 
@@ -76,6 +76,11 @@ mutate: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(if $(AREA),--area $(AREA)) \
 		$(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(BASE),--base $(BASE)) \
 		$(if $(JOBS),--jobs $(JOBS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(LIST),--list)
+
+# Hostile and damaged input for everything that reads what users give: minutes. What finds a fault
+# is kept in .fuzz.   AREA="recipes bursts"  SEED=7 (default: random)  COUNT=500 (cases an area)
+fuzz: install
+	$(BIN)/python -m tests.fuzz $(AREA) $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT))
 
 lint: install
 	$(BIN)/ruff check .

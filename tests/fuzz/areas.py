@@ -1,0 +1,16 @@
+"""The areas that are fuzzed, by name. They are imported on demand."""
+
+from __future__ import annotations
+
+import importlib
+from typing import cast
+
+from tests.fuzz.frame import Area
+
+AREAS: tuple[str, ...] = ()
+"""Modules of this package."""
+
+
+def load(name: str) -> Area:
+    """Import an area."""
+    return cast(Area, importlib.import_module(f"tests.fuzz.{name}"))
