@@ -63,7 +63,7 @@ def graph_for_engine(
 
 def without_plugin(model: ModelProto) -> ModelProto:
     """Replace the scans of a graph by standard operators, in the form that suits TensorRT."""
-    attach_functions(model, chunked=True)
+    attach_functions(model, tensorrt=True)
     return written_out(model)
 
 

@@ -97,6 +97,7 @@ def export(
     from export.scan_function import attach_functions
 
     model = traced_graph(exported, opset)
+    model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import, ignore_unknown=True)
     facts = facts_of(network, weights) | {
         "shape": str(sizes),
         "precision": precision,

@@ -112,6 +112,18 @@ def test_the_facts_are_in_the_file_with_those_of_its_export(network, traces, tmp
     assert trace.opset == 21 and trace.exported.shape == InputShape(1, None, 3, "H", 40)
 
 
+@pytest.mark.parametrize(("opset", "version"), [(18, 8), (None, 9), (23, 11)])
+def test_the_version_of_the_format_is_the_oldest_that_the_operators_allow(
+    opset, version, network, monkeypatch, tmp_path
+):
+    """ONNX Runtime 1.17 reads versions up to 9."""
+    monkeypatch.setattr(
+        export.graph, "traced_graph", lambda _, opset: two_scans(functions=False, opset=opset)
+    )
+    model = onnx.load(export_file(network, tmp_path / "n.onnx", opset=opset))
+    assert model.ir_version == version
+
+
 @pytest.mark.parametrize(
     ("options", "functions", "scans"),
     [({}, 1, 2), ({"strip_functions": True}, 0, 2), ({"plugin_free": True}, 0, 0)],

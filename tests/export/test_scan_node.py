@@ -14,13 +14,13 @@ import torch
 from onnx import TensorProto, helper
 
 from export.graph import written_out
-from export.scan_function import attach_functions, strip_functions
-from tests.helpers.scan_cases import CASES, make_inputs
+from export.scan_function import attach_functions, scan_function, strip_functions
+from tests.helpers.scan_cases import CASES, Case, make_inputs
 from zoo.integrations.onnxruntime import OnnxError, open_session
 from zoo.ops import ort_library, selective_scan
 from zoo.ops.scan import native
-from zoo.ops.scan.contract import SCHEMA
-from zoo.ops.scan.names import EACH, NAMESPACE, PLUGIN_ATTRIBUTES, SUM, VERSION
+from zoo.ops.scan.contract import SCHEMA, Kind
+from zoo.ops.scan.names import EACH, NAMESPACE, NODES, PLUGIN_ATTRIBUTES, SUM, VERSION
 
 ELEMENTS = {
     torch.float32: TensorProto.FLOAT,
@@ -33,7 +33,7 @@ needs_native = pytest.mark.skipif(
 )
 
 
-def one_node(case, inputs, opset=20, chunked=False):
+def one_node(case, inputs, opset=20, tensorrt=False):
     """A model of one scan whose sizes are all unknown."""
     name = SUM if case.reduce else EACH
     node = helper.make_node(name, list(SCHEMA), ["y"], domain=NAMESPACE, **PLUGIN_ATTRIBUTES)
@@ -46,9 +46,9 @@ def one_node(case, inputs, opset=20, chunked=False):
     model = helper.make_model(
         helper.make_graph([node], "scan", values, [y]),
         opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(NAMESPACE, VERSION)],
-        ir_version=10,
+        ir_version=9,
     )
-    attach_functions(model, chunked=chunked)
+    attach_functions(model, tensorrt=tensorrt)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -62,17 +62,80 @@ def run(model, inputs, **options):
     return torch.from_numpy(session.run(None, feeds(inputs))[0])
 
 
-@pytest.mark.parametrize("chunked", [False, True], ids=["steps", "chunks"])
+@pytest.mark.parametrize("tensorrt", [False, True], ids=["one by one", "together"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("case", [case for case in LOW_RANK if case.B], ids=str)
-def test_the_body_is_the_definition(case, dtype, chunked):
+def test_the_body_is_the_definition(case, dtype, tensorrt):
     inputs = make_inputs(case, dtype)
     expected = selective_scan(*inputs, reduce=case.reduce, backend="reference")
-    found = run(one_node(case, inputs, chunked=chunked), inputs, operator=False)
+    found = run(one_node(case, inputs, tensorrt=tensorrt), inputs, operator=False)
     assert found.dtype == dtype
     # float16: the same float32 sums, rounded once at the end.
     tolerance = {torch.float32: 1e-6, torch.float16: 1e-3}[dtype]
     assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+@pytest.mark.parametrize("tensorrt", [False, True], ids=["one by one", "together"])
+@pytest.mark.parametrize("case", [case for case in LOW_RANK if case.B > 1], ids=str)
+def test_the_body_takes_an_order_for_each_image(case, tensorrt):
+    inputs = make_inputs(case, torch.float32)
+    *others, order_KS = inputs
+    orders_BKS = torch.stack([order_KS.roll(b, 1) for b in range(case.B)])
+    given = [*others, orders_BKS]
+    found = run(one_node(case, given, tensorrt=tensorrt), given, operator=False)
+    for b, order in enumerate(orders_BKS):
+        image = [
+            x[b : b + 1] if spec.kind is Kind.TOKENS else x
+            for x, spec in zip(others, SCHEMA.values(), strict=False)
+        ]
+        expected = selective_scan(*image, order, reduce=case.reduce, backend="reference")
+        assert (found[b : b + 1] - expected).abs().max() <= 1e-6 * expected.abs().max()
+
+
+def functions():
+    return [
+        scan_function(name, 20, 8, tensorrt=tensorrt)
+        for name in NODES
+        for tensorrt in (True, False)
+    ]
+
+
+def scan_body(function):
+    (scan,) = [node for node in function.node if node.op_type == "Scan"]
+    return next(entry.g for entry in scan.attribute if entry.name == "body")
+
+
+@pytest.mark.parametrize("function", functions(), ids=range(4))
+def test_the_body_keeps_to_what_older_runtimes_read(function):
+    """ONNX Runtime 1.18 to 1.24 refuse lists of integers, OpenVINO refuses values from outside."""
+    body = scan_body(function)
+    for node in (*function.node, *body.node):
+        assert node.name
+        if node.op_type == "Constant":
+            assert [entry.name for entry in node.attribute] == ["value"]
+    known = {value.name for value in body.input}
+    for node in body.node:
+        assert set(filter(None, node.input)) <= known, node.name
+        known.update(node.output)
+    assert not {name for node in function.node for name in node.output} & known
+    sizes = [
+        size.dim_param
+        for value in (*body.input, *body.output)
+        for size in value.type.tensor_type.shape.dim
+    ]
+    assert len(sizes) == len(set(sizes)) > 20  # equal names would let ONNX Runtime share memory
+
+
+@pytest.mark.parametrize(
+    ("channels", "states", "steps"), [(4, 2, 32), (512, 4, 32), (512, 8, 16), (4096, 16, 4)]
+)
+def test_an_iteration_takes_as_many_steps_as_the_cache_holds(channels, states, steps):
+    inputs = make_inputs(Case(K=1, E=channels, N=states), torch.float32)
+    model = one_node(LOW_RANK[0], inputs)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(inputs[4].numpy(), "A"))
+    attach_functions(model)
+    splits = [node for node in scan_body(model.functions[0]).node if node.op_type == "Split"]
+    assert [len(node.output) for node in splits] == [steps, steps]
 
 
 @needs_native

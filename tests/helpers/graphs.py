@@ -24,7 +24,7 @@ E, N, K, R = 8, 4, 2, 2
 SIDE = 12
 
 
-def two_scans(*, functions=True, elements=TensorProto.FLOAT, attributes=None):
+def two_scans(*, functions=True, elements=TensorProto.FLOAT, attributes=None, opset=22):
     """Input (N, 8, 12, 12) -> two scans one after the other -> output of the same shape.
 
     The order of a scan is a constant here, so the sides are fixed; the batch is not.
@@ -84,7 +84,7 @@ def two_scans(*, functions=True, elements=TensorProto.FLOAT, attributes=None):
             [helper.make_tensor_value_info("output", TensorProto.FLOAT, shape)],
             [numpy_helper.from_array(value, name) for name, value in constants.items()],
         ),
-        opset_imports=[helper.make_opsetid("", 22), helper.make_opsetid(NAMESPACE, VERSION)],
+        opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(NAMESPACE, VERSION)],
         ir_version=10,
     )
     helper.set_model_props(model, FACTS)

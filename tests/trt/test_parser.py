@@ -148,10 +148,10 @@ def test_an_embedded_plugin_is_in_the_engine(rtx, plugin):
     assert plugin.read_bytes() not in plain.content
 
 
-@pytest.mark.parametrize("chunked", [False, True], ids=["steps", "chunks"])
-def test_engines_without_the_plugin(chunked, rtx):
+@pytest.mark.parametrize("tensorrt", [False, True], ids=["one by one", "together"])
+def test_engines_without_the_plugin(tensorrt, rtx):
     model = two_scans()
-    attach_functions(model, chunked=chunked)
+    attach_functions(model, tensorrt=tensorrt)
     model = written_out(model)
     engine = build_engine(model, EngineSettings(rtx, PROFILE), progress=False)
     assert engine.plugin_layers == 0 == engine.serialized
