@@ -365,7 +365,7 @@ def test_frames_are_never_replaced_by_the_picture(tmp_path, monkeypatch):
         ({"burst.npz": {"x": np.zeros(3)}}, "needs an array 'frames'"),
         ({"burst.npz": {"frames": np.zeros((2, 4, 2, 2), np.uint16)}}, "white_level"),
         ({"burst.npz": {"frames": np.full((2, 4, 2, 2), np.nan)}}, "NaN"),
-        ({"burst.npz": b"no archive"}, "not a readable npz"),
+        ({"burst.npz": b"no archive"}, "burst.npz' cannot be read: File is not a zip file"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_sentence(tmp_path, weights, capsys, content, message):

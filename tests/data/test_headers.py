@@ -82,7 +82,49 @@ def test_metadata_is_left_out_and_what_pixels_depend_on_is_kept():
 @pytest.mark.parametrize("cut", [1, 4, 12, 13])
 def test_a_png_without_its_whole_end_is_cut_short(cut):
     data = png_with()
-    assert not headers.is_cut_short_png(data) and headers.is_cut_short_png(data[:-cut])
+    assert not headers.is_cut_short(data) and headers.is_cut_short(data[:-cut])
+
+
+@pytest.mark.parametrize("progressive", [0, 1])
+def test_a_jpeg_without_its_end_is_cut_short(progressive):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
+    options = [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
+    data = cv2.imencode(".jpg", pixels, options)[1].tobytes()
+    # Cameras write more behind the end, and a small picture with its own end before the image.
+    thumbnail = b"\xff\xe1\0\x09Exif\xff\xd8\xff\xd9\0"
+    for whole in (
+        data,
+        data + b"more",
+        data[:2] + thumbnail + data[2:],
+        data[:2] + b"?\xff" + data[2:],
+    ):
+        assert not headers.is_cut_short(whole)
+    for cut in (1, 2, len(data) // 2, len(data) - 3):
+        assert headers.is_cut_short(data[:-cut])
+    assert headers.is_cut_short(b"\xff\xd8\xff\xd9")
+
+
+def test_a_size_that_the_bytes_cannot_fill_is_cut_short():
+    """Otherwise the decoder reserves gigabytes, or fills an image of minutes with gray."""
+    header = struct.pack(">IIBBBBB", 2**14, 2**14, 16, 6, 0, 0, 0)  # 2 GiB
+    rows = zlib.compress(bytes(1000))
+    bomb = b"\x89PNG\r\n\x1a\n" + b"".join(
+        png_chunk(*each) for each in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
+    )
+    assert headers.is_cut_short(bomb)
+    data = cv2.imencode(".jpg", np.zeros((256, 256), np.uint8))[1].tobytes()
+    assert not headers.is_cut_short(data)
+    at = data.index(b"\xff\xc0") + 5
+    assert headers.is_cut_short(data[:at] + struct.pack(">HH", 20_000, 20_000) + data[at + 4 :])
+
+
+def test_the_emptiest_images_are_not_cut_short():
+    for pixels in (np.zeros((2000, 3000), np.uint8), np.zeros((2000, 3000, 4), np.uint16)):
+        assert not headers.is_cut_short(cv2.imencode(".png", pixels)[1].tobytes())
+    for progressive in (0, 1):
+        options = [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
+        small = cv2.imencode(".jpg", np.full((2000, 3000), 128, np.uint8), options)[1]
+        assert not headers.is_cut_short(small.tobytes())
 
 
 def test_transparent_colours_of_a_palette_are_read(tmp_path):

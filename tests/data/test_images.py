@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.helpers.damage import put
 from zoo.data.images import Photo, list_photos, read_photo, write_photo
 from zoo.errors import ImageError, WriteError
 
@@ -221,6 +222,54 @@ def test_a_folder_a_truncated_file_and_floats_are_refused(tmp_path):
     cv2.imwrite(str(tmp_path / "f.tiff"), np.ones((3, 3), np.float32))
     with pytest.raises(ImageError, match="float32"):
         read_photo(tmp_path / "f.tiff")
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("dangling link", "is a link to a missing file"), ("link to itself", "cannot be read"),
+        ("pipe", "is a pipe or a device"), ("folder", "is a folder"),
+    ],
+)  # fmt: skip
+def test_other_things_at_the_path_of_an_image(tmp_path, place, message):
+    put(tmp_path / "a.png", b"", place)
+    with pytest.raises(ImageError, match=message):
+        read_photo(tmp_path / "a.png")
+    write_photo(tmp_path / "b.png", random_photo())
+    names = ["b.png"] if place == "folder" else ["a.png", "b.png"]
+    assert [path.name for path in list_photos(tmp_path)] == names
+
+
+def test_what_is_too_large_for_the_memory_is_one_sentence(tmp_path, monkeypatch):
+    write_photo(tmp_path / "a.png", random_photo())
+
+    def full(*arguments):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("zoo.data.images.dequantise", full)
+        with pytest.raises(ImageError, match="is larger than the free memory"):
+            read_photo(tmp_path / "a.png")
+    with (tmp_path / "a.png").open("r+b") as file:
+        file.truncate(2**33 + 1)  # takes no space on the disk
+    with pytest.raises(ImageError, match=r"has 8589934593 bytes, and at most \d+ can be right"):
+        read_photo(tmp_path / "a.png")
+
+
+def test_other_formats_are_not_decoded_whatever_their_names(tmp_path):
+    for extension, start in ((".ppm", b"P6"), (".hdr", b"#?RADIANCE")):
+        pixels = np.ones((4, 4, 3), np.float32 if extension == ".hdr" else np.uint8)
+        data = cv2.imencode(extension, pixels)[1].tobytes()
+        assert data.startswith(start)
+        (tmp_path / "a.png").write_bytes(data)
+        with pytest.raises(ImageError, match=r"its content is none of \.bmp, "):
+            read_photo(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("path", ["a\0.png", "a" * 300 + ".png"])
+def test_paths_that_cannot_exist(path):
+    with pytest.raises(ImageError, match=r"null character|File name too long"):
+        read_photo(path)
 
 
 def test_writing_where_one_cannot_is_an_error_and_leaves_nothing(tmp_path):

@@ -11,6 +11,7 @@ WebP container specification.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 
@@ -21,6 +22,27 @@ ASSOCIATED_ALPHA = 1
 UNASSOCIATED_ALPHA = 2
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_JPEG_SIGNATURE = b"\xff\xd8"
+_SIGNATURES = (_PNG_SIGNATURE, _JPEG_SIGNATURE, b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Samples of a pixel by the colour type of a PNG file."""
+
+_DEFLATE_RATIO = 1032
+"""Largest number of bytes that one byte of deflated data can become."""
+
+_JPEG_PIXELS = 512
+"""Largest number of pixels that one byte of a JPEG file can hold: a block of 8 x 8 pixels has at
+least one bit."""
+
+_JPEG_SCANS = 200
+"""Largest number of passes over a JPEG image. Usual files have 1 to 12; each takes its time."""
+
+_JPEG_MARKER = re.compile(rb"\xff[^\0\xff]")
+_SOS, _EOI = 0xDA, 0xD9
+_SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_JPEG_ALONE = {0x01, *range(0xD0, 0xD9)}
+"""Markers without a length: TEM, RST0 to RST7 and SOI."""
 _PNG_GRAY_TYPES = (0, 4)
 # The chunks that affect pixels. The others (colour profiles, text, time) only make libpng warn.
 _PNG_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
@@ -64,11 +86,20 @@ def tiff_tag(block: bytes, tag: int) -> int | None:
     return None
 
 
-def is_cut_short_png(data: bytes) -> bool:
-    """Whether the bytes start like a PNG file but have no end chunk."""
-    return data.startswith(_PNG_SIGNATURE) and not any(
-        name == b"IEND" and end <= len(data) for name, _, end in _png_chunks(data)
-    )
+def is_known(data: bytes) -> bool:
+    """Whether the bytes start like a PNG, JPEG, BMP, TIFF or WebP file."""
+    return data.startswith(_SIGNATURES) or _is_webp(data)
+
+
+def is_cut_short(data: bytes) -> bool:
+    """Whether a PNG or JPEG file has no end, or has too few bytes for the size that it declares.
+
+    Decoders would fill the missing part of a JPEG image with gray, and would reserve memory for any
+    size. The decoders of the other formats find a missing part themselves.
+    """
+    if data.startswith(_PNG_SIGNATURE):
+        return _is_cut_short_png(data)
+    return data.startswith(_JPEG_SIGNATURE) and _is_cut_short_jpeg(data)
 
 
 def without_png_metadata(data: bytes) -> bytes:
@@ -79,8 +110,38 @@ def without_png_metadata(data: bytes) -> bytes:
     return _PNG_SIGNATURE + b"".join(kept)
 
 
+def _is_cut_short_png(data: bytes) -> bool:
+    chunks = list(_png_chunks(data))
+    held = sum(end - start - 12 for name, start, end in chunks if name == b"IDAT")
+    whole = any(name == b"IEND" and end <= len(data) for name, _, end in chunks)
+    if not whole or len(data) < 26:
+        return True
+    width, height, bits, kind = struct.unpack_from(">IIBB", data, 16)
+    declared = height * ((width * bits * _PNG_SAMPLES.get(kind, 1) + 7) // 8)
+    return bool(declared > held * _DEFLATE_RATIO)
+
+
+def _is_cut_short_jpeg(data: bytes) -> bool:
+    scans = 0
+    for marker, start, _ in _jpeg_segments(data):
+        if marker in _SOF and start + 9 <= len(data):
+            height, width = struct.unpack_from(">HH", data, start + 5)
+            if height * width > len(data) * _JPEG_PIXELS:
+                return True
+        scans += marker == _SOS
+        if marker == _EOI:
+            return scans == 0
+        if scans > _JPEG_SCANS:
+            return True
+    return True
+
+
+def _is_webp(data: bytes) -> bool:
+    return data.startswith(b"RIFF") and data[8:12] == b"WEBP"
+
+
 def _exif_block(data: bytes) -> bytes | None:
-    if data.startswith(b"\xff\xd8"):
+    if data.startswith(_JPEG_SIGNATURE):
         return next(
             (
                 data[a + 10 : b]
@@ -93,7 +154,7 @@ def _exif_block(data: bytes) -> bytes | None:
         return next(
             (data[a + 8 : b - 4] for name, a, b in _png_chunks(data) if name == b"eXIf"), None
         )
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+    if _is_webp(data):
         block = next(
             (data[a + 8 : b] for name, a, b in _riff_chunks(data) if name == b"EXIF"), None
         )
@@ -102,12 +163,25 @@ def _exif_block(data: bytes) -> bytes | None:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, start and end of each segment before the image data."""
+    """Marker, start and end of each segment, up to the end of the image.
+
+    As in libjpeg, bytes between segments are skipped. They include the image data, in which 0xFF is
+    followed by zero.
+    """
     start = 2
-    while start + 4 <= len(data) and data[start] == 0xFF and data[start + 1] != 0xDA:
+    while found := _JPEG_MARKER.search(data, start):
+        marker, start = data[found.end() - 1], found.end() - 2
+        if marker == _EOI:
+            yield marker, start, start + 2
+            return
+        if marker in _JPEG_ALONE:
+            start += 2
+            continue
+        if start + 4 > len(data):
+            return
         (length,) = struct.unpack_from(">H", data, start + 2)
-        yield data[start + 1], start, start + 2 + length
-        start += 2 + length
+        yield marker, start, start + 2 + length
+        start += 2 + max(length, 2)
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

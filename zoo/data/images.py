@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from zoo.data import headers
+from zoo.data.inputs import read_input
 from zoo.data.pixels import dequantise, quantise, with_channels
 from zoo.errors import ImageError
 from zoo.files import natural_key, write_bytes
@@ -87,13 +88,15 @@ def read_photo(path: str | Path) -> Photo:
             floating-point or 32-bit samples.
     """
     path = Path(path)
-    data = read_image_bytes(path)
-    decoded = None if headers.is_cut_short_png(data) else _decode(data)
-    if decoded is None:
-        raise ImageError(
-            f"image file {str(path)!r} cannot be decoded: it is damaged, cut short, larger than "
-            f"2^30 pixels or none of {', '.join(EXTENSIONS)}; open it in a viewer and save it again"
-        )
+    data = read_input(path, "image file")
+    decoded = decode(path, data)
+    try:
+        return _photo(path, data, decoded)
+    except MemoryError as error:
+        raise _too_large(path) from error
+
+
+def _photo(path: Path, data: bytes, decoded: np.ndarray) -> Photo:
     if decoded.dtype not in _BITS:
         raise ImageError(
             f"image file {str(path)!r} has {decoded.dtype} samples, whose range is not defined; "
@@ -162,7 +165,8 @@ def write_photo(path: str | Path, photo: Photo) -> None:
 def list_photos(folder: str | Path) -> list[Path]:
     """List image files directly inside ``folder``, in natural order: ``a2.png`` before ``a10.png``.
 
-    Image files are recognised by their extension, in upper or lower case. Hidden files are skipped.
+    Image files are recognised by their extension, in upper or lower case. Hidden files and folders
+    are skipped. Links to missing files are listed, so that reading says what is missing.
 
     Raises:
         ImageError: if the folder is missing, is a file, cannot be read or holds no image.
@@ -177,7 +181,7 @@ def list_photos(folder: str | Path) -> list[Path]:
             for path in folder.iterdir()
             if path.suffix.lower() in EXTENSIONS
             and not path.name.startswith(".")
-            and path.is_file()
+            and not path.is_dir()
         ]
     except OSError as error:
         raise ImageError(
@@ -191,25 +195,32 @@ def list_photos(folder: str | Path) -> list[Path]:
     return sorted(found, key=natural_key)
 
 
-def read_image_bytes(path: Path) -> bytes:
-    """Read the bytes of an image file.
+def decode(path: Path, data: bytes) -> np.ndarray:
+    """Decode an image file to samples, with the channels in OpenCV's order.
+
+    Args:
+        path: the file, for error messages.
+        data: its bytes.
+
+    Returns:
+        (H, W) or (H, W, channels), with the dtype of the file's samples.
 
     Raises:
-        ImageError: if the file is missing, a folder, empty, or cannot be read.
+        ImageError: if the file is damaged, cut short, too large, or not of a known format.
     """
-    if path.is_dir():
-        raise ImageError(f"{str(path)!r} is a folder, not an image file; name a file in it")
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise ImageError(f"image file {str(path)!r} does not exist; check the path") from error
-    except OSError as error:
+    name = f"image file {str(path)!r}"
+    if not headers.is_known(data):
         raise ImageError(
-            f"image file {str(path)!r} cannot be read: {error.strerror}; check its permissions"
-        ) from error
-    if not data:
-        raise ImageError(f"image file {str(path)!r} is empty; copy it again")
-    return data
+            f"{name} cannot be decoded: its content is none of {', '.join(EXTENSIONS)}; open it in "
+            "a viewer and save it as PNG"
+        )
+    decoded = None if headers.is_cut_short(data) else _decoded(path, data)
+    if decoded is None:
+        raise ImageError(
+            f"{name} cannot be decoded: it is damaged, cut short or larger than 2^30 pixels; open "
+            "it in a viewer and save it again"
+        )
+    return decoded
 
 
 @contextmanager
@@ -223,13 +234,21 @@ def _quiet_opencv() -> Iterator[None]:
         cv2.utils.logging.setLogLevel(level)
 
 
-def _decode(data: bytes) -> np.ndarray | None:
+def _decoded(path: Path, data: bytes) -> np.ndarray | None:
     buffer = np.frombuffer(headers.without_png_metadata(data), np.uint8)
     with _quiet_opencv():
         try:
             return cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
-        except cv2.error:
+        except cv2.error as error:
+            if error.code == cv2.Error.StsNoMem:
+                raise _too_large(path) from error
             return None
+
+
+def _too_large(path: Path) -> ImageError:
+    return ImageError(
+        f"image file {str(path)!r} is larger than the free memory; crop it or close other programs"
+    )
 
 
 def _encode(path: Path, samples_HWC: np.ndarray) -> bytes:

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from zoo.data.burst.camera import GAMMA
+from zoo.data.burst.camera import GAMMA, Camera
 from zoo.data.burst.reading import BurstFiles, find_bursts, read_burst
 from zoo.data.images import EXTENSIONS, Photo, write_photo
 from zoo.data.pixels import to_array
@@ -75,6 +75,7 @@ def restore_bursts(
 
     def one(path: Path, output: Path) -> None:
         burst = read_burst(path)
+        _camera(burst, look)  # wrong facts are found before the work
         restored = restore_burst(network, burst, settings, progress and not many)
         write_photo(output, developed(restored, burst, look))
 
@@ -136,21 +137,30 @@ def developed(restored_3HW: Tensor, burst: BurstFiles, look: Look = "auto") -> P
     * "auto": "camera" if the burst has metadata, otherwise "plain".
 
     Raises:
-        ImageError: if ``look`` is "camera" and the burst has no metadata.
+        ImageError: if ``look`` is "camera" and the burst has no metadata, or if the metadata is
+            needed and wrong.
     """
     bits = burst.bit_depth
     if burst.frames_TIHW.shape[1] == 4:
-        camera, bits = burst.camera, 16 if look == "linear" else 8
-        if look == "camera" and camera is None:
-            raise ImageError(
-                f"burst {burst.name!r} has no file with gains and colour matrix (meta.json or "
-                "meta_info.pkl); use the look 'plain' or 'linear'"
-            )
-        if look in ("auto", "camera") and camera is not None:
+        camera, bits = _camera(burst, look), 16 if look == "linear" else 8
+        if camera is not None:
             restored_3HW = camera.process(restored_3HW)
         elif look != "linear":
             restored_3HW = _plain(restored_3HW)
     return Photo(to_array(restored_3HW.clamp(0, 1).float()), bit_depth=bits)
+
+
+def _camera(burst: BurstFiles, look: Look) -> Camera | None:
+    """Return the camera with which a burst becomes a picture; None without one."""
+    if burst.frames_TIHW.shape[1] != 4 or look not in ("auto", "camera"):
+        return None
+    camera = burst.camera
+    if look == "camera" and camera is None:
+        raise ImageError(
+            f"burst {burst.name!r} has no file with gains and colour matrix (meta.json or "
+            "meta_info.pkl); use the look 'plain' or 'linear'"
+        )
+    return camera
 
 
 def _plain(linear_3HW: Tensor) -> Tensor:

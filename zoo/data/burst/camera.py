@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.data.burst.facts import numbers
+
 GAMMA = 2.2
 
 _XYZ_TO_CAMERA = torch.tensor(
@@ -36,6 +38,12 @@ _RGB_TO_XYZ = torch.tensor(
 
 _BRIGHT = 0.9
 """Mean brightness above which white balance fades out, so that highlights stay white."""
+
+
+_LARGEST_GAIN = 1e6
+
+_SINGULAR = 1e4
+"""Condition number above which a matrix counts as singular; those of cameras have below 100."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,12 +83,16 @@ class Camera:
 
         Raises:
             KeyError: if an entry is missing.
-            ValueError: if a value is not a finite number or a gain is not positive.
+            ValueError: if a gain is not a positive number, or the matrix cannot be inverted; the
+                message names the entry.
         """
-        matrix = torch.as_tensor(data["rgb2cam"], dtype=torch.float32).reshape(3, 3)
-        gains = [float(data[name]) for name in ("rgb_gain", "red_gain", "blue_gain")]
-        if not (matrix.isfinite().all() and all(0 < gain < 1e6 for gain in gains)):
-            raise ValueError("gains must be positive and the matrix finite")
+        gains = [_positive(data[name], name) for name in ("rgb_gain", "red_gain", "blue_gain")]
+        try:
+            matrix = torch.tensor(numbers(data["rgb2cam"], 9)).reshape(3, 3)
+        except ValueError as error:
+            raise ValueError(f"rgb2cam {error}") from error
+        if not torch.linalg.cond(matrix) < _SINGULAR:
+            raise ValueError("rgb2cam is a matrix that cannot be inverted")
         return Camera(matrix, *gains)
 
     def data(self) -> dict[str, Any]:
@@ -108,6 +120,16 @@ class Camera:
         x = apply_matrix(torch.linalg.inv(self.rgb_to_camera), x).clamp(1e-8, 1)
         x = x ** (1 / GAMMA)
         return 3 * x**2 - 2 * x**3
+
+
+def _positive(value: Any, name: str) -> float:
+    try:
+        [gain] = numbers(value, 1)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from error
+    if not 0 < gain < _LARGEST_GAIN:
+        raise ValueError(f"{name} is {gain:g}; it must be above 0 and below {_LARGEST_GAIN:g}")
+    return gain
 
 
 @dataclass(frozen=True)

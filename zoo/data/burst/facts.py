@@ -1,24 +1,29 @@
-"""Facts about a burst, such as gains and colour matrix, from ``meta.json`` or a public pickle.
-
-Loading a pickle can run any code. The loader here builds only plain data: numbers, text,
-containers, arrays and tensors. It refuses a file that needs anything else.
-"""
+"""Facts about a burst, such as gains and colour matrix, from ``meta.json`` or a public pickle."""
 
 from __future__ import annotations
 
-import io
 import json
+import logging
+import math
+import os
 import pickle
-from collections import OrderedDict
+import reprlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from zoo.data.burst.plain_pickle import load_plain
+from zoo.data.inputs import read_input
 from zoo.errors import ImageError
 
+logger = logging.getLogger(__name__)
+
 FACTS_JSON, FACTS_PICKLE = "meta.json", "meta_info.pkl"
+
+LARGEST = 2**22
+"""Largest file of facts in bytes."""
 
 
 def facts_beside(folder: Path) -> dict[str, Any]:
@@ -28,18 +33,15 @@ def facts_beside(folder: Path) -> dict[str, Any]:
         The facts by name; empty if there is no file.
 
     Raises:
-        ImageError: if the file is damaged or could run code.
+        ImageError: if the file is damaged, has no mapping, or could run code.
     """
-    if (folder / FACTS_JSON).is_file():
-        try:
-            facts = json.loads((folder / FACTS_JSON).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ImageError(f"{str(folder / FACTS_JSON)!r} is not valid JSON: {error}") from error
-        return facts if isinstance(facts, dict) else {}
+    # A link to a missing file is a file that should be there: reading it is an error.
+    if os.path.lexists(folder / FACTS_JSON):
+        return _load_json(folder / FACTS_JSON)
     beside = [folder / FACTS_PICKLE]
     if folder.parent.name == "bursts":  # in the public layout, facts are beside the clean image
         beside.append(folder.parent.parent / "gt" / folder.name / FACTS_PICKLE)
-    found = next((path for path in beside if path.is_file()), None)
+    found = next((path for path in beside if os.path.lexists(path)), None)
     return load_facts(found) if found else {}
 
 
@@ -50,62 +52,67 @@ def load_facts(path: str | Path) -> dict[str, Any]:
         ImageError: if the file is damaged or could run code.
     """
     path = Path(path)
+    data = read_input(path, "file of facts", LARGEST)
     try:
-        loaded = _Unpickler(io.BytesIO(path.read_bytes())).load()
+        loaded = load_plain(data)
     except pickle.UnpicklingError as error:
-        raise ImageError(f"{str(path)!r}: {error}") from error
+        raise ImageError(
+            f"file of facts {str(path)!r} {_short(error)}; write the facts to {FACTS_JSON}"
+        ) from error
     except Exception as error:
-        raise ImageError(f"{str(path)!r} is damaged or not a pickle of facts") from error
+        raise ImageError(
+            f"file of facts {str(path)!r} is damaged or not a pickle of facts; copy it again"
+        ) from error
+    return _mapping(path, loaded)
+
+
+def _load_json(path: Path) -> dict[str, Any]:
+    data = read_input(path, "file of facts", LARGEST)
+    try:
+        loaded = json.loads(data.decode("utf-8-sig"))
+    except RecursionError as error:
+        raise ImageError(f"file of facts {str(path)!r} is nested too deeply") from error
+    except ValueError as error:
+        raise ImageError(
+            f"file of facts {str(path)!r} is not valid JSON: {_short(error)}"
+        ) from error
+    return _mapping(path, loaded)
+
+
+def _mapping(path: Path, loaded: Any) -> dict[str, Any]:
     if not isinstance(loaded, dict):
-        raise ImageError(f"{str(path)!r} contains {type(loaded).__name__}, not a mapping of facts")
+        raise ImageError(
+            f"file of facts {str(path)!r} contains {type(loaded).__name__}, not a mapping of facts"
+        )
     return loaded
 
 
-def _load_storage(data: bytes) -> Any:
+def numbers(value: Any, *counts: int) -> list[float]:
+    """Convert a fact to numbers.
+
+    Args:
+        value: a number, or an array, a tensor or nested lists of numbers.
+        counts: the allowed numbers of numbers.
+
+    Raises:
+        ValueError: if it is something else, or the values are not finite.
+    """
     try:
-        return torch.load(io.BytesIO(data), weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise pickle.UnpicklingError(
-            f"contains a tensor whose storage could run code; write the facts to {FACTS_JSON}"
-        ) from error
+        if isinstance(value, torch.Tensor):
+            value = value.tolist() if value.numel() in counts else None
+        array = np.asarray(value)
+        if array.size in counts and array.dtype.kind in "iuf":
+            found = [float(number) for number in array.reshape(-1)]
+            if all(map(math.isfinite, found)):
+                return found
+    except Exception:  # a fact may be anything, and fail in any way
+        logger.debug("not numbers", exc_info=True)
+    wanted = " or ".join(map(str, counts))
+    raise ValueError(
+        f"is {_short(reprlib.repr(value))}; it must have {wanted} finite "
+        f"number{'' if wanted == '1' else 's'}"
+    )
 
 
-def _allowed() -> dict[tuple[str, str], Any]:
-    from torch._utils import _rebuild_tensor_v2
-
-    reconstruct = np.zeros(1).__reduce__()[0]
-    scalar = np.float64(1).__reduce__()[0]
-    from_buffer = np.zeros(1).__reduce_ex__(5)[0]
-    allowed: dict[tuple[str, str], Any] = {
-        ("collections", "OrderedDict"): OrderedDict,
-        ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor_v2,
-        # The original would unpickle without restrictions.
-        ("torch.storage", "_load_from_bytes"): _load_storage,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("_codecs", "encode"): _encode_latin,
-    }
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        allowed[module, "_reconstruct"] = reconstruct
-        allowed[module, "scalar"] = scalar
-    for module in ("numpy.core.numeric", "numpy._core.numeric"):
-        allowed[module, "_frombuffer"] = from_buffer
-    return allowed
-
-
-def _encode_latin(text: str, encoding: str = "latin1") -> bytes:
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"needs the encoding {encoding!r}; only latin1 is supported")
-    return text.encode("latin1")
-
-
-class _Unpickler(pickle.Unpickler):
-    """An unpickler that can build only plain data."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        found = _allowed().get((module, name))
-        if found is None:
-            raise pickle.UnpicklingError(
-                f"needs {module}.{name}, which could run code; write the facts to {FACTS_JSON}"
-            )
-        return found
+def _short(value: object) -> str:
+    return " ".join(str(value).split())[:100]

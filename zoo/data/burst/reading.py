@@ -9,7 +9,7 @@ The folder of a burst contains one of these:
 * ``samsung_00/im_raw.png``, ..., each with its ``meta_info.pkl`` (BurstSR): 10 bits; the black
   level is not subtracted.
 * ``burst.npz`` with ``frames`` (T, 4 or 3, h, w), either floating point in [0, 1], or integers and
-  ``white_level``.
+  ``white_level``. Other entries of up to 100 values are facts.
 * any image files, in natural order: RGB frames.
 
 :mod:`zoo.data.burst.facts` reads the facts (gains and colour matrix) next to the frames.
@@ -20,19 +20,21 @@ Shape suffixes: T frames, I channels of a frame, H height, W width in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.data.burst.arrays import read_arrays
 from zoo.data.burst.camera import Camera
-from zoo.data.burst.facts import facts_beside
-from zoo.data.images import EXTENSIONS, list_photos, read_image_bytes, read_photo
+from zoo.data.burst.facts import FACTS_JSON, FACTS_PICKLE, facts_beside, numbers
+from zoo.data.images import EXTENSIONS, decode, list_photos, read_photo
+from zoo.data.inputs import read_input
 from zoo.data.pixels import to_tensor, with_channels
 from zoo.errors import ImageError
 from zoo.files import natural_key
@@ -44,6 +46,15 @@ SAMSUNG_WHITE = 1023
 NPZ = "burst.npz"
 PREVIEW = "preview.png"
 _NOT_FRAMES = (PREVIEW, "gt.png")
+
+_FACT = 100
+"""Largest number of values of an array in an npz file that is kept as a fact."""
+
+_BRIGHTEST = 16
+"""Largest value of frames in which 1 can mean white."""
+
+_SHOWN = 4
+"""How many sizes an error message names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +75,20 @@ class BurstFiles:
 
     @property
     def camera(self) -> Camera | None:
-        """Gains and colour matrix; None if the facts lack them."""
+        """Gains and colour matrix; None if the facts lack them.
+
+        Raises:
+            ImageError: if the facts have them, but with wrong values.
+        """
         try:
             return Camera.from_data(self.facts)
-        except (KeyError, ValueError, TypeError, RuntimeError):
+        except KeyError:
             return None
+        except ValueError as error:
+            raise ImageError(
+                f"burst {self.name!r}: {error}; correct {FACTS_JSON} or {FACTS_PICKLE}, or use the "
+                "look 'plain' or 'linear'"
+            ) from error
 
 
 def find_bursts(source: str | Path) -> list[Path]:
@@ -81,6 +101,15 @@ def find_bursts(source: str | Path) -> list[Path]:
         ImageError: if there is no burst.
     """
     source = Path(source)
+    try:
+        return _find_bursts(source)
+    except OSError as error:
+        raise ImageError(
+            f"burst {str(source)!r} cannot be read: {error.strerror}; check the path"
+        ) from error
+
+
+def _find_bursts(source: Path) -> list[Path]:
     if not source.exists():
         raise ImageError(f"burst {str(source)!r} does not exist; check the path")
     if source.suffix == ".npz" or _has_planes(source):
@@ -105,7 +134,7 @@ def find_bursts(source: str | Path) -> list[Path]:
 
 def _has_planes(folder: Path) -> bool:
     return folder.is_dir() and (
-        (folder / NPZ).is_file()
+        os.path.lexists(folder / NPZ)
         or any(folder.glob("im_raw_*.png"))
         or any(folder.glob("samsung_*/im_raw.png"))
     )
@@ -117,7 +146,7 @@ def _has_images(folder: Path) -> bool:
         and path.name not in _NOT_FRAMES
         and not path.name.startswith(".")
         for path in folder.iterdir()
-        if path.is_file()
+        if not path.is_dir()
     )
 
 
@@ -128,35 +157,52 @@ def read_burst(path: str | Path) -> BurstFiles:
         ImageError: if frames are missing, damaged, have different sizes, or an unsupported format.
     """
     path = Path(path)
+    try:
+        return _read_burst(path)
+    except OSError as error:
+        raise ImageError(
+            f"burst {str(path)!r} cannot be read: {error.strerror}; check the path"
+        ) from error
+
+
+def _read_burst(path: Path) -> BurstFiles:
     if path.is_file():
         return _from_npz(path)
     if not path.is_dir():
         raise ImageError(f"burst {str(path)!r} does not exist; check the path")
-    if (path / NPZ).is_file():
+    if os.path.lexists(path / NPZ):
         return _from_npz(path / NPZ)
-    facts = facts_beside(path)
-    planes = sorted(path.glob("im_raw_*.png"), key=natural_key)
-    if planes:
+    if planes := sorted(path.glob("im_raw_*.png"), key=natural_key):
         frames = [read_planes(file) / WHITE for file in planes]
+        return BurstFiles(path.name, _stacked(frames, path), facts_beside(path), 16)
+    if phone := sorted(path.glob("samsung_*/im_raw.png"), key=natural_key):
+        frames = [_phone_frame(file) for file in phone]
+        facts = facts_beside(phone[0].parent) or facts_beside(path)
         return BurstFiles(path.name, _stacked(frames, path), facts, 16)
-    phone = sorted(path.glob("samsung_*/im_raw.png"), key=natural_key)
-    if phone:
-        frames = []
-        for file in phone:
-            black = _black_level(facts_beside(file.parent))
-            frames.append((read_planes(file) - black) / SAMSUNG_WHITE)
-        facts = facts_beside(phone[0].parent) or facts
-        return BurstFiles(path.name, _stacked(frames, path), facts, 16)
-    photos = [read_photo(p) for p in list_photos(path) if p.name not in _NOT_FRAMES]
+    return _from_photos(path)
+
+
+def _phone_frame(file: Path) -> Tensor:
+    facts = facts_beside(file.parent)
+    try:
+        black = _black_level(facts)
+    except ValueError as error:
+        raise ImageError(f"the facts beside {str(file)!r}: black_level {error}") from error
+    return (read_planes(file) - black) / SAMSUNG_WHITE
+
+
+def _from_photos(folder: Path) -> BurstFiles:
+    photos = [read_photo(p) for p in list_photos(folder) if p.name not in _NOT_FRAMES]
     if not photos:
-        raise ImageError(f"burst folder {str(path)!r} has no frame; see 'zoo restore --help'")
+        raise ImageError(f"burst folder {str(folder)!r} has no frame; see 'zoo restore --help'")
     if any(photo.alpha_HW is not None for photo in photos):
         raise ImageError(
-            f"burst folder {str(path)!r}: a frame has an alpha channel; planes of a RAW burst are "
-            "named im_raw_00.png, im_raw_01.png, ..."
+            f"burst folder {str(folder)!r}: a frame has an alpha channel; planes of a RAW burst "
+            "are named im_raw_00.png, im_raw_01.png, ..."
         )
     frames = [to_tensor(with_channels(photo.color_HWC, 3)) for photo in photos]
-    return BurstFiles(path.name, _stacked(frames, path), facts, max(p.bit_depth for p in photos))
+    bits = max(photo.bit_depth for photo in photos)
+    return BurstFiles(folder.name, _stacked(frames, folder), facts_beside(folder), bits)
 
 
 def read_planes(path: Path) -> Tensor:
@@ -182,56 +228,93 @@ def read_clean(path: Path) -> Tensor:
 
 def _read_unswapped(path: Path, channels: int, wanted: str) -> Tensor:
     """Read a file that was written with OpenCV without swapping its channels."""
-    data = np.frombuffer(read_image_bytes(path), np.uint8)
     # OpenCV returns the channels in the order in which they were written.
-    image_HWI = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    if image_HWI is None:
-        raise ImageError(f"{str(path)!r} cannot be decoded; it is damaged or not a PNG")
+    image_HWI = decode(path, read_input(path, "image file"))
     if image_HWI.dtype != np.uint16 or image_HWI.ndim != 3 or image_HWI.shape[2] != channels:
-        shape = "x".join(map(str, image_HWI.shape))
         raise ImageError(
-            f"{str(path)!r} has {image_HWI.dtype} values of shape {shape}; {wanted} "
-            "(some libraries reduce such files to 8 bits)"
+            f"{str(path)!r} has {image_HWI.dtype} values of shape {_shape(image_HWI.shape)}; "
+            f"{wanted} (some libraries reduce such files to 8 bits)"
         )
     return to_tensor(image_HWI.astype(np.float32))
 
 
 def _black_level(facts: Mapping[str, Any]) -> Tensor:
-    """The black level, (4, 1, 1) or (1, 1, 1), to subtract from planes (4, h, w)."""
-    levels = np.asarray(facts.get("black_level", 0), dtype=np.float32).reshape(-1)
-    return torch.tensor(levels if levels.size in (1, 4) else [0.0]).reshape(-1, 1, 1)
+    """The black level, (4, 1, 1) or (1, 1, 1), to subtract from planes (4, h, w).
+
+    Raises:
+        ValueError: if it is not one or four numbers below white.
+    """
+    levels = numbers(facts.get("black_level", 0), 1, 4)
+    if not all(0 <= level < SAMSUNG_WHITE for level in levels):
+        raise ValueError(f"is {levels}; it must be from 0 to below {SAMSUNG_WHITE}")
+    return torch.tensor(levels).reshape(-1, 1, 1)
 
 
 def _from_npz(path: Path) -> BurstFiles:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            content = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise ImageError(f"{str(path)!r} is not a readable npz file: {error}") from error
+    content = read_arrays(path, "frames", _FACT)
     frames = content.pop("frames", None)
     if frames is None or frames.ndim != 4 or frames.shape[1] not in (3, 4) or 0 in frames.shape:
-        shape = None if frames is None else frames.shape
+        shape = "nothing" if frames is None else _shape(frames.shape)
         raise ImageError(
-            f"{str(path)!r} needs an array 'frames' of shape (T, 4 or 3, h, w), not {shape}"
+            f"npz file {str(path)!r} needs an array 'frames' of shape (T, 4 or 3, h, w), not "
+            f"{shape}"
         )
-    if np.issubdtype(frames.dtype, np.integer):
-        if "white_level" not in content:
-            raise ImageError(
-                f"{str(path)!r} has {frames.dtype} frames; add an entry 'white_level', the value "
-                "that means 1, such as 16383"
-            )
-        frames = frames.astype(np.float32) / float(content["white_level"])
+    try:
+        frames = _scaled(frames, content.get("white_level"))
+    except ValueError as error:
+        raise ImageError(f"npz file {str(path)!r} {error}") from error
     facts = facts_beside(path.parent) if path.name == NPZ else {}
     facts.update({name: value.tolist() for name, value in content.items()})
-    tensor = torch.from_numpy(np.ascontiguousarray(frames, dtype=np.float32))
-    if not tensor.isfinite().all():
-        raise ImageError(f"{str(path)!r} has NaN or infinite values")
-    return BurstFiles(path.parent.name if path.name == NPZ else path.stem, tensor, facts, 16)
+    name = path.parent.name if path.name == NPZ else path.stem
+    return BurstFiles(name, torch.from_numpy(frames), facts, 16)
+
+
+def _scaled(frames: np.ndarray, white: np.ndarray | None) -> np.ndarray:
+    """Convert the frames of an npz file to float32, about [0, 1].
+
+    Raises:
+        ValueError: if their values have no such meaning.
+    """
+    level = 1.0
+    if frames.dtype.kind in "iu":
+        if white is None:
+            raise ValueError(
+                f"has {frames.dtype} frames; add an entry 'white_level', the value that means 1, "
+                "such as 16383"
+            )
+        level = _white_level(white)
+    elif frames.dtype.kind != "f":
+        raise ValueError(f"has frames of type {frames.dtype}; they must be numbers")
+    with np.errstate(over="ignore"):
+        scaled = np.ascontiguousarray(frames, dtype=np.float32) / np.float32(level)
+    if not np.isfinite(scaled).all():
+        raise ValueError("has NaN or infinite values")
+    if np.abs(scaled).max() > _BRIGHTEST:
+        raise ValueError(
+            f"has values up to {np.abs(scaled).max():g}; 1 must mean white: divide floating-point "
+            "frames by their white level, or correct 'white_level' of integers"
+        )
+    return scaled
+
+
+def _white_level(white: np.ndarray) -> float:
+    try:
+        [level] = numbers(white.tolist(), 1)
+    except ValueError as error:
+        raise ValueError(f"has a 'white_level' that {error}") from error
+    if not 1 <= level <= 2**64:
+        raise ValueError(f"has a 'white_level' of {level:g}; it must be at least 1")
+    return level
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))[:60]
 
 
 def _stacked(frames: list[Tensor], path: Path) -> Tensor:
     shapes = {frame.shape for frame in frames}
     if len(shapes) > 1:
-        sizes = ", ".join(sorted(f"{s[2]}x{s[1]}" for s in shapes))
+        first = sorted(f"{shape[2]}x{shape[1]}" for shape in shapes)[:_SHOWN]
+        sizes = ", ".join(first) + (", ..." if len(shapes) > _SHOWN else "")
         raise ImageError(f"burst {str(path)!r} has frames of different sizes: {sizes}")
     return torch.stack(frames)

@@ -1,0 +1,96 @@
+"""Reading arrays from npz files, without believing what a file says about their sizes.
+
+An npz file is a zip archive of npy files. NumPy reserves memory for the shape in an npy header
+before it reads the values, so a header of a few bytes can ask for terabytes. Here, the shape must
+agree with the size of the entry, and the size of the entry with the size of the file.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.lib import format as npy
+
+from zoo.data.inputs import read_input
+from zoo.errors import ImageError
+
+_RATIO = 1032
+"""Largest number of bytes that one byte of an entry can become (deflate)."""
+
+_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+"""Compression methods that NumPy writes."""
+
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+"""Readers of npy headers by version."""
+
+
+def read_arrays(path: Path, large: str, most: int) -> dict[str, np.ndarray]:
+    """Read arrays of an npz file.
+
+    Args:
+        path: the file.
+        large: name of the array that may have any size.
+        most: largest number of values of the other arrays; larger ones are left out.
+
+    Returns:
+        Arrays of numbers or text by name.
+
+    Raises:
+        ImageError: if the file is missing, damaged, encrypted, or not an npz file; if an array is
+            damaged, has Python objects, or declares another size than it has.
+    """
+    data = read_input(path, "npz file")
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return dict(_arrays(archive, large, most))
+    except MemoryError as error:
+        raise ImageError(f"npz file {str(path)!r} is larger than the free memory") from error
+    except Exception as error:
+        # Damaged archives and headers raise a dozen kinds of errors, from zlib.error to TokenError.
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ImageError(
+            f"npz file {str(path)!r} cannot be read: {reason}; write it again with numpy.savez"
+        ) from error
+
+
+def _arrays(archive: zipfile.ZipFile, large: str, most: int) -> Iterator[tuple[str, np.ndarray]]:
+    for entry in archive.infolist():
+        name = entry.filename.removesuffix(".npy")
+        if name == entry.filename:
+            continue
+        if entry.compress_type not in _METHODS:
+            raise ValueError(f"{name} has compression method {entry.compress_type}")
+        if entry.file_size > entry.compress_size * _RATIO:
+            raise ValueError(f"{name} declares {entry.file_size} bytes, but has fewer")
+        with archive.open(entry) as file:
+            array = _array(file, entry.file_size, None if name == large else most)
+        if array is not None:
+            yield name, array
+
+
+def _array(file: IO[bytes], size: int, most: int | None) -> np.ndarray | None:
+    """Read one npy file of ``size`` bytes; None if it has more than ``most`` values."""
+    version = npy.read_magic(file)
+    if version not in _HEADERS:
+        raise ValueError(f"version {version} of an npy file is unknown")
+    shape, by_columns, dtype = _HEADERS[version](file)
+    if dtype.hasobject:
+        raise ValueError("it has Python objects, which could run code")
+    if any(length < 0 for length in shape):
+        raise ValueError(f"the shape {shape} is negative")
+    count = math.prod(shape)
+    if count * dtype.itemsize != size - file.tell():
+        raise ValueError(
+            f"the shape {str(shape)[:60]} needs {count * dtype.itemsize} bytes, but there are "
+            f"{size - file.tell()}"
+        )
+    if most is not None and count > most:
+        return None
+    values = np.frombuffer(file.read(), dtype, count)  # to the end, where the checksum is compared
+    return values.reshape(shape, order="F" if by_columns else "C")
