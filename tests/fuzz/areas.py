@@ -7,7 +7,7 @@ from typing import cast
 
 from tests.fuzz.frame import Area
 
-AREAS: tuple[str, ...] = ()
+AREAS: tuple[str, ...] = ("images", "bursts")
 """Modules of this package."""
 
 

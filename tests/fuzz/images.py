@@ -1,0 +1,165 @@
+"""Damaged image files of every kind that is read, and other things with the name of an image."""
+
+from __future__ import annotations
+
+import functools
+import struct
+import zlib
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+import cv2
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+import zoo
+from tests.fuzz.frame import ACCEPTED, FaultError, refusal
+from tests.helpers.damage import PLACES, Change, changed, changes, put
+from tests.helpers.networks import Nearest
+from zoo.data import headers
+from zoo.data.images import EXTENSIONS, Photo, read_photo
+
+COUNT, SLICE = 4_000, 80
+
+FORMATS = (b"\x89PNG", b"\xff\xd8", b"BM", b"II", b"MM", b"RIFF")
+"""How the files start that may be read."""
+
+PIXELS_OF_A_BYTE = 512
+"""No JPEG file can hold more."""
+
+
+class Case(NamedTuple):
+    """An image file.
+
+    Attributes:
+        base: name of an intact file.
+        side: (height, width) that the header of a PNG or JPEG declares, or None.
+        damage: changes of its bytes.
+        extension: of its name.
+        place: what is at its path.
+    """
+
+    base: str
+    side: tuple[int, int] | None
+    damage: tuple[Change, ...]
+    extension: str
+    place: str
+
+
+def cases() -> SearchStrategy[Case]:
+    side = st.sampled_from([0, 1, 5, 3000, 20_000, 2**16 - 1])
+    return st.builds(
+        Case,
+        st.sampled_from(sorted(bases())),
+        st.none() | st.none() | st.tuples(side, side),
+        changes(),
+        st.sampled_from(EXTENSIONS),
+        st.sampled_from(PLACES),
+    )
+
+
+def attempt(case: Case, folder: Path) -> str:
+    data = bases()[case.base]
+    if case.side is not None:
+        data = declaring(data, *case.side)
+    data = changed(data, case.damage)
+    path, output = folder / f"photo{case.extension}", folder / "restored.png"
+    put(path, data, case.place)
+    seen: list[Photo] = []
+    said = refusal(lambda: seen.append(read_photo(path)))
+    if said is None:
+        check(seen[0], data)
+    again = refusal(lambda: zoo.restore(Nearest(1), path, output, tile=0, progress=False))
+    if (said is None) != (again is None):
+        raise FaultError(f"reading gave {said!r}, restoring {again!r}")
+    if again is not None and output.exists():
+        raise FaultError("a refused image has an output")
+    return ACCEPTED if said is None else f"refused: {reason(said)}"
+
+
+def check(photo: Photo, data: bytes) -> None:
+    """Check a photo that was read from a file with these bytes."""
+    height, width, channels = photo.color_HWC.shape
+    for plane in (photo.color_HWC, photo.alpha_HW):
+        if plane is not None and not (plane.min() >= 0 and plane.max() <= 1):
+            raise FaultError("values are outside [0, 1]")
+    if not data.startswith(FORMATS):
+        raise FaultError(f"a file that starts with {data[:8]!r} is read")
+    if data.startswith(b"\xff\xd8") and height * width > len(data) * PIXELS_OF_A_BYTE:
+        raise FaultError(f"{len(data)} bytes of a JPEG file became {width}x{height}x{channels}")
+
+
+def reason(message: str) -> str:
+    """The words that tell one reason of a refusal from another."""
+    known = (
+        "content is none of", "damaged, cut short", "is a folder", "missing file", "does not exist",
+        "pipe or a device", "is empty", "samples", "channels", "cannot be read", "free memory",
+    )  # fmt: skip
+    return next((words for words in known if words in message), "other")
+
+
+def planted() -> AbstractContextManager[object]:
+    return mock.patch.object(headers, "is_known", lambda data: True)
+
+
+@functools.cache
+def bases() -> dict[str, bytes]:
+    """Intact files of every format and mode, and of formats that are not read, by name."""
+    random = np.random.default_rng(0)
+
+    def encoded(extension: str, shape: tuple[int, ...], bits: int = 8, *options: int) -> bytes:
+        samples = random.integers(0, 2**bits, shape)
+        kind = {8: np.uint8, 16: np.uint16}[bits]
+        return cv2.imencode(extension, samples.astype(kind), options)[1].tobytes()
+
+    found = {}
+    for bits in (8, 16):
+        for name, shape in {"gray": (7, 9), "rgb": (9, 7, 3), "alpha": (5, 8, 4)}.items():
+            found[f"png {name} {bits}"] = encoded(".png", shape, bits)
+            found[f"tiff {name} {bits}"] = encoded(".tiff", shape, bits)
+    for name, code in {"none": 1, "lzw": 5, "deflate": 8, "packbits": 32773}.items():
+        option = cv2.IMWRITE_TIFF_COMPRESSION
+        found[f"tiff {name}"] = encoded(".tiff", (12, 10, 3), 8, option, code)
+    found["jpeg"] = encoded(".jpg", (40, 30, 3))
+    found["jpeg gray"] = encoded(".jpg", (17, 33))
+    found["jpeg progressive"] = encoded(".jpg", (40, 30, 3), 8, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    found["bmp"], found["bmp gray"] = encoded(".bmp", (9, 7, 3)), encoded(".bmp", (9, 7))
+    found["webp"] = encoded(".webp", (20, 30, 3), 8, cv2.IMWRITE_WEBP_QUALITY, 80)
+    found["webp lossless"] = encoded(".webp", (20, 30, 4), 8, cv2.IMWRITE_WEBP_QUALITY, 101)
+    found["png palette"] = palette()
+    found["tiff float"] = cv2.imencode(".tiff", random.random((5, 6), np.float32))[1].tobytes()
+    found["ppm"] = encoded(".ppm", (9, 7, 3))
+    found["text"] = b"no image\n" * 20
+    return found
+
+
+def palette() -> bytes:
+    """A PNG file with a palette and transparent colours."""
+    rows = b"".join(bytes([0, *range(row, row + 4)]) for row in range(4))
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", 4, 4, 8, 3, 0, 0, 0)),
+        (b"PLTE", bytes(range(24))), (b"tRNS", bytes([51, 0])), (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    )  # fmt: skip
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG file."""
+    body = name + data
+    return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def declaring(data: bytes, height: int, width: int) -> bytes:
+    """A PNG or JPEG file with another size in its header; other files are returned as they are."""
+    if data.startswith(b"\x89PNG"):
+        header = struct.pack(">II", width, height) + data[24:29]
+        return data[:8] + chunk(b"IHDR", header) + data[33:]
+    for marker in (b"\xff\xc0", b"\xff\xc2"):
+        at = data.find(marker)
+        if data.startswith(b"\xff\xd8") and at > 0:
+            return data[: at + 5] + struct.pack(">HH", height, width) + data[at + 9 :]
+    return data
