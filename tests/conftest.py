@@ -60,10 +60,7 @@ def seeded():
 
 @pytest.fixture(autouse=True)
 def isolated():
-    """No test sees the parts that another one registered, nor the folders it imported from.
-
-    A command that runs in this process adds the current folder to ``sys.path``.
-    """
+    """No test sees the parts that another one registered, nor the folders it imported from."""
     folders = list(sys.path)
     with temporary_registrations():
         yield

@@ -12,9 +12,15 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import TYPE_CHECKING, Any
+
+from zoo.startup import leave_current_folder
+
+TYPE_CHECKING = False  # the module typing could be another one before the next line
+leave_current_folder()
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from zoo.checkpoints import convert, load, save
     from zoo.description import describe, list_parts
     from zoo.inference import restore

@@ -4,4 +4,5 @@ import sys
 
 from zoo.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # a process that loads data may import this module again
+    sys.exit(main())

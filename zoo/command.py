@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import importlib.util
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any
@@ -175,13 +177,12 @@ def _is_mendable(error: Exception) -> bool:
 def import_parts(modules: Sequence[str]) -> None:
     """Import the given modules, and the modules that installed packages list as entry points.
 
-    Modules in the current folder are found too, as with ``python -m``.
+    The given modules are also looked for in the current folder, and so are the modules that they
+    import. Installed modules come first. Nothing else is looked for in the current folder.
 
     Raises:
         ZooError: if a module cannot be imported; the message names it.
     """
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
     for entry in entry_points(group=ENTRY_POINTS):
         try:
             entry.load()
@@ -194,13 +195,60 @@ def import_parts(modules: Sequence[str]) -> None:
     for module in modules:
         if not module or module.startswith("."):
             raise ZooError(f"--import {module!r}: {_GIVE_NAME}")
+        _check_not_hidden(module.partition(".")[0])
         try:
-            importlib.import_module(module)
+            _import_also_from_here(module)
         except (Exception, SystemExit) as error:
             text = _import_error(module, error)
             if _is_absent(module, error):
                 text += f"; {_GIVE_NAME}"
             raise ZooError(f"--import {module}: {text}") from error
+        if module not in _imported:
+            _imported.append(module)
+
+
+_imported: list[str] = []
+"""Modules that ``--import`` has named in this process."""
+
+
+class ImportedParts:
+    """The modules that ``--import`` has named in this process.
+
+    When it is unpickled in another process, the modules are imported there in the same way.
+    """
+
+    def __reduce__(self) -> tuple[Callable[[], ImportedParts], tuple[()], list[str]]:
+        return ImportedParts, (), list(_imported)
+
+    def __setstate__(self, modules: list[str]) -> None:
+        import_parts(modules)
+
+
+def _import_also_from_here(module: str) -> None:
+    """Import a module, with the current folder as the last place to look."""
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.append(here)
+    try:
+        importlib.import_module(module)
+    finally:
+        if added and here in sys.path:
+            sys.path.remove(here)
+
+
+def _check_not_hidden(name: str) -> None:
+    """Check that no installed module hides the one of the current folder."""
+    here = PathFinder.find_spec(name, [str(Path.cwd())])
+    loaded = sys.modules.get(name)
+    first = loaded.__spec__ if loaded else importlib.util.find_spec(name)
+    if not here or not here.origin or not first or not first.origin:
+        return  # at most one of them is a module or a package
+    if os.path.realpath(here.origin) != os.path.realpath(first.origin):
+        raise ZooError(
+            f"--import {name}: {here.origin} is hidden by an installed module of the same name; "
+            "rename the file"
+        )
 
 
 _GIVE_NAME = "give the name, without .py, of a module that is in this folder or installed"

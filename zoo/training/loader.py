@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from zoo.command import ImportedParts
 from zoo.distributed import ProcessGroup
 from zoo.errors import RecipeError
 from zoo.training.settings import Stage
@@ -68,7 +69,7 @@ def _batches(
                 stage, first_example, range(done, stage.iterations), accumulate, group
             )
             loader = DataLoader(
-                make_examples(stage),
+                _Examples(make_examples(stage)),
                 batch_sampler=sampler,
                 num_workers=num_workers,
                 worker_init_fn=_leave_signals_to_the_trainer,
@@ -102,6 +103,24 @@ class _RankSampler(Sampler[list[int]]):
                 place = number * self.world_size + self.rank
                 start = self.first + step * self.stage.batch + place * self.size
                 yield list(range(start, start + self.size))
+
+
+class _Examples(Dataset[Any]):
+    """Examples that a new process can load: it imports the user's parts first.
+
+    Processes that start as copies of the trainer have these parts already. Where Python starts them
+    from nothing, as on macOS and Windows, they get the examples pickled.
+    """
+
+    def __init__(self, examples: Dataset[Any]) -> None:
+        self.parts = ImportedParts()  # attributes are unpickled in this order
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Any:
+        return self.examples[index]
 
 
 def _leave_signals_to_the_trainer(_: int) -> None:
