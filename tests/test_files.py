@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pickle
 import stat
@@ -13,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from zoo import files
 from zoo.errors import WriteError, ZooError
 from zoo.files import (
     cache_folder,
     check_writable,
+    folders,
     natural_key,
     partial_file,
     partial_folder,
@@ -26,6 +27,7 @@ from zoo.files import (
     write_text,
     write_whole,
 )
+from zoo.files import temporary as temporary_files
 
 WRITER = """
 import sys, time
@@ -139,11 +141,31 @@ def test_files_of_this_process_stay_and_those_of_others_are_no_leftovers(tmp_pat
     remove_leftovers(tmp_path / "missing")
 
 
+def test_links_with_the_name_of_a_leftover_are_not_followed_nor_removed(tmp_path):
+    """We make no links: somebody else put them there."""
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "file").write_text("precious")
+    run, backup = tmp_path / "run", folders._backup_name(tmp_path / "run" / "model")
+    run.mkdir()
+    for digit, target in (("a", "theirs"), ("b", "theirs/file"), ("c", "nothing")):
+        (run / f".zoo-{digit * 16}.part").symlink_to(tmp_path / target)
+    os.mkfifo(run / f".zoo-{'d' * 16}.part")
+    backup.symlink_to(tmp_path / "theirs")
+    before = names(run)
+    remove_leftovers(run)
+    write_text(run / "a.txt", "")
+    with partial_folder(run / "model"):
+        pass
+    assert names(run) == sorted([*before, "a.txt", "model"])
+    assert not (run / "model").is_symlink() and names(run / "model") == []
+    assert (tmp_path / "theirs" / "file").read_text() == "precious"
+
+
 def test_without_locks_age_decides(tmp_path, monkeypatch):
     def no_locks(*_):
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(files.fcntl, "flock", no_locks)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     new, old = (tmp_path / f".zoo-{digit * 16}.part" for digit in "ab")
     for path in (new, old):
         path.write_text("")
@@ -155,7 +177,7 @@ def test_without_locks_age_decides(tmp_path, monkeypatch):
 
 def test_a_cleaner_that_is_faster_costs_nothing(tmp_path, monkeypatch):
     """Between making and locking its file, a writer may lose it to another process."""
-    lock, stolen = files._lock, []
+    lock, stolen = temporary_files.try_lock, []
 
     def steal(file):
         if not stolen:
@@ -163,7 +185,7 @@ def test_a_cleaner_that_is_faster_costs_nothing(tmp_path, monkeypatch):
             stolen[0].unlink()
         return lock(file)
 
-    monkeypatch.setattr(files, "_lock", steal)
+    monkeypatch.setattr(temporary_files, "try_lock", steal)
     write_text(tmp_path / "a.txt", "whole")
     assert stolen and (tmp_path / "a.txt").read_text() == "whole"
 
@@ -277,11 +299,11 @@ def test_without_locks_age_decides_about_folders(tmp_path, monkeypatch):
     def no_locks(*_):
         raise OSError("no locks")
 
-    monkeypatch.setattr(files.fcntl, "flock", no_locks)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     young, old = (tmp_path / f".zoo-{digit * 16}.part" for digit in "01")
     for folder in (young, old):
         folder.mkdir()
-    long_ago = time.time() - 2 * files._OLD
+    long_ago = time.time() - 2 * temporary_files._OLD
     os.utime(old, (long_ago, long_ago))
     with partial_folder(tmp_path / "model"):
         pass
@@ -320,12 +342,12 @@ def test_a_process_killed_while_it_replaces_a_folder_loses_nothing(tmp_path, cal
 
 
 def test_the_old_folder_stays_while_a_living_process_replaces_it(tmp_path):
-    backup = files._backup_name(tmp_path / "model")
+    backup = folders._backup_name(tmp_path / "model")
     backup.mkdir()
-    with files._held(backup) as ours:
-        files._restore_backup(tmp_path / "model")
+    with temporary_files.locked_folder(backup) as ours:
+        folders._restore_backup(tmp_path / "model")
         assert ours and names(tmp_path) == [backup.name]
-    files._restore_backup(tmp_path / "model")
+    folders._restore_backup(tmp_path / "model")
     assert names(tmp_path) == ["model"]
 
 
@@ -344,7 +366,7 @@ def test_the_content_of_a_folder_is_on_the_disk_before_it_has_its_name(tmp_path,
         synced.append((os.fstat(descriptor).st_ino, (tmp_path / "model").exists()))
         fsync(descriptor)
 
-    monkeypatch.setattr(files.os, "fsync", watched)
+    monkeypatch.setattr(os, "fsync", watched)
     with partial_folder(tmp_path / "model") as temporary:
         (temporary / "1").mkdir()
         (temporary / "1" / "a").write_text("a")
@@ -401,14 +423,16 @@ def test_the_content_is_on_the_disk_before_the_file_has_its_name(tmp_path, monke
         seen.append((os.fstat(descriptor).st_size, path.exists()))
         fsync(descriptor)
 
-    monkeypatch.setattr(files.os, "fsync", watched)
+    monkeypatch.setattr(os, "fsync", watched)
     write_text(path, "whole")
     assert seen == [(5, False)]
 
 
 def test_a_folder_is_looked_through_for_leftovers_once(tmp_path, monkeypatch):
-    looked, look = [], files.remove_leftovers
-    monkeypatch.setattr(files, "remove_leftovers", lambda path: looked.append(path) or look(path))
+    looked, look = [], remove_leftovers
+    monkeypatch.setattr(
+        temporary_files, "remove_leftovers", lambda path: looked.append(path) or look(path)
+    )
     for number in range(3):
         write_text(tmp_path / str(number), "")
     assert looked == [tmp_path]
@@ -418,7 +442,7 @@ def test_without_locks_a_file_of_less_than_a_day_stays(tmp_path, monkeypatch):
     def no_locks(*_):
         raise OSError("no locks")
 
-    monkeypatch.setattr(files.fcntl, "flock", no_locks)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     young, old = (tmp_path / f".zoo-{digit * 16}.part" for digit in "01")
     for path, hours in ((young, 23.9), (old, 24.1)):
         path.touch()

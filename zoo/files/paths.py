@@ -1,0 +1,96 @@
+"""Paths: names of one file, the file behind links, the cache folder, and natural order of names."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import sys
+from pathlib import Path
+
+from zoo.errors import WriteError
+
+_NO_ROOM = {
+    getattr(errno, name, None) for name in ("EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EFBIG")
+}
+"""Errors of permission and of space."""
+
+
+def is_same_file(a: Path, b: Path) -> bool:
+    """Whether writing to one path would replace the other's file, however the paths are spelled.
+
+    Links, ``..`` and, where the file system ignores it, the case of letters make no difference. Two
+    names of one file (hard links) are two files here: writing replaces a name, not its content.
+    """
+    if os.path.realpath(a) == os.path.realpath(b):
+        return True
+    try:
+        return a.samefile(b) and a.stat().st_nlink == 1
+    except OSError:  # one is not there
+        return False
+
+
+def cache_folder() -> Path:
+    """Return the folder for files that can be computed again.
+
+    It is ``$ZOO_CACHE``, or ``mamba-restoration-zoo`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+    """
+    if own := os.environ.get("ZOO_CACHE"):
+        return Path(own).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base).expanduser().absolute() / "mamba-restoration-zoo"
+
+
+def natural_key(name: str | Path) -> tuple[list[str | int], str]:
+    """Return a sort key that puts ``a2.png`` before ``a10.png``."""
+    # split() with a group alternates text and digits, so text is compared with text only.
+    parts = re.split(r"([0-9]+)", str(name).casefold())
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], str(name)
+
+
+def write_error(path: Path, error: OSError) -> WriteError:
+    """Return the error that says why a file or folder cannot be written, and what to do."""
+    check = "check that the folder is writable and has space left, or "
+    wrapped = WriteError(
+        f"{path}: cannot write: {error.strerror or error}; "
+        f"{check if error.errno in _NO_ROOM else ''}choose another place"
+    )
+    wrapped.errno = error.errno
+    return wrapped
+
+
+def resolved(path: Path) -> Path:
+    """Return the path behind symbolic links, which a file or folder is to be written to.
+
+    Raises:
+        OSError: if the path has a null character or belongs to the system.
+    """
+    if "\0" in str(path):
+        raise OSError("the path has a null character")
+    # /dev/stdout leads to the file that gets the output of the process, and replacing that file
+    # would lose the output. /dev/shm is a file system in memory.
+    absolute = Path(os.path.normpath(Path(path).absolute()))
+    first, second = absolute.parts[1:2], absolute.parts[2:3]
+    if sys.platform != "win32" and first in (("dev",), ("proc",)) and second != ("shm",):
+        raise OSError(f"/{first[0]} has no regular files")
+    return Path(os.path.realpath(path))
+
+
+def target_of(path: Path) -> tuple[Path, int | None]:
+    """Return the file behind symbolic links and its permissions; create its folder if missing.
+
+    The permissions of a new file are None.
+
+    Raises:
+        OSError: if the path is a folder or a device, or has a null character.
+    """
+    target = resolved(path)
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target, None
+    if not stat.S_ISREG(mode):
+        raise OSError("it is a folder" if stat.S_ISDIR(mode) else "it is not a regular file")
+    return target, mode & 0o777
