@@ -2,9 +2,10 @@
 
 Photos are degraded on the fly, or are read as pairs of files. The folder of a run contains
 ``weights.safetensors`` (the network and its recipe), ``checkpoint-STEP.pt`` (the state for
-resuming), ``metrics.jsonl`` and ``validation/`` (pictures). The same command resumes the run. On a
-CPU, a resumed run gives exactly the same result as an uninterrupted one. ``torchrun
---nproc-per-node=N recipes/train.py NAME`` trains with the same batches on N processes.
+resuming), ``metrics.jsonl`` and ``validation/`` (pictures). The same command resumes the run, also
+after the process was killed at any moment. On a CPU, a resumed run gives exactly the same result as
+an uninterrupted one. ``torchrun --nproc-per-node=N recipes/train.py NAME`` trains with the same
+batches on N processes.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +27,28 @@ from torch import Tensor, nn
 from zoo.checkpoints import save
 from zoo.command import run_command
 from zoo.distributed import ProcessGroup, process_group
-from zoo.errors import CheckpointError, ZooError
-from zoo.files import write_error
+from zoo.errors import ZooError
 from zoo.networks import Network
 from zoo.ops.precision import autocast
 from zoo.recipe import Recipe, build, load_recipe, parse_overrides
 from zoo.training import (
     EMA,
+    WEIGHTS,
     Progress,
     StopSignals,
     affordable,
     batches,
     enable_gradient_checkpointing,
-    latest_checkpoint,
+    last_state,
     load_initial_weights,
     make_task,
     parse_duration,
+    remove_old_checkpoints,
     report,
     restore_rng_state,
+    restoring,
     rng_state,
+    run_folder,
     seed_all,
     shortened,
     write_checkpoint,
@@ -52,8 +56,6 @@ from zoo.training import (
 from zoo.training.settings import TrainSettings, train_settings
 
 logger = logging.getLogger("zoo.train")
-
-WEIGHTS = "weights.safetensors"
 
 RECIPE_KEYS = ("train", "network", "evaluate", "name", "summary")
 """Top-level keys of a recipe. Other keys on the command line belong to ``train``."""
@@ -129,6 +131,9 @@ class Trainer:
             ZooError: if the training diverges.
         """
         settings = self.settings
+        if self.step == settings.iterations:
+            self._publish()  # the last run may have been killed before it did
+            return
         begun = time.monotonic() - self.seconds
         progress = Progress(self.folder, self.task.plan, self.step, is_first=self.group.is_first)
         with StopSignals() as signals, progress:
@@ -258,13 +263,18 @@ class Trainer:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a state that :meth:`state` returned."""
+        if state["step"] not in range(self.settings.iterations + 1):
+            raise ValueError(f"step {state['step']!r} of {self.settings.iterations}")
         self.network.load_state_dict(state["network"])
-        self.ema.state = {key: value.to(self.device) for key, value in state["ema"].items()}
+        self.ema.load(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, slots in self.optimizer.state.items():  # PyTorch does not check the shapes
+            if any(value.shape not in (parameter.shape, ()) for value in slots.values()):
+                raise ValueError("the optimizer's state has other shapes than the network")
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.losses, self.requested = list(state["losses"]), state["requested"]
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self.losses, self.requested = list(map(float, state["losses"])), state["requested"]
         if len(state["rng"]) == self.group.world_size:
             restore_rng_state(state["rng"][self.group.rank], self.device)
         else:
@@ -280,7 +290,14 @@ class Trainer:
         state = self.state()
         if not self.group.is_first:
             return
-        write_checkpoint(self.folder, state, step=self.step, keep=self.settings.keep)
+        write_checkpoint(self.folder, state, step=self.step)
+        self._publish()
+
+    def _publish(self) -> None:
+        """Write the weights of the newest checkpoint, and remove old checkpoints."""
+        if not self.group.is_first:
+            return
+        remove_old_checkpoints(self.folder, step=self.step, keep=self.settings.keep)
         with self.ema.applied():
             save(self.network, self.folder / WEIGHTS, step=str(self.step))
 
@@ -310,51 +327,47 @@ def train(
 
     Raises:
         CheckpointError: if the folder has a run of another recipe.
-        WriteError: if the folder cannot be created or written.
+        WriteError: if the folder cannot be created or written, or another process trains in it.
         ZooError: if the recipe or the data cannot be used for training.
     """
     begun = time.monotonic()
     group = group or ProcessGroup()
     seconds = parse_duration(budget) if budget else None
     requested = json.dumps([recipe.data(), budget], sort_keys=True)
-    state = group.from_first(lambda: _last_state(folder, requested))
-    if state is not None:
-        recipe = load_recipe(json.loads(state["recipe"]))  # with a budget, this one is shortened
 
     def trainer_of(recipe: Recipe) -> Trainer:
         return Trainer(recipe, folder, device=device, num_workers=num_workers, group=group)
 
+    with ExitStack() as stack:
+        group.from_first(lambda: stack.enter_context(run_folder(folder)))
+        found = group.from_first(lambda: last_state(folder, requested))
+        if found is not None:
+            trainer = _resumed(*found, recipe, trainer_of)
+        else:
+            trainer = trainer_of(recipe)
+            if budget is not None and seconds is not None:
+                step, validation = trainer.measure(0.05 * seconds)
+                left = group.broadcast(seconds - (time.monotonic() - begun))
+                recipe = shortened(recipe, affordable(left, step, validation))
+                report(budget, step, trainer.settings, train_settings(recipe))
+                trainer = trainer_of(recipe)
+        trainer.requested = requested
+        trainer.run()
+        return trainer
+
+
+def _resumed(
+    path: Path, state: dict[str, Any], recipe: Recipe, trainer_of: Callable[[Recipe], Trainer]
+) -> Trainer:
+    """Return a trainer with the state of a checkpoint."""
+    with restoring(path):
+        # With a budget, the schedule was shortened to this number of steps.
+        recipe = shortened(recipe, json.loads(state["recipe"])["train"]["iterations"])
     trainer = trainer_of(recipe)
-    if state is not None:
+    with restoring(path):
         trainer.restore(state)
-        logger.info("resumed at step %d", trainer.step)
-    elif budget is not None and seconds is not None:
-        step, validation = trainer.measure(0.05 * seconds)
-        left = group.broadcast(seconds - (time.monotonic() - begun))
-        steps = affordable(left, step, validation)
-        recipe = shortened(recipe, steps)
-        report(budget, step, trainer.settings, train_settings(recipe))
-        trainer = trainer_of(recipe)
-    trainer.requested = requested
-    trainer.run()
+    logger.info("resumed at step %d", trainer.step)
     return trainer
-
-
-def _last_state(folder: Path, requested: str) -> dict[str, Any] | None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(folder, error) from error
-    found = latest_checkpoint(folder)
-    if found is None:
-        return None
-    path, state = found
-    if state.get("requested") != requested:
-        raise CheckpointError(
-            f"{path}: belongs to another recipe or other settings; choose another --output, or "
-            "use the settings of that run"
-        )
-    return state
 
 
 def overrides_of(words: Sequence[str]) -> dict[str, Any]:

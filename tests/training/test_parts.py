@@ -31,6 +31,7 @@ from zoo.training import (
     latest_checkpoint,
     load_initial_weights,
     parse_duration,
+    remove_old_checkpoints,
     restore_rng_state,
     rng_state,
     seed_all,
@@ -303,7 +304,8 @@ def test_a_seed_decides_python_numpy_and_torch():
 
 def test_checkpoints_are_kept_and_found_by_step_not_by_spelling(tmp_path):
     for step in (9, 10, 100):
-        write_checkpoint(tmp_path, {"step": step}, step=step, keep=2)
+        write_checkpoint(tmp_path, {"step": step}, step=step)
+        remove_old_checkpoints(tmp_path, step=step, keep=2)
     assert len(list(tmp_path.glob("*.pt"))) == 2
     path, state = latest_checkpoint(tmp_path)
     assert state == {"step": 100} and path.name == "checkpoint-00000100.pt"

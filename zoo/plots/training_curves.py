@@ -60,8 +60,7 @@ def render_runs(folders: Sequence[str | Path]) -> np.ndarray:
     for key, title in (("loss", "loss"), ("psnr", "PSNR in validation, dB")):
         curves: dict[str, Points] = {}
         for name, lines in runs.items():
-            points = [(float(line["step"]), float(line[key])) for line in lines if key in line]
-            points = [point for point in points if math.isfinite(point[1])]
+            points = [(line["step"], line[key]) for line in lines if _is_drawn(line.get(key))]
             if points:
                 curves[name] = points
         if curves:
@@ -69,6 +68,11 @@ def render_runs(folders: Sequence[str | Path]) -> np.ndarray:
     if not panels:
         raise ZooError(f"{folders[0]}: the run has not logged anything yet")
     return np.hstack(panels)
+
+
+def _is_drawn(value: object) -> bool:
+    """Whether a value of the log is a number that is finite and not absurd."""
+    return isinstance(value, (int, float)) and abs(value) < 1e100
 
 
 def _panel(title: str, curves: dict[str, Points], *, logarithmic: bool) -> np.ndarray:

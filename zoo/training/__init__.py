@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from zoo.training.budget import affordable, parse_duration, report, shortened
-from zoo.training.checkpoint import latest_checkpoint, write_checkpoint
+from zoo.training.checkpoint import (
+    latest_checkpoint,
+    remove_old_checkpoints,
+    restoring,
+    write_checkpoint,
+)
 from zoo.training.choose_task import make_task
 from zoo.training.ema import EMA
 from zoo.training.gradient_checkpointing import enable_gradient_checkpointing
@@ -12,11 +17,13 @@ from zoo.training.loader import batches
 from zoo.training.metrics_log import MetricsLog
 from zoo.training.progress import Progress
 from zoo.training.rng import restore_rng_state, rng_state, seed_all
+from zoo.training.run_folder import WEIGHTS, last_state, run_folder
 from zoo.training.signals import StopSignals
 from zoo.training.task import Task, examples_of
 
 __all__ = [
     "EMA",
+    "WEIGHTS",
     "MetricsLog",
     "Progress",
     "StopSignals",
@@ -25,13 +32,17 @@ __all__ = [
     "batches",
     "enable_gradient_checkpointing",
     "examples_of",
+    "last_state",
     "latest_checkpoint",
     "load_initial_weights",
     "make_task",
     "parse_duration",
+    "remove_old_checkpoints",
     "report",
     "restore_rng_state",
+    "restoring",
     "rng_state",
+    "run_folder",
     "seed_all",
     "shortened",
     "write_checkpoint",

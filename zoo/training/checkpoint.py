@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import logging
+import pickle
+import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from zoo.checkpoints.files import write_pickled
+from zoo.errors import CheckpointError
 from zoo.files import remove_leftovers
 
 logger = logging.getLogger("zoo.train")
 
-PATTERN = "checkpoint-*.pt"
+_NAME = re.compile(r"checkpoint-([0-9]{8,12})\.pt")
 
 
-def write_checkpoint(folder: Path, state: Mapping[str, Any], *, step: int, keep: int) -> Path:
-    """Write ``checkpoint-STEP.pt`` and remove all but the ``keep`` newest checkpoints.
-
-    The file appears whole or not at all.
+def write_checkpoint(folder: Path, state: Mapping[str, Any], *, step: int) -> Path:
+    """Write ``checkpoint-STEP.pt``; the file appears whole or not at all.
 
     Returns:
         The path of the new checkpoint.
@@ -31,9 +33,14 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any], *, step: int, keep:
     """
     path = folder / f"checkpoint-{step:08d}.pt"
     write_pickled(path, state)
-    for old in sorted(folder.glob(PATTERN))[:-keep]:
-        old.unlink(missing_ok=True)
     return path
+
+
+def remove_old_checkpoints(folder: Path, *, step: int, keep: int) -> None:
+    """Remove the checkpoints up to ``step``, except for the ``keep`` newest of them."""
+    found = [path for number, path in _checkpoints(folder) if number <= step]
+    for old in found[:-keep]:
+        old.unlink(missing_ok=True)
 
 
 def latest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -41,18 +48,55 @@ def latest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
     Truncated or damaged checkpoints are skipped with a warning. Unfinished files of killed
     processes are removed.
+
+    Raises:
+        CheckpointError: if a file is whole but holds something else.
     """
     remove_leftovers(folder)
-    for path in sorted(folder.glob(PATTERN), reverse=True):
+    for _, path in reversed(_checkpoints(folder)):
         try:
             with zipfile.ZipFile(path) as archive:
                 damaged = archive.testzip()  # torch.load compares no checksums
             if damaged is not None:
                 raise zipfile.BadZipFile(damaged)
             state = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise _foreign(path, "objects that are no state of a training") from error
         except Exception as error:
-            # A damaged file can raise any of a dozen errors, from EOFError to UnpicklingError.
+            # A damaged file can raise any of a dozen errors.
             logger.warning("skipped %s, which is damaged (%s)", path, type(error).__name__)
             continue
+        if not isinstance(state, dict):
+            raise _foreign(path, f"a {type(state).__name__}")
         return path, state
     return None
+
+
+@contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Turn any error of the block into one that says that the checkpoint does not fit.
+
+    Raises:
+        CheckpointError: if the block fails.
+    """
+    try:
+        yield
+    except Exception as error:
+        # The file may hold anything: each of its values can be missing or of another type or shape.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        raise _foreign(path, f"another state than that of this training, {reason}") from error
+
+
+def _foreign(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: holds {what}; remove the file to use an earlier one, or choose another --output"
+    )
+
+
+def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """Return the steps and paths of the checkpoints in a folder, the oldest first.
+
+    Other names, such as that of a copy that the user made, are not ours.
+    """
+    found = ((_NAME.fullmatch(path.name), path) for path in folder.glob("checkpoint-*.pt"))
+    return sorted((int(match[1]), path) for match, path in found if match and path.is_file())

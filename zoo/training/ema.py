@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -26,6 +26,18 @@ class EMA:
         self._averaged = {name for name, _ in network.named_parameters(remove_duplicate=False)}
         if decay:
             self.state = {key: value.clone() for key, value in network.state_dict().items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from the ``state`` of another average of the same network.
+
+        Raises:
+            KeyError: if a tensor is missing.
+            RuntimeError: if a tensor has another shape.
+        """
+        for key, value in self.state.items():
+            if value.shape != state[key].shape:
+                raise RuntimeError(f"the average of {key} has shape {tuple(state[key].shape)}")
+            value.copy_(state[key])
 
     @torch.no_grad()
     def update(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data.images import Photo, write_photo
-from zoo.files import write_text
+from zoo.files import check_writable, write_bytes
 
 logger = logging.getLogger("zoo.train")
 
@@ -25,12 +25,16 @@ class MetricsLog:
     Args:
         folder: folder of the run.
         step: step at which the training starts or resumes. Later lines are removed, because a
-            resumed run repeats those steps.
+            resumed run repeats those steps. Lines of others are kept.
+
+    Raises:
+        WriteError: if the file cannot be written.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
         self.folder = folder
         self._path = folder / METRICS
+        check_writable(self._path)
         _forget(self._path, step)
         self._board: Any = None
         if find_spec("tensorboard") is not None:
@@ -76,26 +80,42 @@ class MetricsLog:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Read a run's ``metrics.jsonl``; incomplete lines, as of a killed process, are skipped.
+    """Read a run's ``metrics.jsonl``; incomplete lines and lines of others are skipped.
 
-    Returns an empty list if the file does not exist.
+    Returns an empty list if the file does not exist. Each line has a ``step`` of at least 0.
     """
     path = folder / METRICS
     if not path.is_file():
         return []
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
-    return lines
+    lines = map(_parsed, path.read_bytes().splitlines())
+    return [line for line in lines if line is not None]
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """Return the content of a line, or None if it is incomplete or not ours."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    ours = isinstance(found, dict) and type(found.get("step")) is int
+    return found if ours and 0 <= found["step"] < 2**53 else None
 
 
 def _forget(path: Path, step: int) -> None:
-    """Remove the lines after a step; the file is replaced as a whole."""
-    lines = read_metrics(path.parent)
-    kept = [line for line in lines if line["step"] <= step]
-    if not path.is_file() or len(kept) == len(path.read_text(encoding="utf-8").splitlines()):
+    """Remove our lines after a step, and an incomplete one; the file is replaced as a whole."""
+    if not path.is_file():
         return
-    write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+    content = path.read_bytes()
+    kept = [line for line in content.splitlines(keepends=True) if _is_kept(line, step)]
+    if kept and not kept[-1].endswith(b"\n"):
+        kept.append(b"\n")
+    if b"".join(kept) != content:
+        write_bytes(path, b"".join(kept))
+
+
+def _is_kept(line: bytes, step: int) -> bool:
+    found = _parsed(line)
+    if found is not None:
+        return bool(found["step"] <= step)
+    start = b'{"step"'
+    return line.endswith(b"\n") or line[: len(start)] != start[: len(line)]
