@@ -259,3 +259,17 @@ def test_img_range_is_given_by_the_user(tmp_path):
     with torch.no_grad():
         found = zoo.load(tmp_path / "w.pth", img_range=255.0)
         assert torch.equal(found(image), network(image))
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path):
+    """The library writes metadata in an order that is random."""
+    tensors = {"b": torch.arange(3.0), "a": torch.ones(2, 2, dtype=torch.half)}
+    metadata = {f'"key" {number}\n\x1f\x7f\\é🙂': f"value {number}\t" for number in range(5)}
+    path = tmp_path / "a.safetensors"
+    found = set()
+    for _ in range(5):
+        write_safetensors(path, tensors, metadata)
+        found.add(path.read_bytes())
+    assert len(found) == 1
+    state, read = read_state(path)
+    assert read == metadata and all(torch.equal(state[key], tensors[key]) for key in tensors)

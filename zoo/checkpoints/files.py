@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import pickle
 import re
 import zipfile
@@ -92,6 +93,8 @@ def _unwrap(content: Any, path: Path) -> State:
 def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors and metadata as safetensors; the file appears whole or not at all.
 
+    The same tensors and metadata always give the same bytes.
+
     Raises:
         WriteError: if the file cannot be written.
     """
@@ -103,6 +106,20 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: dict[st
             number = re.search(r"os error (\d+)", str(error))
             reason = _short(error)
             raise (OSError(int(number[1]), reason) if number else OSError(reason)) from error
+        _sort_metadata(temporary)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sort the metadata of a safetensors file by key; the library writes them in random order."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":"))
+        content = text.encode().ljust(length)
+        assert len(content) == length, "the library writes JSON in another way"
+        file.seek(8)
+        file.write(content)
 
 
 def write_pickled(path: Path, content: Mapping[str, Any]) -> None:
