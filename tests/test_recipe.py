@@ -34,7 +34,10 @@ SMALL = {"network": {"type": "single_image", "dim": 32, "depths": [1], "scale": 
 @pytest.mark.parametrize("name", zoo.list_models())
 def test_every_published_recipe_is_valid(name):
     recipe = load_recipe(name)
-    assert recipe.name == name and recipe.summary and recipe.paper
+    assert recipe.name == name and recipe.summary
+    # Our own tiny models have no paper, though each extends a model that has one.
+    assert (recipe.paper is None) == ("_tiny" in name)
+    assert recipe.paper is None or (recipe.paper.title and recipe.paper.arxiv)
     if recipe.train:
         settings = train_settings(recipe)
         scale = recipe.network.get("scale", 1)
