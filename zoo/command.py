@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import WriteError, ZooError
+from zoo.limits import MAX_PARAMETERS, OPTION, VARIABLE, use_max_parameters
 
 ENTRY_POINTS = "zoo.parts"
 """Entry-point group in which installed packages list their modules that register parts."""
@@ -44,7 +45,7 @@ def package_version() -> str:
 
 
 def add_common_options(parser: argparse.ArgumentParser, **settings: Any) -> None:
-    """Add ``--import MODULE`` and ``--debug``, which :func:`run_command` reads, to a parser."""
+    """Add ``--import``, ``--debug`` and ``--max-parameters``; :func:`run_command` reads them."""
     parser.add_argument(
         "--import",
         dest="imports",
@@ -54,6 +55,12 @@ def add_common_options(parser: argparse.ArgumentParser, **settings: Any) -> None
         **settings,
     )
     parser.add_argument("--debug", action="store_true", help="show tracebacks", **settings)
+    parser.add_argument(
+        OPTION,
+        metavar="N",
+        help=f"error for networks with more parameters [{VARIABLE}, or {MAX_PARAMETERS}]",
+        **settings,
+    )
 
 
 def parse_size(text: str, unit: str) -> tuple[int, int]:
@@ -89,7 +96,7 @@ def run_command(
     quietly.
 
     Args:
-        parser: parser of the command. The options ``--import`` and ``--debug`` are added to it.
+        parser: parser of the command. The options of :func:`add_common_options` are added to it.
         run: runs the command and returns the exit code; None means 0.
         arguments: words of the command line; None for ``sys.argv``.
         prog: name of the command in the usage and in errors; None for the parser's ``prog``.
@@ -111,7 +118,8 @@ def run_command(
             raise
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         import_parts(options.imports or ())
-        code = run(options) or 0
+        with use_max_parameters(options.max_parameters):
+            code = run(options) or 0
         _flush_output()
         return code
     except KeyboardInterrupt:

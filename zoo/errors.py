@@ -7,11 +7,25 @@ and exit with code 2; they show the traceback only with ``--debug``.
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+
+LONGEST_MESSAGE = 480
+"""Characters of a message; a longer one loses its middle."""
 
 
 class ZooError(Exception):
-    """Base class of all errors that come from the input and not from a bug in the package."""
+    """Base class of all errors that come from the input and not from a bug in the package.
+
+    The message is always one printable line of less than 500 characters, even where it quotes
+    names from a hostile file.
+
+    Args:
+        message: the sentence to print.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(_one_line(str(message)))
 
 
 class RecipeError(ZooError, ValueError):
@@ -44,3 +58,28 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return "; there are none"
     shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
     return f"; known: {shown}"
+
+
+def shown(value: object) -> str:
+    """Return the ``repr`` of a value from a file for a message: short, whatever the value is."""
+    try:
+        text = _SHORT.repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 160 else f"{text[:157]}..."
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+_SHORT.maxlevel = 3
+
+
+def _one_line(message: str) -> str:
+    line = " ".join(part.strip() for part in message.splitlines())
+    if not line.isprintable():
+        # Such as escape sequences of a terminal, or bytes that are no text.
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    if len(line) <= LONGEST_MESSAGE:
+        return line
+    # The start names the thing and the place, the end the likely fix.
+    return f"{line[: LONGEST_MESSAGE // 2]} ... {line[5 - LONGEST_MESSAGE // 2 :]}"

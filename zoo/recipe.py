@@ -17,16 +17,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
-
-from zoo.errors import RecipeError, nearest
+from zoo.errors import RecipeError, nearest, shown
 from zoo.networks import NETWORKS, Network
+from zoo.networks.size import build_within_limit
+from zoo.plain_data import LONGEST_TEXT, plain_copy, read_yaml
 from zoo.schema import resolve, resolve_part
 
 T = TypeVar("T")
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 """Folder of the published recipes, beside this package."""
+
+MOST_FILES = 16
+"""Files that one recipe may extend, one after another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,35 +71,16 @@ class Recipe:
         return {key: value for key, value in dataclasses.asdict(self).items() if value}
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML loader that reads 1e-4 as a number and raises an error for a duplicate key."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                line = node.start_mark.line + 1
-                raise RecipeError(f"key {key!r} is given twice in the mapping at line {line}")
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
 def parse_value(text: str) -> Any:
     """Parse a YAML value such as ``1e-4``, ``[6, 6]``, ``true``, ``{type: window, size: 8}``.
 
     Raises:
-        RecipeError: if the text is not valid YAML.
+        RecipeError: if the text is not valid YAML or too large.
     """
     try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"cannot read the value {text!r}: {_first_line(error)}") from error
+        return read_yaml(text)
+    except RecipeError as error:
+        raise RecipeError(f"cannot read the value {shown(text)}: {error}") from error
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -119,16 +103,35 @@ def load_recipe(
     """
     if isinstance(source, Recipe):
         source = source.data()
-    data, label = _read(source)
+    data, file = _read(source)
+    label = "recipe" if file is None else file.name
     try:
-        data = _extended(data, label, seen=[label])
+        data = _extended(data, [] if file is None else [file])
         for path, value in (overrides or {}).items():
-            _override(data, path, value)
+            _override(data, path, _override_value(path, value))
         recipe: Recipe = resolve(Recipe, data, "")
         resolve_part(NETWORKS, recipe.network, "network")
     except RecipeError as error:
         raise RecipeError(f"{label}: {error}") from error
     return recipe
+
+
+def self_contained(data: Any) -> dict[str, Any]:
+    """Return the data of a recipe that was found in a weights file, without ``extends``.
+
+    A weights file may come from anyone, so it can name a published recipe only: no path is opened.
+
+    Raises:
+        RecipeError: if the data is not a recipe, or ``extends`` does not name a published recipe.
+    """
+    if not isinstance(data, dict):
+        raise RecipeError("a recipe is a mapping with the key 'network'")
+    base = data.get("extends")
+    if base is not None and base not in list_models():
+        raise RecipeError(
+            f"'extends' is {shown(base)}, but the recipe in a file can only extend a published one"
+        )
+    return _extended(data, [])
 
 
 def section(recipe: Recipe, name: Literal["train", "evaluate"], kind: type[T]) -> T:
@@ -175,54 +178,82 @@ def build(source: str | Path | Mapping[str, Any] | Recipe, **overrides: Any) -> 
         The network, in training mode; ``network.recipe`` is its recipe.
 
     Raises:
-        RecipeError: if the recipe or an override is wrong; the message gives the place of the first
-            mistake and the likely fix.
+        RecipeError: if the recipe or an override is wrong, or the network has more parameters than
+            the limit (:mod:`zoo.networks.size`); the message gives the place of the first mistake
+            and the likely fix.
     """
     recipe = load_recipe(source, {f"network.{path}": value for path, value in overrides.items()})
     try:
-        network = resolve_part(NETWORKS, recipe.network, "network")()
+        network = build_within_limit(resolve_part(NETWORKS, recipe.network, "network"))
     except RecipeError as error:
         raise RecipeError(f"{recipe.name}: {error}") from error
     network.recipe = recipe
     return network
 
 
-def _read(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def _read(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], Path | None]:
+    """Return the data of a recipe, and its file if it has one."""
     if isinstance(source, Mapping):
-        data = copy.deepcopy(dict(source))
-        data.setdefault("name", "custom")
-        return data, "recipe"
+        try:
+            return {"name": "custom", **plain_copy(source)}, None
+        except RecipeError as error:
+            raise RecipeError(f"recipe: {error}") from error
+    if not isinstance(source, (str, Path)):
+        raise RecipeError(
+            f"a recipe is the name of a model, a path or a mapping, not {type(source).__name__}"
+        )
     path = Path(source)
     if path.suffix not in (".yaml", ".yml"):
+        known = list_models()
+        if str(source) not in known:
+            raise RecipeError(f"unknown model {shown(str(source))}{nearest(str(source), known)}")
         path = RECIPES / f"{source}.yaml"
-        if not path.is_file() or path.parent != RECIPES:
-            raise RecipeError(f"unknown model {str(source)!r}{nearest(str(source), list_models())}")
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: not a text file; a recipe is YAML") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not valid YAML: {_first_line(error)}") from error
+        data = read_yaml(_text_of(path))
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
     if not isinstance(data, dict):
         raise RecipeError(f"{path}: a recipe is a mapping with the key 'network'")
-    data.setdefault("name", path.stem)
-    return data, path.name
+    return {"name": path.stem, **data}, path
 
 
-def _extended(data: dict[str, Any], label: str, seen: list[str]) -> dict[str, Any]:
+def _text_of(path: Path) -> str:
+    try:
+        if path.exists() and not path.is_file():
+            raise RecipeError("cannot read the recipe: it is not a file")
+        with path.open(encoding="utf-8") as file:
+            return file.read(LONGEST_TEXT + 1)
+    except OSError as error:
+        raise RecipeError(f"cannot read the recipe: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError("not a text file; a recipe is YAML") from error
+    except RecipeError:
+        raise
+    except ValueError as error:  # a path with a null character
+        raise RecipeError(f"cannot read the recipe: {error}") from error
+
+
+def _extended(data: dict[str, Any], files: list[Path]) -> dict[str, Any]:
+    """Merge data into the recipe that it extends.
+
+    Args:
+        data: the data of a recipe.
+        files: the files that were read up to this data, its own last.
+    """
     base = data.pop("extends", None)
     if base is None:
         return data
+    label = files[-1].name if files else "recipe"
     if not isinstance(base, str):
-        raise RecipeError(f"{label}: 'extends' must name a recipe, got {base!r}")
-    parent, parent_label = _read(base)
-    if parent_label in seen:
-        raise RecipeError(f"{label}: 'extends' is circular: {' -> '.join([*seen, base])}")
-    return _merged(_extended(parent, parent_label, [*seen, parent_label]), data)
+        raise RecipeError(f"{label}: 'extends' must name a recipe, got {shown(base)}")
+    parent, file = _read(base)
+    assert file is not None  # a name was given, so it was read from a file
+    if file.resolve() in (earlier.resolve() for earlier in files):
+        names = [*(earlier.name for earlier in files), base]
+        raise RecipeError(f"{label}: 'extends' is circular: {' -> '.join(names)}")
+    if len(files) >= MOST_FILES:
+        raise RecipeError(f"{label}: 'extends' leads through more than {MOST_FILES} files")
+    return _merged(_extended(parent, [*files, file]), data)
 
 
 def _merged(base: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,6 +267,13 @@ def _merged(base: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = copy.deepcopy(value)
     return merged
+
+
+def _override_value(path: str, value: Any) -> Any:
+    try:
+        return plain_copy(value)
+    except RecipeError as error:
+        raise RecipeError(f"override {path}: {error}") from error
 
 
 def _override(data: dict[str, Any], path: str, value: Any) -> None:
@@ -262,13 +300,15 @@ def _step(place: Any, key: str, path: str, here: str) -> Any:
     if isinstance(inner, str):
         inner = container[key] = {"type": inner}
     if not isinstance(inner, (dict, list)):
-        raise RecipeError(f"override {path}: {here} is {inner!r}, which has no options")
+        raise RecipeError(f"override {path}: {here} is {shown(inner)}, which has no options")
     return inner
 
 
 def _index(place: list[Any], key: str, path: str) -> int:
-    if not key.isdigit() or int(key) >= len(place):
-        raise RecipeError(f"override {path}: {key!r} is not an index of a list of {len(place)}")
+    if not re.fullmatch("[0-9]{1,9}", key) or int(key) >= len(place):
+        raise RecipeError(
+            f"override {path}: {shown(key)} is not an index of a list of {len(place)}"
+        )
     return int(key)
 
 
@@ -276,7 +316,3 @@ def _as_mapping(value: Any) -> dict[str, Any]:
     if isinstance(value, str):
         return {"type": value}
     return value if isinstance(value, dict) else {}
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

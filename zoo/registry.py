@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
-from zoo.errors import RecipeError, nearest
+from zoo.errors import RecipeError, nearest, shown
 
 T = TypeVar("T")
 
@@ -176,7 +176,9 @@ class Registry(Generic[T]):
         """
         if name not in self._entries:
             where = f"{path}: " if path else ""
-            raise RecipeError(f"{where}unknown {self.kind} {name!r}{nearest(name, self._entries)}")
+            raise RecipeError(
+                f"{where}unknown {self.kind} {shown(name)}{nearest(name, self._entries)}"
+            )
         return self._entries[name]
 
 

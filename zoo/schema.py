@@ -22,7 +22,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
 
-from zoo.errors import RecipeError, nearest
+from zoo.errors import RecipeError, nearest, shown
 from zoo.registry import Entry, Registry, kind_of
 
 T = TypeVar("T")
@@ -41,21 +41,37 @@ class Factory(Generic[T]):
         self.entry, self.options, self.path = entry, dict(options), path
 
     def __call__(self, *arguments: Any, **supplied: Any) -> T:
-        return _construct(self.entry.target, self.path, *arguments, **self.options, **supplied)
+        what = f"{self.entry.kind} {self.entry.name!r}"
+        return _construct(
+            self.entry.target, self.path, what, *arguments, **self.options, **supplied
+        )
 
     def __repr__(self) -> str:
         options = ", ".join(f"{key}={value!r}" for key, value in self.options.items())
         return f"{self.entry.kind}/{self.entry.name}({options})"
 
 
-def _construct(target: Callable[..., T], path: str, *arguments: Any, **options: Any) -> T:
+class PartError(RecipeError):
+    """A constructor failed, for its options, with an error that no check foresees."""
+
+
+def _construct(
+    target: Callable[..., T], path: str, what: str, *arguments: Any, **options: Any
+) -> T:
     try:
         return target(*arguments, **options)
     except RecipeError as error:
         # The error of a nested part already gives its place.
-        raise (error if str(error).startswith(path) else RecipeError(f"{path}: {error}")) from error
+        if str(error).startswith(path):
+            raise
+        raise type(error)(f"{path}: {error}") from error
     except ValueError as error:
         raise RecipeError(f"{path}: {error}") from error
+    except (ArithmeticError, IndexError, MemoryError, RuntimeError, TypeError) as error:
+        # Such as a size of 0 that is a divisor, or a size that no tensor can have.
+        first_line = str(error).partition("\n")[0]
+        reason = f"{type(error).__name__}: {first_line[:160]}"
+        raise PartError(f"{path}: {what} cannot be built with these options ({reason})") from error
 
 
 def resolve_part(
@@ -76,7 +92,8 @@ def resolve_part(
         value = {"type": value}
     if not isinstance(value, Mapping):
         raise RecipeError(
-            f"{path}: expected a {registry.kind}, its name or a mapping with 'type', got {value!r}"
+            f"{path}: expected a {registry.kind}, its name or a mapping with 'type', "
+            f"got {shown(value)}"
         )
     options = dict(value)
     name = options.pop("type", default)
@@ -117,7 +134,7 @@ def resolve_options(
     constructor = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
     hints = typing.get_type_hints(constructor)
     settable = [name for name in parameters if name not in supplied]
-    places = {key: f"{path}.{key}" if path else str(key) for key in options}
+    places = {key: f"{path}.{_brief(key)}" if path else _brief(key) for key in options}
     for key, place in places.items():
         if key in supplied:
             raise RecipeError(f"{place}: the network sets this option of {what}; leave it out")
@@ -130,6 +147,10 @@ def resolve_options(
         key: resolve(hints[key], value, places[key], parameters[key].default)
         for key, value in options.items()
     }
+
+
+def _brief(key: str) -> str:
+    return key if len(key) <= 60 else f"{key[:57]}..."
 
 
 def resolve(annotation: Any, value: Any, path: str, default: Any = None) -> Any:
@@ -155,7 +176,7 @@ def resolve(annotation: Any, value: Any, path: str, default: Any = None) -> Any:
     if origin is Literal:
         if value not in arguments:
             choices = ", ".join(map(str, arguments))
-            raise RecipeError(f"{path}: expected one of {choices}, got {value!r}")
+            raise RecipeError(f"{path}: expected one of {choices}, got {shown(value)}")
         return value
     if annotation in _PLAIN:
         return _plain(annotation, value, path)
@@ -170,19 +191,19 @@ def resolve(annotation: Any, value: Any, path: str, default: Any = None) -> Any:
         return _sequence(origin, arguments, value, path)
     if origin in (dict, collections.abc.Mapping):
         if not isinstance(value, Mapping):
-            raise RecipeError(f"{path}: expected a mapping, got {value!r}")
-        return {k: resolve(arguments[1], v, f"{path}.{k}") for k, v in value.items()}
+            raise RecipeError(f"{path}: expected a mapping, got {shown(value)}")
+        return {k: resolve(arguments[1], v, f"{path}.{_brief(k)}") for k, v in value.items()}
     if dataclasses.is_dataclass(annotation):
         if not isinstance(value, Mapping):
             names = [field.name for field in dataclasses.fields(annotation) if field.init]
             typed = "type" in names and isinstance(value, str)
             meant = f"; did you mean {path}.type={value}?" if typed else ""
             raise RecipeError(
-                f"{path}: expected a mapping of {', '.join(names)}, got {value!r}{meant}"
+                f"{path}: expected a mapping of {', '.join(names)}, got {shown(value)}{meant}"
             )
         what = path.rpartition(".")[2] or "a recipe"
         options = resolve_options(annotation, value, path, what)  # type: ignore[arg-type]
-        return _construct(annotation, path, **options)  # type: ignore[arg-type]
+        return _construct(annotation, path, what, **options)  # type: ignore[arg-type]
     raise TypeError(f"{path}: no rule for the annotation {annotation!r}")
 
 
@@ -192,13 +213,13 @@ def _plain(annotation: type, value: Any, path: str) -> Any:
     if isinstance(value, annotation) and (annotation is bool or not isinstance(value, bool)):
         return value
     raise RecipeError(
-        f"{path}: expected {_PLAIN[annotation]}, got {value!r} ({type(value).__name__})"
+        f"{path}: expected {_PLAIN[annotation]}, got {shown(value)} ({type(value).__name__})"
     )
 
 
 def _sequence(origin: Any, arguments: tuple[Any, ...], value: Any, path: str) -> Any:
     if not isinstance(value, (list, tuple)):
-        raise RecipeError(f"{path}: expected a list, got {value!r}")
+        raise RecipeError(f"{path}: expected a list, got {shown(value)}")
     fixed = origin is tuple and Ellipsis not in arguments
     if fixed and len(value) != len(arguments):
         raise RecipeError(f"{path}: expected {len(arguments)} values, got {len(value)}")

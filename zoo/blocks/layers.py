@@ -55,8 +55,11 @@ def at_least_one(channels: int, reduction: int, what: str) -> int:
     """Return ``channels // reduction``.
 
     Raises:
-        ValueError: if the result is 0; the message names the smallest width that works.
+        ValueError: if ``reduction`` is below 1, or the result is 0; the message names the smallest
+            width that works.
     """
+    if reduction < 1:
+        raise ValueError(f"{what} is {reduction}; it must be at least 1")
     if channels < reduction:
         raise ValueError(
             f"{what} divides {channels} channels by {reduction}; "

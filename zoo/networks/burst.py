@@ -24,6 +24,7 @@ from zoo.heads import DoublingHead, HeadFactory
 from zoo.networks.contract import NETWORKS, FlowPrior, Network
 from zoo.networks.frame_merge import MergedSkip
 from zoo.networks.phase import PhaseSkip
+from zoo.networks.size import check_depths, check_scale
 from zoo.ops.padding import crop, margin_to_grid, pad
 from zoo.ops.registration import register_burst
 from zoo.registry import Capabilities, capabilities_of
@@ -81,9 +82,9 @@ class BurstNetwork(Network):
         other_lengths: Literal["adapt", "error"] = "adapt",
     ) -> None:
         super().__init__()
-        for name, value in {"scale": scale, "dim": dim}.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+        check_scale(scale)
+        if dim < 1:
+            raise ValueError(f"dim is {dim}; it must be at least 1")
         if channels not in (3, 4):
             raise ValueError(f"channels is {channels}; a frame has 4 RAW planes or 3 RGB channels")
         if burst < 2:
@@ -92,6 +93,7 @@ class BurstNetwork(Network):
             raise ValueError(
                 f"stages is {list(stages)}; give the number of blocks of at least one stage"
             )
+        check_depths(stages, "stages")
         if not scans:
             raise ValueError("scans is empty; name at least one scan order")
         self.scale, self.channels, self.burst = scale, channels, burst

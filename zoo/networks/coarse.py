@@ -15,6 +15,7 @@ from zoo.blocks.contract import BlockFactory
 from zoo.blocks.cross_scale_mixer import Compat
 from zoo.blocks.group import GroupConv, ResidualGroup, Schedule, scans_of_groups
 from zoo.blocks.scale_fusion import CrossScaleFusion, ScaleFusionFactory
+from zoo.networks.size import check_depths
 from zoo.scans import Raster, ScanOrder
 
 
@@ -72,6 +73,7 @@ class CoarseBranch(nn.Module):
             raise ValueError(
                 f"coarse.depths is {list(depths)}; give at least one group with at least one block"
             )
+        check_depths(depths, "coarse.depths")
         if len(depths) > len(drop_paths):
             raise ValueError(
                 f"coarse.depths has {len(depths)} groups, but the network has only "

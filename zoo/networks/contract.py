@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from zoo.errors import ImageError
 from zoo.registry import Registry, capabilities_of
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
@@ -61,6 +62,22 @@ class Network(nn.Module):
     def forward(self, image_BIHW: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def check_image(self, image_BIHW: Tensor) -> None:
+        """Check an input image. A wrong number of channels could otherwise pass, as broadcast.
+
+        Raises:
+            ImageError: if it has not the shape (B, I, H, W), or is not of a floating-point dtype.
+        """
+        if image_BIHW.dim() != 4 or image_BIHW.shape[1] != self.channels:
+            raise ImageError(
+                f"an image for this network has shape (B, {self.channels}, H, W), not "
+                f"{tuple(image_BIHW.shape)}"
+            )
+        if not image_BIHW.is_floating_point():
+            raise ImageError(
+                f"the image has the dtype {image_BIHW.dtype}; convert it to float32, from 0 to 1"
+            )
+
     def forward_with_displacements(
         self, burst_BTIHW: Tensor, flow_BT2HW: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -90,9 +107,9 @@ class Normalise(nn.Module):
 
     def __init__(self, channels: int, *, img_range: float) -> None:
         super().__init__()
-        mean = DIV2K_MEAN if channels == 3 else (0.0,) * channels
         # Rounded to float32 even in a float64 network, as in the authors' code.
-        self.register_buffer("mean_I", torch.tensor(mean), persistent=False)
+        mean_I = torch.tensor(DIV2K_MEAN) if channels == 3 else torch.zeros(channels)
+        self.register_buffer("mean_I", mean_I, persistent=False)
         self.img_range = img_range
 
     def forward(self, image_BHWI: Tensor) -> Tensor:

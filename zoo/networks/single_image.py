@@ -19,6 +19,7 @@ from zoo.blocks.rssb import RSSB
 from zoo.heads import HeadFactory, PixelShuffleHead
 from zoo.networks.coarse import Coarse, CoarseBranch
 from zoo.networks.contract import NETWORKS, Network, Normalise
+from zoo.networks.size import check_depths, check_scale
 from zoo.ops.padding import crop, margin_to_grid, pad
 from zoo.registry import Capabilities
 from zoo.scans import Raster, ScanOrder
@@ -67,13 +68,19 @@ class SingleImage(Network):
         compat: Compat | None = None,
     ) -> None:
         super().__init__()
-        for name, value in {"scale": scale, "channels": channels, "dim": dim}.items():
+        for name, value in {"channels": channels, "dim": dim}.items():
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
+        check_scale(scale)
+        if img_range <= 0:
+            raise ValueError(f"img_range is {img_range:g}; it must be greater than 0")
+        if not 0 <= drop_path < 1:
+            raise ValueError(f"drop_path is {drop_path:g}; it must be at least 0 and below 1")
         if not depths or min(depths) < 1:
             raise ValueError(
                 f"depths is {list(depths)}; give at least one group with at least one block"
             )
+        check_depths(depths)
         self.scale, self.channels = scale, channels
         self.normalise = Normalise(channels, img_range=img_range)
         self.shallow = Conv2d(channels, dim, 3, padding=1)
@@ -103,6 +110,7 @@ class SingleImage(Network):
         self.apply(init_linear)
 
     def forward(self, image_BIHW: Tensor) -> Tensor:
+        self.check_image(image_BIHW)
         if self.coarse is None:
             return self._restore(image_BIHW)
         margin = margin_to_grid(image_BIHW, self.coarse.size_multiple)

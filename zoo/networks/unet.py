@@ -17,6 +17,7 @@ from zoo.blocks.layers import Conv2d
 from zoo.blocks.rssb import RSSB
 from zoo.heads import PixelShuffle
 from zoo.networks.contract import NETWORKS, Network
+from zoo.networks.size import check_depths
 from zoo.ops.padding import crop, margin_to_grid, pad
 from zoo.registry import Capabilities
 from zoo.scans import Raster, ScanOrder
@@ -92,6 +93,9 @@ class UNet(Network):
                 f"depths is {list(depths)} and refinement is {refinement}; give four levels of at "
                 "least one block each, and a refinement of at least 0"
             )
+        check_depths([*depths, refinement])
+        if channels < 1:
+            raise ValueError(f"channels is {channels}; it must be at least 1")
         if dim < 2 or dim % 2:
             raise ValueError(f"dim is {dim}; it must be even, because a level halves it")
         self.channels = channels
@@ -127,6 +131,7 @@ class UNet(Network):
         self.output = Conv2d(2 * dim, channels, 3, padding=1, bias=False)
 
     def forward(self, image_BIHW: Tensor) -> Tensor:
+        self.check_image(image_BIHW)
         margin = margin_to_grid(image_BIHW, GRID)
         image_BHWI = pad(image_BIHW, margin).permute(0, 2, 3, 1).contiguous()
         output_BIHW = self._restore(image_BHWI).permute(0, 3, 1, 2)

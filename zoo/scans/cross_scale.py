@@ -14,7 +14,7 @@ from torch import Tensor
 from zoo.errors import RecipeError
 from zoo.scans.base import SCANS, ScanOrder, check_directions
 from zoo.scans.raster import FOUR_DIRECTIONS
-from zoo.scans.window import Window
+from zoo.scans.window import Window, check_window
 
 Arrangement: TypeAlias = Literal["aligned", "sequential"]
 
@@ -56,6 +56,7 @@ class CrossScale(ScanOrder):
                 f"size is {self.size}; it must be even and at least 2, because the window of the "
                 "coarse grid is half of it"
             )
+        check_window(self.size)
         check_directions(self.directions, FOUR_DIRECTIONS)
 
     def tokens(self, height: int, width: int) -> int:

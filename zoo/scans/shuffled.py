@@ -11,6 +11,9 @@ from torch import Tensor
 from zoo.errors import RecipeError
 from zoo.scans.base import SCANS, ScanOrder
 
+MOST_DIRECTIONS = 64
+"""Largest number of directions; each has an order of its own for every size of image."""
+
 
 @SCANS.register("shuffled")
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,8 @@ class Shuffled(ScanOrder):
     def __post_init__(self) -> None:
         if self.count < 1:
             raise RecipeError(f"count is {self.count}; it must be at least 1")
+        if self.count > MOST_DIRECTIONS:
+            raise RecipeError(f"count is {self.count}; it must be at most {MOST_DIRECTIONS}")
         if not 0 <= self.seed < 2**64:
             raise RecipeError(f"seed is {self.seed}; it must be from 0 to 2**64 - 1")
 

@@ -11,6 +11,15 @@ from zoo.errors import RecipeError
 from zoo.scans.base import SCANS, ScanOrder, check_directions, stack_directions
 from zoo.scans.raster import FOUR_DIRECTIONS
 
+LARGEST = 1024
+"""Largest side of a window in tokens. Even the smallest image is padded to one window."""
+
+
+def check_window(size: int) -> None:
+    """Raise a RecipeError if a window is so large that a small image takes all memory."""
+    if size > LARGEST:
+        raise RecipeError(f"size is {size}; a window has at most {LARGEST} tokens per side")
+
 
 @SCANS.register("window")
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +41,7 @@ class Window(ScanOrder):
     def __post_init__(self) -> None:
         if self.size < 1:
             raise RecipeError(f"size is {self.size}; a window needs at least 1 token per side")
+        check_window(self.size)
         check_directions(self.directions, FOUR_DIRECTIONS)
 
     def build(self, height: int, width: int, device: torch.device) -> Tensor:
