@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from export.model import facts_of, network_of
 from export.precision import DTYPES, Precision, prepared
 from export.shape import input_shape
-from zoo.command import run_command
+from zoo.command import run_command, whole
 from zoo.errors import ZooError
 from zoo.files import check_writable, write_bytes
 from zoo.networks import Network
@@ -195,7 +195,9 @@ def _parser() -> argparse.ArgumentParser:
         "NxTxIxHxW, or four dimensions with the frames as channels",
     )
     parser.add_argument(
-        "--opset", type=int, help="version of the standard operators, 18 to 23 [20; 22 for bf16]"
+        "--opset",
+        type=whole("--opset", OPSETS[0], OPSETS[-1]),
+        help="version of the standard operators, 18 to 23 [20; 22 for bf16]",
     )
     parser.add_argument(
         "--plugin-free",

@@ -27,7 +27,7 @@ from export.onnx import check_packages, export
 from export.profile import read_profile
 from trt_plugins.build import BuildError
 from trt_plugins.build import build as build_plugin
-from zoo.command import run_command
+from zoo.command import run_command, whole
 from zoo.ops.precision import DTYPES
 
 logger = logging.getLogger(__name__)
@@ -60,15 +60,23 @@ def _parser() -> argparse.ArgumentParser:
         help="engine from export.trt --runtime tensorrt [write a script that builds one]",
     )
     parser.add_argument("--plugin", type=Path, help="plugin library [built if there is nvcc]")
-    parser.add_argument("--max-batch", type=int, default=8, help="largest batch of requests [8]")
+    parser.add_argument(
+        "--max-batch",
+        type=whole("--max-batch", 1, 9999),
+        default=8,
+        help="largest batch of requests [8]",
+    )
     parser.add_argument(
         "--delay",
-        type=int,
+        type=whole("--delay", 0),
         default=2000,
         help="longest time a request waits for others, in microseconds [2000]",
     )
     parser.add_argument(
-        "--instances", type=int, default=1, help="copies of the model on each device [1]"
+        "--instances",
+        type=whole("--instances", 1, 1000),
+        default=1,
+        help="copies of the model on each device [1]",
     )
     parser.add_argument(
         "--kind",
@@ -87,15 +95,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     check_packages()
-    numbers = {
-        "--max-batch": options.max_batch,
-        "--instances": options.instances,
-        "--delay": options.delay + 1,
-    }
-    for option, number in numbers.items():
-        if number < 1:
-            least = 0 if option == "--delay" else 1
-            raise ServeError(f"{option} must be at least {least}")
     with_plan = options.backend in ("tensorrt", "both")
     if options.engine is not None and not with_plan:
         raise ServeError("--engine cannot be used with --backend onnx")

@@ -106,7 +106,7 @@ def input_shape(network: Network, text: str | None = None) -> InputShape:
 def _size(word: str, text: str) -> int | str:
     if re.fullmatch(r"[A-Za-z]\w*", word):
         return word
-    if word.isdigit() and int(word) > 0:
+    if re.fullmatch(r"[1-9][0-9]{0,5}", word):
         return int(word)
     raise ShapeError(
         f"--shape {text}: {word!r} is not a size; write a number from 1, or a letter for any size"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from zoo.checkpoints import load, shipped_weights
-from zoo.command import run_command
+from zoo.command import run_command, whole
 from zoo.data.degradations import Degradation
 from zoo.data.images import Photo, write_photo
 from zoo.data.photos import SAMPLES_SOURCE
@@ -305,7 +305,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-t",
         "--tile",
-        type=int,
+        type=whole("--tile", 0),
         default=0,
         help="side of blended tiles in pixels, 0 for no tiles [0]",
     )

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.checkpoints import save
-from zoo.command import run_command
+from zoo.command import run_command, whole
 from zoo.distributed import ProcessGroup, process_group
 from zoo.errors import ZooError
 from zoo.networks import Network
@@ -410,14 +410,15 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         help="cpu or cuda [cuda if there is a GPU, otherwise cpu]",
     )
     parser.add_argument(
-        "--num-workers", type=int, default=1, help="number of processes that load data [1]"
+        "--num-workers",
+        type=whole("--num-workers", 0, 256),
+        default=1,
+        help="number of processes that load data [1]",
     )
     return run_command(parser, _run, arguments, prog=prog, intermixed=True)
 
 
 def _run(options: argparse.Namespace) -> None:
-    if options.num_workers < 0:
-        raise ZooError(f"--num-workers {options.num_workers}: give 0 or more processes")
     recipe = load_recipe(options.name, overrides_of(options.settings))
     folder = options.output or Path("runs") / recipe.name
     with process_group(options.device) as group:

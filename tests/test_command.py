@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from zoo import command
-from zoo.command import import_parts, parse_size, run_command
+from zoo.command import import_parts, parse_size, run_command, whole
 from zoo.errors import RecipeError, WriteError, ZooError
 from zoo.ops.scan import BackendError
 from zoo.registry import kind
@@ -71,6 +71,31 @@ def test_errors_of_the_system_are_path_and_reason(tmp_path, capsys):
     )
     assert run(failing(OSError(28, "No space left on device"))) == 2
     assert capsys.readouterr().err == "python -m a.b: error: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")]
+)
+def test_too_little_memory_is_one_line_and_code_2(error, capsys):
+    assert run(failing(error)) == 2
+    assert re.fullmatch(
+        r"python -m a\.b: error: memory ran out \(.*\); close .*\n", capsys.readouterr().err
+    )
+    assert run(failing(ZooError("the GPU is out of memory; sell it"))) == 2
+    assert capsys.readouterr().err.endswith("error: the GPU is out of memory; sell it\n")
+
+
+def test_whole_numbers_are_in_their_range():
+    parse = whole("--tile", 0, 9)
+    assert [parse(text) for text in ("0", "9", "+3", "-0", "007")] == [0, 9, 3, 0, 7]
+    for text in ("-1", "10", "1.0", "", "x", "1 0", "٣", "²", "9" * 5000, "nan"):
+        with pytest.raises(ZooError, match=r"^--tile .*: give a whole number from 0 to 9$"):
+            parse(text)
+    assert whole("--tile", 1)("2147483647") == 2**31 - 1
+    with pytest.raises(ZooError, match=r"^--tile 0: give a whole number of at least 1$"):
+        whole("--tile", 1)("0")
+    with pytest.raises(ZooError, match="of at least 1"):
+        whole("--tile", 1)("2147483648")
 
 
 def test_a_closed_pipe_is_quiet(capsys):

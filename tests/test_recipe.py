@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 import textwrap
 from dataclasses import dataclass, field
@@ -271,6 +272,14 @@ def test_the_smallest_number_allowed_is_allowed():
     at_least(SimpleNamespace(a=1, b=2), 1, "a", "b")
     with pytest.raises(RecipeError, match=r"^b is 0\.5; it must be at least 1$"):
         at_least(SimpleNamespace(a=1, b=0.5), 1, "a", "b")
+    at_least(SimpleNamespace(a=None, b=9), 1, "a", "b", most=9)
+    for value, wanted in (
+        (10, "at most 9"), (math.inf, "at most 9"), (math.nan, "at least 1"), (-math.inf, "at least"),
+    ):  # fmt: skip
+        with pytest.raises(RecipeError, match=f"^a is {value}; it must be {wanted}"):
+            at_least(SimpleNamespace(a=value), 1, "a", most=9)
+    with pytest.raises(RecipeError, match="a is inf; it must be"):
+        at_least(SimpleNamespace(a=math.inf), 1, "a")
 
 
 def test_building_leaves_the_data_that_it_is_given_alone():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import zoo
 from tests.helpers.networks import Nearest
-from zoo.errors import ZooError
+from zoo.errors import ZooError, is_out_of_memory
 from zoo.inference import RestoreSettings, restore_tensor, runner
 from zoo.inference.runner import channels_last
 from zoo.inference.tiling import (
@@ -22,7 +22,6 @@ from zoo.inference.tiling import (
     CudaMemory,
     fitting_tile,
     in_tiles,
-    is_out_of_memory,
     spans,
 )
 from zoo.networks import Network

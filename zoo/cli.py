@@ -14,7 +14,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from zoo.command import COMPAT, add_common_options, package_version, parse_size, run_command
+from zoo.command import (
+    COMPAT,
+    add_common_options,
+    package_version,
+    parse_size,
+    run_command,
+    whole,
+)
 from zoo.errors import ZooError, nearest
 
 GROUPS = {
@@ -305,15 +312,25 @@ def _add_restore(commands: Subparsers) -> None:
         action="store_true",
         help="with --engine: run the code embedded in the engine",
     )
-    sub.add_argument("-s", "--scale", type=int, help="scale, if -n omits it: -n mambair_light -s 2")
+    sub.add_argument(
+        "-s",
+        "--scale",
+        type=whole("--scale", 1, 64),
+        help="scale, if -n omits it: -n mambair_light -s 2",
+    )
     sub.add_argument(
         "-t",
         "--tile",
-        type=int,
+        type=whole("--tile", 0),
         help="side of a tile in pixels, 0 for no tiles [cuda: as large as free memory allows; cpu: "
         "512, or 128 for bursts]",
     )
-    sub.add_argument("--overlap", type=int, default=32, help="overlap of tiles in pixels [32]")
+    sub.add_argument(
+        "--overlap",
+        type=whole("--overlap", 0),
+        default=32,
+        help="overlap of tiles in pixels [32]",
+    )
     sub.add_argument(
         "--ensemble",
         action="store_true",

@@ -10,8 +10,10 @@ import argparse
 import contextlib
 import importlib
 import importlib.util
+import io
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -20,7 +22,7 @@ from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import WriteError, ZooError
+from zoo.errors import WriteError, ZooError, is_out_of_memory
 from zoo.limits import MAX_PARAMETERS, OPTION, VARIABLE, use_max_parameters
 
 ENTRY_POINTS = "zoo.parts"
@@ -71,14 +73,40 @@ def parse_size(text: str, unit: str) -> tuple[int, int]:
         unit: unit of both numbers, for the error message.
 
     Raises:
-        ZooError: if the text is not two integers of at least 1 with an "x" between.
+        ZooError: if the text is not two integers of at least 1 with an "x" between, or they are too
+            large.
     """
-    height, times, width = text.partition("x")
-    # Only ASCII: isdecimal() alone also accepts the digits of other scripts.
-    numbers = all(side.isascii() and side.isdecimal() and int(side) for side in (height, width))
-    if not (times and numbers):
-        raise ZooError(f"--size {text!r}: write height x width in {unit}, such as 16x24")
-    return int(height), int(width)
+    found = re.fullmatch(r"([1-9][0-9]*)x([1-9][0-9]*)", text[:30])
+    if found is None:
+        raise ZooError(f"--size {text[:30]!r}: write height x width in {unit}, such as 16x24")
+    height, width = int(found[1]), int(found[2])
+    if height * width > _MOST_PIXELS:
+        raise ZooError(f"--size {text}: give at most {_MOST_PIXELS} {unit} in all")
+    return height, width
+
+
+def whole(option: str, least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return a parser of the values of an option: whole numbers in a range.
+
+    It is the ``type`` of the option, and raises a ZooError for other values.
+
+    Args:
+        option: name of the option, for the error message.
+        least: smallest number.
+        most: largest number; None for a limit beyond all sensible values.
+    """
+
+    def parse(text: str) -> int:
+        number = int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else None
+        if number is None or not least <= number <= (_MOST if most is None else most):
+            wanted = f"of at least {least}" if most is None else f"from {least} to {most}"
+            raise ZooError(f"{option} {text[:30]}: give a whole number {wanted}")
+        return number
+
+    return parse
+
+
+_MOST, _MOST_PIXELS = 2**31 - 1, 2**28
 
 
 def run_command(
@@ -110,11 +138,14 @@ def run_command(
     add_common_options(parser)
     read = parser.parse_intermixed_args if intermixed else parser.parse_args
     options = argparse.Namespace(debug=False)
+    # argparse ignores errors when it prints the help, so it prints to memory.
+    printed = io.StringIO()
     try:
         try:
-            options = read(sys.argv[1:] if arguments is None else arguments)
-        except SystemExit:  # --help and --version print, too
-            _flush_output()
+            with contextlib.redirect_stdout(printed):
+                options = read(sys.argv[1:] if arguments is None else arguments)
+        except SystemExit:  # after --help and --version
+            _flush_output(printed.getvalue())
             raise
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         import_parts(options.imports or ())
@@ -133,19 +164,21 @@ def run_command(
     except Exception as error:
         if options.debug or not _is_mendable(error):
             raise
-        print(f"{parser.prog}: error: {_sentence(error)}", file=sys.stderr)  # noqa: T201
+        # Errors of the system are not checked for their length.
+        message = ZooError(_sentence(error))
+        print(f"{parser.prog}: error: {message}", file=sys.stderr)  # noqa: T201
         return BAD_INPUT
 
 
-def _flush_output() -> None:
-    """Write what is buffered for standard output, so that an error is found before the exit.
+def _flush_output(text: str = "") -> None:
+    """Write a text and what is buffered for standard output, to find errors before the exit.
 
     Raises:
         BrokenPipeError: if the reader has closed the pipe.
         WriteError: if standard output cannot be written for another reason.
     """
     try:
-        print(end="", flush=True)  # noqa: T201
+        print(text, end="", flush=True)  # noqa: T201
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -163,6 +196,9 @@ def _discard_output() -> None:
 
 def _sentence(error: Exception) -> str:
     """Return the message of an error, without the error number of the system."""
+    if is_out_of_memory(error) and not isinstance(error, ZooError):
+        reason = " ".join(str(error).split())[:150] or type(error).__name__
+        return f"memory ran out ({reason}); close other programs, or use smaller settings"
     if isinstance(error, ZooError) or not isinstance(error, OSError) or not error.strerror:
         return str(error)
     if error.filename is not None:
@@ -179,7 +215,7 @@ def _is_mendable(error: Exception) -> bool:
     # The operator does not import the rest of the package, so its error is not a ZooError.
     from zoo.ops.scan import BackendError
 
-    return isinstance(error, (ZooError, BackendError, OSError))
+    return isinstance(error, (ZooError, BackendError, OSError)) or is_out_of_memory(error)
 
 
 def import_parts(modules: Sequence[str]) -> None:

@@ -84,8 +84,8 @@ def _checked_device(name: str) -> str:
         if torch.backends.mps.is_available():
             return name
         raise ZooError("--device mps: PyTorch finds no Apple GPU; leave --device out")
-    if re.fullmatch(r"cuda(:[0-9]+)?", name) is None:
-        raise ZooError(f"--device {name}: unknown device; known: cpu, cuda, mps")
+    if re.fullmatch(r"cuda(:[0-9]{1,4})?", name) is None:
+        raise ZooError(f"--device {name[:30]}: unknown device; known: cpu, cuda, cuda:N, mps")
     if not torch.backends.cuda.is_built():
         raise ZooError(
             f"--device {name}: this PyTorch has no CUDA; leave --device out, or install a CUDA "

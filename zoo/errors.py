@@ -83,3 +83,13 @@ def _one_line(message: str) -> str:
         return line
     # The start names the thing and the place, the end the likely fix.
     return f"{line[: LONGEST_MESSAGE // 2]} ... {line[5 - LONGEST_MESSAGE // 2 :]}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that the device or the machine is out of memory."""
+    text = str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or "out of memory" in text  # of GPUs
+        or "can't allocate memory" in text
+    )

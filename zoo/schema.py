@@ -17,6 +17,7 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -245,13 +246,24 @@ def _name_of(registry: Registry[Any], target: Any) -> str | None:
     return next((e.name for e in registry.entries() if e.target is target), None)
 
 
-def at_least(settings: object, smallest: float, *names: str) -> None:
-    """Check that attributes of a settings object are not below ``smallest``.
+def at_least(
+    settings: object, smallest: float, *names: str, most: float = sys.float_info.max
+) -> None:
+    """Check that attributes of a settings object are numbers in a range.
+
+    Args:
+        settings: the object.
+        smallest: smallest value.
+        names: the attributes; one that is None is not checked.
+        most: largest value.
 
     Raises:
-        RecipeError: if an attribute is below it; the message names the first one.
+        RecipeError: if an attribute is out of range or not finite; the message names the first one.
     """
     for name in names:
         value = getattr(settings, name)
-        if value < smallest:
-            raise RecipeError(f"{name} is {value}; it must be at least {smallest}")
+        if value is None or smallest <= value <= most:
+            continue
+        # An infinite value is above the largest one, and NaN is neither above nor below.
+        wanted = f"at most {most:g}" if value > most else f"at least {smallest}"
+        raise RecipeError(f"{name} is {shown(value)}; it must be {wanted}")

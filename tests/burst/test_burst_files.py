@@ -389,7 +389,7 @@ def test_mistakes_of_commands(photo, weights, tmp_path, capsys):
     out = str(tmp_path / "o")
     for words, message in (
         ([str(photo), "-o", out, "--crop", "65"], "must be a multiple of 8"),
-        ([str(photo), "-o", out, "--count", "0"], "must be at least 1"),
+        ([str(photo), "-o", out, "--count", "0"], "--count 0: give a whole number from 1"),
         (["missing.png", "-o", out], "does not exist"),
     ):
         assert make(words) == 2

@@ -414,8 +414,10 @@ def test_flips_keep_rggb(rows, columns):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"frames": 0}, "at least 1"),
-        ({"max_translation": -1.0}, "must not be negative"),
+        ({"frames": 0}, "from 1 to 1000"),
+        ({"factor": 10**9}, "from 1 to 64"),
+        ({"max_rotation": float("nan")}, "from 0 to 180"),
+        ({"max_translation": -1.0}, "must be from 0 to 384"),
         ({"exposure_jitter": 1.5}, "must be in"),
         ({"moving_object": 2.0}, r"must be in \[0, 1\]"),
         ({"space": "srgb"}, "must be 'linear'"),

@@ -18,6 +18,7 @@ from tests.helpers.toy import Toy, register_toy
 from tests.helpers.training import Rank
 from zoo.checkpoints import save
 from zoo.errors import CheckpointError, RecipeError
+from zoo.evaluation.settings import EvaluateSettings
 from zoo.ops.precision import autocast
 from zoo.recipe import build, load_recipe
 from zoo.training import (
@@ -41,6 +42,7 @@ from zoo.training import (
 from zoo.training.losses import L1, Charbonnier
 from zoo.training.metrics_log import read_metrics
 from zoo.training.settings import (
+    BurstDataSettings,
     DataSettings,
     OptimizerSettings,
     ScheduleSettings,
@@ -98,9 +100,39 @@ def test_the_default_optimiser_and_settings_are_the_documented_ones():
     for name in ("iterations", "log_every", "save_every", "accumulate", "keep"):
         with pytest.raises(RecipeError, match=name):
             TrainSettings(**{"data": data, "iterations": 1, name: 0})
+    for wrong in ({"seed": 2**32}, {"iterations": 10**12}, {"clip": math.inf}, {"ema": math.nan}):
+        with pytest.raises(RecipeError, match=next(iter(wrong))):
+            TrainSettings(**{"data": data, "iterations": 1, **wrong})
     for wrong in ({"clip": -1.0}, {"seed": -1}, {"ema": -0.1}, {"ema": 1.0}):
         with pytest.raises(RecipeError, match=next(iter(wrong))):
             TrainSettings(data=data, iterations=1, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("make", "wrong", "named"),
+    [
+        (OptimizerSettings, {"lr": value}, "lr") for value in (-1.0, 0.0, math.nan, math.inf, 1e4)
+    ] + [
+        (OptimizerSettings, {"weight_decay": -1.0}, "weight_decay"),
+        (OptimizerSettings, {"betas": (0.9, 1.0)}, "betas"),
+        (OptimizerSettings, {"betas": (-0.1, 0.9)}, "betas"),
+        (OptimizerSettings, {"betas": (math.nan, 0.9)}, "betas"),
+        (ScheduleSettings, {"gamma": -0.5}, "gamma"),
+        (ScheduleSettings, {"milestones": (5, -1)}, "milestones"),
+        (ScheduleSettings, {"minimum": math.inf}, "minimum"),
+        (DataSettings, {"patch": 10**9}, "patch"), (DataSettings, {"batch": 10**9}, "batch"),
+        (DataSettings, {"batch": 0}, "batch"), (DataSettings, {"memory": math.nan}, "memory"),
+        (BurstDataSettings, {"patch": 0}, "patch"), (BurstDataSettings, {"batch": 0}, "batch"),
+        (BurstDataSettings, {"validate_patch": 0}, "validate_patch"),
+        (BurstDataSettings, {"validate_bursts": 0}, "validate_bursts"),
+        (BurstDataSettings, {"border": -1}, "border"),
+        (Charbonnier, {"epsilon": math.nan}, "epsilon"),
+        (EvaluateSettings, {"crop": -1}, "crop"),
+    ],
+)  # fmt: skip
+def test_numbers_out_of_range_are_refused_before_the_training(make, wrong, named):
+    with pytest.raises(RecipeError, match=f"{named} (is|are) .*; (it|they|both) must be"):
+        make(**wrong)
 
 
 def test_every_step_of_every_schedule():

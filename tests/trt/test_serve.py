@@ -282,8 +282,14 @@ def test_the_folder_is_checked_before_the_tracing(option, tmp_path, monkeypatch,
     ("words", "message"),
     [
         (["-n", "mambair_tiny_x9"], "did you mean 'mambair_tiny_x2'"),
-        (["-n", "mambair_tiny_x2", "--max-batch", "0"], "--max-batch must be at least 1"),
-        (["-n", "mambair_tiny_x2", "--delay", "-1"], "--delay must be at least 0"),
+        (
+            ["-n", "mambair_tiny_x2", "--max-batch", "0"],
+            "--max-batch 0: give a whole number from 1 to 9999",
+        ),
+        (
+            ["-n", "mambair_tiny_x2", "--delay", "-1"],
+            "--delay -1: give a whole number of at least 0",
+        ),
         (["-n", "mambair_tiny_x2", "--max", "0x4"], "--max 0x4: write height x width"),
         (["-n", "mambair_tiny_x2", "--plugin", "none.so"], "none.so: the plugin's library"),
         (

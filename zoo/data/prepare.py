@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from zoo.command import run_command
+from zoo.command import run_command, whole
 from zoo.data.images import Photo, list_photos, read_photo, write_photo
 from zoo.data.photos import NUM_THREADS, all_faults
 from zoo.errors import ImageError, WriteError, ZooError
@@ -111,9 +111,17 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo data prepare")
     )
     parser.add_argument("input", type=Path, help="folder of photos")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--size", type=int, default=480, help="side of a sub-image in pixels [480]")
     parser.add_argument(
-        "--step", type=int, default=240, help="distance between sub-images in pixels [240]"
+        "--size",
+        type=whole("--size", 1),
+        default=480,
+        help="side of a sub-image in pixels [480]",
+    )
+    parser.add_argument(
+        "--step",
+        type=whole("--step", 1),
+        default=240,
+        help="distance between sub-images in pixels [240]",
     )
     return run_command(parser, _run, arguments)
 

@@ -57,6 +57,9 @@ class EvaluateSettings:
     paper_ensemble: dict[str, tuple[float, ...] | None] | None = None
     source: str = ""
 
+    def __post_init__(self) -> None:
+        at_least(self, 0, "crop")
+
 
 def evaluate_settings(recipe: Recipe) -> EvaluateSettings:
     """Check and return the ``evaluate`` section of a recipe; the defaults if it is missing.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, is_out_of_memory
 from zoo.inference.tiling import (
     BURST_TILE,
     OVERLAP,
@@ -20,7 +20,6 @@ from zoo.inference.tiling import (
     Run,
     fitting_tile,
     in_tiles,
-    is_out_of_memory,
     memory_of,
 )
 from zoo.networks import Network

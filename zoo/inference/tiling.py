@@ -187,11 +187,3 @@ def _ramp(span: slice, size: int, overlap: int, scale: int) -> Tensor:
 
 def _scaled(span: slice, scale: int) -> slice:
     return slice(span.start * scale, span.stop * scale)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that the device or the machine is out of memory."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text

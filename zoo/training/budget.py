@@ -16,6 +16,8 @@ logger = logging.getLogger("zoo.train")
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
+_LONGEST = 1e9
+
 RESERVE = 0.97
 """Planned fraction of the budget; the rest is for slower steps, starting and saving."""
 
@@ -27,12 +29,13 @@ def parse_duration(text: str) -> float:
     """Convert a duration such as "90s", "10m", "1.5h" or "2d" to seconds.
 
     Raises:
-        RecipeError: if the text is not a duration, or the duration is 0.
+        RecipeError: if the text is not a duration, or the duration is 0 or decades.
     """
     found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)([smhd])", text.strip())
-    if not found or float(found[1]) == 0:
-        raise RecipeError(f"--budget {text!r}: write a duration such as 90s, 10m, 1.5h or 2d")
-    return float(found[1]) * UNITS[found[2]]
+    seconds = float(found[1]) * UNITS[found[2]] if found else 0.0
+    if not 0 < seconds <= _LONGEST:
+        raise RecipeError(f"--budget {text[:30]!r}: write a duration such as 90s, 10m, 1.5h or 2d")
+    return seconds
 
 
 def affordable(left: float, step: float, validation: float) -> int:

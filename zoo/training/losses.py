@@ -42,8 +42,8 @@ class Charbonnier(Loss):
 
     def __init__(self, *, epsilon: float = 1e-3) -> None:
         super().__init__()
-        if epsilon <= 0:
-            raise RecipeError(f"epsilon is {epsilon}; it must be above 0")
+        if not 0 < epsilon < 1:
+            raise RecipeError(f"epsilon is {epsilon}; it must be above 0 and below 1")
         self.epsilon = epsilon
 
     def forward(self, output_BIHW: Tensor, clean_BIHW: Tensor) -> Tensor:

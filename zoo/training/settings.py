@@ -15,6 +15,14 @@ from zoo.recipe import Recipe, section
 from zoo.schema import at_least
 from zoo.training.losses import L1, Loss
 
+MOST_STEPS, MOST_BATCH, MOST_SIDE = 10**9, 10**6, 2**14
+"""Largest numbers of steps, of examples in a step, and of pixels along a side."""
+
+
+def _check_sizes(settings: object) -> None:
+    at_least(settings, 1, "patch", most=MOST_SIDE)
+    at_least(settings, 1, "batch", most=MOST_BATCH)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
@@ -31,7 +39,8 @@ class Stage:
     batch: int
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "iterations", "patch", "batch")
+        at_least(self, 1, "iterations", most=MOST_STEPS)
+        _check_sizes(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +83,7 @@ class DataSettings:
             value = getattr(self, name)
             if value is not None and self.stages:
                 raise RecipeError(f"{name} and stages are both given; stages set {name}: omit one")
-            if value is not None and value < 1:
-                raise RecipeError(f"{name} is {value}; it must be at least 1")
+        _check_sizes(self)
         at_least(self, 0, "memory", "mixup")
 
     def plan(self, iterations: int) -> list[Stage]:
@@ -101,6 +109,13 @@ class OptimizerSettings:
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
 
+    def __post_init__(self) -> None:
+        at_least(self, 0, "lr", "weight_decay", most=1e3)
+        if self.lr == 0:
+            raise RecipeError("lr is 0; it must be above 0")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise RecipeError(f"betas are {self.betas}; both must be at least 0 and below 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleSettings:
@@ -125,7 +140,9 @@ class ScheduleSettings:
     warmup: int = 0
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "hold", "warmup", "minimum")
+        at_least(self, 0, "hold", "warmup", "minimum", "gamma")
+        if any(milestone < 0 for milestone in self.milestones):
+            raise RecipeError(f"milestones are {self.milestones}; they must be at least 0")
 
     def factor(self, step: int, iterations: int, lr: float) -> float:
         """Return the learning rate at a step, counted from 0, as a multiple of ``lr``."""
@@ -184,8 +201,10 @@ class TrainSettings:
     keep: int = 2
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "iterations", "log_every", "save_every", "accumulate", "keep")
-        at_least(self, 0, "clip", "seed")
+        at_least(self, 1, "iterations", most=MOST_STEPS)
+        at_least(self, 1, "log_every", "save_every", "accumulate", "keep")
+        at_least(self, 0, "clip")
+        at_least(self, 0, "seed", most=2**32 - 1)
         if not 0 <= self.ema < 1:
             raise RecipeError(f"ema is {self.ema}; it must be at least 0 and below 1")
 
@@ -215,6 +234,12 @@ class BurstDataSettings:
     validate_bursts: int = 4
     border: int = 40
 
+    def __post_init__(self) -> None:
+        _check_sizes(self)
+        at_least(self, 1, "validate_patch", most=MOST_SIDE)
+        at_least(self, 1, "validate_bursts", most=MOST_BATCH)
+        at_least(self, 0, "border")
+
 
 @dataclass(frozen=True, kw_only=True)
 class BurstTrainSettings(TrainSettings):
@@ -229,6 +254,10 @@ class BurstTrainSettings(TrainSettings):
 
     data: BurstDataSettings = BurstDataSettings()  # type: ignore[assignment]
     flow_loss: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 0, "flow_loss")
 
 
 def train_settings(recipe: Recipe) -> TrainSettings:

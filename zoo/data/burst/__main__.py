@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from zoo.command import run_command
+from zoo.command import run_command, whole
 from zoo.data.burst.dataset import BurstDataset
 from zoo.data.burst.facts import FACTS_JSON
 from zoo.data.burst.reading import NPZ
@@ -37,12 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("photo", type=Path, help="photo, or a folder of photos")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--frames", type=int, default=14, help="number of frames per burst [14]")
-    parser.add_argument(
-        "--crop", type=int, default=384, help="side of the clean image in pixels [384]"
-    )
-    parser.add_argument("--count", type=int, default=1, help="number of bursts per photo [1]")
-    parser.add_argument("--seed", type=int, default=0, help="random seed, at least 0 [0]")
+    numbers = {
+        "--frames": (14, 1, 1000, "number of frames per burst"),
+        "--crop": (384, 1, 2**14, "side of the clean image in pixels"),
+        "--count": (1, 1, 10**6, "number of bursts per photo"),
+        "--seed": (0, 0, 2**32 - 1, "random seed"),
+    }
+    for name, (default, least, most, text) in numbers.items():
+        parser.add_argument(
+            name, type=whole(name, least, most), default=default, help=f"{text} [{default}]"
+        )
     parser.add_argument("--rgb", action="store_true", help="sRGB frames instead of RAW planes")
     parser.add_argument("--clean", action="store_true", help="no noise, no rounding to 8 bits")
     parser.add_argument(
@@ -62,8 +66,6 @@ def _run(options: argparse.Namespace) -> None:
     )
     if options.crop < synthesis.scale or options.crop % synthesis.scale:
         raise ImageError(f"--crop {options.crop}: must be a multiple of {synthesis.scale}")
-    if options.count < 1:
-        raise ImageError(f"--count {options.count}: must be at least 1")
     in_folder = options.photo.is_dir()
     photos = list_photos(options.photo) if in_folder else [options.photo]
     jobs = [(photo, number) for photo in photos for number in range(options.count)]

@@ -27,6 +27,10 @@ STANDARD_CROP = 384
 side."""
 
 
+MOST_FRAMES, MOST_FACTOR = 1000, 64
+"""Largest number of frames, and largest factor."""
+
+
 class SyntheticBurst(NamedTuple):
     """A burst with its ground truth.
 
@@ -82,14 +86,14 @@ class BurstSynthesis:
     frame_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.frames < 1 or self.factor < 1:
-            raise RecipeError(
-                f"frames is {self.frames} and factor is {self.factor}; both must be at least 1"
-            )
+        for name, most in {"frames": MOST_FRAMES, "factor": MOST_FACTOR}.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise RecipeError(f"{name} is {getattr(self, name)}; it must be from 1 to {most}")
         if self.mode == "raw" and self.space != "linear":
             raise RecipeError("space must be 'linear' for mode 'raw': sensor values are linear")
-        if self.max_translation < 0 or self.max_rotation < 0:
-            raise RecipeError("max_translation and max_rotation must not be negative")
+        for name, most in {"max_translation": STANDARD_CROP, "max_rotation": 180}.items():
+            if not 0 <= getattr(self, name) <= most:
+                raise RecipeError(f"{name} is {getattr(self, name)}; it must be from 0 to {most}")
         if not 0 <= self.exposure_jitter < 1:
             raise RecipeError(f"exposure_jitter is {self.exposure_jitter}; it must be in [0, 1)")
         for name in ("moving_object", "frame_dropout"):
