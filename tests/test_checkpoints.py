@@ -172,11 +172,16 @@ def full_disk():
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+class Defect:
+    def __reduce__(self):
+        raise RuntimeError("no state")
+
+
 @pytest.mark.parametrize(
     ("write", "reason"),
     [
         (lambda path, state: write_safetensors(path, state, {}), "File too large"),
-        (write_pickled, "the file could not be completed"),
+        (write_pickled, "File too large"),
     ],
 )
 def test_a_full_disk_is_one_clear_error_and_keeps_the_old_file(
@@ -189,7 +194,15 @@ def test_a_full_disk_is_one_clear_error_and_keeps_the_old_file(
     assert [path.name for path in tmp_path.iterdir()] == [saved.name]
 
 
+def test_the_same_content_is_written_as_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        write_pickled(tmp_path / name, {"a": torch.arange(4.0), "b": "text"})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
 def test_defects_are_not_taken_for_a_full_disk(tmp_path):
+    with pytest.raises(RuntimeError, match="no state"):
+        write_pickled(tmp_path / "w.pth", {"a": Defect()})
     shared = torch.zeros(4)
     with pytest.raises(RuntimeError, match="share memory"):
         write_safetensors(tmp_path / "w.safetensors", {"a": shared, "b": shared}, {})

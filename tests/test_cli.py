@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from zoo.checkpoints import shipped_weights
 from zoo.cli import FORWARDED, GROUPS, main
 from zoo.command import package_version
 from zoo.data import Photo, read_photo, write_photo
+from zoo.interrupts import quiet_imports
 from zoo.plots.scan_order import render_order
 from zoo.scans import Window
 
@@ -324,6 +326,39 @@ def test_output_that_cannot_be_written():
             assert (found.returncode, found.stderr) == (2, message)
     found = in_a_shell("ZOO list >&-")
     assert (found.returncode, found.stderr) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+@pytest.mark.parametrize(
+    "words", [["list"], ["train", "mambair_tiny_x2"], ["list", "--import", "slow_part"]]
+)
+def test_ctrl_c_while_modules_are_imported_is_quiet(words, tmp_path):
+    """The modules here send it; PyTorch and NumPy would turn it into other errors."""
+    interrupt = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise ImportError('half')"
+    (tmp_path / ("slow_part.py" if "slow_part" in words else "torch.py")).write_text(interrupt)
+    paths = os.pathsep.join([str(tmp_path), str(Path(zoo.__file__).parents[1])])
+    found = subprocess.run(
+        [sys.executable, "-m", "zoo", *words],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    assert (found.returncode, found.stderr, found.stdout) == (130, "interrupted\n", "")
+
+
+def test_ctrl_c_is_as_before_after_imports():
+    def own(*_):
+        raise KeyError
+
+    for handler in (signal.default_int_handler, own, signal.SIG_IGN):
+        before = signal.signal(signal.SIGINT, handler)
+        try:
+            with quiet_imports():
+                during = signal.getsignal(signal.SIGINT)
+            assert signal.getsignal(signal.SIGINT) is handler
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert (during is handler) == (handler is not signal.default_int_handler)
 
 
 def test_debug_shows_the_traceback(photo, tmp_path):

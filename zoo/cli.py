@@ -23,6 +23,7 @@ from zoo.command import (
     whole,
 )
 from zoo.errors import ZooError, nearest
+from zoo.interrupts import quiet_imports
 
 GROUPS = {
     "export": "Export a model to ONNX, TensorRT or a model server.",
@@ -381,7 +382,8 @@ def _forwarded(words: list[str]) -> int | None:
     for name, (module, _) in FORWARDED.items():
         rest = first + len(name.split())
         if words[first:rest] == name.split():
-            main = importlib.import_module(module).main
+            with quiet_imports():
+                main = importlib.import_module(module).main
             return int(main(words[:first] + words[rest:], prog=f"zoo {name}"))
     return None
 
@@ -391,5 +393,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     code = _forwarded(words)
     if code is None:
-        code = run_command(_parser(), lambda options: options.run(options), words)
+        code = run_command(_parser(), _run, words)
+    return code
+
+
+def _run(options: argparse.Namespace) -> int | None:
+    with quiet_imports():
+        import torch  # noqa: F401 - all commands need it
+    code: int | None = options.run(options)
     return code

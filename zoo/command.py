@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import WriteError, ZooError, is_out_of_memory
+from zoo.interrupts import INTERRUPTED, quiet_imports
 from zoo.limits import MAX_PARAMETERS, OPTION, VARIABLE, use_max_parameters
 
 ENTRY_POINTS = "zoo.parts"
@@ -31,8 +32,8 @@ ENTRY_POINTS = "zoo.parts"
 COMPAT = "reproduce the authors' outputs, including an error in their code (cross-scale MambaCSR)"
 """Help of the option ``--compat`` of the commands that load weights."""
 
-BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
-"""Exit codes for an error that the user can fix, for Ctrl-C, and for a closed pipe."""
+BAD_INPUT, BROKEN_PIPE = 2, 141
+"""Exit codes for an error that the user can fix, and for a closed pipe."""
 
 
 def package_version() -> str:
@@ -148,7 +149,8 @@ def run_command(
             _flush_output(printed.getvalue())
             raise
         logging.basicConfig(level=logging.INFO, format="%(message)s")
-        import_parts(options.imports or ())
+        with quiet_imports():
+            import_parts(options.imports or ())
         with use_max_parameters(options.max_parameters):
             code = run(options) or 0
         _flush_output()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import pickle
 import re
@@ -128,14 +127,15 @@ def write_pickled(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         WriteError: if the file cannot be written.
     """
-    with partial_file(path) as temporary:
+    # Given a path, PyTorch writes in C++, which does not tell why a write fails, and puts the
+    # random temporary name into the file.
+    with partial_file(path) as temporary, temporary.open("wb") as file:
         try:
-            torch.save(content, temporary)
+            torch.save(content, file)
         except RuntimeError as error:
-            # A full disk raises this error; its message gives a line of C++, not the reason.
-            if not re.search("inline_container|PytorchStreamWriter", str(error)):
-                raise
-            raise OSError(errno.ENOSPC, "the file could not be completed") from error
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
 
 
 def _short(error: Exception) -> str:
