@@ -18,8 +18,8 @@ from zoo.files.paths import write_error
 
 _NAME = ".zoo.lock"
 
-_owned: set[Path] = set()
-"""Folders of this process: the system's lock keeps out only other processes."""
+_owned: dict[Path, dict[str, str]] = {}
+"""Lock files of this process, with its facts: the system's lock keeps out only other processes."""
 
 
 @contextmanager
@@ -39,45 +39,46 @@ def owned_folder(folder: Path, work: str) -> Iterator[None]:
     """
     path = Path(os.path.realpath(folder)) / _NAME
     if path in _owned:
-        raise _in_use(folder, work, _facts())
+        raise _in_use(folder, work, _owned[path])
+    facts = _facts()
     try:
-        opened = _claim(path)
+        opened = _claim(path, facts)
         if isinstance(opened, dict):
             raise _in_use(folder, work, opened)
     except WriteError:
         raise
     except OSError as error:
         raise write_error(path, error) from error
-    _owned.add(path)
+    _owned[path] = facts
     try:
         yield
     finally:
-        _owned.remove(path)
+        del _owned[path]
         # First the name, then the lock: whoever waits for the lock sees that the name is gone.
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
         os.close(opened)
 
 
-def _claim(path: Path) -> int | dict[str, str]:
+def _claim(path: Path, ours: dict[str, str]) -> int | dict[str, str]:
     """Lock the file; return its descriptor, or the facts of the process that has the lock."""
     while True:
         # A link is not followed: somebody else has put it there.
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-        opened, ours = os.open(path, flags, 0o666), False
+        opened, claimed = os.open(path, flags, 0o666), False
         try:
             locked, facts = try_own(opened), _read(opened)
             if locked is False or (locked is None and _lives(facts)):
                 return facts
-            ours = _has_name(opened, path)
-            if ours:
+            claimed = _has_name(opened, path)
+            if claimed:
                 os.ftruncate(opened, 0)
                 os.lseek(opened, 0, os.SEEK_SET)
-                os.write(opened, json.dumps(_facts()).encode())
+                os.write(opened, json.dumps(ours).encode())
                 return opened
             # The owner removed the file before it released the lock: try again.
         finally:
-            if not ours:
+            if not claimed:
                 os.close(opened)
 
 
