@@ -394,6 +394,20 @@ def test_the_cache_returns_the_same_tensor_and_is_bounded():
     assert Raster().order(3, 4).device.type == "cpu"
 
 
+def test_the_cache_is_bounded_in_bytes(monkeypatch):
+    """Two orders of 4 directions of 10 x 30 tokens fit; the third drops the oldest."""
+    _cache.clear()
+    size = Raster().order(10, 30).nbytes
+    monkeypatch.setattr("zoo.scans.base.CACHED_BYTES", 2 * size)
+    first, second = Raster().order(10, 30), Raster().order(30, 10)
+    assert Raster().order(10, 30) is first
+    Raster().order(15, 20)
+    assert len(_cache) == 2
+    assert Raster().order(10, 30) is first and Raster().order(30, 10) is not second
+    large = Raster().order(50, 60)
+    assert len(_cache) == 1 and Raster().order(50, 60) is large
+
+
 def test_orders_built_in_inference_mode_serve_training():
     _cache.clear()
     with torch.inference_mode():

@@ -25,6 +25,9 @@ from zoo.registry import Registry
 CACHED_ORDERS = 64
 """Largest number of orders kept in memory; the least recently used one is dropped first."""
 
+CACHED_BYTES = 1 << 27
+"""Largest size of all orders kept in memory. The latest one is kept whatever its size."""
+
 _cache: OrderedDict[tuple[ScanOrder, int, int, torch.device], Tensor] = OrderedDict()
 _lock = Lock()
 
@@ -78,9 +81,14 @@ class ScanOrder(ABC):
         check_order(order_KS, self.tokens(height, width))
         with _lock:
             _cache[key] = order_KS
-            while len(_cache) > CACHED_ORDERS:
-                _cache.popitem(last=False)
+            _shrink_cache()
         return order_KS
+
+
+def _shrink_cache() -> None:
+    held = sum(order_KS.nbytes for order_KS in _cache.values())
+    while len(_cache) > CACHED_ORDERS or (held > CACHED_BYTES and len(_cache) > 1):
+        held -= _cache.popitem(last=False)[1].nbytes
 
 
 SCANS = Registry("scan", ScanOrder)
