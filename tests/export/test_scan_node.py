@@ -195,6 +195,8 @@ def test_large_inputs_do_not_depend_on_threads():
     [
         ("order", np.full((2, 7), 7, np.int32), "outside -1 .. L-1"),
         ("order", np.full((2, 7), -2, np.int32), "outside -1 .. L-1"),
+        ("order", np.zeros((2, 7), np.int32), "visits a token twice"),
+        ("order", np.zeros((0, 7), np.int32), "do not fit"),
         ("D", np.zeros((1, 5), np.float32), "do not fit"),
         ("B", np.zeros((2, 7, 2, 3), np.float32), "do not fit"),
     ],
@@ -204,6 +206,20 @@ def test_our_operator_refuses_what_would_read_beyond_its_inputs(name, value, mes
     session = open_session(one_node(LOW_RANK[0], inputs).SerializeToString(), operator=True)
     with pytest.raises(Exception, match=message):
         session.run(None, feeds(inputs) | {name: value})
+
+
+@needs_native
+@pytest.mark.parametrize("empty", ["rank", "states", "directions"])
+def test_our_operator_refuses_axes_without_which_it_would_misread(empty):
+    inputs = make_inputs(LOW_RANK[0], torch.float32)
+    session = open_session(one_node(LOW_RANK[0], inputs).SerializeToString(), operator=True)
+    given = feeds(inputs)
+    axis = {"rank": "R", "states": "N", "directions": "K"}[empty]
+    for name, spec in SCHEMA.items():
+        if axis in spec.axes:
+            given[name] = given[name].take(range(0), axis=spec.axes.index(axis))
+    with pytest.raises(Exception, match="do not fit"):
+        session.run(None, given)
 
 
 def test_written_out_no_operator_of_ours_is_left():

@@ -86,9 +86,9 @@ def make_order(case: Case, generator: torch.Generator) -> torch.Tensor:
         if case.order == "short":
             path = path[: max(1, case.L - k)]
         paths.append(path)
-    steps = max(map(len, paths))
+    steps = max(map(len, paths), default=0)
     padded = [torch.cat([p, torch.full((steps - len(p),), -1)]) for p in paths]
-    return torch.stack(padded).to(torch.int32)
+    return torch.cat([torch.empty(0), *padded]).view(case.K, steps).to(torch.int32)
 
 
 def make_inputs(case: Case, dtype: torch.dtype, seed: int = 0, spread: float = 1.0):

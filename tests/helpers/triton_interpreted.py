@@ -1,10 +1,10 @@
 """The Triton kernels in Triton's interpreter, printed as JSON.
 
 Run by tests/ops/test_triton.py in a process of its own, because TRITON_INTERPRET must be set before
-Triton is imported, with one of these words: ``small``, a part of ``MATRIX``, or ``random``. The
-interpreter takes some tenths of a second for a step of a block of channels. Chunks have four steps
-here and blocks four channels, so that small cases pass every boundary; large ones are for
-tests/gpu.
+Triton is imported, with some of these words: ``small``, a part of ``MATRIX``, ``random``,
+``hostile``. The interpreter takes some tenths of a second for a step of a block of channels. Chunks
+have four steps here and blocks four channels, so that small cases pass every boundary; large ones
+are for tests/gpu.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import torch
 
 from tests.helpers.scan_cases import CASES, Case, make_inputs, random_case, run
+from zoo.ops.scan.contract import ScanInputs
 
 FLOAT, BRAIN, HALF = torch.float32, torch.bfloat16, torch.float16
 TINY = {"B": 1, "L": 5, "K": 2, "E": 5, "R": 2, "N": 2}
@@ -80,16 +81,40 @@ def deviations(case: Case, dtype: torch.dtype) -> list[float]:
     ]
 
 
-def main(part: str) -> int:
+def wrong_entries() -> list[list[int]]:
+    """Tokens with y = NaN in each direction; all but the last have an entry that is no token."""
+    case = Case(B=1, L=6, K=4, E=2, R=1, N=1, reduce=False)
+    inputs = ScanInputs(*make_inputs(case, FLOAT))
+    order = torch.arange(6, dtype=torch.int32).repeat(4, 1)
+    order[:3, 3] = torch.tensor([6, -2, 50_000_000])
+    inputs = inputs._replace(order=order)
+    # Not through the operator, which on a CPU could refuse the order before the kernels see it.
+    from zoo.ops.scan.triton import launch
+
+    found = launch.backward(inputs, torch.ones(1, 6, 4, 2), False)
+    assert found.delta_bias[:3].isnan().all() and found.A[:3].isnan().all()
+    assert found.delta_bias[3].isfinite().all() and found.A[3].isfinite().all()
+    y = launch.forward(inputs, False)
+    return [y[0, :, k].isnan().all(-1).nonzero().flatten().tolist() for k in range(4)]
+
+
+def main(*words: str) -> int:
     parts = {"small": SMALL, "random": random_cases(), **MATRIX}
-    for case, dtype, fixed in parts[part]:
-        torch.use_deterministic_algorithms(fixed)
-        found = deviations(case, dtype)
-        line = json.dumps([str(case), str(dtype).removeprefix("torch."), found])
-        sys.stdout.write(f"{line}\n")
-        sys.stdout.flush()
+    for word in words:
+        if word == "hostile":
+            _print(wrong_entries())
+            continue
+        for case, dtype, fixed in parts[word]:
+            torch.use_deterministic_algorithms(fixed)
+            found = deviations(case, dtype)
+            _print([str(case), str(dtype).removeprefix("torch."), found])
     return 0
 
 
+def _print(line: object) -> None:
+    sys.stdout.write(f"{json.dumps(line)}\n")
+    sys.stdout.flush()
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

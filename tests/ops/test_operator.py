@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import zoo
 from tests.helpers.scan_cases import Case, make_inputs
 from zoo.ops import selective_scan
-from zoo.ops.scan import BackendError, order
+from zoo.ops.scan import BackendError
 from zoo.ops.scan.dispatch import ENVIRONMENT
 from zoo.scans import base
 
@@ -115,42 +115,22 @@ def test_an_order_changed_in_place_is_checked_again(inputs):
         selective_scan(*inputs)
 
 
-@pytest.fixture
-def validations(monkeypatch):
-    """The orders that are looked at, which on a GPU means waiting for it."""
-    seen = []
-    validate = order._validate
-    monkeypatch.setattr(order, "_validate", lambda *given: seen.append(given) or validate(*given))
-    return seen
-
-
-@pytest.mark.parametrize("built_in_inference_mode", [False, True])
-def test_an_order_is_looked_at_once(inputs, validations, built_in_inference_mode):
-    with torch.inference_mode(built_in_inference_mode):
-        path = inputs[-1].clone()
-    with torch.inference_mode():
-        for _ in range(3):
-            selective_scan(*inputs[:-1], path)
-    assert len(validations) == 1
-    with torch.inference_mode(), pytest.raises(ValueError, match="is 8, outside"):
-        selective_scan(*[t[:, :8] for t in inputs[:2]], *inputs[2:5],
-                       *[t[:, :8] for t in inputs[5:7]], inputs[7], path)  # fmt: skip
-    assert len(validations) == 2
-
-
 @pytest.mark.parametrize("model", ["mambair_tiny_x2", "mambacsr_tiny_x2", "qmambabsr_tiny"])
-def test_networks_look_at_their_orders_once(model, validations, monkeypatch):
+def test_networks_check_their_orders_when_they_are_built(model, monkeypatch):
+    """On a GPU this means waiting for it, so it happens once for each size."""
+    seen = []
+    monkeypatch.setattr(base, "check_order", lambda *given: seen.append(given))
     monkeypatch.setattr(base, "_cache", OrderedDict())
     network = zoo.build(model).eval()
     burst = (3, network.channels) if model.startswith("qmambabsr") else (network.channels,)
     image = torch.rand(1, *burst, 16, 24)
     with torch.inference_mode():
         network(image)
-        first = len(validations)
+        first = len(seen)
         network(image)
-        assert first > 0 and len(validations) == first
+        assert first > 0 and len(seen) == first
     network.train()(image).sum().backward()
-    assert len(validations) == first
+    assert len(seen) == first
 
 
 def test_backends_say_what_they_are():

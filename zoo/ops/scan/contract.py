@@ -38,7 +38,10 @@ class Kind(Enum):
 
 
 class ScanInputs(NamedTuple):
-    """The tensors of the operator. Backends get them checked, with parameters in state dtype."""
+    """The tensors of the operator. Backends get them checked, with parameters in state dtype.
+
+    No axis has size 0. Entries of the order have been checked too, unless the backend does it.
+    """
 
     u: Annotated[Tensor, "BLE", Kind.TOKENS]
     """Tokens."""

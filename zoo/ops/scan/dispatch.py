@@ -28,7 +28,11 @@ BACKENDS: dict[str, Backend] = {b.NAME: b for b in (native, chunked, triton, mam
 Triton comes after ``chunked``, so it runs only if requested by name, until it has passed tests/gpu.
 """
 
+CHECK_ORDERS = frozenset({native.NAME, triton.NAME})
+"""Backends whose kernels check the entries of an order themselves."""
+
 _asked: ContextVar[str] = ContextVar("zoo_scan_backend", default="")
+_ARGUMENT = "selective_scan(backend=...)"
 _logged: set[tuple[str, str]] = set()
 
 
@@ -58,11 +62,14 @@ def check_name(name: str, source: str) -> str:
 
     Raises:
         BackendError: if none has; the message names ``source`` and the nearest known name.
+        TypeError: if ``name`` is no string.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"{source}: the name of a backend must be a string, not {name!r:.50}")
     if name not in BACKENDS:
         close = difflib.get_close_matches(name, BACKENDS, n=1)
         known = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(BACKENDS)}"
-        raise BackendError(f"{source}: unknown selective-scan backend {name!r}; {known}")
+        raise BackendError(f"{source}: unknown selective-scan backend {name!r:.50}; {known}")
     return name
 
 
@@ -85,8 +92,8 @@ def use_backend(name: str) -> Iterator[None]:
 
 def asked_for(argument: str | None) -> str:
     """Name of the backend requested by argument, context or environment; "" if none is."""
-    if argument:
-        return check_name(argument, "selective_scan(backend=...)")
+    if argument is not None and argument != "":
+        return check_name(argument, _ARGUMENT)
     if _asked.get():
         return _asked.get()
     name = os.environ.get(ENVIRONMENT, "")
@@ -118,7 +125,7 @@ def choose(inputs: ScanInputs, asked: str) -> Backend:
         BackendError: if the requested backend cannot run it, with the reason, or if none can.
     """
     if asked:
-        backend = BACKENDS[asked]
+        backend = BACKENDS[check_name(asked, _ARGUMENT)]
         why_not = backend.unavailable() or backend.declines(inputs)
         if why_not:
             raise BackendError(_refusal(asked, why_not))

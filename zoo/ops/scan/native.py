@@ -34,6 +34,7 @@ from zoo.ops.scan.contract import (
     differentiable,
     gradients_of,
 )
+from zoo.ops.scan.order import check_order
 
 NAME = "native"
 
@@ -44,7 +45,8 @@ LEVELS = ("avx512", "avx2", "portable")
 LIBRARY = Path(__file__).with_name("_native.so")
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-_OUT_OF_MEMORY = 3
+_OUT_OF_MEMORY, _WRONG_ENTRY, _REPEATED_TOKEN, _MISALIGNED = 3, 5, 6, 7
+"""Statuses of ``csrc/zoo_scan.h``."""
 
 
 class _Scan(ctypes.Structure):
@@ -152,7 +154,7 @@ def forward(inputs: ScanInputs, reduce: bool) -> Tensor:
     kept = _dense(inputs)
     inner = kept.u.shape[2:] if reduce else kept.D.shape
     y = kept.u.new_empty(*kept.u.shape[:2], *inner)
-    _call("zoo_scan_forward", _describe(kept, reduce), y.data_ptr())
+    _call("zoo_scan_forward", kept, reduce, y.data_ptr())
     return y
 
 
@@ -169,7 +171,7 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
         y_stride=tuple(stride),
         **{name: tensor.data_ptr() for name, tensor in found.items()},
     )
-    _call("zoo_scan_backward", _describe(kept, reduce), ctypes.byref(described))
+    _call("zoo_scan_backward", kept, reduce, ctypes.byref(described))
     return gradients_of(found)
 
 
@@ -192,6 +194,8 @@ _DENSE: tuple[Callable[..., Any], ...] = tuple(
 _POINTERS = attrgetter(*TOKENS, *PARAMETERS, *ORDER)
 _STRIDED = attrgetter(*TOKENS)
 """Both getters return tensors in the order of the C structure."""
+_NOWHERE = 64
+"""Address of empty tensors, which have none; the library would take them for missing ones."""
 
 
 def _describe(inputs: ScanInputs, reduce: bool) -> Any:
@@ -200,7 +204,7 @@ def _describe(inputs: ScanInputs, reduce: bool) -> Any:
             _DTYPES[inputs.u.dtype],
             reduce,
             *axis_sizes(inputs).values(),
-            *[None if tensor is None else tensor.data_ptr() for tensor in _POINTERS(inputs)],
+            *[None if t is None else t.data_ptr() or _NOWHERE for t in _POINTERS(inputs)],
             0,  # one order for all images
             *[tensor.stride()[:-1] for tensor in _STRIDED(inputs)],
         )
@@ -220,9 +224,16 @@ def _openmp() -> int | None:
         return None
 
 
-def _call(function: str, *arguments: Any) -> None:
-    status = getattr(library(), function)(*arguments, None, torch.get_num_threads(), _openmp())
+def _call(function: str, inputs: ScanInputs, reduce: bool, results: Any) -> None:
+    described = _describe(inputs, reduce)
+    threads = torch.get_num_threads()
+    status = getattr(library(), function)(described, results, None, threads, _openmp())
     if status == _OUT_OF_MEMORY:
         raise MemoryError("out of memory in the selective scan")
+    if status in (_WRONG_ENTRY, _REPEATED_TOKEN):
+        check_order(inputs.order, inputs.u.shape[1])  # names the entry
+        raise ValueError("order was wrong, and another thread has changed it since")
+    if status == _MISALIGNED:
+        raise ValueError("a tensor's memory starts between two elements; pass a copy of it")
     if status:
         raise RuntimeError(f"{function} failed with status {status}: {unavailable()}")

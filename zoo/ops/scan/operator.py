@@ -6,19 +6,36 @@ Shape suffixes: see :mod:`zoo.ops.scan.contract`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from zoo.ops.scan.contract import SCHEMA, TOKENS, Kind, ScanGradients, ScanInputs, axis_sizes
-from zoo.ops.scan.dispatch import asked_for, choose
+from zoo.ops.scan.checks import (
+    check_gradient,
+    check_memory,
+    check_tensors,
+    in_state_dtype,
+    output_shape,
+)
+from zoo.ops.scan.contract import SCHEMA, Backend, ScanGradients, ScanInputs, axis_sizes
+from zoo.ops.scan.dispatch import CHECK_ORDERS, asked_for, check_name, choose
+from zoo.ops.scan.empty_axes import (
+    empty_again,
+    fill_empty_axes,
+    nothing_to_scan,
+    zero_gradients,
+)
 from zoo.ops.scan.names import NAMESPACE
-from zoo.ops.scan.order import check_order
-
-TOKEN_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+from zoo.ops.scan.order import check_order, without_wrong_entries
+from zoo.ops.scan.transforms import (
+    Scan,
+    ScanBackward,
+    autograd_kernel,
+    vmap_backward,
+    vmap_forward,
+)
 
 
 def selective_scan(
@@ -64,116 +81,86 @@ def selective_scan(
         y in the dtype of u: (B, L, K, E), or (B, L, E) with ``reduce``.
 
     Raises:
-        ValueError: if a shape, a dtype or the order is wrong.
+        TypeError: if an argument is of a wrong type.
+        ValueError: if a shape, a dtype, a device or the order is wrong.
+        NotImplementedError: if a gradient of second order or a forward-mode gradient is asked for.
         BackendError: if the requested backend cannot run the call.
     """
     inputs = ScanInputs(u, delta, delta_weight, delta_bias, A, B, C, D, order)
-    tracing = torch.compiler.is_compiling()
-    if not tracing:
-        _check(inputs)
-    return torch.ops.zoo.selective_scan.default(
-        *_in_state_dtype(inputs),
-        reduce,
-        # A traced graph chooses its backend at each call, not when it is traced.
-        (backend or "") if tracing else asked_for(backend),
-    )
-
-
-def _in_state_dtype(inputs: ScanInputs) -> list[Tensor | None]:
-    """The inputs, with parameters in the dtype of the state."""
-    state = torch.float64 if inputs.u.dtype == torch.float64 else torch.float32
-    # A cast to the same dtype would still be a node of every traced graph.
-    return [
-        tensor.to(state) if cast and tensor is not None and tensor.dtype != state else tensor
-        for tensor, cast in zip(inputs, _IS_PARAMETER, strict=True)
-    ]
-
-
-# Read once: looking things up in the schema at each call would take longer than a small scan.
-_IS_PARAMETER = tuple(spec.kind is Kind.PARAMETER for spec in SCHEMA.values())
-_EXPECTED = tuple(
-    (name, itemgetter(*spec.axes), spec.kind is Kind.TOKENS) for name, spec in SCHEMA.items()
-)
-"""For each tensor: its name, a function from axis sizes to its shape, whether it has the dtype of
-the tokens."""
-
-
-def _check(inputs: ScanInputs) -> None:
-    u, order = inputs.u, inputs.order
-    if u.dim() != 3 or order.dim() != 2:
-        raise ValueError(
-            f"u must be (B, L, E) and order (K, S), not {tuple(u.shape)} and {tuple(order.shape)}"
-        )
-    if u.dtype not in TOKEN_DTYPES:
-        raise ValueError(f"u must be float32, bfloat16, float16 or float64, not {u.dtype}")
-    sizes, dtype, device = axis_sizes(inputs), u.dtype, u.device
-    for tensor, (name, expected, is_tokens) in zip(inputs, _EXPECTED, strict=True):
-        if tensor is None:
-            continue
-        if tensor.shape != expected(sizes):
-            raise ValueError(
-                f"{name} has shape {tuple(tensor.shape)}, but u {tuple(u.shape)} and "
-                f"order {tuple(order.shape)} need {expected(sizes)}"
-            )
-        if is_tokens and tensor.dtype != dtype:
-            raise ValueError(
-                f"{', '.join(TOKENS)} must share one dtype; u is {dtype}, {name} {tensor.dtype}"
-            )
-        if tensor.device != device:
-            raise ValueError(f"{name} is on {tensor.device}, u on {device}; move {name} there")
-    check_order(order, sizes["L"])
+    if not isinstance(reduce, bool):
+        raise TypeError(f"reduce must be True or False, not {reduce!r:.50}")
+    tensors = in_state_dtype(inputs)
+    # A traced graph chooses its backend at each call, not when it is traced.
+    name = (backend or "") if torch.compiler.is_compiling() else asked_for(backend)
+    return torch.ops.zoo.selective_scan.default(*tensors, reduce, name)
 
 
 # The functions below take the operator's arguments in the order of its schema: the tensors of
-# SCHEMA, ``reduce`` and ``backend``.
+# SCHEMA, ``reduce`` and ``backend``. They check them, because not every path to them leads through
+# the function above.
+
+
+def _checked(*arguments: Any) -> ScanInputs:
+    *tensors, _, _ = arguments
+    inputs = ScanInputs(*tensors)
+    check_tensors(inputs)
+    return inputs
+
+
+def _ready(inputs: ScanInputs, name: str) -> tuple[Backend, ScanInputs]:
+    """The backend that runs the call, and the inputs as it gets them: see ``Backend``."""
+    check_memory(inputs)
+    backend = choose(inputs, name or asked_for(None))
+    ready = fill_empty_axes(inputs)
+    if backend.NAME in CHECK_ORDERS and not nothing_to_scan(inputs):
+        return backend, ready
+    if inputs.order.device.type == "cpu":
+        check_order(inputs.order, inputs.u.shape[1])
+        return backend, ready
+    order, bias = without_wrong_entries(inputs.order, inputs.u.shape[1], inputs.delta_bias)
+    return backend, ready._replace(order=order, delta_bias=bias)
 
 
 def _forward(*arguments: Any) -> Tensor:
-    *tensors, reduce, backend = arguments
-    inputs = ScanInputs(*tensors)
+    inputs, (reduce, name) = _checked(*arguments), arguments[-2:]
     with torch.autocast(inputs.u.device.type, enabled=False):
-        return choose(inputs, backend or asked_for(None)).forward(inputs, reduce)
+        backend, ready = _ready(inputs, name)
+        if nothing_to_scan(inputs):
+            return inputs.u.new_zeros(output_shape(inputs, reduce))
+        return backend.forward(ready, reduce)
 
 
 def _empty_output(*arguments: Any) -> Tensor:
-    *tensors, reduce, _ = arguments
-    inputs = ScanInputs(*tensors)
-    batch, tokens, channels = inputs.u.shape
-    inner = (channels,) if reduce else (inputs.order.shape[0], channels)
-    return inputs.u.new_empty(batch, tokens, *inner)
+    inputs, (reduce, name) = _checked(*arguments), arguments[-2:]
+    if name:
+        check_name(name, "selective_scan(backend=...)")
+    return inputs.u.new_empty(output_shape(inputs, reduce))
 
 
 def _backward(grad_y: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    *tensors, reduce, backend = arguments
-    inputs = ScanInputs(*tensors)
+    inputs, (reduce, name) = _checked(*arguments), arguments[-2:]
+    check_gradient(grad_y, inputs, reduce)
+    check_memory((grad_y,))
     with torch.autocast(grad_y.device.type, enabled=False):
-        found = choose(inputs, backend or asked_for(None)).backward(inputs, grad_y, reduce)
+        backend, ready = _ready(inputs, name)
+        if nothing_to_scan(inputs):
+            found = zero_gradients(inputs)
+        else:
+            found = empty_again(backend.backward(ready, grad_y, reduce), inputs)
     # An operator cannot return None in a tuple; an empty tensor replaces it.
     return tuple(grad_y.new_empty(0) if tensor is None else tensor for tensor in found)
 
 
 def _empty_gradients(grad_y: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    given = dict(zip(SCHEMA, arguments, strict=False))
+    inputs = _checked(*arguments)
+    check_gradient(grad_y, inputs, arguments[-2])
+    given = inputs._asdict()
     return tuple(
         grad_y.new_empty(0)
         if given[name] is None
         else torch.empty_like(given[name], memory_format=torch.contiguous_format)
         for name in ScanGradients._fields
     )
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.reduce, ctx.backend = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _differentiate(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-    backward = torch.ops.zoo.selective_scan_backward.default
-    tensors = ctx.saved_tensors  # read once: under gradient checkpointing, each access recomputes
-    found = backward(grad_y, *tensors, ctx.reduce, ctx.backend)
-    gradient = dict(zip(ScanGradients._fields, found, strict=True))
-    given = dict(zip(SCHEMA, tensors, strict=True))
-    return (*(None if t is None else gradient.get(name) for name, t in given.items()), None, None)
 
 
 _ARGUMENTS = ", ".join(
@@ -189,21 +176,25 @@ _GRADIENTS = ", ".join("Tensor" for _ in ScanGradients._fields)
 _library = torch.library.Library(NAMESPACE, "DEF")
 
 
-def _define(schema: str, function: Callable[..., Any], fake: Callable[..., Any]) -> None:
+def _define(
+    schema: str, kernel: Callable[..., Any], fake: Callable[..., Any], function: Any, vmap: Any
+) -> None:
     name = schema.partition("(")[0]
     _library.define(schema, tags=torch.Tag.pt2_compliant_tag)
-    _library.impl(name, function, "CompositeExplicitAutograd")
+    _library.impl(name, kernel, "CompositeExplicitAutograd")
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_library)
+    autograd = autograd_kernel(getattr(torch.ops.zoo, name).default, function)
+    _library.impl(name, autograd, "Autograd", with_keyset=True)
+    torch.library.register_vmap(f"{NAMESPACE}::{name}", vmap, lib=_library)
 
 
-_define(f"selective_scan({_ARGUMENTS}) -> Tensor", _forward, _empty_output)
+_define(f"selective_scan({_ARGUMENTS}) -> Tensor", _forward, _empty_output, Scan, vmap_forward)
 _define(
     f"selective_scan_backward(Tensor grad_y, {_ARGUMENTS}) -> ({_GRADIENTS})",
     _backward,
     _empty_gradients,
-)
-torch.library.register_autograd(
-    f"{NAMESPACE}::selective_scan", _differentiate, setup_context=_save, lib=_library
+    ScanBackward,
+    vmap_backward,
 )
 
 

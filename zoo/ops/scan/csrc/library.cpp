@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "checked.h"
 #include "kernel.h"
 
 #if defined(__x86_64__)
@@ -60,8 +61,9 @@ int find_kernel(const char* name, const Kernel** kernel) {
 }
 
 Team useful_team(const ZooScan& scan, int threads, ZooOpenMP openmp) {
-  const int64_t work = scan.batch * scan.directions * scan.steps * scan.channels * scan.states;
-  const int64_t most = 1 + work / kExponentialsPerThread;
+  // In floating point, because it may exceed any integer.
+  const double work = 1.0 * scan.batch * scan.directions * scan.steps * scan.channels * scan.states;
+  const double most = 1 + work / kExponentialsPerThread;
   return {threads < most ? threads : static_cast<int>(most), openmp};
 }
 
@@ -79,17 +81,20 @@ int zoo_scan_forward(const ZooScan* scan, void* y, const char* level, int thread
                      ZooOpenMP openmp) {
   const Kernel* kernel = nullptr;
   const int status = find_kernel(level, &kernel);
-  return status != ZOO_OK ? status
-                          : kernel->forward(*scan, y, useful_team(*scan, threads, openmp));
+  if (status != ZOO_OK) return status;
+  const CheckedScan checked(*scan);
+  if (checked.status() != ZOO_OK) return checked.status();
+  return kernel->forward(checked.scan(), y, useful_team(*scan, threads, openmp));
 }
 
 int zoo_scan_backward(const ZooScan* scan, const ZooScanGradients* gradients, const char* level,
                       int threads, ZooOpenMP openmp) {
   const Kernel* kernel = nullptr;
   const int status = find_kernel(level, &kernel);
-  return status != ZOO_OK
-             ? status
-             : kernel->backward(*scan, *gradients, useful_team(*scan, threads, openmp));
+  if (status != ZOO_OK) return status;
+  const CheckedScan checked(*scan);
+  if (checked.status() != ZOO_OK) return checked.status();
+  return kernel->backward(checked.scan(), *gradients, useful_team(*scan, threads, openmp));
 }
 
 const char* zoo_scan_level(const char* level) {

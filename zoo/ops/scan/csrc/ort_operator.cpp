@@ -188,6 +188,20 @@ Status* read_input(const Function* api, KernelContext* context, int index, Tenso
   return call<Status*>(api, kGetTensorMutableData, const_cast<Value*>(value), &tensor->data);
 }
 
+const char* message_of(int status) {
+  switch (status) {
+    case ZOO_OUT_OF_MEMORY: return "zoo::SelectiveScan: out of memory";
+    case ZOO_WRONG_SIZE:
+      return "zoo::SelectiveScan: the sizes of the inputs do not fit each other";
+    case ZOO_WRONG_ENTRY:
+      return "zoo::SelectiveScan: order has an entry outside -1 .. L-1";
+    case ZOO_REPEATED_TOKEN:
+      return "zoo::SelectiveScan: a direction of order visits a token twice";
+    case ZOO_MISALIGNED: return "zoo::SelectiveScan: an input is not aligned to its elements";
+    default: return "zoo::SelectiveScan: this CPU cannot run the level of ZOO_NATIVE_LEVEL";
+  }
+}
+
 int64_t size_along(char axis, const ZooScan& scan) {
   switch (axis) {
     case 'B': return scan.batch;
@@ -200,20 +214,15 @@ int64_t size_along(char axis, const ZooScan& scan) {
   }
 }
 
-// The file may be untrusted: checks sizes and entries before the kernel uses them.
+// The file may be untrusted: checks sizes before the kernel uses them.
 const char* mistake(const ZooScan& scan, const Tensor* inputs) {
   for (int index = 0; index < kInputs; ++index) {
     const char* axes = kAxes[index];
     for (int i = 0; axes[i] != '\0'; ++i) {
-      if (inputs[index].size[i] != size_along(axes[i], scan)) {
-        return "zoo::SelectiveScan: the sizes of the inputs do not fit each other";
-      }
+      if (inputs[index].size[i] != size_along(axes[i], scan)) return message_of(ZOO_WRONG_SIZE);
     }
   }
-  const int64_t entries = scan.directions * scan.steps, tokens = scan.tokens;
-  bool inside = true;
-  for (int64_t i = 0; i < entries; ++i) inside &= scan.order[i] >= -1 && scan.order[i] < tokens;
-  return inside ? nullptr : "zoo::SelectiveScan: order has an entry outside -1 .. L-1";
+  return nullptr;
 }
 
 void dense_strides(const Tensor& tensor, int64_t* stride) {
@@ -272,14 +281,9 @@ Status* compute(void* self, KernelContext* context) {
   running = {api, context};
   const int failed = zoo_scan_forward(&scan, y, nullptr, processors(), run_on_runtime);
   __atomic_fetch_add(&calls, 1, __ATOMIC_RELAXED);
-  if (failed == ZOO_OUT_OF_MEMORY) {
-    return failure(api, kFail, "zoo::SelectiveScan: out of memory");
-  }
-  if (failed != ZOO_OK) {
-    return failure(api, kFail,
-                   "zoo::SelectiveScan: this CPU cannot run the level of ZOO_NATIVE_LEVEL");
-  }
-  return nullptr;
+  if (failed == ZOO_OK) return nullptr;
+  const bool of_inputs = failed >= ZOO_WRONG_SIZE;
+  return failure(api, of_inputs ? kInvalidArgument : kFail, message_of(failed));
 }
 
 const Operator& of(const CustomOp* op) { return *reinterpret_cast<const Operator*>(op); }

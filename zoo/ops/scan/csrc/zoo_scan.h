@@ -25,7 +25,11 @@ enum {
   ZOO_OK = 0,
   ZOO_UNKNOWN_LEVEL = 1,     /* no dispatch level has that name */
   ZOO_UNSUPPORTED_LEVEL = 2, /* this CPU cannot run that level, or the library lacks it */
-  ZOO_OUT_OF_MEMORY = 3
+  ZOO_OUT_OF_MEMORY = 3,
+  ZOO_WRONG_SIZE = 4,     /* one is negative; K, N or R is 0; or R is not E without delta_weight */
+  ZOO_WRONG_ENTRY = 5,    /* an entry of the order is outside -1 .. L-1 */
+  ZOO_REPEATED_TOKEN = 6, /* a direction visits a token twice */
+  ZOO_MISALIGNED = 7      /* a tensor starts between two elements */
 };
 
 /* Strides are in elements; the last dimension of every tensor is contiguous. */
@@ -61,7 +65,9 @@ typedef struct ZooScanGradients {
 /* GNU OpenMP's function that runs `body` on all threads of a team; see threads.h. */
 typedef void (*ZooOpenMP)(void (*body)(void*), void* context, unsigned threads, unsigned flags);
 
-/* Computes y, contiguous (B, L, K, E) or, with reduce, (B, L, E). Every element is written.
+/* Computes y, contiguous (B, L, K, E) or, with reduce, (B, L, E). Every element is written, or none
+ * if the call fails. Each entry of the order is read once and checked: the kernel stays within the
+ * tensors that the structure describes, even if another thread changes the order meanwhile.
  * level: "avx512", "avx2" or "portable"; NULL means the value of the environment variable
  * ZOO_NATIVE_LEVEL or, if that is unset or empty, the best level that this CPU runs. The result
  * depends on the level but not on the number of threads. */

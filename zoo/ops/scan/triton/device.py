@@ -62,21 +62,37 @@ def softplus(raw):
 
 
 @triton.jit
+def read_token(pointer, mask, tokens):
+    """Load an entry of the order: a token, -1, or -2 for an entry that is neither.
+
+    Nothing is read or written for a negative token. Beyond ``mask`` it is -1.
+    """
+    token = tl.load(pointer, mask=mask, other=-1)
+    return tl.where((token < -1) | (token >= tokens), -2, token)
+
+
+@triton.jit
+def spoil(delta, token):
+    """NaN for an entry that is no token: the rest of its path becomes NaN, which is seen."""
+    return tl.where(token < -1, float("nan"), delta)
+
+
+@triton.jit
 def is_reached(token, index, size):
-    """Mask of the ``size`` values of a token; all false for token -1."""
+    """Mask of the ``size`` values of a token; all false for a negative one."""
     return index < tl.where(token >= 0, size, 0)
 
 
 @triton.jit
 def read_row(pointer, token, stride, index, size):
-    """Load the ``size`` values of one token in float32; zero beyond them and for token -1."""
+    """Load the ``size`` values of a token in float32; zero beyond them and for a negative token."""
     place = pointer + tl.maximum(token, 0).to(tl.int64) * stride + index
     return tl.load(place, mask=is_reached(token, index, size), other=0.0).to(tl.float32)
 
 
 @triton.jit
 def read_entry(pointer, token, stride, index):
-    """Load one value of one token in float32; zero for token -1."""
+    """Load one value of one token in float32; zero for a negative token."""
     place = pointer + tl.maximum(token, 0).to(tl.int64) * stride + index
     return tl.load(place, mask=token >= 0, other=0.0).to(tl.float32)
 
@@ -123,16 +139,16 @@ def read_parameters(
 @triton.jit
 def read_step(
     order_ptr, s, u_ptr, delta_ptr, B_ptr, weight_RE, bias_E, u_l, delta_l, B_l,
-    e, n, channels, states, rank, LOW_RANK: tl.constexpr, BLOCK_R: tl.constexpr,
+    e, n, tokens, channels, states, rank, LOW_RANK: tl.constexpr, BLOCK_R: tl.constexpr,
 ):  # fmt: skip
     """Load a step: its token, delta and u for the channels of a program, and B."""
-    token = tl.load(order_ptr + s)
+    token = read_token(order_ptr + s, True, tokens)
     if LOW_RANK:
         low_R = read_row(delta_ptr, token, delta_l, tl.arange(0, BLOCK_R), rank)
         raw_E = bias_E + tl.sum(weight_RE * low_R[:, None], axis=0)
     else:
         raw_E = bias_E + read_row(delta_ptr, token, delta_l, e, channels)
-    delta_E, _ = softplus(raw_E)
+    delta_E, _ = softplus(spoil(raw_E, token))
     u_E = read_row(u_ptr, token, u_l, e, channels)
     return token, delta_E, u_E, read_row(B_ptr, token, B_l, n, states)
 
@@ -140,7 +156,7 @@ def read_step(
 @triton.jit
 def read_steps(
     u_ptr, delta_ptr, weight_ptr, order_ptr, bias_E, now, end,
-    u_l, delta_l, rank, e, channels, LOW_RANK: tl.constexpr, FEW: tl.constexpr,
+    u_l, delta_l, rank, e, tokens, channels, LOW_RANK: tl.constexpr, FEW: tl.constexpr,
 ):  # fmt: skip
     """Load FEW steps from ``now``: tuples of their tokens, u, and delta before softplus.
 
@@ -149,13 +165,13 @@ def read_steps(
     """
     token_T, u_T, raw_T = (), (), ()
     for t in tl.static_range(FEW):
-        token = tl.load(order_ptr + now + t, mask=now + t < end, other=-1)
+        token = read_token(order_ptr + now + t, now + t < end, tokens)
         token_T = token_T + (token,)
         u_T = u_T + (read_row(u_ptr, token, u_l, e, channels),)
-        if LOW_RANK:
-            raw_T = raw_T + (bias_E,)
-        else:
-            raw_T = raw_T + (bias_E + read_row(delta_ptr, token, delta_l, e, channels),)
+        raw_E = spoil(bias_E, token)
+        if not LOW_RANK:
+            raw_E += read_row(delta_ptr, token, delta_l, e, channels)
+        raw_T = raw_T + (raw_E,)
     if LOW_RANK:
         for rr in range(rank):
             weight_E = tl.load(weight_ptr + rr * channels + e, mask=e < channels, other=0.0)

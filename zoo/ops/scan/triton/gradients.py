@@ -93,7 +93,7 @@ def gradients(
         for group in range(groups - 1):
             token_T, u_T, raw_T = read_steps(
                 u_b_ptr, delta_b_ptr, weight_ptr, path_ptr, bias_E, start + group * FEW, end,
-                u_l, delta_l, rank, e, channels, LOW_RANK, FEW,
+                u_l, delta_l, rank, e, tokens, channels, LOW_RANK, FEW,
             )  # fmt: skip
             delta_T = ()
             for t in tl.static_range(FEW):
@@ -114,7 +114,7 @@ def gradients(
             now = start + group * FEW
             token_T, u_T, raw_T = read_steps(
                 u_b_ptr, delta_b_ptr, weight_ptr, path_ptr, bias_E, now, end,
-                u_l, delta_l, rank, e, channels, LOW_RANK, FEW,
+                u_l, delta_l, rank, e, tokens, channels, LOW_RANK, FEW,
             )  # fmt: skip
             gy_T, delta_T, slope_T, gdelta_T, gdu_T = (), (), (), (), ()
             for t in tl.static_range(FEW):

@@ -41,7 +41,7 @@ def chunk_states(
     u_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, B_ptr, C_ptr, order_ptr, gy_ptr,
     state_ptr, carry_ptr, total_ptr,
     u_b, u_l, delta_b, delta_l, delta_k, B_b, B_l, B_k, C_b, C_l, C_k, gy_b, gy_l, gy_k,
-    order_b, order_k, steps, directions, channels, rank, states, chunks, length, blocks,
+    order_b, order_k, tokens, steps, directions, channels, rank, states, chunks, length, blocks,
     LOW_RANK: tl.constexpr, BACKWARD: tl.constexpr,
     BLOCK_E: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_R: tl.constexpr,
 ):  # fmt: skip
@@ -72,7 +72,7 @@ def chunk_states(
     for s in range(start, tl.minimum(start + length, steps)):
         token, delta_E, u_E, B_N = read_step(
             order_ptr, s, u_ptr, delta_ptr, B_ptr, weight_RE, bias_E, u_l, delta_l, B_l,
-            e, n, channels, states, rank, LOW_RANK, BLOCK_R,
+            e, n, tokens, channels, states, rank, LOW_RANK, BLOCK_R,
         )  # fmt: skip
         a_NE = tl.exp2(delta_E[None] * A_NE)
         h_NE = a_NE * h_NE + (delta_E * u_E)[None] * B_N[:, None]
@@ -142,7 +142,7 @@ def outputs(
     u_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, B_ptr, C_ptr, D_ptr, order_ptr,
     state_ptr, y_ptr,
     u_b, u_l, delta_b, delta_l, delta_k, B_b, B_l, B_k, C_b, C_l, C_k, y_b, y_l, y_k,
-    order_b, order_k, steps, directions, first, walked,
+    order_b, order_k, tokens, steps, directions, first, walked,
     channels, rank, states, chunks, length, blocks,
     LOW_RANK: tl.constexpr, MODE: tl.constexpr,
     BLOCK_E: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_R: tl.constexpr,
@@ -172,7 +172,7 @@ def outputs(
     for s in range(start, tl.minimum(start + length, steps)):
         token, delta_E, u_E, B_N = read_step(
             order_ptr, s, u_ptr, delta_ptr, B_ptr, weight_RE, bias_E, u_l, delta_l, B_l,
-            e, n, channels, states, rank, LOW_RANK, BLOCK_R,
+            e, n, tokens, channels, states, rank, LOW_RANK, BLOCK_R,
         )  # fmt: skip
         C_N = read_row(C_ptr, token, C_l, n, states)
         h_NE = tl.exp2(delta_E[None] * A_NE) * h_NE + (delta_E * u_E)[None] * B_N[:, None]

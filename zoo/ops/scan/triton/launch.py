@@ -73,6 +73,7 @@ class _Call:
             tensors["gy_ptr"] = grad_y
             strides.update({"gy_k": 0, **_strides("gy", grad_y)})
         sizes = {
+            "tokens": self.tokens,
             "steps": self.steps,
             "directions": self.directions,
             "channels": self.channels,
@@ -239,7 +240,6 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
                     gC_ptr=gC,
                     parameter_ptr=parameters,
                     batch=call.batch,
-                    tokens=call.tokens,
                     first=first,
                     walked=walked,
                     blocks=blocks,

@@ -1,0 +1,356 @@
+"""Calls that must neither crash nor compute: one sentence each, on every path to the operator.
+
+``tests/sanitize.py`` runs this file with a kernel that checks every memory access.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from tests.helpers.scan_cases import BACKENDS, Case, make_inputs, relative, run
+from zoo.ops import selective_scan
+from zoo.ops.scan import native, reference
+from zoo.ops.scan.contract import SCHEMA, ScanInputs
+from zoo.ops.scan.order import check_order, without_wrong_entries
+
+CASE = Case(B=2, L=9, K=3, E=4, N=3, order="padded")
+FAR = 50_000_000
+"""A token so far away that reading it leaves the process."""
+
+
+@pytest.fixture
+def inputs():
+    return make_inputs(CASE, torch.float32)
+
+
+def changed(inputs, name, value):
+    """The inputs with another one in a place; a function is given the one that is there."""
+    index = list(SCHEMA).index(name)
+    value = value(inputs[index]) if callable(value) else value
+    return [*inputs[:index], value, *inputs[index + 1 :]]
+
+
+def entry(value, row=0, step=0):
+    """A change of one entry of an order."""
+
+    def change(order):
+        order = order.clone()
+        order[row, step] = value
+        return order
+
+    return change
+
+
+def directly(*inputs):
+    return torch.ops.zoo.selective_scan(*inputs, True, "")
+
+
+def compiled(*inputs):
+    function = torch.compile(partial(selective_scan, reduce=True), backend="aot_eager")
+    return function(*inputs)
+
+
+class Scan(torch.nn.Module):
+    def forward(self, *inputs):
+        return selective_scan(*inputs, reduce=True)
+
+
+def exported(*inputs):
+    return torch.export.export(Scan(), inputs).module()(*inputs)
+
+
+def gradient(*inputs):
+    """The gradient as an operator of its own."""
+    grad_y = torch.ones(CASE.B, CASE.L, CASE.E)
+    return torch.ops.zoo.selective_scan_backward(grad_y, *inputs, True, "")
+
+
+PATHS = [selective_scan, directly, gradient]
+TRACED = [compiled, exported]
+
+SHAPES = [
+    ("u", torch.zeros(2, 9), r"u must be \(B, L, E\), not \(2, 9\)"),
+    ("A", torch.zeros(()), r"A must be \(K, E, N\), not \(\)"),
+    ("delta_weight", torch.zeros(2), r"delta_weight must be \(K, E, R\)"),
+    ("delta_weight", None, r"delta has shape \(2, 9, 3, 2\), .* need \(2, 9, 3, 4\)"),
+    ("B", lambda B: B[..., :1], r"B has shape \(2, 9, 3, 1\), .* need \(2, 9, 3, 3\)"),
+    ("C", lambda C: C[:, :8], r"C has shape \(2, 8, 3, 3\)"),
+    ("D", lambda D: D[:, :1], r"D has shape \(3, 1\)"),
+    ("delta_bias", lambda bias: bias[None], r"delta_bias has shape \(1, 3, 4\)"),
+    ("order", lambda order: order[0], r"order must be \(K, S\)"),
+    ("order", lambda order: order[:2], "has shape"),
+]
+DTYPES = [
+    ("B", lambda B: B.double(), "must share one dtype; u is torch.float32, B torch.float64"),
+    ("delta", lambda delta: delta.half(), "must share one dtype"),
+    ("order", lambda order: order.long(), r"order must be int32, not torch.int64; use .to"),
+    ("order", lambda order: order.float(), "order must be int32"),
+    ("u", lambda u: u.int(), "u must be float32, bfloat16, float16 or float64"),
+]
+ENTRIES = [
+    (entry(FAR), rf"order\[0, 0\] is {FAR}, outside -1..8 for 9 tokens"),
+    (entry(-2, 2, 13), r"order\[2, 13\] is -2"),
+    (entry(-(2**31)), r"order\[0, 0\] is -2147483648"),
+    (entry(2**31 - 1, 1, 5), r"order\[1, 5\] is 2147483647"),
+    (entry(9, 1), r"order\[1, 0\] is 9"),
+    (lambda order: torch.full_like(order, -1).index_fill_(1, torch.tensor([3, 7]), 8),
+     r"order\[0\] visits token 8 twice"),
+]  # fmt: skip
+"""Changes of an order, and what is said."""
+
+
+@pytest.mark.parametrize("call", PATHS, ids=lambda call: call.__name__)
+@pytest.mark.parametrize(("name", "value", "message"), SHAPES + DTYPES)
+def test_sizes_and_dtypes_are_checked_on_every_path(inputs, call, name, value, message):
+    with pytest.raises(ValueError, match=message):
+        call(*changed(inputs, name, value))
+
+
+@pytest.mark.parametrize("call", PATHS, ids=lambda call: call.__name__)
+@pytest.mark.parametrize(("change", "message"), ENTRIES)
+def test_entries_of_the_order_are_checked_on_every_path(inputs, call, change, message):
+    with pytest.raises(ValueError, match=message):
+        call(*changed(inputs, "order", change))
+
+
+@pytest.mark.parametrize("call", TRACED, ids=lambda call: call.__name__)
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [("B", lambda B: B[..., :1], "B has shape"), ("B", lambda B: B.double(), "one dtype"),
+     ("order", lambda order: order.long(), "order must be int32")],
+)  # fmt: skip
+def test_tracing_checks_sizes_and_dtypes(inputs, call, name, value, message):
+    with pytest.raises(Exception, match=message):
+        call(*changed(inputs, name, value))
+
+
+@pytest.mark.parametrize("call", TRACED, ids=lambda call: call.__name__)
+def test_traced_programs_check_the_order_when_they_run(inputs, call):
+    for change, message in (ENTRIES[0], ENTRIES[-1]):
+        with pytest.raises(ValueError, match=message):
+            call(*changed(inputs, "order", change))
+
+
+@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
+def test_every_backend_checks_the_order_in_both_directions(inputs, backend):
+    grad_y = torch.ones(CASE.B, CASE.L, CASE.E)
+    for change, message in ENTRIES:
+        wrong = changed(inputs, "order", change)
+        with pytest.raises(ValueError, match=message):
+            selective_scan(*wrong, backend=backend)
+        with pytest.raises(ValueError, match=message):
+            torch.ops.zoo.selective_scan_backward(grad_y, *wrong, True, backend)
+
+
+@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
+@pytest.mark.parametrize("inference", [False, True])
+def test_an_order_changed_behind_every_counter_is_noticed(inputs, backend, inference):
+    """PyTorch counts no changes through NumPy, ``.data``, or in inference mode."""
+    with torch.inference_mode(inference):
+        order = inputs[-1].clone()
+        for change in (
+            lambda: order.numpy().__setitem__((0, 0), FAR),
+            lambda: order.data.__setitem__((0, 0), FAR),
+            lambda: order.__setitem__((0, 0), FAR),
+        ):
+            order.copy_(inputs[-1])
+            selective_scan(*inputs[:-1], order, backend=backend)
+            change()
+            with pytest.raises(ValueError, match=str(FAR)):
+                selective_scan(*inputs[:-1], order, backend=backend)
+
+
+def test_an_order_changed_between_forward_and_backward_is_noticed(inputs):
+    inputs[0].requires_grad_()
+    y = selective_scan(*inputs)
+    inputs[-1].numpy()[1, 2] = FAR
+    with pytest.raises(ValueError, match=rf"order\[1, 2\] is {FAR}"):
+        y.sum().backward()
+
+
+def test_the_kernel_follows_a_copy_of_the_order():
+    """Another thread that writes into the order during the call leads it nowhere."""
+    if native.unavailable():
+        pytest.skip("the C++ kernel was not built")
+    import threading
+
+    case = Case(B=1, L=2000, K=2, E=16, N=8)
+    inputs = make_inputs(case, torch.float32)
+    order, stop = inputs[-1].numpy(), threading.Event()
+    good = int(order[1, 1000])
+
+    def disturb():
+        while not stop.is_set():
+            order[1, 1000] = FAR
+            order[1, 1000] = good
+
+    disturber = threading.Thread(target=disturb)
+    disturber.start()
+    refused = 0
+    try:
+        for _ in range(60):
+            try:
+                selective_scan(*inputs, backend="native")
+            except ValueError:
+                refused += 1
+    finally:
+        stop.set()
+        disturber.join()
+    order[1, 1000] = good
+    assert selective_scan(*inputs, backend="native").isfinite().all()
+
+
+@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
+@pytest.mark.parametrize("reduce", [False, True])
+@pytest.mark.parametrize("axis", ["R", "N", "both"])
+def test_an_empty_axis_counts_as_zero(backend, reduce, axis):
+    """Rank 0: the step is softplus(bias). No states: y is D u."""
+    case = Case(B=2, L=5, K=2, E=3, order="skipping", reduce=reduce)
+    inputs = make_inputs(case, torch.float32)
+    for name in [*("delta", "delta_weight") * (axis != "N"), *"ABC" * (axis != "R")]:
+        inputs = changed(inputs, name, lambda tensor: tensor[..., :0])
+    found = run(inputs, case, backend)
+    exact = [t if t.dtype == torch.int32 else t.double() for t in inputs]
+    leaves = [t.clone().requires_grad_() for t in exact[:-1]]
+    y = reference.scan(ScanInputs(*leaves, inputs[-1]), reduce)
+    cotangent = torch.sin(torch.arange(y.numel(), dtype=torch.float64)).reshape(y.shape)
+    expected = [y, *torch.autograd.grad(y, leaves, cotangent, allow_unused=True)]
+    for ours, theirs, given in zip(found, expected, [y, *inputs], strict=False):
+        assert ours.shape == given.shape
+        if ours.numel() and theirs is not None:
+            assert relative(ours, theirs) <= 1e-5
+    assert found[0].any()
+
+
+@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
+@pytest.mark.parametrize("axis", ["B", "L", "K", "E"])
+def test_other_axes_may_be_empty(backend, axis):
+    sizes = {"B": 2, "L": 3, "K": 2, "E": 3}
+    case = Case(**sizes, order="padded")
+    inputs = make_inputs(case, torch.float32)
+    for index, spec in enumerate(SCHEMA.values()):
+        if axis in spec.axes:
+            inputs[index] = inputs[index].narrow(spec.axes.index(axis), 0, 0)
+    if axis == "L":
+        inputs[-1] = torch.full_like(inputs[-1], -1)
+    for ours, theirs in zip(
+        run(inputs, case, backend), run(inputs, case, "reference"), strict=True
+    ):
+        assert ours.shape == theirs.shape and torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "message"),
+    [
+        (
+            "A",
+            lambda A: A + 0j,
+            ValueError,
+            "A must be of real floating-point numbers, not torch.c",
+        ),
+        ("D", lambda D: D.long(), ValueError, "D must be of real floating-point numbers"),
+        ("order", None, TypeError, "order must be a tensor, not None"),
+        ("order", [[0, 1]], TypeError, "order must be a tensor, not a list"),
+        ("u", 3.0, TypeError, "u must be a tensor, not a float"),
+        ("u", lambda u: u.to_sparse(), ValueError, "u must be an ordinary dense tensor, not a sp"),
+        ("A", lambda A: A.to_sparse(), ValueError, "A must be an ordinary dense tensor"),
+        ("u", lambda u: torch.nested.nested_tensor([u[0], u[1, :4]]), ValueError, "not a nested"),
+        ("B", lambda B: B.to("meta"), ValueError, "B is on meta, u on cpu; move B there"),
+        ("u", lambda u: u.to("meta"), ValueError, "on cpu, u on meta"),
+    ],
+)
+def test_what_is_no_proper_tensor_is_named(inputs, name, value, error, message):
+    with pytest.raises(error, match=message) as raised:
+        selective_scan(*changed(inputs, name, value))
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": 3}, "name of a backend must be a string, not 3"),
+        ({"backend": 0}, "name of a backend must be a string, not 0"),
+        ({"backend": ["native"]}, "must be a string"),
+        ({"reduce": "yes"}, "reduce must be True or False, not 'yes'"),
+        ({"reduce": None}, "reduce must be True or False"),
+    ],
+)
+def test_options_of_a_wrong_type_are_named(inputs, options, message):
+    with pytest.raises(TypeError, match=message):
+        selective_scan(*inputs, **options)
+
+
+def test_the_operator_itself_names_an_unknown_backend(inputs):
+    with pytest.raises(ValueError, match="unknown selective-scan backend 'nativ'; did you mean"):
+        torch.ops.zoo.selective_scan(*inputs, True, "nativ")
+    on_meta = [tensor.to("meta") for tensor in inputs]
+    with pytest.raises(ValueError, match="unknown selective-scan backend"):
+        torch.ops.zoo.selective_scan(*on_meta, True, "nativ")
+
+
+@pytest.mark.parametrize("name", ["delta_bias", "A", "u", "order"])
+def test_memory_that_was_given_back_is_not_read(inputs, name):
+    inputs = changed(inputs, name, lambda tensor: tensor.clone())
+    tensor = inputs[list(SCHEMA).index(name)]
+    tensor.untyped_storage().resize_(tensor.nbytes - 1)
+    for backend in ("", "reference"):
+        with pytest.raises(ValueError, match=rf"has only {tensor.nbytes - 1} bytes of memory"):
+            torch.ops.zoo.selective_scan(*inputs, True, backend)
+
+
+def test_a_tensor_between_two_elements_is_refused(inputs):
+    if native.unavailable():
+        pytest.skip("the C++ kernel was not built")
+    odd = torch.frombuffer(bytearray(50), dtype=torch.float32, offset=2, count=12).view(3, 4)
+    with pytest.raises(ValueError, match="starts between two elements; pass a copy"):
+        selective_scan(*changed(inputs, "D", odd), backend="native")
+    assert torch.isfinite(selective_scan(*changed(inputs, "D", odd.clone()))).all()
+
+
+@pytest.mark.parametrize(
+    ("grad_y", "message"),
+    [
+        (torch.ones(2, 9), r"grad_y is \(2, 9\) torch.float32, but y is \(2, 9, 4\)"),
+        (torch.ones(2, 9, 3, 4), "but y is"),
+        (torch.ones(2, 9, 4, dtype=torch.float64), "grad_y is .* torch.float64, but y is"),
+        (torch.ones(2, 9, 4, device="meta"), "grad_y is on meta"),
+        (torch.ones(2, 9, 4).to_sparse(), "grad_y must be an ordinary dense tensor"),
+    ],
+)
+def test_the_gradient_of_y_is_checked(inputs, grad_y, message):
+    with pytest.raises(ValueError, match=message):
+        torch.ops.zoo.selective_scan_backward(grad_y, *inputs, True, "")
+
+
+def test_numbers_that_are_negated_or_conjugated_when_read_are_right(inputs):
+    expected = selective_scan(*changed(inputs, "u", lambda u: -u))
+    assert torch.equal(selective_scan(*changed(inputs, "u", torch._neg_view)), expected)
+    turned = torch.complex(torch.zeros_like(inputs[0]), inputs[0]).conj().imag
+    assert turned.is_neg()
+    assert torch.equal(selective_scan(*changed(inputs, "u", turned)), expected)
+
+
+def test_on_a_device_a_wrong_direction_is_nan_without_waiting():
+    """What chunked and reference are given there; on "meta" any look at a value would fail."""
+    order = torch.tensor([[0, 1, 2], [0, 3, 1], [0, -2, 1], [1, 0, 1]], dtype=torch.int32)
+    bias = torch.ones(4, 5)
+    safe, spoilt = without_wrong_entries(order, 3, bias)
+    assert safe.tolist() == [[0, 1, 2], [0, -1, 1], [0, -1, 1], [1, 0, 1]]
+    assert spoilt.isnan().all(1).tolist() == [False, True, True, True]
+    assert torch.equal(spoilt[0], bias[0])
+    far = without_wrong_entries(order.to("meta"), 3, bias.to("meta"))
+    assert [tuple(tensor.shape) for tensor in far] == [(4, 3), (4, 5)]
+
+
+def test_orders_are_checked_where_they_are_made():
+    check_order(torch.tensor([[0, -1, 1], [1, 0, -1]], dtype=torch.int32), 2)
+    check_order(torch.empty(3, 0, dtype=torch.int32), 2)
+    check_order(torch.zeros(1, 2, dtype=torch.int32, device="meta"), 2)
+    for path, message in (([[0, 2]], r"\[0, 1\] is 2, outside -1..1"), ([[0, 0]], "token 0 twice")):
+        with pytest.raises(ValueError, match=message):
+            check_order(torch.tensor(path, dtype=torch.int32), 2)
+    with pytest.raises(ValueError, match=r"int32 tensor \(K, S\), not torch.int64 \(1, 2\)"):
+        check_order(torch.zeros(1, 2, dtype=torch.int64), 2)

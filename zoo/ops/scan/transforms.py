@@ -1,0 +1,143 @@
+"""What autograd and the transforms of ``torch.func`` do with the operator.
+
+Gradients of first order are the operator's own, also under ``grad``, ``vjp``, ``jacrev`` and
+``vmap``. Gradients of gradients and forward-mode gradients do not exist; PyTorch would take them
+for zero, so they are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
+
+from zoo.ops.scan.contract import SCHEMA, TOKENS, ScanGradients
+
+_INSTEAD = (
+    "for that, call zoo.ops.scan.reference.scan(ScanInputs(...), reduce), which PyTorch can "
+    "differentiate as often as you like"
+)
+_FOLDED = tuple(name in TOKENS for name in SCHEMA)
+"""Whether another axis of images may be folded into the batch, for each tensor."""
+
+
+class Scan(_SingleLevelFunction):
+    """The operator, with its gradient.
+
+    Not an ordinary ``torch.autograd.Function``: one that is applied inside an operator may handle a
+    single level of transforms, and leaves the others to the dispatcher.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, keyset: Any, *arguments: Any) -> Tensor:
+        *tensors, ctx.reduce, ctx.backend = arguments
+        ctx.save_for_backward(*tensors)
+        return _at_next_level(torch.ops.zoo.selective_scan.default, keyset, arguments)
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        backward = torch.ops.zoo.selective_scan_backward.default
+        tensors = ctx.saved_tensors  # read once: under checkpointing, each access recomputes
+        found = backward(grad_y, *tensors, ctx.reduce, ctx.backend)
+        gradient = dict(zip(ScanGradients._fields, found, strict=True))
+        given = dict(zip(SCHEMA, tensors, strict=True))
+        of_tensors = (None if t is None else gradient.get(name) for name, t in given.items())
+        return (None, *of_tensors, None, None)
+
+
+class ScanBackward(_SingleLevelFunction):
+    """The operator's gradient, which has no gradient itself."""
+
+    @staticmethod
+    def forward(ctx: Any, keyset: Any, *arguments: Any) -> tuple[Tensor, ...]:
+        return _at_next_level(torch.ops.zoo.selective_scan_backward.default, keyset, arguments)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        raise NotImplementedError(
+            f"selective_scan has no gradient of its gradient (second order); {_INSTEAD}"
+        )
+
+
+def autograd_kernel(op: Any, function: Any) -> Callable[..., Any]:
+    """Make the operator's kernel for the dispatch key Autograd.
+
+    ``torch.library.register_autograd`` makes one that drops forward-mode gradients and that
+    ``torch.func.grad`` cannot use.
+    """
+
+    def kernel(keyset: Any, *arguments: Any) -> Any:
+        tensors = [value for value in arguments if isinstance(value, Tensor)]
+        _refuse_tangents(tensors)
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            with enable_single_level_autograd_function():
+                return function.apply(keyset, *arguments)
+        return _below(op, keyset, arguments)
+
+    return kernel
+
+
+def _at_next_level(op: Any, keyset: Any, arguments: Sequence[Any]) -> Any:
+    # Autograd switches itself off inside a function, but an outer transform may need it.
+    with torch.enable_grad():
+        return _below(op, keyset, arguments)
+
+
+def _below(op: Any, keyset: Any, arguments: Sequence[Any]) -> Any:
+    with torch._C._AutoDispatchBelowAutograd():
+        return op.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
+
+
+def _refuse_tangents(tensors: Iterable[Tensor]) -> None:
+    if forward_ad._current_level < 0:
+        return
+    if any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise NotImplementedError(
+            f"selective_scan has no forward-mode gradient (jvp, jacfwd); {_INSTEAD}"
+        )
+
+
+def vmap_forward(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, int]:
+    """Fold the mapped axis into the images, or scan one slice after another.
+
+    Images share their parameters, so slices with parameters of their own are separate scans.
+    """
+    scan = torch.ops.zoo.selective_scan.default
+    tensors, rest = arguments[: len(SCHEMA)], arguments[len(SCHEMA) :]
+    if any(dim is not None and not fold for dim, fold in zip(in_dims, _FOLDED, strict=False)):
+        return torch.stack([scan(*a) for a in _slices(info.batch_size, in_dims, arguments)]), 0
+    size = info.batch_size
+    folded = [
+        _first(tensor, dim, size).flatten(0, 1) if fold else tensor
+        for tensor, dim, fold in zip(tensors, in_dims, _FOLDED, strict=False)
+    ]
+    y = scan(*folded, *rest)
+    return y.unflatten(0, (size, y.shape[0] // size)), 0
+
+
+def vmap_backward(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
+    """One slice after another: images that are folded together would share their gradients."""
+    backward = torch.ops.zoo.selective_scan_backward.default
+    found = [backward(*a) for a in _slices(info.batch_size, in_dims, arguments)]
+    stacked = tuple(torch.stack(gradients) for gradients in zip(*found, strict=True))
+    return stacked, (0,) * len(stacked)
+
+
+def _first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+    """The tensor with its mapped axis in front; repeated without copying if it has none."""
+    return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+
+
+def _slices(
+    size: int, in_dims: Sequence[int | None], arguments: Sequence[Any]
+) -> Iterable[list[Any]]:
+    for index in range(size):
+        yield [
+            value if dim is None else value.select(dim, index)
+            for value, dim in zip(arguments, in_dims, strict=True)
+        ]
