@@ -15,6 +15,10 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+TESTS = (
+    *("tests/ops/test_native.py", "tests/ops/test_hostile.py"),
+    "tests/fuzz/test_fuzz.py::test_hostile_input_is_refused_in_one_sentence[operator]",
+)
 CHECKS = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g -O1"
 
 
@@ -44,7 +48,7 @@ def main() -> int:
             "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1",
             "UBSAN_OPTIONS": "print_stacktrace=1",
         }
-        tests = ["tests/ops/test_native.py", *sys.argv[1:]]
+        tests = [*TESTS, *sys.argv[1:]]
         words = [sys.executable, "-m", "pytest", f"--native-library={library}", *tests]
         return subprocess.run(words, cwd=ROOT, env=environment, check=False).returncode
 

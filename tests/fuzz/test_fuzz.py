@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fuzz.areas import AREAS, SLOW, load
+from tests.fuzz.areas import AREAS, load
 from tests.fuzz.frame import FaultError, check_message, refusal, run, time_limit
 from tests.fuzz.worker import CHUNK, run_area
 from zoo.errors import RecipeError
@@ -25,7 +25,7 @@ def test_a_planted_fault_is_found(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*AREAS, *SLOW])
+@pytest.mark.parametrize("name", AREAS)
 def test_a_long_run_finds_nothing(name):
     found = [fault for _, fault in run_area(name, 0, load(name).COUNT // 10) if fault]
     assert not found, found[0].what

@@ -32,6 +32,9 @@ _HARD_MEMORY = 8 * 2**30
 _GRACE = 3
 """A case is killed after so many times its time limit: it did not react to the alarm."""
 
+_START = 120
+"""Seconds that a process may take until its first case."""
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -90,7 +93,8 @@ def _run_worker(
                 results = _results(folder)
                 yield from results[told:]
                 told = len(results)
-                hangs = time.time() - (folder / "case").stat().st_mtime > limit
+                case = (folder / "case").stat()
+                hangs = time.time() - case.st_mtime > (limit if case.st_size else _START)
                 if code == 0:
                     return
                 if code is None and not hangs:
