@@ -7,9 +7,11 @@ import random
 import sys
 from pathlib import Path
 
-from tests.fuzz.areas import AREAS, load
+from tests.fuzz.areas import AREAS, SLOW, load
 from tests.fuzz.frame import Tally
 from tests.fuzz.worker import ROOT, Found, run_area
+
+ALL = (*AREAS, *SLOW)
 
 FOLDER = ROOT / ".fuzz"
 """Where cases that found a fault are kept."""
@@ -17,13 +19,13 @@ FOLDER = ROOT / ".fuzz"
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("areas", nargs="*", metavar="AREA", help=f"default: {' '.join(AREAS)}")
+    parser.add_argument("areas", nargs="*", metavar="AREA", help=f"default: {' '.join(ALL)}")
     parser.add_argument("--seed", type=int, help="first seed of the cases; default: random")
     parser.add_argument("--count", type=int, help="number of cases; default: the area's own")
     options = parser.parse_args()
-    unknown = sorted(set(options.areas) - set(AREAS))
+    unknown = sorted(set(options.areas) - set(ALL))
     if unknown:
-        parser.error(f"unknown area {unknown[0]!r}; known: {', '.join(AREAS)}")
+        parser.error(f"unknown area {unknown[0]!r}; known: {', '.join(ALL)}")
     return options
 
 
@@ -32,7 +34,7 @@ def main() -> int:
     seed = random.randrange(10**6) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
     # All areas run, also after a finding.
-    faults = [fuzz(name, seed, options.count) for name in options.areas or AREAS]
+    faults = [fuzz(name, seed, options.count) for name in options.areas or ALL]
     return 1 if any(faults) else 0
 
 

@@ -7,8 +7,11 @@ from typing import cast
 
 from tests.fuzz.frame import Area
 
-AREAS: tuple[str, ...] = ("operator", "images", "bursts")
+AREAS: tuple[str, ...] = ("operator", "images", "bursts", "kills")
 """Modules of this package."""
+
+SLOW: tuple[str, ...] = ("kills_of_exports",)
+"""Modules that are too slow for a slice in the default suite."""
 
 
 def load(name: str) -> Area:

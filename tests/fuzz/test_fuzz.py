@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fuzz.areas import AREAS, load
+from tests.fuzz.areas import AREAS, SLOW, load
 from tests.fuzz.frame import FaultError, check_message, refusal, run, time_limit
 from tests.fuzz.worker import CHUNK, run_area
 from zoo.errors import RecipeError
@@ -17,7 +17,7 @@ def test_hostile_input_is_refused_in_one_sentence(name):
     assert len(tally.outcomes) > 1, f"all cases ended alike: {tally.outcomes}"
 
 
-@pytest.mark.parametrize("name", AREAS)
+@pytest.mark.parametrize("name", [*AREAS, *(pytest.param(x, marks=pytest.mark.slow) for x in SLOW)])
 def test_a_planted_fault_is_found(name):
     area = load(name)
     with area.planted(), pytest.raises(Exception):  # noqa: B017 - any exception is a finding
@@ -25,7 +25,7 @@ def test_a_planted_fault_is_found(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", AREAS)
+@pytest.mark.parametrize("name", [*AREAS, *SLOW])
 def test_a_long_run_finds_nothing(name):
     found = [fault for _, fault in run_area(name, 0, load(name).COUNT // 10) if fault]
     assert not found, found[0].what
