@@ -9,6 +9,7 @@ Runtimes differ in what they accept. So the text has these rules:
   see the size of ``value_ints``.
 * The body of the ``Scan`` uses nothing from outside it, because OpenVINO could not read it. The
   parameters pass through it as states that do not change.
+* ``Pad`` has no axes, which OpenVINO before 2026 does not read.
 * All names of sizes in the body differ. ONNX Runtime lets values whose sizes have the same name
   share memory, even where the sizes differ.
 * Types follow those of the parameters, so that converters may change them.
@@ -36,7 +37,6 @@ FUNCTION = """
   one_1 = Constant <value = int64[1] {{1}}> ()
   rest_1 = Constant <value = int64[1] {{-1}}> ()
   chunk_1 = Constant <value = int64[1] {{{chunk}}}> ()
-  token_axis = Constant <value = int64[1] {{1}}> ()
   step_axis = Constant <value = int64[1] {{2}}> ()
   direction_axis = Constant <value = int64[1] {{2}}> ()
   last_axis = Constant <value = int64[1] {{-1}}> ()
@@ -69,8 +69,9 @@ FUNCTION = """
   chunks_1 = Add (full_1, one_1)
   together_1 = Mul (chunks_1, chunk_1)
   more_1 = Sub (together_1, steps_1)
-  more_pads = Concat <axis = 0> (zero_1, more_1)
-  visit_OKT = Pad (visit_OKS, more_pads, none, step_axis)
+  no_pads = Constant <value = int64[5] {{0, 0, 0, 0, 0}}> ()
+  step_pads = Concat <axis = 0> (no_pads, more_1)
+  visit_OKT = Pad (visit_OKS, step_pads, none)
   first_B11 = Mul (b_B11, places_1)
   place_BKT = Add (visit_OKT, first_B11)
   chunks_shape = Concat <axis = 0> (batch_1, directions_1, chunks_1, chunk_1)
@@ -79,9 +80,10 @@ FUNCTION = """
   of_place_GBKQ = Mul (place_GBKQ, directions_1)
   row_GBKQ = Add (of_place_GBKQ, k_K1)
 
-  last_pads = Constant <value = int64[2] {{0, 1}}> ()
+  pads_BLE = Constant <value = int64[6] {{0, 0, 0, 0, 1, 0}}> ()
+  pads_BLKV = Constant <value = int64[8] {{0, 0, 0, 0, 0, 1, 0, 0}}> ()
   u_BLE = CastLike (u, delta_bias)
-  u_BPE = Pad (u_BLE, last_pads, , token_axis)
+  u_BPE = Pad (u_BLE, pads_BLE)
   rows_of_E = Concat <axis = 0> (rest_1, channels_1)
   u_JE = Reshape (u_BPE, rows_of_E)
   u_GBKQE = Gather <axis = 0> (u_JE, place_GBKQ)
@@ -93,7 +95,7 @@ FUNCTION = """
   B_BLKN = CastLike (B, delta_bias)
   C_BLKN = CastLike (C, delta_bias)
   all_BLKV = Concat <axis = 3> (delta_BLKR, B_BLKN, C_BLKN)
-  all_BPKV = Pad (all_BLKV, last_pads, , token_axis)
+  all_BPKV = Pad (all_BLKV, pads_BLKV)
   rows_of_V = Concat <axis = 0> (rest_1, from_C_1)
   all_XV = Reshape (all_BPKV, rows_of_V)
   all_GBKQV = Gather <axis = 0> (all_XV, row_GBKQ)
