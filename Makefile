@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/installed
 
-.PHONY: install demo test test-full test-sanitize test-tensorrt gpu-check mutate fuzz lint bench clean
+.PHONY: install demo test test-full test-sanitize test-tensorrt test-runtimes gpu-check mutate fuzz lint bench clean
 
 install: $(STAMP)
 
@@ -40,6 +40,11 @@ $(TENSORRT_VENV)/installed: pyproject.toml constraints.txt
 	$(TENSORRT_VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt \
 		-e ".[dev,trt-rtx]"
 	touch $@
+
+# Runs small files in OpenVINO, onnxruntime-node and onnxruntime-web, each in an environment of its
+# own in .runtimes (900 MB; needs npm): minutes. benchmarks/onnx_runtimes.py prints the whole table.
+test-runtimes: install
+	$(BIN)/python -m pytest -m "not gpu" tests/export/test_runtimes.py
 
 # Everything that needs an NVIDIA GPU, in a separate environment with the CUDA build of PyTorch and
 # TensorRT (TENSORRT=trt-rtx for TensorRT-RTX): tests kernels and plugin, compares engines with
@@ -95,4 +100,4 @@ bench: install
 	$(BIN)/python benchmarks/networks.py
 
 clean:
-	rm -rf $(VENV) $(TENSORRT_VENV) $(GPU_VENV) demo build *.egg-info
+	rm -rf $(VENV) $(TENSORRT_VENV) $(GPU_VENV) .runtimes demo build *.egg-info

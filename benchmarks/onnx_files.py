@@ -33,10 +33,10 @@ SIZES = ((1, 13, 21), (2, 17, 11))
 """Batch, height and width of the test images; the sides are odd and not multiples of a window."""
 
 
-def with_realistic_weights(name: str) -> Network:
+def with_realistic_weights(name: str, **changes: Any) -> Network:
     """Build a network with noise added to all weights, so that no part is inactive."""
     torch.manual_seed(0)
-    network = zoo.build(name).eval()
+    network = zoo.build(name, **changes).eval()
     for parameter in network.parameters():
         parameter.data += 0.01 * torch.randn_like(parameter)
     return network

@@ -31,6 +31,18 @@ OPSETS_FROM = {"fp32": 20, "fp16": 20, "bf16": 22}
 """Default versions of the standard operators. Version 20 is the first that has Gelu as one operator
 and is supported by most runtimes; 22 is the first whose convolution supports bfloat16."""
 
+TARGETS: dict[str, dict[str, bool]] = {
+    "ort": {},
+    "ort-web": {},
+    "openvino": {"inline": True},
+    "tensorrt": {"strip_functions": True},
+    "directml": {},
+    "coreml": {},
+}
+"""Options of :func:`export` that suit a runtime. ONNX Runtime inlines functions by itself, before
+it hands operators to a provider such as DirectML. OpenVINO knows no functions, and TensorRT up to
+10.6 prefers them to our plugin."""
+
 
 class ExportError(ZooError):
     """A network cannot be exported."""
@@ -43,7 +55,7 @@ def export(
     shape: str | None = None,
     precision: Precision = "fp32",
     opset: int | None = None,
-    plugin_free: bool = False,
+    inline: bool = False,
     strip_functions: bool = False,
     half_border: bool = False,
     weights: str = "given in memory",
@@ -63,7 +75,7 @@ def export(
         precision: "fp32"; "fp16" or "bf16" for weights and activations. Norms and the state of the
             scan stay float32.
         opset: version of the standard operators, 18 to 23; None for 20, or 22 for bf16.
-        plugin_free: whether to inline the functions, so that the file has standard operators only.
+        inline: whether to inline the functions, so that the file has standard operators only.
         strip_functions: whether to omit the functions. TensorRT up to 10.6 needs this, because it
             prefers them to our plugin. Such a file runs only with our plugin or operator.
         half_border: whether input and output have the precision, too; otherwise they are float32.
@@ -80,10 +92,10 @@ def export(
     """
     path = Path(path)
     _check_name(path)
-    if plugin_free and strip_functions:
+    if inline and strip_functions:
         raise ExportError(
-            "--plugin-free inlines the functions and --strip-functions omits them; "
-            "choose one of the two"
+            "the functions cannot be both inlined (--inline, --for openvino) and omitted "
+            "(--strip-functions, --for tensorrt); choose one of the two"
         )
     opset = _opset_for(precision, opset)
     check_packages()
@@ -109,7 +121,7 @@ def export(
     model.graph.name = facts["model"]
     if not strip_functions:
         attach_functions(model)
-    if plugin_free:
+    if inline:
         model = written_out(model)
     return save_model(model, path)
 
@@ -200,9 +212,18 @@ def _parser() -> argparse.ArgumentParser:
         help="version of the standard operators, 18 to 23 [20; 22 for bf16]",
     )
     parser.add_argument(
+        "--for",
+        dest="target",
+        choices=list(TARGETS),
+        help="the options below that suit a runtime: openvino means --inline, tensorrt "
+        "--strip-functions; the others run the default file",
+    )
+    parser.add_argument(
+        "--inline",
         "--plugin-free",
         action="store_true",
-        help="inline the functions of the scans: standard operators only",
+        help="inline the functions of the scans: standard operators only, for OpenVINO, converters "
+        "and optimisers (--plugin-free is the former name)",
     )
     parser.add_argument(
         "--strip-functions",
@@ -227,6 +248,7 @@ def _run(options: argparse.Namespace) -> int:
         options.model, str(shape), options.precision, options.opset
     )
     check_writable(path)
+    suited = TARGETS.get(options.target, {})
     logger.info("tracing %s; this can take several minutes", options.model)
     export(
         source.network,
@@ -234,8 +256,8 @@ def _run(options: argparse.Namespace) -> int:
         shape=options.shape,
         precision=options.precision,
         opset=options.opset,
-        plugin_free=options.plugin_free,
-        strip_functions=options.strip_functions,
+        inline=options.inline or suited.get("inline", False),
+        strip_functions=options.strip_functions or suited.get("strip_functions", False),
         half_border=options.half_io,
         weights=source.weights,
     )

@@ -115,6 +115,8 @@ def _network(options: argparse.Namespace) -> Any:
 
     if options.onnx is not None or options.engine is not None:
         return _exported_network(options)
+    if options.runtime is not None:
+        raise ZooError("--runtime chooses what runs an ONNX file: give the file with --onnx")
     return choose_network(
         options.model,
         options.weights,
@@ -135,6 +137,7 @@ def _exported_network(options: argparse.Namespace) -> Any:
         "--random-weights": options.random_weights,
         "--precision": options.precision != "fp32",
         "--device": options.device != "cpu",
+        "--runtime": option == "--engine" and options.runtime is not None,
     }
     for other, there in given.items():
         if there:
@@ -147,6 +150,10 @@ def _exported_network(options: argparse.Namespace) -> Any:
         network: Any = load_engine(path, plugin=plugin, trusted=options.trust_engine)
         if options.tile is None:
             options.tile = network.largest_side
+    elif options.runtime == "openvino":
+        from zoo.integrations.openvino import load_openvino
+
+        network = load_openvino(path)
     else:
         from zoo.integrations.onnxruntime import load_onnx
 
@@ -302,6 +309,12 @@ def _add_restore(commands: Subparsers) -> None:
     sub.add_argument("-w", "--weights", type=Path, help="weights file, .safetensors or .pth")
     sub.add_argument("--compat", choices=["official"], help=COMPAT)
     sub.add_argument("--onnx", type=Path, metavar="FILE", help="run this file of zoo export onnx")
+    sub.add_argument(
+        "--runtime",
+        choices=["onnxruntime", "openvino"],
+        help="with --onnx: what runs the file [onnxruntime]; for openvino, export it with "
+        "--for openvino",
+    )
     sub.add_argument(
         "--engine", type=Path, metavar="FILE", help="run this engine of zoo export trt, on a GPU"
     )

@@ -126,8 +126,8 @@ def test_the_version_of_the_format_is_the_oldest_that_the_operators_allow(
 
 @pytest.mark.parametrize(
     ("options", "functions", "scans"),
-    [({}, 1, 2), ({"strip_functions": True}, 0, 2), ({"plugin_free": True}, 0, 0)],
-    ids=["default", "stripped", "plugin-free"],
+    [({}, 1, 2), ({"strip_functions": True}, 0, 2), ({"inline": True}, 0, 0)],
+    ids=["default", "stripped", "inlined"],
 )
 def test_functions_are_beside_left_off_or_written_out(
     options, functions, scans, network, traces, tmp_path
@@ -135,7 +135,7 @@ def test_functions_are_beside_left_off_or_written_out(
     model = onnx.load(export_file(network, tmp_path / "n.onnx", **options))
     assert (len(model.functions), len(scan_nodes(model))) == (functions, scans)
     kinds = {node.op_type for node in model.graph.node}
-    assert ("Scan" in kinds) == ("plugin_free" in options)
+    assert ("Scan" in kinds) == ("inline" in options)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_every_option_of_the_command_arrives(monkeypatch, tmp_path, capsys):
         "shape": "1x3xHx40",
         "precision": "fp16",
         "opset": 19,
-        "plugin_free": True,
+        "inline": True,
         "strip_functions": False,
         "half_border": True,
         "weights": "shipped",
@@ -206,12 +206,36 @@ def test_every_option_of_the_command_arrives(monkeypatch, tmp_path, capsys):
         "shape": None,
         "precision": "fp32",
         "opset": None,
-        "plugin_free": False,
+        "inline": False,
         "strip_functions": True,
         "half_border": False,
         "weights": "shipped",
     }
     assert "input Nx3xHxW" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "inline", "strip"),
+    [
+        ([], False, False),
+        (["--inline"], True, False),
+        (["--plugin-free"], True, False),
+        (["--for", "ort"], False, False),
+        (["--for", "ort-web"], False, False),
+        (["--for", "directml"], False, False),
+        (["--for", "coreml"], False, False),
+        (["--for", "openvino"], True, False),
+        (["--for", "tensorrt"], False, True),
+        (["--for", "ort", "--inline"], True, False),
+    ],
+    ids=lambda value: " ".join(value) or "default" if isinstance(value, list) else "",
+)
+def test_a_runtime_is_a_set_of_options(words, inline, strip, traces, tmp_path):
+    path = tmp_path / "n.onnx"
+    assert main(["-n", NAME, "-o", str(path), *words]) == 0
+    model = onnx.load(path)
+    assert (len(model.functions) == 0) == (inline or strip)
+    assert (len(scan_nodes(model)) == 0) == inline
 
 
 @pytest.mark.parametrize("passed", [True, False])

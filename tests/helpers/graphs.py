@@ -24,10 +24,13 @@ E, N, K, R = 8, 4, 2, 2
 SIDE = 12
 
 
-def two_scans(*, functions=True, elements=TensorProto.FLOAT, attributes=None, opset=22):
+def two_scans(
+    *, functions=True, elements=TensorProto.FLOAT, attributes=None, opset=22, orders=None
+):
     """Input (N, 8, 12, 12) -> two scans one after the other -> output of the same shape.
 
-    The order of a scan is a constant here, so the sides are fixed; the batch is not.
+    The order of a scan is a constant here, so the sides are fixed. The batch is not, unless there
+    are ``orders``: one for each image.
     """
     generator = np.random.default_rng(0)
     tokens = SIDE * SIDE
@@ -36,8 +39,11 @@ def two_scans(*, functions=True, elements=TensorProto.FLOAT, attributes=None, op
     def array(*shape):
         return generator.normal(0, 0.2, shape).astype(np.float32)
 
+    order = np.stack([np.arange(tokens), np.arange(tokens)[::-1]])
+    if orders is not None:
+        order = np.stack([np.roll(order, 5 * image, axis=1) for image in range(orders)])
     constants = {
-        "order": np.stack([np.arange(tokens), np.arange(tokens)[::-1]]).astype(np.int32),
+        "order": order.astype(np.int32),
         "delta_weight": array(K, E, R),
         "delta_bias": array(K, E),
         "A": -np.exp(array(K, E, N)),
