@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from zoo.checkpoints import load, shipped_weights
-from zoo.checkpoints.files import read_state
+from zoo.checkpoints import load, model_in, shipped_weights
 from zoo.command import package_version
 from zoo.errors import MisfitError
 from zoo.networks import Network
@@ -65,7 +64,7 @@ def network_of(model: str, weights: Path | None) -> Source:
 
 def _fix(error: MisfitError, model: str, weights: Path) -> str:
     """Say which model the weights are for, if the file names it, or else what does not fit."""
-    held = json.loads(read_state(weights)[1].get("recipe", "{}")).get("name", model)
+    held = model_in(weights) or model
     if held == model:
         return f"{error}; give weights of {model} with -w"
     return (

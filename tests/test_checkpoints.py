@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from safetensors.torch import load_file, save_file
 
 import zoo
 from zoo.blocks import RSSB
+from zoo.checkpoints import model_in
 from zoo.checkpoints.files import read_state, write_pickled, write_safetensors
 from zoo.errors import CheckpointError, RecipeError, WriteError
+from zoo.limits import use_max_parameters
 from zoo.registry import temporary_registrations
 
 SMALL = {"network": {"type": "single_image", "dim": 32, "depths": [1], "scale": 2}}
@@ -286,3 +289,166 @@ def test_the_same_weights_are_the_same_bytes(tmp_path):
     assert len(found) == 1
     state, read = read_state(path)
     assert read == metadata and all(torch.equal(state[key], tensors[key]) for key in tensors)
+
+
+KINDS = {
+    "sparse": lambda t: t.to_sparse(),
+    "quantized": lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8),
+    "meta": lambda t: t.to("meta"),
+    "complex": lambda t: t.to(torch.complex64),
+    "repeated": lambda t: t[:1].expand(10**6, *t.shape[1:]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize")
+@pytest.mark.parametrize("kind", KINDS)
+def test_tensors_of_other_kinds_are_named(tmp_path, saved, kind):
+    state = load_file(saved)
+    torch.save({**state, "norm.weight": KINDS[kind](state["norm.weight"])}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=f"'norm.weight' is a {kind} tensor; save the dense"):
+        zoo.load(tmp_path / "w.pth", recipe=SMALL)
+
+
+def test_tensors_of_the_right_number_of_values_but_another_shape_are_refused(tmp_path, saved):
+    """A transposed matrix would give a wrong image without a word."""
+    state = load_file(saved)
+    key = "groups.0.blocks.0.mixer.in_proj.weight"
+    for tensor, message in [
+        (state[key].T.contiguous(), rf"wrong size 1: {key} \(32, 128\) instead of \(128, 32\)"),
+        (state[key].long(), rf"wrong dtype 1: {key} torch\.int64 instead of torch\.float32"),
+        (torch.tensor(1.0), r"wrong size 1: .* \(\) instead of"),
+    ]:
+        torch.save({**state, key: tensor}, tmp_path / "w.pth")
+        with pytest.raises(CheckpointError, match=message):
+            zoo.load(tmp_path / "w.pth", recipe=SMALL)
+
+
+def metadata_only(path, recipe, **tensors):
+    save_file(tensors or {"a": torch.zeros(1)}, path, {"format": "zoo", "recipe": recipe})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ('{"extends": "PATH", "network": {"scale": 2}}', "can only extend a published one"),
+        ('{"extends": "base.yaml"}', "can only extend a published one"),
+        ("[" * 100_000, "nested more than 32 levels deep"),
+        ("[" * 100_001, "more than 100,000 characters"),
+        ("1" * 6000, "an integer has more than 64 bits"),
+        ("{", "the recipe in the file is damaged .not valid JSON"),
+        ('{"network": {"type": "single_image", "dim": 1000000000}}', "too much for the limit"),
+        ('{"network": {"type": "single_image", "depths": [100000000]}}', "adds up to 100,000,000"),
+        ('{"network": {"type": "single_image", "drop_path": NaN}}', "expected a finite number"),
+        ("[]", "a recipe is a mapping"),
+    ],
+    ids=range(10),
+)
+def test_a_hostile_recipe_in_a_file_is_one_sentence_and_opens_nothing(
+    tmp_path, monkeypatch, recipe, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base.yaml").write_text(json.dumps(SMALL))
+    path = metadata_only(
+        tmp_path / "w.safetensors", recipe.replace("PATH", str(tmp_path / "base.yaml"))
+    )
+    with pytest.raises(CheckpointError, match=rf"w\.safetensors: .*{message}") as error:
+        zoo.load(path)
+    assert len(str(error.value)) < 500
+
+
+def test_a_recipe_in_a_file_may_extend_a_published_one(tmp_path):
+    network = zoo.build("mambair_tiny_x2")
+    recipe = '{"extends": "mambair_tiny_x2", "name": "mine"}'
+    path = metadata_only(tmp_path / "w.safetensors", recipe, **network.state_dict())
+    assert zoo.load(path).recipe.name == "mine" == model_in(path)
+
+
+def their_state():
+    network = zoo.build("mambair_light_x2", dim=36, depths=[1])
+    caught = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zoo.checkpoints, "write_pickled", lambda _, content: caught.update(content))
+        zoo.checkpoints.save_official(network, "w.pth")
+    return caught["params"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "conv_blk.cab.5.attention",
+            "conv_blk.cab.5.eca",
+            "looks like MambaIR, but the key '.*conv_blk.cab.N.attention.1.weight' is missing",
+        ),
+        ("conv_blk.", "other_blk.", "not recognised .*keys are those of MambaIR.*so its block"),
+        (".D", ".D", None),
+    ],
+)
+def test_a_file_that_is_nearly_theirs_says_which_part_differs(tmp_path, old, new, message):
+    state = {key.replace(old, new): value for key, value in their_state().items()}
+    torch.save(state, tmp_path / "w.pth")
+    if message is None:
+        assert zoo.load(tmp_path / "w.pth")
+        return
+    with pytest.raises(CheckpointError, match=message) as error:
+        zoo.load(tmp_path / "w.pth")
+    part = "branch: {type: YOURS}" if "eca" in new else "block: {type: YOURS}"
+    assert part in str(error.value) and "pass recipe={extends: mambair_" in str(error.value)
+
+
+def test_a_strange_tensor_beside_theirs_says_which_part_differs(tmp_path):
+    key = "layers.0.residual_group.blocks.0.self_attention.gate.weight"
+    torch.save({**their_state(), key: torch.zeros(3)}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"unexpected 1: .*so its mixer differs; register"):
+        zoo.load(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (1, 2, 3, 4, 5)])
+def test_impossible_shapes_in_their_files_are_named(tmp_path, shape):
+    for key in ("conv_first.weight", "layers.0.residual_group.blocks.0.ln_1.weight"):
+        torch.save({**their_state(), key: torch.zeros(shape)}, tmp_path / "w.pth")
+        with pytest.raises(CheckpointError, match=r"w\.pth: "):
+            zoo.load(tmp_path / "w.pth")
+
+
+def test_a_flipped_bit_in_a_pickle_is_found(tmp_path, saved):
+    torch.save(load_file(saved), tmp_path / "w.pth")
+    whole = bytearray((tmp_path / "w.pth").read_bytes())
+    whole[len(whole) // 2] ^= 1
+    (tmp_path / "w.pth").write_bytes(whole)
+    with pytest.raises(CheckpointError, match=r"the checksum of .* is wrong"):
+        zoo.load(tmp_path / "w.pth", recipe=SMALL)
+
+
+def test_an_archive_that_declares_more_than_it_holds_is_refused(tmp_path, saved):
+    torch.save(load_file(saved), tmp_path / "w.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "w.pth") as given,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for name in given.namelist():
+            bomb.writestr(name, given.read(name))
+        bomb.writestr("archive/data/99", bytes(10**7))
+    with pytest.raises(CheckpointError, match="declares more data than it holds"):
+        zoo.load(tmp_path / "bomb.pth", recipe=SMALL)
+
+
+def test_other_hostile_files_of_weights(tmp_path, saved):
+    tensor = torch.zeros(1)
+    for content, message in [
+        ({5: tensor}, "entry with a key of int is not a tensor with a name"),
+        ({"a": tensor, "module.a": tensor}, "has 'a' with and without 'module.'"),
+        ({f"k{i}": tensor for i in range(10_001)}, "has 10,001 tensors, more than 10,000"),
+        ({"k" * 10**5: tensor}, "not recognised"),
+    ]:
+        torch.save(content, tmp_path / "w.pth")
+        with pytest.raises(CheckpointError, match=message):
+            zoo.load(tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="cannot read weights: File name too long"):
+        zoo.load(tmp_path / f"{'x' * 5000}.pth")
+    with (
+        use_max_parameters(1000),
+        pytest.raises(CheckpointError, match="--max-parameters"),
+    ):
+        zoo.load(saved)

@@ -7,7 +7,7 @@ from typing import cast
 
 from tests.fuzz.frame import Area
 
-AREAS: tuple[str, ...] = ("operator", "images", "bursts", "kills")
+AREAS: tuple[str, ...] = ("operator", "images", "bursts", "kills", "recipes", "weights")
 """Modules of this package."""
 
 SLOW: tuple[str, ...] = ("kills_of_exports",)

@@ -16,14 +16,16 @@ import torch
 from torch import Tensor
 
 from zoo.blocks import SS2D, CrossScaleMixer
+from zoo.checkpoints.evidence import Evidence, difference
 from zoo.checkpoints.files import read_state, write_pickled, write_safetensors
-from zoo.checkpoints.keymap import KeyMap, fit
+from zoo.checkpoints.keymap import KeyMap, MissingKeyError, fit
 from zoo.checkpoints.mambacsr import MambaCSRFormat
 from zoo.checkpoints.mambair import MambaIRFormat, MambaIRUNetFormat
 from zoo.command import package_version
-from zoo.errors import CheckpointError, RecipeError, nearest
+from zoo.errors import CheckpointError, MisfitError, RecipeError, nearest, shown
 from zoo.networks import Network
-from zoo.recipe import Recipe, build, list_models, load_recipe
+from zoo.plain_data import read_json
+from zoo.recipe import Recipe, build, list_models, load_recipe, self_contained
 from zoo.scans import ScanOrder
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,10 @@ class OfficialFormat(Protocol):
 
     name: str
     wrapper: str
+    published: str
+    """Name of a published recipe of the release."""
+    every_key: KeyMap
+    """Key map of all variants of the network."""
     facts: tuple[str, ...]
     """Names of the settings that ``network`` needs and the tensors do not show."""
 
@@ -93,8 +99,25 @@ def load(
         network = build(recipe, **overrides)
     if release is not None:
         state = _to_ours(state, release.key_map(network.recipe.network))
-    load_state(network, state, str(path))
+    try:
+        load_state(network, state, str(path))
+    except MisfitError as error:
+        hint = difference(read_state(path)[0], (release,)) if release else None
+        raise MisfitError(f"{error}; {hint}" if hint else str(error)) from error
     return network.eval()
+
+
+def model_in(path: Path) -> str | None:
+    """Return the name of the model that a file in our format is for, or None if it does not say.
+
+    Raises:
+        CheckpointError: if the file cannot be read.
+    """
+    metadata = read_state(path)[1]
+    if "recipe" not in metadata:
+        return None
+    name = _recipe_in(path, metadata).get("name")
+    return name if isinstance(name, str) else None
 
 
 def load_state(network: Network, state: Mapping[str, Tensor], what: str) -> None:
@@ -217,32 +240,40 @@ def _recipe_of(
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     if metadata.get("format") == "zoo":
-        try:
-            data = json.loads(metadata["recipe"])
-        except (KeyError, json.JSONDecodeError) as error:
-            raise CheckpointError(
-                f"{path}: the recipe in the file is damaged; pass recipe=..."
-            ) from error
-        if not isinstance(data, dict):
-            raise CheckpointError(f"{path}: the recipe in the file is damaged; pass recipe=...")
-        return data
+        return _recipe_in(path, metadata)
+    hint = difference(state, OFFICIAL)
     if release is None:
         known = ", ".join(f.name for f in OFFICIAL)
         raise CheckpointError(
-            f"{path}: these weights are not recognised (first key {next(iter(state), 'none')!r}); "
-            f"known are our own files and the authors' {known}; for others, pass recipe=..."
+            f"{path}: these weights are not recognised (first key "
+            f"{shown(next(iter(state), 'none'))}); "
+            + (hint or f"known are our own files and {known}; for others, pass recipe=...")
         )
+    evidence = Evidence(state)
     try:
-        network = release.network(state, facts)
+        network = release.network(evidence, facts)
+    except MissingKeyError as error:
+        fault = f"{error}; {hint}" if hint else str(error)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except (KeyError, StopIteration, ZeroDivisionError) as error:
+    except (ArithmeticError, IndexError, ValueError):
+        fault = evidence.fault()
+    else:
+        logger.info("recognised %s as %s; img_range is 1, as published", path.name, release.name)
+        return {"name": path.stem, "network": network}
+    raise CheckpointError(f"{path}: looks like {release.name}, but {fault}")
+
+
+def _recipe_in(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return the recipe in the metadata of a file, as data that name no path."""
+    try:
+        return self_contained(read_json(metadata["recipe"]))
+    except KeyError as error:
+        raise CheckpointError(f"{path}: the file has no recipe; pass recipe=...") from error
+    except RecipeError as error:
         raise CheckpointError(
-            f"{path}: looks like {release.name}, but the key {error} is missing; "
-            "the file may be incomplete"
+            f"{path}: the recipe in the file is damaged ({error}); pass recipe=..."
         ) from error
-    logger.info("recognised %s as %s; img_range is 1, as published", path.name, release.name)
-    return {"name": path.stem, "network": network}
 
 
 def _build_from_file(
@@ -250,7 +281,7 @@ def _build_from_file(
 ) -> Network:
     try:
         return build(recipe, **overrides)
-    except RecipeError:
+    except RecipeError as wrong:
         try:
             load_recipe(recipe)
         except RecipeError as error:
@@ -258,7 +289,9 @@ def _build_from_file(
             raise CheckpointError(
                 f"{path}: its recipe has {fault}; if the part is yours, add --import MODULE"
             ) from error
-        raise  # the recipe is right, so an override is wrong
+        if overrides:
+            raise  # the recipe is right, so an override is wrong
+        raise CheckpointError(f"{path}: its recipe cannot be built: {wrong}") from wrong
 
 
 def _check_walks(
@@ -306,6 +339,7 @@ __all__ = [
     "convert",
     "load",
     "load_state",
+    "model_in",
     "save",
     "save_official",
     "shipped_weights",

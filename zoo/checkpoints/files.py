@@ -15,13 +15,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zoo.errors import CheckpointError
+from zoo.errors import CheckpointError, shown
 from zoo.files import partial_file
+from zoo.limits import OPTION, VARIABLE, max_parameters
 
 State = dict[str, Tensor]
 
 WRAPPERS = ("params_ema", "params", "state_dict")
 """Keys under which training code stores a state dict, preferred key first."""
+
+
+MOST_TENSORS = 10_000
+"""Tensors in a file; the largest published network has 1,532."""
+
+BYTES_PER_PARAMETER = 16
+"""Largest file, per parameter of the limit: weights in float32 and the state of an optimiser."""
 
 
 def read_state(path: Path) -> tuple[State, dict[str, str]]:
@@ -31,25 +39,51 @@ def read_state(path: Path) -> tuple[State, dict[str, str]]:
     removed.
 
     Returns:
-        The tensors by key, and the metadata, which is empty for pickled files.
+        The tensors by key, dense and on the CPU, and the metadata, which is empty for pickled
+        files.
 
     Raises:
-        CheckpointError: if the file is missing, corrupt or truncated, or has no state dict.
+        CheckpointError: if the file is missing, corrupt, truncated or too large, or has no state
+            dict.
     """
-    if not path.is_file():
-        kind = "is a folder" if path.is_dir() else "does not exist"
-        raise CheckpointError(f"{path}: cannot read weights: the file {kind}")
+    _check_file(path)
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    return _unwrap(_read_pickled(path), path), {}
+        state, metadata = _read_safetensors(path)
+    else:
+        state, metadata = _unwrap(_read_pickled(path), path), {}
+    _check_tensors(state, path)
+    return state, metadata
+
+
+def _check_file(path: Path) -> None:
+    try:
+        known = path.is_file()
+        size = path.stat().st_size if known else 0
+        kind = "is not a file" if path.exists() else "does not exist"
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot read weights: {error.strerror}") from error
+    if not known:
+        kind = "is a folder" if path.is_dir() else kind
+        raise CheckpointError(f"{path}: cannot read weights: the file {kind}")
+    limit = max_parameters()
+    if size > BYTES_PER_PARAMETER * limit:
+        raise CheckpointError(
+            f"{path}: the file has {size / 1e9:,.1f} GB, too much for the limit of {limit:,} "
+            f"parameters; raise it with {OPTION} or {VARIABLE}"
+        )
 
 
 def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+            names = list(file.keys())
+            if len(names) > MOST_TENSORS:
+                raise CheckpointError(_too_many(path, len(names)))
+            return {name: file.get_tensor(name) for name in names}, metadata
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged header can raise any error
         raise CheckpointError(
             f"{path}: not a readable safetensors file ({_short(error)}); "
             "it may be truncated: copy or download it again"
@@ -58,6 +92,7 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
 
 def _read_pickled(path: Path) -> Any:
     try:
+        _check_archive(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "unsupported global" in str(error).lower() or "unsupported class" in str(error).lower():
@@ -66,11 +101,29 @@ def _read_pickled(path: Path) -> Any:
                 "use a file with the state dict only"
             ) from error
         raise CheckpointError(f"{path}: not a PyTorch weights file ({_short(error)})") from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged pickle can raise any error
         raise CheckpointError(
             f"{path}: not a readable PyTorch weights file ({_short(error)}); "
             "it may be truncated: copy or download it again"
         ) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Check sizes and checksums of a zip archive; ``torch.load`` compares neither.
+
+    Raises:
+        zipfile.BadZipFile: if the archive is damaged, or declares more data than the file holds.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return  # the format of PyTorch before version 1.6
+        with zipfile.ZipFile(file) as archive:
+            # PyTorch stores data as they are. Compressed data could fill all memory.
+            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                raise zipfile.BadZipFile("it declares more data than it holds")
+            damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"the checksum of {shown(damaged)} is wrong")
 
 
 def _unwrap(content: Any, path: Path) -> State:
@@ -80,13 +133,48 @@ def _unwrap(content: Any, path: Path) -> State:
             break
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"{path}: contains {type(content).__name__}, not a state dict")
-    strangers = [key for key, value in content.items() if not isinstance(value, Tensor)]
-    if strangers:
-        raise CheckpointError(
-            f"{path}: not a state dict: entry {strangers[0]!r} is not a tensor; "
-            f"weights must be at the top level or under {', '.join(WRAPPERS)}"
-        )
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
+    if len(content) > MOST_TENSORS:
+        raise CheckpointError(_too_many(path, len(content)))
+    state: State = {}
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            name = shown(key) if isinstance(key, str) else f"with a key of {type(key).__name__}"
+            raise CheckpointError(
+                f"{path}: not a state dict: entry {name} is not a tensor with a name; "
+                f"weights must be at the top level or under {', '.join(WRAPPERS)}"
+            )
+        name = key.removeprefix("module.")
+        if name in state:
+            raise CheckpointError(f"{path}: has {shown(name)} with and without 'module.'")
+        state[name] = value
+    return state
+
+
+def _too_many(path: Path, count: int) -> str:
+    return f"{path}: has {count:,} tensors, more than {MOST_TENSORS:,}; it is no weights file"
+
+
+def _check_tensors(state: State, path: Path) -> None:
+    for key, tensor in state.items():
+        fault = _fault(tensor)
+        if fault:
+            raise CheckpointError(
+                f"{path}: {shown(key)} is a {fault} tensor; save the dense tensors of the network"
+            )
+
+
+def _fault(tensor: Tensor) -> str | None:
+    if tensor.is_meta:
+        return "meta"
+    if tensor.is_quantized:
+        return "quantized"
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        return "sparse"
+    if tensor.is_complex():
+        return "complex"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return "repeated"  # of any size, from one stored value
+    return None
 
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

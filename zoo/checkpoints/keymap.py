@@ -8,11 +8,15 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from zoo.errors import MisfitError
+from zoo.errors import CheckpointError, MisfitError
 
 State = dict[str, Tensor]
 
 _FIELD = re.compile(r"\{(\w+)\}")
+
+
+class MissingKeyError(CheckpointError):
+    """A file lacks a key that its format needs; the message is the second half of a sentence."""
 
 
 class Rule(NamedTuple):
@@ -74,20 +78,49 @@ def fit(state: Mapping[str, Tensor], shapes: Mapping[str, Tensor], what: str) ->
         what: name of the state dict, such as its file, for error messages.
 
     Raises:
-        MisfitError: if keys are missing, unexpected or of the wrong size; the message lists them.
+        MisfitError: if keys are missing, unexpected, or of the wrong size or dtype; the message
+            lists them.
     """
     missing = [key for key in shapes if key not in state]
     unexpected = [key for key in state if key not in shapes]
+    both = [(key, state[key], shapes[key]) for key in shapes if key in state]
     wrong = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(shapes[key].shape)}"
-        for key in shapes
-        if key in state and state[key].numel() != shapes[key].numel()
+        f"{_brief(key)} {tuple(given.shape)} instead of {tuple(own.shape)}"
+        for key, given, own in both
+        if not _is_same_shape(given, own)
+    ]
+    types = [
+        f"{_brief(key)} {given.dtype} instead of {own.dtype}"
+        for key, given, own in both
+        if given.is_floating_point() != own.is_floating_point()
     ]
     faults = [
-        f"{label} {len(keys)}: {', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''}"
-        for label, keys in (("missing", missing), ("unexpected", unexpected), ("wrong size", wrong))
+        f"{label} {len(keys)}: {', '.join(map(_brief, keys[:4]))}{', ...' if len(keys) > 4 else ''}"
+        for label, keys in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("wrong size", wrong),
+            ("wrong dtype", types),
+        )
         if keys
     ]
     if faults:
         raise MisfitError(f"{what} does not match the network: {'; '.join(faults)}")
     return {key: state[key].reshape(shapes[key].shape) for key in shapes}
+
+
+def _is_same_shape(given: Tensor, own: Tensor) -> bool:
+    """Return whether a tensor has our shape, or the authors' way of storing it.
+
+    The authors store the directions and channels of a scan in one axis, and a 1x1 convolution may
+    be a linear layer. A tensor that only has as many values could be a transposed one.
+    """
+    if given.numel() != own.numel():
+        return False
+    if given.dim() == own.dim() - 1 and given.shape[1:] == own.shape[2:]:
+        return True
+    return [size for size in given.shape if size > 1] == [size for size in own.shape if size > 1]
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:97]}..."

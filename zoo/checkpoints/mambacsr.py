@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from zoo.checkpoints.keymap import KeyMap, Rule, chained
-from zoo.checkpoints.mambair import HEADS, depth_of, divisor, head_of, mixer_of
+from zoo.checkpoints.mambair import HEADS, depths_of, divisor, head_of, mixer_of
 from zoo.errors import CheckpointError
 from zoo.scans import ScanOrder, Window
 
@@ -111,7 +111,9 @@ class MambaCSRFormat:
 
     name = "MambaCSR"
     wrapper = "params_ema"
+    published = "mambacsr_final"
     facts: tuple[str, ...] = ("scan_size",)
+    every_key = KeyMap(KEYS)
 
     def recognises(self, state: State) -> bool:
         """Return whether the keys are those of this network."""
@@ -130,8 +132,8 @@ class MambaCSRFormat:
         Raises:
             CheckpointError: if ``scan_size`` is missing or not a positive integer.
         """
-        depths = _depths(state, "layers")
-        coarse_depths = _depths(state, "layers2")
+        depths = depths_of(state, "layers")
+        coarse_depths = depths_of(state, "layers2")
         scan_size = _scan_size(facts, coarse=bool(coarse_depths))
         first = "layers.0.residual_group.blocks.0."
         dim = state["conv_first.weight"].shape[0]
@@ -184,7 +186,7 @@ class MambaCSRFormat:
 
     def key_map(self, network: Mapping[str, Any]) -> KeyMap:
         """Return the key map for the ``network`` section of a recipe."""
-        return KeyMap(KEYS)
+        return self.every_key
 
 
 def _scan_size(facts: Mapping[str, Any], *, coarse: bool) -> int:
@@ -213,13 +215,6 @@ def _directions(state: State, prefix: str) -> int:
             "pass the recipe it was trained with"
         )
     return directions
-
-
-def _depths(state: State, layers: str) -> list[int]:
-    depths: list[int] = []
-    while f"{layers}.{len(depths)}.residual_group.blocks.0.skip_scale" in state:
-        depths.append(depth_of(state, f"{layers}.{len(depths)}.residual_group.blocks."))
-    return depths
 
 
 def _mixer(state: State, prefix: str, dim: int) -> dict[str, Any]:

@@ -7,13 +7,14 @@ network.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from zoo.checkpoints.keymap import KeyMap, Rule, chained
-from zoo.errors import CheckpointError
+from zoo.checkpoints.keymap import KeyMap, MissingKeyError, Rule, chained
+from zoo.errors import CheckpointError, shown
 from zoo.scans import ScanOrder
 
 State = Mapping[str, Tensor]
@@ -92,12 +93,28 @@ DIRECTIONS = {
 }
 
 
+PARTS = (
+    (".multi_scan.", "merge", "block: {mixer: {merge: {type: YOURS}}}"),
+    (".self_attention.", "mixer", "block: {mixer: {type: YOURS}}"),
+    (".conv_blk.", "branch", "block: {branch: {type: YOURS}}"),
+    (".conv_block.", "branch", "block: {branch: {type: YOURS}}"),
+    ("layers2.", "coarse branch", "coarse: {...}"),
+    ("layers3.", "fusion of scales", "coarse: {fusion: {type: YOURS}}"),
+    (".blocks.", "block", "block: {type: YOURS}"),
+    ("upsample", "head", "head: {type: YOURS}"),
+    ("conv_last", "head", "head: {type: YOURS}"),
+)
+"""Part of a key, the kind of part that its tensor belongs to, and how a recipe names the part."""
+
+
 class MambaIRFormat:
     """State dicts of the authors' ``MambaIR``."""
 
     name = "MambaIR"
     wrapper = "params"
+    published = "mambair_classic_x4"
     facts: tuple[str, ...] = ()
+    every_key = KeyMap([*BODY, *(rule for rules in HEADS.values() for rule in rules)])
 
     def recognises(self, state: State) -> bool:
         """Return whether the keys are those of this network."""
@@ -111,9 +128,7 @@ class MambaIRFormat:
         The tensors do not show ``img_range``.
         """
         first = "layers.0.residual_group.blocks.0."
-        depths: list[int] = []
-        while f"layers.{len(depths)}.residual_group.blocks.0.skip_scale" in state:
-            depths.append(depth_of(state, f"layers.{len(depths)}.residual_group.blocks."))
+        depths = depths_of(state, "layers")
         channels = state["conv_first.weight"].shape[1]
         head, scale = head_of(state, channels)
         return {
@@ -145,7 +160,9 @@ class MambaIRUNetFormat:
 
     name = "MambaIRUNet"
     wrapper = "params"
+    published = "mambair_realdn"
     facts: tuple[str, ...] = ()
+    every_key = UNET
 
     def recognises(self, state: State) -> bool:
         """Return whether the keys are those of this network."""
@@ -179,9 +196,16 @@ class MambaIRUNetFormat:
         return UNET
 
 
-def depth_of(state: State, prefix: str) -> int:
-    """Return how many different numbers follow ``prefix`` in the keys."""
-    return len({k.removeprefix(prefix).split(".")[0] for k in state if k.startswith(prefix)})
+def depths_of(state: State, layers: str) -> list[int]:
+    """Return the number of blocks in each of the groups with the key prefix ``layers``."""
+    pattern = re.compile(rf"{layers}\.([0-9]{{1,9}})\.residual_group\.blocks\.([0-9]{{1,9}})\.")
+    blocks: dict[int, set[int]] = {}
+    for match in filter(None, map(pattern.match, state)):
+        blocks.setdefault(int(match[1]), set()).add(int(match[2]))
+    depths: list[int] = []
+    while len(depths) in blocks:
+        depths.append(len(blocks[len(depths)]))
+    return depths
 
 
 def head_of(state: State, channels: int) -> tuple[dict[str, Any], int]:
@@ -235,7 +259,16 @@ def mixer_of(state: State, attention: str, dim: int) -> dict[str, Any]:
 
 def _branch(state: State, cab: str, dim: int) -> dict[str, Any]:
     """Return the options of the branch; its keys show the generation of the light network."""
-    attention = next(key for key in state if key.startswith(cab) and "attention.1.weight" in key)
+    attention = next(
+        (key for key in state if key.startswith(cab) and "attention.1.weight" in key), None
+    )
+    if attention is None:
+        found = next((key for key in state if key.startswith(cab)), "nothing")
+        raise MissingKeyError(
+            f"the key '{cab}N.attention.1.weight' is missing, while {shown(found)} is there; if "
+            "its branch is another, register that part and pass recipe={extends: "
+            f"{MambaIRFormat.published}, network: {{block: {{branch: {{type: YOURS}}}}}}}}"
+        )
     squeeze = divisor(dim, state[attention].shape[0], 30)
     if f"{cab}4.weight" in state:
         compress = divisor(dim, state[f"{cab}0.weight"].shape[0], 2)
