@@ -125,9 +125,10 @@ def restoring(folder: Path) -> int:
     return zoo.cli.main([str(word) for word in (*given, "-w", inputs() / "small.safetensors")])
 
 
-def exporting(folder: Path, kind: str, name: str) -> int:
-    given = ["export", kind, "-n", inputs() / "small.yaml", "-w", inputs() / "small.safetensors"]
-    return zoo.cli.main([str(word) for word in (*given, "-o", folder / name)])
+def exporting(folder: Path, kind: str, name: str, *more: str) -> int:
+    model = ["-n", inputs() / "small.yaml", "-w", inputs() / "small.safetensors"]
+    given = ["export", kind, *model, "-o", folder / name, *more]
+    return zoo.cli.main([str(word) for word in given])
 
 
 COMMANDS: dict[str, Callable[[Path], int]] = {
@@ -135,7 +136,7 @@ COMMANDS: dict[str, Callable[[Path], int]] = {
     "train_with_reader": lambda folder: training(folder, "1"),
     "restore": restoring,
     "export_onnx": lambda folder: exporting(folder, "onnx", "small.onnx"),
-    "export_serve": lambda folder: exporting(folder, "serve", "models"),
+    "export_serve": lambda folder: exporting(folder, "serve", "models", "--overwrite"),
 }
 
 
