@@ -17,11 +17,17 @@ from zoo.scans import (
     Compose,
     CrossScale,
     Diagonal,
+    Dilated,
     Hilbert,
+    HilbertCropped,
     Raster,
     Serpentine,
     Shuffled,
+    Spiral,
+    Stripes,
     Window,
+    Zigzag,
+    ZOrder,
 )
 from zoo.scans.base import CACHED_ORDERS, _cache
 from zoo.scans.official import official_column_sources
@@ -38,6 +44,16 @@ ORDERS = [
     Hilbert(),
     Shuffled(seed=3, count=2),
     Compose(orders=(Window(size=4, directions=("row",)), Diagonal())),
+    Window(size=4, shift=2),
+    Window(size=(2, 5), shift=1, serpentine=True),
+    Stripes(),
+    Stripes(width=8, shift=4),
+    Stripes(width=3, shift=2, directions=("transposed_turned_reversed", "stripe_turned")),
+    Zigzag(),
+    Spiral(),
+    Dilated(step=3),
+    ZOrder(),
+    HilbertCropped(),
 ]
 ORDERS += [  # those of --import
     entry.target()
@@ -302,8 +318,9 @@ def hilbert_by_digits(side):
 
 
 @pytest.mark.parametrize("side", [1, 2, 4, 8, 16, 32])
-def test_hilbert_is_the_classical_curve_on_powers_of_two(side):
-    first, second = Hilbert(directions=("hilbert", "transposed")).order(side, side).tolist()
+@pytest.mark.parametrize("curve", [Hilbert, HilbertCropped])
+def test_hilbert_is_the_classical_curve_on_powers_of_two(side, curve):
+    first, second = curve(directions=("hilbert", "transposed")).order(side, side).tolist()
     assert first == [y * side + x for x, y in hilbert_by_digits(side)]
     assert second == [x * side + y for x, y in hilbert_by_digits(side)]
 
@@ -419,6 +436,12 @@ def test_orders_built_in_inference_mode_serve_training():
     ("make", "message"),
     [
         (lambda: Window(size=0), "size is 0"),
+        (lambda: Window(size=(4, 0)), r"size is \(4, 0\)"),
+        (lambda: Window(size=(4, 3), shift=3), "shift is 3; it must be from 0 to 2"),
+        (lambda: Stripes(width=0), "width is 0"),
+        (lambda: Stripes(width=4, shift=4), "shift is 4; it must be from 0 to 3"),
+        (lambda: Stripes(directions=("strip",)), r"directions\[0\].*did you mean 'stripe'"),
+        (lambda: Dilated(step=0), "step is 0"),
         (lambda: Raster(directions=("row", "colum")), r"directions\[1\].*did you mean 'column'"),
         (lambda: Diagonal(directions=()), "at least one"),
         (lambda: Serpentine(directions=("rwo",)), r"directions\[0\].*did you mean 'row'"),
