@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.helpers import plain
+from tests.helpers import plain, plain_field
 from tests.helpers.plain import randomised, weights_of
 from zoo.blocks import (
     ALIGNERS,
@@ -17,6 +17,8 @@ from zoo.blocks import (
     BRANCHES,
     BURST_FUSIONS,
     EDA,
+    GUIDED_BLOCKS,
+    MERGES,
     MIXERS,
     MSFM,
     RLMB,
@@ -25,7 +27,10 @@ from zoo.blocks import (
     ChannelTransformer,
     GatedMerge,
     GroupFlow,
+    HighFrequencyBlock,
+    OmniScan,
     ResBlock,
+    ShuffleAttention,
     group_conv,
 )
 from zoo.scans import Raster, Window
@@ -47,6 +52,11 @@ MIXER_CASES = {
     "ss2d": ({"expand": 1.3, "d_state": 3, "dt_rank": 2}, plain.ss2d),
     "axial": ({"expand": 1.3, "d_state": 3, "dt_rank": 2, "d_conv": 5}, plain.axial),
     "mamba1d": ({"d_state": 3, "dt_rank": 2}, plain.mamba1d),
+    "head_scan": ({"expand": 1.5, "d_state": 3, "dt_rank": 2}, plain_field.head_scan),
+    "omni_scan": (
+        {"expand": 1.3, "d_state": 3, "channel_width": 3, "channel_rank": 2},
+        plain_field.omni_scan,
+    ),
 }
 
 
@@ -58,12 +68,22 @@ def test_mixers_equal_the_recurrence_step_by_step(name):
         assert_same(part(x), expected(weights_of(part), x))
 
 
+@pytest.mark.parametrize("width", [1, 2])
+def test_an_omni_scan_may_scale_by_its_channels(width):
+    options = {"d_state": 3, "channel_width": width, "channel_rank": 2, "combine": "scale"}
+    part, x = randomised(OmniScan(8, **options)), features()
+    with torch.no_grad():
+        assert_same(part(x), plain_field.omni_scan(weights_of(part), x, scale=True))
+
+
 BRANCH_CASES = {
     "cab": ({"compress": 2, "squeeze": 3}, plain.cab),
     "cab_light": ({"compress": 2, "squeeze": 3}, plain.cab_light),
     "cab_depthwise": ({"squeeze": 3}, plain.cab_depthwise),
     "channel_attention": ({"squeeze": 3}, plain.channel_attention_branch),
     "mlp": ({}, plain.mlp),
+    "gdfn": ({"ratio": 1.7, "bias": True}, plain_field.gdfn),
+    "simple_gate": ({"ratio": 1.5, "bias": True}, plain_field.simple_gate),
 }
 
 
@@ -81,6 +101,8 @@ def test_all_mixers_branches_fusions_and_aligners_of_the_package_are_compared():
 
     assert own(MIXERS) == set(MIXER_CASES)
     assert own(BRANCHES) == set(BRANCH_CASES)
+    assert own(MERGES) == {"sum", "gated", "shuffle_attention"}
+    assert own(GUIDED_BLOCKS) == {"hfe"}
     assert own(BURST_FUSIONS) == {name for name, *_ in FUSION_CASES}
     assert own(ALIGNERS) == {"none", "warp", *ALIGNER_CASES}
     assert own(BLOCKS) == {"rssb", "rlmb", "channel_transformer", "msfm", "res"}
@@ -122,6 +144,20 @@ def test_a_gate_of_the_merge_is_that_of_its_own_direction():
         assert_same(merge.add(y_BLKE), plain.gated_merge(weights_of(merge), y_BLKE))
     with pytest.raises(ValueError, match="dim >= 8"):
         GatedMerge(7)
+
+
+@pytest.mark.parametrize("directions", [2, 3])
+def test_shuffle_attention_gates_each_channel_by_its_own_directions(directions):
+    part = randomised(ShuffleAttention(5, directions=directions))
+    y_BLKE = features(2, 7, directions, 5)
+    with torch.no_grad():
+        assert_same(part.add(y_BLKE), plain_field.shuffle_attention(weights_of(part), y_BLKE))
+
+
+def test_a_guided_block_equals_its_equations():
+    part, x, guide = randomised(HighFrequencyBlock(6)), features(2, 3, 5, 6), features(2, 3, 5, 6)
+    with torch.no_grad():
+        assert_same(part(x, guide), plain_field.hfe(weights_of(part), x, guide))
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])

@@ -65,6 +65,7 @@ UPSAMPLER_CASES = [
     ("transposed", {}, double),
     ("transposed", {"kernel": 4}, lambda w, x: transposed(x, w["weight"], w["bias"])),
     ("pixelshuffle", {}, lambda w, x: shuffled(conv(w.under("conv"), x), 2)),
+    ("conv_pixelshuffle", {}, lambda w, x: shuffled(conv(w.under("conv"), x), 2)),
     ("bilinear", {}, lambda w, x: conv(w.under("conv"), bilinear(x))),
 ]
 
@@ -113,6 +114,7 @@ HEAD_CASES = [
         for s in (1, 3, 5)
     ),
     ("residual", 1, {}, lambda w, x, image, factors: image + conv(w.under("conv"), x)),
+    ("conv", 1, {}, lambda w, x, image, factors: conv(w, x)),
 ]
 
 

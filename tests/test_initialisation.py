@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import zoo
+from zoo.blocks import ChannelScan
 from zoo.blocks.feature_alignment import FeatureAlignment
 from zoo.heads import AdaUp, Transposed
 
@@ -83,6 +84,7 @@ LEAVES = {
     "branch_scale": lambda p: constant(1.0),
     "mlp_scale": lambda p: constant(1.0),
     "temperature_G": lambda p: constant(1.0),
+    "temperature": lambda p: constant(1.0),
     "weights": lambda p: constant(1 / p.numel()),
     "log_width": lambda p: constant(math.log(0.2)),
 }
@@ -94,6 +96,31 @@ NETWORKS = {
     "mambair, 1D": ("mambair_light_x2", {**SMALL, "block.mixer": "mamba1d"}, True),
     "mambacsr": ("mambacsr_final", {**SMALL, "scale": 2, "coarse.depths": [1]}, True),
     "unet": ("mambair_realdn", {"dim": 30, "depths": [1, 1, 1, 1], "refinement": 1}, False),
+    "vmambair": (
+        {
+            "type": "unet",
+            "dim": 16,
+            "depths": [1, 1],
+            "block": {"skip_scale": False, "mixer": "omni_scan", "branch": "gdfn"},
+        },
+        {},
+        False,
+    ),
+    "mair": (
+        {
+            "type": "single_image",
+            "dim": 40,
+            "depths": [1],
+            "block": {"mixer": {"merge": "shuffle_attention"}, "branch": "mlp"},
+        },
+        {},
+        True,
+    ),
+    "wavelet": (
+        {"type": "wavelet", "depths": [1], "high_depths": [1], "block": {"branch": "gdfn"}},
+        {},
+        False,
+    ),
     "burst": (
         "qmambabsr",
         {"dim": 32, "burst": 4, "stages": [1], "skip": "merged", "flow_prior": "registration"},
@@ -105,7 +132,7 @@ NETWORKS = {
 @pytest.mark.parametrize(("model", "changes", "linear_002"), NETWORKS.values(), ids=NETWORKS)
 def test_every_parameter_begins_as_its_paper_says(model, changes, linear_002):
     torch.manual_seed(3)
-    network = zoo.build(model, **changes)
+    network = zoo.build({"network": model} if isinstance(model, dict) else model, **changes)
     # The upsamplers of the head: by themselves below.
     unchecked = {n: p for n, p in network.named_parameters() if not n.startswith("head.ups.")}
 
@@ -128,6 +155,12 @@ def test_every_parameter_begins_as_its_paper_says(model, changes, linear_002):
         elif place.endswith(".offset"):
             check(own["weight"], constant(0.0))
             check(own["bias"], constant(0.0))
+        elif isinstance(module, ChannelScan):
+            for name, full in own.items():
+                normally = name in ("A_log", "dt_proj_weight", "dt_proj_bias")
+                check(full, normal(1.0) if normally else LEAVES[name](module.get_parameter(name)))
+        elif isinstance(module, nn.PReLU):
+            check(own["weight"], constant(0.25))
         elif isinstance(module, nn.Linear) and linear_002:
             check(own["weight"], normal(0.02))
             if "bias" in own:

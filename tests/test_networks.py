@@ -6,15 +6,20 @@ import pytest
 import torch
 
 import zoo
-from zoo.blocks import BLOCKS, BRANCHES, MERGES, RSSB, SCALE_FUSIONS
+from zoo.blocks import BLOCKS, BRANCHES, DOWNSAMPLERS, MERGES, RSSB, SCALE_FUSIONS, SKIPS
 from zoo.heads import HEADS, pixel_shuffle
 from zoo.networks import NETWORKS
 from zoo.scans import SCANS, Window
 
 NEEDS = {"window": {"size": 3}, "compose": {"orders": ["raster", "diagonal"]}}
 COARSE = {"depths": [1], "fusion": {"scan": {"size": 4}}}
+KEEP_SIZE = ("residual", "conv")
 DIV2K = (0.4488, 0.4371, 0.4040)
 SIZES = [(1, 1), (1, 7), (9, 1), (5, 8)]
+
+
+def unet(**changes):
+    return {"network": {"type": "unet", "dim": 32, **changes}}
 
 
 def tiny(**changes):
@@ -45,14 +50,45 @@ RECIPES = {
         scans=[["raster"], ["serpentine", "diagonal"]],
     ),
     "fusion-official": tiny(coarse=COARSE, compat="official"),
-    **{f"head-{n}": tiny(head=n, scale=1 if n == "residual" else 2) for n in HEADS.names()},
+    **{f"head-{n}": tiny(head=n, scale=1 if n in KEEP_SIZE else 2) for n in HEADS.names()},
     "scale-3": tiny(scale=3),
     "scale-4-nearest": tiny(scale=4, head="nearest_conv"),
     "scale-3-nearest": tiny(scale=3, head="nearest_conv"),
     "gray": tiny(channels=1, head="residual"),
     "3conv": tiny(conv="3conv", patch_norm=False),
     "mixed-scans": tiny(scans=["raster", "hilbert", {"type": "window", "size": 2}]),
-    "unet": {"network": {"type": "unet", "dim": 32, "depths": [1, 1, 1, 1], "refinement": 1}},
+    "mixer-head_scan": tiny(block={"mixer": "head_scan"}),
+    "mixer-omni_scan": tiny(block={"mixer": {"type": "omni_scan", "combine": "scale"}}),
+    "unscaled": tiny(block={"skip_scale": False, "norm": {"eps": 1e-6}}),
+    "blocks-in-turn": tiny(block=["rssb", {"type": "rlmb", "branch": {"compress": 6}}]),
+    "blocks-by-group": tiny(block=[["res"], ["rssb", "res"]]),
+    "unet": unet(depths=[1, 1, 1, 1], refinement=1),
+    "unet-one-level": unet(depths=[1], refinement=0),
+    **{f"skip-{n}": unet(depths=[1, 1], skip=n, top_skip=n) for n in SKIPS.names()},
+    **{f"down-{n}": unet(depths=[1, 1], down=n) for n in DOWNSAMPLERS.names()},
+    "unet-by-level": unet(
+        dim=[8, 20, 12],
+        depths=[1, 2, 1],
+        decoder_depths=[2, 1],
+        block=[["res"], [{"type": "rssb", "branch": None}], ["res"]],
+        scans=[["raster"], ["zigzag", "stripes"], ["spiral"]],
+        up="bilinear",
+        head="pixelshuffle_direct",
+        scale=2,
+        padding="reflect",
+    ),
+    "wavelet": {"network": {"type": "wavelet", "dim": 32, "depths": [1], "high_depths": [1]}},
+    "wavelet-grid": {
+        "network": {
+            "type": "wavelet",
+            "dim": 8,
+            "depths": [2, 1],
+            "high_depths": [1, 2],
+            "block": ["res", {"type": "rssb", "branch": "gdfn"}],
+            "grid": 12,
+            "extra_grid": True,
+        }
+    },
 }
 
 

@@ -31,13 +31,17 @@ HOMES = {
     "burst_fusion": "zoo.blocks",
     "burst_synthesis": "zoo.data.burst",
     "degradation": "zoo.data",
+    "downsampler": "zoo.blocks",
+    "guided_block": "zoo.blocks",
     "head": "zoo.heads",
     "loss": "zoo.training.losses",
     "merge": "zoo.blocks",
     "mixer": "zoo.blocks",
     "network": "zoo.networks",
+    "norm": "zoo.blocks",
     "scale_fusion": "zoo.blocks",
     "scan": "zoo.scans",
+    "skip": "zoo.blocks",
     "upsampler": "zoo.heads",
 }
 """The module that defines each kind of the package, with all its parts.

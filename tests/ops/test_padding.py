@@ -33,19 +33,35 @@ def test_sides_may_have_grids_of_their_own_and_the_margin_grows_with_the_scale()
     assert torch.equal(crop(enlarged, margin, 2), expected)
 
 
+@pytest.mark.parametrize("side", [1, 2, 3, 5])
+def test_a_reflection_goes_there_and_back_where_the_margin_is_larger_than_the_image(side):
+    row = torch.arange(float(side)).expand(1, 1, 2, side)
+    walk = [*range(side), *reversed(range(1, side - 1))] or [0]
+    expected = [float(walk[n % len(walk)]) for n in range(side + 12)]
+    assert pad(row, Margin(below=0, right=12), "reflect")[0, 0, 1].tolist() == expected
+    assert pad(row.mT, Margin(below=12, right=0), "reflect")[0, 0, :, 1].tolist() == expected
+
+
 class _Padded(torch.nn.Module):
+    def __init__(self, mode):
+        super().__init__()
+        self.mode = mode
+
     def forward(self, image):
         margin = margin_to_grid(image, 4)
-        return crop(pad(image, margin).repeat_interleave(2, -1), margin._replace(below=0), 2)
+        wide = pad(image, margin, self.mode).repeat_interleave(2, -1)
+        return crop(wide, margin._replace(below=0), 2)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 13, 19), (1, 2, 3, 13, 19)])
-@pytest.mark.parametrize("strict", [False, True])
-def test_a_traced_graph_holds_for_any_size(shape, strict):
+@pytest.mark.parametrize(
+    ("strict", "mode"), [(False, "replicate"), (True, "replicate"), (False, "reflect")]
+)
+def test_a_traced_graph_holds_for_any_size(shape, strict, mode):
     sizes = {len(shape) - 2: torch.export.Dim.DYNAMIC, len(shape) - 1: torch.export.Dim.DYNAMIC}
     traced = torch.export.export(
-        _Padded(), (torch.rand(shape),), dynamic_shapes=(sizes,), strict=strict
+        _Padded(mode), (torch.rand(shape),), dynamic_shapes=(sizes,), strict=strict
     ).module()
     for height, width in ((13, 19), (16, 8), (5, 4)):
         image = torch.rand(*shape[:-2], height, width)
-        assert torch.equal(traced(image), _Padded()(image))
+        assert torch.equal(traced(image), _Padded(mode)(image))

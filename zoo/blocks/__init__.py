@@ -28,12 +28,36 @@ from zoo.blocks.contract import (
     MixerFactory,
 )
 from zoo.blocks.cross_scale_mixer import CrossScaleMixer
-from zoo.blocks.direction_merge import GatedMerge, SumMerge
+from zoo.blocks.direction_merge import GatedMerge, ShuffleAttention, SumMerge
 from zoo.blocks.eda import EDA, GroupFlow
+from zoo.blocks.gates import GatedFeedForward, SimpleGate
 from zoo.blocks.group import ResidualGroup, build_blocks, group_conv
+from zoo.blocks.guided import (
+    GUIDED_BLOCKS,
+    GuidedBlock,
+    GuidedBlockFactory,
+    HighFrequencyBlock,
+    nearest_channels,
+)
+from zoo.blocks.head_scan import HeadScan
 from zoo.blocks.layers import Conv2d, DropPath
+from zoo.blocks.levels import (
+    DOWNSAMPLERS,
+    SKIPS,
+    ConcatConvSkip,
+    ConcatSkip,
+    Downsampler,
+    DownsamplerFactory,
+    Skip,
+    SkipFactory,
+    StridedDown,
+    SumSkip,
+    UnshuffleDown,
+)
 from zoo.blocks.mamba1d import Mamba1D
 from zoo.blocks.msfm import MSFM, ResBlock
+from zoo.blocks.norm import NORMS, LayerNorm, Norm, NormFactory
+from zoo.blocks.omni_scan import ChannelScan, OmniScan
 from zoo.blocks.qssm import QSSM
 from zoo.blocks.rlmb import RLMB
 from zoo.blocks.rssb import RSSB
@@ -43,6 +67,7 @@ from zoo.blocks.scale_fusion import (
     ScaleFusion,
     ScaleFusionFactory,
 )
+from zoo.blocks.scan_core import GatedScan, ScanSizes, TokenScan, scan_sizes
 from zoo.blocks.ss2d import SS2D
 
 __all__ = [
@@ -51,17 +76,21 @@ __all__ = [
     "BRANCHES",
     "BURST_FUSIONS",
     "CAB",
+    "DOWNSAMPLERS",
     "EDA",
+    "GUIDED_BLOCKS",
     "MERGES",
     "MIXERS",
     "MLP",
     "MSFM",
+    "NORMS",
     "NRFE",
     "PBFF",
     "QSSM",
     "RLMB",
     "RSSB",
     "SCALE_FUSIONS",
+    "SKIPS",
     "SS2D",
     "Aligned",
     "Aligner",
@@ -73,15 +102,27 @@ __all__ = [
     "BurstFusion",
     "ChannelAttention",
     "ChannelAttentionBranch",
+    "ChannelScan",
     "ChannelTransformer",
+    "ConcatConvSkip",
     "ConcatFusion",
+    "ConcatSkip",
     "Conv2d",
     "CrossScaleFusion",
     "CrossScaleMixer",
     "DepthwiseCAB",
+    "Downsampler",
+    "DownsamplerFactory",
     "DropPath",
+    "GatedFeedForward",
     "GatedMerge",
+    "GatedScan",
     "GroupFlow",
+    "GuidedBlock",
+    "GuidedBlockFactory",
+    "HeadScan",
+    "HighFrequencyBlock",
+    "LayerNorm",
     "LightCAB",
     "Mamba1D",
     "Merge",
@@ -89,12 +130,26 @@ __all__ = [
     "Mixer",
     "MixerFactory",
     "NoAlignment",
+    "Norm",
+    "NormFactory",
+    "OmniScan",
     "ResBlock",
     "ResidualGroup",
     "ScaleFusion",
     "ScaleFusionFactory",
+    "ScanSizes",
+    "ShuffleAttention",
+    "SimpleGate",
+    "Skip",
+    "SkipFactory",
+    "StridedDown",
     "SumMerge",
+    "SumSkip",
+    "TokenScan",
+    "UnshuffleDown",
     "Warp",
     "build_blocks",
     "group_conv",
+    "nearest_channels",
+    "scan_sizes",
 ]

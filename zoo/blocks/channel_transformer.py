@@ -13,8 +13,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.blocks.contract import BLOCKS, Block
+from zoo.blocks.gates import GatedFeedForward
 from zoo.blocks.layers import Conv2d, DropPath
 from zoo.scans import ScanOrder
+
+
+def attend_channels(
+    q_BHWC: Tensor, k_BHWC: Tensor, v_BHWC: Tensor, temperature_G: Tensor
+) -> Tensor:
+    """Compute attention between the channels of each head, (B, H, W, C).
+
+    Queries and keys are scaled to length 1 over the pixels.
+
+    Args:
+        q_BHWC: queries.
+        k_BHWC: keys.
+        v_BHWC: values.
+        temperature_G: factor on the similarities of each of G heads; G divides C.
+    """
+    _, height, width, _ = q_BHWC.shape
+    q_BGDP, k_BGDP, v_BGDP = (
+        t.flatten(1, 2).unflatten(2, (len(temperature_G), -1)).permute(0, 2, 3, 1)
+        for t in (q_BHWC, k_BHWC, v_BHWC)
+    )
+    q_BGDP, k_BGDP = F.normalize(q_BGDP, dim=-1), F.normalize(k_BGDP, dim=-1)
+    similarity = q_BGDP @ k_BGDP.transpose(2, 3) * temperature_G[:, None, None]
+    out_BGDP = similarity.softmax(dim=-1) @ v_BGDP
+    return out_BGDP.permute(0, 3, 1, 2).flatten(2).unflatten(1, (height, width))
 
 
 class ChannelSelfAttention(nn.Module):
@@ -38,38 +63,8 @@ class ChannelSelfAttention(nn.Module):
         self.out_proj = Conv2d(dim, dim, 1, bias=False)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        _, height, width, _ = x_BHWC.shape
-        mixed = self.conv(self.in_proj(x_BHWC)).flatten(1, 2)
-        q_BGDP, k_BGDP, v_BGDP = (
-            t.unflatten(2, (self.heads, -1)).permute(0, 2, 3, 1) for t in mixed.chunk(3, dim=-1)
-        )
-        q_BGDP, k_BGDP = F.normalize(q_BGDP, dim=-1), F.normalize(k_BGDP, dim=-1)
-        similarity = q_BGDP @ k_BGDP.transpose(2, 3) * self.temperature_G[:, None, None]
-        out_BGDP = similarity.softmax(dim=-1) @ v_BGDP
-        out_BHWC = out_BGDP.permute(0, 3, 1, 2).flatten(2).unflatten(1, (height, width))
-        return self.out_proj(out_BHWC)
-
-
-class GatedFeedForward(nn.Module):
-    """Gated feed-forward with a depthwise convolution: ``GELU(a) * b`` ("GDFN").
-
-    Args:
-        dim: channels C.
-        ratio: hidden channels as a multiple of C, rounded down to an integer.
-    """
-
-    def __init__(self, dim: int, *, ratio: float) -> None:
-        super().__init__()
-        hidden = int(dim * ratio)
-        if hidden < 1:
-            raise ValueError(f"ratio is {ratio}; with dim {dim} this gives 0 hidden channels")
-        self.in_proj = Conv2d(dim, 2 * hidden, 1, bias=False)
-        self.conv = Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=False)
-        self.out_proj = Conv2d(hidden, dim, 1, bias=False)
-
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        gate_BHWE, x_BHWE = self.conv(self.in_proj(x_BHWC)).chunk(2, dim=-1)
-        return self.out_proj(F.gelu(gate_BHWE) * x_BHWE)
+        q_BHWC, k_BHWC, v_BHWC = self.conv(self.in_proj(x_BHWC)).chunk(3, dim=-1)
+        return self.out_proj(attend_channels(q_BHWC, k_BHWC, v_BHWC, self.temperature_G))
 
 
 @BLOCKS.register("channel_transformer")

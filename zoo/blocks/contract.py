@@ -36,9 +36,9 @@ class Mixer(nn.Module):
 
 
 class Merge(nn.Module):
-    """Runs the scan and sums its directions, ``inputs -> (B, L, E)``; built as ``merge(dim)``.
+    """Runs the scan and merges its directions, ``inputs -> (B, L, E)``.
 
-    ``dim`` is E.
+    Built as ``merge(dim, directions=)``: ``dim`` is E and ``directions`` is K.
     """
 
     def forward(self, inputs: ScanInputs) -> Tensor:
@@ -59,7 +59,7 @@ BranchFactory: TypeAlias = Callable[..., Branch]
 
 BLOCKS = Registry("block", Block, supplied=("dim", "scan", "drop_path"))
 MIXERS = Registry("mixer", Mixer, supplied=("dim", "scan"))
-MERGES = Registry("merge", Merge, supplied=("dim",))
+MERGES = Registry("merge", Merge, supplied=("dim", "directions"))
 BRANCHES = Registry("branch", Branch, supplied=("dim",))
 
 __all__ = [

@@ -6,7 +6,7 @@ Shape suffixes: B batch, H height, W width, C channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, TypeVar, cast
 
 from torch import Tensor, nn
 
@@ -17,6 +17,14 @@ from zoo.scans import ScanOrder
 GroupConv: TypeAlias = Literal["1conv", "3conv"]
 Schedule: TypeAlias = Sequence[ScanOrder]
 """Scan orders of one group; its blocks use them cyclically."""
+
+Blocks: TypeAlias = BlockFactory | Sequence[BlockFactory]
+"""The kind of block of one group, or several kinds that take turns."""
+
+BlocksOfGroups: TypeAlias = Blocks | Sequence[Sequence[BlockFactory]]
+"""The blocks of all groups, or a list of kinds for each group."""
+
+T = TypeVar("T")
 
 
 def group_conv(dim: int, kind: GroupConv) -> nn.Module:
@@ -52,19 +60,41 @@ def scans_of_groups(
     Raises:
         ValueError: if the number of lists is not the number of groups.
     """
-    if all(isinstance(scan, ScanOrder) for scan in scans):
-        return [cast(Schedule, scans)] * groups
-    if len(scans) != groups:
+    return _of_groups(scans, groups, what)
+
+
+def blocks_of_groups(blocks: BlocksOfGroups, groups: int) -> list[Blocks]:
+    """Return the kinds of block of each group.
+
+    Args:
+        blocks: the same for all groups, or a list of kinds for each group.
+        groups: number of groups.
+
+    Raises:
+        ValueError: if the number of lists is not the number of groups.
+    """
+    return list(_of_groups(blocks if isinstance(blocks, Sequence) else [blocks], groups, "block"))
+
+
+def _of_groups(
+    values: Sequence[T] | Sequence[Sequence[T]], groups: int, what: str
+) -> list[Sequence[T]]:
+    if not any(isinstance(value, Sequence) for value in values):
+        return [cast(Sequence[T], values)] * groups
+    if len(values) != groups:
         raise ValueError(
-            f"{what} has {len(scans)} lists for {groups} groups; give one list for each group"
+            f"{what} has {len(values)} lists for {groups} groups; give one list for each group"
         )
-    return list(cast(Sequence[Schedule], scans))
+    return list(cast(Sequence[Sequence[T]], values))
 
 
 def build_blocks(
-    dim: int, *, block: BlockFactory, scans: Sequence[ScanOrder], drop_paths: Sequence[float]
+    dim: int, *, block: Blocks, scans: Sequence[ScanOrder], drop_paths: Sequence[float]
 ) -> nn.ModuleList:
-    """Build one block for each drop-path rate; the blocks use the scan orders cyclically."""
+    """Build one block for each drop-path rate; kinds of block and scan orders take turns."""
+    factories = block if isinstance(block, Sequence) else [block]
+    if not factories:
+        raise ValueError("block is empty; name at least one block")
     if not scans:
         raise ValueError("scans is empty; name at least one scan order")
     for index, scan in enumerate(scans):
@@ -74,7 +104,7 @@ def build_blocks(
                 "block has only one; set this order in coarse.fusion.scan instead"
             )
     blocks = [
-        block(dim, scan=scans[index % len(scans)], drop_path=rate)
+        factories[index % len(factories)](dim, scan=scans[index % len(scans)], drop_path=rate)
         for index, rate in enumerate(drop_paths)
     ]
     return nn.ModuleList(blocks)
@@ -85,7 +115,7 @@ class ResidualGroup(Block):
 
     Args:
         dim: channels C.
-        block: builds a block.
+        block: builds a block; of several kinds, the blocks use them cyclically.
         scans: scan orders; the blocks use them cyclically.
         drop_paths: drop-path rate of each block; the group has as many blocks as rates.
         conv: kind of the last convolution, "1conv" or "3conv"; see :func:`group_conv`.
@@ -95,7 +125,7 @@ class ResidualGroup(Block):
         self,
         dim: int,
         *,
-        block: BlockFactory,
+        block: Blocks,
         scans: Sequence[ScanOrder],
         drop_paths: Sequence[float],
         conv: GroupConv = "1conv",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from zoo.blocks.channel_attention import CAB
 from zoo.blocks.contract import BLOCKS, Block, BranchFactory, MixerFactory
 from zoo.blocks.layers import DropPath
+from zoo.blocks.norm import LayerNorm, NormFactory
 from zoo.blocks.ss2d import SS2D
 from zoo.scans import ScanOrder
 
@@ -28,6 +29,9 @@ class RSSB(Block):
         drop_path: rate at which the mixer is dropped in training, in [0, 1).
         mixer: builds the token mixer.
         branch: builds the local branch; None omits the second line (MambaIR, Table 1, row 2).
+        norm: builds the norm before the mixer.
+        branch_norm: builds the norm before the branch.
+        skip_scale: whether the skips are scaled; with False, both factors are 1.
     """
 
     def __init__(
@@ -38,20 +42,29 @@ class RSSB(Block):
         drop_path: float = 0.0,
         mixer: MixerFactory = SS2D,
         branch: BranchFactory | None = CAB,
+        norm: NormFactory = LayerNorm,
+        branch_norm: NormFactory = LayerNorm,
+        skip_scale: bool = True,
     ) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(dim)
+        self.norm = norm(dim)
         self.mixer = mixer(dim, scan=scan)
         self.drop_path = DropPath(drop_path)
-        self.skip_scale = nn.Parameter(torch.ones(dim))
+        self.skip_scale = nn.Parameter(torch.ones(dim)) if skip_scale else None
         self.branch = None
         if branch is not None:
-            self.branch_norm = nn.LayerNorm(dim)
+            self.branch_norm = branch_norm(dim)
             self.branch = branch(dim)
-            self.branch_scale = nn.Parameter(torch.ones(dim))
+            self.branch_scale = nn.Parameter(torch.ones(dim)) if skip_scale else None
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        x_BHWC = x_BHWC * self.skip_scale + self.drop_path(self.mixer(self.norm(x_BHWC)))
+        mixed_BHWC = self.drop_path(self.mixer(self.norm(x_BHWC)))
+        x_BHWC = _scaled(x_BHWC, self.skip_scale) + mixed_BHWC
         if self.branch is not None:
-            x_BHWC = x_BHWC * self.branch_scale + self.branch(self.branch_norm(x_BHWC))
+            local_BHWC = self.branch(self.branch_norm(x_BHWC))
+            x_BHWC = _scaled(x_BHWC, self.branch_scale) + local_BHWC
         return x_BHWC
+
+
+def _scaled(x_BHWC: Tensor, scale_C: Tensor | None) -> Tensor:
+    return x_BHWC if scale_C is None else x_BHWC * scale_C

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from zoo.blocks.contract import MergeFactory
 from zoo.blocks.layers import Conv2d
+from zoo.blocks.norm import LayerNorm, NormFactory
 from zoo.ops.scan.contract import ScanInputs
 from zoo.scans import ScanOrder
 
@@ -179,24 +180,37 @@ class GatedScan(TokenScan):
         sizes: inner channels E, rank R and states N.
         scan: the scan order; it has K directions.
         d_conv: kernel size of the depthwise convolution in pixels, odd.
-        merge: builds the part that merges the directions.
+        merge: builds the part that merges the directions; None if the mixer needs none.
+        bias: whether the two projections have biases.
+        norm: builds the norm after the scan.
+        heads: number of scans that share the layers, each with E channels of its own.
 
     Raises:
         ValueError: if ``d_conv`` is even or below 1.
     """
 
     def __init__(
-        self, dim: int, *, sizes: ScanSizes, scan: ScanOrder, d_conv: int, merge: MergeFactory
+        self,
+        dim: int,
+        *,
+        sizes: ScanSizes,
+        scan: ScanOrder,
+        d_conv: int,
+        merge: MergeFactory | None,
+        bias: bool = False,
+        norm: NormFactory = LayerNorm,
+        heads: int = 1,
     ) -> None:
         if d_conv < 1 or d_conv % 2 == 0:
             raise ValueError(f"d_conv is {d_conv}; it must be odd and at least 1")
         super().__init__(sizes, scan=scan)
-        inner = sizes.inner
-        self.in_proj = nn.Linear(dim, 2 * inner, bias=False)
+        inner = heads * sizes.inner
+        self.in_proj = nn.Linear(dim, 2 * inner, bias=bias)
         self.conv = Conv2d(inner, inner, d_conv, padding=d_conv // 2, groups=inner)
-        self.merge = merge(inner)
-        self.out_norm = nn.LayerNorm(inner)
-        self.out_proj = nn.Linear(inner, dim, bias=False)
+        if merge is not None:
+            self.merge = merge(inner, directions=len(scan.directions))
+        self.out_norm = norm(inner)
+        self.out_proj = nn.Linear(inner, dim, bias=bias)
         self.reset_parameters()
 
     def enter(self, x_BHWC: Tensor) -> tuple[Tensor, Tensor]:
@@ -204,6 +218,10 @@ class GatedScan(TokenScan):
         x_BHWE, gate_BHWE = self.in_proj(x_BHWC).chunk(2, dim=-1)
         return F.silu(self.conv(x_BHWE)), gate_BHWE
 
+    def gated(self, y_BHWE: Tensor, gate_BHWE: Tensor) -> Tensor:
+        """Return the scanned tokens, normalised and multiplied by their gate, (B, H, W, E)."""
+        return self.out_norm(y_BHWE) * F.silu(gate_BHWE)
+
     def leave(self, y_BHWE: Tensor, gate_BHWE: Tensor) -> Tensor:
         """Return the output (B, H, W, C) for the scanned tokens and their gate."""
-        return self.out_proj(self.out_norm(y_BHWE) * F.silu(gate_BHWE))
+        return self.out_proj(self.gated(y_BHWE, gate_BHWE))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from zoo.blocks.contract import MIXERS, MergeFactory, Mixer
 from zoo.blocks.direction_merge import SumMerge
+from zoo.blocks.norm import LayerNorm, NormFactory
 from zoo.blocks.scan_core import GatedScan, scan_sizes
 from zoo.scans import Raster, ScanOrder
 
@@ -30,6 +31,8 @@ class SS2D(GatedScan, Mixer):
         dt_rank: rank R of the step size delta; ceil(C / 16) by default.
         d_conv: kernel size of the depthwise convolution in pixels, odd.
         merge: builds the part that merges the directions.
+        norm: builds the norm after the scan.
+        bias: whether the two projections have biases.
     """
 
     def __init__(
@@ -43,6 +46,8 @@ class SS2D(GatedScan, Mixer):
         dt_rank: int | None = None,
         d_conv: int = 3,
         merge: MergeFactory = SumMerge,
+        norm: NormFactory = LayerNorm,
+        bias: bool = False,
     ) -> None:
         super().__init__(
             dim,
@@ -50,11 +55,17 @@ class SS2D(GatedScan, Mixer):
             scan=Raster() if scan is None else scan,
             d_conv=d_conv,
             merge=merge,
+            norm=norm,
+            bias=bias,
         )
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        _, height, width, _ = x_BHWC.shape
         u_BHWE, gate_BHWE = self.enter(x_BHWC)
-        u_BLE = u_BHWE.flatten(1, 2)
-        y_BLE = self.merge(self.scan_inputs(u_BLE, self.scan.order(height, width, u_BLE.device)))
-        return self.leave(y_BLE.unflatten(1, (height, width)), gate_BHWE)
+        return self.leave(self.scanned(u_BHWE), gate_BHWE)
+
+    def scanned(self, u_BHWE: Tensor) -> Tensor:
+        """Scan the tokens in all directions and merge these, (B, H, W, E)."""
+        _, height, width, _ = u_BHWE.shape
+        order_KS = self.scan.order(height, width, u_BHWE.device)
+        y_BLE = self.merge(self.scan_inputs(u_BHWE.flatten(1, 2), order_KS))
+        return y_BLE.unflatten(1, (height, width))

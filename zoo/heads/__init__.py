@@ -2,6 +2,7 @@
 
 from zoo.heads.contract import HEADS, Head, HeadFactory
 from zoo.heads.doubling import DoublingHead
+from zoo.heads.plain import ConvHead
 from zoo.heads.residual import ResidualHead
 from zoo.heads.super_resolution import (
     Enlarge,
@@ -15,6 +16,7 @@ from zoo.heads.upsamplers import (
     UPSAMPLERS,
     AdaUp,
     BilinearUp,
+    ConvShuffleUp,
     ShuffleUp,
     Transposed,
     Upsampler,
@@ -26,6 +28,8 @@ __all__ = [
     "UPSAMPLERS",
     "AdaUp",
     "BilinearUp",
+    "ConvHead",
+    "ConvShuffleUp",
     "DoublingHead",
     "Enlarge",
     "Head",

@@ -168,6 +168,23 @@ class ShuffleUp(Upsampler):
         return pixel_shuffle(self.conv(x_BHWI), 2)
 
 
+@UPSAMPLERS.register("conv_pixelshuffle")
+class ConvShuffleUp(Upsampler):
+    """A 3x3 convolution without bias and a pixel shuffle, as in Restormer.
+
+    Args:
+        dim: input channels.
+        out: output channels.
+    """
+
+    def __init__(self, dim: int, *, out: int) -> None:
+        super().__init__()
+        self.conv = Conv2d(dim, 4 * out, 3, padding=1, bias=False)
+
+    def forward(self, x_BHWI: Tensor) -> Tensor:
+        return pixel_shuffle(self.conv(x_BHWI), 2).contiguous()
+
+
 @UPSAMPLERS.register("bilinear")
 class BilinearUp(Upsampler):
     """Bilinear interpolation and a 3x3 convolution.

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from zoo.blocks.contract import BlockFactory
 from zoo.blocks.cross_scale_mixer import Compat
-from zoo.blocks.group import GroupConv, ResidualGroup, Schedule, scans_of_groups
+from zoo.blocks.group import Blocks, GroupConv, ResidualGroup, Schedule, scans_of_groups
 from zoo.blocks.scale_fusion import CrossScaleFusion, ScaleFusionFactory
 from zoo.networks.size import check_depths
 from zoo.scans import Raster, ScanOrder
@@ -42,7 +41,7 @@ class CoarseBranch(nn.Module):
     Args:
         dim: channels C.
         settings: settings of the branch.
-        block: builds a block of a coarse group.
+        blocks: the kinds of block of each fine group, used by the coarse group beside it.
         conv: kind of the convolution that ends a group, "1conv" or "3conv".
         patch_norm: whether to normalise the features before the first group.
         drop_paths: for each fine group, the drop-path rates of its blocks. The coarse group beside
@@ -61,7 +60,7 @@ class CoarseBranch(nn.Module):
         dim: int,
         *,
         settings: Coarse,
-        block: BlockFactory,
+        blocks: Sequence[Blocks],
         conv: GroupConv,
         patch_norm: bool,
         drop_paths: Sequence[Sequence[float]],
@@ -89,7 +88,9 @@ class CoarseBranch(nn.Module):
                 drop_paths=[rates[min(index, len(rates) - 1)] for index in range(depth)],
                 conv=conv,
             )
-            for depth, scans, rates in zip(depths, schedules, drop_paths, strict=False)
+            for depth, block, scans, rates in zip(
+                depths, blocks, schedules, drop_paths, strict=False
+            )
         )
         fusions = [settings.fusion(dim, compat=compat) for _ in depths]
         self.fusions = nn.ModuleList(fusions)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import ImageError
+from zoo.networks.size import check_scale
 from zoo.registry import Registry, capabilities_of
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
@@ -19,7 +20,9 @@ passed ("registration"); or one that must be passed ("given")."""
 
 
 class Network(nn.Module):
-    """Restores images: ``(B, I, H, W) -> (B, I, s*H, s*W)``, in [0, 1], H and W from 1 pixel.
+    """Restores images: ``(B, I, H, W) -> (B, O, s*H, s*W)``, in [0, 1], H and W from 1 pixel.
+
+    O is I, unless the network sets ``out_channels``.
 
     A network registered with ``Capabilities(input="burst")`` restores bursts instead, with the
     reference frame first: ``network(burst_BTIHW, flow_BT2HW=None) -> (B, 3, s*H, s*W)``.
@@ -38,6 +41,19 @@ class Network(nn.Module):
     burst: int = 1
     flow_prior: FlowPrior = "none"
     recipe: Any = None
+    _out_channels: int | None = None
+
+    def _set_sizes(self, *, scale: int, channels: int, out_channels: int | None) -> None:
+        """Set the three attributes, after checking them.
+
+        Raises:
+            ValueError: if one is out of range; the message names it.
+        """
+        check_scale(scale)
+        for name, value in {"channels": channels, "out_channels": out_channels}.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        self.scale, self.channels, self._out_channels = scale, channels, out_channels
 
     @property
     def takes_burst(self) -> bool:
@@ -56,7 +72,9 @@ class Network(nn.Module):
 
     @property
     def out_channels(self) -> int:
-        """Number of output channels: as many as the input image has, or 3 (RGB) for bursts."""
+        """Number of output channels; by default those of the input image, or 3 for bursts."""
+        if self._out_channels is not None:
+            return self._out_channels
         return 3 if self.takes_burst else self.channels
 
     def forward(self, image_BIHW: Tensor) -> Tensor:

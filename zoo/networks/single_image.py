@@ -11,15 +11,21 @@ from itertools import accumulate, pairwise
 
 from torch import Tensor, nn
 
-from zoo.blocks.contract import BlockFactory
 from zoo.blocks.cross_scale_mixer import Compat
-from zoo.blocks.group import GroupConv, ResidualGroup, group_conv, scans_of_groups
+from zoo.blocks.group import (
+    BlocksOfGroups,
+    GroupConv,
+    ResidualGroup,
+    blocks_of_groups,
+    group_conv,
+    scans_of_groups,
+)
 from zoo.blocks.layers import Conv2d, init_linear
 from zoo.blocks.rssb import RSSB
 from zoo.heads import HeadFactory, PixelShuffleHead
 from zoo.networks.coarse import Coarse, CoarseBranch
 from zoo.networks.contract import NETWORKS, Network, Normalise
-from zoo.networks.size import check_depths, check_scale
+from zoo.networks.size import check_depths
 from zoo.ops.padding import crop, margin_to_grid, pad
 from zoo.registry import Capabilities
 from zoo.scans import Raster, ScanOrder
@@ -34,7 +40,9 @@ class SingleImage(Network):
         channels: image channels I: 3 for colour, 1 for gray.
         dim: feature channels C.
         depths: number of blocks in each group.
-        block: builds a block.
+        out_channels: channels of the output image; None for those of the input.
+        block: builds a block. Or a list of builders, which the blocks of a group use cyclically; or
+            a list of such lists, one for each group.
         scans: scan orders; the blocks of a group use them cyclically. Or a list of such lists, one
             for each group.
         head: builds the head.
@@ -55,9 +63,10 @@ class SingleImage(Network):
         *,
         scale: int = 1,
         channels: int = 3,
+        out_channels: int | None = None,
         dim: int = 60,
         depths: Sequence[int] = (6, 6, 6, 6),
-        block: BlockFactory = RSSB,
+        block: BlocksOfGroups = RSSB,
         scans: Sequence[ScanOrder] | Sequence[Sequence[ScanOrder]] = (Raster(),),
         head: HeadFactory = PixelShuffleHead,
         drop_path: float = 0.1,
@@ -68,10 +77,9 @@ class SingleImage(Network):
         compat: Compat | None = None,
     ) -> None:
         super().__init__()
-        for name, value in {"channels": channels, "dim": dim}.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
-        check_scale(scale)
+        self._set_sizes(scale=scale, channels=channels, out_channels=out_channels)
+        if dim < 1:
+            raise ValueError(f"dim is {dim}; it must be at least 1")
         if img_range <= 0:
             raise ValueError(f"img_range is {img_range:g}; it must be greater than 0")
         if not 0 <= drop_path < 1:
@@ -81,23 +89,25 @@ class SingleImage(Network):
                 f"depths is {list(depths)}; give at least one group with at least one block"
             )
         check_depths(depths)
-        self.scale, self.channels = scale, channels
         self.normalise = Normalise(channels, img_range=img_range)
+        same = self.out_channels == channels
+        self.undo = self.normalise if same else Normalise(self.out_channels, img_range=img_range)
         self.shallow = Conv2d(channels, dim, 3, padding=1)
         self.patch_norm = nn.LayerNorm(dim) if patch_norm else nn.Identity()
         rates = [drop_path * index / max(sum(depths) - 1, 1) for index in range(sum(depths))]
         drop_paths = [rates[start:stop] for start, stop in pairwise(accumulate(depths, initial=0))]
         schedules = scans_of_groups(scans, len(depths))
+        blocks = blocks_of_groups(block, len(depths))
         self.groups = nn.ModuleList(
-            ResidualGroup(dim, block=block, scans=schedule, drop_paths=group, conv=conv)
-            for schedule, group in zip(schedules, drop_paths, strict=True)
+            ResidualGroup(dim, block=kinds, scans=schedule, drop_paths=group, conv=conv)
+            for kinds, schedule, group in zip(blocks, schedules, drop_paths, strict=True)
         )
         self.coarse = None
         if coarse is not None:
             self.coarse = CoarseBranch(
                 dim,
                 settings=coarse,
-                block=block,
+                blocks=blocks,
                 conv=conv,
                 patch_norm=patch_norm,
                 drop_paths=drop_paths,
@@ -106,7 +116,7 @@ class SingleImage(Network):
             self.capabilities = Capabilities(size_multiple=self.coarse.size_multiple)
         self.norm = nn.LayerNorm(dim)
         self.after_body = group_conv(dim, conv)
-        self.head = head(dim, scale=scale, channels=channels)
+        self.head = head(dim, scale=scale, channels=self.out_channels)
         self.apply(init_linear)
 
     def forward(self, image_BIHW: Tensor) -> Tensor:
@@ -127,5 +137,5 @@ class SingleImage(Network):
             if self.coarse is not None and index < len(self.coarse):
                 x_BHWC, coarse_BhwC = self.coarse.step(index, x_BHWC, coarse_BhwC)
         x_BHWC = self.after_body(self.norm(x_BHWC)) + shallow_BHWC
-        output_BHWI = self.normalise.undo(self.head(x_BHWC, image_BHWI))
+        output_BHWI = self.undo.undo(self.head(x_BHWC, image_BHWI))
         return output_BHWI.permute(0, 3, 1, 2).contiguous()

@@ -32,6 +32,9 @@ PARAMETERS_PER_TENSOR = 100_000
 MAX_SCALE = 64
 """Largest scale. The output has 4,096 times the pixels of the input."""
 
+MAX_LEVELS = 10
+"""Largest number of levels. Each of them doubles the size that images are padded to."""
+
 MAX_BLOCKS = 10_000
 """Largest sum of a list of depths."""
 
@@ -59,6 +62,12 @@ def check_scale(scale: int) -> None:
     """Raise a ValueError if the scale is out of range."""
     if not 1 <= scale <= MAX_SCALE:
         raise ValueError(f"scale is {scale}; it must be from 1 to {MAX_SCALE}")
+
+
+def check_levels(depths: Sequence[int]) -> None:
+    """Raise a ValueError if there are so many levels that a small image is padded to a huge one."""
+    if len(depths) > MAX_LEVELS:
+        raise ValueError(f"depths has {len(depths)} levels; use at most {MAX_LEVELS}")
 
 
 def check_depths(depths: Sequence[int], name: str = "depths") -> None:

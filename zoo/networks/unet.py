@@ -1,4 +1,4 @@
-"""A U-Net with four levels of blocks: MambaIR's network for real-image denoising.
+"""A U-Net of levels of blocks: the skeleton of MambaIR's network for real-image denoising.
 
 Shape suffixes: B batch, H height, W width, C feature channels of a level, I image channels.
 """
@@ -7,135 +7,131 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from einops import rearrange
 from torch import Tensor, nn
 
-from zoo.blocks.contract import BlockFactory
-from zoo.blocks.group import build_blocks
+from zoo.blocks.group import (
+    Blocks,
+    BlocksOfGroups,
+    Schedule,
+    blocks_of_groups,
+    build_blocks,
+    scans_of_groups,
+)
 from zoo.blocks.layers import Conv2d
+from zoo.blocks.levels import (
+    ConcatConvSkip,
+    ConcatSkip,
+    DownsamplerFactory,
+    SkipFactory,
+    UnshuffleDown,
+)
 from zoo.blocks.rssb import RSSB
-from zoo.heads import PixelShuffle
+from zoo.heads import ConvHead, ConvShuffleUp, Enlarge, HeadFactory, UpsamplerFactory
 from zoo.networks.contract import NETWORKS, Network
-from zoo.networks.size import check_depths
-from zoo.ops.padding import crop, margin_to_grid, pad
+from zoo.networks.size import check_depths, check_levels
+from zoo.ops.padding import PadMode, crop, margin_to_grid, pad
 from zoo.registry import Capabilities
 from zoo.scans import Raster, ScanOrder
-
-GRID = 8
-"""The network pads images to multiples of this, in pixels, because it halves the size 3 times."""
 
 
 class Level(nn.Sequential):
     """The blocks of one level, in a row."""
 
 
-class Down(nn.Module):
-    """Halves the size and doubles the channels: convolution to C/2, then pixel unshuffle."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.conv = Conv2d(dim, dim // 2, 3, padding=1, bias=False)
-
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        # The channel order is (c, row, column): the inverse of pixel shuffle.
-        return rearrange(
-            self.conv(x_BHWC), "b (h i) (w j) c -> b h w (c i j)", i=2, j=2
-        ).contiguous()
-
-
-class Up(nn.Module):
-    """Doubles the size and halves the channels: convolution to 2C, then pixel shuffle."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.conv = Conv2d(dim, 2 * dim, 3, padding=1, bias=False)
-        self.shuffle = PixelShuffle(2)
-
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        return self.shuffle(self.conv(x_BHWC)).contiguous()
-
-
-@NETWORKS.register("unet", capabilities=Capabilities(size_multiple=GRID))
+@NETWORKS.register("unet", capabilities=Capabilities(size_multiple=8))
 class UNet(Network):
     """Encoder, decoder with skips, refinement, and a skip from the input (MambaIR, real denoising).
 
-    The network pads the image to multiples of 8 by repeating its last row and column, and crops
-    the output.
+    There are as many levels as depths, from one up. The network pads the image to multiples of
+    2^(levels - 1), and crops the output.
 
     Args:
+        scale: output over input size; the head must reach it.
         channels: image channels I.
-        dim: feature channels of the first level, even; each level below doubles them.
-        depths: number of blocks in the three encoder levels and in the lowest level. The decoder
-            levels have as many blocks as the encoder levels.
-        refinement: number of blocks after the decoder.
-        block: builds a block.
-        scans: scan orders; the blocks of a level use them cyclically.
+        out_channels: channels of the output image; None for those of the input.
+        dim: feature channels of the first level; each level below doubles them. Or a list, one for
+            each level.
+        depths: number of blocks in each encoder level, from the top, and in the lowest level.
+        decoder_depths: number of blocks in each decoder level, from the top; None for as many as
+            in the encoder.
+        refinement: number of blocks after the decoder; they are those of the first level.
+        block: builds a block. Or a list of builders, which the blocks of a level use cyclically; or
+            a list of such lists, one for each level.
+        scans: scan orders; the blocks of a level use them cyclically. Or a list of such lists, one
+            for each level.
         drop_path: drop-path rate of every block.
+        down: builds a downsampler between two levels.
+        up: builds an upsampler between two levels.
+        skip: builds the skip of a decoder level, except that of the top.
+        top_skip: builds the skip of the top decoder level.
+        head: builds the head.
+        residual: whether the input image, enlarged by repeating pixels, is added to the output.
+        padding: how the image is padded, "replicate" or "reflect"; see :func:`zoo.ops.padding.pad`.
     """
-
-    scale = 1
 
     def __init__(
         self,
         *,
+        scale: int = 1,
         channels: int = 3,
-        dim: int = 48,
+        out_channels: int | None = None,
+        dim: int | Sequence[int] = 48,
         depths: Sequence[int] = (4, 6, 6, 8),
+        decoder_depths: Sequence[int] | None = None,
         refinement: int = 4,
-        block: BlockFactory = RSSB,
-        scans: Sequence[ScanOrder] = (Raster(),),
+        block: BlocksOfGroups = RSSB,
+        scans: Sequence[ScanOrder] | Sequence[Sequence[ScanOrder]] = (Raster(),),
         drop_path: float = 0.0,
+        down: DownsamplerFactory = UnshuffleDown,
+        up: UpsamplerFactory = ConvShuffleUp,
+        skip: SkipFactory = ConcatConvSkip,
+        top_skip: SkipFactory = ConcatSkip,
+        head: HeadFactory = ConvHead,
+        residual: bool = True,
+        padding: PadMode = "replicate",
     ) -> None:
         super().__init__()
-        if len(depths) != 4 or min(depths) < 1 or refinement < 0:
+        self._set_sizes(scale=scale, channels=channels, out_channels=out_channels)
+        if residual and self.out_channels != channels:
             raise ValueError(
-                f"depths is {list(depths)} and refinement is {refinement}; give four levels of at "
-                "least one block each, and a refinement of at least 0"
+                f"channels is {channels} and out_channels is {self.out_channels}, so the input "
+                "cannot be added to the output; set residual to false"
             )
-        check_depths([*depths, refinement])
-        if channels < 1:
-            raise ValueError(f"channels is {channels}; it must be at least 1")
-        if dim < 2 or dim % 2:
-            raise ValueError(f"dim is {dim}; it must be even, because a level halves it")
-        self.channels = channels
+        decoder_depths = depths[:-1] if decoder_depths is None else decoder_depths
+        _check_depths(depths, decoder_depths, refinement)
+        widths = _widths(dim, len(depths))
+        kinds = blocks_of_groups(block, len(depths))
+        schedules = scans_of_groups(scans, len(depths))
 
-        def level(width: int, depth: int) -> Level:
-            rates = [drop_path] * depth
-            return Level(*build_blocks(width, block=block, scans=scans, drop_paths=rates))
+        def level(index: int, width: int, depth: int) -> Level:
+            return _level(width, depth, kinds[index], schedules[index], drop_path)
 
-        widths = [dim, 2 * dim, 4 * dim, 8 * dim]
-        self.shallow = Conv2d(channels, dim, 3, padding=1, bias=False)
-        self.encoders = nn.ModuleList(
-            level(width, depth) for width, depth in zip(widths[:3], depths[:3], strict=True)
-        )
-        self.downs = nn.ModuleList(Down(width) for width in widths[:3])
-        self.latent = level(widths[3], depths[3])
-        # From the lowest level up. The top decoder does not reduce the channels after its skip.
-        self.ups = nn.ModuleList(Up(width) for width in reversed(widths[1:]))
-        self.reduces = nn.ModuleList(
-            [
-                Conv2d(2 * widths[2], widths[2], 1, bias=False),
-                Conv2d(2 * widths[1], widths[1], 1, bias=False),
-                nn.Identity(),
-            ]
-        )
-        self.decoders = nn.ModuleList(
-            [
-                level(widths[2], depths[2]),
-                level(widths[1], depths[1]),
-                level(2 * dim, depths[0]),
-            ]
-        )
-        self.refinement = level(2 * dim, refinement)
-        self.output = Conv2d(2 * dim, channels, 3, padding=1, bias=False)
+        lowest = len(depths) - 1
+        self.shallow = Conv2d(channels, widths[0], 3, padding=1, bias=False)
+        self.encoders = nn.ModuleList(level(i, widths[i], depths[i]) for i in range(lowest))
+        self.downs = nn.ModuleList(down(widths[i], out=widths[i + 1]) for i in range(lowest))
+        self.latent = level(lowest, widths[lowest], depths[lowest])
+        # From the lowest level up. A skip may widen the features of its level.
+        self.ups, self.reduces, self.decoders = (nn.ModuleList() for _ in range(3))
+        width = widths[lowest]
+        for index in reversed(range(lowest)):
+            self.ups.append(up(width, out=widths[index]))
+            joined = (skip if index else top_skip)(widths[index])
+            width = joined.out
+            self.reduces.append(joined)
+            self.decoders.append(level(index, width, decoder_depths[index]))
+        self.refinement = level(0, width, refinement)
+        self.output = head(width, scale=scale, channels=self.out_channels)
+        self.enlarge = Enlarge(scale) if residual else None
+        self.grid, self.padding = 2**lowest, padding
+        self.capabilities = Capabilities(size_multiple=self.grid)
 
     def forward(self, image_BIHW: Tensor) -> Tensor:
         self.check_image(image_BIHW)
-        margin = margin_to_grid(image_BIHW, GRID)
-        image_BHWI = pad(image_BIHW, margin).permute(0, 2, 3, 1).contiguous()
+        margin = margin_to_grid(image_BIHW, self.grid)
+        image_BHWI = pad(image_BIHW, margin, self.padding).permute(0, 2, 3, 1).contiguous()
         output_BIHW = self._restore(image_BHWI).permute(0, 3, 1, 2)
-        return crop(output_BIHW, margin).contiguous()
+        return crop(output_BIHW, margin, self.scale).contiguous()
 
     def _restore(self, image_BHWI: Tensor) -> Tensor:
         x_BHWC = self.shallow(image_BHWI)
@@ -145,7 +141,37 @@ class UNet(Network):
             skips.append(x_BHWC)
             x_BHWC = down(x_BHWC)
         x_BHWC = self.latent(x_BHWC)
-        for up, reduce, decoder in zip(self.ups, self.reduces, self.decoders, strict=True):
-            x_BHWC = reduce(torch.cat([up(x_BHWC), skips.pop()], dim=-1))
-            x_BHWC = decoder(x_BHWC)
-        return self.output(self.refinement(x_BHWC)) + image_BHWI
+        for up, join, decoder in zip(self.ups, self.reduces, self.decoders, strict=True):
+            x_BHWC = decoder(join(up(x_BHWC), skips.pop()))
+        output_BHWI = self.output(self.refinement(x_BHWC), image_BHWI)
+        return output_BHWI if self.enlarge is None else output_BHWI + self.enlarge(image_BHWI)
+
+
+def _level(width: int, depth: int, blocks: Blocks, scans: Schedule, drop_path: float) -> Level:
+    rates = [drop_path] * depth
+    return Level(*build_blocks(width, block=blocks, scans=scans, drop_paths=rates))
+
+
+def _check_depths(depths: Sequence[int], decoder_depths: Sequence[int], refinement: int) -> None:
+    if not depths or min(depths) < 1 or refinement < 0:
+        raise ValueError(
+            f"depths is {list(depths)} and refinement is {refinement}; give each level at least "
+            "one block, and a refinement of at least 0"
+        )
+    check_levels(depths)
+    check_depths([*depths, *decoder_depths, refinement])
+    if len(decoder_depths) != len(depths) - 1 or min(decoder_depths, default=1) < 1:
+        raise ValueError(
+            f"decoder_depths is {list(decoder_depths)}; give one number of at least 1 for each of "
+            f"the {len(depths) - 1} levels above the lowest"
+        )
+
+
+def _widths(dim: int | Sequence[int], levels: int) -> list[int]:
+    widths = [dim * 2**level for level in range(levels)] if isinstance(dim, int) else list(dim)
+    if len(widths) != levels or min(widths) < 1:
+        raise ValueError(
+            f"dim is {dim if isinstance(dim, int) else list(dim)}; give a number of at least 1, or "
+            f"one for each of the {levels} levels"
+        )
+    return widths

@@ -6,11 +6,14 @@ Shape suffixes: H height, W width in pixels; "..." is one or more leading dimens
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+PadMode: TypeAlias = Literal["replicate", "reflect"]
+"""What a margin holds: the last row and column again, or the image mirrored at them."""
 
 
 class Margin(NamedTuple):
@@ -49,20 +52,34 @@ def margin_to_grid(image: Tensor, rows: int, columns: int | None = None) -> Marg
     return Margin(below, right)
 
 
-def pad(image: Tensor, margin: Margin, mode: str = "replicate") -> Tensor:
+def pad(image: Tensor, margin: Margin, mode: PadMode = "replicate") -> Tensor:
     """Add a margin: ``(..., H, W) -> (..., H + below, W + right)``.
 
     Args:
         image: (..., H, W).
         margin: number of rows and columns to add.
-        mode: as in ``F.pad``; "replicate" repeats the last row and column.
+        mode: "replicate" repeats the last row and column. "reflect" mirrors the image at them
+            without repeating them, more than once where the margin is larger than the image.
     """
     if margin.is_empty:
         return image
+    if mode == "reflect":
+        height, width = image.shape[-2:]
+        rows = reflected(height + margin.below, height, image.device)
+        columns = reflected(width + margin.right, width, image.device)
+        return image.index_select(-2, rows).index_select(-1, columns)
     # F.pad takes at most two dimensions before height and width.
     flat = image.flatten(0, -4) if image.dim() > 4 else image
     padded = F.pad(flat, (0, margin.right, 0, margin.below), mode=mode)
     return torch.unflatten(padded, 0, image.shape[:-3]) if image.dim() > 4 else padded
+
+
+def reflected(length: int, size: int, device: torch.device) -> Tensor:
+    """Return the index in 0 .. size-1 of each of ``length`` positions that reflect a side."""
+    position = torch.arange(length, device=device)
+    # The path there and back has 2 * size - 2 positions. That of a side of 1 is 1 position long.
+    there = position % torch.sym_max(2 * size - 2, 1)
+    return torch.minimum(there, 2 * size - 2 - there).clamp(min=0)
 
 
 def crop(image: Tensor, margin: Margin, scale: int = 1) -> Tensor:

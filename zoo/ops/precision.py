@@ -24,3 +24,11 @@ def autocast(device: str | torch.device, precision: Precision) -> AbstractContex
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(torch.device(device).type, DTYPES[precision])
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Turn autocast off inside, for arithmetic that must keep the dtype of its tensors."""
+    # Entered only where autocast is on: a traced graph would keep the context as an operator.
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()

@@ -1,0 +1,374 @@
+"""What networks can be made of: each contract is met by a part from outside the package."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import zoo
+from tests.helpers.plain import conv, randomised, weights_of
+from tests.helpers.plain_field import band_select
+from zoo.blocks import (
+    Block,
+    Conv2d,
+    Downsampler,
+    GuidedBlock,
+    LayerNorm,
+    Merge,
+    Mixer,
+    Norm,
+    Skip,
+    TokenScan,
+    nearest_channels,
+    scan_sizes,
+)
+from zoo.errors import RecipeError
+from zoo.heads import Head
+from zoo.networks.wavelet import BandSelect
+from zoo.ops.haar import haar, inverse_haar
+from zoo.ops.scan import selective_scan
+from zoo.scans import Raster
+
+
+@pytest.fixture(autouse=True)
+def parts():
+    """Registers the parts below; the suite forgets them after each test."""
+    for kind, name, target in (
+        ("norm", "my_rms", MyRMS),
+        ("merge", "my_weights", MyWeights),
+        ("mixer", "my_plain_scan", MyPlainScan),
+        ("block", "my_gain", MyGain),
+        ("downsampler", "my_mean", MyMean),
+        ("skip", "my_difference", MyDifference),
+        ("head", "my_gray", MyGray),
+        ("guided_block", "my_guide", MyGuide),
+    ):
+        zoo.register(kind, name)(target)
+
+
+class MyRMS(Norm):
+    def __init__(self, dim, *, eps: float = 1e-6):
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.ones(dim)), eps
+
+    def forward(self, x):
+        return x * self.weight / (x.square().mean(-1, keepdim=True) + self.eps).sqrt()
+
+
+class MyWeights(Merge):
+    """One weight for each direction, which must know how many there are."""
+
+    def __init__(self, dim, *, directions):
+        super().__init__()
+        self.weights = nn.Parameter(torch.ones(directions))
+
+    def forward(self, inputs):
+        return torch.einsum("blke,k->ble", selective_scan(*inputs, reduce=False), self.weights)
+
+
+class MyPlainScan(TokenScan, Mixer):
+    """The scan core alone: no gate, no convolution, projections with biases."""
+
+    def __init__(self, dim, *, scan=None, d_state: int = 4):
+        super().__init__(scan_sizes(dim, expand=1, d_state=d_state), scan=scan or Raster())
+        self.into, self.out = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.reset_parameters()
+
+    def forward(self, x_BHWC):
+        height, width = x_BHWC.shape[1:3]
+        order = self.scan.order(height, width, x_BHWC.device)
+        y = selective_scan(*self.scan_inputs(self.into(x_BHWC).flatten(1, 2), order), reduce=True)
+        return self.out(y).unflatten(1, (height, width))
+
+
+class MyGain(Block):
+    def __init__(self, dim, *, scan=None, drop_path=0.0):
+        super().__init__()
+        self.gain = nn.Parameter(torch.full((dim,), 1.5))
+
+    def forward(self, x_BHWC):
+        return x_BHWC * self.gain
+
+
+class MyMean(Downsampler):
+    def __init__(self, dim, *, out):
+        super().__init__()
+        self.linear = nn.Linear(dim, out)
+
+    def forward(self, x_BHWI):
+        return self.linear(x_BHWI.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).mean((2, 4)))
+
+
+class MyDifference(Skip):
+    def __init__(self, dim):
+        super().__init__()
+        self.out = 3 * dim
+
+    def forward(self, x_BHWC, skip_BHWC):
+        return torch.cat([x_BHWC, skip_BHWC, x_BHWC - skip_BHWC], dim=-1)
+
+
+class MyGray(Head):
+    def __init__(self, dim, *, scale, channels):
+        super().__init__()
+        self.conv = Conv2d(dim, channels, 1)
+
+    def forward(self, features_BHWC, image_BHWI):
+        return self.conv(features_BHWC)
+
+
+class MyGuide(GuidedBlock):
+    def __init__(self, dim):
+        super().__init__()
+        self.linear = nn.Linear(dim, dim)
+
+    def forward(self, x_BHWC, guide_BHWC):
+        return x_BHWC + self.linear(guide_BHWC)
+
+
+def single(**changes):
+    return {"network": {"type": "single_image", "dim": 16, "depths": [2], **changes}}
+
+
+OUTSIDE = {
+    "norm": single(block={"branch": None, "norm": "my_rms", "mixer": {"norm": "my_rms"}}),
+    "merge": single(
+        block={"branch": None, "mixer": {"merge": "my_weights"}},
+        scans=[{"type": "raster", "directions": ["row", "column"]}],
+    ),
+    "core": single(block={"branch": None, "mixer": {"type": "my_plain_scan", "d_state": 2}}),
+    "blocks in turn": single(block=["my_gain", {"type": "rssb", "branch": None}]),
+    "levels": {
+        "network": {
+            "type": "unet",
+            "dim": [8, 12, 10],
+            "depths": [1, 1, 1],
+            "block": "my_gain",
+            "down": "my_mean",
+            "skip": "my_difference",
+            "top_skip": "my_difference",
+            "head": "my_gray",
+        }
+    },
+    "guide": {
+        "network": {
+            "type": "wavelet",
+            "dim": 8,
+            "depths": [1],
+            "high_depths": [2],
+            "block": "my_gain",
+            "guided": "my_guide",
+        }
+    },
+    "channels": single(channels=4, out_channels=1, head="my_gray", block="my_gain", scale=1),
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_part_from_outside_learns_and_comes_back_from_a_file(name, tmp_path):
+    network = zoo.build(OUTSIDE[name])
+    image = torch.rand(2, network.channels, 5, 7)
+    output = network(image)
+    assert output.shape == (2, network.out_channels, 5, 7)
+    output.square().mean().backward()
+    assert not [key for key, p in network.named_parameters() if p.grad is None]
+    zoo.save(network, tmp_path / "w.safetensors")
+    with torch.no_grad():
+        assert torch.equal(zoo.load(tmp_path / "w.safetensors")(image), network.eval()(image))
+
+
+def test_blocks_take_turns_and_groups_may_have_their_own():
+    turns = zoo.build(single(depths=[3], block=["my_gain", "res"]))
+    assert [type(b).__name__ for b in turns.groups[0].blocks] == ["MyGain", "ResBlock", "MyGain"]
+    groups = zoo.build(single(depths=[2, 1], block=[["res"], ["my_gain", "res"]]))
+    names = [[type(b).__name__ for b in group.blocks] for group in groups.groups]
+    assert names == [["ResBlock", "ResBlock"], ["MyGain"]]
+    coarse = {"depths": [1], "fusion": {"scan": {"size": 4}}}
+    beside = zoo.build(single(depths=[1, 1], block=[["my_gain"], ["res"]], coarse=coarse))
+    assert type(beside.coarse.groups[0].blocks[0]).__name__ == "MyGain"
+
+
+def test_levels_of_a_unet_have_their_own_widths_depths_blocks_and_scan_orders():
+    network = zoo.build(
+        {
+            "network": {
+                "type": "unet",
+                "dim": [8, 12],
+                "depths": [2, 1],
+                "decoder_depths": [3],
+                "refinement": 1,
+                "block": [[{"type": "rssb", "branch": None}], ["my_gain"]],
+                "scans": [["zigzag", "spiral"], ["raster"]],
+            }
+        }
+    )
+    encoder, decoder = network.encoders[0], network.decoders[0]
+    assert [type(b.mixer.scan).__name__ for b in encoder] == ["Zigzag", "Spiral"]
+    assert len(decoder) == 3 and decoder[0].norm.weight.shape == (16,)
+    assert network.latent[0].gain.shape == (12,) and len(network.refinement) == 1
+    assert zoo.registry.capabilities_of(network).size_multiple == 2
+
+
+def test_a_unet_may_leave_out_the_image_or_add_it_enlarged():
+    def built(**changes):
+        torch.manual_seed(0)
+        options = {"dim": 8, "depths": [1, 1], "block": "my_gain", "head": "pixelshuffle_direct"}
+        return zoo.build({"network": {"type": "unet", "scale": 2, **options, **changes}}).eval()
+
+    image = torch.rand(1, 3, 3, 5)
+    with torch.no_grad():
+        added = built()(image) - built(residual=False)(image)
+    enlarged = image.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    torch.testing.assert_close(added, enlarged, atol=1e-6, rtol=0)
+
+
+def test_an_image_of_other_channels_keeps_the_mean_of_those_that_come_out():
+    network = zoo.build(single(channels=1, out_channels=3, head="my_gray", block="my_gain"))
+    with torch.no_grad():
+        network.head.conv.weight.zero_(), network.head.conv.bias.zero_()
+        found = network(torch.rand(1, 1, 2, 2))[0, :, 0, 0]
+    torch.testing.assert_close(found, torch.tensor([0.4488, 0.4371, 0.4040]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"depths": []}, r"depths is \[\] and refinement is 4; give each level at least one block"),
+        ({"depths": [1, 1], "decoder_depths": [1, 1]}, r"decoder_depths is \[1, 1\]; give one"),
+        ({"depths": [1, 1], "dim": [8]}, r"dim is \[8\]; .* one for each of the 2 levels"),
+        ({"depths": [1, 1], "block": [["res"]]}, "block has 1 lists for 2 groups"),
+        ({"depths": [1], "block": []}, "block is empty"),
+        ({"depths": [1], "out_channels": 1}, "out_channels is 1, .* set residual to false"),
+        ({"depths": [1], "out_channels": 0}, "out_channels is 0; it must be at least 1"),
+        ({"depths": [1], "padding": "mirror"}, "expected one of replicate, reflect"),
+        ({"depths": [1], "block": {"norm": {"eps": 0}}}, r"block\.norm: eps is 0"),
+        ({"depths": [1], "scale": 2}, "scale is 2, but the conv head keeps the size"),
+        ({"depths": [1], "block": {"branch": {"type": "simple_gate", "ratio": 1.1}}}, "even"),
+        ({"depths": [1], "block": {"branch": {"type": "gdfn", "ratio": 0}}}, "0 hidden channels"),
+        ({"depths": [1], "dim": 30, "block": {"mixer": "head_scan"}}, "a multiple of 4"),
+        (
+            {"depths": [1], "block": {"mixer": {"type": "omni_scan", "channel_rank": 0}}},
+            "rank is 0",
+        ),
+    ],
+)
+def test_a_wrong_option_of_a_unet_is_named(changes, message):
+    with pytest.raises(RecipeError, match=message):
+        zoo.build({"network": {"type": "unet", "dim": 32, **changes}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"depths": [1, 1]}, r"high_depths is \[1, 1, 2\]; give both one number"),
+        ({"grid": 12}, "grid is 12; it must be a multiple of 8"),
+        ({"dim": 0}, "dim is 0"),
+    ],
+)
+def test_a_wrong_option_of_a_wavelet_network_is_named(changes, message):
+    with pytest.raises(RecipeError, match=message):
+        zoo.build({"network": {"type": "wavelet", **changes}})
+
+
+def test_a_norm_with_another_epsilon_equals_its_equation():
+    part = randomised(LayerNorm(8, eps=0.25))
+    x = torch.randn(2, 3, 8, dtype=torch.float64)
+    centred = x - x.mean(-1, keepdim=True)
+    expected = centred / (centred.square().mean(-1, keepdim=True) + 0.25).sqrt()
+    w = weights_of(part)
+    torch.testing.assert_close(part(x), expected * w["weight"] + w["bias"])
+    assert LayerNorm(8).eps == 1e-5
+
+
+def test_haar_bands_are_sums_and_differences_and_come_back():
+    x = torch.randn(2, 4, 6, 3, dtype=torch.float64)
+    a, b, c, d = x[:, ::2, ::2], x[:, 1::2, ::2], x[:, ::2, 1::2], x[:, 1::2, 1::2]
+    expected = (a + b + c + d, c + d - a - b, b + d - a - c, a + d - b - c)
+    for found, twice in zip(haar(x), expected, strict=True):
+        torch.testing.assert_close(2 * found, twice)
+    torch.testing.assert_close(inverse_haar(haar(x)), x)
+
+
+def test_bands_are_weighed_channel_by_channel():
+    part = randomised(BandSelect(9))
+    bands = [torch.randn(2, 3, 5, 9, dtype=torch.float64) for _ in range(3)]
+    with torch.no_grad():
+        torch.testing.assert_close(part(bands), band_select(weights_of(part), bands))
+    assert part.reduce[0].out_channels == 4 and BandSelect(64).reduce[0].out_channels == 8
+
+
+def test_the_nearest_channel_is_the_same_under_autocast():
+    x_BLC, guide_BLC = torch.rand(2, 50, 6), torch.rand(2, 50, 6)
+    near_BC = nearest_channels(x_BLC, guide_BLC)
+    for b in range(2):
+        for c in range(6):
+            apart = (guide_BLC[b] - x_BLC[b, :, c : c + 1]).norm(dim=0)
+            assert near_BC[b, c] == apart.argmin()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(nearest_channels(x_BLC, guide_BLC), near_BC)
+
+
+def test_the_image_joins_each_level_with_its_pixels_as_channels():
+    network = zoo.build(
+        {
+            "network": {
+                "type": "wavelet",
+                "dim": 4,
+                "depths": [1, 1],
+                "high_depths": [1, 1],
+                "block": "my_gain",
+                "guided": "my_guide",
+            }
+        }
+    ).eval()
+    seen = []
+    for down in network.downs:
+        down.image.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    image = torch.rand(1, 3, 8, 12)
+    with torch.no_grad():
+        network(image)
+    for side, found in zip((2, 4), seen, strict=True):
+        expected = torch.nn.functional.pixel_unshuffle(image, side)
+        assert torch.equal(found.permute(0, 3, 1, 2), expected)
+
+
+@pytest.mark.parametrize(("extra", "size", "padded"), [(False, 8, 8), (True, 8, 12), (True, 7, 8)])
+def test_a_wavelet_network_pads_by_reflection_to_whole_grids(extra, size, padded):
+    options = {"dim": 4, "depths": [1], "high_depths": [1], "block": "my_gain"}
+    network = zoo.build(
+        {"network": {"type": "wavelet", **options, "grid": 4, "extra_grid": extra}}
+    ).eval()
+    seen = []
+    network.shallow.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    image = torch.rand(1, 3, size, size)
+    with torch.no_grad():
+        assert network(image).shape == image.shape
+    more = padded - size
+    expected = torch.nn.functional.pad(image, (0, more, 0, more), mode="reflect")
+    assert torch.equal(seen[0].permute(0, 3, 1, 2), expected)
+
+
+def test_plain_parts_of_levels_equal_their_definitions():
+    x = torch.randn(2, 4, 6, 8, dtype=torch.float64)
+    skip = torch.randn(2, 4, 6, 8, dtype=torch.float64)
+    for name, expected in (
+        ("concat", lambda w: torch.cat([x, skip], -1)),
+        ("sum", lambda w: x + skip),
+        ("concat_conv", lambda w: conv(w, torch.cat([x, skip], -1))),
+    ):
+        part = randomised(zoo.blocks.SKIPS.get(name).target(8))
+        with torch.no_grad():
+            found = part(x, skip)
+            torch.testing.assert_close(found, expected(weights_of(part)))
+        assert part.out == found.shape[-1]
+    unshuffle = randomised(zoo.blocks.DOWNSAMPLERS.get("pixelunshuffle").target(8, out=12))
+    with torch.no_grad():
+        smooth = conv(weights_of(unshuffle).under("conv"), x).permute(0, 3, 1, 2)
+        expected = torch.nn.functional.pixel_unshuffle(smooth, 2).permute(0, 2, 3, 1)
+        torch.testing.assert_close(unshuffle(x), expected)
+    strided = randomised(zoo.blocks.DOWNSAMPLERS.get("strided").target(8, out=5))
+    with torch.no_grad():
+        weight, cells = strided.conv.weight, x.unflatten(2, (3, 2)).unflatten(1, (2, 2))
+        expected = torch.einsum("bhiwjc,ocij->bhwo", cells, weight) + strided.conv.bias
+        torch.testing.assert_close(strided(x), expected)
