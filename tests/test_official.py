@@ -12,10 +12,14 @@ import torch
 from safetensors.torch import load_file
 
 import zoo
+from tests.facts.resolved import explicit
 from tests.helpers.official_weights import CASES, OFFICIAL, PUBLISHED, state_dict
 from zoo.checkpoints import OFFICIAL as FORMATS
 from zoo.checkpoints import save_official
+from zoo.checkpoints.keymap import fit
+from zoo.networks import NETWORKS
 from zoo.recipe import build
+from zoo.schema import resolve_part
 
 LOGIC = 1e-10
 
@@ -123,6 +127,29 @@ def test_conversion_there_and_back_is_the_identity(checkpoint, tmp_path):
     assert all(torch.equal(after[key], before[key]) for key in before)
 
 
+def test_wave_mamba_matches_the_channels_that_the_authors_code_matches():
+    """The choice of a channel jumps where two are equally near, so it is compared first."""
+    from zoo.blocks.guided import ChannelMatch, nearest_channels
+
+    name = "wavemamba_16x24"
+    expected = load_file(OFFICIAL / f"{name}.safetensors")
+    network = zoo.build("wavemamba_uhdll", dim=16, depths=[1, 1, 1], high_depths=[1, 1, 1])
+    keys = release_of(CASES[name]["class"]).key_map({})
+    state = {keys.to_ours(key): value for key, value in state_dict(name).items()}
+    network.load_state_dict(fit(state, network.state_dict(), name))
+    calls = []
+
+    def note(_, inputs):
+        calls.append(nearest_channels(*(x_BHWC.flatten(1, 2) for x_BHWC in inputs)))
+
+    for module in network.modules():
+        if isinstance(module, ChannelMatch):
+            module.register_forward_pre_hook(note)
+    with torch.no_grad():
+        network.eval()(expected["input"])
+    assert torch.equal(torch.stack(calls, 1), expected["matches"].long())
+
+
 NAMES = {
     "mambair_CAR_q10": "mambair_car10",
     "mambair_CAR_q30": "mambair_car30",
@@ -171,6 +198,66 @@ def test_detection_finds_the_published_network(official, tmp_path):
     assert found["block"]["branch"] == published["block"]["branch"]
     for key, value in published["block"]["mixer"].items():
         assert found["block"]["mixer"][key] == value
+
+
+# Number of parameters of the authors' code, from the specification of these networks.
+COUNTED = {
+    "MaIR": {
+        "mair_light_t_x2": 877_752,
+        "mair_light_t_x3": 885_867,
+        "mair_light_t_x4": 897_228,
+        "mair_light_s_x2": 1_354_680,
+        "mair_light_s_x3": 1_362_795,
+        "mair_light_s_x4": 1_374_156,
+        "mair_classic_x2": 19_444_247,
+        "mair_classic_x3": 19_628_887,
+        "mair_classic_x4": 19_591_959,
+        "mair_dn15": 14_089_035,
+    },
+    "EAMamba": {"eamamba_derain": 25_320_512},
+    "VmambaIR": {"vmambair_derain": 28_709_875},
+    "Wave-Mamba": {"wavemamba_uhdll": 1_512_718},
+}
+
+
+@pytest.mark.parametrize(
+    ("release", "name", "count"),
+    [(r, name, count) for r, names in COUNTED.items() for name, count in names.items()],
+)
+def test_a_published_model_is_counted_and_found_again_from_its_shapes(release, name, count):
+    with torch.device("meta"):
+        network = zoo.build(name)
+    assert sum(p.numel() for p in network.parameters()) == count
+    known, published = release_of(release), network.recipe.network
+    keys = known.key_map(published)
+    state = {}
+    for key, value in network.state_dict().items():
+        theirs = keys.to_theirs(key)
+        state[theirs] = value.flatten(0, 1) if theirs.endswith(("_logs", "Ds", "Dsc")) else value
+    assert known.recognises(state)
+    facts = {"scan_len": 4 if "_s_" in name or "dn" in name else 8} if release == "MaIR" else {}
+    found = explicit(resolve_part(NETWORKS, known.network(state, facts), "network"))
+    assert found == explicit(resolve_part(NETWORKS, published, "network"))
+
+
+def test_a_mair_file_needs_the_width_of_its_stripes(tmp_path):
+    torch.save({"params": state_dict("mair_dn_16x20")}, tmp_path / "w.pth")
+    with pytest.raises(zoo.errors.CheckpointError, match="pass scan_len=8 for mair_light_t"):
+        zoo.load(tmp_path / "w.pth")
+    with pytest.raises(zoo.errors.CheckpointError, match="scan_len is 0; it must be the width"):
+        zoo.load(tmp_path / "w.pth", scan_len=0)
+
+
+def test_an_eamamba_file_may_hold_the_upsampler_that_its_network_does_not_use(tmp_path):
+    state = state_dict("eamamba_dn_8x24") | {"upsample.0.weight": torch.zeros(12, 3, 3, 3)}
+    torch.save({"params": state}, tmp_path / "w.pth")
+    assert zoo.load(tmp_path / "w.pth").recipe.network["dim"] == 16
+    state = state_dict("eamamba_dn_8x24")
+    for key in [key for key in state if key.endswith("mamba.x_proj_weight")]:
+        state[key] = state[key][:4]
+    torch.save({"params": state}, tmp_path / "w.pth")
+    with pytest.raises(zoo.errors.CheckpointError, match=r"has 4 scans, .* has 8"):
+        zoo.load(tmp_path / "w.pth")
 
 
 def test_official_file_of_a_network_of_our_own_is_refused(tmp_path):

@@ -16,7 +16,11 @@ import numpy as np
 import torch
 
 OFFICIAL = Path(__file__).parents[1] / "official"
-CASES = json.loads(gzip.decompress((OFFICIAL / "cases.json.gz").read_bytes()))
+CASES = {
+    name: case
+    for path in sorted(OFFICIAL.glob("cases*.json.gz"))
+    for name, case in json.loads(gzip.decompress(path.read_bytes())).items()
+}
 PUBLISHED = json.loads(gzip.decompress((OFFICIAL / "published.json.gz").read_bytes()))
 
 
@@ -31,16 +35,22 @@ def weight(key: str, shape: list[int], seed: int) -> np.ndarray:
     random = np.random.RandomState((zlib.crc32(key.encode()) ^ (seed * 2654435761)) & 0xFFFFFFFF)
     normal = random.standard_normal(tuple(shape))
     last = key.split(".")[-1]
-    if last == "A_logs":
+    if last in ("A_logs", "Ac_logs"):
         value = np.log(np.arange(1, shape[1] + 1, dtype=np.float64))[None] + 0.3 * normal
-    elif last == "Ds":
+    elif last in ("Ds", "Dsc"):
         value = 1.0 + 0.4 * normal
-    elif last in ("dt_projs_weight", "x_proj_weight"):
+    elif last in ("dt_projs_weight", "x_proj_weight", "dtc_projs_weight", "xc_proj_weight"):
         value = normal * shape[-1] ** -0.5
     elif last == "dt_projs_bias":
         low, high = math.log(0.001), math.log(0.1)
         step = np.exp(random.uniform(size=shape) * (high - low) + low)
         value = step + np.log(-np.expm1(-step)) + 0.3 * normal
+    elif last == "dtc_projs_bias":  # VmambaIR: a channel remembers those before it
+        value = -0.5 + 0.7 * normal
+    elif last == "temperature":  # Wave-Mamba: far from its 1
+        value = 3.0 + 0.5 * normal
+    elif key.endswith("conv_du.1.weight"):  # the slope of a PReLU
+        value = 0.3 + 0.1 * normal
     elif last in ("skip_scale", "skip_scale2"):
         value = 0.8 + 0.3 * normal
     elif key.endswith("attention.1.bias"):  # keeps the ReLU of the gate alive

@@ -15,12 +15,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from zoo.blocks import SS2D, CrossScaleMixer
+from zoo.blocks import SS2D, CrossScaleMixer, HeadScan
+from zoo.checkpoints.eamamba import EAMambaFormat
 from zoo.checkpoints.evidence import Evidence, difference
 from zoo.checkpoints.files import read_state, write_pickled, write_safetensors
 from zoo.checkpoints.keymap import KeyMap, MissingKeyError, fit
+from zoo.checkpoints.mair import MaIRFormat
 from zoo.checkpoints.mambacsr import MambaCSRFormat
 from zoo.checkpoints.mambair import MambaIRFormat, MambaIRUNetFormat
+from zoo.checkpoints.vmambair import VmambaIRFormat
+from zoo.checkpoints.wavemamba import WaveMambaFormat
 from zoo.command import package_version
 from zoo.errors import CheckpointError, MisfitError, RecipeError, nearest, shown
 from zoo.networks import Network
@@ -55,7 +59,15 @@ class OfficialFormat(Protocol):
     def key_map(self, network: Mapping[str, Any]) -> KeyMap: ...
 
 
-OFFICIAL: tuple[OfficialFormat, ...] = (MambaIRFormat(), MambaIRUNetFormat(), MambaCSRFormat())
+OFFICIAL: tuple[OfficialFormat, ...] = (
+    MaIRFormat(),  # before MambaIR, whose keys it has too
+    MambaIRFormat(),
+    MambaIRUNetFormat(),
+    MambaCSRFormat(),
+    VmambaIRFormat(),
+    EAMambaFormat(),
+    WaveMambaFormat(),
+)
 
 
 def shipped_weights() -> list[str]:
@@ -314,13 +326,14 @@ def _check_walks(
 
 
 def _walks(network: Network) -> dict[str, ScanOrder]:
-    mixers = (SS2D, CrossScaleMixer)
+    mixers = (SS2D, CrossScaleMixer, HeadScan)
     return {name: m.scan for name, m in network.named_modules() if isinstance(m, mixers)}
 
 
 def _to_ours(state: Mapping[str, Tensor], keys: KeyMap) -> dict[str, Tensor]:
     # A key that we have no name for is kept, so that the error lists it as unexpected.
-    return {keys.to_ours(key) or key: value for key, value in state.items()}
+    used = {key: value for key, value in state.items() if not keys.is_unused(key)}
+    return {keys.to_ours(key) or key: value for key, value in used.items()}
 
 
 def _to_theirs(state: Mapping[str, Tensor], keys: KeyMap) -> dict[str, Tensor] | None:
@@ -329,8 +342,11 @@ def _to_theirs(state: Mapping[str, Tensor], keys: KeyMap) -> dict[str, Tensor] |
         theirs = keys.to_theirs(key)
         if theirs is None:
             return None
-        flat = theirs.endswith((".A_logs", ".Ds"))
-        renamed[theirs] = value.flatten(0, 1).clone() if flat else value
+        if theirs.endswith((".A_logs", ".Ds", ".Ac_logs", ".Dsc")):
+            value = value.flatten(0, 1).clone()
+        elif keys.is_kernel(key):
+            value = value[..., None, None]
+        renamed[theirs] = value
     return renamed
 
 

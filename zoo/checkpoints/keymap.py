@@ -20,10 +20,17 @@ class MissingKeyError(CheckpointError):
 
 
 class Rule(NamedTuple):
-    """Two names of the same tensor; a field such as ``{i}`` is the same text in both names."""
+    """Two names of the same tensor; a field such as ``{i}`` is the same text in both names.
+
+    Attributes:
+        theirs: the authors' name.
+        ours: our name.
+        kernel: whether their tensor is the kernel of a 1x1 convolution where ours is a matrix.
+    """
 
     theirs: str
     ours: str
+    kernel: bool = False
 
 
 def _pattern(template: str) -> re.Pattern[str]:
@@ -39,10 +46,17 @@ def _pattern(template: str) -> re.Pattern[str]:
 
 
 class KeyMap:
-    """An ordered table of rules; the first rule that matches the whole key renames it."""
+    """An ordered table of rules; the first rule that matches the whole key renames it.
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
+    Args:
+        rules: the rules.
+        unused: names of tensors in the authors' files that their network does not use.
+    """
+
+    def __init__(self, rules: Iterable[Rule], unused: Iterable[str] = ()) -> None:
         rules = list(rules)
+        self._unused = [_pattern(name) for name in unused]
+        self._kernels = [_pattern(rule.ours) for rule in rules if rule.kernel]
         self._to_ours = [(_pattern(rule.theirs), rule.ours) for rule in rules]
         self._to_theirs = [(_pattern(rule.ours), rule.theirs) for rule in rules]
 
@@ -53,6 +67,14 @@ class KeyMap:
     def to_theirs(self, key: str) -> str | None:
         """Return their name for one of our keys, or None if no rule matches."""
         return _renamed(key, self._to_theirs)
+
+    def is_unused(self, key: str) -> bool:
+        """Return whether one of their keys names a tensor that their network does not use."""
+        return any(pattern.fullmatch(key) for pattern in self._unused)
+
+    def is_kernel(self, key: str) -> bool:
+        """Return whether one of our keys names a matrix that they store as a 1x1 kernel."""
+        return any(pattern.fullmatch(key) for pattern in self._kernels)
 
 
 def _renamed(key: str, table: list[tuple[re.Pattern[str], str]]) -> str | None:
@@ -66,7 +88,7 @@ def _renamed(key: str, table: list[tuple[re.Pattern[str], str]]) -> str | None:
 def chained(outer: Iterable[tuple[str, str]], inner: Iterable[Rule]) -> list[Rule]:
     """Combine rules with prefixes: each inner rule under each outer pair (theirs, ours)."""
     inner = list(inner)
-    return [Rule(a + r.theirs, b + r.ours) for a, b in outer for r in inner]
+    return [Rule(a + r.theirs, b + r.ours, r.kernel) for a, b in outer for r in inner]
 
 
 def fit(state: Mapping[str, Tensor], shapes: Mapping[str, Tensor], what: str) -> State:

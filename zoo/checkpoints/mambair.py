@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -39,14 +39,20 @@ BLOCK = [
 ]
 """Names of a block's tensors, which are the same in both networks."""
 
-BODY = [
-    Rule("conv_first.{rest}", "shallow.{rest}"),
-    Rule("patch_embed.norm.{rest}", "patch_norm.{rest}"),
-    *chained([("layers.{i}.residual_group.blocks.{j}.", "groups.{i}.blocks.{j}.")], BLOCK),
-    Rule("layers.{i}.conv.{rest}", "groups.{i}.conv.{rest}"),
-    Rule("norm.{rest}", "norm.{rest}"),
-    Rule("conv_after_body.{rest}", "after_body.{rest}"),
-]
+
+def body_rules(block: Iterable[Rule]) -> list[Rule]:
+    """Return the rules of everything before the head, with the rules of its blocks."""
+    return [
+        Rule("conv_first.{rest}", "shallow.{rest}"),
+        Rule("patch_embed.norm.{rest}", "patch_norm.{rest}"),
+        *chained([("layers.{i}.residual_group.blocks.{j}.", "groups.{i}.blocks.{j}.")], block),
+        Rule("layers.{i}.conv.{rest}", "groups.{i}.conv.{rest}"),
+        Rule("norm.{rest}", "norm.{rest}"),
+        Rule("conv_after_body.{rest}", "after_body.{rest}"),
+    ]
+
+
+BODY = body_rules(BLOCK)
 
 HEADS = {
     "pixelshuffle": [
@@ -58,22 +64,25 @@ HEADS = {
     "residual": [Rule("conv_last.{rest}", "head.conv.{rest}")],
 }
 
-UNET = KeyMap(
-    [
+LEVELS = {
+    "encoder_level1": "encoders.0",
+    "encoder_level2": "encoders.1",
+    "encoder_level3": "encoders.2",
+    "latent": "latent",
+    "decoder_level3": "decoders.0",
+    "decoder_level2": "decoders.1",
+    "decoder_level1": "decoders.2",
+    "refinement": "refinement",
+}
+"""Names of the rows of blocks in a U-Net that follows Restormer."""
+
+
+def unet_rules(block: Iterable[Rule]) -> list[Rule]:
+    """Return the rules of a U-Net that follows Restormer, with the rules of its blocks."""
+    rows = [(f"{theirs}.{{j}}.", f"{ours}.{{j}}.") for theirs, ours in LEVELS.items()]
+    return [
         Rule("patch_embed.proj.{rest}", "shallow.{rest}"),
-        *chained(
-            [
-                ("encoder_level1.{j}.", "encoders.0.{j}."),
-                ("encoder_level2.{j}.", "encoders.1.{j}."),
-                ("encoder_level3.{j}.", "encoders.2.{j}."),
-                ("latent.{j}.", "latent.{j}."),
-                ("decoder_level3.{j}.", "decoders.0.{j}."),
-                ("decoder_level2.{j}.", "decoders.1.{j}."),
-                ("decoder_level1.{j}.", "decoders.2.{j}."),
-                ("refinement.{j}.", "refinement.{j}."),
-            ],
-            BLOCK,
-        ),
+        *chained(rows, block),
         Rule("down1_2.body.0.{rest}", "downs.0.conv.{rest}"),
         Rule("down2_3.body.0.{rest}", "downs.1.conv.{rest}"),
         Rule("down3_4.body.0.{rest}", "downs.2.conv.{rest}"),
@@ -84,13 +93,24 @@ UNET = KeyMap(
         Rule("reduce_chan_level2.{rest}", "reduces.1.{rest}"),
         Rule("output.{rest}", "output.{rest}"),
     ]
-)
 
-DIRECTIONS = {
-    1: ["row"],
-    2: ["row", "row_reversed"],
-    4: ["row", "column", "row_reversed", "column_reversed"],
-}
+
+def unet_sizes(state: State) -> dict[str, Any]:
+    """Return channels, widths and depths of a U-Net that follows Restormer."""
+    dim, channels = state["patch_embed.proj.weight"].shape[:2]
+    levels = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
+    return {
+        "channels": channels,
+        "dim": dim,
+        "depths": [depth_of(state, f"{level}.") for level in levels],
+        "refinement": depth_of(state, "refinement."),
+    }
+
+
+UNET = KeyMap(unet_rules(BLOCK))
+
+FOUR_WALKS = ["row", "column", "row_reversed", "column_reversed"]
+DIRECTIONS = {1: ["row"], 2: ["row", "row_reversed"], 4: FOUR_WALKS}
 
 
 PARTS = (
@@ -128,20 +148,10 @@ class MambaIRFormat:
         The tensors do not show ``img_range``.
         """
         first = "layers.0.residual_group.blocks.0."
-        depths = depths_of(state, "layers")
-        channels = state["conv_first.weight"].shape[1]
-        head, scale = head_of(state, channels)
         return {
-            "type": "single_image",
-            "scale": scale,
-            "channels": channels,
-            "dim": state["conv_first.weight"].shape[0],
-            "depths": depths,
+            **skeleton(state),
             "block": _block(state, first),
             "scans": [_scan(state, first)],
-            "head": head,
-            "conv": "3conv" if "conv_after_body.0.weight" in state else "1conv",
-            "patch_norm": "patch_embed.norm.weight" in state,
         }
 
     def facts_of(self, walks: Mapping[str, ScanOrder]) -> dict[str, Any]:
@@ -170,18 +180,9 @@ class MambaIRUNetFormat:
 
     def network(self, state: State, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Return the ``network`` section of a recipe; the tensors show all of it."""
-
-        def depth(level: str) -> int:
-            return len({key.split(".")[1] for key in state if key.startswith(f"{level}.")})
-
-        dim, channels = state["patch_embed.proj.weight"].shape[:2]
-        levels = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
         return {
             "type": "unet",
-            "channels": channels,
-            "dim": dim,
-            "depths": [depth(level) for level in levels],
-            "refinement": depth("refinement"),
+            **unet_sizes(state),
             # The widest level shows the ratio of inner to outer channels most precisely.
             "block": _block(state, "latent.0."),
             "scans": [_scan(state, "latent.0.")],
@@ -206,6 +207,27 @@ def depths_of(state: State, layers: str) -> list[int]:
     while len(depths) in blocks:
         depths.append(len(blocks[len(depths)]))
     return depths
+
+
+def skeleton(state: State) -> dict[str, Any]:
+    """Return what the tensors around the blocks show of a network of one resolution."""
+    channels = state["conv_first.weight"].shape[1]
+    head, scale = head_of(state, channels)
+    return {
+        "type": "single_image",
+        "scale": scale,
+        "channels": channels,
+        "dim": state["conv_first.weight"].shape[0],
+        "depths": depths_of(state, "layers"),
+        "head": head,
+        "conv": "3conv" if "conv_after_body.0.weight" in state else "1conv",
+        "patch_norm": "patch_embed.norm.weight" in state,
+    }
+
+
+def depth_of(state: State, prefix: str) -> int:
+    """Return how many different numbers follow ``prefix`` in the keys."""
+    return len({k.removeprefix(prefix).split(".")[0] for k in state if k.startswith(prefix)})
 
 
 def head_of(state: State, channels: int) -> tuple[dict[str, Any], int]:
@@ -238,20 +260,27 @@ def _block(state: State, prefix: str) -> dict[str, Any]:
     return {"type": "rssb", "mixer": mixer, "branch": _branch(state, f"{prefix}conv_blk.cab.", dim)}
 
 
-def mixer_of(state: State, attention: str, dim: int) -> dict[str, Any]:
-    """Return the options of the mixer at the key prefix ``attention``."""
-    d_inner = state[f"{attention}out_norm.weight"].shape[0]
+def mixer_of(
+    state: State, attention: str, dim: int, *, norm: str = "out_norm", conv: str = "conv2d"
+) -> dict[str, Any]:
+    """Return the options of the mixer at the key prefix ``attention``.
+
+    Args:
+        state: the authors' tensors.
+        attention: key prefix.
+        dim: channels of the block.
+        norm: name of the norm after the scan.
+        conv: name of the convolution before it.
+    """
+    d_inner = state[f"{attention}{norm}.weight"].shape[0]
     dt_rank = state[f"{attention}dt_projs_weight"].shape[2]
     mixer: dict[str, Any] = {
         "type": "ss2d",
         "d_state": state[f"{attention}A_logs"].shape[1],
-        "d_conv": state[f"{attention}conv2d.weight"].shape[-1],
+        "d_conv": state[f"{attention}{conv}.weight"].shape[-1],
     }
-    expand = round(d_inner / dim, 1)
-    if int(expand * dim) == d_inner:
-        mixer["expand"] = expand
-    else:
-        mixer["d_inner"] = d_inner
+    expand = ratio_of(dim, d_inner)
+    mixer |= {"d_inner": d_inner} if expand is None else {"expand": expand}
     if dt_rank != math.ceil(dim / 16):
         mixer["dt_rank"] = dt_rank
     return mixer
@@ -277,6 +306,15 @@ def _branch(state: State, cab: str, dim: int) -> dict[str, Any]:
         return {"type": "cab_depthwise", "squeeze": squeeze}
     compress = divisor(dim, state[f"{cab}0.weight"].shape[0], 3)
     return {"type": "cab", "compress": compress, "squeeze": squeeze}
+
+
+def ratio_of(dim: int, hidden: int) -> float | None:
+    """Return a ratio of at most two decimals with ``int(ratio * dim) == hidden``, or None."""
+    for decimals in (1, 2):
+        ratio = round(hidden / dim, decimals)
+        if int(ratio * dim) == hidden:
+            return ratio
+    return None
 
 
 def divisor(dim: int, hidden: int, usual: int) -> int:

@@ -17,10 +17,15 @@ from zoo.blocks.guided import GuidedBlockFactory, HighFrequencyBlock
 from zoo.blocks.layers import Conv2d
 from zoo.blocks.rssb import RSSB
 from zoo.networks.contract import NETWORKS, Network
+from zoo.networks.size import check_depths, check_levels
 from zoo.ops.haar import Bands, haar, inverse_haar
 from zoo.ops.padding import Margin, PadMode, crop, margin_to_grid, pad
 from zoo.registry import Capabilities
 from zoo.scans import Raster, ScanOrder
+
+
+LARGEST_GRID = 1024
+"""Largest side of the grid in pixels. Even the smallest image is padded to one grid."""
 
 
 class BandSelect(nn.Module):
@@ -159,10 +164,14 @@ class Wavelet(Network):
                 f"depths is {list(depths)} and high_depths is {list(high_depths)}; give both one "
                 "number of at least 1 for each level"
             )
+        check_levels(depths)
+        check_depths([*depths, *high_depths])
         smallest = 2 ** len(depths)
         self.grid = smallest if grid is None else grid
-        if self.grid < 1 or self.grid % smallest:
-            raise ValueError(f"grid is {grid}; it must be a multiple of {smallest}")
+        if not 1 <= self.grid <= LARGEST_GRID or self.grid % smallest:
+            raise ValueError(
+                f"grid is {grid}; it must be a multiple of {smallest}, at most {LARGEST_GRID}"
+            )
 
         def parts(level: int) -> tuple[nn.ModuleList, nn.ModuleList]:
             rates = [drop_path] * depths[level]
@@ -180,6 +189,7 @@ class Wavelet(Network):
         self.capabilities = Capabilities(size_multiple=self.grid)
 
     def forward(self, image_BIHW: Tensor) -> Tensor:
+        self.check_image(image_BIHW)
         margin = self._margin(image_BIHW)
         image_BHWI = pad(image_BIHW, margin, self.padding).permute(0, 2, 3, 1).contiguous()
         output_BIHW = self._restore(image_BHWI).permute(0, 3, 1, 2)

@@ -29,6 +29,7 @@ def autocast(device: str | torch.device, precision: Precision) -> AbstractContex
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """Turn autocast off inside, for arithmetic that must keep the dtype of its tensors."""
     # Entered only where autocast is on: a traced graph would keep the context as an operator.
-    if torch.is_autocast_enabled(device.type):
+    # The meta device has no autocast.
+    if device.type != "meta" and torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()

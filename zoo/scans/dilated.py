@@ -19,6 +19,7 @@ from zoo.scans.base import (
     stack_directions,
 )
 from zoo.scans.raster import FOUR_DIRECTIONS
+from zoo.scans.window import check_window
 
 
 @SCANS.register("dilated")
@@ -42,6 +43,7 @@ class Dilated(ScanOrder):
     def __post_init__(self) -> None:
         if self.step < 1:
             raise RecipeError(f"step is {self.step}; it must be at least 1")
+        check_window(self.step)
         check_directions(self.directions, FOUR_DIRECTIONS)
 
     def build(self, height: int, width: int, device: torch.device) -> Tensor:

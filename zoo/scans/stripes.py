@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zoo.errors import RecipeError
 from zoo.scans.base import SCANS, ScanOrder, check_directions, stack_directions
+from zoo.scans.window import check_window
 
 DIRECTIONS = ("stripe", "stripe_turned", "transposed", "transposed_turned")
 """Directions in the order in which MaIR stores their weights."""
@@ -50,6 +51,7 @@ class Stripes(ScanOrder):
     def __post_init__(self) -> None:
         if self.width < 1:
             raise RecipeError(f"width is {self.width}; a stripe is at least 1 token wide")
+        check_window(self.width)
         if not 0 <= self.shift < self.width:
             raise RecipeError(
                 f"shift is {self.shift}; it must be from 0 to {self.width - 1}, below the width"

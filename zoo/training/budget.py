@@ -61,8 +61,8 @@ def affordable(left: float, step: float, validation: float) -> int:
 def shortened(recipe: Recipe, iterations: int) -> Recipe:
     """Return the recipe with its whole schedule scaled to at most ``iterations`` steps.
 
-    Milestones, hold, warm-up and stages are scaled in proportion. Batch size, patch size and
-    learning rate do not change. A recipe with fewer steps is returned unchanged.
+    Milestones, hold, cosine, warm-up and stages are scaled in proportion. Batch size, patch size
+    and learning rate do not change. A recipe with fewer steps is returned unchanged.
     """
     settings = train_settings(recipe)
     if iterations >= settings.iterations:
@@ -76,6 +76,7 @@ def shortened(recipe: Recipe, iterations: int) -> Recipe:
         **_as_mapping(train.get("schedule", {})),
         "milestones": [round(step * factor) for step in schedule.milestones],
         "hold": round(schedule.hold * factor),
+        "cosine_steps": round(schedule.cosine_steps * factor),
         "warmup": round(schedule.warmup * factor),
     }
     for stage in train["data"].get("stages", []):

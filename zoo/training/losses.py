@@ -5,6 +5,7 @@ Shape suffixes: B batch, I image channels, H height, W width.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from zoo.errors import RecipeError
@@ -48,3 +49,49 @@ class Charbonnier(Loss):
 
     def forward(self, output_BIHW: Tensor, clean_BIHW: Tensor) -> Tensor:
         return ((output_BIHW - clean_BIHW).square() + self.epsilon**2).sqrt().mean()
+
+
+@LOSSES.register("fourier")
+class Fourier(Loss):
+    """Mean absolute difference of the Fourier transforms, over real and imaginary parts.
+
+    The transform is not normalised, so the loss grows with the size of the patch (Cho et al.,
+    "Rethinking coarse-to-fine approach in single image deblurring", 2021).
+    """
+
+    def forward(self, output_BIHW: Tensor, clean_BIHW: Tensor) -> Tensor:
+        # In float32 at least: half precision has no transform of most sizes.
+        dtype = torch.promote_types(output_BIHW.dtype, torch.float32)
+        difference_BIHW = output_BIHW.to(dtype) - clean_BIHW.to(dtype)
+        return torch.view_as_real(torch.fft.rfft2(difference_BIHW)).abs().mean()
+
+
+@LOSSES.register("sum")
+class WeightedSum(Loss):
+    """A weighted sum of losses.
+
+    Args:
+        losses: the losses.
+        weights: the weight of each; None for 1 each.
+    """
+
+    def __init__(
+        self, *, losses: tuple[Loss, ...], weights: tuple[float, ...] | None = None
+    ) -> None:
+        super().__init__()
+        if not losses:
+            raise RecipeError("losses is empty; name at least one loss")
+        self.losses = losses
+        self.weights = (1.0,) * len(losses) if weights is None else weights
+        if len(self.weights) != len(losses):
+            raise RecipeError(
+                f"weights has {len(self.weights)} numbers for {len(losses)} losses; give one each"
+            )
+        self.parts = nn.ModuleList(losses)
+
+    def forward(self, output_BIHW: Tensor, clean_BIHW: Tensor) -> Tensor:
+        terms = [
+            weight * loss(output_BIHW, clean_BIHW)
+            for weight, loss in zip(self.weights, self.losses, strict=True)
+        ]
+        return torch.stack(terms).sum()

@@ -123,11 +123,13 @@ class ScheduleSettings:
 
     Attributes:
         type: "constant"; "multistep", which multiplies the rate by ``gamma`` at each milestone; or
-            "cosine", which lowers it to ``minimum`` at the last step.
+            "cosine", which lowers it to ``minimum`` at the end of the cosine.
         milestones: steps at which "multistep" lowers the rate.
         gamma: factor at each milestone.
         minimum: learning rate at the end of the cosine.
         hold: number of steps at the full rate before the cosine starts.
+        cosine_steps: number of steps of the cosine; 0 for all after ``hold``. The training may end
+            before the cosine does.
         warmup: number of steps in which the rate rises linearly from zero. It multiplies the
             schedule.
     """
@@ -137,10 +139,11 @@ class ScheduleSettings:
     gamma: float = 0.5
     minimum: float = 0.0
     hold: int = 0
+    cosine_steps: int = 0
     warmup: int = 0
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "hold", "warmup", "minimum", "gamma")
+        at_least(self, 0, "hold", "cosine_steps", "warmup", "minimum", "gamma")
         if any(milestone < 0 for milestone in self.milestones):
             raise RecipeError(f"milestones are {self.milestones}; they must be at least 0")
 
@@ -151,7 +154,8 @@ class ScheduleSettings:
             return rise * self.gamma ** sum(step >= milestone for milestone in self.milestones)
         if self.type == "cosine":
             lowest = self.minimum / lr
-            done = max(0, step - self.hold) / max(1, iterations - self.hold)
+            steps = self.cosine_steps or iterations - self.hold
+            done = max(0, step - self.hold) / max(1, steps)
             return rise * (lowest + (1 - lowest) * (1 + math.cos(math.pi * min(1.0, done))) / 2)
         return rise
 

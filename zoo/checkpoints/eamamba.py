@@ -1,0 +1,111 @@
+"""The authors' EAMamba checkpoints: recognising them, and renaming their keys both ways.
+
+The names are from daidaijr/EAMamba (commit ec13c77), the class for all tasks at scale 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from zoo.checkpoints.keymap import KeyMap, Rule
+from zoo.checkpoints.mambair import mixer_of, ratio_of, unet_rules, unet_sizes
+from zoo.errors import CheckpointError
+from zoo.scans import ScanOrder
+
+State = Mapping[str, Tensor]
+
+WIDEST = "latent.0."
+
+KEYS = KeyMap(
+    unet_rules(
+        [
+            Rule("norm1.body.{rest}", "norm.{rest}"),
+            Rule("norm2.body.{rest}", "branch_norm.{rest}"),
+            Rule("mamba.x_proj_weight", "mixer.x_proj_weight"),
+            Rule("mamba.dt_projs_weight", "mixer.dt_proj_weight"),
+            Rule("mamba.dt_projs_bias", "mixer.dt_proj_bias"),
+            Rule("mamba.A_logs", "mixer.A_log"),
+            Rule("mamba.Ds", "mixer.D"),
+            Rule("mamba.in_proj.{rest}", "mixer.in_proj.{rest}"),
+            Rule("mamba.conv.{rest}", "mixer.conv.{rest}"),
+            Rule("mamba.out_norm.{rest}", "mixer.out_norm.{rest}"),
+            Rule("mamba.out_proj.{rest}", "mixer.out_proj.{rest}"),
+            Rule("ffn.project_in.{rest}", "branch.in_proj.{rest}"),
+            Rule("ffn.project_out.{rest}", "branch.out_proj.{rest}"),
+        ]
+    ),
+    # The authors' class makes an upsampler by default, which its forward pass cannot use.
+    unused=["upsample.{n}.{rest}"],
+)
+
+ALL_AROUND = {
+    "type": "compose",
+    "orders": [
+        {
+            "type": "diagonal",
+            "directions": [
+                "diagonal",
+                "diagonal_reversed",
+                "antidiagonal",
+                "antidiagonal_reversed",
+            ],
+        },
+        {"type": "raster", "directions": ["row", "row_reversed", "column", "column_reversed"]},
+    ],
+}
+"""The authors' scan with eight heads, "all-around"."""
+
+
+class EAMambaFormat:
+    """State dicts of the authors' ``EAMamba``."""
+
+    name = "EAMamba"
+    wrapper = "params"
+    published = "eamamba_derain"
+    every_key = KEYS
+    facts: tuple[str, ...] = ()
+
+    def recognises(self, state: State) -> bool:
+        """Return whether the keys are those of this network."""
+        return "encoder_level1.0.mamba.x_proj_weight" in state
+
+    def network(self, state: State, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the ``network`` section of a recipe, for eight heads.
+
+        Raises:
+            CheckpointError: if there are not eight heads; the tensors do not show their paths.
+        """
+        heads = state[f"{WIDEST}mamba.x_proj_weight"].shape[0]
+        if heads != 8:
+            raise CheckpointError(
+                f"the checkpoint has {heads} scans, but the published EAMamba has 8; pass the "
+                "recipe it was trained with"
+            )
+        widest = state[f"{WIDEST}norm1.body.weight"].shape[0]
+        both = state[f"{WIDEST}ffn.project_in.weight"].shape[0]
+        return {
+            "type": "unet",
+            **unet_sizes(state),
+            "block": {
+                "type": "rssb",
+                "skip_scale": False,
+                "mixer": {
+                    **mixer_of(state, f"{WIDEST}mamba.", widest, conv="conv"),
+                    "type": "head_scan",
+                },
+                "branch": {"type": "simple_gate", "ratio": ratio_of(widest, both) or both / widest},
+            },
+            "scans": [ALL_AROUND],
+            "padding": "reflect",
+        }
+
+    def facts_of(self, walks: Mapping[str, ScanOrder]) -> dict[str, Any]:
+        """Return the settings that the tensors do not show: none."""
+        return {}
+
+    def key_map(self, network: Mapping[str, Any]) -> KeyMap:
+        """Return the key map for the ``network`` section of a recipe."""
+        return KEYS

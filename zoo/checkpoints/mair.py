@@ -1,0 +1,91 @@
+"""The authors' MaIR checkpoints: recognising them, and renaming their keys both ways.
+
+The names are from XLearning-SCU/2025-CVPR-MaIR (commit 2fb433e). They are MambaIR's, but for the
+merge of directions and the feed-forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from zoo.checkpoints.keymap import KeyMap, Rule
+from zoo.checkpoints.mambair import BLOCK, HEADS, body_rules, mixer_of, ratio_of, skeleton
+from zoo.errors import CheckpointError
+from zoo.scans import ScanOrder, Stripes
+
+State = Mapping[str, Tensor]
+
+FIRST = "layers.0.residual_group.blocks.0."
+
+KEYS = [
+    Rule("self_attention.gating.gating.1.{rest}", "mixer.merge.gate.{rest}"),
+    Rule("conv_blk.fc{n}.{rest}", "branch.fc{n}.{rest}"),
+    *(rule for rule in BLOCK if not rule.theirs.startswith("conv_blk.")),
+]
+
+
+def stripes(length: int) -> list[dict[str, Any]]:
+    """Return the scan orders of the blocks of a group for the authors' ``scan_len``."""
+    return [{"type": "stripes", "width": length, "shift": shift} for shift in (0, length // 2)]
+
+
+class MaIRFormat:
+    """State dicts of the authors' ``MaIR``."""
+
+    name = "MaIR"
+    wrapper = "params"
+    published = "mair_classic_x4"
+    every_key = KeyMap([*body_rules(KEYS), *(rule for rules in HEADS.values() for rule in rules)])
+    facts: tuple[str, ...] = ("scan_len",)
+
+    def recognises(self, state: State) -> bool:
+        """Return whether the keys are those of this network."""
+        return f"{FIRST}self_attention.gating.gating.1.weight" in state
+
+    def network(self, state: State, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the ``network`` section of a recipe.
+
+        Args:
+            state: the authors' tensors.
+            facts: ``scan_len`` is the width of a stripe in tokens, which the tensors do not show.
+
+        Raises:
+            CheckpointError: if ``scan_len`` is missing or not a positive integer.
+        """
+        length = facts.get("scan_len")
+        if length is None:
+            raise CheckpointError(
+                "this is a MaIR checkpoint, and its tensors do not show the width of the stripes: "
+                "pass scan_len=8 for mair_light_t and mair_classic, scan_len=4 for mair_light_s "
+                "and mair_dn"
+            )
+        if not isinstance(length, int) or length < 1:
+            raise CheckpointError(
+                f"scan_len is {length!r}; it must be the width of a stripe in tokens, such as 8"
+            )
+        hidden, dim = state[f"{FIRST}conv_blk.fc1.weight"].shape
+        mixer = mixer_of(state, f"{FIRST}self_attention.", dim)
+        branch = {"type": "mlp", "ratio": ratio_of(dim, hidden) or hidden / dim}
+        return {
+            **skeleton(state),
+            "block": {
+                "type": "rssb",
+                "mixer": {**mixer, "merge": "shuffle_attention"},
+                "branch": branch,
+            },
+            "scans": stripes(length),
+        }
+
+    def facts_of(self, walks: Mapping[str, ScanOrder]) -> dict[str, Any]:
+        """Return the ``scan_len`` of these scan orders, which are listed by mixer name."""
+        first = walks.get("groups.0.blocks.0.mixer")
+        return {"scan_len": first.width if isinstance(first, Stripes) else 8}
+
+    def key_map(self, network: Mapping[str, Any]) -> KeyMap:
+        """Return the key map for the ``network`` section of a recipe."""
+        head = network.get("head", {"type": "pixelshuffle"})
+        name = head if isinstance(head, str) else head["type"]
+        return KeyMap([*body_rules(KEYS), *HEADS.get(name, [])])
