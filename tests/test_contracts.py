@@ -237,6 +237,7 @@ def test_an_image_of_other_channels_keeps_the_mean_of_those_that_come_out():
         ({"depths": []}, r"depths is \[\] and refinement is 4; give each level at least one block"),
         ({"depths": [1, 1], "decoder_depths": [1, 1]}, r"decoder_depths is \[1, 1\]; give one"),
         ({"depths": [1, 1], "dim": [8]}, r"dim is \[8\]; .* one for each of the 2 levels"),
+        ({"depths": [1] * 11}, "depths has 11 levels; use at most 10"),
         ({"depths": [1, 1], "block": [["res"]]}, "block has 1 lists for 2 groups"),
         ({"depths": [1], "block": []}, "block is empty"),
         ({"depths": [1], "out_channels": 1}, "out_channels is 1, .* set residual to false"),
@@ -263,6 +264,7 @@ def test_a_wrong_option_of_a_unet_is_named(changes, message):
     [
         ({"depths": [1, 1]}, r"high_depths is \[1, 1, 2\]; give both one number"),
         ({"grid": 12}, "grid is 12; it must be a multiple of 8"),
+        ({"grid": 2048}, "grid is 2048; it must be a multiple of 8, at most 1024"),
         ({"dim": 0}, "dim is 0"),
     ],
 )

@@ -159,7 +159,8 @@ def _check_depths(depths: Sequence[int], decoder_depths: Sequence[int], refineme
             "one block, and a refinement of at least 0"
         )
     check_levels(depths)
-    check_depths([*depths, *decoder_depths, refinement])
+    check_depths([*depths, refinement])
+    check_depths(decoder_depths, "decoder_depths")
     if len(decoder_depths) != len(depths) - 1 or min(decoder_depths, default=1) < 1:
         raise ValueError(
             f"decoder_depths is {list(decoder_depths)}; give one number of at least 1 for each of "

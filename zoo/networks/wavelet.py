@@ -23,7 +23,6 @@ from zoo.ops.padding import Margin, PadMode, crop, margin_to_grid, pad
 from zoo.registry import Capabilities
 from zoo.scans import Raster, ScanOrder
 
-
 LARGEST_GRID = 1024
 """Largest side of the grid in pixels. Even the smallest image is padded to one grid."""
 

@@ -43,7 +43,7 @@ class Dilated(ScanOrder):
     def __post_init__(self) -> None:
         if self.step < 1:
             raise RecipeError(f"step is {self.step}; it must be at least 1")
-        check_window(self.step)
+        check_window(self.step, "step")
         check_directions(self.directions, FOUR_DIRECTIONS)
 
     def build(self, height: int, width: int, device: torch.device) -> Tensor:

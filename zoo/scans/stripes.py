@@ -51,7 +51,7 @@ class Stripes(ScanOrder):
     def __post_init__(self) -> None:
         if self.width < 1:
             raise RecipeError(f"width is {self.width}; a stripe is at least 1 token wide")
-        check_window(self.width)
+        check_window(self.width, "width")
         if not 0 <= self.shift < self.width:
             raise RecipeError(
                 f"shift is {self.shift}; it must be from 0 to {self.width - 1}, below the width"

@@ -18,10 +18,10 @@ LARGEST = 1024
 """Largest side of a window in tokens. Even the smallest image is padded to one window."""
 
 
-def check_window(size: int) -> None:
+def check_window(size: int, name: str = "size") -> None:
     """Raise a RecipeError if a window is so large that a small image takes all memory."""
     if size > LARGEST:
-        raise RecipeError(f"size is {size}; a window has at most {LARGEST} tokens per side")
+        raise RecipeError(f"{name} is {size}; use at most {LARGEST} tokens")
 
 
 @SCANS.register("window")
