@@ -60,10 +60,10 @@ class OfficialFormat(Protocol):
 
 
 OFFICIAL: tuple[OfficialFormat, ...] = (
-    MaIRFormat(),  # before MambaIR, whose keys it has too
     MambaIRFormat(),
     MambaIRUNetFormat(),
     MambaCSRFormat(),
+    MaIRFormat(),
     VmambaIRFormat(),
     EAMambaFormat(),
     WaveMambaFormat(),

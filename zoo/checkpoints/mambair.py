@@ -137,9 +137,12 @@ class MambaIRFormat:
     every_key = KeyMap([*BODY, *(rule for rules in HEADS.values() for rule in rules)])
 
     def recognises(self, state: State) -> bool:
-        """Return whether the keys are those of this network."""
-        return "layers.0.residual_group.blocks.0.self_attention.A_logs" in state and any(
-            ".conv_blk." in key for key in state
+        """Return whether the keys are those of this network, and not of MaIR."""
+        attention = "layers.0.residual_group.blocks.0.self_attention."
+        return (
+            f"{attention}A_logs" in state
+            and f"{attention}gating.gating.1.weight" not in state
+            and any(".conv_blk." in key for key in state)
         )
 
     def network(self, state: State, facts: Mapping[str, Any]) -> dict[str, Any]:
