@@ -399,11 +399,32 @@ def test_a_null_character_in_the_path_is_one_clear_error(tmp_path):
 
 def test_the_file_behind_standard_output_is_not_replaced(tmp_path):
     code = "from pathlib import Path; from zoo.files import write_text; print('kept', flush=True)\n"
-    for place in ("/dev/stdout", "/proc/self/fd/1", "/tmp/../dev/fd/1"):
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    (tmp_path / "second").symlink_to("link")
+    (tmp_path / "folder").symlink_to("/dev")
+    links = [str(tmp_path / name) for name in ("link", "second", "folder/stdout", "folder/fd/1")]
+    for place in ("/dev/stdout", "/proc/self/fd/1", "/tmp/../dev/fd/1", *links):
         words = [sys.executable, "-c", code + f"write_text(Path({place!r}), 'lost')"]
         with (tmp_path / "out").open("wb") as out:
             done = subprocess.run(words, stdout=out, stderr=subprocess.PIPE, text=True)
         assert "cannot write: /" in done.stderr and (tmp_path / "out").read_text() == "kept\n"
+
+
+def test_a_link_to_itself_is_one_clear_error(tmp_path):
+    (tmp_path / "a").symlink_to("a")
+    with pytest.raises(WriteError, match="a: cannot write: Too many levels of symbolic links"):
+        write_text(tmp_path / "a", "x")
+
+
+def test_links_are_followed_as_the_system_follows_them(tmp_path):
+    (tmp_path / "far" / "deep").mkdir(parents=True)
+    (tmp_path / "near").symlink_to("far/deep")
+    (tmp_path / "a.txt").symlink_to("near/../b.txt")  # beside "deep", not beside "near"
+    write_text(tmp_path / "a.txt", "x")
+    assert (tmp_path / "far" / "b.txt").read_text() == "x" and (tmp_path / "a.txt").is_symlink()
+    with partial_folder(tmp_path / "near" / "..") as temporary:
+        (temporary / "c").touch()
+    assert names(tmp_path / "far") == ["c"]
 
 
 def test_checking_leaves_the_file_as_it_is(tmp_path):

@@ -68,13 +68,27 @@ def resolved(path: Path) -> Path:
     """
     if "\0" in str(path):
         raise OSError("the path has a null character")
+    step = Path(path).absolute()
+    for _ in range(_MOST_LINKS):
+        if step.name != "..":
+            step = Path(os.path.realpath(step.parent)) / step.name
+        _check_not_of_the_system(step)
+        if not step.is_symlink():
+            return Path(os.path.realpath(step))
+        step = step.parent / step.readlink()
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+
+_MOST_LINKS = 40
+"""Number of links to links after which Linux, too, gives up."""
+
+
+def _check_not_of_the_system(path: Path) -> None:
     # /dev/stdout leads to the file that gets the output of the process, and replacing that file
     # would lose the output. /dev/shm is a file system in memory.
-    absolute = Path(os.path.normpath(Path(path).absolute()))
-    first, second = absolute.parts[1:2], absolute.parts[2:3]
+    first, second = path.parts[1:2], path.parts[2:3]
     if sys.platform != "win32" and first in (("dev",), ("proc",)) and second != ("shm",):
         raise OSError(f"/{first[0]} has no regular files")
-    return Path(os.path.realpath(path))
 
 
 def target_of(path: Path) -> tuple[Path, int | None]:
