@@ -14,7 +14,7 @@ from zoo import command, startup
 from zoo.command import import_parts
 from zoo.errors import ZooError
 from zoo.startup import leave_current_folder
-from zoo.training import loader
+from zoo.training import batching
 
 ROOT = Path(__file__).parents[1]
 
@@ -180,7 +180,7 @@ def test_a_process_that_loads_data_imports_the_parts_before_the_examples(fresh):
     (fresh / "my_examples.py").write_text("class Mine(list): ...")
     import_parts(["my_examples"])
     examples = sys.modules["my_examples"].Mine([5, 6])
-    data = pickle.dumps(loader._Examples(examples))
+    data = pickle.dumps(batching.SafeExamples(examples))
     del sys.modules["my_examples"]
     command._imported.clear()
     found = pickle.loads(data)

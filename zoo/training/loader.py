@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from zoo.command import ImportedParts
 from zoo.distributed import ProcessGroup
 from zoo.errors import RecipeError
+from zoo.training.batching import SafeExamples, collate, received
 from zoo.training.settings import Stage
 
 
@@ -41,6 +41,7 @@ def batches(
 
     Raises:
         RecipeError: if a batch cannot be split evenly.
+        ZooError: while iterating, if examples cannot be loaded.
     """
     micro_batches = group.world_size * accumulate
     for stage in plan:
@@ -69,17 +70,18 @@ def _batches(
                 stage, first_example, range(done, stage.iterations), accumulate, group
             )
             loader = DataLoader(
-                _Examples(make_examples(stage)),
+                SafeExamples(make_examples(stage)),
                 batch_sampler=sampler,
                 num_workers=num_workers,
+                collate_fn=collate,
                 worker_init_fn=_leave_signals_to_the_trainer,
                 # A separate generator: the loader draws a number at every start, which would
                 # change the random state of a resumed training.
                 generator=torch.Generator(),
             )
-            micro_batches = iter(loader)
+            micro_batches = received(iter(loader))
             for _ in sampler.steps:
-                yield [tuple(next(micro_batches)) for _ in range(accumulate)]
+                yield [next(micro_batches) for _ in range(accumulate)]
         first_step += stage.iterations
         first_example += stage.iterations * stage.batch
 
@@ -103,24 +105,6 @@ class _RankSampler(Sampler[list[int]]):
                 place = number * self.world_size + self.rank
                 start = self.first + step * self.stage.batch + place * self.size
                 yield list(range(start, start + self.size))
-
-
-class _Examples(Dataset[Any]):
-    """Examples that a new process can load: it imports the user's parts first.
-
-    Processes that start as copies of the trainer have these parts already. Where Python starts them
-    from nothing, as on macOS and Windows, they get the examples pickled.
-    """
-
-    def __init__(self, examples: Dataset[Any]) -> None:
-        self.parts = ImportedParts()  # attributes are unpickled in this order
-        self.examples = examples
-
-    def __len__(self) -> int:
-        return len(self.examples)  # type: ignore[arg-type]
-
-    def __getitem__(self, index: int) -> Any:
-        return self.examples[index]
 
 
 def _leave_signals_to_the_trainer(_: int) -> None:

@@ -1,0 +1,87 @@
+"""Batches on their way from the processes that load them, and what may happen there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from tests.helpers.training import Rank
+from zoo.errors import ImageError, ZooError
+from zoo.training import batches, batching
+from zoo.training.settings import Stage
+
+FULL = "unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)"
+
+
+class Numbers(Dataset):
+    """Pairs of tensors; what example 3 does is given."""
+
+    def __init__(self, third=lambda: None):
+        self.third = third
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        if index == 3:
+            self.third()
+        return torch.full((2, 3), float(index)), torch.tensor([index])
+
+
+def loaded(examples, num_workers):
+    stage = Stage(iterations=4, patch=1, batch=2)
+    made = batches(
+        lambda _: examples, [stage], step=0, accumulate=1, group=Rank(0, 1),
+        num_workers=num_workers,
+    )  # fmt: skip
+    return [batch for [batch] in made]
+
+
+def fails(message):
+    def collate(_):
+        raise RuntimeError(message)
+
+    return collate
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_batches_come_without_shared_memory_too(num_workers, monkeypatch):
+    """Containers often have 64 MB of it. The training hung when it was full."""
+    usual = loaded(Numbers(), num_workers)
+    assert usual[0][0].is_shared() == bool(num_workers)
+    monkeypatch.setattr(batching, "default_collate", fails(FULL))
+    found = loaded(Numbers(), num_workers)
+    assert not found[0][0].is_shared() and len(found) == len(usual) == 4
+    for batch, expected in zip(found, usual, strict=True):
+        for tensor, wanted in zip(batch, expected, strict=True):
+            assert torch.equal(tensor, wanted) and tensor.dtype == wanted.dtype
+            tensor.add_(1)  # it can be written to
+
+
+def test_other_errors_of_batches_are_defects(monkeypatch):
+    monkeypatch.setattr(batching, "default_collate", fails("stack expects equal sizes"))
+    with pytest.raises(RuntimeError, match="equal sizes"):
+        loaded(Numbers(), 0)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_example_that_cannot_be_loaded_is_its_own_sentence(num_workers):
+    def gone():
+        raise ImageError("photo 3 is gone; bring it back")
+
+    with pytest.raises(ImageError, match=r"^photo 3 is gone; bring it back$"):
+        loaded(Numbers(gone), num_workers)
+
+
+def test_a_process_that_is_killed_is_told():
+    def batches(message):
+        yield (torch.zeros(1),)
+        raise RuntimeError(message)
+
+    found = batching.received(batches("DataLoader worker (pid 7) is killed by signal: Killed."))
+    assert len(next(found)) == 1
+    with pytest.raises(ZooError, match=r"a process that loads data ended unexpectedly .*Killed"):
+        next(found)
+    with pytest.raises(RuntimeError, match="defect"):
+        list(batching.received(batches("defect")))

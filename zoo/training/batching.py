@@ -1,0 +1,80 @@
+"""How examples become batches in the processes that load data, and reach the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from zoo.command import ImportedParts
+from zoo.errors import ZooError
+
+Batch: TypeAlias = "Sequence[Tensor] | list[np.ndarray] | ZooError"
+"""A batch on its way: tensors; arrays if there is no shared memory; or why there is none."""
+
+
+class SafeExamples(Dataset[Any]):
+    """Examples that a new process can load; an error that the user can fix is an example, too.
+
+    The new process imports the user's parts first. Processes that start as copies of the trainer
+    have these parts already. Where Python starts them from nothing, as on macOS and Windows, they
+    get the examples pickled. An error that is raised there would come with their traceback.
+    """
+
+    def __init__(self, examples: Dataset[Any]) -> None:
+        self.parts = ImportedParts()  # attributes are unpickled in this order
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.examples[index]
+        except ZooError as error:
+            return error
+
+
+def collate(examples: Sequence[Any]) -> Batch:
+    """Make a batch of examples, each of which is a tuple of tensors, or an error.
+
+    Tensors are in shared memory, if the process loads data for another one. Containers often have
+    only 64 MB of it. If it is full, the batch has arrays: they are copied to the other process.
+    """
+    for example in examples:
+        if isinstance(example, ZooError):
+            return example
+    try:
+        batch: Sequence[Tensor] = default_collate(list(examples))
+        return batch
+    except RuntimeError as error:
+        if "shared memory" not in str(error):
+            raise
+    return [torch.stack(column).numpy() for column in zip(*examples, strict=True)]
+
+
+def received(batches: Iterator[Batch]) -> Iterator[tuple[Tensor, ...]]:
+    """Yield batches as tensors.
+
+    Raises:
+        ZooError: if examples cannot be loaded, or a process that loads them has been ended.
+    """
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise ZooError(
+                f"a process that loads data ended unexpectedly ({error}); if memory ran out, use a "
+                "smaller --num-workers or train.data.memory"
+            ) from error
+        if isinstance(batch, ZooError):
+            raise batch
+        yield tuple(map(torch.as_tensor, batch))
