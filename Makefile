@@ -76,8 +76,6 @@ $(GPU_VENV)/installed: pyproject.toml
 #   AREA=heads,training  COUNT=60  SEED=0  BASE=origin/main (only files changed since)
 #   JOBS=2 (mutants at a time)  LIMIT=120 (seconds of tests a mutant)  LIST=1 (only show them)
 mutate: install
-	$(BIN)/python -c "import coverage" 2>/dev/null || \
-		$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,mutate]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(if $(AREA),--area $(AREA)) \
 		$(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(BASE),--base $(BASE)) \
 		$(if $(JOBS),--jobs $(JOBS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(LIST),--list)

@@ -246,6 +246,23 @@ def test_a_run_that_was_cut_off_gives_no_map(tmp_path, monkeypatch):
     assert not (tmp_path / "map").exists()
 
 
+def test_the_lines_that_each_test_runs_are_measured(toy, tmp_path, monkeypatch):
+    """The recorder is a plugin of pytest, and a new pytest may take it in another way."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # they take a second each time
+    folder = toy / "tests" / "mutants"
+    folder.mkdir()
+    (folder / "recorder.py").write_text((ROOT / "tests" / "mutants" / "recorder.py").read_text())
+    known = refreshed(tmp_path / "map", ["toyed/numbers.py"], toy)
+    assert {name: case.lines for name, case in known.cases.items()} == {
+        "tests/test_numbers.py::test_double": {"toyed/numbers.py": {2}},
+        "tests/test_numbers.py::test_flat": {"toyed/numbers.py": {5}},
+    }
+    assert known.imported == {"toyed/numbers.py": {1, 4, 7}}
+    assert all(0 < case.seconds < 10 for case in known.cases.values())
+    kept = CoverageMap.read(tmp_path / "map")
+    assert kept == known
+
+
 class Bare:
     """A workspace without files."""
 

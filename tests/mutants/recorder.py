@@ -98,4 +98,4 @@ def forget_caches(root: Path) -> None:
 
 
 def pytest_configure(config):
-    config.pluginmanager.register(Recorder(Path(os.environ[ROWS])), "tests.mutants.recorder")
+    config.pluginmanager.register(Recorder(Path(os.environ[ROWS])), "recorder of lines")
