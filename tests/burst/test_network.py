@@ -158,14 +158,15 @@ def test_permuting_frames_leaves_mean_max_unchanged():
         assert network(burst[:, :2]).shape == network(burst[:, :1]).shape == expected.shape
 
 
-def test_other_lengths_are_adapted_or_refused():
-    network = zoo.build(tiny(align="none")).eval()
+@pytest.mark.parametrize("fusion", ["qssm", "concat", "pbff"])
+def test_other_lengths_are_adapted_or_refused(fusion):
+    network = zoo.build(tiny(align="none", fusion=fusion)).eval()
     burst = torch.rand(1, 5, 4, 4, 4)
     with torch.no_grad():
         found = network(burst)
         assert torch.equal(found, network(burst[:, [0, 2, 4]]))
         assert torch.equal(network(burst[:, :2]), network(burst[:, [0, 1, 0]]))
-    strict = zoo.build(tiny(align="none", other_lengths="error"))
+    strict = zoo.build(tiny(align="none", fusion=fusion, other_lengths="error"))
     with pytest.raises(ValueError, match=r"has 5 frames, but the fusion is built for 3"):
         strict(burst)
 

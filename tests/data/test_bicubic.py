@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from zoo.data.bicubic import resize_bicubic
+from zoo.errors import ImageError
 
 
 def kernel(x):
@@ -124,3 +125,9 @@ def test_constants_stay_and_float32_follows_float64():
     torch.testing.assert_close(
         resize_bicubic(image.float(), 0.5).double(), exact, atol=1e-6, rtol=0
     )
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (0,), (0, 4), (4, 0), (0, 3, 4, 4)])
+def test_what_has_no_pixels_is_refused(shape):
+    with pytest.raises(ImageError, match="bicubic resizing needs pixels, not shape"):
+        resize_bicubic(torch.zeros(shape), 2)

@@ -48,6 +48,7 @@ class StandIn:
     Attributes:
         plugins: how many layers the parser says are plugins.
         content: of the engine; None for a build that fails.
+        goes_on: what the progress monitor said after each step.
     """
 
     __version__ = "10.16.1"
@@ -56,7 +57,7 @@ class StandIn:
 
     def __init__(self):
         self.plugins, self.content, self.gate = 2, SUM.encode() * 4, None
-        self.cleared, self.shapes, self.serialized = [], {}, None
+        self.cleared, self.shapes, self.serialized, self.goes_on = [], {}, None, []
 
         class ILogger:
             Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, INFO=3)
@@ -122,8 +123,10 @@ class StandIn:
         self.serialized = config.plugins_to_serialize
         config.progress_monitor.phase_start("Building", None, 1)
         self.log.log(self.ILogger.Severity.INFO, "Total Activation Memory: 4096 bytes")
+        self.goes_on.append(config.progress_monitor.step_complete("Building", 0))
         if self.gate is not None:
             self.gate.wait(10)
+            self.goes_on.append(config.progress_monitor.step_complete("Building", 1))
         if self.content is None:
             self.log.log(self.ILogger.Severity.ERROR, "no kernel\nwas found")
         return self.content
@@ -306,7 +309,7 @@ def test_tensorrt_without_a_gpu(stand_in, folder, capsys, monkeypatch):
     assert "--runtime tensorrt-rtx" in error
 
 
-def test_an_interrupted_build_leaves_nothing(stand_in, folder, monkeypatch):
+def test_an_interrupted_build_is_stopped_and_leaves_nothing(stand_in, folder, monkeypatch):
     stand_in.gate = threading.Event()
 
     class Impatient(threading.Thread):
@@ -318,6 +321,7 @@ def test_an_interrupted_build_leaves_nothing(stand_in, folder, monkeypatch):
 
     monkeypatch.setattr(export.engine.threading, "Thread", Impatient)
     assert main(WORDS) == 130
+    assert stand_in.goes_on == [True, False]
     assert names(folder) == ["graph.onnx", "plugin.so"]
 
 

@@ -160,8 +160,12 @@ def test_the_script_builds_with_smallest_usual_and_largest_sizes(tmp_path):
             ["--backend", "tensorrt"],
             (Serving(8, 2000, 1, "auto"), ["trt"], (1, 4, 8), "fp32"),
         ),
+        (
+            ["--engine", "a.engine"],
+            (Serving(8, 2000, 1, "auto"), ["onnx", "trt"], (1, 4, 8), "fp32"),
+        ),
     ],
-    ids=["default", "numbers", "onnx", "tensorrt"],
+    ids=["default", "numbers", "onnx", "tensorrt", "engine"],
 )
 def test_every_option_of_the_command_arrives(words, expected, tmp_path, monkeypatch):
     serving, backends, batches, precision = expected
@@ -195,7 +199,8 @@ def test_every_option_of_the_command_arrives(words, expected, tmp_path, monkeypa
     if batches is not None:
         sizes = zip(batches, ((16, 24), (32, 40), (64, 72)), strict=True)
         profile = Profile(*((batch, *sides) for batch, sides in sizes))
-        assert seen["plan"] == Plan(profile, None, tmp_path / "p.so")
+        engine = Path("a.engine") if "--engine" in words else None
+        assert seen["plan"] == Plan(profile, engine, tmp_path / "p.so")
 
 
 def test_a_misspelt_field_is_what_the_schema_refuses(schema, tmp_path):
