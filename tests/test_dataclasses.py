@@ -1,0 +1,65 @@
+"""Classes of values: none changes once it is made, and options are given by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+from zoo.registry import kinds
+
+CHANGING = {"Registry"}
+"""What is filled bit by bit."""
+
+BY_NAME = {
+    *("Capabilities", "Coarse", "Paper", "Protocol", "Recipe", "RestoreSettings", "Stage"),
+    *("BurstDataSettings", "BurstTrainSettings", "DataSettings", "EvaluateSettings"),
+    *("OptimizerSettings", "ScheduleSettings", "TilingSettings", "TrainSettings"),
+}
+"""Options that users or recipes give; registered parts are added."""
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def modules():
+    """The modules that define dataclasses."""
+    for package in ("zoo", "export", "recipes", "trt_plugins"):
+        for path in (ROOT / package).rglob("*.py"):
+            if "@dataclass" in path.read_text(encoding="utf-8"):
+                words = path.relative_to(ROOT).with_suffix("").parts
+                yield importlib.import_module(".".join(words).removesuffix(".__init__"))
+
+
+@pytest.fixture(scope="module")
+def classes():
+    """All dataclasses of the packages by name."""
+    return {
+        item.__name__: item
+        for module in modules()
+        for item in vars(module).values()
+        if inspect.isclass(item) and dataclasses.is_dataclass(item)
+        if item.__module__ == module.__name__
+    }
+
+
+def test_values_do_not_change(classes):
+    changing = {name for name, item in classes.items() if not item.__dataclass_params__.frozen}
+    assert changing == CHANGING and len(classes) > 40
+
+
+def test_what_holds_pixels_is_not_compared_by_them(classes):
+    """``==`` of two arrays is an array, which is neither true nor false."""
+    apart = {name for name, item in classes.items() if not item.__dataclass_params__.eq}
+    assert apart == {"BurstFiles", "Camera", "Photo", "StoredPhoto", "TrainingPhoto"}
+
+
+def test_options_are_given_by_name(classes):
+    parts = {entry.target for registry in kinds().values() for entry in registry.entries()}
+    own = {name for name, item in classes.items() if item in parts}
+    assert {"Raster", "Compose", "Jpeg"} <= own
+    for name in BY_NAME | own:
+        assert all(field.kw_only for field in dataclasses.fields(classes[name])), name
