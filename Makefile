@@ -17,8 +17,10 @@ $(STAMP): pyproject.toml setup.py constraints.txt $(wildcard zoo/ops/scan/csrc/*
 demo: install
 	$(BIN)/python examples/demo.py demo
 
+# WORKERS: processes that share the tests, each with one thread.
+WORKERS ?= 2
 test: install
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not gpu"
 
 test-full: install
 	$(BIN)/python -m pytest -m "not gpu"
