@@ -1,0 +1,88 @@
+"""Test sets are found under all the names that they and their folders go by."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from zoo.data import Bicubic, Photo, write_photo
+from zoo.data.degradations import GaussianNoise, Jpeg
+from zoo.data.testsets import ALIASES, find_test_set
+from zoo.errors import ImageError
+
+NAMES = {
+    "B100": ("b100", "BSD100", "BSDS100"),
+    "CBSD68": ("CBSD68", "bsd68", "CBSD68HQ"),
+    "Kodak24": ("kodak24", "Kodak", "Kodak24HQ"),
+    "McMaster": ("McMaster", "McMasterHQ", "mcm"),
+    "Urban100": ("urban100", "Urban100HQ"),
+    "DIV2K": ("div2k", "DIV2K_valid", "DIV2K100", "div2kvalid"),
+    "SIDD": ("SIDD", "sidd_val"),
+    "Set5": ("Set5", "set5"),
+}
+"""Each set, and the folders that hold it in the authors' collections."""
+
+CLEAN = ("HR", "GTmod12", "GTmod24", "GT", "target", "target_crops", "HQ", "original", "clean")
+
+DEGRADED = [
+    (None, 1, ("input", "input_crops", "noisy", "LQ", "LR", "degraded")),
+    (
+        Bicubic(scale=2),
+        2,
+        ("LR_bicubic/X2", "LRbicx2", "LR_bicubic_x2", "LR/x2", "BSD100_LRbicx2", "b100LRbicx2"),
+    ),
+    (Jpeg(scale=1, quality=30), 1, ("LQ/30", "jpeg30", "q30", "B100_jpeg30", "bsds100q30")),
+]
+
+
+def image(path, side=4):
+    write_photo(path, Photo(np.full((side, side, 3), 0.5, np.float32)))
+    return path
+
+
+@pytest.mark.parametrize(("name", "folder"), [(n, f) for n, fs in NAMES.items() for f in fs])
+def test_a_set_is_found_under_each_of_its_names(name, folder, tmp_path):
+    path = image(tmp_path / folder / "a.png")
+    for root in (tmp_path, tmp_path / folder):
+        [found] = find_test_set(root, name, Bicubic(scale=2), 2)
+        assert (found.name, found.clean, found.degraded) == ("a", path, None)
+    assert find_test_set(tmp_path, "Manga109", Bicubic(scale=2), 2) is None
+
+
+def test_no_alias_is_left_out():
+    found = {name.lower(): {folder.lower() for folder in NAMES[name]} for name in NAMES}
+    assert {n: {n, *others} for n, others in ALIASES.items()}.items() <= found.items()
+
+
+@pytest.mark.parametrize("folder", [*CLEAN, "B100_HQ", "BSD100GT", "bsds100_original"])
+def test_clean_images_are_found_beside_others(folder, tmp_path):
+    path = image(tmp_path / "BSD100" / folder / "a.png")
+    image(tmp_path / "BSD100" / "preview.png")
+    [found] = find_test_set(tmp_path, "B100", GaussianNoise(scale=1, sigma=25), 1)
+    assert found.clean == path and found.degraded is None
+
+
+@pytest.mark.parametrize(
+    ("degradation", "scale", "folder"), [(d, s, f) for d, s, fs in DEGRADED for f in fs]
+)
+def test_degraded_images_are_found_and_may_be_made_again(degradation, scale, folder, tmp_path):
+    clean = image(tmp_path / "B100" / "HR" / "a.png")
+    stem = "ax2" if scale == 2 else "a"
+    degraded = image(tmp_path / "B100" / folder / f"{stem}.png", 4 // scale)
+    [found] = find_test_set(tmp_path, "B100", degradation, scale)
+    assert (found.clean, found.degraded) == (clean, degraded)
+    [again] = find_test_set(tmp_path, "B100", degradation, scale, made=True)
+    # What no degradation can make comes from the files, whatever is asked for.
+    assert again.degraded == (degraded if degradation is None else None)
+
+
+def test_folders_of_another_scale_or_quality_are_not_taken(tmp_path):
+    image(tmp_path / "B100" / "HR" / "a.png")
+    image(tmp_path / "B100" / "LR_bicubic" / "X3" / "ax3.png")
+    image(tmp_path / "B100" / "LQ" / "40" / "a.png")
+    for degradation, scale in ((Bicubic(scale=2), 2), (Jpeg(scale=1, quality=30), 1)):
+        [found] = find_test_set(tmp_path, "B100", degradation, scale)
+        assert found.degraded is None
+    image(tmp_path / "SIDD" / "HR" / "a.png")
+    with pytest.raises(ImageError, match="needs a folder of degraded images, such as 'input'"):
+        find_test_set(tmp_path, "SIDD", None, 1)
