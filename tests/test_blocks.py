@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.helpers import plain, plain_field
+from tests.helpers.case_names import case_name
 from tests.helpers.plain import randomised, weights_of
 from zoo.blocks import (
     ALIGNERS,
@@ -219,9 +220,7 @@ FUSION_CASES = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "expected", "others"), FUSION_CASES, ids=lambda v: str(v)[:40]
-)
+@pytest.mark.parametrize(("name", "options", "expected", "others"), FUSION_CASES, ids=case_name)
 def test_fusions_equal_their_equations(name, options, expected, others):
     part = randomised(BURST_FUSIONS.get(name).target(8, burst=4, **options))
     reference, frames = features(), features(SHAPE[0], others, *SHAPE[1:])

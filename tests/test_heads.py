@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.helpers.case_names import case_name
 from tests.helpers.plain import conv, double, gelu, leaky, randomised, weights_of
 from zoo.heads import HEADS, UPSAMPLERS, AdaUp, NearestConvHead
 
@@ -70,7 +71,7 @@ UPSAMPLER_CASES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "options", "expected"), UPSAMPLER_CASES, ids=str)
+@pytest.mark.parametrize(("name", "options", "expected"), UPSAMPLER_CASES, ids=case_name)
 def test_upsamplers_equal_their_definition(name, options, expected):
     part, x = randomised(UPSAMPLERS.get(name).target(6, out=4, **options)), features()
     with torch.no_grad():
@@ -118,7 +119,7 @@ HEAD_CASES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "scale", "options", "expected"), HEAD_CASES, ids=str)
+@pytest.mark.parametrize(("name", "scale", "options", "expected"), HEAD_CASES, ids=case_name)
 def test_heads_equal_their_definition(name, scale, options, expected):
     part = randomised(HEADS.get(name).target(6, scale=scale, channels=2, **options))
     x, image = features(), torch.rand(*SHAPE[:3], 2, dtype=torch.float64)
