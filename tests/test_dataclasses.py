@@ -57,6 +57,11 @@ def test_what_holds_pixels_is_not_compared_by_them(classes):
     assert apart == {"BurstFiles", "Camera", "Photo", "StoredPhoto", "TrainingPhoto"}
 
 
+def test_a_registry_is_printed_without_all_its_parts():
+    for registry in kinds().values():
+        assert len(repr(registry)) < 200 and repr(registry.kind) in repr(registry)
+
+
 def test_options_are_given_by_name(classes):
     parts = {entry.target for registry in kinds().values() for entry in registry.entries()}
     own = {name for name, item in classes.items() if item in parts}

@@ -136,6 +136,10 @@ def test_the_table_and_its_files(tmp_path, weights, capsys):
     ]
     images = list(csv.DictReader((out / "images.csv").open()))
     assert [row["image"] for row in images] == ["0", "1", "u"]
+    scores = ["baseline_psnr", "baseline_ssim", "psnr", "ssim"]
+    paper = ["paper_psnr", "paper_ssim", "difference_psnr"]
+    assert list(table[0]) == ["set", "images", "inputs", *scores, *paper]
+    assert list(images[0]) == ["set", "image", *scores[2:], *scores[:2]]
 
     # By hand: the first image, whole, on Y with 2 pixels cut.
     network = zoo.load(tmp_path / "a.safetensors")

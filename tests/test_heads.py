@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from tests.helpers.case_names import case_name
 from tests.helpers.plain import conv, double, gelu, leaky, randomised, weights_of
-from zoo.heads import HEADS, UPSAMPLERS, AdaUp, NearestConvHead
+from zoo.heads import HEADS, UPSAMPLERS, AdaUp, NearestConvHead, Transposed
 
 SHAPE = (2, 3, 5, 6)
 
@@ -141,5 +141,8 @@ def test_defaults_are_those_of_the_papers():
             for n in ("pixelshuffle", "nearest_conv")] == [64, 64]  # fmt: skip
     up = AdaUp(6, out=4)
     assert up.gate == "residual" and up.weight.shape == (6, 4, 3, 3)
+    for kind, kernel in ((AdaUp, 2), (AdaUp, 5), (Transposed, 2), (Transposed, 5)):
+        with pytest.raises(ValueError, match=f"kernel is {kernel}; it must be 3"):
+            kind(6, out=4, kernel=kernel)
     with pytest.raises(ValueError, match="neither 3 nor a power of two"):
         NearestConvHead(6, scale=6, channels=3)

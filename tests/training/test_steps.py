@@ -419,6 +419,8 @@ def test_a_loss_that_is_no_number_or_a_vanished_scale_ends_the_training(
     for loss in (float("nan"), float("inf")):
         with pytest.raises(ZooError, match="diverged"):
             trainer._check_loss(loss)
+    monkeypatch.setattr(trainer.scaler, "get_scale", lambda: 2.0**-10)
+    trainer._check_loss(1.0)
     monkeypatch.setattr(trainer.scaler, "get_scale", lambda: 2.0**-11)
     with pytest.raises(ZooError, match="overflows at every step"):
         trainer._check_loss(1.0)

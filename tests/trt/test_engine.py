@@ -167,6 +167,7 @@ def test_an_engine_and_what_is_said_of_it(stand_in, folder, capsys, caplog):
         **{"min": 1, "opt": 2, "max": 4}
     }
     assert said["gpu_memory_bytes"] == {"activation": 4096}
+    assert 0 <= said["build"]["seconds"] < 60
     assert said["format"] == 1 and said["precision"] == "fp32" and not said["tf32"]
     assert said["outputs"] == {"output": [-1, 8, 12, 12]} and said["layers"] == 5
     assert said["facts"] == FACTS and said["recipe"] is None
