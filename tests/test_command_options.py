@@ -1,0 +1,75 @@
+"""Options of all commands: the help tells the default that an option has."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+
+import pytest
+
+from zoo.cli import FORWARDED
+
+MODULES = [
+    *(module for module, _ in FORWARDED.values()),
+    *("zoo.data.pairs", "zoo.data.burst.__main__", "trt_plugins.build"),
+]
+
+IN_WORDS = {
+    ("recipes.train", "--device"): "cuda if there is a GPU, otherwise cpu",
+    ("recipes.evaluate", "--device"): "cuda if there is a GPU, otherwise cpu",
+}
+"""Defaults that depend on the machine."""
+
+
+def parsers(name, monkeypatch):
+    """The parser of a command with all options, those of subcommands apart."""
+    module, found = importlib.import_module(name), []
+    monkeypatch.setattr(module, "run_command", lambda parser, *_, **__: found.append(parser) or 0)
+    module.main(["scan"])
+    [parser] = found
+    waiting = [parser]
+    while waiting:
+        parser = waiting.pop()
+        yield parser
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                waiting += action.choices.values()
+
+
+def mistold(parser, name=""):
+    """Options whose help does not tell the default that they have."""
+    found = []
+    for action in parser._actions:
+        if not action.option_strings or action.default is argparse.SUPPRESS:
+            continue
+        option, default = action.option_strings[-1], action.default
+        told = re.findall(r"\[([^\[]*)\]$", (action.help or "") % vars(action))
+        told = told[0].partition(": ")[0] if told else None  # "auto: what that means"
+        if isinstance(action, argparse._StoreTrueAction):
+            right = default is False
+        elif default is None:  # if a default is told, in words
+            right = told is None or not re.fullmatch(r"[\d.x]+", told)
+        else:
+            right = told == IN_WORDS.get((name, option), str(default))
+        if not right:
+            found.append(f"{option}: {default!r}, told is {told!r}")
+    return found
+
+
+@pytest.mark.parametrize("name", ["zoo.cli", *dict.fromkeys(MODULES)])
+def test_the_help_of_every_option_tells_its_default(name, monkeypatch):
+    for parser in parsers(name, monkeypatch):
+        assert mistold(parser, name) == []
+
+
+def test_the_check_sees_what_is_told_wrongly():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--right", type=int, default=3, help="number [3]")
+    parser.add_argument("--other", type=int, default=4, help="number [3]")
+    parser.add_argument("--none", type=int, help="number [3]")
+    parser.add_argument("--silent", type=int, default=3, help="number")
+    parser.add_argument("--on", action="store_true", default=True, help="a switch")
+    parser.add_argument("--words", help="name [that of the model]")
+    wrong = [text.partition(":")[0] for text in mistold(parser)]
+    assert wrong == ["--other", "--none", "--silent", "--on"]
