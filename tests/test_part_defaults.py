@@ -1,14 +1,16 @@
-"""Defaults of the options of every part, against a table that was written by hand."""
+"""Defaults of parts and of public functions, against a table that was written by hand."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 from pathlib import Path
 
 import pytest
 import yaml
 
+from zoo.recipe import Paper, Recipe
 from zoo.registry import Registry, kinds
 from zoo.scans import CrossScale, Raster
 
@@ -55,3 +57,48 @@ def test_a_scan_order_with_other_settings_is_told_apart():
     assert plain(Raster()) == "Raster"
     with pytest.raises(AssertionError):
         plain(CrossScale(size=8))
+
+
+PUBLIC = (
+    *("zoo", "zoo.checkpoints", "zoo.data", "zoo.data.burst", "zoo.data.prepare"),
+    *("zoo.evaluation", "zoo.inference", "zoo.metrics", "zoo.networks", "zoo.ops", "zoo.recipe"),
+    *(
+        "zoo.registry",
+        "zoo.training",
+        "export.engine",
+        "export.model_repository",
+        "export.onnx",
+        "export.verify",
+    ),
+    "recipes.train",
+)
+"""Modules whose names other people import."""
+
+
+def public():
+    """Functions and classes of these modules, without parts, errors and sections of recipes."""
+    parts = {entry.target for registry in kinds().values() for entry in registry.entries()}
+    for name in PUBLIC:
+        module = importlib.import_module(name)
+        own = [
+            word
+            for word, item in vars(module).items()
+            if getattr(item, "__module__", "") == name and not word.startswith("_")
+        ]
+        for word in getattr(module, "__all__", own):
+            item = getattr(module, word)
+            home = getattr(item, "__module__", "")
+            aside = inspect.isclass(item) and issubclass(item, Exception | Recipe | Paper)
+            if callable(item) and home.startswith(PACKAGES) and not aside and item not in parts:
+                yield f"{home}.{item.__name__}", item
+
+
+def test_defaults_of_public_functions_are_those_of_the_table():
+    found = {}
+    for name, item in public():
+        parameters = inspect.signature(item).parameters.items()
+        values = {k: plain(p.default) for k, p in parameters if p.default is not None}
+        values = {k: value for k, value in values.items() if value != "required"}
+        if values:
+            found[name] = values
+    assert found == TABLE["functions"]
