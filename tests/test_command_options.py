@@ -73,3 +73,46 @@ def test_the_check_sees_what_is_told_wrongly():
     parser.add_argument("--words", help="name [that of the model]")
     wrong = [text.partition(":")[0] for text in mistold(parser)]
     assert wrong == ["--other", "--none", "--silent", "--on"]
+
+
+NEEDED = {
+    "zoo doctor": [],
+    "zoo list": [],
+    "zoo restore": ["input", "--output"],
+    "zoo show": ["name"],
+    "zoo convert": ["input", "--output"],
+    "zoo data prepare": ["input", "--output"],
+    "zoo runs plot": ["folders", "--output"],
+    "zoo scans plot": ["name", "options", "--output"],
+    "python recipes/train.py": ["name", "settings"],
+    "python recipes/evaluate.py": ["name"],
+    "python -m export.onnx": ["--model"],
+    "python -m export.serve": ["--model", "--output"],
+    "python -m export.trt": [],
+    "python -m trt_plugins.build": [],
+    "python -m zoo.data.burst": ["photo", "--output"],
+    "python -m zoo.data.pairs": ["input", "degradation", "options", "--output"],
+}
+"""What each command cannot do without; words that may be many or none are among them."""
+
+ABBREVIATED = {
+    *("python recipes/train.py", "python recipes/evaluate.py"),
+    *("python -m zoo.data.burst", "python -m zoo.data.pairs"),
+}
+"""Commands that take the beginning of an option for it; the others refuse it."""
+
+
+def test_what_commands_need_and_which_take_abbreviations(monkeypatch):
+    found = {
+        parser.prog: parser
+        for name in ["zoo.cli", *dict.fromkeys(MODULES)]
+        for parser in parsers(name, monkeypatch)
+        if parser.add_help and not parser._subparsers
+    }
+    for command, needed in NEEDED.items():
+        parser = found.pop(command)
+        actions = [action for action in parser._actions if action.required]
+        names = [(*action.option_strings, action.dest)[-2:][0] for action in actions]
+        assert sorted(names) == sorted(needed), command
+        assert parser.allow_abbrev == (command in ABBREVIATED), command
+    assert not found
