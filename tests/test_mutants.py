@@ -220,6 +220,15 @@ def test_a_constant_is_tested_where_it_is_named_and_a_default_where_its_function
     assert tests == {1: ["g"], 3: ["f"], 7: ["B"]}
 
 
+def test_tests_of_what_a_condition_decides_run_first():
+    toy = b"def f(x):\n    if x < 1:\n        raise ValueError(x)\n    return x\n"
+    cases = {name: Case(seconds, {"toy.py": {2, 4}}) for name, seconds in (("a", 1), ("b", 2))}
+    cases["c"] = Case(3, {"toy.py": {2, 3}})
+    finder = CaseFinder(CoverageMap(cases=cases), {"toy.py": toy})
+    [first, *_] = [mutant for mutant in mutants_of("toy.py", toy) if mutant.line == 2]
+    assert finder.cases(first) == ["c", "a", "b"]
+
+
 def test_only_what_a_change_can_move_is_measured_again(tmp_path):
     (tmp_path / "tests").mkdir()
     texts = {"test_a.py": "import helper", "test_b.py": "", "helper.py": "", "test_c.py": ""}

@@ -28,13 +28,16 @@ class CaseFinder:
         its tests are those that run the function it is a default of, the class it is in or one made
         of that, or any function that names what the line defines. What a function does only when it
         is called at import, such as a registration, any test may notice: all come after those of
-        the file.
+        the file. Of a condition, the tests that run what it decides come first: they are often the
+        only ones that can notice it, and few among many.
         """
         source, known = self._source(mutant.path), self.known
         outer = _outermost_import_statement(source, mutant.line)
         if outer is None:
             lines = _lines_of_statement(source, mutant.line)
             found = in_sequence(known.covering(mutant.path, lines), known)
+            decided = set(known.covering(mutant.path, _decided(source, mutant.line)))
+            found.sort(key=lambda case: case not in decided)
             if not known.imported.get(mutant.path, set()) & lines:
                 return found
         else:
@@ -92,6 +95,14 @@ def _lines_of_statement(source: Source, line: int) -> set[int]:
     inner = getattr(best, "body", None)
     last = inner[0].lineno - 1 if inner else (best.end_lineno or line)
     return set(range(best.lineno, max(last, best.lineno) + 1)) | {line}
+
+
+def _decided(source: Source, line: int) -> set[int]:
+    """Lines that run only if the condition on this line holds."""
+    found = _innermost_statement(source, line)
+    if not isinstance(found, ast.If | ast.While):
+        return set()
+    return set(range(found.body[0].lineno, (found.body[-1].end_lineno or 0) + 1))
 
 
 def _innermost_statement(source: Source, line: int) -> ast.stmt | None:
