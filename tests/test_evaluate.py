@@ -574,7 +574,7 @@ def test_every_file_of_a_validation_set_is_read_before_anything_starts(tmp_path)
         validation_images(str(tmp_path / "clean"), str(tmp_path / "degraded"))
 
 
-def test_curves_of_runs(tmp_path):
+def test_curves_of_runs(tmp_path, capsys):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         lines = [f'{{"step": {s}, "loss": {1 / s}}}' for s in range(1, 60)]
@@ -589,6 +589,11 @@ def test_curves_of_runs(tmp_path):
     assert left[:, 0].mean() < right[:, 0].mean()
     with pytest.raises(ZooError, match="no run here"):
         render_runs([tmp_path])
+    words = [str(tmp_path / "one"), str(tmp_path / "two"), "-o", str(tmp_path / "curves.png")]
+    assert training_curves.main(words) == 0
+    assert capsys.readouterr().out == f"wrote {tmp_path / 'curves.png'}\n"
+    drawn = read_photo(tmp_path / "curves.png").color_HWC
+    assert np.array_equal((255 * drawn).round(), both)
 
 
 @pytest.mark.parametrize("losses", [(10, 1, 0.1), (10, 5, 0)])

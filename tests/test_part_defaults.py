@@ -28,10 +28,9 @@ def plain(value):
     if inspect.isclass(value):
         return value.__name__
     if dataclasses.is_dataclass(value):
-        # A scan order; one with other settings than its own defaults would need a row of its own.
+        # One with other settings than its own defaults would need a row of its own.
         assert value == type(value)(), value
-        return type(value).__name__
-    return value
+    return type(value).__name__ if type(value).__module__.startswith(PACKAGES) else value
 
 
 def defaults(part, registry: Registry):
@@ -62,15 +61,9 @@ def test_a_scan_order_with_other_settings_is_told_apart():
 PUBLIC = (
     *("zoo", "zoo.checkpoints", "zoo.data", "zoo.data.burst", "zoo.data.prepare"),
     *("zoo.evaluation", "zoo.inference", "zoo.metrics", "zoo.networks", "zoo.ops", "zoo.recipe"),
-    *(
-        "zoo.registry",
-        "zoo.training",
-        "export.engine",
-        "export.model_repository",
-        "export.onnx",
-        "export.verify",
-    ),
-    "recipes.train",
+    *("zoo.registry", "zoo.training", "zoo.training.burst_task", "zoo.training.photo_task"),
+    *("zoo.training.settings", "zoo.evaluation.settings", "recipes.train"),
+    *("export.engine", "export.model_repository", "export.onnx", "export.verify"),
 )
 """Modules whose names other people import."""
 
@@ -93,11 +86,32 @@ def public():
                 yield f"{home}.{item.__name__}", item
 
 
+def test_what_parts_can_do_is_what_the_table_says():
+    found = {
+        f"{kind}.{entry.name}": {
+            field.name: plain(getattr(entry.capabilities, field.name))
+            for field in dataclasses.fields(entry.capabilities)
+            if getattr(entry.capabilities, field.name) != field.default
+        }
+        for kind, registry in kinds().items()
+        for entry in registry.entries()
+        if entry.target.__module__.startswith(PACKAGES)
+    }
+    assert {name: told for name, told in found.items() if told} == TABLE["capabilities"]
+
+
 def test_defaults_of_public_functions_are_those_of_the_table():
     found = {}
     for name, item in public():
+        fields = dataclasses.fields(item) if dataclasses.is_dataclass(item) else ()
+        made = {
+            field.name: field.default_factory()
+            for field in fields
+            if field.default_factory is not dataclasses.MISSING and field.init
+        }
         parameters = inspect.signature(item).parameters.items()
-        values = {k: plain(p.default) for k, p in parameters if p.default is not None}
+        given = {name: made.get(name, parameter.default) for name, parameter in parameters}
+        values = {k: plain(value) for k, value in given.items() if value is not None}
         values = {k: value for k, value in values.items() if value != "required"}
         if values:
             found[name] = values
