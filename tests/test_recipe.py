@@ -164,6 +164,17 @@ def test_a_file_extends_another(tmp_path):
     assert zoo.build(str(path))(torch.rand(1, 3, 3, 2)).shape == (1, 3, 6, 4)
 
 
+def test_the_weights_that_a_training_starts_from_are_not_inherited(tmp_path):
+    """They fit the network of the recipe that names them; of another, a few tensors might."""
+    assert "mambair_classic_x2" in load_recipe("mambair_classic_x4").train["initial"]
+    (tmp_path / "a.yaml").write_text("extends: mambair_classic_x4\nnetwork: {dim: 60}\n")
+    first = load_recipe(tmp_path / "a.yaml")
+    assert "initial" not in first.train and first.train["iterations"] == 250000
+    own = "extends: mambair_classic_x4\ntrain: {initial: mine.safetensors}\n"
+    (tmp_path / "b.yaml").write_text(own)
+    assert load_recipe(tmp_path / "b.yaml").train["initial"] == "mine.safetensors"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

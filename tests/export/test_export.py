@@ -50,6 +50,32 @@ def tiny(name, **changes):
 CROSS = {"dim": 24, "depths": [1], "coarse.depths": [1]}
 BURST = {"dim": 16, "burst": 3, "stages": [1]}
 
+# Heads with paths of their own, a scan over channels and a merge that gates directions, in turn, in
+# the low band; matched channels in the high ones.
+IN_TURN = {
+    "type": "wavelet",
+    "dim": 8,
+    "depths": [2],
+    "high_depths": [1],
+    "block": [
+        {
+            "type": "rssb",
+            "skip_scale": False,
+            "mixer": {"type": "head_scan", "d_state": 2},
+            "branch": "simple_gate",
+        },
+        {
+            "type": "rssb",
+            "mixer": {"type": "omni_scan", "d_state": 2, "merge": "shuffle_attention"},
+            "branch": "gdfn",
+        },
+    ],
+    "scans": [
+        {"type": "diagonal", "directions": ["diagonal", "antidiagonal"]},
+        {"type": "stripes", "width": 4, "shift": 2},
+    ],
+}
+
 # The network, the shape asked for, and how many scan orders its graph computes: every scan of one
 # order and size shares one.
 GRAPHS = {
@@ -63,6 +89,7 @@ GRAPHS = {
         None,
         4,
     ),
+    "wavelet": (lambda: tiny({"network": IN_TURN}), None, 4),
     "cross_scale": (lambda: tiny("mambacsr_final", **CROSS), None, 3),
     # Another sequence of tokens and another way back are apart: one graph has both.
     "sequential_official": (
