@@ -207,7 +207,7 @@ def test_drawing_a_scan_of_the_size_and_options_that_were_asked_for(tmp_path):
         (["list", "--parts", "blok"], "did you mean 'block'"),
         (["show", "block/rsb"], "did you mean 'rssb'"),
         (["convert", "missing.pth", "-o", "OUT.safetensors"], "does not exist"),
-        (["scans", "plot", "spiral", "-o", "OUT"], "unknown scan 'spiral'"),
+        (["scans", "plot", "knight", "-o", "OUT"], "unknown scan 'knight'"),
         (["scans", "plot", "window", "sise=8", "-o", "OUT"], "did you mean 'size'"),
         (["scans", "plot", "raster", "--size", "8", "-o", "OUT"], "write height x width"),
         (["scans", "plot", "hilbert", "--size", "²x4", "-o", "OUT"], "write height x width"),
@@ -426,8 +426,8 @@ def test_common_options_may_stand_before_a_forwarded_command(capsys):
     with pytest.raises(zoo.errors.ZooError):
         run("--debug", "train", "nothing")
     imports = ["--import", "zoo.heads", "--import=zoo.scans"]
-    assert run(*imports, "scans", "plot", "spiral", "-o", "x") == 2
-    assert "unknown scan 'spiral'" in capsys.readouterr().err
+    assert run(*imports, "scans", "plot", "knight", "-o", "x") == 2
+    assert "unknown scan 'knight'" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
         run("--import", "train")  # a command is missing: "train" is the module
     assert stop.value.code == 2
