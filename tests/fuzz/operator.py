@@ -70,6 +70,7 @@ def cases() -> SearchStrategy[Call]:
         order=st.sampled_from(["full", "padded", "skipping", "short"]),
         low_rank=st.booleans(),
         reduce=st.booleans(),
+        per_image=st.booleans(),
     )
     change = st.builds(
         Change, st.sampled_from(sorted(CHANGES)), st.sampled_from(list(SCHEMA)), st.integers(0, 99)

@@ -51,12 +51,15 @@ def mistake(inputs: Sequence[Any], cast: bool) -> str:
         return "no dense tensor"
     if len({t.device for t in named.values()}) > 1:
         return "devices"
-    if any(t.dim() != len(SCHEMA[name].axes) for name, t in named.items()):
+    axes = {name: SCHEMA[name].axes for name in named}
+    if named["order"].dim() == 3:
+        axes["order"] = "BKS"
+    if any(t.dim() != len(axes[name]) for name, t in named.items()):
         return "number of axes"
     sizes: dict[str, set[int]] = {}
     for name, tensor in named.items():
         whole = name == "delta" and "delta_weight" not in named
-        for axis, size in zip(SCHEMA[name].axes, tensor.shape, strict=True):
+        for axis, size in zip(axes[name], tensor.shape, strict=True):
             sizes.setdefault("E" if whole and axis == "R" else axis, set()).add(size)
     if any(len(found) > 1 for found in sizes.values()):
         return "sizes"
@@ -79,7 +82,7 @@ def _mistake_of_values(named: dict[str, Tensor], cast: bool) -> str:
             return f"memory of {name}"
     if named["order"].is_meta:
         return ""
-    for path in named["order"].tolist():
+    for path in named["order"].flatten(0, -2).tolist():
         visited = [token for token in path if token != -1]
         if any(not 0 <= token < named["u"].shape[1] for token in visited):
             return "an entry of the order"

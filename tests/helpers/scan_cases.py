@@ -25,7 +25,10 @@ TOLERANCE = {
 
 @dataclass(frozen=True)
 class Case:
-    """Sizes of one call; ``order`` is "full", "padded", "skipping" or "short"."""
+    """Sizes of one call; ``order`` is "full", "padded", "skipping" or "short".
+
+    With ``per_image``, each image has an order of its own.
+    """
 
     B: int = 2
     L: int = 7
@@ -36,12 +39,13 @@ class Case:
     order: str = "full"
     low_rank: bool = True
     reduce: bool = True
+    per_image: bool = False
 
     def __str__(self):
         kind = "low" if self.low_rank else "full"
         return (
             f"B{self.B}-L{self.L}-K{self.K}-E{self.E}-R{self.R}-N{self.N}-{self.order}-{kind}"
-            f"{'-sum' if self.reduce else ''}"
+            f"{'-sum' if self.reduce else ''}{'-each' if self.per_image else ''}"
         )
 
 
@@ -63,6 +67,10 @@ CASES = [
     Case(L=20, K=6, E=90, R=4, N=17, order="skipping"),
     Case(B=0),
     Case(L=300, K=4, E=6, N=3, order="padded"),
+    Case(per_image=True),
+    Case(B=3, K=3, order="padded", reduce=False, per_image=True),
+    Case(B=3, L=40, K=1, E=31, R=3, N=10, order="skipping", per_image=True),
+    Case(B=1, low_rank=False, order="short", per_image=True),
 ]
 TINY = [case for case in CASES if case.B * case.L * case.K * case.E * case.N <= 600 and case.B]
 
@@ -71,10 +79,25 @@ def random_case(draw: random.Random, **largest: int) -> Case:
     """A case with sizes up to ``largest``, of any order and kind."""
     sizes = {name: draw.randint(1, size) for name, size in largest.items()}
     order = draw.choice(["full", "padded", "skipping", "short"])
-    return Case(**sizes, order=order, low_rank=draw.random() < 0.7, reduce=draw.random() < 0.6)
+    chance = draw.random
+    return Case(
+        **sizes,
+        order=order,
+        low_rank=chance() < 0.7,
+        reduce=chance() < 0.6,
+        per_image=chance() < 0.3,
+    )
 
 
 def make_order(case: Case, generator: torch.Generator) -> torch.Tensor:
+    if not case.per_image:
+        return make_paths(case, generator)
+    orders = [make_paths(case, generator) for _ in range(case.B)]
+    return torch.stack(orders) if orders else make_paths(case, generator)[None][:0]
+
+
+def make_paths(case: Case, generator: torch.Generator) -> torch.Tensor:
+    """An order of one image or for all, (K, S)."""
     paths = []
     for k in range(case.K):
         path = torch.randperm(case.L, generator=generator)

@@ -28,7 +28,7 @@ SMALL = [
     (Case(**TINY, low_rank=False, order="skipping"), FLOAT, True),
     (Case(**TINY, low_rank=False, reduce=False), BRAIN, False),
     (Case(**TINY, order="short"), HALF, False),
-    (Case(B=2, L=1, K=1, E=1, R=1, N=1), FLOAT, False),
+    (Case(B=2, L=4, K=1, E=1, R=1, N=1, per_image=True), FLOAT, False),
     (Case(B=1, L=13, K=1, E=6, R=3, N=1), FLOAT, False),
     (Case(B=0), FLOAT, False),
 ]

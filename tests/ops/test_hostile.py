@@ -80,7 +80,9 @@ SHAPES = [
     ("C", lambda C: C[:, :8], r"C has shape \(2, 8, 3, 3\)"),
     ("D", lambda D: D[:, :1], r"D has shape \(3, 1\)"),
     ("delta_bias", lambda bias: bias[None], r"delta_bias has shape \(1, 3, 4\)"),
-    ("order", lambda order: order[0], r"order must be \(K, S\)"),
+    ("order", lambda order: order[0], r"order must be \(K, S\) or \(B, K, S\), not \(14,\)"),
+    ("order", lambda order: order.expand(3, -1, -1), "is for 3 images, and there are 2"),
+    ("order", lambda order: order.expand(1, -1, -1), "is for 1 images, and there are 2"),
     ("order", lambda order: order[:2], "has shape"),
 ]
 DTYPES = [
@@ -116,6 +118,20 @@ def test_entries_of_the_order_are_checked_on_every_path(inputs, call, change, me
         call(*changed(inputs, "order", change))
 
 
+def in_second_image(change):
+    """The change of an order, in the second of two images that have one each."""
+    return lambda order: torch.stack([order, change(order)])
+
+
+@pytest.mark.parametrize("call", PATHS, ids=lambda call: call.__name__)
+@pytest.mark.parametrize(("change", "message"), ENTRIES)
+def test_entries_in_the_second_image_alone_are_checked(inputs, call, change, message):
+    call(*changed(inputs, "order", in_second_image(torch.clone)))
+    message = message.replace(r"order\[", r"order\[1, ")
+    with pytest.raises(ValueError, match=message):
+        call(*changed(inputs, "order", in_second_image(change)))
+
+
 @pytest.mark.parametrize("call", TRACED, ids=lambda call: call.__name__)
 @pytest.mark.parametrize(
     ("name", "value", "message"),
@@ -138,11 +154,15 @@ def test_traced_programs_check_the_order_when_they_run(inputs, call):
 def test_every_backend_checks_the_order_in_both_directions(inputs, backend):
     grad_y = torch.ones(CASE.B, CASE.L, CASE.E)
     for change, message in ENTRIES:
-        wrong = changed(inputs, "order", change)
-        with pytest.raises(ValueError, match=message):
-            selective_scan(*wrong, backend=backend)
-        with pytest.raises(ValueError, match=message):
-            torch.ops.zoo.selective_scan_backward(grad_y, *wrong, True, backend)
+        for each, said in (
+            (change, message),
+            (in_second_image(change), message.replace(r"order\[", r"order\[1, ")),
+        ):
+            wrong = changed(inputs, "order", each)
+            with pytest.raises(ValueError, match=said):
+                selective_scan(*wrong, backend=backend)
+            with pytest.raises(ValueError, match=said):
+                torch.ops.zoo.selective_scan_backward(grad_y, *wrong, True, backend)
 
 
 @pytest.mark.parametrize("backend", ["reference", *BACKENDS])
@@ -262,6 +282,7 @@ def test_other_axes_may_be_empty(backend, axis):
         ("u", lambda u: u.to("meta"), ValueError, "on cpu, u on meta"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_what_is_no_proper_tensor_is_named(inputs, name, value, error, message):
     with pytest.raises(error, match=message) as raised:
         selective_scan(*changed(inputs, name, value))
@@ -341,8 +362,14 @@ def test_on_a_device_a_wrong_direction_is_nan_without_waiting():
     assert safe.tolist() == [[0, 1, 2], [0, -1, 1], [0, -1, 1], [1, 0, 1]]
     assert spoilt.isnan().all(1).tolist() == [False, True, True, True]
     assert torch.equal(spoilt[0], bias[0])
-    far = without_wrong_entries(order.to("meta"), 3, bias.to("meta"))
-    assert [tuple(tensor.shape) for tensor in far] == [(4, 3), (4, 5)]
+    good = torch.arange(3, dtype=torch.int32).expand(4, 3)
+    safe, spoilt = without_wrong_entries(torch.stack([good, order]), 3, bias)
+    assert safe[1].tolist() == [[0, 1, 2], [0, -1, 1], [0, -1, 1], [1, 0, 1]]
+    assert torch.equal(safe[0], good)
+    assert spoilt.isnan().all(1).tolist() == [False, True, True, True]
+    for shape in ((4, 3), (2, 4, 3)):
+        far = without_wrong_entries(order.expand(shape).to("meta"), 3, bias.to("meta"))
+        assert [tuple(tensor.shape) for tensor in far] == [shape, (4, 5)]
 
 
 def test_orders_are_checked_where_they_are_made():
@@ -352,5 +379,10 @@ def test_orders_are_checked_where_they_are_made():
     for path, message in (([[0, 2]], r"\[0, 1\] is 2, outside -1..1"), ([[0, 0]], "token 0 twice")):
         with pytest.raises(ValueError, match=message):
             check_order(torch.tensor(path, dtype=torch.int32), 2)
-    with pytest.raises(ValueError, match=r"int32 tensor \(K, S\), not torch.int64 \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"order must be int32, not torch.int64"):
         check_order(torch.zeros(1, 2, dtype=torch.int64), 2)
+    each = torch.tensor([[[0, 1]], [[1, 1]]], dtype=torch.int32)
+    with pytest.raises(ValueError, match=r"order\[1, 0\] visits token 1 twice"):
+        check_order(each, 2)
+    with pytest.raises(ValueError, match=r"order\[1, 0, 0\] is 1, outside -1..0"):
+        check_order(each.clamp(max=1) - torch.tensor([[[0, 1]], [[0, 1]]]).int(), 1)

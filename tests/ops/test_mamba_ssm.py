@@ -27,7 +27,12 @@ def stand_in(u, delta, A, B, C, D, *, delta_bias, delta_softplus):
 
 @pytest.mark.parametrize(
     "case",
-    [Case(), Case(reduce=False, order="padded"), Case(low_rank=False, order="skipping")],
+    [
+        Case(),
+        Case(reduce=False, order="padded"),
+        Case(low_rank=False, order="skipping"),
+        Case(order="padded", per_image=True),
+    ],
     ids=str,
 )
 def test_adapter_equals_the_reference(case, monkeypatch):

@@ -47,7 +47,27 @@ def test_export_sees_one_node(inputs):
     torch.testing.assert_close(program.module()(*inputs), Model()(*inputs))
 
 
-def test_compile_agrees_forward_and_backward(inputs):
+def test_export_takes_an_order_that_depends_on_the_image(inputs):
+    """Sizes that vary, and the order computed in the graph."""
+
+    class Model(torch.nn.Module):
+        def forward(self, u, *tensors):
+            key = u.sum(-1)[:, None].expand(-1, 3, -1)
+            return selective_scan(u, *tensors, key.argsort(-1).to(torch.int32), reduce=True)
+
+    batch, tokens = torch.export.Dim("batch"), torch.export.Dim("tokens")
+    by_image = {0: batch, 1: tokens}
+    sizes = (by_image, (by_image, None, None, None, by_image, by_image, None))
+    program = torch.export.export(Model(), tuple(inputs[:-1]), dynamic_shapes=sizes)
+    case = dataclasses.replace(CASE, B=3, L=20)
+    others = make_inputs(case, torch.float32)[:-1]
+    torch.testing.assert_close(program.module()(*others), Model()(*others))
+
+
+@pytest.mark.parametrize("per_image", [False, True])
+def test_compile_agrees_forward_and_backward(per_image):
+    inputs = make_inputs(dataclasses.replace(CASE, per_image=per_image), torch.float32)
+
     def loss(*tensors):
         return (selective_scan(*tensors, inputs[-1]) ** 2).sum()
 

@@ -72,10 +72,24 @@ def test_vmap_maps_images_and_parameters(name, axis, backend):
 
 
 def test_vmap_maps_several_tensors_and_orders():
-    us, orders = torch.randn(3, 2, 5, 3), torch.stack([INPUTS[-1], INPUTS[-1].flip(1)[:]] * 2)[:3]
-    found = vmap(lambda u, order: selective_scan(u, *INPUTS[1:-1], order))(us, orders)
-    each = [selective_scan(u, *INPUTS[1:-1], order) for u, order in zip(us, orders, strict=True)]
-    torch.testing.assert_close(found, torch.stack(each))
+    us, order = torch.randn(3, 2, 5, 3), INPUTS[-1]
+    orders = torch.stack([order, order.flip(1), order.roll(1, 1)])
+    each_image = torch.stack([orders, orders.flip(2)], dim=1)
+    for mapped in (orders, each_image):
+
+        def scan(u, order):
+            return selective_scan(u, *INPUTS[1:-1], order)
+
+        expected = torch.stack([scan(*pair) for pair in zip(us, mapped, strict=True)])
+        torch.testing.assert_close(vmap(scan)(us, mapped), expected)
+        alone = torch.stack([scan(us[0], order) for order in mapped])
+        torch.testing.assert_close(vmap(scan, in_dims=(None, 0))(us[0], mapped), alone)
+    shared = torch.stack([scan(u, each_image[0]) for u in us])
+    torch.testing.assert_close(vmap(scan, in_dims=(0, None))(us, each_image[0]), shared)
+
+
+def test_vmap_maps_slices_within_slices():
+    us = torch.randn(3, 2, 5, 3)
     found = vmap(vmap(lambda u: selective_scan(u[None], *one_image(), reduce=True)))(us)
     each = [[selective_scan(u[None], *one_image(), reduce=True) for u in pair] for pair in us]
     torch.testing.assert_close(found, torch.stack([torch.stack(pair) for pair in each]))

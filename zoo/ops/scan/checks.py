@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from zoo.ops.scan.contract import ORDER, SCHEMA, TOKENS, Kind, ScanInputs, axis_sizes
+from zoo.ops.scan.order import check_order_shape
 
 TOKEN_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -26,8 +27,8 @@ _EXPECTED = tuple(
     (name, itemgetter(*spec.axes), spec.kind) for name, spec in SCHEMA.items() if name not in ORDER
 )
 """For each tensor: its name, a function from axis sizes to its shape, its kind."""
-_SIZED = tuple((name, len(SCHEMA[name].axes)) for name in ("u", "delta_weight", "A", "order"))
-"""The tensors that determine the size of each axis, with their numbers of axes."""
+_SIZED = tuple((name, len(SCHEMA[name].axes)) for name in ("u", "delta_weight", "A"))
+"""The tensors that give the sizes of axes, besides the order, with their numbers of axes."""
 
 
 def state_dtype(tokens: torch.dtype) -> torch.dtype:
@@ -80,11 +81,10 @@ def check_tensors(inputs: ScanInputs) -> None:
         if tensor is not None and tensor.dim() != axes:
             letters = ", ".join(SCHEMA[name].axes)
             raise ValueError(f"{name} must be ({letters}), not {tuple(tensor.shape)}")
+    check_order_shape(inputs.order, u.shape[0])
     dtype, device = u.dtype, u.device
     if dtype not in TOKEN_DTYPES:
         raise ValueError(f"u must be float32, bfloat16, float16 or float64, not {_of(u)}")
-    if inputs.order.dtype != torch.int32:
-        raise ValueError(f"order must be int32, not {_of(inputs.order)}; use .to(torch.int32)")
     _check_device("order", inputs.order, device)
     sizes, state = axis_sizes(inputs), state_dtype(dtype)
     # A tuple ends with the order, which is not in ``_EXPECTED``.

@@ -7,7 +7,8 @@ multiply-add. The backward pass stores only the states at chunk boundaries and r
 so memory grows with the square root of the sequence length.
 
 Shape suffixes: B batch, L tokens, K directions, S steps, T steps of one chunk, E channels,
-R rank, N states. Gathered tensors are time-major: (T, K, B, ...).
+R rank, N states. Gathered tensors are time-major: (T, K, B, ...). In tokens (T, K, b), b is B if
+each image has an order of its own, and 1 if all share one.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def declines(inputs: ScanInputs) -> str | None:
 class _Chunk(NamedTuple):
     """The values of T consecutive steps, in the dtype of the state, zero where order is -1."""
 
-    token_TK: Tensor
+    token_TKb: Tensor
     """Token visited; L if order is -1. Sums over tokens have one extra row, which is dropped."""
     u_TKBE: Tensor
     step_TKBR: Tensor
@@ -56,7 +57,7 @@ class _Walk:
     """Gathers the chunks of a scan and runs the recurrence over them."""
 
     def __init__(self, inputs: ScanInputs, length: int) -> None:
-        u_BLE, delta_BLKR, self.weight_KER, bias_KE, A_KEN, B_BLKN, C_BLKN, _, order_KS = inputs
+        u_BLE, delta_BLKR, self.weight_KER, bias_KE, A_KEN, B_BLKN, C_BLKN, _, order = inputs
         self.dtype = bias_KE.dtype
         self.bias_K1E = bias_KE[:, None]
         self.A_K1NE = A_KEN.transpose(1, 2).contiguous()[:, None]
@@ -64,10 +65,14 @@ class _Walk:
         self.delta_LKBR, self.B_LKBN, self.C_LKBN = (
             t.permute(1, 2, 0, 3) for t in (delta_BLKR, B_BLKN, C_BLKN)
         )
-        self.order_SK = order_KS.t().long()
-        self.padded = bool((order_KS < 0).any())
+        order_bKS = order if order.dim() == 3 else order[None]
+        self.order_SKb = order_bKS.permute(2, 1, 0).contiguous().long()
+        # On other devices the answer would have to be waited for.
+        self.padded = order.device.type != "cpu" or bool((order < 0).any())
         self.batch, self.tokens, self.channels = u_BLE.shape
-        self.directions, self.steps = order_KS.shape
+        self.directions, self.steps = order.shape[-2:]
+        self.direction_K = torch.arange(self.directions, device=order.device)
+        self.image_B = torch.arange(self.batch, device=order.device)
         # Reused by all chunks: allocating memory of this size costs more than the arithmetic.
         state_shape = (self.directions, self.batch, A_KEN.shape[2], self.channels)
         self.length = min(length, max(self.steps, 1))
@@ -77,37 +82,37 @@ class _Walk:
         """The state before the first step, ``h_KBNE``."""
         return torch.zeros_like(self.h_TKBNE[0])
 
-    def gather(self, start: int) -> _Chunk:
-        order_TK = self.order_SK[start : start + self.length]
-        read_TK = order_TK.clamp(min=0)
-        direction_K = torch.arange(self.directions, device=order_TK.device)
+    def visit(self, tensor_LKBX: Tensor, token_TKb: Tensor) -> Tensor:
+        """Read the tokens of each direction and image, (T, K, B, X)."""
+        if token_TKb.shape[2] == 1:
+            return tensor_LKBX[token_TKb.squeeze(2), self.direction_K]
+        return tensor_LKBX[token_TKb, self.direction_K[:, None], self.image_B]
 
-        def zero_padding(value_TKBX: Tensor) -> Tensor:
+    def gather(self, start: int) -> _Chunk:
+        order_TKb = self.order_SKb[start : start + self.length]
+        read_TKb = order_TKb.clamp(min=0)
+
+        def read(tensor_LKBX: Tensor) -> Tensor:
+            value_TKBX = self.visit(tensor_LKBX, read_TKb)
             if self.padded:
-                value_TKBX = value_TKBX.masked_fill((order_TK < 0)[:, :, None, None], 0)
+                value_TKBX = value_TKBX.masked_fill((order_TKb < 0)[..., None], 0)
             return value_TKBX.to(self.dtype)
 
-        u_TKBE = zero_padding(self.u_LBE[read_TK])
-        step_TKBR, B_TKBN, C_TKBN = (
-            zero_padding(t[read_TK, direction_K])
-            for t in (self.delta_LKBR, self.B_LKBN, self.C_LKBN)
-        )
+        u_TKBE = read(self.u_LBE[:, None].expand(-1, self.directions, -1, -1))
+        step_TKBR, B_TKBN, C_TKBN = map(read, (self.delta_LKBR, self.B_LKBN, self.C_LKBN))
         raw_TKBE = step_TKBR
         if self.weight_KER is not None:
             raw_TKBE = step_TKBR @ self.weight_KER.transpose(1, 2)
         raw_TKBE = raw_TKBE + self.bias_K1E
         delta_TKBE = raw_TKBE.clamp(min=0) + torch.log1p(torch.exp(-raw_TKBE.abs()))
-        token_TK = torch.where(order_TK < 0, self.tokens, order_TK)
-        return _Chunk(token_TK, u_TKBE, step_TKBR, raw_TKBE, delta_TKBE, B_TKBN, C_TKBN)
+        token_TKb = torch.where(order_TKb < 0, self.tokens, order_TKb)
+        return _Chunk(token_TKb, u_TKBE, step_TKBR, raw_TKBE, delta_TKBE, B_TKBN, C_TKBN)
 
     def gather_gradient(self, chunk: _Chunk, grad_LKBE: Tensor) -> Tensor:
-        """Gather the gradient of y; if K is 1 in ``grad_LKBE``, all directions share it."""
-        padding_TK = chunk.token_TK == self.tokens
-        shared = grad_LKBE.shape[1] == 1
-        direction_K = torch.arange(self.directions, device=padding_TK.device)
-        read_TK = chunk.token_TK.clamp(max=self.tokens - 1)
-        gy_TKBE = grad_LKBE[read_TK, torch.zeros_like(direction_K) if shared else direction_K]
-        return gy_TKBE.masked_fill(padding_TK[:, :, None, None], 0).to(self.dtype)
+        """Gather the gradient of y."""
+        padding_TKb = chunk.token_TKb == self.tokens
+        gy_TKBE = self.visit(grad_LKBE, chunk.token_TKb.clamp(max=self.tokens - 1))
+        return gy_TKBE.masked_fill(padding_TKb[..., None], 0).to(self.dtype)
 
     def run(self, chunk: _Chunk, h_KBNE: Tensor) -> tuple[Tensor, Tensor]:
         """Run the recurrence from the state ``h_KBNE``.
@@ -161,11 +166,14 @@ class _Total:
         self.sum_PBX = walk.A_K1NE.new_zeros(rows, walk.batch, width)
 
     def add(self, chunk: _Chunk, value_TKBX: Tensor) -> None:
-        row_TK = chunk.token_TK
+        row_TKb = chunk.token_TKb
         if self.inner:
-            direction_K = torch.arange(self.walk.directions, device=row_TK.device)
-            row_TK = row_TK * self.walk.directions + direction_K
-        self.sum_PBX.index_add_(0, row_TK.flatten(), value_TKBX.flatten(0, 1))
+            row_TKb = row_TKb * self.walk.directions + self.walk.direction_K[:, None]
+        if row_TKb.shape[2] == 1:
+            self.sum_PBX.index_add_(0, row_TKb.flatten(), value_TKBX.flatten(0, 1))
+        else:
+            row_TKB = row_TKb * self.walk.batch + self.walk.image_B
+            self.sum_PBX.flatten(0, 1).index_add_(0, row_TKB.flatten(), value_TKBX.flatten(0, 2))
 
     def collect(self, dtype: torch.dtype) -> Tensor:
         """Return the sums as (B, L, K, X), or (B, L, X) without directions, in a dtype."""
@@ -193,7 +201,7 @@ def forward(inputs: ScanInputs, reduce: bool) -> Tensor:
 
 def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
     # As many chunks as steps in a chunk: the least memory with a single recomputation.
-    steps = inputs.order.shape[1]
+    steps = inputs.order.shape[-1]
     walk = _Walk(inputs, max(1, math.isqrt(steps), STATE_ELEMENTS // _states_per_step(inputs)))
     states_before = walk.states_before_chunks()
 
@@ -204,7 +212,8 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
     gbias_KE, gD_KE = torch.zeros_like(inputs.delta_bias), torch.zeros_like(inputs.D)
     gA_KNE = torch.zeros_like(walk.A_K1NE[:, 0])
     D_K1E = inputs.D[:, None]
-    grad_LKBE = (grad_y[:, :, None] if reduce else grad_y).permute(1, 2, 0, 3)
+    grad_BLKE = grad_y[:, :, None].expand(-1, -1, walk.directions, -1) if reduce else grad_y
+    grad_LKBE = grad_BLKE.permute(1, 2, 0, 3)
 
     carry_KBNE = walk.empty_state()  # gradient of the state that enters the next chunk
     for start, before_KBNE in reversed(states_before.items()):

@@ -56,7 +56,7 @@ class ScanInputs(NamedTuple):
     C: Annotated[Tensor, "BLKN", Kind.TOKENS]
     D: Annotated[Tensor, "KE", Kind.PARAMETER]
     order: Annotated[Tensor, "KS", Kind.ORDER]
-    """Entries in -1 .. L-1, no token twice in a direction."""
+    """Entries in -1 .. L-1, no token twice in a direction. Or (B, K, S): an order of each image."""
 
 
 class ScanGradients(NamedTuple):
@@ -119,7 +119,7 @@ def axis_sizes(inputs: ScanInputs) -> dict[str, int]:
     """Size of each axis by its letter, in the order of ``AXES``."""
     weight = inputs.delta_weight
     batch, tokens, channels = inputs.u.shape
-    directions, steps = inputs.order.shape
+    directions, steps = inputs.order.shape[-2:]
     return {
         "B": batch,
         "L": tokens,

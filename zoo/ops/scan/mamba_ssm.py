@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.ops.scan.contract import ScanGradients, ScanInputs, differentiable, gradients_of
+from zoo.ops.scan.order import paths_of_images
 
 NAME = "mamba_ssm"
 
@@ -54,17 +55,18 @@ def kernel() -> Any:
 
 def scan(inputs: ScanInputs, reduce: bool) -> Tensor:
     """Permute, scan, scatter; differentiable where the kernel is."""
-    u_BLE, delta_BLKR, weight_KER, bias_KE, A_KEN, B_BLKN, C_BLKN, D_KE, order_KS = inputs
-    tokens = u_BLE.shape[1]
+    u_BLE, delta_BLKR, weight_KER, bias_KE, A_KEN, B_BLKN, C_BLKN, D_KE, order = inputs
+    batch, tokens = u_BLE.shape[:2]
     # A zero token is appended; each -1 becomes its index.
-    visit_KS = torch.where(order_KS < 0, tokens, order_KS).long()
-    direction_K1 = torch.arange(len(order_KS), device=order_KS.device)[:, None]
+    visit_BKS = paths_of_images(torch.where(order < 0, tokens, order).long(), batch)
+    direction_K1 = torch.arange(len(D_KE), device=order.device)[:, None]
+    image_B11 = torch.arange(batch, device=order.device)[:, None, None]
 
     def walk(tensor_BLKX: Tensor) -> Tensor:
-        walked_BKSX = F.pad(tensor_BLKX, (0, 0, 0, 0, 0, 1))[:, visit_KS, direction_K1]
-        return walked_BKSX.transpose(2, 3)
+        padded_BPKX = F.pad(tensor_BLKX, (0, 0, 0, 0, 0, 1))
+        return padded_BPKX[image_B11, visit_BKS, direction_K1].transpose(2, 3)
 
-    u_BKES = F.pad(u_BLE, (0, 0, 0, 1))[:, visit_KS].transpose(2, 3)
+    u_BKES = F.pad(u_BLE, (0, 0, 0, 1))[image_B11, visit_BKS].transpose(2, 3)
     delta_BKES = walk(delta_BLKR)
     if weight_KER is not None:
         delta_BKES = torch.einsum("bkrs,ker->bkes", delta_BKES, weight_KER.to(delta_BKES.dtype))
@@ -79,14 +81,9 @@ def scan(inputs: ScanInputs, reduce: bool) -> Tensor:
         delta_softplus=True,
     )
     y_BKSE = y_BGS.unflatten(1, D_KE.shape).transpose(2, 3)
-    y_BLKE = y_BKSE.new_zeros(len(u_BLE), tokens + 1, *D_KE.shape)
-    y_BLKE = y_BLKE.index_put((_images(u_BLE), visit_KS, direction_K1), y_BKSE)[:, :tokens]
+    y_BLKE = y_BKSE.new_zeros(batch, tokens + 1, *D_KE.shape)
+    y_BLKE = y_BLKE.index_put((image_B11, visit_BKS, direction_K1), y_BKSE)[:, :tokens]
     return y_BLKE.sum(2) if reduce else y_BLKE
-
-
-def _images(u_BLE: Tensor) -> Tensor:
-    """Index of each image, to broadcast over (B, K, S)."""
-    return torch.arange(len(u_BLE), device=u_BLE.device)[:, None, None]
 
 
 def forward(inputs: ScanInputs, reduce: bool) -> Tensor:

@@ -205,7 +205,7 @@ def _describe(inputs: ScanInputs, reduce: bool) -> Any:
             reduce,
             *axis_sizes(inputs).values(),
             *[None if t is None else t.data_ptr() or _NOWHERE for t in _POINTERS(inputs)],
-            0,  # one order for all images
+            0 if inputs.order.dim() == 2 else inputs.order.stride(0),
             *[tensor.stride()[:-1] for tensor in _STRIDED(inputs)],
         )
     )

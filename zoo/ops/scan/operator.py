@@ -73,7 +73,8 @@ def selective_scan(
         B: (B, L, K, N) input matrix.
         C: (B, L, K, N) output matrix.
         D: (K, E) factor of the skip connection.
-        order: (K, S) int32 token numbers, or -1; a direction visits no token twice.
+        order: (K, S) int32 token numbers, or -1; a direction visits no token twice. (B, K, S) gives
+            each image an order of its own.
         reduce: whether y is summed over the directions.
         backend: name of the backend; None chooses one as :mod:`zoo.ops.scan.dispatch` describes.
 

@@ -5,7 +5,8 @@ another device the answer would have to be waited for, which slows down every ca
 captured in a CUDA graph. There, orders are checked where they are made, and wrong ones do no harm:
 a direction with a wrong entry gives NaN.
 
-Shape suffixes: K directions, S steps.
+Shape suffixes: K directions, S steps; P paths, those of one image or of all. An order without a
+suffix is (K, S), or (B, K, S) with an order for each of B images.
 """
 
 from __future__ import annotations
@@ -14,58 +15,77 @@ import torch
 from torch import Tensor
 
 
-def check_order(order_KS: Tensor, tokens: int) -> None:
+def check_order(order: Tensor, tokens: int) -> None:
     """Check that every entry is -1 or a token and that no direction visits a token twice.
 
     Waits for the device of the order. An order without values, on the device "meta" or while
     tracing, passes.
 
     Args:
-        order_KS: int32 tensor of K directions and S steps.
+        order: int32 tensor of K directions and S steps, (K, S), or (B, K, S) for B images.
         tokens: number L of tokens; entries run from -1 to L - 1.
 
     Raises:
         ValueError: if the order is wrong; the message names the first wrong entry or direction.
     """
-    if order_KS.dtype != torch.int32 or order_KS.dim() != 2:
-        raise ValueError(
-            f"order must be an int32 tensor (K, S), not {order_KS.dtype} "
-            f"{tuple(order_KS.shape)}; use .to(torch.int32)"
-        )
-    if order_KS.is_meta or order_KS.numel() == 0:
+    check_order_shape(order)
+    if order.is_meta or order.numel() == 0:
         return
-    low, high = order_KS.aminmax()
+    low, high = order.aminmax()
     if low < -1 or high >= tokens:
-        k, s = (int(i) for i in _outside(order_KS, tokens).nonzero()[0])
+        place = _outside(order, tokens).nonzero()[0].tolist()
         raise ValueError(
-            f"order[{k}, {s}] is {int(order_KS[k, s])}, outside -1..{tokens - 1} "
+            f"order{place} is {int(order[tuple(place)])}, outside -1..{tokens - 1} "
             f"for {tokens} tokens; was the order built for another size?"
         )
-    repeated = _visits(order_KS, tokens) > 1
+    repeated = _visits(order, tokens) > 1
     if repeated.any():
-        k, token = (int(i) for i in repeated.nonzero()[0])
-        raise ValueError(f"order[{k}] visits token {token} twice; a direction may visit it once")
+        *place, token = repeated.nonzero()[0].tolist()
+        raise ValueError(f"order{place} visits token {token} twice; a direction may visit it once")
 
 
-def without_wrong_entries(order_KS: Tensor, tokens: int, bias_KE: Tensor) -> tuple[Tensor, Tensor]:
+def check_order_shape(order: Tensor, batch: int | None = None) -> None:
+    """Check the dtype and the axes of an order, for ``batch`` images if that is given.
+
+    Raises:
+        ValueError: if one is wrong.
+    """
+    if order.dtype != torch.int32:
+        raise ValueError(f"order must be int32, not {order.dtype}; use .to(torch.int32)")
+    if order.dim() not in (2, 3):
+        raise ValueError(f"order must be (K, S) or (B, K, S), not {tuple(order.shape)}")
+    if order.dim() == 3 and batch is not None and order.shape[0] != batch:
+        raise ValueError(
+            f"order {tuple(order.shape)} is for {order.shape[0]} images, and there are {batch}"
+        )
+
+
+def without_wrong_entries(order: Tensor, tokens: int, bias_KE: Tensor) -> tuple[Tensor, Tensor]:
     """Make an order safe to follow, without waiting for its device.
 
     Returns:
         The order, with -1 in place of entries that are no tokens, and the bias of the step, NaN for
-        directions that have such an entry or visit a token twice: their y and gradients become NaN.
+        directions that have such an entry or visit a token twice, in any image: their y and
+        gradients become NaN.
     """
-    outside_KS = _outside(order_KS, tokens)
-    order_KS = torch.where(outside_KS, -1, order_KS)
-    wrong_K = outside_KS.any(1) | (_visits(order_KS, tokens) > 1).any(1)
-    return order_KS, bias_KE.masked_fill(wrong_K[:, None], float("nan"))
+    outside = _outside(order, tokens)
+    order = torch.where(outside, -1, order)
+    wrong = outside.any(-1) | (_visits(order, tokens) > 1).any(-1)
+    wrong_K = wrong.any(0) if wrong.dim() == 2 else wrong
+    return order, bias_KE.masked_fill(wrong_K[:, None], float("nan"))
 
 
-def _outside(order_KS: Tensor, tokens: int) -> Tensor:
-    return (order_KS < -1) | (order_KS >= tokens)
+def paths_of_images(order: Tensor, images: int) -> Tensor:
+    """The order of each image, (B, K, S), without copying one that all share."""
+    return order if order.dim() == 3 else order.expand(images, -1, -1)
 
 
-def _visits(order_KS: Tensor, tokens: int) -> Tensor:
-    """How often each direction visits each token, (K, L)."""
-    visits_KL = order_KS.new_zeros(order_KS.shape[0], tokens + 1)
-    visits_KL.scatter_add_(1, order_KS.long() + 1, torch.ones_like(order_KS))
-    return visits_KL[:, 1:]
+def _outside(order: Tensor, tokens: int) -> Tensor:
+    return (order < -1) | (order >= tokens)
+
+
+def _visits(order: Tensor, tokens: int) -> Tensor:
+    """How often each path visits each token, (K, L) or (B, K, L)."""
+    visits = order.new_zeros(*order.shape[:-1], tokens + 1)
+    visits.scatter_add_(-1, order.long() + 1, torch.ones_like(order))
+    return visits[..., 1:]

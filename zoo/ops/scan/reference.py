@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.ops.scan.contract import ScanGradients, ScanInputs, differentiable, gradients_of
+from zoo.ops.scan.order import paths_of_images
 
 NAME = "reference"
 
@@ -32,19 +33,21 @@ def declines(inputs: ScanInputs) -> str | None:
 
 def scan(inputs: ScanInputs, reduce: bool) -> Tensor:
     """Compute y with differentiable tensor operations, in the dtype of the state."""
-    u_BLE, delta_BLKR, weight_KER, bias_KE, A_KEN, B_BLKN, C_BLKN, D_KE, order_KS = inputs
+    u_BLE, delta_BLKR, weight_KER, bias_KE, A_KEN, B_BLKN, C_BLKN, D_KE, order = inputs
     state = bias_KE.dtype
     batch, tokens, channels = u_BLE.shape
-    directions = len(order_KS)
+    directions = len(bias_KE)
 
     # A zero token is appended; each -1 becomes its index.
-    visit_KS = torch.where(order_KS < 0, tokens, order_KS).long()
-    direction_K1 = torch.arange(directions, device=order_KS.device)[:, None]
+    visit_BKS = paths_of_images(torch.where(order < 0, tokens, order).long(), batch)
+    direction_K1 = torch.arange(directions, device=order.device)[:, None]
+    image_B11 = torch.arange(batch, device=order.device)[:, None, None]
 
     def walk(tensor_BLKX: Tensor) -> Tensor:
-        return F.pad(tensor_BLKX.to(state), (0, 0, 0, 0, 0, 1))[:, visit_KS, direction_K1]
+        padded_BPKX = F.pad(tensor_BLKX.to(state), (0, 0, 0, 0, 0, 1))
+        return padded_BPKX[image_B11, visit_BKS, direction_K1]
 
-    u_BKSE = F.pad(u_BLE.to(state), (0, 0, 0, 1))[:, visit_KS]
+    u_BKSE = F.pad(u_BLE.to(state), (0, 0, 0, 1))[image_B11, visit_BKS]
     delta_BKSE = walk(delta_BLKR)
     if weight_KER is not None:
         delta_BKSE = torch.einsum("bksr,ker->bkse", delta_BKSE, weight_KER)
@@ -63,7 +66,7 @@ def scan(inputs: ScanInputs, reduce: bool) -> Tensor:
 
     y_BLKE = u_BKSE.new_zeros(batch, tokens + 1, directions, channels)
     if y_BKSE:
-        y_BLKE[:, visit_KS, direction_K1] = torch.stack(y_BKSE, dim=2)
+        y_BLKE[image_B11, visit_BKS, direction_K1] = torch.stack(y_BKSE, dim=2)
     y_BLKE = y_BLKE[:, :tokens]
     return y_BLKE.sum(2) if reduce else y_BLKE
 

@@ -16,14 +16,15 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 
-from zoo.ops.scan.contract import SCHEMA, TOKENS, ScanGradients
+from zoo.ops.scan.contract import PARAMETERS, SCHEMA, TOKENS, ScanGradients
 
 _INSTEAD = (
     "for that, call zoo.ops.scan.reference.scan(ScanInputs(...), reduce), which PyTorch can "
     "differentiate as often as you like"
 )
-_FOLDED = tuple(name in TOKENS for name in SCHEMA)
-"""Whether another axis of images may be folded into the batch, for each tensor."""
+_IMAGES = tuple(index for index, name in enumerate(SCHEMA) if name in TOKENS)
+_SHARED = tuple(index for index, name in enumerate(SCHEMA) if name in PARAMETERS)
+"""Indices of the tensors that have an axis of images, and of those that all images share."""
 
 
 class Scan(_SingleLevelFunction):
@@ -109,15 +110,15 @@ def vmap_forward(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> t
     """
     scan = torch.ops.zoo.selective_scan.default
     tensors, rest = arguments[: len(SCHEMA)], arguments[len(SCHEMA) :]
-    if any(dim is not None and not fold for dim, fold in zip(in_dims, _FOLDED, strict=False)):
+    if any(in_dims[index] is not None for index in _SHARED):
         return torch.stack([scan(*a) for a in _slices(info.batch_size, in_dims, arguments)]), 0
     size = info.batch_size
-    folded = [
-        _first(tensor, dim, size).flatten(0, 1) if fold else tensor
-        for tensor, dim, fold in zip(tensors, in_dims, _FOLDED, strict=False)
-    ]
-    y = scan(*folded, *rest)
-    return y.unflatten(0, (size, y.shape[0] // size)), 0
+    *folded, order = tensors
+    for index in _IMAGES:
+        folded[index] = _first(folded[index], in_dims[index], size).flatten(0, 1)
+    images = folded[0].shape[0] // size
+    order = _fold_order(order, in_dims[len(folded)], size, images)
+    return scan(*folded, order, *rest).unflatten(0, (size, images)), 0
 
 
 def vmap_backward(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
@@ -126,6 +127,16 @@ def vmap_backward(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> 
     found = [backward(*a) for a in _slices(info.batch_size, in_dims, arguments)]
     stacked = tuple(torch.stack(gradients) for gradients in zip(*found, strict=True))
     return stacked, (0,) * len(stacked)
+
+
+def _fold_order(order: Tensor, dim: int | None, size: int, images: int) -> Tensor:
+    """The order of each of ``size`` times ``images`` images, unless all share one."""
+    if dim is None and order.dim() == 2:
+        return order
+    order = _first(order, dim, size)
+    if order.dim() == 3:  # one for the images of a slice
+        order = order[:, None].expand(-1, images, -1, -1)
+    return order.flatten(0, 1)
 
 
 def _first(tensor: Tensor, dim: int | None, size: int) -> Tensor:

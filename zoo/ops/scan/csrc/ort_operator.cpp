@@ -136,7 +136,8 @@ int processors() {
 
 // The inputs in the order of SCHEMA in zoo/ops/scan/contract.py; a test compares the two.
 enum Input { kU, kDelta, kDeltaWeight, kDeltaBias, kA, kB, kC, kD, kOrder, kInputs };
-// Axes by letter: B batch, L tokens, K directions, S steps, E channels, R rank, N states.
+// Axes by letter: B batch, L tokens, K directions, S steps, E channels, R rank, N states. The order
+// may also be BKS, with an order for each image.
 const char* const kAxes[kInputs] = {"BLE",  "BLKR", "KER", "KE", "KEN",
                                     "BLKN", "BLKN", "KE",  "KS"};
 
@@ -156,6 +157,7 @@ struct Kernel {
 
 struct Tensor {
   void* data;
+  size_t rank;
   int64_t size[4];
 };
 
@@ -163,25 +165,28 @@ Status* failure(const Function* api, int code, const char* message) {
   return call<Status*>(api, kCreateStatus, code, message);
 }
 
+const char* axes_of(int index, const Tensor& tensor) {
+  return index == kOrder && tensor.rank == 3 ? "BKS" : kAxes[index];
+}
+
 // Reads an input. Returns null, or an error that says why the input could not be read.
 Status* read_input(const Function* api, KernelContext* context, int index, Tensor* tensor) {
   const Value* value = nullptr;
   Shape* shape = nullptr;
-  size_t rank = 0;
   Status* status = call<Status*>(api, kKernelContextGetInput,
                                  static_cast<const KernelContext*>(context),
                                  static_cast<size_t>(index), &value);
   if (status != nullptr) return status;
   status = call<Status*>(api, kGetTensorTypeAndShape, value, &shape);
   if (status != nullptr) return status;
-  status = call<Status*>(api, kGetDimensionsCount, static_cast<const Shape*>(shape), &rank);
-  if (status == nullptr && rank != strlen(kAxes[index])) {
+  status = call<Status*>(api, kGetDimensionsCount, static_cast<const Shape*>(shape), &tensor->rank);
+  if (status == nullptr && tensor->rank != strlen(axes_of(index, *tensor))) {
     status = failure(api, kInvalidArgument,
                      "zoo::SelectiveScan: an input has the wrong number of dimensions");
   }
   if (status == nullptr) {
     status = call<Status*>(api, kGetDimensions, static_cast<const Shape*>(shape), tensor->size,
-                           rank);
+                           tensor->rank);
   }
   call<void>(api, kReleaseTensorTypeAndShapeInfo, shape);
   if (status != nullptr) return status;
@@ -217,7 +222,7 @@ int64_t size_along(char axis, const ZooScan& scan) {
 // The file may be untrusted: checks sizes before the kernel uses them.
 const char* mistake(const ZooScan& scan, const Tensor* inputs) {
   for (int index = 0; index < kInputs; ++index) {
-    const char* axes = kAxes[index];
+    const char* axes = axes_of(index, inputs[index]);
     for (int i = 0; axes[i] != '\0'; ++i) {
       if (inputs[index].size[i] != size_along(axes[i], scan)) return message_of(ZOO_WRONG_SIZE);
     }
@@ -246,8 +251,10 @@ Status* compute(void* self, KernelContext* context) {
   scan.batch = inputs[kU].size[0];
   scan.tokens = inputs[kU].size[1];
   scan.channels = inputs[kU].size[2];
-  scan.directions = inputs[kOrder].size[0];
-  scan.steps = inputs[kOrder].size[1];
+  const Tensor& order = inputs[kOrder];
+  scan.directions = order.size[order.rank - 2];
+  scan.steps = order.size[order.rank - 1];
+  scan.order_stride = order.rank == 3 ? scan.directions * scan.steps : 0;
   scan.rank = inputs[kDeltaWeight].size[2];
   scan.states = inputs[kA].size[2];
   scan.u = inputs[kU].data;
@@ -258,7 +265,7 @@ Status* compute(void* self, KernelContext* context) {
   scan.delta_bias = static_cast<const float*>(inputs[kDeltaBias].data);
   scan.A = static_cast<const float*>(inputs[kA].data);
   scan.D = static_cast<const float*>(inputs[kD].data);
-  scan.order = static_cast<const int32_t*>(inputs[kOrder].data);
+  scan.order = static_cast<const int32_t*>(order.data);
   scan.u_stride[1] = scan.channels;
   scan.u_stride[0] = scan.channels * scan.tokens;
   dense_strides(inputs[kDelta], scan.delta_stride);

@@ -46,7 +46,7 @@ typedef struct ZooScan {
   const float* A;            /* (K, E, N) contiguous, negative */
   const float* D;            /* (K, E) contiguous */
   const int32_t* order;      /* (K, S) contiguous, entries -1 .. L-1, none twice in a direction */
-  int64_t order_stride;      /* from one batch item's order to the next; 0 shares it */
+  int64_t order_stride;      /* from one image's order to the next; 0 if all share one */
   int64_t u_stride[2];       /* batch, token */
   int64_t delta_stride[3];   /* batch, token, direction */
   int64_t B_stride[3];

@@ -38,7 +38,7 @@ class _Call:
     def __init__(self, inputs: ScanInputs, grad_y: Tensor | None = None) -> None:
         u, delta, weight, bias, A, B, C, D, order = inputs
         self.batch, self.tokens, self.channels = u.shape
-        self.directions, self.steps = order.shape
+        self.directions, self.steps = order.shape[-2:]
         self.states, self.rank = A.shape[2], 0 if weight is None else delta.shape[3]
         self.low_rank = weight is not None
         self.device = u.device
@@ -65,7 +65,8 @@ class _Call:
             "D_ptr": D.contiguous(),
             "order_ptr": order,
         }
-        strides = {"order_b": 0, "order_k": order.stride(0)}  # one order for all images
+        shared = order.dim() == 2
+        strides = {"order_b": 0 if shared else order.stride(0), "order_k": order.stride(-2)}
         for name, tensor in (("u", u), ("delta", delta), ("B", B), ("C", C)):
             strides.update(_strides(name, tensor))
         if grad_y is not None:
