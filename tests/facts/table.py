@@ -8,7 +8,10 @@ from typing import Any
 
 import yaml
 
-FAMILIES = sorted(Path(__file__).parent.glob("*.yaml"))
+DEFAULTS = Path(__file__).parent / "defaults.yaml"
+"""The table of parts, which is no family of recipes: tests/test_part_defaults.py reads it."""
+
+FAMILIES = sorted({*DEFAULTS.parent.glob("*.yaml")} - {DEFAULTS})
 
 Facts = dict[str, Any]
 """Values by dotted path, such as ``train.optimizer.lr``."""
