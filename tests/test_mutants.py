@@ -96,6 +96,8 @@ def test_an_operator_makes_its_mistake(code, kind, becomes):
         "if __name__ == '__main__':\n    main(3)",
         "if TYPE_CHECKING:\n    x = 3",
         "if x.device.type == 'cuda':\n    y = a + b",
+        "if sys.platform == 'win32':\n    y = a + b",
+        "if sys.platform != 'win32':\n    pass\nelse:\n    y = a + b",
         "torch.cuda.synchronize(device=1)",
         "assert a is not None",
         "y = f(a, device=a.device)",
@@ -106,6 +108,14 @@ def test_an_operator_makes_its_mistake(code, kind, becomes):
 )
 def test_where_a_fault_means_nothing_none_is_planted(code):
     assert faults(code) == set()
+
+
+def test_what_runs_here_beside_a_branch_for_windows_gets_faults():
+    for code in (
+        "if sys.platform == 'win32':\n    pass\nelse:\n    y = a + b",
+        "if sys.platform != 'win32':\n    y = a + b",
+    ):
+        assert {becomes for _, becomes in faults(code)} == {"y = a - b", "y = a", "y = b"}
 
 
 def test_an_excluded_function_or_file_gets_none():

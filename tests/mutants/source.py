@@ -20,6 +20,7 @@ TEXTS = {
 """Keywords of texts, and those that no result on a CPU depends on."""
 
 _GPU = re.compile(r"\bcuda\b|is_cuda")
+_WINDOWS = re.compile(r"sys\.platform (==|!=) ['\"]win32['\"]")
 
 
 Parameters: TypeAlias = set[tuple[str, str]]
@@ -132,7 +133,7 @@ def open_nodes(source: Source, excluded: set[str]) -> Iterator[ast.AST]:
     Left out are docstrings, messages of errors, logs and prints, help texts, annotations and type
     aliases, ``__all__``, f-strings (their positions are unknown before Python 3.12, and most are
     messages), assertions and what else is for type checkers, what runs only as ``__main__``, and
-    branches for CUDA.
+    branches for CUDA and for Windows.
 
     Args:
         source: the file.
@@ -198,6 +199,9 @@ def _children(source: Source, node: ast.AST) -> list[ast.AST]:
         named = [item for item in node.keywords if item.arg not in TEXTS]
         options = source.text(node.func).endswith(".add_argument")
         return [node.func, *([] if options else node.args), *named]
+    windows = isinstance(node, ast.If) and _WINDOWS.fullmatch(source.text(node.test))
+    if windows:
+        return list(node.orelse if windows[1] == "==" else node.body)
     if isinstance(node, ast.If | ast.IfExp) and _GPU.search(source.text(node.test)):
         # The branch for CUDA; which of the two it is nobody knows, and the condition is for it.
         other = node.orelse if isinstance(node.orelse, list) else [node.orelse]
