@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import sys
 from pathlib import Path
 
@@ -42,6 +43,15 @@ def pytest_configure(config):
         from zoo.command import import_parts
 
         import_parts(config.getoption("imports"))
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if re.search(r" at 0x|<function|<bound", item.nodeid):
+            raise pytest.UsageError(
+                f"{item.nodeid}: its name has an address, so it differs in every process; "
+                "give the cases ids, such as ids=case_name"
+            )
 
 
 def pytest_terminal_summary(terminalreporter, config):
