@@ -129,6 +129,7 @@ def test_the_table_and_its_files(tmp_path, weights, capsys):
     assert run(*weights, "--data", data, "-o", out, "--save-images", tmp_path / "kept") == 0
     table = capsys.readouterr().out
     assert (out / "summary.md").read_text() == table
+    assert "Paper: the paper of MambaIRv2, Table 3" in table
     table = list(csv.DictReader((out / "summary.csv").open()))
     assert [(row["set"], row["images"], row["inputs"]) for row in table] == [
         ("Set5", "2", "made"),
@@ -572,6 +573,15 @@ def test_every_file_of_a_validation_set_is_read_before_anything_starts(tmp_path)
     (tmp_path / "degraded" / "a.png").write_text("no image")
     with pytest.raises(ImageError, match="1 of 1 test images cannot be read"):
         validation_images(str(tmp_path / "clean"), str(tmp_path / "degraded"))
+
+
+def test_a_source_without_scores_is_not_told(tmp_path, weights, capsys):
+    recipe, *rest = weights
+    recipe.write_text(recipe.read_text().partition("evaluate:")[0] + "evaluate: {paper: null}\n")
+    photo_file(tmp_path / "Set5" / "a.png")
+    words = ["--data", tmp_path, "-o", tmp_path / "out"]
+    assert run(recipe, *rest, *words) == 0
+    assert "Paper:" not in capsys.readouterr().out
 
 
 def test_curves_of_runs(tmp_path, capsys):

@@ -1,7 +1,8 @@
-"""Paths are given as text or as ``Path``."""
+"""Paths are given as text or as ``Path``; what is said of one that cannot be written."""
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from zoo.data.burst.reading import read_burst
 from zoo.data.degradations import GaussianNoise
 from zoo.data.prepare import prepare
 from zoo.data.testsets import find_test_set, set_names
+from zoo.files import write_error
 from zoo.recipe import load_recipe
 
 
@@ -38,3 +40,15 @@ def test_paths_are_text_or_paths(kind, tmp_path):
     assert load_recipe(kind(tmp_path / "r.yaml")).name == "r"
     np.savez(tmp_path / "burst.npz", frames=np.zeros((2, 4, 4, 4), np.float32))
     assert len(read_burst(kind(tmp_path / "burst.npz")).frames_TIHW) == 2
+
+
+@pytest.mark.parametrize("name", ["EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "EFBIG"])
+def test_a_lack_of_permission_or_space_is_what_to_check(name):
+    number = getattr(errno, name)
+    said = write_error(Path("a.png"), OSError(number, "the reason"))
+    assert said.errno == number
+    assert str(said).startswith(
+        "a.png: cannot write: the reason; check that the folder is writable"
+    )
+    other = write_error(Path("a.png"), OSError(errno.ENOTDIR, "Not a directory"))
+    assert str(other) == "a.png: cannot write: Not a directory; choose another place"

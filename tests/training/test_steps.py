@@ -486,6 +486,7 @@ def test_a_task_is_told_how_much_of_the_training_lies_behind(photos, tmp_path):
 
 def test_seconds_of_training_go_on_at_a_resume(photos, tmp_path):
     trainer = trainer_of(photos, tmp_path, iterations=2)
+    assert trainer.seconds == 0
     trainer.restore({**trainer.state(), "seconds": 5000.0})
     assert trainer.seconds == 5000
     trainer.run()

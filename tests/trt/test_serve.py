@@ -167,7 +167,7 @@ def test_the_script_builds_with_smallest_usual_and_largest_sizes(tmp_path):
     ],
     ids=["default", "numbers", "onnx", "tensorrt", "engine"],
 )
-def test_every_option_of_the_command_arrives(words, expected, tmp_path, monkeypatch):
+def test_every_option_of_the_command_arrives(words, expected, tmp_path, monkeypatch, capsys):
     serving, backends, batches, precision = expected
     seen = {}
 
@@ -192,6 +192,7 @@ def test_every_option_of_the_command_arrives(words, expected, tmp_path, monkeypa
     ]
     given += ["--min", "16x24", "--opt", "32x40", "--max", "64x72", "--overwrite"]
     assert main([*given, *words]) == 0
+    assert capsys.readouterr().out == f"wrote {tmp_path / 'repo' / 'mambair_tiny_x2'}\n"
     assert seen["serving"] == serving and seen["overwrite"]
     assert (seen["folder"], seen["name"]) == (tmp_path / "repo", "mambair_tiny_x2")
     assert seen["exported"] == {"precision": precision, "weights": "shipped"}
