@@ -11,8 +11,9 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from export.int8 import MAX_LOSS, check_int8, quantised
 from export.model import facts_of, network_of
 from export.precision import DTYPES, Precision, prepared
 from export.shape import input_shape
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OPSETS = range(18, 24)
-OPSETS_FROM = {"fp32": 20, "fp16": 20, "bf16": 22}
+PRECISIONS = (*DTYPES, "int8")
+OPSETS_FROM = {"fp32": 20, "fp16": 20, "bf16": 22, "int8": 20}
 """Default versions of the standard operators. Version 20 is the first that has Gelu as one operator
 and is supported by most runtimes; 22 is the first whose convolution supports bfloat16."""
 
@@ -53,12 +55,14 @@ def export(
     path: str | Path,
     *,
     shape: str | None = None,
-    precision: Precision = "fp32",
+    precision: Precision | Literal["int8"] = "fp32",
     opset: int | None = None,
     inline: bool = False,
     strip_functions: bool = False,
     half_border: bool = False,
     weights: str = "given in memory",
+    photos: Path | None = None,
+    max_loss: float = MAX_LOSS,
 ) -> Path:
     """Write a network as an ONNX file. The file is written completely or not at all.
 
@@ -73,13 +77,15 @@ def export(
         shape: shape of the input, such as ``1x3xHxW``, see :func:`export.shape.input_shape`; None
             for a batch, height and width of any size.
         precision: "fp32"; "fp16" or "bf16" for weights and activations. Norms and the state of the
-            scan stay float32.
+            scan stay float32. "int8" for convolutions and linear layers, see :mod:`export.int8`.
         opset: version of the standard operators, 18 to 23; None for 20, or 22 for bf16.
         inline: whether to inline the functions, so that the file has standard operators only.
         strip_functions: whether to omit the functions. TensorRT up to 10.6 needs this, because it
             prefers them to our plugin. Such a file runs only with our plugin or operator.
         half_border: whether input and output have the precision, too; otherwise they are float32.
         weights: description of the weights' origin, for the metadata.
+        photos: for int8, a folder of clean photos; None for the sample photos.
+        max_loss: for int8, the largest loss of PSNR in dB.
 
     Returns:
         The path of the file.
@@ -100,8 +106,11 @@ def export(
     opset = _opset_for(precision, opset)
     check_packages()
     sizes = input_shape(network, shape)
+    if precision == "int8":
+        check_int8(network, sizes, half_border=half_border, photos=photos, max_loss=max_loss)
     check_writable(path)
-    exported = prepared(network, sizes, precision, half_border=half_border)
+    dtype: Precision = "fp32" if precision == "int8" else precision
+    exported = prepared(network, sizes, dtype, half_border=half_border)
 
     import onnx
 
@@ -119,6 +128,8 @@ def export(
     model.producer_name = "mamba-restoration-zoo"
     model.producer_version = facts["zoo_version"]
     model.graph.name = facts["model"]
+    if precision == "int8":
+        model = quantised(network, model, photos=photos, max_loss=max_loss)
     if not strip_functions:
         attach_functions(model)
     if inline:
@@ -131,10 +142,10 @@ def _check_name(path: Path) -> None:
         raise ExportError(f"{path}: the file name must end in .onnx")
 
 
-def _opset_for(precision: Precision, opset: int | None) -> int:
+def _opset_for(precision: str, opset: int | None) -> int:
     """Check both options and return the version of the standard operators."""
-    if precision not in DTYPES:
-        raise ExportError(f"--precision {precision}: choose one of {', '.join(DTYPES)}")
+    if precision not in PRECISIONS:
+        raise ExportError(f"--precision {precision}: choose one of {', '.join(PRECISIONS)}")
     opset = opset or OPSETS_FROM[precision]
     lowest = OPSETS_FROM["bf16"] if precision == "bf16" else OPSETS[0]
     if opset not in OPSETS or opset < lowest:
@@ -174,7 +185,7 @@ def check_packages() -> None:
         ) from error
 
 
-def default_path(model: str, shape: str, precision: Precision, opset: int | None) -> Path:
+def default_path(model: str, shape: str, precision: str, opset: int | None) -> Path:
     """Default file name in the current folder, such as ``NAME_1x3xHxW_fp32_op20.onnx``."""
     return Path(f"{Path(model).stem}_{shape}_{precision}_op{opset or OPSETS_FROM[precision]}.onnx")
 
@@ -191,9 +202,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", type=Path, help="file to write [NAME_SHAPE_...onnx]")
     parser.add_argument(
         "--precision",
-        choices=list(DTYPES),
+        choices=PRECISIONS,
         default="fp32",
-        help="precision of weights and activations [fp32]",
+        help="precision of weights and activations; int8: of convolutions and linear layers [fp32]",
+    )
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        metavar="FOLDER",
+        help="for int8: clean photos, which calibrate and measure the loss [the sample photos]",
+    )
+    parser.add_argument(
+        "--max-loss",
+        type=float,
+        default=MAX_LOSS,
+        metavar="DB",
+        help=f"for int8: write no file if more is lost, in dB of PSNR [{MAX_LOSS}]",
     )
     parser.add_argument(
         "--half-io",
@@ -240,6 +264,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     check_packages()
+    if options.verify and options.precision == "int8":
+        raise ExportError("--verify does not go with --precision int8, whose loss is measured")
     if options.output is not None:
         _check_name(options.output)
     source = network_of(options.model, options.weights)
@@ -260,6 +286,8 @@ def _run(options: argparse.Namespace) -> int:
         strip_functions=options.strip_functions or suited.get("strip_functions", False),
         half_border=options.half_io,
         weights=source.weights,
+        photos=options.photos,
+        max_loss=options.max_loss,
     )
     print(f"wrote {path}: {path.stat().st_size / 2**20:.1f} MiB, input {shape}")  # noqa: T201
     if not options.verify:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import onnx
@@ -190,7 +191,8 @@ def test_every_option_of_the_command_arrives(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["-n", NAME, "--precision", "fp16", "--shape", "1x3xHx40", "--opset", "19"]
     assert main([*words, "--half-io", "--plugin-free"]) == 0
-    assert main(["-n", NAME, "-o", "own.onnx", "--strip-functions"]) == 0
+    more = ["--strip-functions", "--photos", "own", "--max-loss", "0.2"]
+    assert main(["-n", NAME, "-o", "own.onnx", *more]) == 0
     (_, first, one), (_, second, two) = seen
     assert str(first) == f"{NAME}_1x3xHx40_fp16_op19.onnx" and str(second) == "own.onnx"
     assert one == {
@@ -201,6 +203,8 @@ def test_every_option_of_the_command_arrives(monkeypatch, tmp_path, capsys):
         "strip_functions": False,
         "half_border": True,
         "weights": "shipped",
+        "photos": None,
+        "max_loss": 0.15,
     }
     assert two == {
         "shape": None,
@@ -210,6 +214,8 @@ def test_every_option_of_the_command_arrives(monkeypatch, tmp_path, capsys):
         "strip_functions": True,
         "half_border": False,
         "weights": "shipped",
+        "photos": Path("own"),
+        "max_loss": 0.2,
     }
     assert "input Nx3xHxW" in capsys.readouterr().out
 

@@ -1,0 +1,149 @@
+"""8-bit files: what is quantised, that the loss is measured, and that too much is refused."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import zoo
+from export import int8
+from export.int8 import Loss, check_int8, quantised
+from export.model import facts_in, facts_of
+from export.onnx import main
+from export.shape import input_shape
+from zoo.data import Bicubic, Photo, write_photo
+from zoo.errors import ZooError
+from zoo.networks import Network
+
+
+class Small(Network):
+    """Stands for the graph of ``small_graph``."""
+
+    scale, channels, recipe = 2, 3, None
+
+
+def small_graph(network):
+    """Six convolutions, one after the other, and a pixel shuffle: a doubling of the image."""
+    generator = np.random.default_rng(0)
+    channels = [3, 8, 8, 8, 8, 8, 12]
+    nodes, constants = [], []
+    for i, (before, after) in enumerate(itertools.pairwise(channels)):
+        weight = generator.normal(0, 0.3, (after, before, 3, 3)).astype(np.float32)
+        constants.append(numpy_helper.from_array(weight, f"w{i}"))
+        nodes.append(
+            helper.make_node("Conv", [f"x{i}", f"w{i}"], [f"x{i + 1}"], f"conv{i}", pads=[1] * 4)
+        )
+    nodes[0].input[0] = "input"
+    nodes.append(helper.make_node("DepthToSpace", ["x6"], ["output"], "shuffle", blocksize=2))
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3, None, None])
+        for name in ("input", "output")
+    ]
+    model = helper.make_model(
+        helper.make_graph(nodes, "small", values[:1], values[1:], constants),
+        opset_imports=[helper.make_opsetid("", 20)],
+        ir_version=9,
+    )
+    helper.set_model_props(model, facts_of(network, "random"))
+    return model
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(3):
+        pixels = np.random.default_rng(i).random((25, 33, 3)).astype(np.float32)
+        write_photo(folder / f"{i}.png", Photo(pixels))
+    return folder
+
+
+def test_the_middle_convolutions_are_quantised_and_the_loss_is_in_the_file(photos, caplog):
+    caplog.set_level("INFO")
+    model = quantised(Small(), small_graph(Small()), photos=photos, max_loss=100)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    weights = {
+        node.name: makers[node.input[1]].op_type if node.input[1] in makers else "float"
+        for node in model.graph.node
+        if node.op_type == "Conv"
+    }
+    expected = ["float", "DequantizeLinear", "DequantizeLinear", "float", "float", "float"]
+    assert list(weights.values()) == expected
+    facts = facts_in(model)
+    assert facts.items() >= facts_of(Small(), "random").items()
+    assert facts["int8_loss"].endswith(" dB") and abs(float(facts["int8_loss"][:-3])) < 3
+    assert "int8 loses" in caplog.text and "on 1 photos" in caplog.text
+    onnx.checker.check_model(model, full_check=True)
+
+
+def test_photos_that_calibrate_do_not_measure(photos, monkeypatch):
+    calibrated, measured = int8._photos(photos, 3)
+    assert (len(calibrated), len(measured)) == (2, 1)
+    assert not any((x == y).all() for x in calibrated for y in measured)
+    sides = [tuple(x.shape) for x in int8._squares(calibrated, 20, 3)]
+    assert sides == [(3, 18, 18)] * 2
+    gray, _ = int8._photos(photos, 1)
+    assert gray[0].shape == (1, 25, 33)
+
+
+def test_too_much_loss_is_refused(photos, monkeypatch):
+    monkeypatch.setattr(int8, "_loss", lambda *_: Loss(1, 34.0, 33.8))
+    with pytest.raises(ZooError, match=r"int8 loses 0.200 dB .*--max-loss allows 0.15 dB"):
+        quantised(Small(), small_graph(Small()), photos=photos)
+    monkeypatch.setattr(int8, "_loss", lambda *_: Loss(1, 34.0, float("nan")))
+    with pytest.raises(ZooError, match="int8 loses inf dB"):
+        quantised(Small(), small_graph(Small()), photos=photos)
+
+
+def test_a_network_is_measured_with_the_degradation_of_its_training():
+    assert isinstance(int8._degradation(zoo.build("mambair_dn25")), zoo.data.GaussianNoise)
+    assert int8._degradation(zoo.build("mambair_tiny_x2")) == Bicubic(scale=2)
+    assert int8._degradation(Small()) == Bicubic(scale=2)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-n", "qmambabsr_tiny"], "networks of bursts cannot be quantised"),
+        (["-n", "mambair_tiny_x2", "--half-io"], "--half-io does not go with"),
+        (["-n", "mambair_tiny_x2", "--shape", "1x3x8xW"], "as in 1x3xHxW"),
+        (["-n", "mambair_tiny_x2", "--shape", "2x3xHxW"], "as in 1x3xHxW"),
+        (["-n", "mambair_tiny_x2", "--max-loss", "0"], "number of decibels above 0"),
+        (["-n", "mambair_tiny_x2", "--max-loss", "nan"], "number of decibels above 0"),
+        (["-n", "mambair_tiny_x2", "--verify"], "--verify does not go with"),
+        (["-n", "mambair_tiny_x2", "--photos", "none"], "does not exist"),
+        (["-n", "mambair_tiny_x2", "--photos", "one"], "needs two photos or more"),
+    ],
+)
+def test_mistakes_are_found_before_the_tracing(words, message, tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise AssertionError("too early")
+
+    monkeypatch.setattr("export.graph.traced_graph", fail)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one").mkdir()
+    write_photo(tmp_path / "one/a.png", Photo(np.zeros((4, 4, 3), np.float32)))
+    assert main([*words, "--precision", "int8", "-o", "n.onnx"]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "n.onnx").exists()
+
+
+def test_a_network_without_degradation_cannot_be_measured():
+    network = Small()
+    network.scale = 1
+    with pytest.raises(ZooError, match=r"no train\.data\.degradation"):
+        check_int8(network, input_shape(network), half_border=False, photos=None, max_loss=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mambair_tiny_x2", "mambacsr_tiny_x2"])
+def test_the_shipped_models_lose_little(name, tmp_path, caplog):
+    """0.15 dB is what the option allows by default, on the held-out photos."""
+    path = tmp_path / "n.onnx"
+    assert main(["-n", name, "--precision", "int8", "-o", str(path)]) == 0
+    model = onnx.load(path)
+    assert float(facts_in(model)["int8_loss"][:-3]) <= 0.15
+    assert model.ir_version == 9 and len(model.functions) == 1
