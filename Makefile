@@ -46,7 +46,7 @@ $(TENSORRT_VENV)/installed: pyproject.toml constraints.txt
 # Runs small files in OpenVINO, onnxruntime-node and onnxruntime-web, each in an environment of its
 # own in .runtimes (900 MB; needs npm): minutes. benchmarks/onnx_runtimes.py prints the whole table.
 test-runtimes: install
-	$(BIN)/python -m pytest -m "not gpu" tests/export/test_runtimes.py
+	$(BIN)/python -m pytest -m "not gpu" tests/export/test_runtimes.py tests/test_web_page.py
 
 # Everything that needs an NVIDIA GPU, in a separate environment with the CUDA build of PyTorch and
 # TensorRT (TENSORRT=trt-rtx for TensorRT-RTX): tests kernels and plugin, compares engines with

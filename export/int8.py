@@ -27,7 +27,7 @@ from zoo.data.pixels import to_tensor, with_channels
 from zoo.data.samples import load_sample, sample_names
 from zoo.errors import ZooError
 from zoo.evaluation import mean_score, restore_clean, score
-from zoo.integrations.onnxruntime import load_onnx
+from zoo.integrations.onnxruntime import OnnxNetwork, open_session
 from zoo.networks import Network
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def _quantise(source: Path, target: Path, images: Sequence[Tensor]) -> None:
 def _loss(paths: Sequence[Path], photos: Sequence[Tensor], degradation: Degradation) -> Loss:
     psnr = []
     for path in paths:
-        network = load_onnx(path)
+        network = OnnxNetwork(open_session(path), path.name).eval()
         scores = [
             score(str(i), restore_clean(network, photo, degradation, i), network.scale)
             for i, photo in enumerate(photos)
