@@ -12,6 +12,7 @@ get newest versions and new files. Prints the table of docs/onnx.md.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -41,6 +42,9 @@ SIZE = (1, 29, 35)
 
 SHORT = 160
 """Most characters of an error in the table."""
+
+NOISE = re.compile(r"Exception from \S+ |Check '.*?' failed at \S+ |\[ONNXRuntimeError\] : ")
+"""Parts of errors that say nothing of the cause."""
 
 
 UNET = {"dim": 30, "depths": [1, 1, 1, 1], "refinement": 0, "block.branch.squeeze": 6}
@@ -111,7 +115,7 @@ def expected_of(network: Network, inputs: dict[str, np.ndarray]) -> np.ndarray:
 def cell(result: Result, expected: np.ndarray, allowed: float) -> str:
     """The error over the range of PyTorch's output, or why there is none."""
     if result.output is None:
-        return result.error[:SHORT].replace("|", "/")
+        return NOISE.sub("", result.error)[:SHORT].replace("|", "/")
     if result.output.shape != expected.shape:
         return f"shape {result.output.shape}"
     error = float(np.abs(result.output - expected).max() / np.ptp(expected))
@@ -158,7 +162,7 @@ def speed(names: list[str], side: int, turn: float) -> None:
             session = open_session(path, operator=own, threads=1)
             paths[runs] = partial(session.run, None, inputs)
         with torch.inference_mode():
-            best = best_times(paths, turn)
+            best = best_times(paths, turn, time.process_time)
         torch_ms = best.pop("PyTorch") * 1e3
         ratios = [f"{seconds * 1e3 / torch_ms:.2f}" for seconds in best.values()]
         lines.append([name, f"{torch_ms:.0f}", *ratios])
