@@ -43,6 +43,7 @@ CUTS = [
     Case(B=2, L=97, K=3, E=3, N=4, R=17, order="padded"),
     Case(B=1, L=40, K=4, E=34, N=10, R=33, order="skipping"),
     Case(B=1, L=35, K=5, E=130, N=2, R=1),
+    Case(B=3, L=70, K=2, E=3, N=4, order="padded", per_image=True),
 ]
 SIZES = [case for case in CASES if case.low_rank and case.N <= 32 and case.L < 100] + CUTS
 
@@ -105,6 +106,10 @@ def check_outside(library, device: str = "cpu"):
         outside[-1][k, s] = (40, -2, 2**31 - 1, -(2**31))[i % 4]
     assert len(gaps) >= 4
     assert torch.equal(scan(library, outside, True), scan(library, inputs, True))
+    inputs[-1], outside[-1] = (
+        torch.stack([inputs[-1], path.flip(1)]).contiguous() for path in (inputs[-1], outside[-1])
+    )
+    assert torch.equal(scan(library, outside, True), scan(library, inputs, True))
 
 
 def check_extremes(library, device: str = "cpu"):
@@ -153,7 +158,7 @@ SPECIAL = (check_sum, check_unvisited, check_outside, check_extremes, check_rang
 
 def check_all(library, device: str = "cpu"):
     """Everything in little, for libraries that are broken on purpose."""
-    for case in (*CUTS[2:5], dataclasses.replace(Case(), N=32)):
+    for case in (*CUTS[2:5], CUTS[-1], dataclasses.replace(Case(), N=32)):
         check_case(library, case, torch.float32, device)
     check_case(library, Case(K=4, L=20), torch.float16, device)
     for check in SPECIAL:

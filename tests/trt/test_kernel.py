@@ -112,6 +112,7 @@ SLOW_BREAKS = {
     "the state at a chunk's start is lost": ("kWrite && real && chunk > 0 ?", "false ?"),
     "the carry forgets to decay": ("power_of_2(total[i] * rate), h", "1.0f, h"),
     "the order is not followed": ("? order[start + lane] :", "? start + lane :"),
+    "all images follow the first one's order": ("b * walk.given.order_stride", "0"),
     "padding reads a token": (
         "entry >= 0 && entry < walk.tokens ? entry : -1",
         "entry >= 0 && entry < walk.tokens ? entry : 0",

@@ -88,8 +88,10 @@ def test_dtypes_that_an_export_never_has_are_refused(place, dtype, shim):
         (6, (2, 9, 3, 3), "C (BLKN) has N = 3, but A has N = 4"),
         (7, (3,), "D has 1 dimensions; it must have 2: KE"),
         (8, (4, 9), "order (KS) has K = 4, but delta has K = 3"),
+        (8, (3, 3, 9), "order (BKS) has B = 3, but u has B = 2"),
+        (8, (9,), "order has 1 dimensions; it must have 2: KS, or 3: BKS"),
     ],
-    ids=["delta", "A", "B", "C", "D", "order"],
+    ids=["delta", "A", "B", "C", "D", "order", "order of each image", "order of one axis"],
 )
 def test_shapes_that_do_not_fit_are_refused_in_a_sentence(place, wrong, message, shim, capfd):
     inputs = make(CASE, torch.float32)

@@ -26,7 +26,10 @@ constexpr const char* kVersion = "1";
 enum Input { kU, kDelta, kDeltaWeight, kDeltaBias, kA, kB, kC, kD, kOrder, kInputs };
 constexpr int kY = kInputs, kTensors = kInputs + 1;
 
-// Axes by letter: B batch, L tokens, K directions, S steps, E channels, R rank, N states.
+// Axes by letter: B batch, L tokens, K directions, S steps, E channels, R rank, N states. The order
+// may also be BKS, with an order for each image. Engines whose order is KS run as they did, so the
+// version is the same; a library from before that is given BKS says that it needs KS.
+constexpr const char kOrderOfEach[] = "BKS";
 struct Declared {
   const char *name, *axes;
 };
@@ -152,7 +155,8 @@ class ScanPlugin final : public IPluginV3,
       if (check_rank(i, most[i].nbDims) != 0) return kNever;
     }
     const Dims &u = most[kU], &A = most[kA];
-    const zoo::Sizes sizes = {u.d[0], u.d[1], A.d[0], most[kOrder].d[1],
+    const Dims& order = most[kOrder];
+    const zoo::Sizes sizes = {u.d[0], u.d[1], A.d[0], order.d[order.nbDims - 1],
                               u.d[2], most[kDelta].d[3], A.d[2]};
     return zoo::most_workspace(sizes, token(in[kU].desc.type), summed_);
   }
@@ -187,6 +191,7 @@ class ScanPlugin final : public IPluginV3,
     given.A = static_cast<const float*>(inputs[kA]);
     given.D = static_cast<const float*>(inputs[kD]);
     given.order = static_cast<const int32_t*>(inputs[kOrder]);
+    given.order_stride = in[kOrder].dims.nbDims == 3 ? axes['K'] * axes['S'] : 0;
     given.y = outputs[0];
     const char* failure = zoo::selective_scan(axes.sizes(), given, token(in[kU].type), summed_,
                                               workspace, stream);
@@ -217,7 +222,8 @@ class ScanPlugin final : public IPluginV3,
     }
   }
 
-  const char* axes_of(int tensor) const {
+  const char* axes_of(int tensor, int32_t rank) const {
+    if (tensor == kOrder && rank == 3) return kOrderOfEach;
     return tensor == kY && summed_ ? "BLE" : kDeclared[tensor].axes;
   }
 
@@ -227,12 +233,12 @@ class ScanPlugin final : public IPluginV3,
   }
 
   int check_rank(int tensor, int32_t found) const {
-    const char* axes = axes_of(tensor);
+    const char* axes = axes_of(tensor, found);
     int rank = 0;
     while (axes[rank] != '\0') ++rank;
     if (found == rank) return 0;
-    return fail(name_, "%s has %d dimensions; it must have %d: %s", kDeclared[tensor].name, found,
-                rank, axes);
+    return fail(name_, "%s has %d dimensions; it must have %d: %s%s", kDeclared[tensor].name, found,
+                rank, axes, tensor == kOrder ? ", or 3: BKS" : "");
   }
 
   // Checks shapes and dtypes. Unless `known`, sizes of -1 are skipped.
@@ -251,7 +257,7 @@ class ScanPlugin final : public IPluginV3,
         return fail(name_, "%s has TensorRT's data type %d; it must be %s", kDeclared[i].name,
                     static_cast<int>(tensor.type), wanted);
       }
-      const char* letters = axes_of(i);
+      const char* letters = axes_of(i, tensor.dims.nbDims);
       for (int axis = 0; letters[axis] != '\0'; ++axis) {
         int letter = 0;
         while (kLetters[letter] != letters[axis]) ++letter;

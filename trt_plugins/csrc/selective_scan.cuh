@@ -31,7 +31,8 @@ struct Sizes {
 struct Tensors {
   const void *u, *delta, *B, *C;  // (B, L, E), (B, L, K, R), (B, L, K, N) twice
   const float *delta_weight, *delta_bias, *A, *D;  // (K, E, R), (K, E), (K, E, N), (K, E)
-  const int32_t* order;                            // (K, S)
+  const int32_t* order;                            // (K, S), or (B, K, S)
+  int64_t order_stride;  // from one image's order to the next; 0 if all share one
   void* y;  // (B, L, K, E), or (B, L, E) if it is summed over directions
 };
 
@@ -146,7 +147,8 @@ __global__ void __launch_bounds__(kMostThreads) walk_chunks(Walk walk) {
   const T* const delta = static_cast<const T*>(walk.given.delta) + first_k * walk.rank;
   const T* const B = static_cast<const T*>(walk.given.B) + first_k * walk.states;
   const T* const C = static_cast<const T*>(walk.given.C) + first_k * walk.states;
-  const int32_t* const order = walk.given.order + k * walk.steps;
+  const int32_t* const order =
+      walk.given.order + b * walk.given.order_stride + k * walk.steps;
 
   const int64_t channel_k = k * walk.channels + e;
   const float* const weight = walk.given.delta_weight + channel_k * walk.rank;
