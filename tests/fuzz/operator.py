@@ -21,7 +21,10 @@ from zoo.ops import selective_scan
 from zoo.ops.scan import operator, reference
 from zoo.ops.scan.contract import SCHEMA, ScanInputs
 
-COUNT, SLICE = 10_000, 80
+COUNT, SLICE = 10_000, 60
+
+SECONDS = 15.0
+"""Time for one case: compiling takes a second, and several on a busy machine."""
 
 ALLOWED = (ValueError, TypeError, NotImplementedError)
 """Errors that are a refusal; BackendError is a ValueError."""

@@ -259,3 +259,27 @@ def test_an_unvisited_token_is_zero(stage):
     visited = torch.zeros(case.L, dtype=torch.bool)
     visited[inputs[-1][inputs[-1] >= 0].long()] = True
     assert (y[:, ~visited] == 0).all() and (y[:, visited] != 0).all()
+
+
+@pytest.mark.parametrize("per_image", [False, True])
+def test_an_order_is_followed_without_waiting_and_wrong_entries_are_nan(stage, per_image):
+    """On the CPU a wrong order is an error; a GPU would have to be waited for to find it."""
+    case = Case(B=2, L=9, K=3, E=4, N=3, per_image=per_image)
+    inputs = make_inputs(case, torch.float32)
+    wrong = inputs[-1].clone()
+    wrong[..., 1, 4] = 50_000_000
+    for backend in (stage.backend, "chunked"):
+        if stage is REHEARSAL:
+            with pytest.raises(ValueError, match="is 50000000"):
+                selective_scan(*inputs[:-1], wrong, backend=backend)
+            continue
+        *given, order, bad = stage.put([*inputs, wrong])
+        selective_scan(*given, order, backend=backend)  # compiles
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            right = selective_scan(*given, order, backend=backend)
+            found = selective_scan(*given, bad, backend=backend)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert found[:, :, 1].isnan().any()
+        torch.testing.assert_close(found[:, :, [0, 2]], right[:, :, [0, 2]])

@@ -12,7 +12,7 @@ import torch
 
 from tests.helpers.scan_cases import BACKENDS, Case, make_inputs, relative, run
 from zoo.ops import selective_scan
-from zoo.ops.scan import native, reference
+from zoo.ops.scan import native, operator, reference
 from zoo.ops.scan.contract import SCHEMA, ScanInputs
 from zoo.ops.scan.order import check_order, without_wrong_entries
 
@@ -367,6 +367,9 @@ def test_on_a_device_a_wrong_direction_is_nan_without_waiting():
     assert safe[1].tolist() == [[0, 1, 2], [0, -1, 1], [0, -1, 1], [1, 0, 1]]
     assert torch.equal(safe[0], good)
     assert spoilt.isnan().all(1).tolist() == [False, True, True, True]
+    inputs = ScanInputs(*(tensor.to("meta") for tensor in make_inputs(CASE, torch.float32)))
+    _, ready = operator._ready(inputs, "chunked")
+    assert ready.order is not inputs.order and ready.delta_bias is not inputs.delta_bias
     for shape in ((4, 3), (2, 4, 3)):
         far = without_wrong_entries(order.expand(shape).to("meta"), 3, bias.to("meta"))
         assert [tuple(tensor.shape) for tensor in far] == [shape, (4, 5)]
