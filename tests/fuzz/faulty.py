@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 COUNT, SLICE = 4, 4
-SECONDS = 0.2
+SECONDS = 0.05
 
 
 def cases() -> SearchStrategy[str]:

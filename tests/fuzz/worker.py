@@ -29,8 +29,9 @@ CHUNK = 250
 _HARD_MEMORY = 8 * 2**30
 """Bytes of data after which an allocation fails, to protect the machine."""
 
-_GRACE = 3
-"""A case is killed after so many times its time limit: it did not react to the alarm."""
+_GRACE = 10
+"""A case is killed after so many times its time limit, but at least half a minute: it did not react
+to the alarm."""
 
 _START = 120
 """Seconds that a process may take until its first case."""
@@ -86,7 +87,7 @@ def _run_worker(
                 words, cwd=ROOT, env=environment, stdout=output, stderr=output
             )
         told = 0
-        limit = _GRACE * getattr(load(name), "SECONDS", SECONDS)
+        limit = max(30, _GRACE * getattr(load(name), "SECONDS", SECONDS))
         try:
             while True:
                 code = process.poll()
