@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 import zoo
-from zoo.blocks import direction_merge
+from zoo.blocks import attentive, direction_merge, mamba1d
 from zoo.inference import RestoreSettings, restore_tensor
 
 if __package__ is None:
@@ -41,12 +41,15 @@ def floor_path() -> Iterator[None]:
     def copy(u: Tensor, *_: Any, **__: Any) -> Tensor:
         return u.clone()
 
+    modules: tuple[Any, ...] = (attentive, direction_merge, mamba1d)
     scan = direction_merge.selective_scan
-    direction_merge.selective_scan = copy
+    for module in modules:
+        module.selective_scan = copy
     try:
         yield
     finally:
-        direction_merge.selective_scan = scan
+        for module in modules:
+            module.selective_scan = scan
 
 
 def measure(model: str, size: int, path: str, tile: int) -> dict[str, float]:

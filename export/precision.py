@@ -57,7 +57,8 @@ def prepared(
 ) -> Exported:
     """Copy a network and round it to a precision.
 
-    Norms, the scan's parameters and its state stay float32.
+    Norms, the scan's parameters and its state stay float32, and so do modules that ask for it by
+    ``keeps_float32``.
 
     Args:
         network: the network to copy.
@@ -84,10 +85,12 @@ def prepared(
 
 
 def _round(network: nn.Module, dtype: torch.dtype) -> None:
+    modules = network.named_modules()
+    wide = tuple(f"{name}." for name, m in modules if getattr(m, "keeps_float32", False))
     kept = {
         name: value.clone()
         for name, value in network.named_parameters()
-        if name.rpartition(".")[2] in SCAN_PARAMETERS
+        if name.rpartition(".")[2] in SCAN_PARAMETERS or name.startswith(wide)
     }
     network.to(dtype)
     for name, parameter in network.named_parameters():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.helpers import plain, plain_field
+from tests.helpers import plain, plain_attentive, plain_field
 from tests.helpers.case_names import case_name
 from tests.helpers.plain import randomised, weights_of
 from zoo.blocks import (
@@ -58,13 +58,21 @@ MIXER_CASES = {
         {"expand": 1.3, "d_state": 3, "channel_width": 3, "channel_rank": 2},
         plain_field.omni_scan,
     ),
+    "attentive": (
+        {"expand": 1.3, "d_state": 3, "dt_rank": 2, "classes": 4, "prompt_rank": 2},
+        plain_attentive.attentive,
+    ),
+    "window_attention": (
+        {"window": 4, "heads": 2, "shift": 1},
+        lambda w, x: plain_attentive.window_attention(w, x, window=4, heads=2, shift=1),
+    ),
 }
 
 
 @pytest.mark.parametrize("name", MIXER_CASES)
 def test_mixers_equal_the_recurrence_step_by_step(name):
     options, expected = MIXER_CASES[name]
-    part, x = randomised(MIXERS.get(name).target(8, **options)), features()
+    part, x = randomised(MIXERS.get(name).target(8, **options)).eval(), features()
     with torch.no_grad():
         assert_same(part(x), expected(weights_of(part), x))
 
@@ -85,6 +93,8 @@ BRANCH_CASES = {
     "mlp": ({}, plain.mlp),
     "gdfn": ({"ratio": 1.7, "bias": True}, plain_field.gdfn),
     "simple_gate": ({"ratio": 1.5, "bias": True}, plain_field.simple_gate),
+    "conv_ffn": ({"ratio": 1.3, "kernel": 3}, plain_attentive.conv_ffn),
+    "gated_mlp": ({"ratio": 1.3, "kernel": 3}, plain_attentive.gated_mlp),
 }
 
 
@@ -106,7 +116,11 @@ def test_all_mixers_branches_fusions_and_aligners_of_the_package_are_compared():
     assert own(GUIDED_BLOCKS) == {"hfe"}
     assert own(BURST_FUSIONS) == {name for name, *_ in FUSION_CASES}
     assert own(ALIGNERS) == {"none", "warp", *ALIGNER_CASES}
-    assert own(BLOCKS) == {"rssb", "rlmb", "channel_transformer", "msfm", "res"}
+    networks = {"rssb", "rlmb"}  # by the official outputs
+    assert own(BLOCKS) == networks | {
+        *("channel_transformer", "msfm", "res"),
+        *("attentive_layer", "bare"),  # tests/test_attentive.py
+    }
 
 
 def test_the_widths_of_a_part_are_those_of_its_paper():

@@ -32,7 +32,7 @@ SIZES = {
     "blocks of a U-Net": ({**UNET, "refinement": 10**8}, "depths adds up to 100,000,004"),
     "blocks of a burst": ({**BURST, "stages": [10**8]}, "stages adds up to 100,000,000"),
     "coarse blocks": ({"coarse": {"depths": [10**8]}}, r"coarse\.depths adds up to 100,000,000"),
-    "groups": ({"depths": [1] * 4000}, "network: it has more than 2,500 tensors"),
+    "groups": ({"depths": [1] * 4000}, "network: it has more than 5,000 tensors"),
     "channels": ({"channels": 10**9}, "1,000,000,000 parameters"),
     "frames": ({**BURST, "burst": 10**9}, "parameters"),
     "states": ({"block.mixer.d_state": 10**9}, "parameters"),

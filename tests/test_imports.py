@@ -32,7 +32,10 @@ NEED = {
     **{
         f"zoo.ops.scan.triton.{n}": {"triton"} for n in ("device", "gradients", "kernels", "launch")
     },
-    **{f"export.{n}": {"onnx"} for n in ("engine", "engine_file", "scan_function", "verify")},
+    **{
+        f"export.{n}": {"onnx"}
+        for n in ("engine", "engine_file", "routes", "scan_function", "verify")
+    },
     "export.blocks": {"onnx_ir"},
     "export.graph": {"onnx", "onnx_ir", "onnxscript"},
     "export.tracing": {"onnx", "onnx_ir", "onnxscript"},

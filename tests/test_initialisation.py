@@ -16,6 +16,7 @@ from torch import nn
 
 import zoo
 from zoo.blocks import ChannelScan
+from zoo.blocks.attentive_layer import Half
 from zoo.blocks.feature_alignment import FeatureAlignment
 from zoo.heads import AdaUp, Transposed
 
@@ -87,6 +88,10 @@ LEAVES = {
     "temperature": lambda p: constant(1.0),
     "weights": lambda p: constant(1 / p.numel()),
     "log_width": lambda p: constant(math.log(0.2)),
+    # MambaIRv2 code: embeddings by the number of their rows, the bias of windows as in Swin.
+    "prompt_classes": lambda p: uniform(1 / p.shape[0]),
+    "prompt_states": lambda p: uniform(1 / p.shape[0]),
+    "bias_table": lambda p: normal(0.02),
 }
 """What a parameter of this name begins as, in whatever module."""
 
@@ -94,6 +99,9 @@ SMALL = {"dim": 60, "depths": [1, 1], "scans": ["raster"]}
 NETWORKS = {
     "mambair": ("mambair_classic_x2", SMALL, True),
     "mambair, 1D": ("mambair_light_x2", {**SMALL, "block.mixer": "mamba1d"}, True),
+    "mambairv2": ("mambairv2_x2", {**SMALL, "block.mixer.d_state": 4, "scans": ["by_class"]}, True),
+    "mambairv2, light": ("mambairv2_light_x2", {"depths": [1, 1]}, True),
+    "dvmsr": ("dvmsr_x4", {"depths": [1, 1]}, True),
     "mambacsr": ("mambacsr_final", {**SMALL, "scale": 2, "coarse.depths": [1]}, True),
     "unet": ("mambair_realdn", {"dim": 30, "depths": [1, 1, 1, 1], "refinement": 1}, False),
     "vmambair": (
@@ -152,6 +160,8 @@ def test_every_parameter_begins_as_its_paper_says(model, changes, linear_002):
             check(own["bias"], constant(0.0))
         elif isinstance(module, FeatureAlignment) and "weight" in own:
             check(own["weight"], by_fan_in(module.weight))
+        elif isinstance(module, Half):
+            check(own["skip_scale"], constant(1e-4))
         elif place.endswith(".offset"):
             check(own["weight"], constant(0.0))
             check(own["bias"], constant(0.0))

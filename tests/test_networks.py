@@ -6,7 +6,16 @@ import pytest
 import torch
 
 import zoo
-from zoo.blocks import BLOCKS, BRANCHES, DOWNSAMPLERS, MERGES, RSSB, SCALE_FUSIONS, SKIPS
+from zoo.blocks import (
+    BLOCKS,
+    BRANCHES,
+    DOWNSAMPLERS,
+    MERGES,
+    MIXERS,
+    RSSB,
+    SCALE_FUSIONS,
+    SKIPS,
+)
 from zoo.heads import HEADS, pixel_shuffle
 from zoo.networks import NETWORKS
 from zoo.scans import SCANS, Window
@@ -35,8 +44,12 @@ RECIPES = {
     **{
         f"scan-{entry.name}": tiny(scans=[{"type": entry.name, **NEEDS.get(entry.name, {})}])
         for entry in SCANS.entries()
-        if entry.target.grids == 1
+        if entry.target.grids == 1 and not entry.target.by_content
     },
+    **{f"mixer-{n}": tiny(block={"mixer": n}) for n in MIXERS.names()},
+    "scan-by_class": tiny(block={"mixer": "attentive"}, scans=["by_class"]),
+    "mirrored": tiny(scale=2, mirror_pad=4),
+    "mirrored-fusion": tiny(scale=2, mirror_pad=3, coarse=COARSE),
     **{
         f"fusion-{n}": tiny(scale=2, coarse={**COARSE, "fusion": {**COARSE["fusion"], "type": n}})
         for n in SCALE_FUSIONS.names()

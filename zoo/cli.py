@@ -44,7 +44,7 @@ FORWARDED = {
         "Convert weights to the authors' format or back.",
     ),
     "data prepare": ("zoo.data.prepare", "Cut large photos into sub-images, which load faster."),
-    "scans plot": ("zoo.plots.scan_order", "Draw a scan order as a PNG file."),
+    "scans plot": ("zoo.plots.scans_plot", "Draw a scan order as a PNG file."),
     "runs plot": (
         "zoo.plots.training_curves",
         "Draw loss and PSNR of training runs as a PNG file.",

@@ -27,7 +27,24 @@ PUBLISHED = json.loads(gzip.decompress((OFFICIAL / "published.json.gz").read_byt
 def state_dict(case: str) -> dict[str, torch.Tensor]:
     """The authors' state dict of a case."""
     seed = CASES[case]["seed"]
-    return {key: torch.from_numpy(weight(key, shape, seed)) for key, shape in CASES[case]["keys"]}
+    return {
+        key: window_index(shape)
+        if key == "relative_position_index_SA"
+        else torch.from_numpy(weight(key, shape, seed))
+        for key, shape in CASES[case]["keys"]
+    }
+
+
+def window_index(shape: list[int]) -> torch.Tensor:
+    """The index buffer of MambaIRv2: the row of the bias table of each pair of tokens, by loops."""
+    side = math.isqrt(shape[0])
+    places = [(row, column) for row in range(side) for column in range(side)]
+    return torch.tensor(
+        [
+            [(r - s + side - 1) * (2 * side - 1) + (c - d + side - 1) for s, d in places]
+            for r, c in places
+        ]
+    )
 
 
 def weight(key: str, shape: list[int], seed: int) -> np.ndarray:
@@ -35,9 +52,9 @@ def weight(key: str, shape: list[int], seed: int) -> np.ndarray:
     random = np.random.RandomState((zlib.crc32(key.encode()) ^ (seed * 2654435761)) & 0xFFFFFFFF)
     normal = random.standard_normal(tuple(shape))
     last = key.split(".")[-1]
-    if last in ("A_logs", "Ac_logs"):
+    if last in ("A_logs", "A_log", "Ac_logs"):
         value = np.log(np.arange(1, shape[1] + 1, dtype=np.float64))[None] + 0.3 * normal
-    elif last in ("Ds", "Dsc"):
+    elif last in ("Ds", "D", "Dsc"):
         value = 1.0 + 0.4 * normal
     elif last in ("dt_projs_weight", "x_proj_weight", "dtc_projs_weight", "xc_proj_weight"):
         value = normal * shape[-1] ** -0.5
@@ -57,6 +74,12 @@ def weight(key: str, shape: list[int], seed: int) -> np.ndarray:
         value = 1.2 + 0.2 * np.abs(normal)
     elif key.endswith("conv_block.cab.0.bias"):  # and its GELU out of the flat part
         value = 0.6 + 0.2 * np.abs(normal)
+    elif last in ("scale1", "scale2"):
+        value = 0.4 + 0.3 * normal
+    elif last == "relative_position_bias_table":
+        value = 0.5 * normal
+    elif key.endswith("mixer.dt_proj.bias"):
+        value = -2.0 + 0.7 * normal
     elif last == "bias":
         value = 0.2 * normal
     elif last == "weight" and len(shape) == 1:

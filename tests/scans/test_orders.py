@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from zoo.errors import RecipeError
 from zoo.scans import (
     SCANS,
+    ByClass,
     Compose,
     CrossScale,
     Diagonal,
@@ -58,7 +59,9 @@ ORDERS = [
 ORDERS += [  # those of --import
     entry.target()
     for entry in SCANS.entries()
-    if not entry.target.__module__.startswith("zoo.") and entry.target.grids == 1
+    if not entry.target.__module__.startswith("zoo.")
+    and entry.target.grids == 1
+    and not entry.target.by_content
 ]
 CROSS_SCALES = [
     CrossScale(size=2),
@@ -88,7 +91,8 @@ def sizes_of(order):
 
 def test_every_registered_order_is_tested():
     tested = {type(order) for order in [*ORDERS, *CROSS_SCALES]}
-    assert tested == {entry.target for entry in SCANS.entries()}
+    by_content = {ByClass}  # tests/scans/test_by_class.py
+    assert tested | by_content == {entry.target for entry in SCANS.entries()}
 
 
 @pytest.mark.parametrize("order", [*ORDERS, *CROSS_SCALES], ids=repr)

@@ -5,10 +5,15 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from zoo.data.images import read_photo
+import zoo
+from zoo.data.images import Photo, read_photo, write_photo
+from zoo.data.pixels import to_tensor
 from zoo.errors import ZooError
+from zoo.plots.class_order import Walk, render_walk, walk_of
 from zoo.plots.scan_order import MARGIN, TITLE, plot_order, render_order
+from zoo.plots.scans_plot import main
 from zoo.scans import Compose, CrossScale, Diagonal, Hilbert, Raster, Shuffled, Window
 
 
@@ -162,3 +167,78 @@ def test_titles_tell_of_tokens_that_are_added(strokes):
 def test_too_large_a_grid_is_refused():
     with pytest.raises(ZooError, match="65x10 cannot be drawn"):
         render_order(Raster(), 65, 10)
+
+
+# ------------------------------------------------------------------ orders that depend on the image
+
+SMALL_V2 = {"dim": 8, "depths": [2], "block.attention": {"window": 4, "heads": 2}, "mirror_pad": 4}
+
+
+def small_v2():
+    mixer = {"classes": 5, "prompt_rank": 2, "d_state": 2}
+    network = zoo.build("mambairv2_tiny_x2", **SMALL_V2, **{"block.mixer": mixer})
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    return network
+
+
+def test_the_classes_and_steps_of_a_photo_are_those_of_the_mixer():
+    network, image = small_v2(), torch.rand(3, 6, 10)
+    seen = []
+    for block in network.groups[0].blocks:
+        block.far.mixer.router.register_forward_hook(lambda _m, _i, found: seen.append(found[0]))
+    for block in (0, 1, None):
+        seen.clear()
+        walk = walk_of(network, image, block)
+        classes = seen[1 if block is None else block].reshape(8, 12)
+        assert walk.place.endswith(f"blocks.{1 if block is None else block}.far.mixer")
+        assert np.array_equal(walk.class_HW, classes[:6, :10])
+        ranks = classes.flatten().sort(stable=True).indices.argsort().reshape(8, 12)
+        assert np.array_equal(walk.step_HW, ranks[:6, :10])
+        assert len(np.unique(walk.class_HW)) > 1
+    assert not any(m._forward_pre_hooks for m in network.modules())
+
+
+@pytest.mark.parametrize("size", [(6, 10), (70, 30)])  # drawn token by token, and as colours
+def test_tokens_of_a_class_share_a_colour_that_others_do_not_have(size):
+    height, width = size
+    classes = np.random.default_rng(0).integers(0, 3, size)
+    steps = np.argsort(np.argsort(classes.reshape(-1), kind="stable")).reshape(size)
+    picture = render_walk(Walk("m", classes, steps, 5), np.zeros((*size, 1), np.float32))
+    photo, middle, path = np.hsplit(picture, 3)
+    assert (photo[TITLE + 2, MARGIN + 2] == 0).all()
+    cell = (picture.shape[0] - TITLE - MARGIN) // height
+    colours = {
+        (c, tuple(middle[TITLE + y * cell + cell // 2, MARGIN + x * cell + cell // 2]))
+        for (y, x), c in np.ndenumerate(classes)
+    }
+    assert len(colours) == len({c for c, _ in colours}) == len({rgb for _, rgb in colours}) == 3
+    assert (path[TITLE:-MARGIN, MARGIN : MARGIN + width * cell] < 250).any()
+    if size == (70, 30):
+        first, last = np.argwhere(steps == 0)[0], np.argwhere(steps == steps.max())[0]
+        ends = [path[TITLE + y * cell + 1, MARGIN + x * cell + 1] for y, x in (first, last)]
+        assert ends[0].astype(int).sum() < ends[1].astype(int).sum()
+
+
+def test_the_command_draws_a_photo_and_says_what_is_missing(tmp_path, capsys):
+    network = small_v2()
+    zoo.save(network, tmp_path / "w.safetensors")
+    write_photo(tmp_path / "in.png", Photo(np.random.default_rng(0).random((5, 6, 3), np.float32)))
+    words = ["by_class", "-o", str(tmp_path / "out.png")]
+    given = ["--image", str(tmp_path / "in.png"), "-w", str(tmp_path / "w.safetensors")]
+    assert main([*words, *given, "--block", "0"]) == 0
+    walk = render_walk(
+        walk_of(network, to_tensor(read_photo(tmp_path / "in.png").color_HWC), 0),
+        read_photo(tmp_path / "in.png").color_HWC,
+    )
+    assert np.array_equal((read_photo(tmp_path / "out.png").color_HWC * 255).round(), walk)
+    for wrong, message in (
+        (words, "depends on the image: give a photo with --image"),
+        ([*words, "--image", str(tmp_path / "in.png")], "name a model with -n"),
+        ([*words, *given, "--block", "2"], "--block 2: the network has the blocks 0 to 1"),
+        ([*words, *given[:2], "-n", "mambair_tiny_x2"], "no mixer that scans by class"),
+        (["hilbert", *words[1:], *given], "'hilbert' does not depend on it; use --size"),
+    ):
+        assert main(wrong) == 2
+        assert message in capsys.readouterr().err

@@ -1,7 +1,10 @@
 """Blocks and the parts they are made of, all working on ``(B, H, W, C)``."""
 
 from zoo.blocks.align import ALIGNERS, Aligned, Aligner, NoAlignment, Warp
+from zoo.blocks.attentive import Attentive
+from zoo.blocks.attentive_layer import AttentiveLayer
 from zoo.blocks.axial import AxialSS2D
+from zoo.blocks.bare import BareBlock
 from zoo.blocks.burst_baselines import NRFE, PBFF
 from zoo.blocks.burst_fusion import BURST_FUSIONS, BurstFusion, ConcatFusion
 from zoo.blocks.channel_attention import (
@@ -26,10 +29,12 @@ from zoo.blocks.contract import (
     MergeFactory,
     Mixer,
     MixerFactory,
+    Placed,
 )
 from zoo.blocks.cross_scale_mixer import CrossScaleMixer
 from zoo.blocks.direction_merge import GatedMerge, ShuffleAttention, SumMerge
 from zoo.blocks.eda import EDA, GroupFlow
+from zoo.blocks.feed_forward import ConvFFN, GatedMLP
 from zoo.blocks.gates import GatedFeedForward, SimpleGate
 from zoo.blocks.group import ResidualGroup, build_blocks, group_conv
 from zoo.blocks.guided import (
@@ -60,6 +65,7 @@ from zoo.blocks.norm import NORMS, LayerNorm, Norm, NormFactory
 from zoo.blocks.omni_scan import ChannelScan, OmniScan
 from zoo.blocks.qssm import QSSM
 from zoo.blocks.rlmb import RLMB
+from zoo.blocks.router import Router, Routes
 from zoo.blocks.rssb import RSSB
 from zoo.blocks.scale_fusion import (
     SCALE_FUSIONS,
@@ -69,6 +75,7 @@ from zoo.blocks.scale_fusion import (
 )
 from zoo.blocks.scan_core import GatedScan, ScanSizes, TokenScan, scan_sizes
 from zoo.blocks.ss2d import SS2D
+from zoo.blocks.window_attention import WindowAttention
 
 __all__ = [
     "ALIGNERS",
@@ -94,7 +101,10 @@ __all__ = [
     "SS2D",
     "Aligned",
     "Aligner",
+    "Attentive",
+    "AttentiveLayer",
     "AxialSS2D",
+    "BareBlock",
     "Block",
     "BlockFactory",
     "Branch",
@@ -108,6 +118,7 @@ __all__ = [
     "ConcatFusion",
     "ConcatSkip",
     "Conv2d",
+    "ConvFFN",
     "CrossScaleFusion",
     "CrossScaleMixer",
     "DepthwiseCAB",
@@ -115,6 +126,7 @@ __all__ = [
     "DownsamplerFactory",
     "DropPath",
     "GatedFeedForward",
+    "GatedMLP",
     "GatedMerge",
     "GatedScan",
     "GroupFlow",
@@ -133,8 +145,11 @@ __all__ = [
     "Norm",
     "NormFactory",
     "OmniScan",
+    "Placed",
     "ResBlock",
     "ResidualGroup",
+    "Router",
+    "Routes",
     "ScaleFusion",
     "ScaleFusionFactory",
     "ScanSizes",
@@ -148,6 +163,7 @@ __all__ = [
     "TokenScan",
     "UnshuffleDown",
     "Warp",
+    "WindowAttention",
     "build_blocks",
     "group_conv",
     "nearest_channels",

@@ -35,6 +35,14 @@ class Mixer(nn.Module):
         raise NotImplementedError
 
 
+class Placed(nn.Module):
+    """A part that depends on the place of its block in the group, such as a shifted window."""
+
+    def place(self, index: int) -> None:
+        """Learn the block's place, counted from 0; the group calls it once, after building."""
+        raise NotImplementedError
+
+
 class Merge(nn.Module):
     """Runs the scan and merges its directions, ``inputs -> (B, L, E)``.
 
@@ -75,4 +83,5 @@ __all__ = [
     "MergeFactory",
     "Mixer",
     "MixerFactory",
+    "Placed",
 ]

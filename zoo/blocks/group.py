@@ -5,12 +5,12 @@ Shape suffixes: B batch, H height, W width, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, TypeAlias, TypeVar, cast
 
 from torch import Tensor, nn
 
-from zoo.blocks.contract import Block, BlockFactory
+from zoo.blocks.contract import Block, BlockFactory, Placed
 from zoo.blocks.layers import Conv2d, at_least_one
 from zoo.scans import ScanOrder
 
@@ -107,7 +107,17 @@ def build_blocks(
         factories[index % len(factories)](dim, scan=scans[index % len(scans)], drop_path=rate)
         for index, rate in enumerate(drop_paths)
     ]
-    return nn.ModuleList(blocks)
+    return nn.ModuleList(in_a_row(blocks))
+
+
+def in_a_row(blocks: Iterable[Block]) -> list[Block]:
+    """Tell the parts that depend on it the place of their block in a row; return the blocks."""
+    row = list(blocks)
+    for index, block in enumerate(row):
+        for part in block.modules():
+            if isinstance(part, Placed):
+                part.place(index)
+    return row
 
 
 class ResidualGroup(Block):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -71,19 +71,30 @@ class ScanCore(nn.Module):
     """Parameters of a selective scan in K directions; computes the operator's inputs.
 
     Parts that scan derive from it and call :meth:`reset_parameters` at the end of their
-    constructor.
+    constructor. A part that can compute an order from the content of the image sets
+    ``takes_content``.
 
     Args:
         sizes: inner channels E, rank R and states N.
         scan: the scan order; it has K directions.
         projections: number of outputs X of each token projection, by the name of its weight, which
             has shape (K, X, E).
+
+    Raises:
+        ValueError: if the order depends on the image, and the part cannot compute it.
     """
+
+    takes_content: ClassVar[bool] = False
 
     def __init__(
         self, sizes: ScanSizes, *, scan: ScanOrder, projections: Mapping[str, int]
     ) -> None:
         super().__init__()
+        if scan.by_content and not self.takes_content:
+            raise ValueError(
+                f"the order of {type(scan).__name__} depends on the image, which "
+                f"{type(self).__name__} cannot scan by; use the mixer 'attentive'"
+            )
         self.scan = scan
         self.projections = tuple(projections)
         inner, rank, states = sizes

@@ -8,31 +8,36 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-from zoo.blocks import SS2D, CrossScaleMixer, HeadScan
+from zoo.blocks import SS2D, Attentive, CrossScaleMixer, HeadScan, WindowAttention
+from zoo.checkpoints.dvmsr import DVMSRFormat
 from zoo.checkpoints.eamamba import EAMambaFormat
 from zoo.checkpoints.evidence import Evidence, difference
 from zoo.checkpoints.files import read_state, write_pickled, write_safetensors
-from zoo.checkpoints.keymap import KeyMap, MissingKeyError, fit
+from zoo.checkpoints.keymap import KeyMap, MissingKeyError, Rule, fit
 from zoo.checkpoints.mair import MaIRFormat
 from zoo.checkpoints.mambacsr import MambaCSRFormat
 from zoo.checkpoints.mambair import MambaIRFormat, MambaIRUNetFormat
+from zoo.checkpoints.mambairv2 import MambaIRv2Format
 from zoo.checkpoints.vmambair import VmambaIRFormat
 from zoo.checkpoints.wavemamba import WaveMambaFormat
 from zoo.command import package_version
 from zoo.errors import CheckpointError, MisfitError, RecipeError, nearest, shown
-from zoo.networks import Network
+from zoo.networks import Network, SingleImage
 from zoo.plain_data import read_json
 from zoo.recipe import Recipe, build, list_models, load_recipe, self_contained
 from zoo.scans import ScanOrder
 
 logger = logging.getLogger(__name__)
+
+Keys: TypeAlias = Sequence[tuple[str, str]]
+"""Pairs of the authors' name and our name of a tensor."""
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 """Folder of the weights that ship with the package."""
@@ -43,6 +48,7 @@ class OfficialFormat(Protocol):
 
     name: str
     wrapper: str
+    """Key under which a file holds the tensors; empty if the file holds nothing else."""
     published: str
     """Name of a published recipe of the release."""
     every_key: KeyMap
@@ -62,11 +68,13 @@ class OfficialFormat(Protocol):
 OFFICIAL: tuple[OfficialFormat, ...] = (
     MambaIRFormat(),
     MambaIRUNetFormat(),
+    MambaIRv2Format(),
     MambaCSRFormat(),
     MaIRFormat(),
     VmambaIRFormat(),
     EAMambaFormat(),
     WaveMambaFormat(),
+    DVMSRFormat(),
 )
 
 
@@ -79,6 +87,7 @@ def load(
     source: str | Path,
     *,
     recipe: str | Path | Mapping[str, Any] | Recipe | None = None,
+    keys: Keys = (),
     **overrides: Any,
 ) -> Network:
     """Build a network and load its weights.
@@ -87,6 +96,11 @@ def load(
         source: the name of a model with weights in the package, or a file: our format
             (``.safetensors``), or a state dict of the authors (``.pth``), recognised by its keys.
         recipe: the recipe to build, instead of the recipe in the file or the recognised one.
+        keys: names of the tensors of parts of your own in a file of the authors' code, as pairs
+            (their key, our key): ``("layers.{i}.residual_group.blocks.{j}.mine.{rest}",
+            "groups.{i}.blocks.{j}.mine.{rest}")``. A field is the same number in both, or the same
+            text if its name ends in "rest". All other keys follow the rules of the release. Pass
+            ``recipe`` too.
         overrides: options of the network by dotted path, as for :func:`zoo.build`. For an authors'
             MambaCSR file without ``recipe``, ``scan_size`` is an option too, because the tensors do
             not show it.
@@ -109,8 +123,10 @@ def load(
         network = _build_from_file(path, recipe, overrides)
     else:
         network = build(recipe, **overrides)
+    if keys and release is None:
+        release = MambaIRFormat()  # its names around the blocks are those of most releases
     if release is not None:
-        state = _to_ours(state, release.key_map(network.recipe.network))
+        state = _key_map(release, network.recipe.network, keys).state_to_ours(state)
     try:
         load_state(network, state, str(path))
     except MisfitError as error:
@@ -176,12 +192,14 @@ def save(network: Network, path: str | Path, **metadata: str) -> None:
     write_safetensors(path, network.state_dict(), {**facts, **metadata})
 
 
-def save_official(network: Network, path: str | Path) -> None:
+def save_official(network: Network, path: str | Path, keys: Keys = ()) -> None:
     """Write a network's weights in the authors' format.
 
     Args:
         network: a network that the authors' code has too.
         path: file to write, ``.pth``.
+        keys: names of the tensors of parts of your own, as for :func:`load`. That the authors' code
+            computes the same is not checked then.
 
     Raises:
         CheckpointError: if the authors' code does not have this network or its scan orders.
@@ -190,22 +208,27 @@ def save_official(network: Network, path: str | Path) -> None:
     if network.recipe is not None:
         described = network.recipe.network
         for release in OFFICIAL:
-            state = _to_theirs(network.state_dict(), release.key_map(described))
-            if state is not None and release.recognises(state):
-                _check_walks(network, release, state, path)
-                write_pickled(Path(path), {release.wrapper: state})
+            key_map = _key_map(release, described, keys)
+            state = key_map.state_to_theirs(network.state_dict())
+            if state is not None and (keys or release.recognises(state)):
+                if not keys:
+                    _check_walks(network, release, state, path)
+                write_pickled(Path(path), {release.wrapper: state} if release.wrapper else state)
                 return
     raise CheckpointError(
         f"{path}: the authors' code does not have this network; save it as .safetensors instead"
     )
 
 
-def convert(source: str | Path, target: str | Path, **overrides: Any) -> Network:
+def convert(
+    source: str | Path, target: str | Path, *, keys: Keys = (), **overrides: Any
+) -> Network:
     """Convert a weights file to our format (``.safetensors``) or to the authors' (``.pth``).
 
     Args:
         source: file to read, in either format.
         target: file to write; its suffix selects the format.
+        keys: names of the tensors of parts of your own, as for :func:`load`.
         overrides: ``recipe`` and options of the network, as for :func:`load`.
 
     Returns:
@@ -221,12 +244,17 @@ def convert(source: str | Path, target: str | Path, **overrides: Any) -> Network
         raise CheckpointError(
             f"{target}: the suffix must be .safetensors (our format) or .pth (the authors' format)"
         )
-    network = load(source, **overrides)
+    network = load(source, keys=keys, **overrides)
     if target.suffix == ".pth":
-        save_official(network, target)
+        save_official(network, target, keys)
     else:
         save(network, target)
     return network
+
+
+def _key_map(release: OfficialFormat, described: Mapping[str, Any], keys: Keys) -> KeyMap:
+    key_map = release.key_map(described)
+    return key_map.preceded_by(Rule(*pair) for pair in keys) if keys else key_map
 
 
 def _locate(source: str | Path) -> Path:
@@ -309,45 +337,46 @@ def _build_from_file(
 def _check_walks(
     network: Network, release: OfficialFormat, state: Mapping[str, Tensor], path: str | Path
 ) -> None:
-    """Raise a CheckpointError if the authors' code would use other scan orders.
+    """Raise a CheckpointError if the authors' code would compute something else.
 
-    The tensors do not show the scan orders, so the authors' code would silently use its own.
+    The tensors do not show scan orders and some other settings, so the authors' code would silently
+    use its own.
     """
     walks = _walks(network)
     with torch.device("meta"):
-        theirs = _walks(build({"network": release.network(state, release.facts_of(walks))}))
-    for place, their in theirs.items():
+        theirs = build({"network": release.network(state, release.facts_of(walks))})
+    for place, their in _walks(theirs).items():
         ours = walks.get(place, "something else")
         if ours != their:
             raise CheckpointError(
                 f"{path}: {place} scans {ours}, but the authors' {release.name} would scan "
                 f"{their}; save it as .safetensors instead"
             )
+    settings = _hidden_settings(network)
+    for place, their in _hidden_settings(theirs).items():
+        if settings.get(place) != their:
+            raise CheckpointError(
+                f"{path}: {place} is {settings.get(place)!r}, but the authors' {release.name} has "
+                f"{their!r}; save it as .safetensors instead"
+            )
 
 
 def _walks(network: Network) -> dict[str, ScanOrder]:
-    mixers = (SS2D, CrossScaleMixer, HeadScan)
+    mixers = (SS2D, CrossScaleMixer, HeadScan, Attentive)
     return {name: m.scan for name, m in network.named_modules() if isinstance(m, mixers)}
 
 
-def _to_ours(state: Mapping[str, Tensor], keys: KeyMap) -> dict[str, Tensor]:
-    # A key that we have no name for is kept, so that the error lists it as unexpected.
-    used = {key: value for key, value in state.items() if not keys.is_unused(key)}
-    return {keys.to_ours(key) or key: value for key, value in used.items()}
+_HIDDEN = ((Attentive, "prompt"), (WindowAttention, "shift"), (SingleImage, "mirror_pad"))
+"""Settings that change the output and that the tensors do not show."""
 
 
-def _to_theirs(state: Mapping[str, Tensor], keys: KeyMap) -> dict[str, Tensor] | None:
-    renamed = {}
-    for key, value in state.items():
-        theirs = keys.to_theirs(key)
-        if theirs is None:
-            return None
-        if theirs.endswith((".A_logs", ".Ds", ".Ac_logs", ".Dsc")):
-            value = value.flatten(0, 1).clone()
-        elif keys.is_kernel(key):
-            value = value[..., None, None]
-        renamed[theirs] = value
-    return renamed
+def _hidden_settings(network: Network) -> dict[str, Any]:
+    return {
+        f"{name}.{setting}".lstrip("."): getattr(module, setting)
+        for name, module in network.named_modules()
+        for kind, setting in _HIDDEN
+        if isinstance(module, kind)
+    }
 
 
 __all__ = [

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.checkpoints.keymap import KeyMap, Rule
+from zoo.checkpoints.keymap import KeyMap, Rule, flat
 from zoo.checkpoints.mambair import mixer_of, ratio_of, unet_rules, unet_sizes
 from zoo.errors import CheckpointError
 from zoo.scans import ScanOrder
@@ -27,8 +27,8 @@ KEYS = KeyMap(
             Rule("mamba.x_proj_weight", "mixer.x_proj_weight"),
             Rule("mamba.dt_projs_weight", "mixer.dt_proj_weight"),
             Rule("mamba.dt_projs_bias", "mixer.dt_proj_bias"),
-            Rule("mamba.A_logs", "mixer.A_log"),
-            Rule("mamba.Ds", "mixer.D"),
+            Rule("mamba.A_logs", "mixer.A_log", flat),
+            Rule("mamba.Ds", "mixer.D", flat),
             Rule("mamba.in_proj.{rest}", "mixer.in_proj.{rest}"),
             Rule("mamba.conv.{rest}", "mixer.conv.{rest}"),
             Rule("mamba.out_norm.{rest}", "mixer.out_norm.{rest}"),

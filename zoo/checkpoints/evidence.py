@@ -54,7 +54,7 @@ def difference(state: Mapping[str, Tensor], releases: tuple[Named, ...]) -> str 
     """
     if not state:
         return None
-    unknown = {r: [key for key in state if r.every_key.to_ours(key) is None] for r in releases}
+    unknown = {r: [key for key in state if not r.every_key.knows(key)] for r in releases}
     release, strange = min(unknown.items(), key=lambda item: len(item[1]))
     if not strange or len(strange) > SIMILAR * len(state):
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -19,18 +19,34 @@ class MissingKeyError(CheckpointError):
     """A file lacks a key that its format needs; the message is the second half of a sentence."""
 
 
+def same(tensor: Tensor) -> Tensor:
+    """Return the tensor: the authors' shape is ours."""
+    return tensor
+
+
+def flat(tensor: Tensor) -> Tensor:
+    """Join the first two axes: the authors have one axis for directions and channels."""
+    return tensor.flatten(0, 1).clone()
+
+
+def kernel(tensor: Tensor) -> Tensor:
+    """Add two axes: the authors have the kernel of a 1x1 convolution, and we have a matrix."""
+    return tensor[..., None, None]
+
+
 class Rule(NamedTuple):
     """Two names of the same tensor; a field such as ``{i}`` is the same text in both names.
 
     Attributes:
         theirs: the authors' name.
         ours: our name.
-        kernel: whether their tensor is the kernel of a 1x1 convolution where ours is a matrix.
+        shape: turns our tensor into the authors' shape. The other way needs no rule, because the
+            values are in the same order.
     """
 
     theirs: str
     ours: str
-    kernel: bool = False
+    shape: Callable[[Tensor], Tensor] = same
 
 
 def _pattern(template: str) -> re.Pattern[str]:
@@ -50,45 +66,76 @@ class KeyMap:
 
     Args:
         rules: the rules.
+        buffers: tensors of the authors that follow from their others, by name, each with the
+            function that makes it from those. They are dropped on reading.
         unused: names of tensors in the authors' files that their network does not use.
     """
 
-    def __init__(self, rules: Iterable[Rule], unused: Iterable[str] = ()) -> None:
-        rules = list(rules)
-        self._unused = [_pattern(name) for name in unused]
-        self._kernels = [_pattern(rule.ours) for rule in rules if rule.kernel]
-        self._to_ours = [(_pattern(rule.theirs), rule.ours) for rule in rules]
-        self._to_theirs = [(_pattern(rule.ours), rule.theirs) for rule in rules]
+    def __init__(
+        self,
+        rules: Iterable[Rule],
+        buffers: Mapping[str, Callable[[State], Tensor]] | None = None,
+        unused: Iterable[str] = (),
+    ) -> None:
+        self.rules, self.buffers, self.unused = list(rules), dict(buffers or {}), list(unused)
+        self._unused = [_pattern(name) for name in self.unused]
+        self._to_ours = [(_pattern(rule.theirs), rule.ours, rule) for rule in self.rules]
+        self._to_theirs = [(_pattern(rule.ours), rule.theirs, rule) for rule in self.rules]
 
     def to_ours(self, key: str) -> str | None:
         """Return our name for one of their keys, or None if no rule matches."""
-        return _renamed(key, self._to_ours)
+        found = _renamed(key, self._to_ours)
+        return found and found[0]
 
     def to_theirs(self, key: str) -> str | None:
         """Return their name for one of our keys, or None if no rule matches."""
-        return _renamed(key, self._to_theirs)
+        found = _renamed(key, self._to_theirs)
+        return found and found[0]
+
+    def knows(self, key: str) -> bool:
+        """Return whether one of their keys has a rule or is a buffer."""
+        return key in self.buffers or self.to_ours(key) is not None
+
+    def state_to_ours(self, state: Mapping[str, Tensor]) -> State:
+        """Rename the authors' tensors; a key without a rule keeps its name, so that it is told."""
+        kept = (key for key in state if key not in self.buffers and not self.is_unused(key))
+        return {self.to_ours(key) or key: state[key] for key in kept}
+
+    def state_to_theirs(self, state: Mapping[str, Tensor]) -> State | None:
+        """Rename and reshape our tensors, and make the buffers; None if a key has no rule."""
+        renamed: State = {}
+        for key, value in state.items():
+            found = _renamed(key, self._to_theirs)
+            if found is None:
+                return None
+            name, rule = found
+            renamed[name] = rule.shape(value)
+        try:
+            return renamed | {name: make(renamed) for name, make in self.buffers.items()}
+        except KeyError:  # a tensor that every network of the authors has
+            return None
+
+    def preceded_by(self, rules: Iterable[Rule]) -> KeyMap:
+        """Return a key map that tries these rules first."""
+        return KeyMap([*rules, *self.rules], self.buffers, self.unused)
 
     def is_unused(self, key: str) -> bool:
         """Return whether one of their keys names a tensor that their network does not use."""
         return any(pattern.fullmatch(key) for pattern in self._unused)
 
-    def is_kernel(self, key: str) -> bool:
-        """Return whether one of our keys names a matrix that they store as a 1x1 kernel."""
-        return any(pattern.fullmatch(key) for pattern in self._kernels)
 
-
-def _renamed(key: str, table: list[tuple[re.Pattern[str], str]]) -> str | None:
-    for pattern, template in table:
+def _renamed(key: str, table: list[tuple[re.Pattern[str], str, Rule]]) -> tuple[str, Rule] | None:
+    for pattern, template, rule in table:
         match = pattern.fullmatch(key)
         if match:
-            return template.format(**match.groupdict())
+            return template.format(**match.groupdict()), rule
     return None
 
 
 def chained(outer: Iterable[tuple[str, str]], inner: Iterable[Rule]) -> list[Rule]:
     """Combine rules with prefixes: each inner rule under each outer pair (theirs, ours)."""
     inner = list(inner)
-    return [Rule(a + r.theirs, b + r.ours, r.kernel) for a, b in outer for r in inner]
+    return [r._replace(theirs=a + r.theirs, ours=b + r.ours) for a, b in outer for r in inner]
 
 
 def fit(state: Mapping[str, Tensor], shapes: Mapping[str, Tensor], what: str) -> State:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.checkpoints.keymap import KeyMap, Rule, chained
+from zoo.checkpoints.keymap import KeyMap, Rule, chained, flat
 from zoo.checkpoints.mambair import HEADS, depths_of, divisor, head_of, mixer_of
 from zoo.errors import CheckpointError
 from zoo.scans import ScanOrder, Window
@@ -20,8 +20,8 @@ State = Mapping[str, Tensor]
 SCAN = [
     Rule("dt_projs_weight", "dt_proj_weight"),
     Rule("dt_projs_bias", "dt_proj_bias"),
-    Rule("A_logs", "A_log"),
-    Rule("Ds", "D"),
+    Rule("A_logs", "A_log", flat),
+    Rule("Ds", "D", flat),
     Rule("x_proj_weight", "x_proj_weight"),
     Rule("in_proj.{rest}", "in_proj.{rest}"),
     Rule("conv2d.{rest}", "conv.{rest}"),

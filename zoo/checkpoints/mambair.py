@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.checkpoints.keymap import KeyMap, MissingKeyError, Rule, chained
+from zoo.checkpoints.keymap import KeyMap, MissingKeyError, Rule, chained, flat
 from zoo.errors import CheckpointError, shown
 from zoo.scans import ScanOrder
 
@@ -26,8 +26,8 @@ BLOCK = [
     Rule("ln_2.{rest}", "branch_norm.{rest}"),
     Rule("self_attention.dt_projs_weight", "mixer.dt_proj_weight"),
     Rule("self_attention.dt_projs_bias", "mixer.dt_proj_bias"),
-    Rule("self_attention.A_logs", "mixer.A_log"),
-    Rule("self_attention.Ds", "mixer.D"),
+    Rule("self_attention.A_logs", "mixer.A_log", flat),
+    Rule("self_attention.Ds", "mixer.D", flat),
     Rule("self_attention.conv2d.{rest}", "mixer.conv.{rest}"),
     Rule("self_attention.x_proj_weight", "mixer.x_proj_weight"),
     Rule("self_attention.in_proj.{rest}", "mixer.in_proj.{rest}"),
@@ -40,14 +40,21 @@ BLOCK = [
 """Names of a block's tensors, which are the same in both networks."""
 
 
-def body_rules(block: Iterable[Rule]) -> list[Rule]:
-    """Return the rules of everything before the head, with the rules of its blocks."""
+def body_rules(block: Iterable[Rule], *, blocks: str = "blocks", norm: str = "norm") -> list[Rule]:
+    """Return the rules of everything before the head.
+
+    Args:
+        block: rules of a block.
+        blocks: the authors' name of the row of blocks in a group.
+        norm: the authors' name of the norm after the groups.
+    """
+    row = f"layers.{{i}}.residual_group.{blocks}.{{j}}."
     return [
         Rule("conv_first.{rest}", "shallow.{rest}"),
         Rule("patch_embed.norm.{rest}", "patch_norm.{rest}"),
-        *chained([("layers.{i}.residual_group.blocks.{j}.", "groups.{i}.blocks.{j}.")], block),
+        *chained([(row, "groups.{i}.blocks.{j}.")], block),
         Rule("layers.{i}.conv.{rest}", "groups.{i}.conv.{rest}"),
-        Rule("norm.{rest}", "norm.{rest}"),
+        Rule(f"{norm}.{{rest}}", "norm.{rest}"),
         Rule("conv_after_body.{rest}", "after_body.{rest}"),
     ]
 
@@ -118,9 +125,14 @@ PARTS = (
     (".self_attention.", "mixer", "block: {mixer: {type: YOURS}}"),
     (".conv_blk.", "branch", "block: {branch: {type: YOURS}}"),
     (".conv_block.", "branch", "block: {branch: {type: YOURS}}"),
+    (".win_mhsa.", "attention", "block: {attention: {type: YOURS}}"),
+    (".assm.", "mixer", "block: {mixer: {type: YOURS}}"),
+    (".mixer.", "mixer", "block: {mixer: {type: YOURS}}"),
+    (".convffn", "branch", "block: {branch: {type: YOURS}}"),
     ("layers2.", "coarse branch", "coarse: {...}"),
     ("layers3.", "fusion of scales", "coarse: {fusion: {type: YOURS}}"),
     (".blocks.", "block", "block: {type: YOURS}"),
+    (".residual_group.layers.", "block", "block: {type: YOURS}"),
     ("upsample", "head", "head: {type: YOURS}"),
     ("conv_last", "head", "head: {type: YOURS}"),
 )
@@ -200,20 +212,32 @@ class MambaIRUNetFormat:
         return UNET
 
 
-def depths_of(state: State, layers: str) -> list[int]:
-    """Return the number of blocks in each of the groups with the key prefix ``layers``."""
-    pattern = re.compile(rf"{layers}\.([0-9]{{1,9}})\.residual_group\.blocks\.([0-9]{{1,9}})\.")
-    blocks: dict[int, set[int]] = {}
+def depths_of(state: State, layers: str, blocks: str = "blocks") -> list[int]:
+    """Return the number of blocks in each of the groups with the key prefix ``layers``.
+
+    Args:
+        state: tensors by the authors' key names.
+        layers: key prefix of the groups.
+        blocks: name of the row of blocks in a group.
+    """
+    number = "([0-9]{1,9})"
+    pattern = re.compile(rf"{layers}\.{number}\.residual_group\.{blocks}\.{number}\.")
+    found: dict[int, set[int]] = {}
     for match in filter(None, map(pattern.match, state)):
-        blocks.setdefault(int(match[1]), set()).add(int(match[2]))
+        found.setdefault(int(match[1]), set()).add(int(match[2]))
     depths: list[int] = []
-    while len(depths) in blocks:
-        depths.append(len(blocks[len(depths)]))
+    while len(depths) in found:
+        depths.append(len(found[len(depths)]))
     return depths
 
 
-def skeleton(state: State) -> dict[str, Any]:
-    """Return what the tensors around the blocks show of a network of one resolution."""
+def skeleton(state: State, blocks: str = "blocks") -> dict[str, Any]:
+    """Return what the tensors around the blocks show of a network of one resolution.
+
+    Args:
+        state: tensors by the authors' key names.
+        blocks: the authors' name of the row of blocks in a group.
+    """
     channels = state["conv_first.weight"].shape[1]
     head, scale = head_of(state, channels)
     return {
@@ -221,7 +245,7 @@ def skeleton(state: State) -> dict[str, Any]:
         "scale": scale,
         "channels": channels,
         "dim": state["conv_first.weight"].shape[0],
-        "depths": depths_of(state, "layers"),
+        "depths": depths_of(state, "layers", blocks),
         "head": head,
         "conv": "3conv" if "conv_after_body.0.weight" in state else "1conv",
         "patch_norm": "patch_embed.norm.weight" in state,

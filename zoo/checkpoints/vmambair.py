@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.checkpoints.keymap import KeyMap, Rule
+from zoo.checkpoints.keymap import KeyMap, Rule, flat, kernel
 from zoo.checkpoints.mambair import FOUR_WALKS, mixer_of, ratio_of, unet_rules, unet_sizes
 from zoo.scans import ScanOrder
 
@@ -27,24 +27,24 @@ KEYS = KeyMap(
             Rule("attn.x_proj_weight", "mixer.x_proj_weight"),
             Rule("attn.dt_projs_weight", "mixer.dt_proj_weight"),
             Rule("attn.dt_projs_bias", "mixer.dt_proj_bias"),
-            Rule("attn.A_logs", "mixer.A_log"),
-            Rule("attn.Ds", "mixer.D"),
-            Rule("attn.in_conv.weight", "mixer.in_proj.weight", kernel=True),
+            Rule("attn.A_logs", "mixer.A_log", flat),
+            Rule("attn.Ds", "mixer.D", flat),
+            Rule("attn.in_conv.weight", "mixer.in_proj.weight", kernel),
             Rule("attn.in_conv.bias", "mixer.in_proj.bias"),
             Rule("attn.conv2d.{rest}", "mixer.conv.{rest}"),
             Rule("attn.out_norm.body.{rest}", "mixer.out_norm.{rest}"),
-            Rule("attn.out_conv.weight", "mixer.out_proj.weight", kernel=True),
+            Rule("attn.out_conv.weight", "mixer.out_proj.weight", kernel),
             Rule("attn.out_conv.bias", "mixer.out_proj.bias"),
-            Rule("attn.conv_cin.weight", "mixer.channels.rise.weight", kernel=True),
+            Rule("attn.conv_cin.weight", "mixer.channels.rise.weight", kernel),
             Rule("attn.conv_cin.bias", "mixer.channels.rise.bias"),
-            Rule("attn.conv_cout.weight", "mixer.channels.fall.weight", kernel=True),
+            Rule("attn.conv_cout.weight", "mixer.channels.fall.weight", kernel),
             Rule("attn.conv_cout.bias", "mixer.channels.fall.bias"),
             Rule("attn.channel_norm.body.{rest}", "mixer.channels.norm.{rest}"),
             Rule("attn.xc_proj_weight", "mixer.channels.x_proj_weight"),
             Rule("attn.dtc_projs_weight", "mixer.channels.dt_proj_weight"),
             Rule("attn.dtc_projs_bias", "mixer.channels.dt_proj_bias"),
-            Rule("attn.Ac_logs", "mixer.channels.A_log"),
-            Rule("attn.Dsc", "mixer.channels.D"),
+            Rule("attn.Ac_logs", "mixer.channels.A_log", flat),
+            Rule("attn.Dsc", "mixer.channels.D", flat),
             Rule("ffn.project_in.{rest}", "branch.in_proj.{rest}"),
             Rule("ffn.dwconv.{rest}", "branch.conv.{rest}"),
             Rule("ffn.project_out.{rest}", "branch.out_proj.{rest}"),

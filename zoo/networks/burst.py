@@ -17,6 +17,7 @@ from zoo.blocks.align import AlignerFactory
 from zoo.blocks.burst_fusion import BurstFusionFactory
 from zoo.blocks.contract import BlockFactory
 from zoo.blocks.eda import EDA
+from zoo.blocks.group import in_a_row
 from zoo.blocks.layers import Conv2d
 from zoo.blocks.msfm import MSFM
 from zoo.blocks.qssm import QSSM
@@ -105,7 +106,7 @@ class BurstNetwork(Network):
         numbers = iter(range(sum(stages)))
         self.bodies = nn.ModuleList(
             nn.Sequential(
-                *(body(dim, scan=scans[next(numbers) % len(scans)]) for _ in range(depth))
+                *in_a_row(body(dim, scan=scans[next(numbers) % len(scans)]) for _ in range(depth))
             )
             for depth in stages
         )

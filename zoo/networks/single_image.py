@@ -6,6 +6,7 @@ s scale.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
@@ -56,6 +57,9 @@ class SingleImage(Network):
         compat: "official" reproduces the authors' outputs, including an error in their code. It
             changes only the fusion of two scales on grids that are not square
             (:mod:`zoo.scans.official`).
+        mirror_pad: the network extends the image at the bottom and on the right to multiples of
+            this, in pixels, and crops the output. It mirrors the image, with its last row and
+            column (MambaIRv2: the side of a window). 1 extends nothing.
     """
 
     def __init__(
@@ -75,11 +79,13 @@ class SingleImage(Network):
         img_range: float = 1.0,
         coarse: Coarse | None = None,
         compat: Compat | None = None,
+        mirror_pad: int = 1,
     ) -> None:
         super().__init__()
         self._set_sizes(scale=scale, channels=channels, out_channels=out_channels)
-        if dim < 1:
-            raise ValueError(f"dim is {dim}; it must be at least 1")
+        for name, value in {"dim": dim, "mirror_pad": mirror_pad}.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
         if img_range <= 0:
             raise ValueError(f"img_range is {img_range:g}; it must be greater than 0")
         if not 0 <= drop_path < 1:
@@ -113,7 +119,9 @@ class SingleImage(Network):
                 drop_paths=drop_paths,
                 compat=compat,
             )
-            self.capabilities = Capabilities(size_multiple=self.coarse.size_multiple)
+        grid = math.lcm(mirror_pad, 1 if self.coarse is None else self.coarse.size_multiple)
+        self.mirror_pad = mirror_pad
+        self.capabilities = Capabilities(size_multiple=grid)
         self.norm = nn.LayerNorm(dim)
         self.after_body = group_conv(dim, conv)
         self.head = head(dim, scale=scale, channels=self.out_channels)
@@ -121,10 +129,12 @@ class SingleImage(Network):
 
     def forward(self, image_BIHW: Tensor) -> Tensor:
         self.check_image(image_BIHW)
-        if self.coarse is None:
+        grid = self.capabilities.size_multiple
+        if grid == 1:
             return self._restore(image_BIHW)
-        margin = margin_to_grid(image_BIHW, self.coarse.size_multiple)
-        return crop(self._restore(pad(image_BIHW, margin)), margin, self.scale)
+        margin = margin_to_grid(image_BIHW, grid)
+        extended = pad(image_BIHW, margin, "mirror" if self.mirror_pad > 1 else "replicate")
+        return crop(self._restore(extended), margin, self.scale)
 
     def _restore(self, image_BIHW: Tensor) -> Tensor:
         image_BHWI = self.normalise(image_BIHW.permute(0, 2, 3, 1).contiguous())

@@ -26,8 +26,8 @@ from zoo.schema import PartError
 
 T = TypeVar("T", bound=nn.Module)
 
-PARAMETERS_PER_TENSOR = 100_000
-"""A network may have one tensor for each 100,000 parameters of the limit, which bounds the time."""
+PARAMETERS_PER_TENSOR = 50_000
+"""A network may have one tensor for each 50,000 parameters of the limit, which bounds the time."""
 
 MAX_SCALE = 64
 """Largest scale. The output has 4,096 times the pixels of the input."""

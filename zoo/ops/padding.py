@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PadMode: TypeAlias = Literal["replicate", "reflect"]
-"""What a margin holds: the last row and column again, or the image mirrored at them."""
+PadMode: TypeAlias = Literal["replicate", "reflect", "mirror"]
+"""What a margin holds: the last row and column again, or the image mirrored at or behind them."""
 
 
 class Margin(NamedTuple):
@@ -59,14 +59,16 @@ def pad(image: Tensor, margin: Margin, mode: PadMode = "replicate") -> Tensor:
         image: (..., H, W).
         margin: number of rows and columns to add.
         mode: "replicate" repeats the last row and column. "reflect" mirrors the image at them
-            without repeating them, more than once where the margin is larger than the image.
+            without repeating them, "mirror" repeats them; both do so more than once where the
+            margin is larger than the image.
     """
     if margin.is_empty:
         return image
-    if mode == "reflect":
+    if mode != "replicate":
+        index = reflected if mode == "reflect" else mirrored
         height, width = image.shape[-2:]
-        rows = reflected(height + margin.below, height, image.device)
-        columns = reflected(width + margin.right, width, image.device)
+        rows = index(torch.arange(height + margin.below, device=image.device), height)
+        columns = index(torch.arange(width + margin.right, device=image.device), width)
         return image.index_select(-2, rows).index_select(-1, columns)
     # F.pad takes at most two dimensions before height and width.
     flat = image.flatten(0, -4) if image.dim() > 4 else image
@@ -74,12 +76,23 @@ def pad(image: Tensor, margin: Margin, mode: PadMode = "replicate") -> Tensor:
     return torch.unflatten(padded, 0, image.shape[:-3]) if image.dim() > 4 else padded
 
 
-def reflected(length: int, size: int, device: torch.device) -> Tensor:
-    """Return the index in 0 .. size-1 of each of ``length`` positions that reflect a side."""
-    position = torch.arange(length, device=device)
+def reflected(position: Tensor, size: int) -> Tensor:
+    """Return the place in 0 .. size-1 that a position beyond the border reflects.
+
+    The last place is not repeated: after it comes the last but one.
+    """
     # The path there and back has 2 * size - 2 positions. That of a side of 1 is 1 position long.
     there = position % torch.sym_max(2 * size - 2, 1)
     return torch.minimum(there, 2 * size - 2 - there).clamp(min=0)
+
+
+def mirrored(position: Tensor, size: int) -> Tensor:
+    """Return the place in 0 .. size-1 that a position beyond the border mirrors.
+
+    The last place is repeated, as if the mirror stood behind it.
+    """
+    there = position % (2 * size)
+    return torch.minimum(there, 2 * size - 1 - there)
 
 
 def crop(image: Tensor, margin: Margin, scale: int = 1) -> Tensor:

@@ -9,8 +9,6 @@ coarse token between the four fine tokens it covers.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -19,12 +17,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from zoo.command import parse_size, run_command
 from zoo.data.images import Photo, write_photo
 from zoo.errors import ZooError
-from zoo.recipe import parse_overrides
-from zoo.scans import SCANS, ScanOrder
-from zoo.schema import resolve_part
+from zoo.scans import ScanOrder
 
 PANEL = 480
 """Longer side of a panel's grid in pixels; it is larger if cells would be too small."""
@@ -42,7 +37,7 @@ NUMBERED = 12
 ARROWS = 40
 """Largest number of arrowheads in a panel."""
 
-_WHITE, _GRID, _JUMP, _INK = (255, 255, 255), (226, 226, 226), (176, 176, 176), (40, 40, 40)
+WHITE, _GRID, _JUMP, _INK = (255, 255, 255), (226, 226, 226), (176, 176, 176), (40, 40, 40)
 _FONT, _TITLE_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.6
 _SUBPIXEL = 4
 """Number of fractional bits in the coordinates for OpenCV."""
@@ -73,13 +68,13 @@ def render_order(order: ScanOrder, height: int, width: int) -> np.ndarray:
     paths = order.order(height, width).tolist()
     titles = [_title(name, path) for name, path in zip(order.directions, paths, strict=True)]
     cell = int(np.clip(PANEL // max(height, width), *CELLS))
-    inner = max(width * cell, *(_text_width(title) for title in titles))
+    inner = max(width * cell, *(text_width(title) for title in titles))
     panels = []
     for title, path in zip(titles, paths, strict=True):
-        canvas = np.full((TITLE + height * cell + MARGIN, inner + 2 * MARGIN, 3), _WHITE, np.uint8)
-        _write(canvas, title, MARGIN, TITLE - 16)
+        canvas = np.full((TITLE + height * cell + MARGIN, inner + 2 * MARGIN, 3), WHITE, np.uint8)
+        write_text(canvas, title, MARGIN, TITLE - 16)
         coarse = order.tokens(height, width) - height * width
-        _Panel(
+        Panel(
             canvas, left=MARGIN, top=TITLE, cell=cell, height=height, width=width, coarse=coarse
         ).draw(path)
         panels.append(canvas)
@@ -89,7 +84,7 @@ def render_order(order: ScanOrder, height: int, width: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Panel:
+class Panel:
     """The grid of one direction on a canvas; its upper left corner is at (left, top)."""
 
     canvas: np.ndarray
@@ -104,7 +99,7 @@ class _Panel:
     def draw(self, path: list[int]) -> None:
         self._draw_grid()
         steps = [(number, token) for number, token in enumerate(path) if token >= 0]
-        shades = {token: _shade(i / max(len(steps) - 1, 1)) for i, (_, token) in enumerate(steps)}
+        shades = {token: shade(i / max(len(steps) - 1, 1)) for i, (_, token) in enumerate(steps)}
         pairs = list(pairwise(token for _, token in steps))
         # Draw jumps first, so that they are below the path.
         for a, b in pairs:
@@ -147,18 +142,18 @@ class _Panel:
         self, token: int, number: int, color: Color, *, filled: bool, small: bool
     ) -> None:
         radius = self.cell * (22 if small else 35) // 100
-        self._draw_disc(token, radius, color if filled else _WHITE, color)
+        self._draw_disc(token, radius, color if filled else WHITE, color)
         text, scale = str(number), radius / 36
         (text_width, text_height), _ = cv2.getTextSize(text, _FONT, scale, 1)
         x, y = self._centre(token)
-        ink = _WHITE if filled and sum(color) < 384 else _INK
+        ink = WHITE if filled and sum(color) < 384 else _INK
         place = x - text_width // 2, y + text_height // 2
         cv2.putText(self.canvas, text, place, _FONT, scale, ink, 1, cv2.LINE_AA)
 
     def _draw_ends(self, start: int, end: int, shades: dict[int, Color]) -> None:
         radius = max(4, self.cell // 4)
         self._draw_disc(end, radius, shades[end], shades[end])
-        self._draw_disc(start, radius, _WHITE, shades[start])
+        self._draw_disc(start, radius, WHITE, shades[start])
 
     def _draw_disc(self, token: int, radius: int, fill: Color, border: Color) -> None:
         cv2.circle(self.canvas, self._centre(token), radius, fill, -1, cv2.LINE_AA)
@@ -196,11 +191,13 @@ def _title(name: str, path: list[int]) -> str:
     return f"{name}  (+{padding} zero tokens)" if padding else name
 
 
-def _text_width(text: str) -> int:
+def text_width(text: str) -> int:
+    """Return the width of a title in pixels."""
     return cv2.getTextSize(text, _FONT, _TITLE_SCALE, 1)[0][0]
 
 
-def _write(canvas: np.ndarray, text: str, x: int, y: int) -> None:
+def write_text(canvas: np.ndarray, text: str, x: int, y: int) -> None:
+    """Write a title whose lower left corner is at (x, y)."""
     cv2.putText(canvas, text, (x, y), _FONT, _TITLE_SCALE, _INK, 1, cv2.LINE_AA)
 
 
@@ -211,37 +208,8 @@ def _palette() -> np.ndarray:
     return cv2.applyColorMap(values, cv2.COLORMAP_PLASMA).reshape(256, 3)[:, ::-1]
 
 
-def _shade(position: float) -> Color:
+def shade(position: float) -> Color:
     """Return the RGB colour at a position on the path, from 0 (start) to 1 (end)."""
     # The brightest tenth of the colour map is too pale on white.
     red, green, blue = _palette()[round(position * 225)].tolist()
     return red, green, blue
-
-
-def main(arguments: Sequence[str] | None = None, prog: str = "zoo scans plot") -> int:
-    """Run the command under the name ``prog`` and return its exit code; 2 means bad input."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Draw a scan order as a PNG file.",
-        epilog="example: %(prog)s window size=4 'directions=[row, column]' --size 8x12 -o a.png",
-        allow_abbrev=False,
-    )
-    parser.add_argument("name", help="scan order; see 'zoo list --parts scan'")
-    parser.add_argument(
-        "options", nargs="*", metavar="key=value", help="options of the scan order, such as size=8"
-    )
-    parser.add_argument(
-        "--size", default="16x16", metavar="HxW", help="height x width in tokens [16x16]"
-    )
-    parser.add_argument("-o", "--output", type=Path, required=True, help="PNG file to write")
-    return run_command(parser, _run, arguments, intermixed=True)
-
-
-def _run(options: argparse.Namespace) -> None:
-    height, width = parse_size(options.size, "tokens")
-    settings = {"type": options.name, **parse_overrides(options.options, "size=8")}
-    if options.name == "window":
-        settings.setdefault("size", 8)
-    order = resolve_part(SCANS, settings, options.name)()
-    plot_order(order, height, width, options.output)
-    print(f"wrote {options.output}")  # noqa: T201

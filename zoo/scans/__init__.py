@@ -1,6 +1,7 @@
 """Scan orders: the orders in which a scan reads the tokens of an image, as lists of indices."""
 
 from zoo.scans.base import SCANS, ScanOrder, check_directions, path_through, stack_directions
+from zoo.scans.by_class import ByClass, ClassOrder
 from zoo.scans.compose import Compose
 from zoo.scans.cross_scale import CrossScale
 from zoo.scans.curves import HilbertCropped, ZOrder
@@ -16,6 +17,8 @@ from zoo.scans.window import Window
 
 __all__ = [
     "SCANS",
+    "ByClass",
+    "ClassOrder",
     "Compose",
     "CrossScale",
     "Diagonal",

@@ -48,6 +48,10 @@ class ScanOrder(ABC):
     traceable: ClassVar[bool] = True
     """False if :meth:`build` needs a Python loop over tokens, and therefore a fixed size."""
 
+    by_content: ClassVar[bool] = False
+    """True if the order depends on the image: :meth:`build` then raises an error, and a mixer
+    computes the order from what it knows of the tokens."""
+
     @abstractmethod
     def build(self, height: int, width: int, device: torch.device) -> Tensor:
         """Compute ``order_KS`` for a grid of ``height`` x ``width`` tokens."""

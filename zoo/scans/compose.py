@@ -31,6 +31,11 @@ class Compose(ScanOrder):
                 raise RecipeError(
                     f"orders[{index}] scans {order.grids} grids; compose needs orders of one grid"
                 )
+            if order.by_content:
+                raise RecipeError(
+                    f"orders[{index}] is {type(order).__name__}, which depends on the image; "
+                    "compose needs orders that depend on the size alone"
+                )
 
     @property
     def directions(self) -> tuple[str, ...]:  # type: ignore[override]
