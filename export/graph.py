@@ -22,6 +22,12 @@ logger = logging.getLogger(__name__)
 FOLDED = 2**26
 """Largest number of elements of folded constants; enough for all of a network's weights."""
 
+SHARED = 2**18
+"""Largest number of elements of equal constants that are stored once: index lists of windows."""
+
+TABLE_GROWTH, FEW = 4, 4096
+"""A lookup is not folded if its result is this many times the table, and more elements than few."""
+
 ACTIVATIONS = ("Gelu", "LeakyRelu", "Relu", "Sigmoid", "Tanh")
 """Element-wise operators with one input."""
 
@@ -72,16 +78,21 @@ def _tidy(model: onnx_ir.Model) -> None:
         input_size_limit=FOLDED,
         output_size_limit=FOLDED,
         inline=False,
+        should_fold=_may_fold,
     )
     write_out(model)
     optimizer.fold_constants_ir(
-        model, input_size_limit=FOLDED, output_size_limit=FOLDED, onnx_shape_inference=False
+        model,
+        input_size_limit=FOLDED,
+        output_size_limit=FOLDED,
+        onnx_shape_inference=False,
+        should_fold=_may_fold,
     )
     _drop_undone_transposes(model.graph)
     for tidy in (
         passes.RemoveUnusedNodesPass(),
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        passes.DeduplicateInitializersPass(),
+        passes.DeduplicateInitializersPass(size_limit=SHARED),
         passes.CommonSubexpressionEliminationPass(),
         passes.IdentityEliminationPass(),
         passes.RemoveUnusedNodesPass(),
@@ -92,6 +103,22 @@ def _tidy(model: onnx_ir.Model) -> None:
         tidy(model)
     for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
         value.metadata_props.clear()
+
+
+def _may_fold(node: onnx_ir.Node) -> bool | None:
+    """False for a table that is looked up many times, such as the position bias of windows.
+
+    The result would make the file several times as large as the weights. Runtimes fold it when they
+    load the file. None leaves the decision to the pass.
+    """
+    if node.op_type != "Gather":
+        return None
+    table, index = (None if value is None else value.const_value for value in node.inputs)
+    if table is None or index is None:
+        return None
+    rows = table.shape.numpy()[node.attributes.get_int("axis", 0)]
+    found = table.size // max(rows, 1) * index.size
+    return False if found > max(TABLE_GROWTH * table.size, FEW) else None
 
 
 def _drop_undone_transposes(graph: onnx_ir.Graph) -> None:
