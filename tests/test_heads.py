@@ -87,6 +87,12 @@ def pixelshuffle_head(w, x, image, factors):
     return conv(w.under("last"), x)
 
 
+def shuffle_head(w, x, image, factors):
+    for index, factor in enumerate(factors):
+        x = shuffled(conv(w.under(f"upsample.{2 * index}"), x), factor)
+    return conv(w.under("last"), x)
+
+
 def nearest_head(w, x, image, factors):
     x = leaky(conv(w.under("before"), x), 0.01)
     for index, factor in enumerate(factors):
@@ -103,6 +109,7 @@ def doubling_head(w, x, image, factors):
 FACTORS = {1: [], 2: [2], 3: [3], 4: [2, 2], 8: [2, 2, 2]}
 HEAD_CASES = [
     *(("pixelshuffle", scale, {"hidden": 5}, pixelshuffle_head) for scale in FACTORS),
+    ("pixelshuffle", 4, {"hidden": None}, shuffle_head),
     *(("nearest_conv", scale, {"hidden": 5}, nearest_head) for scale in (1, 3, 4)),
     *(("doubling", scale, {}, doubling_head) for scale in (1, 4)),
     *(

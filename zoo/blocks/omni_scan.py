@@ -6,6 +6,7 @@ over channels, K directions, N states, R rank of the step size.
 
 from __future__ import annotations
 
+import math
 from typing import Literal, TypeAlias
 
 import torch
@@ -60,10 +61,14 @@ class ChannelScan(TokenScan):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Initialise as the authors do: A, delta's weight and its bias normal, D one."""
+        """Initialise as the authors do: as Mamba, or A, delta's weight and its bias normal.
+
+        Mamba's values are for a sequence of width 1, as in their network for real images.
+        """
         super().reset_parameters()
-        for parameter in (self.A_log, self.dt_proj_weight, self.dt_proj_bias):
-            nn.init.normal_(parameter)
+        if isinstance(self.rise, nn.Linear):
+            for parameter in (self.A_log, self.dt_proj_weight, self.dt_proj_bias):
+                nn.init.normal_(parameter)
 
 
 @MIXERS.register("omni_scan")
@@ -86,7 +91,7 @@ class OmniScan(SS2D):
         norm: builds the norms after the scans.
         bias: whether the two projections have biases.
         channel_width: channels of the sequence of channels; 1 for the means alone.
-        channel_rank: rank of the step size in the scan over channels.
+        channel_rank: rank of the step size in the scan over channels; None for ceil(C / 16).
         combine: "add" for y + channels(y), the published deraining network; "scale" for
             y * channels(y) + y, its networks for super-resolution.
     """
@@ -104,7 +109,7 @@ class OmniScan(SS2D):
         norm: NormFactory = LayerNorm,
         bias: bool = True,
         channel_width: int = 4,
-        channel_rank: int = 6,
+        channel_rank: int | None = 6,
         combine: Combine = "add",
     ) -> None:
         super().__init__(
@@ -118,9 +123,9 @@ class OmniScan(SS2D):
             norm=norm,
             bias=bias,
         )
-        inner = self.out_proj.in_features
+        rank = math.ceil(dim / 16) if channel_rank is None else channel_rank
         self.channels = ChannelScan(
-            inner, width=channel_width, rank=channel_rank, states=d_state, norm=norm
+            self.out_proj.in_features, width=channel_width, rank=rank, states=d_state, norm=norm
         )
         self.combine = combine
 

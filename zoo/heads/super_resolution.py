@@ -67,13 +67,15 @@ class PixelShuffleHead(Head):
         dim: feature channels C.
         scale: output over input size: 3 or a power of two; 1 keeps the size.
         channels: image channels I.
-        hidden: channels between the first and the last convolution.
+        hidden: channels between the first and the last convolution; None for C channels without
+            the first convolution and its activation.
     """
 
-    def __init__(self, dim: int, *, scale: int, channels: int, hidden: int = 64) -> None:
+    def __init__(self, dim: int, *, scale: int, channels: int, hidden: int | None = 64) -> None:
         super().__init__()
-        self.before = Conv2d(dim, hidden, 3, padding=1)
-        self.activation = nn.LeakyReLU(0.01)
+        self.before = nn.Identity() if hidden is None else Conv2d(dim, hidden, 3, padding=1)
+        self.activation = nn.Identity() if hidden is None else nn.LeakyReLU(0.01)
+        hidden = dim if hidden is None else hidden
         self.upsample = nn.Sequential()
         for factor in scale_factors(scale):
             self.upsample.append(Conv2d(hidden, factor * factor * hidden, 3, padding=1))
