@@ -311,6 +311,13 @@ def test_the_nearest_channel_is_the_same_under_autocast():
         assert torch.equal(nearest_channels(x_BLC, guide_BLC), near_BC)
 
 
+def test_the_nearest_channel_is_found_where_half_precision_would_overflow():
+    x_BLC, guide_BLC = (100 * torch.rand(1, 400, 5)).half(), (100 * torch.rand(1, 400, 5)).half()
+    assert torch.equal(
+        nearest_channels(x_BLC, guide_BLC), nearest_channels(x_BLC.float(), guide_BLC.float())
+    )
+
+
 def test_the_image_joins_each_level_with_its_pixels_as_channels():
     network = zoo.build(
         {

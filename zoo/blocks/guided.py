@@ -36,8 +36,11 @@ GUIDED_BLOCKS = Registry("guided_block", GuidedBlock, supplied=("dim",))
 def nearest_channels(x_BLC: Tensor, guide_BLC: Tensor) -> Tensor:
     """Return, for each channel of x, the number of the guide's channel that is nearest, (B, C).
 
-    The distance is Euclidean, over all tokens.
+    The distance is Euclidean, over all tokens, and computed in float32 at least: sums over an image
+    leave the range of float16.
     """
+    dtype = torch.promote_types(x_BLC.dtype, torch.float32)
+    x_BLC, guide_BLC = x_BLC.to(dtype), guide_BLC.to(dtype)
     with without_autocast(x_BLC.device):
         products_BCC = x_BLC.transpose(1, 2) @ guide_BLC
         # The squared distance less that of x itself, which is the same for all of the guide.

@@ -97,7 +97,9 @@ class SingleImage(Network):
         check_depths(depths)
         self.normalise = Normalise(channels, img_range=img_range)
         same = self.out_channels == channels
-        self.undo = self.normalise if same else Normalise(self.out_channels, img_range=img_range)
+        self.denormalise = (
+            self.normalise if same else Normalise(self.out_channels, img_range=img_range)
+        )
         self.shallow = Conv2d(channels, dim, 3, padding=1)
         self.patch_norm = nn.LayerNorm(dim) if patch_norm else nn.Identity()
         rates = [drop_path * index / max(sum(depths) - 1, 1) for index in range(sum(depths))]
@@ -147,5 +149,5 @@ class SingleImage(Network):
             if self.coarse is not None and index < len(self.coarse):
                 x_BHWC, coarse_BhwC = self.coarse.step(index, x_BHWC, coarse_BhwC)
         x_BHWC = self.after_body(self.norm(x_BHWC)) + shallow_BHWC
-        output_BHWI = self.undo.undo(self.head(x_BHWC, image_BHWI))
+        output_BHWI = self.denormalise.undo(self.head(x_BHWC, image_BHWI))
         return output_BHWI.permute(0, 3, 1, 2).contiguous()

@@ -50,7 +50,7 @@ class BandSelect(nn.Module):
         return (together * weights).sum(0)
 
 
-class Levels(nn.Module):
+class BandLevel(nn.Module):
     """The blocks of one level: those of the low band, and those of the high bands.
 
     Args:
@@ -71,7 +71,7 @@ class Levels(nn.Module):
         return low_BhwC, high_BhwC
 
 
-class DownLevel(Levels):
+class DownLevel(BandLevel):
     """Splits features into bands and restores them; the image joins the low band.
 
     Args:
@@ -93,7 +93,7 @@ class DownLevel(Levels):
         return self.restore(low_BhwC, self.select(bands[1:]))
 
 
-class UpLevel(Levels):
+class UpLevel(BandLevel):
     """Restores bands and joins them.
 
     Args:
