@@ -242,7 +242,7 @@ def test_an_image_of_other_channels_keeps_the_mean_of_those_that_come_out():
         ({"depths": [1], "block": []}, "block is empty"),
         ({"depths": [1], "out_channels": 1}, "out_channels is 1, .* set residual to false"),
         ({"depths": [1], "out_channels": 0}, "out_channels is 0; it must be at least 1"),
-        ({"depths": [1], "padding": "mirror"}, "expected one of replicate, reflect"),
+        ({"depths": [1], "padding": "wrap"}, "expected one of replicate, reflect, mirror"),
         ({"depths": [1], "block": {"norm": {"eps": 0}}}, r"block\.norm: eps is 0"),
         ({"depths": [1], "scale": 2}, "scale is 2, but the conv head keeps the size"),
         ({"depths": [1], "block": {"branch": {"type": "simple_gate", "ratio": 1.1}}}, "even"),

@@ -66,7 +66,7 @@ class UNet(Network):
         top_skip: builds the skip of the top decoder level.
         head: builds the head.
         residual: whether the input image, enlarged by repeating pixels, is added to the output.
-        padding: how the image is padded, "replicate" or "reflect"; see :func:`zoo.ops.padding.pad`.
+        padding: how the image is padded; see :func:`zoo.ops.padding.pad`.
     """
 
     def __init__(

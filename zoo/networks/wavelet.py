@@ -131,7 +131,7 @@ class Wavelet(Network):
         guided: builds a block of the high bands.
         scans: scan orders; the blocks of a level use them cyclically.
         drop_path: drop-path rate of every block of the low band.
-        padding: how the image is padded, "replicate" or "reflect"; see :func:`zoo.ops.padding.pad`.
+        padding: how the image is padded; see :func:`zoo.ops.padding.pad`.
         grid: side of the grid in pixels, a multiple of 2^levels; None for 2^levels.
         extra_grid: whether a side that is already a multiple gets one more grid, as in the authors'
             inference, with a grid of 128.
