@@ -52,6 +52,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "mambair_tiny_x2": lambda: zoo.load("mambair_tiny_x2"),
     "mambacsr_tiny_x2": lambda: zoo.load("mambacsr_tiny_x2"),
     "qmambabsr_tiny": lambda: zoo.load("qmambabsr_tiny"),
+    "mambairv2_tiny_x2": lambda: with_realistic_weights("mambairv2_tiny_x2"),
     "mambair_light_x4": lambda: with_realistic_weights("mambair_light_x4"),
     "mambair_realdn, narrow": lambda: with_realistic_weights("mambair_realdn", **UNET),
 }
