@@ -143,6 +143,9 @@ def test_every_step_of_every_schedule():
     steps = ScheduleSettings(type="multistep", milestones=(2, 5), gamma=0.1, warmup=3)
     expected = [1 / 3, 2 / 3, 0.1, 0.1, 0.1, 0.01, 0.01]
     assert [steps.factor(s, 7, lr) for s in range(7)] == pytest.approx(expected, rel=1e-12)
+    longer = ScheduleSettings(type="cosine", minimum=0.1, hold=2, cosine_steps=8)
+    rates = [longer.factor(step, 6, 1.0) for step in (2, 6, 10, 11)]  # training may end in between
+    assert rates == pytest.approx([1.0, 0.55, 0.1, 0.1])
     cosine = ScheduleSettings(type="cosine", minimum=0.1, hold=2, warmup=2)
     found = [lr * cosine.factor(s, 6, lr) for s in range(7)]
     half = [0.1 + 0.3 * (1 + math.cos(math.pi * part / 4)) / 2 for part in range(5)]
@@ -239,6 +242,7 @@ def test_a_shortened_schedule_shrinks_in_proportion():
             "train.schedule": {
                 "type": "cosine",
                 "hold": 200,
+                "cosine_steps": 1200,
                 "warmup": 40,
                 "minimum": 1e-5,
                 "milestones": [400, 900],  # of no use to a cosine, and shortened all the same
@@ -251,7 +255,7 @@ def test_a_shortened_schedule_shrinks_in_proportion():
     found = train_settings(shortened(recipe, 250))
     assert (found.iterations, found.schedule.hold, found.schedule.warmup) == (250, 50, 10)
     assert (found.schedule.type, found.schedule.minimum) == ("cosine", 1e-5)
-    assert found.schedule.milestones == (100, 225)
+    assert found.schedule.milestones == (100, 225) and found.schedule.cosine_steps == 300
     assert [s.iterations for s in found.data.stages] == [125, 75, 1]
     assert (found.save_every, found.log_every) == (100, 12)
     assert train_settings(shortened(recipe, 10)).log_every == 1

@@ -1,0 +1,77 @@
+"""Losses against their definitions, and sums of them from recipes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from zoo.errors import RecipeError
+from zoo.schema import resolve
+from zoo.training.losses import L1, LOSSES, Charbonnier, Fourier, Loss, WeightedSum
+
+
+def images():
+    return torch.rand(2, 3, 4, 6, dtype=torch.float64), torch.rand(2, 3, 4, 6, dtype=torch.float64)
+
+
+def by_sums(difference):
+    """Mean of |real| and |imaginary| over the half plane of frequencies that a real image has."""
+    height, width = difference.shape[2:]
+    rows, columns = torch.arange(height)[:, None], torch.arange(width)[None]
+    parts = []
+    for v in range(height):
+        for u in range(width // 2 + 1):
+            angle = 2 * math.pi * (v * rows / height + u * columns / width)
+            parts.append((difference * angle.cos()).sum((2, 3)).abs())
+            parts.append((difference * angle.sin()).sum((2, 3)).abs())
+    return torch.stack(parts).mean()
+
+
+def test_the_fourier_loss_is_the_mean_over_frequencies_without_normalisation():
+    output, clean = images()
+    torch.testing.assert_close(Fourier()(output, clean), by_sums(output - clean))
+    low = Fourier()(output.bfloat16(), clean.bfloat16())
+    assert low.dtype == torch.float32
+    assert low == pytest.approx(float(by_sums(output - clean)), rel=0.05)
+
+
+def test_a_sum_weighs_its_losses():
+    output, clean = images()
+    both = resolve(Loss, {"type": "sum", "losses": ["l1", "fourier"], "weights": [2, 0.1]}, "loss")
+    expected = 2 * L1()(output, clean) + 0.1 * Fourier()(output, clean)
+    torch.testing.assert_close(both(output, clean), expected)
+    plain = WeightedSum(losses=(L1(), Charbonnier()))
+    expected = L1()(output, clean) + Charbonnier()(output, clean)
+    torch.testing.assert_close(plain(output, clean), expected)
+
+
+def test_a_part_with_parameters_moves_with_the_sum():
+    class Scaled(Loss):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, output_BIHW, clean_BIHW):
+            return (output_BIHW - clean_BIHW).abs().mean() * self.scale
+
+    both = WeightedSum(losses=(L1(), Scaled())).double()
+    assert [p.dtype for p in both.parameters()] == [torch.float64]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"losses": []}, "losses is empty"),
+        ({"losses": ["l1"], "weights": [1, 2]}, "weights has 2 numbers for 1 losses"),
+        ({"losses": ["l2"]}, r"loss\.losses\[0\]: unknown loss 'l2'; known: charbonnier"),
+    ],
+)
+def test_a_wrong_sum_is_named(options, message):
+    with pytest.raises(RecipeError, match=message):
+        resolve(Loss, {"type": "sum", **options}, "loss")
+
+
+def test_every_loss_is_compared_somewhere():
+    assert set(LOSSES.names()) == {"l1", "charbonnier", "fourier", "sum"}
