@@ -13,7 +13,14 @@ from zoo.integrations.tensorrt import (
 
 pytestmark = pytest.mark.slow
 
-FULL = ("qmambabsr", "wavemamba_uhdll", "mambacsr_final", "mambair_classic_x4", "mambair_light_x4")
+FULL = (
+    "qmambabsr",
+    "wavemamba_uhdll",
+    "mambacsr_final",
+    "mambair_classic_x4",
+    "mambair_light_x4",
+    "mambairv2_light_x4",
+)
 
 
 def scans_of(network):
