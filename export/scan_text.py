@@ -10,8 +10,8 @@ Runtimes differ in what they accept. So the text has these rules:
 * The body of the ``Scan`` uses nothing from outside it, because OpenVINO could not read it. The
   parameters pass through it as states that do not change.
 * ``Pad`` has no axes, which OpenVINO before 2026 does not read.
-* All names of sizes in the body differ. ONNX Runtime lets values whose sizes have the same name
-  share memory, even where the sizes differ.
+* Sizes in the body have no names. ONNX Runtime lets values share memory whose sizes have the same
+  name, and the names of a body's results also hold for other scans, whose sizes differ.
 * Types follow those of the parameters, so that converters may change them.
 
 Shape suffixes: B batch, L tokens, P places (L tokens and a zero token at the end), K directions,
@@ -114,15 +114,13 @@ FUNCTION = """
 
   # The state is (..., N, E), so that every product runs along channels.
   end_A, end_D, end_weight, end_bias, end_h, y_GBKQE = Scan <num_scan_inputs = 4, body = chunk (
-      float[k_0,one_0,n_0,e_0] A_given, float[k_1,one_1,e_1] D_given,
-      float[k_2,r_2,e_2] weight_given, float[k_3,one_3,e_3] bias_given,
-      float[b_4,k_4,one_4,n_4,e_4] before_BK1NE,
-      float[b_5,k_5,q_5,e_5] u_BKQE, float[b_6,k_6,q_6,r_6] delta_BKQR,
-      float[b_7,k_7,q_7,n_7] B_BKQN, float[b_8,k_8,q_8,n_8] C_BKQN
+      float[?,?,?,?] A_given, float[?,?,?] D_given, float[?,?,?] weight_given,
+      float[?,?,?] bias_given, float[?,?,?,?,?] before_BK1NE,
+      float[?,?,?,?] u_BKQE, float[?,?,?,?] delta_BKQR,
+      float[?,?,?,?] B_BKQN, float[?,?,?,?] C_BKQN
     ) => (
-      float[k_9,one_9,n_9,e_9] A_passed, float[k_10,one_10,e_10] D_passed,
-      float[k_11,r_11,e_11] weight_passed, float[k_12,one_12,e_12] bias_passed,
-      float[b_13,k_13,one_13,n_13,e_13] after_BK1NE, float[b_14,k_14,q_14,e_14] y_BKQE
+      float[?,?,?,?] A_passed, float[?,?,?] D_passed, float[?,?,?] weight_passed,
+      float[?,?,?] bias_passed, float[?,?,?,?,?] after_BK1NE, float[?,?,?,?] y_BKQE
     ) {{
       A_passed = Identity (A_given)
       D_passed = Identity (D_given)

@@ -43,6 +43,7 @@ FORMS = {
     "inlined": {"inline": True},
     "float16": {"elements": TensorProto.FLOAT16},
     "an order for each image": {"orders": 2},
+    "scans of two sizes": {"fold": True},
 }
 
 

@@ -120,12 +120,10 @@ def test_the_body_keeps_to_what_older_runtimes_read(function):
         assert set(filter(None, node.input)) <= known, node.name
         known.update(node.output)
     assert not {name for node in function.node for name in node.output} & known
-    sizes = [
-        size.dim_param
-        for value in (*body.input, *body.output)
-        for size in value.type.tensor_type.shape.dim
-    ]
-    assert len(sizes) == len(set(sizes)) > 20  # equal names would let ONNX Runtime share memory
+    for value in (*body.input, *body.output):
+        assert value.type.tensor_type.HasField("shape")
+        # Names would let ONNX Runtime share memory between scans whose sizes differ.
+        assert not any(size.dim_param for size in value.type.tensor_type.shape.dim)
 
 
 @pytest.mark.parametrize(

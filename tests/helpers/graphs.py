@@ -25,12 +25,18 @@ SIDE = 12
 
 
 def two_scans(
-    *, functions=True, elements=TensorProto.FLOAT, attributes=None, opset=22, orders=None
+    *,
+    functions=True,
+    elements=TensorProto.FLOAT,
+    attributes=None,
+    opset=22,
+    orders=None,
+    fold=False,
 ):
     """Input (N, 8, 12, 12) -> two scans one after the other -> output of the same shape.
 
     The order of a scan is a constant here, so the sides are fixed. The batch is not, unless there
-    are ``orders``: one for each image.
+    are ``orders``: one for each image. With ``fold``, the second scan sees each image as two.
     """
     generator = np.random.default_rng(0)
     tokens = SIDE * SIDE
@@ -50,11 +56,17 @@ def two_scans(
         "D": array(K, E),
         "R": array(E, K * R).astype(half),
         "N": array(E, K * N).astype(half),
-        "to_delta": np.array([0, tokens, K, R]),
-        "to_BC": np.array([0, tokens, K, N]),
+        "to_delta": np.array([0, -1, K, R]),
+        "to_BC": np.array([0, -1, K, N]),
         "to_tokens": np.array([0, E, tokens]),
         "to_image": np.array([0, E, SIDE, SIDE]),
     }
+    folds = {
+        "order_of_half": np.stack([np.arange(tokens // 2)] * K).astype(np.int32),
+        "to_halves": np.array([-1, tokens // 2, E]),
+        "to_whole": np.array([-1, tokens, E]),
+    }
+    constants |= folds if fold else {}
     before = ("delta_weight", "delta_bias", "A")
     nodes = [
         helper.make_node("Reshape", ["input", "to_tokens"], ["channels"]),
@@ -62,6 +74,11 @@ def two_scans(
         helper.make_node("Cast", ["full"], ["u0"], to=elements),
     ]
     for i in range(2):
+        order_name = "order"
+        if fold and i == 1:
+            order_name = "order_of_half"
+            nodes[-1].output[0] = "whole"
+            nodes.append(helper.make_node("Reshape", ["whole", "to_halves"], ["u1"]))
         nodes += [
             helper.make_node("MatMul", [f"u{i}", "R"], [f"flat_delta{i}"]),
             helper.make_node("Reshape", [f"flat_delta{i}", "to_delta"], [f"delta{i}"]),
@@ -69,13 +86,16 @@ def two_scans(
             helper.make_node("Reshape", [f"flat_B{i}", "to_BC"], [f"B{i}"]),
             helper.make_node(
                 SUM,
-                [f"u{i}", f"delta{i}", *before, f"B{i}", f"B{i}", "D", "order"],
+                [f"u{i}", f"delta{i}", *before, f"B{i}", f"B{i}", "D", order_name],
                 [f"u{i + 1}"],
                 name=f"scan_{i}",
                 domain=NAMESPACE,
                 **(PLUGIN_ATTRIBUTES if attributes is None else attributes),
             ),
         ]
+    if fold:
+        nodes[-1].output[0] = "halves"
+        nodes.append(helper.make_node("Reshape", ["halves", "to_whole"], ["u2"]))
     nodes += [
         helper.make_node("Cast", ["u2"], ["y"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["y"], ["rows"], perm=[0, 2, 1]),
