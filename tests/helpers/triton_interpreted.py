@@ -1,10 +1,10 @@
 """The Triton kernels in Triton's interpreter, printed as JSON.
 
 Run by tests/ops/test_triton.py in a process of its own, because TRITON_INTERPRET must be set before
-Triton is imported, with some of these words: ``small``, a part of ``MATRIX``, ``random``,
-``hostile``. The interpreter takes some tenths of a second for a step of a block of channels. Chunks
-have four steps here and blocks four channels, so that small cases pass every boundary; large ones
-are for tests/gpu.
+Triton is imported, with some of these words: ``small``, ``long-chunks``, a part of
+``MATRIX``, ``random``, ``hostile``. The interpreter takes some tenths of a second for a step of a
+block of channels. Chunks have four steps here and blocks four channels, so that small cases pass
+every boundary; large ones are for tests/gpu.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from dataclasses import replace
 
 import torch
 
@@ -33,6 +34,10 @@ SMALL = [
     (Case(B=0), FLOAT, False),
 ]
 """Case, dtype, and whether sums must be made in a fixed sequence."""
+
+LONG_CHUNKS = [(Case(B=1, L=13, K=1, E=5, R=2, N=2, order="padded"), FLOAT, False)]
+"""With chunks of six steps: the gradient kernel keeps two steps at once, so that a chunk has more
+than two groups of them, and the groups in the middle are neither the first nor the last."""
 
 KINDS = [
     *(case for case in CASES if case.L <= 7),
@@ -99,8 +104,13 @@ def wrong_entries() -> list[list[int]]:
 
 
 def main(*words: str) -> int:
-    parts = {"small": SMALL, "random": random_cases(), **MATRIX}
+    from zoo.ops.scan.triton import configurations
+
+    parts = {"small": SMALL, "long-chunks": LONG_CHUNKS, "random": random_cases(), **MATRIX}
+    usual = configurations.INTERPRETED
     for word in words:
+        length = 6 if word == "long-chunks" else usual.longest
+        configurations.INTERPRETED = replace(usual, shortest=length, longest=length)
         if word == "hostile":
             _print(wrong_entries())
             continue

@@ -56,8 +56,8 @@ def check(results):
 @needs_triton
 def test_small_cases_match_and_wrong_entries_are_nan_in_the_interpreter():
     """Nothing is read for an entry that is no token, and the rest of its path is NaN."""
-    *results, spoilt = interpret("small", "hostile")
-    assert len(results) == 10
+    *results, spoilt = interpret("small", "long-chunks", "hostile")
+    assert len(results) == 11
     check(results)
     assert spoilt == [[4, 5], [4, 5], [4, 5], []]
 
