@@ -15,6 +15,7 @@ from zoo.data.burst.reading import read_burst
 from zoo.data.degradations import GaussianNoise
 from zoo.data.prepare import prepare
 from zoo.data.testsets import find_test_set, set_names
+from zoo.errors import ImageError
 from zoo.files import write_error
 from zoo.recipe import load_recipe
 
@@ -52,3 +53,9 @@ def test_a_lack_of_permission_or_space_is_what_to_check(name):
     )
     other = write_error(Path("a.png"), OSError(errno.ENOTDIR, "Not a directory"))
     assert str(other) == "a.png: cannot write: Not a directory; choose another place"
+
+
+def test_an_image_too_large_for_its_format_is_told_with_its_size(tmp_path):
+    wide = Photo(np.zeros((2, 16_384, 3), np.float32))
+    with pytest.raises(ImageError, match="webp cannot hold an image of 16384x2 pixels"):
+        write_photo(tmp_path / "a.webp", wide)

@@ -92,10 +92,12 @@ def test_processing_is_gains_matrix_gamma_and_tone_curve():
     camera = Camera(
         torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.0, 0.3, 0.7]]), 1.5, 2.0, 1.6
     )
-    linear = torch.rand(3, 5, 6, generator=rng()) * 0.25
+    linear = torch.rand(3, 9, 10, generator=rng())  # gains and matrix leave [0, 1] at both ends
     balanced = linear.numpy() * np.array([2.0, 1, 1.6])[:, None, None] * 1.5
     inverse = np.linalg.inv(camera.rgb_to_camera.numpy())
-    srgb = np.clip(np.einsum("ij,jhw->ihw", inverse, balanced.clip(0, 1)), 0, 1) ** (1 / 2.2)
+    colours = np.einsum("ij,jhw->ihw", inverse, balanced.clip(0, 1))
+    assert balanced.max() > 1 and colours.max() > 1.2 and colours.min() < -0.05
+    srgb = np.clip(colours, 0, 1) ** (1 / 2.2)
     expected = 3 * srgb**2 - 2 * srgb**3
     np.testing.assert_allclose(camera.process(linear).numpy(), expected, atol=1e-4)
 
