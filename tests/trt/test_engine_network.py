@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,10 +14,12 @@ from zoo.data.burst.reading import BurstFiles
 from zoo.errors import ZooError
 from zoo.inference import RestoreSettings
 from zoo.inference.burst import restore_burst
+from zoo.integrations import tensorrt
 from zoo.integrations.exported import ExportedNetwork, Range
 from zoo.integrations.tensorrt import (
     EngineError,
     EngineNetwork,
+    load_engine,
 )
 from zoo.registry import Capabilities, capabilities_of
 
@@ -44,6 +48,21 @@ def sidecar(*, low=16, high=24, batch=(1, 2), burst=False, flow=False, flat=Fals
     facts |= {"input": "burst", "frames": "3"} if burst else {"input": "image"}
     profile = {"input": sizes} | ({"flow": {}} if flow else {})
     return {"facts": facts, "profile": profile}
+
+
+def test_an_opened_engine_is_in_evaluation_mode_and_its_session_gets_every_option(monkeypatch):
+    opened, known = [], sidecar()
+
+    def session(*words, **options):
+        opened.append((words, options))
+        return Doubling()
+
+    monkeypatch.setattr(tensorrt, "read_sidecar", lambda path: known)
+    monkeypatch.setattr(tensorrt, "EngineSession", session)
+    network = load_engine("a.engine", plugin="p.so", trusted=True)
+    assert opened == [((Path("a.engine"), known), {"plugin": "p.so", "trusted": True})]
+    assert isinstance(network, EngineNetwork) and not network.training
+    assert network.name == "a.engine"
 
 
 def test_images_are_brought_to_sizes_that_an_engine_takes():
