@@ -287,7 +287,7 @@ def test_the_skip_learns_its_taps_from_where_the_phase_says():
     ("changes", "message"),
     [
         ({"channels": 1}, "4 RAW planes or 3 RGB"),
-        ({"burst": 1}, "at least 2 frames"),
+        ({"burst": 1}, "burst is 1; a burst has at least 2 frames"),
         ({"stages": []}, r"stages is \[\]"),
         ({"align": {"groups": 3}}, r"network\.align: groups is 3"),
         ({"align": {"typ": "eda"}}, r"network\.align\.typ: unknown option"),

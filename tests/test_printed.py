@@ -1,0 +1,64 @@
+"""What commands print when they are done."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import export.onnx
+import zoo
+from zoo.cli import main
+from zoo.errors import CheckpointError
+
+
+@pytest.mark.parametrize(
+    ("written", "first", "told"),
+    [
+        ([Path("out.png")], True, "wrote out.png\n"),
+        ([Path("out/a.png"), Path("out/b.png")], True, "wrote 2 images to out\n"),
+        ([], True, "nothing to do\n"),
+        ([Path("out.png")], False, ""),
+    ],
+    ids=["one", "many", "none", "another process"],
+)
+def test_restoring_tells_what_was_written_once(written, first, told, monkeypatch, capsys):
+    @contextmanager
+    def group():
+        yield SimpleNamespace(is_first=first, device=lambda name: name)
+
+    monkeypatch.setattr("zoo.distributed.process_group", group)
+    monkeypatch.setattr("zoo.inference.restore", lambda *words, **options: written)
+    assert main(["restore", "in", "-o", "out", "-n", "mambair_tiny_x2"]) == 0
+    assert capsys.readouterr().out == told
+
+
+def test_converting_tells_the_file_and_its_network(tmp_path, capsys):
+    network = zoo.build("mambair_light_x2", dim=30, depths=[1])
+    zoo.save(network, tmp_path / "a.safetensors")
+    words = ["convert", str(tmp_path / "a.safetensors"), "-o", str(tmp_path / "b.pth")]
+    assert main(words) == 0
+    assert capsys.readouterr().out == f"wrote {tmp_path / 'b.pth'}: mambair_light_x2, x2\n"
+
+
+def test_converting_to_an_unknown_format_is_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(CheckpointError, match=r"b\.txt: the suffix must be \.safetensors"):
+        zoo.checkpoints.convert(tmp_path / "missing.pth", tmp_path / "b.txt")
+
+
+def test_exporting_tells_the_size_and_the_input(tmp_path, monkeypatch, capsys):
+    def write(network, path, **options):
+        path.write_bytes(bytes(3 * 2**20 + 100))
+
+    monkeypatch.setattr(export.onnx, "export", write)
+    path = tmp_path / "a.onnx"
+    assert main(["export", "onnx", "-n", "mambair_tiny_x2", "-o", str(path)]) == 0
+    assert capsys.readouterr().out == f"wrote {path}: 3.0 MiB, input Nx3xHxW\n"
+
+
+def test_plotting_tells_the_file(tmp_path, capsys):
+    path = tmp_path / "a.png"
+    assert main(["scans", "plot", "raster", "-o", str(path), "--size", "4x5"]) == 0
+    assert capsys.readouterr().out == f"wrote {path}\n" and path.is_file()
