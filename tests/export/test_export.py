@@ -316,6 +316,11 @@ def test_the_output_is_checked_before_the_tracing(output, message, tmp_path, mon
     (tmp_path / "file").touch()
     assert main(["-n", "mambair_tiny_x2", "-o", output]) == 2
     assert message in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("export.onnx.prepared", fail)
+    with pytest.raises(zoo.errors.ZooError, match=message):  # called from Python
+        export(zoo.build("mambair_tiny_x2"), output)
 
 
 def test_without_the_package(monkeypatch, tmp_path, capsys):

@@ -338,8 +338,17 @@ def test_without_the_plugin_the_graph_has_no_scan(stand_in, folder, caplog):
     assert "--onnx=out.onnx" in caplog.messages[-1] and "Plugin" not in caplog.messages[-1]
 
 
-@pytest.mark.parametrize(("words", "side"), [([], 512), (["--plugin-free"], 128)])
-def test_sizes_are_smaller_without_the_plugin(words, side, stand_in, folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("model", "words", "side"),
+    [
+        ("mambair_tiny_x2", ["--plugin", "plugin.so"], 512),
+        ("mambair_tiny_x2", ["--plugin-free"], 128),
+        ("qmambabsr_tiny", ["--plugin", "plugin.so"], 128),
+    ],
+)
+def test_sizes_are_smaller_for_bursts_and_without_the_plugin(
+    model, words, side, stand_in, folder, monkeypatch
+):
     asked = []
 
     def record(network, profile, **_):
@@ -347,8 +356,7 @@ def test_sizes_are_smaller_without_the_plugin(words, side, stand_in, folder, mon
         raise ZooError("far enough")
 
     monkeypatch.setattr(export.engine_file, "graph_for_engine", record)
-    given = [] if words else ["--plugin", "plugin.so"]
-    assert main(["-n", "mambair_tiny_x2", "-o", "out.engine", *words, *given]) == 2
+    assert main(["-n", model, "-o", "out.engine", *words]) == 2
     assert [profile.max for profile in asked] == [(1, side, side)]
 
 
