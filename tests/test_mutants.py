@@ -228,6 +228,10 @@ def test_a_constant_is_tested_where_it_is_named_and_a_default_where_its_function
     finder = CaseFinder(CoverageMap(cases=cases), {"toy.py": toy, "user.py": user})
     tests = {mutant.line: finder.cases(mutant) for mutant in mutants_of("toy.py", toy)}
     assert tests == {1: ["g"], 3: ["f"], 7: ["B"]}
+    looking = "tests/test_part_defaults.py::test"
+    finder.known.cases[looking] = Case(9, {})
+    tests = {mutant.line: finder.cases(mutant) for mutant in mutants_of("toy.py", toy)}
+    assert tests == {1: [looking, "g"], 3: [looking, "f"], 7: [looking, "B"]}
 
 
 def test_tests_of_what_a_condition_decides_run_first():

@@ -8,6 +8,9 @@ from tests.mutants.covered import CoverageMap
 from tests.mutants.mutant import Mutant
 from tests.mutants.source import Source
 
+LOOKING = ("tests/test_dataclasses.py", "tests/test_part_defaults.py")
+"""Tests that look at definitions, such as defaults, and run none of their lines."""
+
 
 class CaseFinder:
     """Finds the tests of a mutant.
@@ -25,8 +28,9 @@ class CaseFinder:
         """The tests that run a mutant's line, in the sequence in which they are to be run.
 
         A line that runs at import, such as a constant or a default, is run by no test of its own:
-        its tests are those that run the function it is a default of, the class it is in or one made
-        of that, or any function that names what the line defines. What a function does only when it
+        its tests are those that look at definitions, and those that run the function it is a
+        default of, the class it is in or one made of that, or any function that names what the line
+        defines. What a function does only when it
         is called at import, such as a registration, any test may notice: all come after those of
         the file. Of a condition, the tests that run what it decides come first: they are often the
         only ones that can notice it, and few among many.
@@ -43,8 +47,10 @@ class CaseFinder:
         else:
             inner = _innermost_statement(source, mutant.line)
             names = _defined(outer) | (set() if inner is None else _defined(inner))
-            found = in_sequence(self._users(mutant.path, outer, names), known)
-            if found:
+            users = in_sequence(self._users(mutant.path, outer, names), known)
+            looking = [case for case in known.cases if case.split("::")[0] in LOOKING]
+            found = list(dict.fromkeys([*in_sequence(looking, known), *users]))
+            if users:
                 return found
         inside = set(range(1, len(source.content.splitlines()) + 1)) - source.import_lines()
         near = in_sequence(known.covering(mutant.path, inside), known)
