@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,3 +63,10 @@ def test_plotting_tells_the_file(tmp_path, capsys):
     path = tmp_path / "a.png"
     assert main(["scans", "plot", "raster", "-o", str(path), "--size", "4x5"]) == 0
     assert capsys.readouterr().out == f"wrote {path}\n" and path.is_file()
+
+
+def test_the_package_as_a_program_ends_with_the_exit_code(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["zoo", "show", "nothing"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("zoo", run_name="__main__")
+    assert stop.value.code == 2 and "nothing" in capsys.readouterr().err
