@@ -5,8 +5,8 @@
     python benchmarks/onnx_runtimes.py --speed              # time at 128x128 beside PyTorch instead
 
 Each runtime gets an environment of its own in ``.runtimes``, made once, which needs pip, and npm
-for those of JavaScript. Files are exported once, too, to ``.runtimes/files``. Delete the folder to
-get newest versions and new files. Prints the table of docs/onnx.md.
+for those of JavaScript. Files are exported to ``.runtimes/files``, again if weights change. Delete
+the folder to get newest versions and new files. Prints the table of docs/onnx.md.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from measure import best_times, machine, table
 from onnx_files import with_realistic_weights
 from runtimes import CACHE, Case, Result, Runtime, run_cases
 
 import zoo
+from export.model import facts_in, facts_of
 from export.onnx import export
 from export.precision import prepared
 from export.shape import input_shape
@@ -99,9 +101,10 @@ def inputs_of(network: Network, size: tuple[int, int, int]) -> dict[str, np.ndar
 
 
 def file_of(name: str, network: Network, *, inline: bool) -> Path:
-    """Export a network unless its file is there."""
+    """Export a network unless a file with its weights is there."""
     path = CACHE / "files" / f"{name.replace(', ', '_')}{'_inlined' if inline else ''}.onnx"
-    if not path.exists():
+    wanted = facts_of(network, "")["weights_sha256"]
+    if not path.exists() or facts_in(onnx.load(path)).get("weights_sha256") != wanted:
         path.parent.mkdir(parents=True, exist_ok=True)
         export(network, path, inline=inline)
     return path
