@@ -1,7 +1,7 @@
-"""The limit on the size of networks, which an option or an environment variable changes.
+"""Limits on the sizes of networks and images, which options and environment variables change.
 
-A recipe or a weights file may come from anyone, and one wrong number in it can ask for more memory
-than any computer has. So larger networks than the limit are errors.
+A recipe, a weights file or an image may come from anyone, and one wrong number in it can ask for
+more memory than any computer has. So larger networks and images than the limits are errors.
 """
 
 from __future__ import annotations
@@ -22,6 +22,12 @@ OPTION = "--max-parameters"
 MAX_PARAMETERS = 250_000_000
 """Default limit: 1 GB in float32, nine times the largest published network."""
 
+PIXELS_VARIABLE = "ZOO_MAX_PIXELS"
+"""Environment variable with the limit on the size of images and bursts."""
+
+MAX_PIXELS = 2**26
+"""Default limit: 67 million. Reading such an image takes up to 2 GB."""
+
 _chosen: ContextVar[int | None] = ContextVar("max_parameters", default=None)
 
 
@@ -37,6 +43,15 @@ def max_parameters() -> int:
         if chosen is None
         else chosen
     )
+
+
+def max_pixels() -> int:
+    """Return the largest number of pixels that an image, or all frames of a burst, may have.
+
+    Raises:
+        ZooError: if the environment variable is not a positive integer.
+    """
+    return _checked(os.environ.get(PIXELS_VARIABLE, str(MAX_PIXELS)), PIXELS_VARIABLE)
 
 
 @contextmanager

@@ -258,7 +258,7 @@ def beyond():
         (pickle.dumps(array(np.dtype("f8"), (2**40,), b"")), "is damaged"),
         (pickle.dumps({"a": beyond()}), "is damaged"),
         # Nested tuples as the key of a mapping, and nested lists.
-        (b"\x80\x02})" + b"\x85" * 100_000 + b"K\x01s.", "has too many values"),
+        (b"\x80\x02})" + b"\x85" * 100_000 + b"K\x01s.", "has values that are nested"),
         (b"\x80\x02" + b"]" * 30_000 + b"a" * 29_999 + b".", "has too many values"),
     ],
     ids=["memo", "objects", "flags", "shape", "bounds", "keys", "lists"],

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from zoo.data import headers
+from zoo.data import headers, tiff
 from zoo.data.images import read_photo
 
 
@@ -67,7 +67,7 @@ def test_an_orientation_out_of_range_is_none(value):
 @pytest.mark.parametrize("data", [b"", b"RIFF", b"\xff\xd8\xff\xe1\0", exif(3)[:9], exif(3)])
 def test_bytes_that_end_early_or_are_no_such_file_are_upright(data):
     assert headers.orientation(data) == 1
-    assert headers.tiff_tag(data[:9], 274) is None
+    assert tiff.value(data[:9], 274) is None
 
 
 def test_metadata_is_left_out_and_what_pixels_depend_on_is_kept():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import os
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -22,9 +23,10 @@ from hypothesis.strategies import SearchStrategy
 import zoo
 from tests.fuzz.frame import ACCEPTED, FaultError, refusal
 from tests.fuzz.images import declaring, reason
-from tests.helpers.damage import PLACES, Change, changed, changes, put
+from tests.helpers.damage import HOSTILE_FACTS, PLACES, Change, changed, changes, put
 from zoo.data.burst import reading
 from zoo.data.images import read_photo
+from zoo.limits import PIXELS_VARIABLE
 from zoo.networks import Network
 from zoo.registry import Capabilities
 
@@ -43,6 +45,12 @@ VALUES: tuple[Any, ...] = (
 
 DTYPES = ("<f4", ">f8", "<f2", "<u2", "|u1", "<i8", "|b1", "<c8", "<U3", "|O", "<M8[s]", "<V4")
 
+MOST_PIXELS = 100_000
+"""The limit on the size of bursts here."""
+
+LARGE = (1, 4, 500, 1000)  # twenty bytes are allowed for each pixel of the limit
+
+
 SHAPES = ((2, 4, 3, 3), (2, 3, 3, 3), (2, 4, 3, 4), (2, 5, 3, 3), (0, 4, 3, 3), (2, 4, 3), (),
           (2, 4, 10**7, 10**6), (-2, 4, 3, 3), (2**40,) * 4)  # fmt: skip
 
@@ -53,7 +61,7 @@ class Case(NamedTuple):
     Attributes:
         layout: "planes", "phone", "rgb" or "npz".
         facts: facts beside the frames, by name.
-        facts_file: name of the file with the facts, or "" for none.
+        facts_file: name of the file with the facts, or of hostile facts, or "" for none.
         arrays: dtype, shape and white level of an npz file; for others, of no meaning.
         declared: shape in the header of an npz file, or side of an image in its header; or None.
         damaged: which of the files is changed.
@@ -81,13 +89,16 @@ def cases() -> SearchStrategy[Case]:
             lambda wrong: {**facts, **wrong}
         )
     )
-    usual = st.sampled_from([("<f4", SHAPES[0], None), ("<u2", SHAPES[0], 1023)])
+    usual = st.sampled_from(
+        [("<f4", SHAPES[0], None), ("<u2", SHAPES[0], 1023), ("|u1", LARGE, 255)]
+    )
     arrays = st.tuples(st.sampled_from(DTYPES), st.sampled_from(SHAPES[:7]), value)
     return st.builds(
         Case,
         st.sampled_from(["planes", "phone", "rgb", "npz", "npz"]),
         some | st.dictionaries(st.text(max_size=5), value, max_size=3),
-        st.sampled_from(["", "meta.json", "meta_info.pkl", "nested.json", "list.json"]),
+        st.sampled_from(["", "meta.json", "meta_info.pkl", "nested.json", "list.json"])
+        | st.sampled_from(sorted(HOSTILE_FACTS)),
         usual | arrays,
         st.none() | st.sampled_from(SHAPES) | st.tuples(st.just(20_000), st.just(20_000)),
         st.integers(0, 5),
@@ -124,10 +135,13 @@ def attempt(case: Case, folder: Path) -> str:
             burst / name, changed(data, case.damage) if hit else data, case.place if hit else "file"
         )
     network = First(3 if case.layout == "rgb" else 4)
-    said = refusal(
-        lambda: zoo.restore(network, burst, output, look=case.look, tile=0, progress=False)  # type: ignore[arg-type]
-    )
+    with mock.patch.dict(os.environ, {PIXELS_VARIABLE: str(MOST_PIXELS)}):
+        said = refusal(
+            lambda: zoo.restore(network, burst, output, look=case.look, tile=0, progress=False)  # type: ignore[arg-type]
+        )
     if said is None:
+        if case.layout == "npz" and case.arrays[1] == LARGE:
+            raise FaultError("a burst above the limit is read")
         picture = read_photo(output).color_HWC
         if picture.shape[2] != 3 or not np.isfinite(picture).all():
             raise FaultError(f"the picture has shape {picture.shape}")
@@ -152,7 +166,7 @@ def content(case: Case) -> dict[str, bytes]:
             files[first] = declaring(files[first], *case.declared)
     if case.facts_file:
         where = "samsung_00/" if case.layout == "phone" else ""
-        name = "meta_info.pkl" if case.facts_file.endswith(".pkl") else "meta.json"
+        name = "meta.json" if case.facts_file.endswith(".json") else "meta_info.pkl"
         files[where + name] = facts(case.facts_file, case.facts)
     return files
 
@@ -163,6 +177,8 @@ def facts(name: str, values: Mapping[str, Any]) -> bytes:
         return b'{"rgb2cam": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     if name == "list.json":
         return b"[1, 2]"
+    if name in HOSTILE_FACTS:
+        return HOSTILE_FACTS[name]
     if name == "meta_info.pkl":
         return pickle.dumps(
             {key: torch.tensor(value) if value == 3 else value for key, value in values.items()}

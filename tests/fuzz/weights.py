@@ -19,7 +19,16 @@ from torch import Tensor
 
 import zoo
 from tests.fuzz.frame import ACCEPTED, refusal
-from tests.helpers.damage import PLACES, Change, changed, changes, put
+from tests.helpers.damage import (
+    HOSTILE_PICKLES,
+    PLACES,
+    Change,
+    changed,
+    changes,
+    legacy_file,
+    put,
+    zip_file,
+)
 from zoo.checkpoints import files, model_in
 from zoo.limits import use_max_parameters
 
@@ -59,6 +68,7 @@ class Case(NamedTuple):
         metadata: recipe in the metadata, or None for the right one.
         wrapper: key under which the tensors are, or None.
         legacy: whether a pickle has the format of before PyTorch 1.6.
+        program: name of a hostile pickle in place of the tensors, or None.
         changes: changes of the bytes.
         told: whether the recipe is passed, too.
         place: what is at the path.
@@ -71,6 +81,7 @@ class Case(NamedTuple):
     metadata: str | None
     wrapper: str | None
     legacy: bool
+    program: str | None
     changes: tuple[Change, ...]
     told: bool
     place: str
@@ -90,6 +101,7 @@ def cases() -> SearchStrategy[Case]:
         st.none() | st.none() | st.sampled_from(RECIPES),
         st.none() | st.sampled_from(("params", "params_ema", "state_dict", "other", "list")),
         st.booleans(),
+        st.sampled_from((*[None] * 60, *HOSTILE_PICKLES)),
         st.just(()) | changes(),
         st.booleans(),
         st.sampled_from((*["file"] * 20, *PLACES)),
@@ -152,6 +164,9 @@ def content(case: Case) -> bytes:
     state = {key: value for key, value in state.items() if value is not None}
     if case.suffix == ".safetensors":
         return changed(safetensors(state, case.metadata), case.changes)
+    if case.program is not None:
+        written = legacy_file if case.legacy else zip_file
+        return changed(written(HOSTILE_PICKLES[case.program]), case.changes)
     if case.wrapper == "list":
         state = {"params": list(state.values())}
     elif case.wrapper:

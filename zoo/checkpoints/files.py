@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor
 from zoo.errors import CheckpointError, shown
 from zoo.files import partial_file
 from zoo.limits import OPTION, VARIABLE, max_parameters
+from zoo.pickles import load_tensors
 
 State = dict[str, Tensor]
 
@@ -92,8 +92,7 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
 
 def _read_pickled(path: Path) -> Any:
     try:
-        _check_archive(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return load_tensors(path)
     except pickle.UnpicklingError as error:
         if "unsupported global" in str(error).lower() or "unsupported class" in str(error).lower():
             raise CheckpointError(
@@ -106,24 +105,6 @@ def _read_pickled(path: Path) -> Any:
             f"{path}: not a readable PyTorch weights file ({_short(error)}); "
             "it may be truncated: copy or download it again"
         ) from error
-
-
-def _check_archive(path: Path) -> None:
-    """Check sizes and checksums of a zip archive; ``torch.load`` compares neither.
-
-    Raises:
-        zipfile.BadZipFile: if the archive is damaged, or declares more data than the file holds.
-    """
-    with path.open("rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            return  # the format of PyTorch before version 1.6
-        with zipfile.ZipFile(file) as archive:
-            # PyTorch stores data as they are. Compressed data could fill all memory.
-            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
-                raise zipfile.BadZipFile("it declares more data than it holds")
-            damaged = archive.testzip()
-    if damaged is not None:
-        raise zipfile.BadZipFile(f"the checksum of {shown(damaged)} is wrong")
 
 
 def _unwrap(content: Any, path: Path) -> State:

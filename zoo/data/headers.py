@@ -15,15 +15,15 @@ import re
 import struct
 from collections.abc import Iterator
 
-ORIENTATION_TAG = 274
-EXTRA_SAMPLES_TAG = 338
+from zoo.data import tiff
 
 ASSOCIATED_ALPHA = 1
 UNASSOCIATED_ALPHA = 2
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE = b"\xff\xd8"
-_SIGNATURES = (_PNG_SIGNATURE, _JPEG_SIGNATURE, b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BMP_SIGNATURE = b"BM"
+_SIGNATURES = (_PNG_SIGNATURE, _JPEG_SIGNATURE, _BMP_SIGNATURE, *tiff.SIGNATURES)
 
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Samples of a pixel by the colour type of a PNG file."""
@@ -32,8 +32,12 @@ _DEFLATE_RATIO = 1032
 """Largest number of bytes that one byte of deflated data can become."""
 
 _JPEG_PIXELS = 512
-"""Largest number of pixels that one byte of a JPEG file can hold: a block of 8 x 8 pixels has at
-least one bit."""
+"""Largest number of pixels that one byte of JPEG image data can hold: a block of 8 x 8 pixels has
+at least one bit."""
+
+_BMP_RUN_PIXELS = 128
+"""Largest number of pixels that one byte of a compressed BMP file can hold: two bytes are a run of
+at most 255."""
 
 _JPEG_SCANS = 200
 """Largest number of passes over a JPEG image. Usual files have 1 to 12; each takes its time."""
@@ -48,11 +52,6 @@ _PNG_GRAY_TYPES = (0, 4)
 _PNG_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 
-def is_tiff(data: bytes) -> bool:
-    """Whether the bytes start like a TIFF file. EXIF blocks start in the same way."""
-    return data[:4] in (b"II*\0", b"MM\0*")
-
-
 def is_gray_png(data: bytes) -> bool:
     """Whether the bytes are a PNG file with one gray channel, with or without alpha."""
     return data.startswith(_PNG_SIGNATURE) and data[25:26] != b"" and data[25] in _PNG_GRAY_TYPES
@@ -64,26 +63,37 @@ def orientation(data: bytes) -> int:
     For TIFF files it is always 1, because their decoder applies the orientation itself.
     """
     block = _exif_block(data)
-    value = tiff_tag(block, ORIENTATION_TAG) if block else None
+    value = tiff.value(block, tiff.ORIENTATION) if block else None
     return value if value is not None and 1 <= value <= 8 else 1
 
 
-def tiff_tag(block: bytes, tag: int) -> int | None:
-    """First 16-bit value of a tag in the first directory of a TIFF file or EXIF block, or None if
-    the tag is missing."""
-    if not is_tiff(block):
-        return None
-    endian = "<" if block[:2] == b"II" else ">"
+def extra_samples(data: bytes) -> int | None:
+    """What a channel beside the colours of a TIFF file is; None if there is none."""
+    return tiff.value(data, tiff.EXTRA_SAMPLES)
+
+
+def warns(data: bytes) -> bool:
+    """Whether the decoder of a file only warns of damage, instead of refusing the file."""
+    return data.startswith((_JPEG_SIGNATURE, *tiff.SIGNATURES))
+
+
+def size(data: bytes) -> tuple[int, int] | None:
+    """Width and height in pixels that a file declares, or None if its header is damaged."""
     try:
-        (directory,) = struct.unpack_from(f"{endian}I", block, 4)
-        (entries,) = struct.unpack_from(f"{endian}H", block, directory)
-        for entry in range(directory + 2, directory + 2 + 12 * entries, 12):
-            found, _, _, value = struct.unpack_from(f"{endian}HHIH", block, entry)
-            if found == tag:
-                return int(value)
+        if data.startswith(_PNG_SIGNATURE):
+            return _pair(">II", data, 16)
+        if data.startswith(_JPEG_SIGNATURE):
+            frame = next((a for marker, a, _ in _jpeg_segments(data) if marker in _SOF), None)
+            return None if frame is None else _pair(">HH", data, frame + 5)[::-1]
+        if data.startswith(_BMP_SIGNATURE):
+            (header,) = struct.unpack_from("<I", data, 14)
+            return _pair("<HH" if header == 12 else "<ii", data, 18)
+        if _is_webp(data):
+            return _webp_size(data)
     except struct.error:
         return None
-    return None
+    width, height = tiff.value(data, tiff.WIDTH), tiff.value(data, tiff.HEIGHT)
+    return None if width is None or height is None else (width, height)
 
 
 def is_known(data: bytes) -> bool:
@@ -92,13 +102,18 @@ def is_known(data: bytes) -> bool:
 
 
 def is_cut_short(data: bytes) -> bool:
-    """Whether a PNG or JPEG file has no end, or has too few bytes for the size that it declares.
+    """Whether a file has no end, too few bytes for the size that it declares, or wrong checksums.
 
-    Decoders would fill the missing part of a JPEG image with gray, and would reserve memory for any
-    size. The decoders of the other formats find a missing part themselves.
+    Decoders would fill the missing part of a JPEG image with gray, one of a compressed BMP image
+    with black, and would reserve memory for any size. The decoders of WebP and other BMP and TIFF
+    files find a missing part themselves.
     """
     if data.startswith(_PNG_SIGNATURE):
         return _is_cut_short_png(data)
+    if data.startswith(_BMP_SIGNATURE):
+        return _is_cut_short_bmp(data)
+    if data.startswith(tiff.SIGNATURES):
+        return tiff.is_damaged(data)
     return data.startswith(_JPEG_SIGNATURE) and _is_cut_short_jpeg(data)
 
 
@@ -122,22 +137,53 @@ def _is_cut_short_png(data: bytes) -> bool:
 
 
 def _is_cut_short_jpeg(data: bytes) -> bool:
-    scans = 0
-    for marker, start, _ in _jpeg_segments(data):
+    pixels = scans = scan_bytes = 0
+    scan_start = None
+    for marker, start, end in _jpeg_segments(data):
+        if scan_start is not None:
+            scan_bytes += start - scan_start
         if marker in _SOF and start + 9 <= len(data):
             height, width = struct.unpack_from(">HH", data, start + 5)
-            if height * width > len(data) * _JPEG_PIXELS:
-                return True
+            pixels = max(pixels, height * width)
         scans += marker == _SOS
+        scan_start = end if marker == _SOS else None
         if marker == _EOI:
-            return scans == 0
+            return scans == 0 or pixels > scan_bytes * _JPEG_PIXELS
         if scans > _JPEG_SCANS:
             return True
     return True
 
 
+def _is_cut_short_bmp(data: bytes) -> bool:
+    found = size(data)
+    if found is None or len(data) < 34:
+        return found is None
+    header, compression = struct.unpack_from("<I", data, 14)[0], data[30]
+    compressed = header > 12 and compression in (1, 2)
+    return compressed and abs(found[0] * found[1]) > len(data) * _BMP_RUN_PIXELS
+
+
+def _pair(form: str, data: bytes, at: int) -> tuple[int, int]:
+    first, second = struct.unpack_from(form, data, at)
+    return first, second
+
+
 def _is_webp(data: bytes) -> bool:
     return data.startswith(b"RIFF") and data[8:12] == b"WEBP"
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    name, body = data[12:16], data[20:30]
+    if name == b"VP8X":
+        width, height = (int.from_bytes(body[at : at + 3], "little") + 1 for at in (4, 7))
+        return width, height
+    if name == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if name == b"VP8 ":
+        width, height = _pair("<HH", body, 6)
+        return width & 0x3FFF, height & 0x3FFF
+    return None
 
 
 def _exif_block(data: bytes) -> bytes | None:

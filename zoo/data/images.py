@@ -9,19 +9,19 @@ Shape suffixes: H height and W width in pixels, C colour channels (1 gray, 3 RGB
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from zoo.data import headers
+from zoo.data import headers, tiff
+from zoo.data.decoding import decoded, quiet_opencv
 from zoo.data.inputs import read_input
 from zoo.data.pixels import dequantise, quantise, with_channels
 from zoo.errors import ImageError
 from zoo.files import natural_key, write_bytes
+from zoo.limits import PIXELS_VARIABLE, max_pixels
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,9 @@ DEEP_EXTENSIONS = (".png", ".tif", ".tiff")
 
 JPEG_QUALITY = 95
 _WEBP_LOSSLESS = 101
+
+_PIXEL_BYTES = 8
+"""Largest pixel that is read: four samples of 16 bits."""
 
 _BITS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
 # OpenCV's channel order is B, G, R, alpha. The same permutation converts back.
@@ -89,30 +92,30 @@ def read_photo(path: str | Path) -> Photo:
     """
     path = Path(path)
     data = read_input(path, "image file")
-    decoded = decode(path, data)
+    samples = decode(path, data)
     try:
-        return _photo(path, data, decoded)
+        return _photo(path, data, samples)
     except MemoryError as error:
         raise _too_large(path) from error
 
 
-def _photo(path: Path, data: bytes, decoded: np.ndarray) -> Photo:
-    if decoded.dtype not in _BITS:
+def _photo(path: Path, data: bytes, samples: np.ndarray) -> Photo:
+    if samples.dtype not in _BITS:
         raise ImageError(
-            f"image file {str(path)!r} has {decoded.dtype} samples, whose range is not defined; "
+            f"image file {str(path)!r} has {samples.dtype} samples, whose range is not defined; "
             "save it with 8 or 16 bits per sample"
         )
-    samples_HWC = _upright(np.atleast_3d(decoded), headers.orientation(data))
+    samples_HWC = _upright(np.atleast_3d(samples), headers.orientation(data))
     if samples_HWC.shape[2] not in _RGB_FROM_BGR:
         raise ImageError(
             f"image file {str(path)!r} has {samples_HWC.shape[2]} channels; "
             "only gray and RGB, with or without alpha, are supported"
         )
-    bit_depth = _BITS[decoded.dtype]
-    color_HWC, alpha_HW = _split(dequantise(samples_HWC))
+    bit_depth = _BITS[samples.dtype]
+    color_HWC, alpha_HW = _split(samples_HWC)
     if headers.is_gray_png(data):
         color_HWC = color_HWC[..., :1]
-    extra_samples = headers.tiff_tag(data, headers.EXTRA_SAMPLES_TAG)
+    extra_samples = headers.extra_samples(data)
     if extra_samples is not None and alpha_HW is None:
         log.warning("%s: the alpha channel of a gray TIFF cannot be read and is ignored", path)
     # The decoder multiplies 8-bit colours by unassociated alpha, but not 16-bit colours.
@@ -121,7 +124,8 @@ def _photo(path: Path, data: bytes, decoded: np.ndarray) -> Photo:
         or (extra_samples == headers.UNASSOCIATED_ALPHA and bit_depth == 8)
     ):
         safe_HW1 = np.maximum(alpha_HW, np.float32(1 / 65535))[..., None]
-        color_HWC = np.minimum(color_HWC / safe_HW1, np.float32(1))
+        np.divide(color_HWC, safe_HW1, out=color_HWC)
+        np.minimum(color_HWC, np.float32(1), out=color_HWC)
     return Photo(np.ascontiguousarray(color_HWC), alpha_HW, bit_depth)
 
 
@@ -214,35 +218,33 @@ def decode(path: Path, data: bytes) -> np.ndarray:
             f"{name} cannot be decoded: its content is none of {', '.join(EXTENSIONS)}; open it in "
             "a viewer and save it as PNG"
         )
-    decoded = None if headers.is_cut_short(data) else _decoded(path, data)
-    if decoded is None:
-        raise ImageError(
-            f"{name} cannot be decoded: it is damaged, cut short or larger than 2^30 pixels; open "
-            "it in a viewer and save it again"
-        )
-    return decoded
-
-
-@contextmanager
-def _quiet_opencv() -> Iterator[None]:
-    """Silence OpenCV's log, since its failures are raised as errors here."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-
-
-def _decoded(path: Path, data: bytes) -> np.ndarray | None:
-    buffer = np.frombuffer(headers.without_png_metadata(data), np.uint8)
-    with _quiet_opencv():
+    size = headers.size(data)
+    if size is not None:
+        _check_size(name, *size, max(_PIXEL_BYTES, tiff.bytes_of_pixel(data)))
+    samples, complaint = None, ""
+    if size is not None and not headers.is_cut_short(data):
+        pixels = headers.without_png_metadata(data)
         try:
-            return cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+            samples, complaint = decoded(pixels, listen=headers.warns(data))
         except cv2.error as error:
-            if error.code == cv2.Error.StsNoMem:
-                raise _too_large(path) from error
-            return None
+            raise _too_large(path) from error
+    if samples is None or complaint:
+        said = f", the decoder says {complaint[:120]!r}" if complaint else ""
+        raise ImageError(
+            f"{name} cannot be decoded: it is damaged or cut short{said}; open it in a viewer, "
+            "check it and save it again"
+        )
+    return samples
+
+
+def _check_size(name: str, width: int, height: int, bytes_of_pixel: int) -> None:
+    limit = max_pixels()
+    if abs(width * height) * bytes_of_pixel > limit * _PIXEL_BYTES:
+        deep = f" of {bytes_of_pixel} bytes" if bytes_of_pixel > _PIXEL_BYTES else ""
+        raise ImageError(
+            f"{name} has {width}x{height} pixels{deep}, and the limit is {limit:,} pixels of "
+            f"{_PIXEL_BYTES} bytes; make it smaller, or raise {PIXELS_VARIABLE}"
+        )
 
 
 def _too_large(path: Path) -> ImageError:
@@ -258,7 +260,7 @@ def _encode(path: Path, samples_HWC: np.ndarray) -> bytes:
         ".webp": [cv2.IMWRITE_WEBP_QUALITY, _WEBP_LOSSLESS],
     }
     extension = path.suffix.lower()
-    with _quiet_opencv():
+    with quiet_opencv():
         try:
             done, buffer = cv2.imencode(
                 extension, _swap_red_blue(samples_HWC), options.get(extension, [])
@@ -275,11 +277,11 @@ def _encode(path: Path, samples_HWC: np.ndarray) -> bytes:
 
 
 def _split(samples_HWC: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Split OpenCV's BGRA, BGR or gray samples into RGB or gray colour, and alpha or None."""
-    samples_HWC = _swap_red_blue(samples_HWC)
-    if samples_HWC.shape[2] == 4:
-        return samples_HWC[..., :3], np.ascontiguousarray(samples_HWC[..., 3])
-    return samples_HWC, None
+    """Convert OpenCV's BGRA, BGR or gray samples to RGB or gray colour, and alpha or None."""
+    if samples_HWC.shape[2] == 1:
+        return dequantise(samples_HWC), None
+    alpha_HW = dequantise(samples_HWC[..., 3]) if samples_HWC.shape[2] == 4 else None
+    return dequantise(samples_HWC[..., 2::-1]), alpha_HW
 
 
 def _swap_red_blue(samples_HWC: np.ndarray) -> np.ndarray:

@@ -38,7 +38,8 @@ def quantise(values: np.ndarray, bit_depth: int = 8) -> np.ndarray:
 
 def dequantise(levels: np.ndarray) -> np.ndarray:
     """Convert uint8 or uint16 levels to float32 values in [0, 1]."""
-    return levels.astype(np.float32) / np.float32(np.iinfo(levels.dtype).max)
+    values = np.empty(levels.shape, np.float32)
+    return np.divide(levels, np.float32(np.iinfo(levels.dtype).max), out=values)
 
 
 def with_channels(color_HWC: np.ndarray, channels: int) -> np.ndarray:

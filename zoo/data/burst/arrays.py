@@ -2,7 +2,9 @@
 
 An npz file is a zip archive of npy files. NumPy reserves memory for the shape in an npy header
 before it reads the values, so a header of a few bytes can ask for terabytes. Here, the shape must
-agree with the size of the entry, and the size of the entry with the size of the file.
+agree with the size of the entry, and the size of the entry with the size of the file. And all
+entries together may take no more memory than the largest burst: an honest archive of zeros can be a
+thousand times smaller than its content.
 """
 
 from __future__ import annotations
@@ -19,9 +21,16 @@ from numpy.lib import format as npy
 
 from zoo.data.inputs import read_input
 from zoo.errors import ImageError
+from zoo.limits import PIXELS_VARIABLE, max_pixels
 
 _RATIO = 1032
 """Largest number of bytes that one byte of an entry can become (deflate)."""
+
+_BYTES_OF_PIXEL = 20
+"""Memory for a pixel of the limit: four samples of a byte, and the same in float32."""
+
+_FACT_BYTES = 2**16
+"""Largest array beside the large one."""
 
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 """Compression methods that NumPy writes."""
@@ -36,14 +45,15 @@ def read_arrays(path: Path, large: str, most: int) -> dict[str, np.ndarray]:
     Args:
         path: the file.
         large: name of the array that may have any size.
-        most: largest number of values of the other arrays; larger ones are left out.
+        most: largest number of values of the other arrays; larger ones are left out, also those
+            of more than 64 KiB.
 
     Returns:
         Arrays of numbers or text by name.
 
     Raises:
-        ImageError: if the file is missing, damaged, encrypted, or not an npz file; if an array is
-            damaged, has Python objects, or declares another size than it has.
+        ImageError: if the file is missing, damaged, encrypted, too large, or not an npz file; if an
+            array is damaged, has Python objects, or declares another size than it has.
     """
     data = read_input(path, "npz file")
     try:
@@ -60,6 +70,7 @@ def read_arrays(path: Path, large: str, most: int) -> dict[str, np.ndarray]:
 
 
 def _arrays(archive: zipfile.ZipFile, large: str, most: int) -> Iterator[tuple[str, np.ndarray]]:
+    left = max_pixels() * _BYTES_OF_PIXEL
     for entry in archive.infolist():
         name = entry.filename.removesuffix(".npy")
         if name == entry.filename:
@@ -69,13 +80,23 @@ def _arrays(archive: zipfile.ZipFile, large: str, most: int) -> Iterator[tuple[s
         if entry.file_size > entry.compress_size * _RATIO:
             raise ValueError(f"{name} declares {entry.file_size} bytes, but has fewer")
         with archive.open(entry) as file:
-            array = _array(file, entry.file_size, None if name == large else most)
+            array = _array(file, entry.file_size, left, None if name == large else most)
         if array is not None:
+            left -= _memory(array.size, array.nbytes)
             yield name, array
 
 
-def _array(file: IO[bytes], size: int, most: int | None) -> np.ndarray | None:
-    """Read one npy file of ``size`` bytes; None if it has more than ``most`` values."""
+def _memory(count: int, size: int) -> int:
+    """Bytes of an array and of its copy in float32."""
+    return size + 4 * count
+
+
+def _array(file: IO[bytes], size: int, left: int, most: int | None) -> np.ndarray | None:
+    """Read one npy file of ``size`` bytes into at most ``left`` bytes of memory.
+
+    Returns:
+        The array; None if it has more than ``most`` values.
+    """
     version = npy.read_magic(file)
     if version not in _HEADERS:
         raise ValueError(f"version {version} of an npy file is unknown")
@@ -90,7 +111,12 @@ def _array(file: IO[bytes], size: int, most: int | None) -> np.ndarray | None:
             f"the shape {str(shape)[:60]} needs {count * dtype.itemsize} bytes, but there are "
             f"{size - file.tell()}"
         )
-    if most is not None and count > most:
+    if most is not None and (count > most or size > _FACT_BYTES):
         return None
+    if _memory(count, size) > left:
+        raise ValueError(
+            f"{count:,} values are too many for the limit of {max_pixels():,} pixels, which "
+            f"{PIXELS_VARIABLE} raises"
+        )
     values = np.frombuffer(file.read(), dtype, count)  # to the end, where the checksum is compared
     return values.reshape(shape, order="F" if by_columns else "C")

@@ -25,6 +25,9 @@ FACTS_JSON, FACTS_PICKLE = "meta.json", "meta_info.pkl"
 LARGEST = 2**22
 """Largest file of facts in bytes."""
 
+_VISITS = 1000
+"""Values that are visited to count numbers; a colour matrix has 13."""
+
 
 def facts_beside(folder: Path) -> dict[str, Any]:
     """Read the facts in a burst's folder, or in the ``gt`` folder of the public layout.
@@ -98,13 +101,12 @@ def numbers(value: Any, *counts: int) -> list[float]:
         ValueError: if it is something else, or the values are not finite.
     """
     try:
-        if isinstance(value, torch.Tensor):
-            value = value.tolist() if value.numel() in counts else None
-        array = np.asarray(value)
-        if array.size in counts and array.dtype.kind in "iuf":
-            found = [float(number) for number in array.reshape(-1)]
-            if all(map(math.isfinite, found)):
-                return found
+        if _size(value, max(counts)) in counts:
+            array = np.asarray(value.tolist() if isinstance(value, torch.Tensor) else value)
+            if array.size in counts and array.dtype.kind in "iuf":
+                found = [float(number) for number in array.reshape(-1)]
+                if all(map(math.isfinite, found)):
+                    return found
     except Exception:  # a fact may be anything, and fail in any way
         logger.debug("not numbers", exc_info=True)
     wanted = " or ".join(map(str, counts))
@@ -112,6 +114,27 @@ def numbers(value: Any, *counts: int) -> list[float]:
         f"is {_short(reprlib.repr(value))}; it must have {wanted} finite "
         f"number{'' if wanted == '1' else 's'}"
     )
+
+
+def _size(value: Any, most: int) -> int:
+    """Number of numbers in nested lists, arrays and tensors, as soon as it is above ``most``.
+
+    A list can hold itself, or another list so often that counting would never end.
+    """
+    size, waiting = 0, [value]
+    for _ in range(_VISITS):
+        if not waiting or size > most:
+            return size
+        held = waiting.pop()
+        if isinstance(held, torch.Tensor):
+            size += held.numel()
+        elif isinstance(held, np.ndarray):
+            size += held.size
+        elif isinstance(held, (list, tuple)):
+            waiting.extend(held[:_VISITS])
+        else:
+            size += 1
+    return most + 1
 
 
 def _short(value: object) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import pickletools
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -18,11 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_STEPS = 20_000
-"""Largest number of steps of a pickle. Each step may nest a value once more, and Python does not
-check everywhere that values are nested too deeply."""
+from zoo.pickles import check_pickle, check_tensors, load_tensors
 
-_MEMO = {"PUT", "BINPUT", "LONG_BINPUT"}
+_STEPS = 20_000
+"""Largest number of steps of a pickle, with the pickles inside."""
 
 _NUMBERS_OR_TEXT = re.compile(r"[biufcSU][0-9]{1,4}")
 """Codes of the dtypes that arrays may have."""
@@ -35,17 +33,7 @@ def load_plain(data: bytes) -> Any:
         pickle.UnpicklingError: if the pickle needs something else, which could run code, or has too
             many values. A damaged pickle raises any other exception.
     """
-    _check_steps(data)
-    return _Unpickler(io.BytesIO(data)).load()
-
-
-def _check_steps(data: bytes) -> None:
-    for step, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-        if step > _STEPS:
-            raise pickle.UnpicklingError("has too many values")
-        # The unpickler reserves memory for all entries below the largest, which may be 4 billion.
-        if opcode.name in _MEMO and isinstance(argument, int) and argument > step:
-            raise ValueError(f"memo entry {argument} at step {step}")
+    return _Unpickler(data).load()
 
 
 class _Unpickler(pickle.Unpickler):
@@ -55,6 +43,10 @@ class _Unpickler(pickle.Unpickler):
     change a function for the whole process, or the flags of a dtype, so that numbers are taken for
     addresses of objects.
     """
+
+    def __init__(self, data: bytes) -> None:
+        self.steps_left = _STEPS - check_pickle(io.BytesIO(data), _STEPS)
+        super().__init__(io.BytesIO(data))
 
     def find_class(self, module: str, name: str) -> Any:
         known = {
@@ -81,8 +73,9 @@ class _Unpickler(pickle.Unpickler):
         return values.as_strided(size, stride, offset)  # checks the bounds
 
     def _storage(self, data: bytes) -> Any:
+        self.steps_left -= check_tensors(io.BytesIO(data), self.steps_left)
         try:
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            return load_tensors(io.BytesIO(data))
         except pickle.UnpicklingError as error:
             message = "contains a tensor whose storage could run code"
             raise pickle.UnpicklingError(message) from error

@@ -21,7 +21,7 @@ Shape suffixes: T frames, I channels of a frame, H height, W width in pixels.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from zoo.data.inputs import read_input
 from zoo.data.pixels import to_tensor, with_channels
 from zoo.errors import ImageError
 from zoo.files import natural_key
+from zoo.limits import PIXELS_VARIABLE, max_pixels
 
 WHITE = 2**14
 """The value that means 1 in the public 16-bit files, which use 14 bits."""
@@ -173,12 +174,12 @@ def _read_burst(path: Path) -> BurstFiles:
     if os.path.lexists(path / NPZ):
         return _from_npz(path / NPZ)
     if planes := sorted(path.glob("im_raw_*.png"), key=natural_key):
-        frames = [read_planes(file) / WHITE for file in planes]
-        return BurstFiles(path.name, _stacked(frames, path), facts_beside(path), 16)
+        frames = _frames(path, (read_planes(file).div_(WHITE) for file in planes))
+        return BurstFiles(path.name, frames, facts_beside(path), 16)
     if phone := sorted(path.glob("samsung_*/im_raw.png"), key=natural_key):
-        frames = [_phone_frame(file) for file in phone]
+        frames = _frames(path, map(_phone_frame, phone))
         facts = facts_beside(phone[0].parent) or facts_beside(path)
-        return BurstFiles(path.name, _stacked(frames, path), facts, 16)
+        return BurstFiles(path.name, frames, facts, 16)
     return _from_photos(path)
 
 
@@ -192,17 +193,24 @@ def _phone_frame(file: Path) -> Tensor:
 
 
 def _from_photos(folder: Path) -> BurstFiles:
-    photos = [read_photo(p) for p in list_photos(folder) if p.name not in _NOT_FRAMES]
-    if not photos:
+    files = [path for path in list_photos(folder) if path.name not in _NOT_FRAMES]
+    if not files:
         raise ImageError(f"burst folder {str(folder)!r} has no frame; see 'zoo restore --help'")
-    if any(photo.alpha_HW is not None for photo in photos):
-        raise ImageError(
-            f"burst folder {str(folder)!r}: a frame has an alpha channel; planes of a RAW burst "
-            "are named im_raw_00.png, im_raw_01.png, ..."
-        )
-    frames = [to_tensor(with_channels(photo.color_HWC, 3)) for photo in photos]
-    bits = max(photo.bit_depth for photo in photos)
-    return BurstFiles(folder.name, _stacked(frames, folder), facts_beside(folder), bits)
+    bits = 8
+
+    def read(file: Path) -> Tensor:
+        nonlocal bits
+        photo = read_photo(file)
+        if photo.alpha_HW is not None:
+            raise ImageError(
+                f"burst folder {str(folder)!r}: a frame has an alpha channel; planes of a RAW "
+                "burst are named im_raw_00.png, im_raw_01.png, ..."
+            )
+        bits = max(bits, photo.bit_depth)
+        return to_tensor(with_channels(photo.color_HWC, 3))
+
+    frames_TIHW = _frames(folder, map(read, files))
+    return BurstFiles(folder.name, frames_TIHW, facts_beside(folder), bits)
 
 
 def read_planes(path: Path) -> Tensor:
@@ -286,12 +294,14 @@ def _scaled(frames: np.ndarray, white: np.ndarray | None) -> np.ndarray:
     elif frames.dtype.kind != "f":
         raise ValueError(f"has frames of type {frames.dtype}; they must be numbers")
     with np.errstate(over="ignore"):
-        scaled = np.ascontiguousarray(frames, dtype=np.float32) / np.float32(level)
+        scaled = frames.astype(np.float32, order="C")
+        scaled /= np.float32(level)
     if not np.isfinite(scaled).all():
         raise ValueError("has NaN or infinite values")
-    if np.abs(scaled).max() > _BRIGHTEST:
+    largest = max(-scaled.min(), scaled.max())
+    if largest > _BRIGHTEST:
         raise ValueError(
-            f"has values up to {np.abs(scaled).max():g}; 1 must mean white: divide floating-point "
+            f"has values up to {largest:g}; 1 must mean white: divide floating-point "
             "frames by their white level, or correct 'white_level' of integers"
         )
     return scaled
@@ -311,7 +321,18 @@ def _shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))[:60]
 
 
-def _stacked(frames: list[Tensor], path: Path) -> Tensor:
+def _frames(path: Path, read: Iterable[Tensor]) -> Tensor:
+    """Read frames one by one and stack them."""
+    frames: list[Tensor] = []
+    limit, pixels = max_pixels(), 0
+    for frame_IHW in read:
+        pixels += frame_IHW.shape[1] * frame_IHW.shape[2]
+        if pixels > limit:
+            raise ImageError(
+                f"burst {str(path)!r}: its frames have more than {limit:,} pixels; use fewer or "
+                f"smaller ones, or raise {PIXELS_VARIABLE}"
+            )
+        frames.append(frame_IHW)
     shapes = {frame.shape for frame in frames}
     if len(shapes) > 1:
         first = sorted(f"{shape[2]}x{shape[1]}" for shape in shapes)[:_SHOWN]

@@ -1,0 +1,193 @@
+"""Images that decoders accept although pixels are missing, or that would take all memory."""
+
+from __future__ import annotations
+
+import os
+import struct
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.fuzz.images import declaring, solid_bmp
+from tests.helpers.tiffs import tiff_with_alpha
+from zoo.data import headers, tiff
+from zoo.data.images import read_photo
+from zoo.errors import ImageError
+
+SMOOTH = cv2.resize(
+    np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8), (96, 80), interpolation=2
+)
+
+
+def encoded(extension, *options, samples=SMOOTH):
+    return cv2.imencode(extension, samples, options)[1].tobytes()
+
+
+def refused(path, data):
+    path.write_bytes(data)
+    with pytest.raises(ImageError) as error:
+        read_photo(path)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("progressive", [0, 1])
+def test_a_jpeg_with_missing_bytes_is_refused(tmp_path, progressive, capfd):
+    data = encoded(".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, progressive)
+    for missing in (20, 60, 1500):
+        said = refused(tmp_path / "a.jpg", data[: -2 - missing] + data[-2:])
+        assert "a.jpg" in said and "Corrupt JPEG data" in said
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("compression", "said"), [(5, "LZWDecode"), (32773, "PackBitsDecode"), (8, "damaged")]
+)
+def test_a_tiff_with_a_damaged_strip_is_refused(tmp_path, compression, said, capfd):
+    data = encoded(".tiff", cv2.IMWRITE_TIFF_COMPRESSION, compression)
+    at = len(data) // 2
+    assert said in refused(tmp_path / "a.tif", data[:at] + bytes(200) + data[at + 200 :])
+    (tmp_path / "b.tif").write_bytes(data)
+    levels = np.round(read_photo(tmp_path / "b.tif").color_HWC * 255)
+    assert np.array_equal(levels[..., ::-1], SMOOTH)
+    assert capfd.readouterr().err == ""
+
+
+def test_an_unknown_tag_is_no_damage(tmp_path):
+    data = tiff_with_alpha(np.full((2, 3, 4), 255), 2)
+    at = data.index(struct.pack("<HHI", 284, 3, 1))
+    (tmp_path / "a.tif").write_bytes(data[:at] + struct.pack("<H", 300) + data[at + 2 :])
+    assert read_photo(tmp_path / "a.tif").color_HWC.min() == 1
+
+
+@pytest.mark.parametrize("strips", [[(8, 60)] * 3, [(0, 2**32 - 1)]])
+def test_strips_that_are_longer_than_the_file_are_not_inflated(strips):
+    places, lengths = zip(*strips, strict=True)
+    numbers = struct.pack(f"<{2 * len(strips)}I", *places, *lengths)
+    tags = [(256, 1, 9), (257, 1, 9), (259, 1, 8), (273, len(strips), 8)]
+    tags.append((279, len(strips), 8 + 4 * len(strips)))
+    if len(strips) == 1:
+        tags[3:] = [(273, 1, places[0]), (279, 1, lengths[0])]
+    directory = struct.pack("<H", len(tags)) + b"".join(
+        struct.pack("<HHII", tag, 4, count, value) for tag, count, value in tags
+    )
+    data = b"II*\0" + struct.pack("<I", 8 + len(numbers)) + numbers + directory
+    assert tiff.is_damaged(data)
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("kind", ["B", "H", "I"])
+def test_alpha_of_every_kind_of_tiff_is_divided_out(tmp_path, endian, big, kind):
+    samples = np.dstack([SMOOTH[..., ::-1], np.full(SMOOTH.shape[:2], 128)])
+    (tmp_path / "a.tif").write_bytes(tiff_with_alpha(samples, 2, endian=endian, big=big, kind=kind))
+    photo = read_photo(tmp_path / "a.tif")
+    np.testing.assert_allclose(photo.color_HWC * 255, samples[..., :3], atol=1.1)
+
+
+def padded(data):
+    """A JPEG with much metadata."""
+    return data[:2] + (b"\xff\xfe\xff\xff" + bytes(2**16 - 3)) * 13 + data[2:]
+
+
+def test_metadata_of_a_jpeg_are_no_image(tmp_path):
+    gray = encoded(".jpg", samples=np.zeros((64, 64), np.uint8))
+    assert not headers.is_cut_short(padded(gray))
+    assert headers.is_cut_short(padded(declaring(gray, 6000, 6000)))
+
+
+BOMBS = {
+    "bmp": (".bmp", lambda: solid_bmp(30_000, 30_000)),
+    "webp": (".webp", lambda: declaring(encoded(".webp", 64, 101), 9000, 9000)),
+    "jpeg": (".jpg", lambda: declaring(encoded(".jpg"), 20_000, 20_000)),
+    "png": (".png", lambda: declaring(encoded(".png"), 20_000, 20_000)),
+    "tiff": (".tif", lambda: big_tiff()),
+}
+
+
+def big_tiff():
+    data = bytearray(tiff_with_alpha(np.zeros((2, 2, 4)), 2))
+    struct.pack_into("<H", data, 10 + 8, 20_000)
+    struct.pack_into("<H", data, 22 + 8, 20_000)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_what_declares_too_many_pixels_is_not_decoded(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(cv2, "imdecode", None)
+    extension, data = BOMBS[name]
+    said = refused(tmp_path / f"a{extension}", data())
+    assert "0 pixels, and the limit is 67,108,864 pixels" in said and "ZOO_MAX_PIXELS" in said
+
+
+def test_the_limit_of_pixels_can_be_changed(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(encoded(".png"))
+    for limit, fits in ((96 * 80, True), (96 * 80 - 1, False)):
+        monkeypatch.setenv("ZOO_MAX_PIXELS", str(limit))
+        if fits:
+            assert read_photo(tmp_path / "a.png").color_HWC.shape == (80, 96, 3)
+        else:
+            assert "96x80 pixels" in refused(tmp_path / "a.png", encoded(".png"))
+
+
+@pytest.mark.parametrize("extension", [".png", ".jpg", ".bmp", ".tif", ".webp"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_the_size_is_read_from_every_format(extension, channels):
+    samples = np.zeros((5, 301, channels), np.uint8)
+    for options in ((), (cv2.IMWRITE_WEBP_QUALITY, 50)) if extension == ".webp" else ((),):
+        done, data = cv2.imencode(extension, samples, options)
+        assert done and headers.size(data.tobytes()) == (301, 5)
+
+
+def test_a_compressed_bmp_without_data_is_refused_and_a_solid_one_is_not(tmp_path):
+    assert "damaged" in refused(tmp_path / "a.bmp", solid_bmp(3000, 3000))
+    runs = b"\xff\x05" * 4 + b"\0\0"
+    (tmp_path / "b.bmp").write_bytes(solid_bmp(4, 4 * 255, runs * 4 + b"\0\1"))
+    assert read_photo(tmp_path / "b.bmp").color_HWC.shape[:2] == (4, 1020)
+
+
+def test_what_others_write_while_an_image_is_decoded_is_not_lost(tmp_path, capfd, monkeypatch):
+    (tmp_path / "a.jpg").write_bytes(encoded(".jpg"))
+    decode = cv2.imdecode
+
+    def while_others_write(*arguments):
+        os.write(2, b"progress 50 %\nCorrupt")
+        return decode(*arguments)
+
+    monkeypatch.setattr(cv2, "imdecode", while_others_write)
+    read_photo(tmp_path / "a.jpg")
+    assert capfd.readouterr().err == "progress 50 %\nCorrupt"
+
+
+def test_threads_blame_the_damaged_image_only(tmp_path):
+    whole = encoded(".jpg")
+    paths = [tmp_path / f"{number}.jpg" for number in range(40)]
+    for number, path in enumerate(paths):
+        path.write_bytes(whole[:-62] + whole[-2:] if number % 5 == 0 else whole)
+
+    def is_refused(path):
+        try:
+            read_photo(path)
+        except ImageError:
+            return True
+        return False
+
+    level = cv2.utils.logging.getLogLevel()
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(is_refused, paths))
+    assert [number for number, hit in enumerate(found) if hit] == list(range(0, 40, 5))
+    assert cv2.utils.logging.getLogLevel() == level
+
+
+def test_images_are_decoded_without_a_standard_error_stream(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(encoded(".jpg"))
+    kept = os.dup(2)
+    os.close(2)
+    try:
+        read_photo(tmp_path / "a.jpg")
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(2)
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

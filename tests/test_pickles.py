@@ -1,0 +1,106 @@
+"""Pickles that would crash or hang Python are refused before they are loaded."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+from tests.fuzz.frame import time_limit
+from tests.helpers.damage import HOSTILE_FACTS, HOSTILE_PICKLES, legacy_file, zip_file
+from zoo.checkpoints.files import read_state
+from zoo.data.burst.facts import load_facts, numbers
+from zoo.errors import CheckpointError, ImageError
+from zoo.pickles import check_pickle, load_tensors
+from zoo.training.checkpoint import latest_checkpoint
+
+
+@pytest.mark.parametrize("written", [legacy_file, zip_file])
+@pytest.mark.parametrize("name", HOSTILE_PICKLES)
+def test_a_hostile_pickle_is_no_weights_file(tmp_path, name, written):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(written(HOSTILE_PICKLES[name]))
+    with time_limit(4), pytest.raises(CheckpointError):
+        read_state(path)
+
+
+@pytest.mark.parametrize("name", HOSTILE_PICKLES)
+def test_a_hostile_pickle_is_no_checkpoint(tmp_path, name):
+    (tmp_path / "checkpoint-00000001.pt").write_bytes(zip_file(HOSTILE_PICKLES[name]))
+    with time_limit(4), pytest.raises(CheckpointError):
+        latest_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", HOSTILE_FACTS)
+def test_a_hostile_pickle_is_no_file_of_facts(tmp_path, name):
+    path = tmp_path / "meta_info.pkl"
+    path.write_bytes(HOSTILE_FACTS[name])
+    with time_limit(4), pytest.raises(ImageError):
+        load_facts(path)
+
+
+def test_steps_of_storages_count_together(tmp_path):
+    held = legacy_file(pickle.dumps(list(range(2000)), 2))
+    load = (
+        b"\x80\x02]ctorch.storage\n_load_from_bytes\nq\x00B" + struct.pack("<I", len(held)) + held
+    )
+    data = load + b"\x85q\x01R0" + b"h\x00h\x01R0" * 2000 + b"."
+    path = tmp_path / "meta_info.pkl"
+    path.write_bytes(data)
+    with time_limit(4), pytest.raises(ImageError, match="too many values"):
+        load_facts(path)
+
+
+def test_a_list_that_holds_itself_or_another_often_is_not_counted_for_ever():
+    often: object = 1.0
+    for _ in range(50):
+        often = [often, often]
+    itself: list[object] = []
+    itself.append(itself)
+    array = np.zeros(10**6)
+    for value in (often, itself, [[]] * 10**6, [array] * 10**5):
+        with time_limit(1), pytest.raises(ValueError, match="finite number"):
+            numbers(value, 9)
+    assert numbers([np.float32(1), torch.tensor([2, 3]), 4][:1], 1) == [1]
+
+
+def _state(count: int) -> dict[str, object]:
+    weight = torch.nn.Parameter(torch.zeros(2, 3))
+    shared = torch.zeros(5)
+    return {f"layers.{n}.weight": weight if n % 2 else shared for n in range(count)}
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_all_that_training_writes_is_loaded(tmp_path, zipped):
+    values = {
+        "state": _state(20),
+        "python": __import__("random").getstate(),
+        "bytes": b"abc",
+        "steps": torch.optim.lr_scheduler.MultiStepLR(
+            torch.optim.Adam([torch.zeros(1, requires_grad=True)]), [3, 5]
+        ).state_dict(),
+        "long": 2**100,
+        "size": torch.Size([2, 3]),
+        "type": torch.bfloat16,
+    }
+    held = io.BytesIO()
+    torch.save(values, held, _use_new_zipfile_serialization=zipped)
+    path = tmp_path / "checkpoint-00000001.pt"
+    path.write_bytes(held.getvalue())
+    assert load_tensors(path).keys() == values.keys()
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_the_check_follows_every_protocol_to_its_end(protocol):
+    shared = ["a", ("b", 2.5, None)]
+    value = [shared, shared, {"x": {1, 2}, "y": b"abc", (1, (2, 3)): frozenset([4])}, 2**70, True]
+    data = pickle.dumps(value, protocol)
+    file = io.BytesIO(data + b"rest")
+    assert check_pickle(file, 200) > 10
+    assert file.read() == b"rest"
+    with pytest.raises(pickle.UnpicklingError, match="too many values"):
+        check_pickle(io.BytesIO(data), 10)
