@@ -196,7 +196,7 @@ def _profile(builder: Any, network: Any, dimensions: Dimensions) -> Any:
 
 
 def _use_timing_cache(config: Any, path: Path) -> None:
-    content = path.read_bytes() if path.exists() else b""
+    content = path.read_bytes() if path.is_file() else b""
     cache = config.create_timing_cache(content)
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
         raise EngineError(f"{path}: not a timing cache of this TensorRT and GPU; remove it")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import pickle
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import save as serialised
 from torch import Tensor
 
 from zoo.errors import CheckpointError, shown
@@ -167,27 +166,24 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: dict[st
         WriteError: if the file cannot be written.
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    with partial_file(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata)
-        except SafetensorError as error:
-            number = re.search(r"os error (\d+)", str(error))
-            reason = _short(error)
-            raise (OSError(int(number[1]), reason) if number else OSError(reason)) from error
-        _sort_metadata(temporary)
+    # Given a path, the library replaces our temporary file, which has a lock and the right
+    # permissions, with one of its own.
+    content = memoryview(serialised(tensors, metadata))
+    length = 8 + int.from_bytes(content[:8], "little")
+    with partial_file(path) as temporary, temporary.open("wb") as file:
+        file.write(content[:8])
+        file.write(_with_sorted_metadata(bytes(content[8:length])))
+        file.write(content[length:])
 
 
-def _sort_metadata(path: Path) -> None:
-    """Sort the metadata of a safetensors file by key; the library writes them in random order."""
-    with path.open("r+b") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, ensure_ascii=False, separators=(",", ":"))
-        content = text.encode().ljust(length)
-        assert len(content) == length, "the library writes JSON in another way"
-        file.seek(8)
-        file.write(content)
+def _with_sorted_metadata(header: bytes) -> bytes:
+    """Sort the metadata of a safetensors header by key; the library writes a random order."""
+    found = json.loads(header)
+    found["__metadata__"] = dict(sorted(found["__metadata__"].items()))
+    text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+    content = text.encode().ljust(len(header))
+    assert len(content) == len(header), "the library writes JSON in another way"
+    return content
 
 
 def write_pickled(path: Path, content: Mapping[str, Any]) -> None:

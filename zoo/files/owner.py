@@ -14,7 +14,7 @@ from pathlib import Path
 
 from zoo.errors import WriteError
 from zoo.files.locks import try_own
-from zoo.files.paths import write_error
+from zoo.files.paths import open_regular, write_error
 
 _NAME = ".zoo.lock"
 
@@ -63,9 +63,8 @@ def owned_folder(folder: Path, work: str) -> Iterator[None]:
 def _claim(path: Path, ours: dict[str, str]) -> int | dict[str, str]:
     """Lock the file; return its descriptor, or the facts of the process that has the lock."""
     while True:
-        # A link is not followed: somebody else has put it there.
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-        opened, claimed = os.open(path, flags, 0o666), False
+        # A link, a pipe or a folder is not ours: somebody else has put it there.
+        opened, claimed = open_regular(path, os.O_RDWR | os.O_CREAT), False
         try:
             locked, facts = try_own(opened), _read(opened)
             if locked is False or (locked is None and _lives(facts)):

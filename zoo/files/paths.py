@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -91,6 +92,36 @@ def _check_not_of_the_system(path: Path) -> None:
         raise OSError(f"/{first[0]} has no regular files")
 
 
+def open_regular(path: Path, flags: int) -> int:
+    """Open a file that another process may have replaced with anything; never wait for it.
+
+    Opening a pipe waits until a process opens its other end, and opening a device can do anything.
+
+    Returns:
+        The descriptor of the file.
+
+    Raises:
+        OSError: if the path is a link or not a regular file, or cannot be opened.
+    """
+    careful = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with contextlib.suppress(FileNotFoundError):
+        _check_regular(path.lstat().st_mode)
+    opened = os.open(path, flags | careful, 0o666)
+    try:
+        _check_regular(os.fstat(opened).st_mode)
+    except OSError:
+        os.close(opened)
+        raise
+    return opened
+
+
+def _check_regular(mode: int) -> None:
+    if stat.S_ISLNK(mode):
+        raise OSError(errno.ELOOP, "it is a link, which is not followed here")
+    if not stat.S_ISREG(mode):
+        raise OSError("it is a folder" if stat.S_ISDIR(mode) else "it is not a regular file")
+
+
 def target_of(path: Path) -> tuple[Path, int | None]:
     """Return the file behind symbolic links and its permissions; create its folder if missing.
 
@@ -105,6 +136,5 @@ def target_of(path: Path) -> tuple[Path, int | None]:
     except FileNotFoundError:
         target.parent.mkdir(parents=True, exist_ok=True)
         return target, None
-    if not stat.S_ISREG(mode):
-        raise OSError("it is a folder" if stat.S_ISDIR(mode) else "it is not a regular file")
+    _check_regular(mode)
     return target, mode & 0o777

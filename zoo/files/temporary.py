@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from zoo.files.locks import try_lock
+from zoo.files.paths import open_regular
 
 _TEMPORARY_NAME = re.compile(r"\.zoo-[0-9a-f]{16}\.part")
 """Temporary names are hidden and have their own suffix, so that no program reads half a file as an
@@ -101,8 +102,10 @@ def _remove_abandoned(path: Path) -> None:
             remove(path)
         return
     # Network folders lock only files that are open for writing; folders never are.
-    access = os.O_RDWR if stat.S_ISREG(mode) else os.O_RDONLY
-    opened = os.open(path, access | os.O_NOFOLLOW)
+    if stat.S_ISREG(mode):
+        opened = open_regular(path, os.O_RDWR)
+    else:
+        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
     try:
         locked = try_lock(opened)
         if locked or (locked is None and _is_old(path)):
@@ -121,7 +124,7 @@ def locked_folder(folder: Path) -> Iterator[bool]:
     if sys.platform == "win32":  # it cannot open folders
         yield True
         return
-    opened = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    opened = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
     try:
         yield try_lock(opened) is not False
     finally:
