@@ -7,6 +7,9 @@ processes.
 
 from __future__ import annotations
 
+import zoo.startup  # noqa: F401 - before all others, as in "python -m recipes.evaluate"
+
+# isort: split
 import argparse
 import logging
 import sys

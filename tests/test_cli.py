@@ -20,9 +20,11 @@ from zoo.checkpoints import shipped_weights
 from zoo.cli import FORWARDED, GROUPS, main
 from zoo.command import package_version
 from zoo.data import Photo, read_photo, write_photo
-from zoo.interrupts import quiet_imports
+from zoo.interrupts import quiet_imports, start_quietly
 from zoo.plots.scan_order import render_order
 from zoo.scans import Window
+
+ROOT = Path(zoo.__file__).parents[1]
 
 
 @pytest.fixture
@@ -303,7 +305,7 @@ def test_doctor_checks_the_backend_that_the_environment_requests(monkeypatch, ca
 
 
 def in_a_shell(line):
-    paths = os.pathsep.join([str(Path(zoo.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     command = f"{sys.executable} -c 'import sys, zoo.cli; sys.exit(zoo.cli.main())'"
     return subprocess.run(
         ["bash", "-c", line.replace("ZOO", command)],
@@ -330,20 +332,40 @@ def test_output_that_cannot_be_written():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 @pytest.mark.parametrize(
-    "words", [["list"], ["train", "mambair_tiny_x2"], ["list", "--import", "slow_part"]]
-)
+    "words",
+    [
+        ["-m", "zoo", "list"], ["-m", "zoo", "train", "mambair_tiny_x2"],
+        ["-m", "zoo", "list", "--import", "slow_part"], ["-m", "export.onnx"],
+        ["-m", "recipes.evaluate"], [f"{ROOT}/recipes/train.py"], [f"{ROOT}/recipes/evaluate.py"],
+        ["-m", "zoo.data.burst"],
+    ],
+)  # fmt: skip
 def test_ctrl_c_while_modules_are_imported_is_quiet(words, tmp_path):
     """The modules here send it; PyTorch and NumPy would turn it into other errors."""
     interrupt = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise ImportError('half')"
     (tmp_path / ("slow_part.py" if "slow_part" in words else "torch.py")).write_text(interrupt)
-    paths = os.pathsep.join([str(tmp_path), str(Path(zoo.__file__).parents[1])])
+    paths = os.pathsep.join([str(tmp_path), str(ROOT)])
     found = subprocess.run(
-        [sys.executable, "-m", "zoo", *words],
+        [sys.executable, *words],
         env={**os.environ, "PYTHONPATH": paths},
         capture_output=True,
         text=True,
     )
     assert (found.returncode, found.stderr, found.stdout) == (130, "interrupted\n", "")
+
+
+def test_ctrl_c_raises_again_when_a_command_runs(capsys):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert start_quietly() and signal.getsignal(signal.SIGINT) is not before
+        assert not start_quietly()
+        with quiet_imports():
+            pass
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        shown(capsys, "--version")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_is_as_before_after_imports():
@@ -387,7 +409,7 @@ def test_the_version_and_the_help_do_not_load_torch():
         "import sys, zoo, zoo.cli; zoo.__version__; parser = zoo.cli._parser(); "
         "parser.format_help(); sys.exit('torch' in sys.modules)"
     )
-    paths = os.pathsep.join([str(Path(zoo.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths}
     assert subprocess.run([sys.executable, "-c", probe], env=environment).returncode == 0
 

@@ -133,7 +133,7 @@ def test_a_current_folder_that_is_gone_is_no_error(tmp_path, monkeypatch):
         raise FileNotFoundError
 
     monkeypatch.setattr(startup.os.path, "realpath", gone)
-    monkeypatch.setattr(startup, "_runs_a_command", lambda: True)
+    monkeypatch.setattr(startup, "runs_a_command", lambda: True)
     monkeypatch.setenv("PYTHONSAFEPATH", "")
     leave_current_folder()
 

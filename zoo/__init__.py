@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 
-from zoo.startup import leave_current_folder
+from zoo.startup import leave_current_folder, runs_a_command
 
 TYPE_CHECKING = False  # the module typing could be another one before the next line
 leave_current_folder()
+if runs_a_command() and "multiprocessing.spawn" not in sys.modules:  # not if it only loads data
+    importlib.import_module("zoo.interrupts").start_quietly()
 
 if TYPE_CHECKING:
     from typing import Any

@@ -2,13 +2,11 @@
 
 import sys
 
-from zoo.interrupts import quiet_imports
-
 
 def main() -> int:
     """Run a command and return its exit code."""
-    with quiet_imports():
-        from zoo.cli import main as run
+    from zoo.cli import main as run
+
     return run()
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import WriteError, ZooError, is_out_of_memory
-from zoo.interrupts import INTERRUPTED, quiet_imports
+from zoo.interrupts import INTERRUPTED, end_quiet_start, quiet_imports
 from zoo.limits import MAX_PARAMETERS, OPTION, VARIABLE, use_max_parameters
 
 ENTRY_POINTS = "zoo.parts"
@@ -135,6 +135,7 @@ def run_command(
         The exit code of ``run``, 2 for an error that the user can fix, 130 after Ctrl-C, or 141 if
         the reader of standard output has closed it.
     """
+    end_quiet_start()  # the modules of the command have been imported
     parser.prog = prog or parser.prog
     add_common_options(parser)
     read = parser.parse_intermixed_args if intermixed else parser.parse_args

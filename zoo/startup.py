@@ -25,7 +25,7 @@ def leave_current_folder() -> None:
     The processes that it starts do not look there either. The folder stays if it holds the running
     package, or if the variable PYTHONPATH names it.
     """
-    if not _runs_a_command():
+    if not runs_a_command():
         return
     # Processes that Python starts, such as those that load data, would look there again. Versions
     # before 3.11 do not know this variable.
@@ -40,7 +40,8 @@ def leave_current_folder() -> None:
         sys.path[:] = [path for path in sys.path if os.path.realpath(path) != here]
 
 
-def _runs_a_command() -> bool:
+def runs_a_command() -> bool:
+    """Whether this process, or the one that has started it to load data, runs a command."""
     program = sys.argv[0] if getattr(sys, "argv", None) else ""
     if program == "-m":  # Python is still looking for the module, which is one of these words
         name = sys.orig_argv[-len(sys.argv)]
