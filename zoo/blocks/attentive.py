@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.blocks.contract import MIXERS, Mixer
-from zoo.blocks.layers import Conv2d
+from zoo.blocks.layers import Conv2d, check_kernel
 from zoo.blocks.router import Router, Routes, Routing
 from zoo.blocks.scan_core import TokenScan, scan_sizes
 from zoo.ops.scan import selective_scan
@@ -72,8 +72,7 @@ class Attentive(TokenScan, Mixer):
         for name, value in {"classes": classes, "prompt_rank": prompt_rank}.items():
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
-        if d_conv < 1 or d_conv % 2 == 0:
-            raise ValueError(f"d_conv is {d_conv}; it must be odd and at least 1")
+        check_kernel(d_conv, "d_conv")
         inner = int(expand * dim) if d_inner is None else d_inner
         rank = math.ceil(inner / 16) if dt_rank is None else dt_rank
         sizes = scan_sizes(dim, expand=expand, d_inner=d_inner, d_state=d_state, dt_rank=rank)

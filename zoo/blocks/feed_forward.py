@@ -9,12 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.blocks.contract import BRANCHES, Branch
-from zoo.blocks.layers import Conv2d
+from zoo.blocks.layers import Conv2d, check_kernel
 
 
 def _depthwise(channels: int, kernel: int) -> Conv2d:
-    if kernel < 1 or kernel % 2 == 0:
-        raise ValueError(f"kernel is {kernel}; it must be odd and at least 1")
+    check_kernel(kernel, "kernel")
     return Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
 
 

@@ -16,6 +16,17 @@ class Conv2d(nn.Conv2d):
         return super().forward(x_BHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
 
 
+LARGEST_KERNEL = 63
+"""Largest kernel of a convolution whose size is an option. Its time grows with the square."""
+
+
+def check_kernel(size: int, name: str, *, odd: bool = True) -> None:
+    """Raise a ValueError if an option is no size of a kernel; ``odd`` kernels have a centre."""
+    if not 1 <= size <= LARGEST_KERNEL or (odd and size % 2 == 0):
+        wanted = "odd and " if odd else ""
+        raise ValueError(f"{name} is {size}; it must be {wanted}from 1 to {LARGEST_KERNEL}")
+
+
 class DropPath(nn.Module):
     """Drops the branch of a random sample in training (Huang et al., "Stochastic depth", 2016).
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.blocks.contract import MIXERS, Mixer
+from zoo.blocks.layers import check_kernel
 from zoo.blocks.scan_core import TokenScan, scan_sizes
 from zoo.ops.scan import selective_scan
 from zoo.scans import Raster, ScanOrder
@@ -60,8 +61,7 @@ class Mamba1D(TokenScan, Mixer):
         dt_rank: int | None = None,
         d_conv: int = 4,
     ) -> None:
-        if d_conv < 1:
-            raise ValueError(f"d_conv is {d_conv}; it must be at least 1")
+        check_kernel(d_conv, "d_conv", odd=False)
         sizes = scan_sizes(dim, expand=expand, d_state=d_state, dt_rank=dt_rank)
         super().__init__(sizes, scan=Raster(directions=("row",)))
         inner = sizes.inner

@@ -31,10 +31,10 @@ class LayerNorm(nn.LayerNorm, Norm):
 
     Args:
         dim: channels C.
-        eps: number added to the variance, above 0.
+        eps: number added to the variance, from 1e-12 to 1.
     """
 
     def __init__(self, dim: int, *, eps: float = 1e-5) -> None:
-        if eps <= 0:
-            raise ValueError(f"eps is {eps}; it must be above 0")
+        if not 1e-12 <= eps <= 1:
+            raise ValueError(f"eps is {eps}; it must be from 1e-12 to 1")
         super().__init__(dim, eps=eps)

@@ -22,6 +22,10 @@ from zoo.scans import Raster, ScanOrder
 
 Combine: TypeAlias = Literal["add", "scale"]
 
+MOST_CHANNEL_SIZE = 1024
+"""Largest width and rank of the scan over channels. A wide scan has few parameters, but takes much
+memory, so the limit on parameters does not catch it."""
+
 _BOTH_WAYS = Raster(directions=("row", "row_reversed"))
 """The channels, a line of E tokens, from the first to the last and back."""
 
@@ -44,8 +48,8 @@ class ChannelScan(TokenScan):
         self, dim: int, *, width: int, rank: int, states: int, norm: NormFactory = LayerNorm
     ) -> None:
         for name, value in {"channel_width": width, "channel_rank": rank}.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+            if not 1 <= value <= MOST_CHANNEL_SIZE:
+                raise ValueError(f"{name} is {value}; it must be from 1 to {MOST_CHANNEL_SIZE}")
         super().__init__(ScanSizes(width, rank, states), scan=_BOTH_WAYS)
         self.rise = nn.Linear(1, width) if width > 1 else nn.Identity()
         self.fall = nn.Linear(width, 1) if width > 1 else nn.Identity()

@@ -32,7 +32,7 @@ class RLMB(Block):
         drop_path: rate at which the mixer and the MLP are dropped in training, in [0, 1).
         mixer: builds the token mixer.
         branch: builds the local branch; None leaves it out (MambaCSR, Table 4).
-        branch_factor: constant factor on the branch.
+        branch_factor: constant factor on the branch, from -1000 to 1000.
         mlp_ratio: hidden channels of the MLP as a multiple of C, rounded down to an integer.
     """
 
@@ -48,6 +48,8 @@ class RLMB(Block):
         mlp_ratio: float = 2.0,
     ) -> None:
         super().__init__()
+        if not abs(branch_factor) <= 1000:
+            raise ValueError(f"branch_factor is {branch_factor:g}; it must be from -1000 to 1000")
         self.norm = nn.LayerNorm(dim)
         self.mixer = mixer(dim, scan=scan)
         self.branch = None if branch is None else branch(dim)

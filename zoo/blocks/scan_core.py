@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.blocks.contract import MergeFactory
-from zoo.blocks.layers import Conv2d
+from zoo.blocks.layers import Conv2d, check_kernel
 from zoo.blocks.norm import LayerNorm, NormFactory
 from zoo.ops.scan.contract import ScanInputs
 from zoo.scans import ScanOrder
@@ -38,6 +38,10 @@ class ScanSizes(NamedTuple):
     states: int
 
 
+MOST_STATES = 256
+"""Largest number of states of a channel. The time and memory of the scan are proportional to it."""
+
+
 def scan_sizes(
     dim: int,
     *,
@@ -56,7 +60,8 @@ def scan_sizes(
         d_inner: inner channels E, instead of ``expand``; None to use ``expand``.
 
     Raises:
-        ValueError: if a size is below 1; the message names it.
+        ValueError: if a size is below 1, or the number of states is too large; the message names
+            it.
     """
     inner = int(expand * dim) if d_inner is None else d_inner
     rank = math.ceil(dim / 16) if dt_rank is None else dt_rank
@@ -64,6 +69,8 @@ def scan_sizes(
     for name, value in {width: inner, "d_state": d_state, "dt_rank": rank}.items():
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")
+    if d_state > MOST_STATES:
+        raise ValueError(f"d_state is {d_state}; it must be at most {MOST_STATES}")
     return ScanSizes(inner, rank, d_state)
 
 
@@ -212,8 +219,7 @@ class GatedScan(TokenScan):
         norm: NormFactory = LayerNorm,
         heads: int = 1,
     ) -> None:
-        if d_conv < 1 or d_conv % 2 == 0:
-            raise ValueError(f"d_conv is {d_conv}; it must be odd and at least 1")
+        check_kernel(d_conv, "d_conv")
         super().__init__(sizes, scan=scan)
         inner = heads * sizes.inner
         self.in_proj = nn.Linear(dim, 2 * inner, bias=bias)

@@ -50,7 +50,7 @@ class SingleImage(Network):
         drop_path: drop-path rate of the last block; rates rise linearly from 0 at the first block.
         conv: kind of the convolution that ends each group and the body: "1conv" or "3conv".
         patch_norm: whether to normalise the features before the first group.
-        img_range: factor on the image after its mean is subtracted.
+        img_range: factor on the image after its mean is subtracted, from 1e-3 to 1e6.
         coarse: settings of a branch at half resolution, fused into the features (MambaCSR); None
             for no branch. With a branch, the network pads the image to whole windows of the fusion
             by repeating its last row and column, and crops the output.
@@ -86,8 +86,8 @@ class SingleImage(Network):
         for name, value in {"dim": dim, "mirror_pad": mirror_pad}.items():
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
-        if img_range <= 0:
-            raise ValueError(f"img_range is {img_range:g}; it must be greater than 0")
+        if not 1e-3 <= img_range <= 1e6:
+            raise ValueError(f"img_range is {img_range:g}; it must be from 0.001 to 1e6")
         if not 0 <= drop_path < 1:
             raise ValueError(f"drop_path is {drop_path:g}; it must be at least 0 and below 1")
         if not depths or min(depths) < 1:

@@ -14,7 +14,7 @@ from zoo.errors import RecipeError
 from zoo.scans.base import SCANS, ScanOrder, check_directions, stack_directions
 from zoo.scans.raster import FOUR_DIRECTIONS
 
-LARGEST = 1024
+LARGEST = 256
 """Largest side of a window in tokens. Even the smallest image is padded to one window."""
 
 
