@@ -35,8 +35,29 @@ SIZES = {
     "groups": ({"depths": [1] * 4000}, "network: it has more than 5,000 tensors"),
     "channels": ({"channels": 10**9}, "1,000,000,000 parameters"),
     "frames": ({**BURST, "burst": 10**9}, "parameters"),
-    "states": ({"block.mixer.d_state": 10**9}, "parameters"),
-    "kernel": ({"block.mixer.d_conv": 10**9 + 1}, r"network\.block\.mixer: mixer 'ss2d' cannot be"),
+    "rank": ({"block.mixer.dt_rank": 10**9}, "parameters"),
+    "states": ({"block.mixer.d_state": 257}, r"mixer: d_state is 257; it must be at most 256"),
+    "kernel": ({"block.mixer.d_conv": 65}, r"mixer: d_conv is 65; it must be odd and from 1 to 63"),
+    "kernel of a line": (
+        {"block.mixer": {"type": "mamba1d", "d_conv": 64}},
+        "d_conv is 64; it must be from 1 to 63",
+    ),
+    "kernel of a branch": (
+        {"block.branch": {"type": "conv_ffn", "kernel": 65}},
+        "kernel is 65; it must be odd and fr",
+    ),
+    "scan over channels": (
+        {"block.mixer": {"type": "omni_scan", "channel_rank": 1025}},
+        "channel_rank is 1025; it m",
+    ),
+    "factor": (
+        {"block": {"type": "rlmb", "branch_factor": 1e308}},
+        "it must be from -1000 to 1000",
+    ),
+    "eps": (
+        {"block.mixer": {"type": "omni_scan", "norm": {"type": "layer", "eps": 1e-320}}},
+        "eps is 1e-320; it must be from 1e-12 to 1",
+    ),
     "expansion": ({"block.mixer.expand": 1e308}, r"network\.block\.mixer: .*OverflowError"),
     "scale": ({"scale": 2**40}, "scale is 1099511627776; it must be from 1 to 64"),
     "scale of a burst": ({**BURST, "scale": 2**40}, "it must be from 1 to 64"),
@@ -46,7 +67,9 @@ SIZES = {
     "compress": ({"block.branch.compress": 0}, "compress of the channel .* is 0; it must be at"),
     "hidden": ({"head.hidden": 0}, r"network\.head: weight of Conv2d would be empty"),
     "hidden below 0": ({"head.hidden": -1}, r"network\.head: head 'pixelshuffle' cannot be built"),
-    "range": ({"img_range": 0.0}, "img_range is 0; it must be greater than 0"),
+    "range": ({"img_range": 0.0}, "img_range is 0; it must be from 0.001 to 1e6"),
+    "small range": ({"img_range": 1e-320}, "img_range is 9.99989e-321; it must be from 0.001"),
+    "large range": ({"img_range": 1e308}, r"img_range is 1e\+308; it must be from 0.001"),
     "rate": ({"drop_path": -1.0}, "drop_path is -1; it must be at least 0"),
     "channels of a U-Net": ({**UNET, "channels": 0}, "channels is 0; it must be at least 1"),
     "a long key": ({"k" * 10**5: 1}, r"network\.k+\.\.\.: unknown option of network 'single_image"),
@@ -173,6 +196,22 @@ def _check_integer(kind, name, option, number):
 def test_sources_that_are_no_recipe(source, message):
     with pytest.raises(RecipeError, match=message):
         zoo.build(source)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", ". .", "../../tmp/x", "/tmp/x", "a/b", "a\\b", "C:x", "a\nb", "a\0",
+     "x" * 201, "鉄" * 70],
+)  # fmt: skip
+def test_a_name_that_leads_elsewhere_is_refused(name):
+    with pytest.raises(RecipeError, match=r"name is '.*'; files are named after it, so") as error:
+        load_recipe({**SMALL, "name": name})
+    assert len(str(error.value)) < 500 and str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["my photos (2), v1.5", "鉄", ".hidden", "x" * 200])
+def test_a_name_may_be_that_of_any_file(name):
+    assert load_recipe({**SMALL, "name": name}).name == name
 
 
 def test_files_that_are_no_recipe(tmp_path):

@@ -33,6 +33,10 @@ MOST_FILES = 16
 """Files that one recipe may extend, one after another."""
 
 
+LONGEST_NAME = 200
+"""Bytes of the name of a model, in UTF-8; most file systems allow 255 for the name of a file."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Paper:
     """The publication of a model: title, arXiv number, and the table with its scores."""
@@ -47,7 +51,8 @@ class Recipe:
     """A validated recipe.
 
     Attributes:
-        name: name of the model; by default the file's name without suffix.
+        name: name of the model; by default the file's name without suffix. It is also the name of
+            the folder of its training.
         summary: one line on what the model is for.
         paper: the publication of the model.
         network: ``type`` and options of the network.
@@ -62,6 +67,13 @@ class Recipe:
     train: dict[str, Any] = field(default_factory=dict)
     evaluate: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not _is_plain_name(self.name):
+            raise RecipeError(
+                f"name is {shown(self.name)}; files are named after it, so give 1 to "
+                f"{LONGEST_NAME} printable characters without '/', '\\' and ':'"
+            )
+
     @property
     def takes_burst(self) -> bool:
         """Whether the network takes bursts; see :attr:`zoo.networks.Network.takes_burst`."""
@@ -70,6 +82,16 @@ class Recipe:
     def data(self) -> dict[str, Any]:
         """Return the recipe as plain data, without empty entries; ``load_recipe`` accepts it."""
         return {key: value for key, value in dataclasses.asdict(self).items() if value}
+
+
+def _is_plain_name(name: str) -> bool:
+    """Whether a name is one component of a path, on any system."""
+    return (
+        name.isprintable()
+        and name.strip(" .") != ""  # some systems drop spaces and dots at the end
+        and not re.search(r"[/\\:]", name)
+        and len(name.encode()) <= LONGEST_NAME
+    )
 
 
 def parse_value(text: str) -> Any:
