@@ -10,10 +10,14 @@ batches on N processes.
 
 from __future__ import annotations
 
+import zoo.startup  # noqa: F401 - before all others, as in "python -m recipes.train"
+
+# isort: split
 import argparse
 import copy
 import json
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +25,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -207,19 +212,26 @@ class Trainer:
 
     def _check_loss(self, loss: float) -> None:
         if not loss < float("inf"):
-            raise ZooError(
-                f"the loss is {loss} at step {self.step}: training diverged; lower "
-                "train.optimizer.lr or set train.clip; the last checkpoint is kept"
-            )
+            raise self._diverged(f"the loss is {loss}")
         if self.scaler.is_enabled() and self.scaler.get_scale() < LOWEST_SCALE:
             raise ZooError(
                 f"float16 overflows at every step (step {self.step}): use train.precision=bf16; "
                 "the last checkpoint is kept"
             )
 
+    def _diverged(self, what: str) -> ZooError:
+        return ZooError(
+            f"{what} at step {self.step}: training diverged; lower train.optimizer.lr or set "
+            "train.clip; the last checkpoint is kept"
+        )
+
     def _validate(self, progress: Progress) -> None:
         with self.ema.applied():
             values, pictures = self.task.validate(self.network, self.group)
+        # The last loss was computed before the last update.
+        finite = all(np.isfinite(picture_HWC).all() for picture_HWC in pictures.values())
+        if math.isnan(values["psnr"]) or not finite:
+            raise self._diverged("the network's output is infinite or undefined")
         progress.show_validation(self.step, self.seconds, values, pictures)
 
     def measure(self, allowed: float = 0.0) -> tuple[float, float]:
@@ -286,7 +298,14 @@ class Trainer:
             )
 
     def save(self) -> None:
-        """Write the checkpoint and the weights; each file appears whole or not at all."""
+        """Write the checkpoint and the weights; each file appears whole or not at all.
+
+        Raises:
+            ZooError: if the last update has made a weight infinite or undefined.
+        """
+        for name, weight in self.network.named_parameters():
+            if not torch.isfinite(weight).all():
+                raise self._diverged(f"{name} has infinite or undefined values")
         state = self.state()
         if not self.group.is_first:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 
 import pytest
@@ -195,6 +196,29 @@ def test_a_full_disk_is_one_clear_error_and_keeps_the_old_file(
         write(saved, {"a": torch.zeros(1_000_000)})
     assert saved.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [saved.name]
+
+
+@pytest.mark.parametrize(
+    "write", [lambda path, state: write_safetensors(path, state, {}), write_pickled]
+)
+def test_the_content_is_in_the_locked_temporary_file(tmp_path, monkeypatch, write):
+    """If a library puts a file of its own there, other processes take that for a leftover."""
+    sync, seen = os.fsync, []
+
+    def synced(opened):
+        [path] = tmp_path.iterdir()
+        seen.append(path.stat().st_size)
+        assert os.path.samestat(path.stat(), os.fstat(opened))
+        sync(opened)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    before = os.umask(0o026)
+    try:
+        write(tmp_path / "w", {"a": torch.zeros(1000)})
+    finally:
+        os.umask(before)
+    assert len(seen) == 1 and seen[0] > 4000
+    assert (tmp_path / "w").stat().st_mode & 0o777 == 0o640
 
 
 def test_the_same_content_is_written_as_the_same_bytes(tmp_path):

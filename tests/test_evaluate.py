@@ -399,6 +399,12 @@ def test_images_too_small_for_ssim_have_none_and_do_not_count_in_its_mean():
     assert np.isnan(mean_score([small]).ssim)
 
 
+def test_a_result_of_nan_is_not_left_out_of_the_mean():
+    scores = [Score("a", 30.0, 0.9, 20.0, 0.5), Score("b", float("nan"), float("nan"), 20.0, 0.5)]
+    mean = mean_score(scores)
+    assert np.isnan(mean.psnr) and mean.baseline_psnr == 20
+
+
 def test_a_strip_shows_input_baseline_result_and_truth_from_the_middle():
     pictures = [np.full((4, 6, 1), value, np.float32) for value in (0.1, 0.2, 0.3, 0.4)]
     pictures[0] = pictures[0][::2, ::2]

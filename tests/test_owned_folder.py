@@ -6,13 +6,16 @@ import fcntl
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from zoo.errors import WriteError
 from zoo.files import owned_folder
+from zoo.files.paths import open_regular
 
 OWNER = """
 import os, sys, time
@@ -109,6 +112,39 @@ def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path):
             enter(tmp_path / "run")
         assert target.exists() == exists and link.is_symlink()
     assert target.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [(os.mkfifo, "it is not a regular file"), (Path.mkdir, "it is a folder")],
+    ids=["pipe", "folder"],
+)
+def test_what_is_no_file_in_place_of_the_lock_is_not_waited_for(tmp_path, make, reason):
+    def late(*_):
+        raise TimeoutError
+
+    make(tmp_path / ".zoo.lock")
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(10)
+    try:
+        with pytest.raises(WriteError, match=rf"\.zoo\.lock: cannot write: {reason}"):
+            enter(tmp_path)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert files_of(tmp_path) == [".zoo.lock"]
+
+
+def test_a_pipe_that_replaces_a_checked_file_is_not_waited_for(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.touch()
+    mode = path.lstat()
+    path.unlink()
+    os.mkfifo(path)
+    monkeypatch.setattr(Path, "lstat", lambda self: mode)
+    for flags in (os.O_RDONLY, os.O_RDWR):
+        with pytest.raises(OSError, match="not a regular file"):
+            open_regular(path, flags)
 
 
 def test_a_name_that_was_removed_meanwhile_is_made_again(tmp_path, monkeypatch):

@@ -67,7 +67,7 @@ def test_losses_equal_their_formulas_at_small_and_large_differences():
     for loss, epsilon in ((Charbonnier(), 1e-3), (Charbonnier(epsilon=0.2), 0.2)):
         expected = sum(math.sqrt(d * d + epsilon * epsilon) for d in differences) / 4
         assert float(loss(a, b)) == pytest.approx(expected, rel=1e-12)
-    with pytest.raises(RecipeError, match="above 0"):
+    with pytest.raises(RecipeError, match="at least 1e-9 and below 1"):
         Charbonnier(epsilon=0)
 
 
@@ -117,8 +117,15 @@ def test_the_default_optimiser_and_settings_are_the_documented_ones():
         (OptimizerSettings, {"betas": (0.9, 1.0)}, "betas"),
         (OptimizerSettings, {"betas": (-0.1, 0.9)}, "betas"),
         (OptimizerSettings, {"betas": (math.nan, 0.9)}, "betas"),
-        (ScheduleSettings, {"gamma": -0.5}, "gamma"),
+        (OptimizerSettings, {"lr": 1e-320}, "lr"),
+        (ScheduleSettings, {"gamma": -0.5}, "gamma"), (ScheduleSettings, {"gamma": 1e308}, "gamma"),
+        (ScheduleSettings, {"minimum": 1e308}, "minimum"),
         (ScheduleSettings, {"milestones": (5, -1)}, "milestones"),
+        (ScheduleSettings, {"milestones": (2**60,)}, "milestones"),
+        *((ScheduleSettings, {name: 2**60}, name) for name in ("hold", "cosine_steps", "warmup")),
+        (DataSettings, {"mixup": 1e-320}, "mixup"), (DataSettings, {"mixup": 1e308}, "mixup"),
+        (DataSettings, {"memory": 1e308}, "memory"), (Charbonnier, {"epsilon": 1e-320}, "epsilon"),
+        (BurstDataSettings, {"border": 2**60}, "border"),
         (ScheduleSettings, {"minimum": math.inf}, "minimum"),
         (DataSettings, {"patch": 10**9}, "patch"), (DataSettings, {"batch": 10**9}, "batch"),
         (DataSettings, {"batch": 0}, "batch"), (DataSettings, {"memory": math.nan}, "memory"),

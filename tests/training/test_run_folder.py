@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from recipes.train import main
-from tests.helpers.toy import register_toy
+from tests.helpers.toy import Toy, register_toy
 from zoo.files import owned_folder
 from zoo.plots.training_curves import render_runs
 from zoo.registry import temporary_registrations
@@ -169,6 +169,51 @@ def test_a_folder_in_place_of_a_file_is_told_before_the_training(
     line = error_of(capsys)
     assert name in line and any(word in line for word in message.split("|"))
     assert not list((tmp_path / "run").glob("*.pt"))
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", WEIGHTS, ".zoo.lock", "validation"])
+def test_a_pipe_in_place_of_a_file_or_folder_is_told_before_the_training(
+    train, tmp_path, capsys, name
+):
+    (tmp_path / "run").mkdir()
+    os.mkfifo(tmp_path / "run" / name)
+    assert train(tmp_path / "run") == 2
+    assert name in error_of(capsys)
+    assert not list((tmp_path / "run").glob("*.pt"))
+
+
+def infinite_weights(patch):
+    step = torch.optim.Adam.step
+
+    def diverging(self, *arguments):
+        step(self, *arguments)
+        for weight in self.param_groups[0]["params"]:
+            weight.data.fill_(float("inf"))
+
+    patch.setattr(torch.optim.Adam, "step", diverging)
+
+
+def undefined_output(patch):
+    forward = Toy.forward
+
+    def undefined(self, image_BIHW):
+        found_BIHW = forward(self, image_BIHW)
+        return found_BIHW if self.training else found_BIHW * float("nan")
+
+    patch.setattr(Toy, "forward", undefined)
+
+
+@pytest.mark.parametrize("diverge", [infinite_weights, undefined_output])
+def test_a_training_that_diverges_in_the_last_step_says_so(
+    recipe, tmp_path, capsys, monkeypatch, diverge
+):
+    """The loss of a step is that before its update."""
+    diverge(monkeypatch)
+    words = [str(recipe), "-o", str(tmp_path), "--num-workers", "0", "iterations=1"]
+    assert main(words) == 2
+    line = error_of(capsys)
+    assert "at step 1: training diverged; lower train.optimizer.lr or set train.clip" in line
+    assert not list(tmp_path.glob("*.pt")) and not (tmp_path / WEIGHTS).exists()
 
 
 def without(key):

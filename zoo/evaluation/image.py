@@ -198,14 +198,18 @@ def evaluate(
 
 
 def mean_score(scores: Sequence[Score]) -> Score:
-    """Return the mean over photos; values that are NaN (SSIM of small photos) are excluded."""
+    """Return the mean over photos, without the SSIM of photos that are too small to have one.
 
-    def mean(values: Iterable[float]) -> float:
-        found = [value for value in values if value == value]
+    A PSNR of NaN, of a result with NaN, makes the mean NaN.
+    """
+
+    def mean(field: str) -> float:
+        found = [getattr(score, field) for score in scores]
+        if field.endswith("ssim"):
+            found = [value for value in found if value == value]
         return sum(found) / len(found) if found else float("nan")
 
-    columns = list(zip(*(found[1:] for found in scores), strict=True))
-    return Score("mean", *(mean(column) for column in columns))
+    return Score("mean", *map(mean, Score._fields[1:]))
 
 
 def strip(images: Restored, side: int = 160) -> np.ndarray:

@@ -43,8 +43,8 @@ class Charbonnier(Loss):
 
     def __init__(self, *, epsilon: float = 1e-3) -> None:
         super().__init__()
-        if not 0 < epsilon < 1:
-            raise RecipeError(f"epsilon is {epsilon}; it must be above 0 and below 1")
+        if not 1e-9 <= epsilon < 1:  # the square of a smaller one is 0 in float32
+            raise RecipeError(f"epsilon is {epsilon}; it must be at least 1e-9 and below 1")
         self.epsilon = epsilon
 
     def forward(self, output_BIHW: Tensor, clean_BIHW: Tensor) -> Tensor:

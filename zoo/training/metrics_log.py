@@ -28,13 +28,14 @@ class MetricsLog:
             resumed run repeats those steps. Lines of others are kept.
 
     Raises:
-        WriteError: if the file cannot be written.
+        WriteError: if the file or the pictures cannot be written.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
         self.folder = folder
         self._path = folder / METRICS
-        check_writable(self._path)
+        for path in (self._path, folder / PICTURES / "name.png"):  # better now than at step 1000
+            check_writable(path)
         _forget(self._path, step)
         self._board: Any = None
         if find_spec("tensorboard") is not None:

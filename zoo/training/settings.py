@@ -9,7 +9,7 @@ from typing import Literal
 
 from zoo.data.burst.synthesis import BurstSynthesis
 from zoo.data.degradations import Degradation
-from zoo.errors import RecipeError
+from zoo.errors import RecipeError, shown
 from zoo.ops.precision import Precision
 from zoo.recipe import Recipe, section
 from zoo.schema import at_least
@@ -17,6 +17,12 @@ from zoo.training.losses import L1, Loss
 
 MOST_STEPS, MOST_BATCH, MOST_SIDE = 10**9, 10**6, 2**14
 """Largest numbers of steps, of examples in a step, and of pixels along a side."""
+
+MOST_RATE = 1e3
+"""Largest learning rate and weight decay."""
+
+MOST_WEIGHT = 1e6
+"""Largest factor of a loss, largest norm of a gradient, and most gigabytes of photos."""
 
 
 def _check_sizes(settings: object) -> None:
@@ -84,7 +90,10 @@ class DataSettings:
             if value is not None and self.stages:
                 raise RecipeError(f"{name} and stages are both given; stages set {name}: omit one")
         _check_sizes(self)
-        at_least(self, 0, "memory", "mixup")
+        at_least(self, 0, "memory", most=MOST_WEIGHT)
+        at_least(self, 0, "mixup", most=1e3)
+        if 0 < self.mixup < 1e-3:
+            raise RecipeError(f"mixup is {self.mixup}; it must be 0 or at least 0.001")
 
     def plan(self, iterations: int) -> list[Stage]:
         """Return the stages of a training of ``iterations`` steps in total."""
@@ -110,9 +119,9 @@ class OptimizerSettings:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "lr", "weight_decay", most=1e3)
-        if self.lr == 0:
-            raise RecipeError("lr is 0; it must be above 0")
+        at_least(self, 0, "lr", "weight_decay", most=MOST_RATE)
+        if self.lr < 1e-12:
+            raise RecipeError(f"lr is {self.lr:g}; it must be above 0 and at least 1e-12")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise RecipeError(f"betas are {self.betas}; both must be at least 0 and below 1")
 
@@ -125,7 +134,7 @@ class ScheduleSettings:
         type: "constant"; "multistep", which multiplies the rate by ``gamma`` at each milestone; or
             "cosine", which lowers it to ``minimum`` at the end of the cosine.
         milestones: steps at which "multistep" lowers the rate.
-        gamma: factor at each milestone.
+        gamma: factor at each milestone, at most 1.
         minimum: learning rate at the end of the cosine.
         hold: number of steps at the full rate before the cosine starts.
         cosine_steps: number of steps of the cosine; 0 for all after ``hold``. The training may end
@@ -143,9 +152,13 @@ class ScheduleSettings:
     warmup: int = 0
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "hold", "cosine_steps", "warmup", "minimum", "gamma")
-        if any(milestone < 0 for milestone in self.milestones):
-            raise RecipeError(f"milestones are {self.milestones}; they must be at least 0")
+        at_least(self, 0, "hold", "cosine_steps", "warmup", most=MOST_STEPS)
+        at_least(self, 0, "minimum", most=MOST_RATE)
+        at_least(self, 0, "gamma", most=1)
+        if not all(0 <= milestone <= MOST_STEPS for milestone in self.milestones):
+            raise RecipeError(
+                f"milestones are {shown(self.milestones)}; they must be from 0 to {MOST_STEPS}"
+            )
 
     def factor(self, step: int, iterations: int, lr: float) -> float:
         """Return the learning rate at a step, counted from 0, as a multiple of ``lr``."""
@@ -206,8 +219,8 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "iterations", most=MOST_STEPS)
-        at_least(self, 1, "log_every", "save_every", "accumulate", "keep")
-        at_least(self, 0, "clip")
+        at_least(self, 1, "log_every", "save_every", "accumulate", "keep", most=MOST_STEPS)
+        at_least(self, 0, "clip", most=MOST_WEIGHT)
         at_least(self, 0, "seed", most=2**32 - 1)
         if not 0 <= self.ema < 1:
             raise RecipeError(f"ema is {self.ema}; it must be at least 0 and below 1")
@@ -242,7 +255,7 @@ class BurstDataSettings:
         _check_sizes(self)
         at_least(self, 1, "validate_patch", most=MOST_SIDE)
         at_least(self, 1, "validate_bursts", most=MOST_BATCH)
-        at_least(self, 0, "border")
+        at_least(self, 0, "border", most=MOST_SIDE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,7 +274,7 @@ class BurstTrainSettings(TrainSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, 0, "flow_loss")
+        at_least(self, 0, "flow_loss", most=MOST_WEIGHT)
 
 
 def train_settings(recipe: Recipe) -> TrainSettings:
