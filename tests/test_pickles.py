@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import pickle
+import random
 import struct
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -78,11 +80,9 @@ def _state(count: int) -> dict[str, object]:
 def test_all_that_training_writes_is_loaded(tmp_path, zipped):
     values = {
         "state": _state(20),
-        "python": __import__("random").getstate(),
+        "python": random.getstate(),
         "bytes": b"abc",
-        "steps": torch.optim.lr_scheduler.MultiStepLR(
-            torch.optim.Adam([torch.zeros(1, requires_grad=True)]), [3, 5]
-        ).state_dict(),
+        "steps": {"milestones": Counter([3, 5])},  # of MultiStepLR
         "long": 2**100,
         "size": torch.Size([2, 3]),
         "type": torch.bfloat16,
