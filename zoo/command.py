@@ -16,11 +16,11 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from zoo.errors import WriteError, ZooError, is_out_of_memory
 from zoo.interrupts import INTERRUPTED, end_quiet_start, quiet_imports
@@ -136,6 +136,17 @@ def run_command(
         the reader of standard output has closed it.
     """
     end_quiet_start()  # the modules of the command have been imported
+    with _named_output():
+        return _run_command(parser, run, arguments, prog, intermixed)
+
+
+def _run_command(
+    parser: argparse.ArgumentParser,
+    run: Callable[[argparse.Namespace], int | None],
+    arguments: Sequence[str] | None,
+    prog: str | None,
+    intermixed: bool,
+) -> int:
     parser.prog = prog or parser.prog
     add_common_options(parser)
     read = parser.parse_intermixed_args if intermixed else parser.parse_args
@@ -147,14 +158,14 @@ def run_command(
             with contextlib.redirect_stdout(printed):
                 options = read(sys.argv[1:] if arguments is None else arguments)
         except SystemExit:  # after --help and --version
-            _flush_output(printed.getvalue())
+            print(printed.getvalue(), end="", flush=True)  # noqa: T201
             raise
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         with quiet_imports():
             import_parts(options.imports or ())
         with use_max_parameters(options.max_parameters):
             code = run(options) or 0
-        _flush_output()
+        print(end="", flush=True)  # noqa: T201
         return code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)  # noqa: T201
@@ -173,20 +184,43 @@ def run_command(
         return BAD_INPUT
 
 
-def _flush_output(text: str = "") -> None:
-    """Write a text and what is buffered for standard output, to find errors before the exit.
+class _Output:
+    """Standard output, whose errors say that they are its own."""
 
-    Raises:
-        BrokenPipeError: if the reader has closed the pipe.
-        WriteError: if standard output cannot be written for another reason.
-    """
-    try:
-        print(text, end="", flush=True)  # noqa: T201
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        _discard_output()
-        raise WriteError(f"standard output: cannot write: {error.strerror or error}") from error
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._named_errors():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._named_errors():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _discard_output()
+            reason = error.strerror or error
+            raise WriteError(f"standard output: cannot write: {reason}") from error
+
+
+@contextlib.contextmanager
+def _named_output() -> Iterator[None]:
+    """Within the block, errors of standard output say that they are its own."""
+    if sys.stdout is None:  # it is closed, and print does nothing
+        yield
+        return
+    with contextlib.redirect_stdout(_Output(sys.stdout)):
+        yield
 
 
 def _discard_output() -> None:
@@ -206,10 +240,6 @@ def _sentence(error: Exception) -> str:
         return str(error)
     if error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
-    try:
-        _flush_output()
-    except WriteError as refused:
-        return str(refused)
     return error.strerror
 
 

@@ -191,3 +191,11 @@ def test_images_are_decoded_without_a_standard_error_stream(tmp_path):
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def test_bytes_between_the_picture_and_the_end_marker_are_no_damage(tmp_path):
+    data = encoded(".jpg")
+    (tmp_path / "clean.jpg").write_bytes(data)
+    (tmp_path / "camera.jpg").write_bytes(data[:-2] + bytes(5) + data[-2:])
+    clean, camera = (read_photo(tmp_path / f"{name}.jpg").color_HWC for name in ("clean", "camera"))
+    assert np.array_equal(clean, camera)

@@ -27,9 +27,10 @@ _LOG = re.compile(rb"\[ ?(?:WARN|ERROR|FATAL):")
 """Start of a line of OpenCV's log."""
 
 _COMPLAINT = re.compile(
-    # Warnings of libjpeg. It writes only the first.
-    rb"Corrupt JPEG data|Premature end of JPEG|Inconsistent progression|Invalid SOS parameters"
-    rb"|Unknown Adobe color|Warning: unknown JFIF revision"
+    # Warnings of libjpeg. It writes only the first. Some cameras write bytes that mean nothing
+    # between the end of the picture and the end marker, 0xd9.
+    rb"Corrupt JPEG data(?!: \d+ extraneous bytes before marker 0xd9)|Premature end of JPEG"
+    rb"|Inconsistent progression|Invalid SOS parameters|Unknown Adobe color|Warning: unknown JFIF revision"
     # Errors of libtiff, and warnings of its decoders, but not those about metadata.
     rb"|TIFF_Error|TIFF_Warning (?!\w*(?:Pre|Setup)Decode)\w*(?:Decode|JPEGLib|Fax)"
 )
