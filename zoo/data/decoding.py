@@ -30,7 +30,8 @@ _COMPLAINT = re.compile(
     # Warnings of libjpeg. It writes only the first. Some cameras write bytes that mean nothing
     # between the end of the picture and the end marker, 0xd9.
     rb"Corrupt JPEG data(?!: \d+ extraneous bytes before marker 0xd9)|Premature end of JPEG"
-    rb"|Inconsistent progression|Invalid SOS parameters|Unknown Adobe color|Warning: unknown JFIF revision"
+    rb"|Inconsistent progression|Invalid SOS parameters|Unknown Adobe color"
+    rb"|Warning: unknown JFIF revision"
     # Errors of libtiff, and warnings of its decoders, but not those about metadata.
     rb"|TIFF_Error|TIFF_Warning (?!\w*(?:Pre|Setup)Decode)\w*(?:Decode|JPEGLib|Fax)"
 )
