@@ -142,6 +142,82 @@ def test_forward_mode_is_refused_not_zero(name, backend):
         assert len(str(raised.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("name", ["u", "A"])
+def test_forward_over_reverse_is_refused_not_zero(name, backend):
+    """Also where the tangent is on an outer level, which the innermost tensors do not show."""
+    scan, _ = of(name, backend)
+    x, ones = given(name), torch.ones(2, 5, 3)
+
+    def along(function):
+        return lambda: jvp(function, (x,), (torch.ones_like(x),))
+
+    for forward in (
+        along(grad(loss(scan))),
+        along(jacrev(loss(scan))),
+        along(lambda value: vjp(scan, value)[0]),
+        along(lambda value: vjp(scan, value)[1](ones)[0]),
+        along(lambda value: grad(lambda factor: (scan(value) * factor).sum())(torch.ones(()))),
+        along(lambda value: vmap(grad(loss(scan)))(torch.stack([value, value]))),
+        lambda: jacfwd(grad(loss(scan)))(x),
+        lambda: jvp(lambda cotangent: vjp(scan, x)[1](cotangent)[0], (ones,), (ones,)),
+    ):
+        with pytest.raises(NotImplementedError, match=NO_FORWARD):
+            forward()
+
+
+def test_a_function_with_its_own_tangent_may_scan():
+    """PyTorch switches tangents off in its forward pass: they are its own business."""
+    scan, _ = of("u", "")
+
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, u):
+            return scan(u)
+
+        @staticmethod
+        def jvp(ctx, tangent):
+            return 2 * tangent
+
+    with forward_ad.dual_level():
+        y = Doubled.apply(forward_ad.make_dual(given("u"), torch.ones_like(given("u"))))
+        assert torch.equal(forward_ad.unpack_dual(y).tangent, torch.full((2, 5, 3), 2.0))
+
+
+@pytest.mark.parametrize("name", ["u", "A", "order"])
+def test_vmap_over_nothing_gives_nothing_of_the_right_shape(name):
+    scan, _ = of(name, "")
+    none = given(name)[None][:0]
+    assert vmap(scan)(none).shape == (0, 2, 5, 3)
+    assert vmap(scan, in_dims=1, out_dims=1)(none.transpose(0, 1)).shape == (2, 0, 5, 3)
+    assert vmap(vmap(scan))(torch.stack([none] * 2)).shape == (2, 0, 2, 5, 3)
+    if name != "order":
+        assert vmap(grad(loss(scan)))(none).shape == none.shape
+        leaf = none.clone().requires_grad_()
+        vmap(scan)(leaf).sum().backward()
+        assert leaf.grad.shape == none.shape
+    with pytest.raises(ValueError, match=r"has shape|must be"):
+        vmap(scan)(none[:, :1])
+
+
+def test_jacobians_of_nothing_have_the_right_shape():
+    scan, _ = of("u", "")
+    assert jacrev(lambda u: scan(u)[:0])(given("u")).shape == (0, 5, 3, 2, 5, 3)
+    images = [t[:0] if "B" in s.axes else t for t, s in zip(INPUTS, SCHEMA.values(), strict=True)]
+    found = jacrev(lambda u: selective_scan(u, *images[1:], reduce=True))(images[0])
+    assert found.shape == (0, 5, 3, 0, 5, 3)
+
+
+def test_vmap_names_the_sizes_of_a_slice():
+    scan, _ = of("u", "")
+    for wrong, message in (
+        (torch.zeros(3), r"not \(\)"),
+        (torch.zeros(3, 2, 4, 3), r"\(2, 4, 3\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            vmap(scan)(wrong)
+
+
 def test_what_the_refusals_advise_works():
     """The definition has all gradients; they are those of finite differences."""
     x = given("u").double()

@@ -7,7 +7,7 @@ for zero, so they are refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,8 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 
-from zoo.ops.scan.contract import PARAMETERS, SCHEMA, TOKENS, ScanGradients
+from zoo.ops.scan.checks import check_tensors
+from zoo.ops.scan.contract import PARAMETERS, SCHEMA, TOKENS, ScanGradients, ScanInputs
 
 _INSTEAD = (
     "for that, call zoo.ops.scan.reference.scan(ScanInputs(...), reduce), which PyTorch can "
@@ -35,10 +36,10 @@ class Scan(_SingleLevelFunction):
     """
 
     @staticmethod
-    def forward(ctx: Any, keyset: Any, *arguments: Any) -> Tensor:
+    def forward(ctx: Any, keyset: Any, tangents: bool, *arguments: Any) -> Tensor:
         *tensors, ctx.reduce, ctx.backend = arguments
         ctx.save_for_backward(*tensors)
-        return _at_next_level(torch.ops.zoo.selective_scan.default, keyset, arguments)
+        return _at_next_level(torch.ops.zoo.selective_scan.default, keyset, tangents, arguments)
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
@@ -48,15 +49,16 @@ class Scan(_SingleLevelFunction):
         gradient = dict(zip(ScanGradients._fields, found, strict=True))
         given = dict(zip(SCHEMA, tensors, strict=True))
         of_tensors = (None if t is None else gradient.get(name) for name, t in given.items())
-        return (None, *of_tensors, None, None)
+        return (None, None, *of_tensors, None, None)
 
 
 class ScanBackward(_SingleLevelFunction):
     """The operator's gradient, which has no gradient itself."""
 
     @staticmethod
-    def forward(ctx: Any, keyset: Any, *arguments: Any) -> tuple[Tensor, ...]:
-        return _at_next_level(torch.ops.zoo.selective_scan_backward.default, keyset, arguments)
+    def forward(ctx: Any, keyset: Any, tangents: bool, *arguments: Any) -> tuple[Tensor, ...]:
+        backward = torch.ops.zoo.selective_scan_backward.default
+        return _at_next_level(backward, keyset, tangents, arguments)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -77,15 +79,16 @@ def autograd_kernel(op: Any, function: Any) -> Callable[..., Any]:
         _refuse_tangents(tensors)
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             with enable_single_level_autograd_function():
-                return function.apply(keyset, *arguments)
+                return function.apply(keyset, torch._C._is_fwd_grad_enabled(), *arguments)
         return _below(op, keyset, arguments)
 
     return kernel
 
 
-def _at_next_level(op: Any, keyset: Any, arguments: Sequence[Any]) -> Any:
-    # Autograd switches itself off inside a function, but an outer transform may need it.
-    with torch.enable_grad():
+def _at_next_level(op: Any, keyset: Any, tangents: bool, arguments: Sequence[Any]) -> Any:
+    # Autograd switches itself off inside a function, both ways. But an outer transform may need it:
+    # without tangents, an outer jvp would take its gradient for zero.
+    with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(tangents):
         return _below(op, keyset, arguments)
 
 
@@ -110,13 +113,17 @@ def vmap_forward(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> t
     """
     scan = torch.ops.zoo.selective_scan.default
     tensors, rest = arguments[: len(SCHEMA)], arguments[len(SCHEMA) :]
-    if any(in_dims[index] is not None for index in _SHARED):
-        return torch.stack([scan(*a) for a in _slices(info.batch_size, in_dims, arguments)]), 0
     size = info.batch_size
+    # Once folded, tensors have other sizes than those that an error should name.
+    check_tensors(ScanInputs._make(next(_slices(size, in_dims, tensors))))
+    if any(in_dims[index] is not None for index in _SHARED):
+        return torch.stack([scan(*a) for a in _slices(size, in_dims, arguments)])[:size], 0
     *folded, order = tensors
     for index in _IMAGES:
-        folded[index] = _first(folded[index], in_dims[index], size).flatten(0, 1)
-    images = folded[0].shape[0] // size
+        folded[index] = _first(folded[index], in_dims[index], size)
+    images = folded[0].shape[1]
+    for index in _IMAGES:
+        folded[index] = folded[index].flatten(0, 1)
     order = _fold_order(order, in_dims[len(folded)], size, images)
     return scan(*folded, order, *rest).unflatten(0, (size, images)), 0
 
@@ -124,8 +131,9 @@ def vmap_forward(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> t
 def vmap_backward(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> tuple[Any, Any]:
     """One slice after another: images that are folded together would share their gradients."""
     backward = torch.ops.zoo.selective_scan_backward.default
-    found = [backward(*a) for a in _slices(info.batch_size, in_dims, arguments)]
-    stacked = tuple(torch.stack(gradients) for gradients in zip(*found, strict=True))
+    size = info.batch_size
+    found = [backward(*a) for a in _slices(size, in_dims, arguments)]
+    stacked = tuple(torch.stack(gradients)[:size] for gradients in zip(*found, strict=True))
     return stacked, (0,) * len(stacked)
 
 
@@ -146,9 +154,16 @@ def _first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
 
 def _slices(
     size: int, in_dims: Sequence[int | None], arguments: Sequence[Any]
-) -> Iterable[list[Any]]:
-    for index in range(size):
+) -> Iterator[list[Any]]:
+    """The arguments of each slice. If there are none, those of one slice, to be dropped."""
+    for index in range(max(size, 1)):
         yield [
-            value if dim is None else value.select(dim, index)
-            for value, dim in zip(arguments, in_dims, strict=True)
+            value if dim is None else value.select(dim, index) if size else _nothing(value, dim)
+            for value, dim in zip(arguments, in_dims, strict=False)
         ]
+
+
+def _nothing(tensor: Tensor, dim: int) -> Tensor:
+    """A slice of an empty axis: zeros that belong to autograd's graph, or an order of no tokens."""
+    total = tensor.sum(dim, dtype=tensor.dtype)
+    return total if tensor.is_floating_point() else torch.full_like(total, -1)
