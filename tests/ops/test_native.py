@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 
 import pytest
@@ -232,6 +233,67 @@ def test_nan_is_passed_on(level):
     inputs = make_inputs(Case(), torch.float32)
     inputs[1][0, 0] = float("nan")
     assert selective_scan(*inputs, backend="native")[0].isnan().any()
+
+
+def kinds(tensor):
+    """What each number is: finite, NaN, or infinite with its sign."""
+    return torch.where(tensor.isfinite(), 0.0, tensor.float())
+
+
+EXTREMES = {
+    "A": (-1e20, -1e30, -3e38, -float("inf"), 100.0, 1e30),
+    "delta_bias": (-1e22, -3e38, -float("inf"), 88.0, 1e22, 3e38),
+}
+
+
+@needs_library
+@pytest.mark.parametrize("whole", [False, True], ids=["one channel", "all channels"])
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, vs in EXTREMES.items() for v in vs])
+def test_huge_exponents_give_zero_or_infinity_as_defined(name, value, whole, level):
+    case = Case(B=1, L=40, K=2, E=21, N=5, R=2)
+    inputs = make_inputs(case, torch.float32)
+    changed = inputs[3 if name == "delta_bias" else 4]
+    (changed if whole else changed[1, 3]).fill_(value)
+    found, expected = run(inputs, case, "native"), run(inputs, case, "reference")
+    for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+        assert index or torch.equal(kinds(ours).nan_to_num(1e9), kinds(theirs).nan_to_num(1e9))
+        both = ours.isfinite() & theirs.isfinite()
+        assert torch.allclose(ours[both], theirs[both], rtol=2e-4, atol=1e-4), index
+
+
+@needs_library
+def test_growth_is_accurate_until_it_overflows(level):
+    """A positive A beside ordinary channels, until products of decays leave float32."""
+    case = Case(B=1, L=2, K=1, E=20, N=9)
+    for exponent in (1.0, 20.0, 40.0):
+        inputs = make_inputs(case, torch.float32)
+        inputs[3].fill_(1.0)
+        inputs[2].fill_(0.0)
+        inputs[4][0, 7, 4] = exponent / 1.3132617
+        exact = [t.double() if t.is_floating_point() else t for t in inputs]
+        found, expected = run(inputs, case, "native"), run(exact, case, "reference")
+        for ours, theirs in zip(found, expected, strict=True):
+            assert relative(ours, theirs) <= 2e-5
+
+
+@needs_library
+def test_a_team_has_a_limit_whatever_the_caller_asks_for(monkeypatch):
+    """OpenMP crashes if it cannot start as many threads as it is asked for."""
+    asked = []
+
+    @ctypes.CFUNCTYPE(
+        None, ctypes.CFUNCTYPE(None, ctypes.c_void_p), ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint
+    )
+    def openmp(body, context, threads, flags):
+        asked.append(threads)
+        body(context)
+
+    monkeypatch.setattr(native, "_openmp", lambda: ctypes.cast(openmp, ctypes.c_void_p).value)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 100_000)
+    case = Case(B=300, L=15, K=2, E=200, N=16)
+    inputs = ScanInputs(*make_inputs(case, torch.float32))
+    assert native.forward(inputs, True).isfinite().all()
+    assert asked and max(asked) == 256
 
 
 def test_a_missing_library_is_explained_and_done_without(monkeypatch, tmp_path):

@@ -155,12 +155,14 @@ class Backward {
   void advance_tile(const Walk& walk, int64_t i, int64_t c) const {
     const BackwardTile t = walk.kept(i);
     const BackwardScratch& m = walk.m;
-    m.chunk.template steps<Format>(scan_, sizes_, t.parameters, i, m.u, m.delta, m.du, nullptr);
+    const bool any = m.chunk.template steps<Format>(scan_, sizes_, t.parameters, i, m.u, m.delta,
+                                                    m.du, nullptr);
     const Ahead ahead(m, walk.group, i);
     const float* before = t.checkpoints + c * state_floats();
     for (int64_t n = 0; n < scan_.states;) {
-      const int size = block_states(scan_.states - n, kForwardStates);
-      const auto block = size == 16  ? advance<kForwardStates>
+      const int size = any ? 1 : block_states(scan_.states - n, kForwardStates);
+      const auto block = any         ? advance<1, true>
+                         : size == 16 ? advance<kForwardStates>
                          : size == 8 ? advance<8>
                          : size == 4 ? advance<4>
                                      : advance<1>;
@@ -174,7 +176,8 @@ class Backward {
     const BackwardTile t = walk.kept(i);
     const BackwardScratch& m = walk.m;
     const ParameterGradients g = walk.parameter_gradients(i);
-    m.chunk.template steps<Format>(scan_, sizes_, t.parameters, i, m.u, m.delta, m.du, m.slope);
+    const bool any = m.chunk.template steps<Format>(scan_, sizes_, t.parameters, i, m.u, m.delta,
+                                                    m.du, m.slope);
     for (int s = 0; s < m.chunk.count; ++s) {
       const int64_t row = m.chunk.rows[s] * walk.group.stride + i * kLanes;
       store(m.gy_chunk + s * kLanes, load(m.gy + row));
@@ -183,8 +186,11 @@ class Backward {
     }
     const Ahead ahead(m, walk.group, i);
     for (int64_t n = 0; n < scan_.states;) {
-      const int size = block_states(scan_.states - n, kBackwardStates);
-      const auto block = size == 8 ? retreat<kBackwardStates> : size == 4 ? retreat<4> : retreat<1>;
+      const int size = any ? 1 : block_states(scan_.states - n, kBackwardStates);
+      const auto block = any         ? retreat<1, true>
+                         : size == 8 ? retreat<kBackwardStates>
+                         : size == 4 ? retreat<4>
+                                     : retreat<1>;
       block(m, ahead, sizes_.padded_states, n, t.parameters.decay_rate,
             t.checkpoints + c * state_floats(), t.carry, g.A);
       n += size;

@@ -90,8 +90,8 @@ struct Ahead {
         gu(m.gu + i * kLanes) {}
 };
 
-// Runs kStates states through a chunk, from `before` to `after`.
-template <int kStates>
+// Runs kStates states through a chunk, from `before` to `after`. kAny: see decays.
+template <int kStates, bool kAny = false>
 void advance(const BackwardScratch& m, const Ahead& ahead, int64_t row, int64_t n0,
              const float* decay_rate, const float* before, float* after) {
   constexpr int kMany = together(kStates);
@@ -109,7 +109,7 @@ void advance(const BackwardScratch& m, const Ahead& ahead, int64_t row, int64_t 
 #pragma GCC unroll 16
     for (int n = 0; n < kStates; n += kMany) {
       Vector decay[kMany];
-      decays<kMany>(step, decay_rate + (n0 + n) * kLanes, decay);
+      decays<kMany, kAny>(step, decay_rate + (n0 + n) * kLanes, decay);
 #pragma GCC unroll 16
       for (int i = 0; i < kMany; ++i) {
         state[n + i] = fma(decay[i], state[n + i], input * broadcast(B[n + i]));
@@ -121,7 +121,7 @@ void advance(const BackwardScratch& m, const Ahead& ahead, int64_t row, int64_t 
 }
 
 // Recomputes kStates states of a chunk from `before`, then propagates their gradient back.
-template <int kStates>
+template <int kStates, bool kAny = false>
 void retreat(const BackwardScratch& m, const Ahead& ahead, int64_t row, int64_t n0,
              const float* decay_rate, const float* before, float* carry, float* gA) {
   constexpr int kMany = together(kStates);
@@ -146,7 +146,7 @@ void retreat(const BackwardScratch& m, const Ahead& ahead, int64_t row, int64_t 
 #pragma GCC unroll 16
     for (int n = 0; n < kStates; n += kMany) {
       Vector decay[kMany];
-      decays<kMany>(step, decay_rate + (n0 + n) * kLanes, decay);
+      decays<kMany, kAny>(step, decay_rate + (n0 + n) * kLanes, decay);
 #pragma GCC unroll 16
       for (int i = 0; i < kMany; ++i) {
         state[n + i] = fma(decay[i], state[n + i], input * broadcast(B[n + i]));

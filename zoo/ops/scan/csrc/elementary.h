@@ -11,9 +11,18 @@ INLINE Vector exp2_product(Vector a, Vector b) {
   return power;
 }
 
+// 2^(a b) for any product: infinite if it is too large, 0 if it is too small. Slower than the fast
+// exponential, whose limits are given where exp2_products is defined.
+INLINE Vector exp2_any_product(Vector a, Vector b) {
+  const Vector x = at_most(broadcast(250.0f), at_least(broadcast(-250.0f), a * b));
+  const Vector root = exp2_product(x, broadcast(0.5f));
+  return root * root;
+}
+
 // e^-|x|
 INLINE Vector exp_minus_magnitude(Vector x) {
-  return exp2_product(minus_magnitude(x), broadcast(kLog2E));
+  // Beyond the bound, the power is 0 in float32.
+  return exp2_product(at_least(broadcast(-150.0f), minus_magnitude(x)), broadcast(kLog2E));
 }
 
 // log(1 + e) for e in [0, 1]: e times a polynomial, which makes it accurate for small e too.
@@ -30,18 +39,28 @@ INLINE Vector log1p(Vector e) {
 }
 
 // max(x, 0) + log(1 + e^-|x|): exponents are never positive, so nothing overflows.
-INLINE Vector softplus(Vector x) { return positive_part(x) + log1p(exp_minus_magnitude(x)); }
+INLINE Vector softplus(Vector x) {
+  return at_least(broadcast(0.0f), x) + log1p(exp_minus_magnitude(x));
+}
 
 // Number of decays computed side by side, for a block of this many states.
 constexpr int together(int states) { return states < kInterleave ? states : kInterleave; }
 
-// out[n] = 2^(step rate_n). rate: (kMany, W)
-template <int kMany>
+// Exponents step rate within which the fast exponential is right, on every level.
+constexpr float kMostGrowth = 126.0f, kMostDecay = 1e18f;
+
+// out[n] = 2^(step rate_n), for any exponents if kAny. rate: (kMany, W)
+template <int kMany, bool kAny>
 INLINE void decays(Vector step, const float* rate, Vector* out) {
   Vector rates[kMany];
 #pragma GCC unroll 16
   for (int n = 0; n < kMany; ++n) rates[n] = load(rate + n * kLanes);
-  exp2_products<kMany>(step, rates, out);
+  if (kAny) {
+#pragma GCC unroll 16
+    for (int n = 0; n < kMany; ++n) out[n] = exp2_any_product(step, rates[n]);
+  } else {
+    exp2_products<kMany>(step, rates, out);
+  }
 }
 
 // 1 / (1 + e^-x), the derivative of softplus.

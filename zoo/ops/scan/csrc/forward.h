@@ -38,8 +38,8 @@ struct ForwardScratch {
 };
 
 // Runs the recurrence for kStates states of a tile, held in registers. After the last block of
-// states, C h + D u is added to y.
-template <int kStates>
+// states, C h + D u is added to y. kAny: see decays.
+template <int kStates, bool kAny = false>
 void recur(const ForwardScratch& m, const ForwardTile& t, int64_t padded_states, int64_t stride,
            int64_t i, int64_t n0, bool last) {
   constexpr int kMany = together(kStates);
@@ -71,7 +71,7 @@ void recur(const ForwardScratch& m, const ForwardTile& t, int64_t padded_states,
 #pragma GCC unroll 16
     for (int n = 0; n < kStates; n += kMany) {
       Vector decay[kMany];
-      decays<kMany>(step, decay_rate + n * kLanes, decay);
+      decays<kMany, kAny>(step, decay_rate + n * kLanes, decay);
 #pragma GCC unroll 16
       for (int i = 0; i < kMany; ++i) {
         state[n + i] = fma(decay[i], state[n + i], input * broadcast(B[n + i]));
@@ -175,11 +175,12 @@ class Forward {
       m->chunk.template gather<Format>(scan_, sizes_, begin, begin + kChunk);
       for (int64_t i = 0; i < group.tiles; ++i) {
         const ForwardTile t = tile_scratch(worker, i);
-        m->chunk.template steps<Format>(scan_, sizes_, t.parameters, i, m->u, m->delta, m->du,
-                                        nullptr);
+        const bool any = m->chunk.template steps<Format>(scan_, sizes_, t.parameters, i, m->u,
+                                                         m->delta, m->du, nullptr);
         for (int64_t n = 0; n < scan_.states;) {
-          const int size = block_states(scan_.states - n, kForwardStates);
-          const auto block = size == 16  ? recur<kForwardStates>
+          const int size = any ? 1 : block_states(scan_.states - n, kForwardStates);
+          const auto block = any         ? recur<1, true>
+                             : size == 16 ? recur<kForwardStates>
                              : size == 8 ? recur<8>
                              : size == 4 ? recur<4>
                                          : recur<1>;

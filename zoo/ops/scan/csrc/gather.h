@@ -135,12 +135,14 @@ struct Parameters {
   float *decay_rate;  // (P, W): A log2(e), so that 2^(delta decay_rate) is the decay
   float *weight;      // (R, W)
   float *bias, *D;    // (W)
+  float *reach;       // (W): a step times this is above 1 if a decay's exponent is out of reach
 
   Parameters(const ZooScan& scan, const Sizes& sizes, Arena* arena)
       : decay_rate(arena->floats(sizes.padded_states * kLanes)),
         weight(arena->floats(sizes.rank * kLanes)),
         bias(arena->floats(kLanes)),
-        D(arena->floats(kLanes)) {}
+        D(arena->floats(kLanes)),
+        reach(arena->floats(kLanes)) {}
 
   void load(const ZooScan& scan, const Sizes& sizes, int64_t direction, Tile tile) const {
     const int64_t row = direction * scan.channels + tile.first;
@@ -150,6 +152,13 @@ struct Parameters {
     transpose(scan.delta_weight + row * sizes.rank, sizes.rank, tile.width, 1.0f, weight);
     store(bias, read_lanes<Float32>(scan.delta_bias + row, tile.width));
     store(D, read_lanes<Float32>(scan.D + row, tile.width));
+    Vector most = broadcast(0.0f);
+    for (int64_t n = 0; n < scan.states; ++n) {
+      const Vector rate = ::load(decay_rate + n * kLanes);
+      most = at_least(rate * broadcast(-1.0f / kMostDecay), most);
+      most = at_least(rate * broadcast(1.0f / kMostGrowth), most);
+    }
+    store(reach, most);
   }
 
  private:
@@ -223,17 +232,25 @@ class Chunk {
   }
 
   // Computes delta (T, W) and delta u for a tile, and the slope of softplus if `slope` is not null.
+  // Returns whether a decay's exponent is out of reach of the fast exponential.
   template <class Format>
-  void steps(const ZooScan& scan, const Sizes& sizes, const Parameters& parameters, int64_t i,
+  bool steps(const ZooScan& scan, const Sizes& sizes, const Parameters& parameters, int64_t i,
              const float* u, float* delta, float* du, float* slope) const {
     constexpr int kTogether = 4;
+    Vector longest = broadcast(0.0f);
     int s = 0;
     for (; s + kTogether <= count; s += kTogether) {
-      steps_of<Format, kTogether>(*this, scan, sizes, parameters, i, s, u, delta, du, slope);
+      steps_of<Format, kTogether>(*this, scan, sizes, parameters, i, s, u, delta, du, slope,
+                                  &longest);
     }
     for (; s < count; ++s) {
-      steps_of<Format, 1>(*this, scan, sizes, parameters, i, s, u, delta, du, slope);
+      steps_of<Format, 1>(*this, scan, sizes, parameters, i, s, u, delta, du, slope, &longest);
     }
+    float most[kLanes];
+    store(most, longest * load(parameters.reach));
+    bool beyond = false;
+    for (int lane = 0; lane < kLanes; ++lane) beyond |= most[lane] > 1.0f;
+    return beyond;
   }
 
  private:
@@ -286,7 +303,7 @@ class Chunk {
   template <class Format, int kSteps>
   INLINE void steps_of(const Chunk& chunk, const ZooScan& scan, const Sizes& sizes,
                        const Parameters& parameters, int64_t i, int s, const float* u,
-                       float* delta, float* du, float* slope) {
+                       float* delta, float* du, float* slope, Vector* longest) {
     Vector raw[kSteps];
 #pragma GCC unroll 4
     for (int j = 0; j < kSteps; ++j) raw[j] = load(parameters.bias);
@@ -317,6 +334,7 @@ class Chunk {
     for (int j = 0; j < kSteps; ++j) {
       const int64_t row = chunk.rows[s + j] * chunk.group_->stride + i * kLanes;
       store(delta + (s + j) * kLanes, smooth[j]);
+      *longest = at_least(smooth[j], *longest);
       store(du + (s + j) * kLanes, smooth[j] * load(u + row));
       if (slope != nullptr) store(slope + (s + j) * kLanes, sigmoid(raw[j]));
     }

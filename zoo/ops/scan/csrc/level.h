@@ -42,7 +42,7 @@ void run_exp(const float* in, float* out, int64_t count) {
 #pragma GCC unroll 4
     for (int j = 0; j < kGroup; j += kInterleave) {
       Vector power[kInterleave];
-      decays<kInterleave>(log2e, in + i + j * kLanes, power);
+      decays<kInterleave, false>(log2e, in + i + j * kLanes, power);
 #pragma GCC unroll 4
       for (int n = 0; n < kInterleave; ++n) store(out + i + (j + n) * kLanes, power[n]);
     }

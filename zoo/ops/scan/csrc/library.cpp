@@ -64,6 +64,7 @@ Team useful_team(const ZooScan& scan, int threads, ZooOpenMP openmp) {
   // In floating point, because it may exceed any integer.
   const double work = 1.0 * scan.batch * scan.directions * scan.steps * scan.channels * scan.states;
   const double most = 1 + work / kExponentialsPerThread;
+  if (threads > kMaxThreads) threads = kMaxThreads;
   return {threads < most ? threads : static_cast<int>(most), openmp};
 }
 

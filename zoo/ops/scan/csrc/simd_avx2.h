@@ -18,7 +18,10 @@ INLINE Vector load(const float* p) { return _mm256_loadu_ps(p); }
 INLINE void store(float* p, Vector v) { _mm256_storeu_ps(p, v); }
 INLINE Vector broadcast(float x) { return _mm256_set1_ps(x); }
 INLINE Vector fma(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
-INLINE Vector positive_part(Vector x) { return _mm256_max_ps(_mm256_setzero_ps(), x); }
+// The larger or smaller of a bound and x; NaN stays NaN, because these instructions return their
+// second operand if one is NaN.
+INLINE Vector at_least(Vector bound, Vector x) { return _mm256_max_ps(bound, x); }
+INLINE Vector at_most(Vector bound, Vector x) { return _mm256_min_ps(bound, x); }
 INLINE Vector minus_magnitude(Vector x) { return _mm256_or_ps(x, _mm256_set1_ps(-0.0f)); }
 INLINE Vector where_negative(Vector x, Vector negative, Vector other) {
   return _mm256_blendv_ps(other, negative, x);
@@ -37,8 +40,7 @@ INLINE void exp2_products(Vector a, const Vector* b, Vector* out) {
   const Vector shifter = broadcast(1572864.0f);  // 1.5 * 2^23 / 8
 #pragma GCC unroll 16
   for (int i = 0; i < kMany; ++i) {
-    // maxps returns its second operand if one is NaN, so NaN stays NaN.
-    const Vector x = _mm256_max_ps(broadcast(-126.0f), a * b[i]);
+    const Vector x = at_least(broadcast(-126.0f), a * b[i]);
     const Vector shifted = x + shifter;
     const Vector rest = x - (shifted - shifter);
     const __m256i bits = _mm256_castps_si256(shifted);

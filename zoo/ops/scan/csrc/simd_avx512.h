@@ -18,13 +18,16 @@ INLINE Vector load(const float* p) { return _mm512_loadu_ps(p); }
 INLINE void store(float* p, Vector v) { _mm512_storeu_ps(p, v); }
 INLINE Vector broadcast(float x) { return _mm512_set1_ps(x); }
 INLINE Vector fma(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
-INLINE Vector positive_part(Vector x) { return _mm512_max_ps(_mm512_setzero_ps(), x); }
+// The larger or smaller of a bound and x; NaN stays NaN, because these instructions return their
+// second operand if one is NaN.
+INLINE Vector at_least(Vector bound, Vector x) { return _mm512_max_ps(bound, x); }
+INLINE Vector at_most(Vector bound, Vector x) { return _mm512_min_ps(bound, x); }
 INLINE Vector minus_magnitude(Vector x) { return _mm512_or_ps(x, _mm512_set1_ps(-0.0f)); }
 INLINE Vector where_negative(Vector x, Vector negative, Vector other) {
   return _mm512_mask_blend_ps(_mm512_movepi32_mask(_mm512_castps_si512(x)), other, negative);
 }
 
-// 2^(a b) for several b, for products below 127. The exponent is split into a multiple of 1/16,
+// 2^(a b) for several b, for products from -10^20 to 127. The exponent is split into a multiple of 1/16,
 // whose power comes from a table, and a remainder of at most 1/32. A polynomial gives the power of
 // the remainder; it is exact at 0, because slow decays need 1 - 2^x to be as accurate as 2^x. To
 // find the multiple, a number is added that is so large that the sum has no bits below 1/16. The

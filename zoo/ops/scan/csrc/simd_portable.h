@@ -35,15 +35,21 @@ INLINE Vector fma(Vector a, Vector b, Vector c) { return a * b + c; }
 INLINE Vector choose(Bits mask, Vector yes, Vector no) {
   return (Vector)((mask & (Bits)yes) | (~mask & (Bits)no));
 }
-// The larger of a bound and x; NaN stays NaN.
-INLINE Vector at_least(float bound, Vector x) {
+// The larger or smaller of a bound and x; NaN stays NaN.
+INLINE Vector at_least(Vector bound, Vector x) {
 #if defined(__SSE2__)
-  return _mm_max_ps(broadcast(bound), x);
+  return _mm_max_ps(bound, x);
 #else
-  return choose(x < broadcast(bound), broadcast(bound), x);
+  return choose(x < bound, bound, x);
 #endif
 }
-INLINE Vector positive_part(Vector x) { return at_least(0.0f, x); }
+INLINE Vector at_most(Vector bound, Vector x) {
+#if defined(__SSE2__)
+  return _mm_min_ps(bound, x);
+#else
+  return choose(x > bound, bound, x);
+#endif
+}
 INLINE Vector minus_magnitude(Vector x) { return (Vector)((Bits)x | (Bits)broadcast(-0.0f)); }
 INLINE Vector where_negative(Vector x, Vector negative, Vector other) {
   return choose((Bits)x < 0, negative, other);
@@ -60,7 +66,7 @@ INLINE void exp2_products(Vector a, const Vector* b, Vector* out) {
   const Vector shifter = broadcast(12582912.0f);  // 1.5 * 2^23
 #pragma GCC unroll 16
   for (int i = 0; i < kMany; ++i) {
-    const Vector x = at_least(-126.0f, a * b[i]);
+    const Vector x = at_least(broadcast(-126.0f), a * b[i]);
     const Vector shifted = x + shifter;
     const Vector rest = x - (shifted - shifter);
     Vector p = fma(broadcast(0.000154035128f), rest, broadcast(0.00133907355f));

@@ -11,7 +11,6 @@
 
 namespace {
 
-constexpr int kMaxThreads = 256;
 constexpr size_t kAlignment = 64;
 constexpr size_t kLargePage = size_t(1) << 21;
 
@@ -57,7 +56,6 @@ void join(Thread thread) { pthread_join(thread, nullptr); }
 #endif
 
 void run_on_own_threads(int threads, Job* job) {
-  if (threads > kMaxThreads) threads = kMaxThreads;
   Thread started[kMaxThreads];
   int count = 0;
   // If a thread cannot be created, the others run its tasks.

@@ -7,8 +7,10 @@
 // work, and a second team would compete with them for the cores. So if the caller has found
 // PyTorch's GOMP_parallel, it is passed as `openmp` and used. Otherwise each call creates threads:
 // this costs 20-50 us, but needs no thread pool and survives fork.
+constexpr int kMaxThreads = 256;
+
 struct Team {
-  int threads;
+  int threads;  // at most kMaxThreads
   void (*openmp)(void (*body)(void*), void* context, unsigned threads, unsigned flags);
 };
 
