@@ -18,7 +18,7 @@ import zoo
 from tests.helpers.networks import Nearest
 from zoo.checkpoints import shipped_weights
 from zoo.cli import FORWARDED, GROUPS, main
-from zoo.command import package_version
+from zoo.command import COMMON_OPTIONS, leading_options, package_version
 from zoo.data import Photo, read_photo, write_photo
 from zoo.interrupts import quiet_imports, start_quietly
 from zoo.plots.scan_order import render_order
@@ -442,7 +442,7 @@ def test_errors_of_forwarded_commands(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("zoo train: error: 'iterations' is not a setting")
 
 
-def test_common_options_may_stand_before_a_forwarded_command(capsys):
+def test_common_options_may_stand_before_a_forwarded_command(tmp_path, capsys):
     assert run("--import", "nope", "export", "onnx", "-n", "mambair_tiny_x2") == 2
     assert capsys.readouterr().err.startswith("zoo export onnx: error: --import nope: no module")
     with pytest.raises(zoo.errors.ZooError):
@@ -450,6 +450,12 @@ def test_common_options_may_stand_before_a_forwarded_command(capsys):
     imports = ["--import", "zoo.heads", "--import=zoo.scans"]
     assert run(*imports, "scans", "plot", "knight", "-o", "x") == 2
     assert "unknown scan 'knight'" in capsys.readouterr().err
+    for option, settings in COMMON_OPTIONS.items():
+        value = ["json" if option == "--import" else "5"] if "metavar" in settings else []
+        for words in ([option, *value], [f"{option}={value[0]}"] if value else []):
+            assert leading_options([*words, "train", option]) == len(words)
+    assert run("--max-parameters", 5, "train", "mambair_tiny_x2", "-o", tmp_path / "run") == 2
+    assert "parameters" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
         run("--import", "train")  # a command is missing: "train" is the module
     assert stop.value.code == 2

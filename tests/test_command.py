@@ -144,13 +144,26 @@ def test_installed_packages_announce_parts_and_a_broken_one_is_named(monkeypatch
     monkeypatch.setattr(command, "entry_points", announced)
     import_parts([])
     assert loaded == ["it"]
-    for error in (ImportError("gone"), AttributeError("gone"), ValueError("gone"), SystemExit(1)):
+    for error in (
+        ImportError("gone"),
+        AttributeError("gone"),
+        ValueError("gone"),
+        SystemExit(1),
+        BaseException("gone"),
+    ):
         entry.load = lambda error=error: failing(error)(None)
         message = (
             r"an installed package lists parts in 'their\.parts', .*: \w+: (gone|1) \(.*:\d+\)"
         )
         with pytest.raises(ZooError, match=message):
             import_parts([])
+
+
+def test_ctrl_c_during_an_import_is_no_error_of_the_module(tmp_path, monkeypatch):
+    (tmp_path / "slow_to_load.py").write_text("raise KeyboardInterrupt")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        import_parts(["slow_to_load"])
 
 
 def test_a_module_that_is_not_there_is_named():
@@ -171,6 +184,12 @@ def test_a_module_needs_a_full_name(name):
         ("raise ImportError('bad')\n", "ImportError: bad (FILE:1)"),
         ("\nraise ValueError('two\\nlines')\n", "ValueError: two lines (FILE:2)"),
         ("assert 0", "AssertionError (FILE:1)"),
+        ("raise BaseException('x')", "BaseException: x (FILE:1)"),
+        ("raise GeneratorExit", "GeneratorExit (FILE:1)"),
+        (
+            "class Mute(Exception):\n    def __str__(self):\n        raise OSError\nraise Mute",
+            "Mute (FILE:4)",
+        ),
         ("import sys\nsys.exit(3)", "SystemExit: 3 (FILE:2)"),
         ("import zoo\nraise zoo.errors.ZooError('bad')", "bad (FILE:2)"),
         (

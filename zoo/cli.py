@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from zoo.command import (
     COMPAT,
     add_common_options,
+    leading_options,
     package_version,
     parse_size,
     run_command,
@@ -389,9 +390,7 @@ def _add_forwarded(commands: Subparsers) -> None:
 
 def _forwarded(words: list[str]) -> int | None:
     """Run the forwarded command that ``words`` names and return its exit code; None if none."""
-    first = 0
-    while first < len(words) and words[first].partition("=")[0] in ("--debug", "--import"):
-        first += 2 if words[first] == "--import" else 1
+    first = leading_options(words)
     for name, (module, _) in FORWARDED.items():
         rest = first + len(name.split())
         if words[first:rest] == name.split():

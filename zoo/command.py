@@ -47,23 +47,37 @@ def package_version() -> str:
         return "0+unknown"
 
 
+COMMON_OPTIONS: dict[str, dict[str, Any]] = {
+    "--import": {
+        "dest": "imports",
+        "action": "append",
+        "metavar": "MODULE",
+        "help": "Python module that registers your own parts; may be repeated",
+    },
+    "--debug": {"action": "store_true", "help": "show tracebacks"},
+    OPTION: {
+        "metavar": "N",
+        "help": f"error for networks with more parameters [{VARIABLE}, or {MAX_PARAMETERS}]",
+    },
+}
+"""The options that all commands share; those with a ``metavar`` take a value."""
+
+
 def add_common_options(parser: argparse.ArgumentParser, **settings: Any) -> None:
-    """Add ``--import``, ``--debug`` and ``--max-parameters``; :func:`run_command` reads them."""
-    parser.add_argument(
-        "--import",
-        dest="imports",
-        action="append",
-        metavar="MODULE",
-        help="Python module that registers your own parts; may be repeated",
-        **settings,
-    )
-    parser.add_argument("--debug", action="store_true", help="show tracebacks", **settings)
-    parser.add_argument(
-        OPTION,
-        metavar="N",
-        help=f"error for networks with more parameters [{VARIABLE}, or {MAX_PARAMETERS}]",
-        **settings,
-    )
+    """Add the options that all commands share; :func:`run_command` reads them."""
+    for option, meaning in COMMON_OPTIONS.items():
+        parser.add_argument(option, **meaning, **settings)
+
+
+def leading_options(words: Sequence[str]) -> int:
+    """Count the words before a command: options that all commands share, and their values."""
+    count = 0
+    while count < len(words):
+        option, equals, _ = words[count].partition("=")
+        if option not in COMMON_OPTIONS:
+            break
+        count += 2 if "metavar" in COMMON_OPTIONS[option] and not equals else 1
+    return count
 
 
 def parse_size(text: str, unit: str) -> tuple[int, int]:
@@ -263,7 +277,9 @@ def import_parts(modules: Sequence[str]) -> None:
     for entry in entry_points(group=ENTRY_POINTS):
         try:
             entry.load()
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
             package = entry.dist.name if entry.dist else "an installed package"
             raise ZooError(
                 f"{package} lists parts in {entry.value!r}, which cannot be imported: "
@@ -275,7 +291,9 @@ def import_parts(modules: Sequence[str]) -> None:
         _check_not_hidden(module.partition(".")[0])
         try:
             _import_also_from_here(module)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
             text = _import_error(module, error)
             if _is_absent(module, error):
                 text += f"; {_GIVE_NAME}"
@@ -343,11 +361,19 @@ def _import_error(module: str, error: BaseException) -> str:
         if _is_absent(module, error):
             return f"no module {error.name!r}"
         return f"{module} was found, but it needs {error.name!r}, which is missing{_place(error)}"
-    message = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
+    message = error.msg if isinstance(error, SyntaxError) else _text(error)
     if not isinstance(error, ZooError):
         name = type(error).__name__
         message = f"{name}: {message}" if message else name
     return f"{message}{_place(error)}"
+
+
+def _text(error: BaseException) -> str:
+    """Return the message of an error in one line; "" if it cannot even say that."""
+    try:
+        return " ".join(str(error).split())
+    except Exception:
+        return ""
 
 
 def _place(error: BaseException) -> str:
