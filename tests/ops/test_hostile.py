@@ -13,6 +13,7 @@ import torch
 from tests.helpers.scan_cases import BACKENDS, Case, make_inputs, relative, run
 from zoo.ops import selective_scan
 from zoo.ops.scan import native, operator, reference
+from zoo.ops.scan import order as order_module
 from zoo.ops.scan.contract import SCHEMA, ScanInputs
 from zoo.ops.scan.order import check_order, without_wrong_entries
 
@@ -136,11 +137,37 @@ def test_entries_in_the_second_image_alone_are_checked(inputs, call, change, mes
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [("B", lambda B: B[..., :1], "B has shape"), ("B", lambda B: B.double(), "one dtype"),
-     ("order", lambda order: order.long(), "order must be int32")],
+     ("order", lambda order: order.long(), "order must be int32"),
+     ("A", torch.zeros(()), "A must be"), ("delta_weight", None, "delta has shape")],
 )  # fmt: skip
 def test_tracing_checks_sizes_and_dtypes(inputs, call, name, value, message):
-    with pytest.raises(Exception, match=message):
+    torch.compiler.reset()
+    with pytest.raises(ValueError, match=message) as raised:
         call(*changed(inputs, name, value))
+    assert len(str(raised.value)) < 500 and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("backend", "error"), [(3, TypeError), ("nativ", ValueError)])
+def test_tracing_checks_the_name_of_the_backend(inputs, backend, error):
+    torch.compiler.reset()
+    with pytest.raises(error, match="backend") as raised:
+        torch.compile(partial(selective_scan, backend=backend), backend="aot_eager")(*inputs)
+    assert len(str(raised.value)) < 500
+
+
+def test_checks_leave_nothing_in_a_graph_of_any_size(inputs):
+    graphs = []
+
+    def keep(module, _):
+        graphs.append(
+            [str(node.target) for node in module.graph.nodes if node.op == "call_function"]
+        )
+        return module
+
+    torch.compiler.reset()
+    function = torch.compile(selective_scan, backend=keep, dynamic=True, fullgraph=True)
+    function(*inputs)
+    assert graphs == [["zoo.selective_scan.default"]]
 
 
 @pytest.mark.parametrize("call", TRACED, ids=lambda call: call.__name__)
@@ -181,6 +208,54 @@ def test_an_order_changed_behind_every_counter_is_noticed(inputs, backend, infer
             change()
             with pytest.raises(ValueError, match=str(FAR)):
                 selective_scan(*inputs[:-1], order, backend=backend)
+
+
+def claiming(tensor, **claims):
+    """The tensor in a class of its own that says other things about it."""
+    members = {name: property(lambda self, said=said: said) for name, said in claims.items()}
+    return tensor.as_subclass(type("Claiming", (type(tensor),), members))
+
+
+@pytest.mark.parametrize("call", PATHS, ids=lambda call: call.__name__)
+@pytest.mark.parametrize("kind", [torch.Tensor, torch.nn.Parameter])
+def test_what_a_class_says_of_its_tensor_is_not_believed(inputs, call, kind):
+    for name, spec in SCHEMA.items():
+        tensor = inputs[list(SCHEMA).index(name)]
+        small = tensor.as_subclass(kind).flatten()[:1].reshape([1] * tensor.dim())
+        claims = {"shape": tensor.shape, "numel": lambda: 0, "is_contiguous": lambda: True}
+        with pytest.raises(ValueError, match=r"has shape|need|is for|for 1 tokens"):
+            call(*changed(inputs, name, claiming(small, **claims)))
+        right = changed(inputs, name, claiming(tensor, shape=(1,), stride=lambda *_: (10**9,) * 3))
+        for ours, theirs in zip(call(*right), call(*inputs), strict=True):
+            assert torch.equal(ours, theirs), (name, spec)
+
+
+def test_what_a_class_says_of_its_memory_is_not_believed(inputs):
+    B = inputs[5].clone()
+    claims = {"untyped_storage": lambda: inputs[5].untyped_storage(), "numel": lambda: 0}
+    B.untyped_storage().resize_(8)
+    with pytest.raises(ValueError, match="has only 8 bytes of memory"):
+        selective_scan(*changed(inputs, "B", claiming(B, **claims)))
+    with pytest.raises(ValueError, match=r"grad_y is \(1, 1, 1\)"):
+        liar = claiming(torch.ones(1, 1, 1), shape=(CASE.B, CASE.L, CASE.E))
+        torch.ops.zoo.selective_scan_backward(liar, *inputs, True, "")
+
+
+def test_more_tokens_than_an_order_can_number_are_no_mistake(inputs):
+    """Numbers of tokens are 64 bits; entries of the order are 32."""
+    many = 2**62
+    wide = [
+        torch.zeros(()).expand([{"B": 1, "L": many, "E": 0}.get(axis, 1) for axis in spec.axes])
+        for name, spec in SCHEMA.items()
+        if name != "order"
+    ]
+    order = torch.tensor([[5, -1, 2**31 - 1]], dtype=torch.int32)[:, :2]
+    assert selective_scan(*wide, order, backend="chunked").shape == (1, many, 1, 0)
+    safe, bias = without_wrong_entries(torch.tensor([[3, 2]], dtype=torch.int32), 4, torch.ones(1))
+    assert safe.tolist() == [[3, 2]] and bias.isfinite().all()
+    for tokens in (2**31, 2**32):
+        assert not order_module._outside(order, tokens).any()
+    assert order_module._outside(torch.tensor([[2**31 - 1]]).int(), 2**31 - 1).all()
 
 
 def test_an_order_changed_between_forward_and_backward_is_noticed(inputs):

@@ -9,12 +9,12 @@ Shape suffixes: see :mod:`zoo.ops.scan.contract`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from operator import itemgetter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from zoo.ops.scan.contract import ORDER, SCHEMA, TOKENS, Kind, ScanInputs, axis_sizes
 from zoo.ops.scan.order import check_order_shape
@@ -24,9 +24,9 @@ TOKEN_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # Read once: looking things up in the schema at each call would take longer than a small scan.
 _IS_PARAMETER = tuple(spec.kind is Kind.PARAMETER for spec in SCHEMA.values())
 _EXPECTED = tuple(
-    (name, itemgetter(*spec.axes), spec.kind) for name, spec in SCHEMA.items() if name not in ORDER
+    (name, spec.axes, spec.kind) for name, spec in SCHEMA.items() if name not in ORDER
 )
-"""For each tensor: its name, a function from axis sizes to its shape, its kind."""
+"""For each tensor: its name, its axes, its kind."""
 _SIZED = tuple((name, len(SCHEMA[name].axes)) for name in ("u", "delta_weight", "A"))
 """The tensors that give the sizes of axes, besides the order, with their numbers of axes."""
 
@@ -76,9 +76,9 @@ def check_tensors(inputs: ScanInputs) -> None:
         elif not SCHEMA[name].optional:
             raise TypeError(f"{name} must be a tensor, not None")
     u = inputs.u
-    for name, axes in _SIZED:
+    for name, count in _SIZED:
         tensor = getattr(inputs, name)
-        if tensor is not None and tensor.dim() != axes:
+        if tensor is not None and tensor.dim() != count:
             letters = ", ".join(SCHEMA[name].axes)
             raise ValueError(f"{name} must be ({letters}), not {tuple(tensor.shape)}")
     check_order_shape(inputs.order, u.shape[0])
@@ -88,13 +88,14 @@ def check_tensors(inputs: ScanInputs) -> None:
     _check_device("order", inputs.order, device)
     sizes, state = axis_sizes(inputs), state_dtype(dtype)
     # A tuple ends with the order, which is not in ``_EXPECTED``.
-    for tensor, (name, expected, kind) in zip(inputs, _EXPECTED, strict=False):
+    for tensor, (name, axes, kind) in zip(inputs, _EXPECTED, strict=False):
         if tensor is None:
             continue
-        if tensor.shape != expected(sizes):
+        if not _has_sizes(tensor.shape, axes, sizes):
+            expected = tuple(sizes[axis] for axis in axes)
             raise ValueError(
                 f"{name} has shape {tuple(tensor.shape)}, but u {tuple(u.shape)} and "
-                f"order {tuple(inputs.order.shape)} need {expected(sizes)}"
+                f"order {tuple(inputs.order.shape)} need {expected}"
             )
         if kind is Kind.TOKENS and tensor.dtype != dtype:
             raise ValueError(
@@ -103,6 +104,20 @@ def check_tensors(inputs: ScanInputs) -> None:
         if kind is Kind.PARAMETER and tensor.dtype != state:
             raise ValueError(f"{name} must be {state} for tokens of {dtype}, not {_of(tensor)}")
         _check_device(name, tensor, device)
+
+
+def plain(tensor: Any) -> Any:
+    """The tensor without the Python of its class, which may say anything about shape and memory.
+
+    Classes with a dispatcher of their own are left alone: they answer for their operations.
+    """
+    kind = type(tensor)
+    if kind is Tensor or kind is Parameter or not isinstance(tensor, Tensor):
+        return tensor
+    if kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return tensor
+    with torch._C.DisableTorchFunctionSubclass():
+        return Tensor.as_subclass(tensor, Tensor)
 
 
 def check_gradient(grad_y: Tensor, inputs: ScanInputs, reduce: bool) -> None:
@@ -146,6 +161,16 @@ def check_memory(tensors: Iterable[Tensor | None]) -> None:
                 f"a tensor {tuple(tensor.shape)} has only {held} bytes of memory; was its storage "
                 "resized?"
             )
+
+
+def _has_sizes(shape: Sequence[int], axes: str, sizes: Mapping[str, int]) -> bool:
+    if len(shape) != len(axes):
+        return False
+    # One by one: a comparison of whole shapes would leave its nodes in compiled graphs.
+    for size, axis in zip(shape, axes, strict=True):  # noqa: SIM110 - faster than all()
+        if size != sizes[axis]:
+            return False
+    return True
 
 
 def _check_layout(name: str, tensor: Tensor) -> None:

@@ -90,10 +90,15 @@ def use_backend(name: str) -> Iterator[None]:
         _asked.reset(token)
 
 
+def named(argument: str | None) -> str:
+    """Name of the backend requested by argument; "" if none is."""
+    return "" if argument is None or argument == "" else check_name(argument, _ARGUMENT)
+
+
 def asked_for(argument: str | None) -> str:
     """Name of the backend requested by argument, context or environment; "" if none is."""
-    if argument is not None and argument != "":
-        return check_name(argument, _ARGUMENT)
+    if name := named(argument):
+        return name
     if _asked.get():
         return _asked.get()
     name = os.environ.get(ENVIRONMENT, "")

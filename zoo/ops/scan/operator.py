@@ -18,9 +18,10 @@ from zoo.ops.scan.checks import (
     check_tensors,
     in_state_dtype,
     output_shape,
+    plain,
 )
 from zoo.ops.scan.contract import SCHEMA, Backend, ScanGradients, ScanInputs, axis_sizes
-from zoo.ops.scan.dispatch import CHECK_ORDERS, asked_for, check_name, choose
+from zoo.ops.scan.dispatch import CHECK_ORDERS, asked_for, choose, named
 from zoo.ops.scan.empty_axes import (
     empty_again,
     fill_empty_axes,
@@ -62,7 +63,8 @@ def selective_scan(
 
     For t = -1 the token is zero (u = delta = B = C = 0) and nothing is written. A token that a
     direction does not visit gets y = 0 there. The state is float32 for every dtype of the tokens,
-    also under autocast; only float64 tokens have a float64 state.
+    also under autocast; only float64 tokens have a float64 state. A may be positive: a state that
+    grows beyond its dtype becomes infinite or NaN.
 
     Args:
         u: (B, L, E) tokens, row-major, shared by all directions.
@@ -91,8 +93,13 @@ def selective_scan(
     if not isinstance(reduce, bool):
         raise TypeError(f"reduce must be True or False, not {reduce!r:.50}")
     tensors = in_state_dtype(inputs)
-    # A traced graph chooses its backend at each call, not when it is traced.
-    name = (backend or "") if torch.compiler.is_compiling() else asked_for(backend)
+    if torch.compiler.is_compiling():
+        # Checked here too: the compiler wraps the errors of an operator in pages of its own.
+        check_tensors(ScanInputs._make(tensors))
+        # A traced graph chooses its backend at each call, not when it is traced.
+        name = named(backend)
+    else:
+        name = asked_for(backend)
     return torch.ops.zoo.selective_scan.default(*tensors, reduce, name)
 
 
@@ -103,7 +110,7 @@ def selective_scan(
 
 def _checked(*arguments: Any) -> ScanInputs:
     *tensors, _, _ = arguments
-    inputs = ScanInputs(*tensors)
+    inputs = ScanInputs(*map(plain, tensors))
     check_tensors(inputs)
     return inputs
 
@@ -133,13 +140,13 @@ def _forward(*arguments: Any) -> Tensor:
 
 def _empty_output(*arguments: Any) -> Tensor:
     inputs, (reduce, name) = _checked(*arguments), arguments[-2:]
-    if name:
-        check_name(name, "selective_scan(backend=...)")
+    named(name)
     return inputs.u.new_empty(output_shape(inputs, reduce))
 
 
 def _backward(grad_y: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     inputs, (reduce, name) = _checked(*arguments), arguments[-2:]
+    grad_y = plain(grad_y)
     check_gradient(grad_y, inputs, reduce)
     check_memory((grad_y,))
     with torch.autocast(grad_y.device.type, enabled=False):

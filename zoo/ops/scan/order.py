@@ -31,14 +31,14 @@ def check_order(order: Tensor, tokens: int) -> None:
     check_order_shape(order)
     if order.is_meta or order.numel() == 0:
         return
-    low, high = order.aminmax()
+    low, high = (int(entry) for entry in order.aminmax())
     if low < -1 or high >= tokens:
         place = _outside(order, tokens).nonzero()[0].tolist()
         raise ValueError(
             f"order{place} is {int(order[tuple(place)])}, outside -1..{tokens - 1} "
             f"for {tokens} tokens; was the order built for another size?"
         )
-    repeated = _visits(order, tokens) > 1
+    repeated = _visits(order, high + 1) > 1
     if repeated.any():
         *place, token = repeated.nonzero()[0].tolist()
         raise ValueError(f"order{place} visits token {token} twice; a direction may visit it once")
@@ -81,11 +81,12 @@ def paths_of_images(order: Tensor, images: int) -> Tensor:
 
 
 def _outside(order: Tensor, tokens: int) -> Tensor:
-    return (order < -1) | (order >= tokens)
+    # Not ">= tokens": PyTorch converts the number to int32, and it may be too large.
+    return (order < -1) | (order > min(tokens - 1, torch.iinfo(torch.int32).max))
 
 
 def _visits(order: Tensor, tokens: int) -> Tensor:
-    """How often each path visits each token, (K, L) or (B, K, L)."""
+    """How often each path visits each of the first tokens, (K, L) or (B, K, L)."""
     visits = order.new_zeros(*order.shape[:-1], tokens + 1)
     visits.scatter_add_(-1, order.long() + 1, torch.ones_like(order))
     return visits[..., 1:]
