@@ -31,6 +31,7 @@ def check_order(order: Tensor, tokens: int) -> None:
     check_order_shape(order)
     if order.is_meta or order.numel() == 0:
         return
+    order = order.clone()  # another thread may change it during the checks
     low, high = (int(entry) for entry in order.aminmax())
     if low < -1 or high >= tokens:
         place = _outside(order, tokens).nonzero()[0].tolist()
