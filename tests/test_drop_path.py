@@ -8,6 +8,7 @@ import torch
 import zoo
 from tests.helpers.plain import cab, norm, randomised, weights_of
 from zoo.blocks import BLOCKS, CAB, DropPath
+from zoo.blocks.window_attention import WindowAttention
 
 SURELY = 1 - 1e-12
 
@@ -27,7 +28,14 @@ def without_mixer_and_mlp_rlmb(w, x):
     return (x * w["skip_scale"] + 0.01 * local) * w["mlp_scale"]
 
 
+def without_both_halves_attentive_layer(w, x):
+    for half in ("near", "far"):
+        x = x + x * w.under(half)["skip_scale"]
+    return x
+
+
 LEFT = {
+    "attentive_layer": without_both_halves_attentive_layer,
     "rssb": without_mixer_rssb,
     "rlmb": without_mixer_and_mlp_rlmb,
     "channel_transformer": lambda w, x: x,
@@ -38,6 +46,8 @@ LEFT = {
 
 
 def narrow(name, **options):
+    if name == "attentive_layer":  # in training, its own mixer draws routes
+        options["mixer"] = WindowAttention
     small = {"branch": lambda dim: CAB(dim, compress=2, squeeze=2)} if name[0] == "r" else {}
     return BLOCKS.get(name).target(8, **options, **(small if name != "res" else {}))
 
@@ -50,7 +60,7 @@ def test_a_block_drops_its_mixer_alone_and_nothing_in_evaluation(name):
         torch.testing.assert_close(block.train()(x), LEFT[name](weights_of(block), x))
         whole = block.eval()(x)
         never = narrow(name).double().train()
-        assert never.drop_path.rate == 0.0
+        assert set(rates(never)) == {0.0}
         never.load_state_dict(block.state_dict())
         assert torch.equal(whole, never(x))
         assert (whole - LEFT[name](weights_of(block), x)).abs().max() > 0.1
@@ -58,7 +68,16 @@ def test_a_block_drops_its_mixer_alone_and_nothing_in_evaluation(name):
 
 def test_every_block_of_the_package_is_tested():
     own = {e.name for e in BLOCKS.entries() if e.target.__module__.startswith("zoo.")}
-    assert own == set(LEFT)
+    assert own == {*LEFT, "bare"}
+
+
+def test_a_bare_block_drops_its_input_in_training_alone():
+    block = randomised(narrow("bare", drop_path=SURELY))
+    x = torch.randn(3, 2, 5, 8, dtype=torch.float64)
+    with torch.no_grad():
+        of_nothing = block.eval()(torch.zeros_like(x))
+        assert (block(x) - of_nothing).abs().max() > 0.1
+        torch.testing.assert_close(block.train()(x), of_nothing)
 
 
 def test_images_of_a_batch_are_dropped_one_by_one_and_the_rest_keeps_the_mean():

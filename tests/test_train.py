@@ -231,7 +231,7 @@ def test_pairs_of_files_are_learnt_from(photos, tmp_path):
         (["data.degradation=noise"], "needs the option 'sigma'"),
         (["data.degradation=null"], "trains on pairs of files"),
         (["data.photos=/nowhere"], "'/nowhere' does not exist"),
-        (["optimizer.lr=1e30"], "training diverged"),
+        (["optimizer.lr=1e30"], r"lr is 1e\+30; it must be at most 1000"),
         (["--import", "nothing_here"], "no module 'nothing_here'"),
         (["accumulate=4"], "a batch of 2 cannot be split evenly .* multiple of 4"),
         (["initial=none.pth"], "train.initial: none.pth does not exist"),

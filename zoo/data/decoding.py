@@ -27,9 +27,9 @@ _LOG = re.compile(rb"\[ ?(?:WARN|ERROR|FATAL):")
 """Start of a line of OpenCV's log."""
 
 _COMPLAINT = re.compile(
-    # Warnings of libjpeg. It writes only the first. Some cameras write bytes that mean nothing
-    # between the end of the picture and the end marker, 0xd9.
-    rb"Corrupt JPEG data(?!: \d+ extraneous bytes before marker 0xd9)|Premature end of JPEG"
+    # Warnings of libjpeg. It writes only the first. Some cameras write a few bytes that mean
+    # nothing between the end of the picture and the end marker, 0xd9.
+    rb"Corrupt JPEG data(?!: \d{1,2} extraneous bytes before marker 0xd9)|Premature end of JPEG"
     rb"|Inconsistent progression|Invalid SOS parameters|Unknown Adobe color"
     rb"|Warning: unknown JFIF revision"
     # Errors of libtiff, and warnings of its decoders, but not those about metadata.
