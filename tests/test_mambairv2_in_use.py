@@ -6,9 +6,11 @@ import pytest
 import torch
 
 import zoo
+from export.onnx import export
 from export.precision import prepared
 from export.shape import input_shape
 from zoo.blocks import Router
+from zoo.errors import RecipeError
 from zoo.inference import RestoreSettings, restore_tensor
 from zoo.training.gradient_checkpointing import enable_gradient_checkpointing
 
@@ -79,3 +81,10 @@ def test_exports_in_half_precision_keep_the_router_whole(network, precision):
     with torch.no_grad():
         found = copied(image.to(copied.shallow.weight.dtype))
         assert psnr(found.float(), network(image)) > 25
+
+
+def test_sampled_routes_are_not_exported(tmp_path):
+    network = zoo.build("mambairv2_tiny_x2", **{"block.mixer.routing": "sample", "depths": [1]})
+    with pytest.raises(RecipeError, match=r"routing is 'sample'.*block\.mixer\.routing=argmax"):
+        export(network, tmp_path / "out.onnx")
+    assert not list(tmp_path.iterdir())

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.blocks.layers import at_least_one
+from zoo.errors import RecipeError
 from zoo.ops.precision import without_autocast
 
 Routing: TypeAlias = Literal["argmax", "sample"]
@@ -47,7 +48,7 @@ class Router(nn.Module):
         classes: number of classes T.
         routing: "argmax" takes the most likely class in evaluation, the lowest one of equals.
             "sample" draws it with noise in evaluation too, as the authors' code does; the noise
-            follows from ``torch.manual_seed``, and is that of the authors.
+            follows from ``torch.manual_seed``, and is that of the authors. It cannot be exported.
     """
 
     keeps_float32 = True
@@ -84,5 +85,14 @@ class Router(nn.Module):
         return x_BLC
 
     def noise(self, like_BLT: Tensor) -> Tensor:
-        """Draw Gumbel noise, in the way of ``torch.nn.functional.gumbel_softmax``."""
+        """Draw Gumbel noise, in the way of ``torch.nn.functional.gumbel_softmax``.
+
+        Raises:
+            RecipeError: in an export: no runtime would draw this noise, and none takes the seed.
+        """
+        if torch.compiler.is_exporting():
+            raise RecipeError(
+                "routing is 'sample', which cannot be exported, because the runtime would draw "
+                "other noise in every run; build with block.mixer.routing=argmax"
+            )
         return -torch.empty_like(like_BLT).exponential_().log()
