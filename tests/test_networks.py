@@ -16,6 +16,7 @@ from zoo.blocks import (
     SCALE_FUSIONS,
     SKIPS,
 )
+from zoo.errors import RecipeError
 from zoo.heads import HEADS, pixel_shuffle
 from zoo.networks import NETWORKS
 from zoo.scans import SCANS, Window
@@ -195,6 +196,13 @@ def test_a_unet_repeats_the_last_row_and_column_up_to_multiples_of_eight(size):
     padded = torch.nn.functional.pad(image, (0, -width % 8, 0, -height % 8), mode="replicate")
     with torch.no_grad():
         assert torch.equal(network(image), network(padded)[..., :height, :width])
+
+
+@pytest.mark.parametrize("size", [0, 257, 10**6])
+def test_an_image_is_not_mirrored_to_any_size(size):
+    with pytest.raises(RecipeError, match=f"mirror_pad is {size}; it must be from 1 to 256"):
+        zoo.build(tiny(mirror_pad=size))
+    assert zoo.build(tiny(mirror_pad=256)).capabilities.size_multiple == 256
 
 
 def test_parts_are_ordinary_classes():

@@ -31,6 +31,9 @@ from zoo.ops.padding import crop, margin_to_grid, pad
 from zoo.registry import Capabilities
 from zoo.scans import Raster, ScanOrder
 
+MAX_MIRROR_PAD = 256
+"""Largest ``mirror_pad`` in pixels; even the smallest image is extended to this size."""
+
 
 @NETWORKS.register("single_image")
 class SingleImage(Network):
@@ -59,7 +62,7 @@ class SingleImage(Network):
             (:mod:`zoo.scans.official`).
         mirror_pad: the network extends the image at the bottom and on the right to multiples of
             this, in pixels, and crops the output. It mirrors the image, with its last row and
-            column (MambaIRv2: the side of a window). 1 extends nothing.
+            column (MambaIRv2: the side of a window). At most 256; 1 extends nothing.
     """
 
     def __init__(
@@ -83,9 +86,10 @@ class SingleImage(Network):
     ) -> None:
         super().__init__()
         self._set_sizes(scale=scale, channels=channels, out_channels=out_channels)
-        for name, value in {"dim": dim, "mirror_pad": mirror_pad}.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+        if dim < 1:
+            raise ValueError(f"dim is {dim}; it must be at least 1")
+        if not 1 <= mirror_pad <= MAX_MIRROR_PAD:
+            raise ValueError(f"mirror_pad is {mirror_pad}; it must be from 1 to {MAX_MIRROR_PAD}")
         if not 1e-3 <= img_range <= 1e6:
             raise ValueError(f"img_range is {img_range:g}; it must be from 0.001 to 1e6")
         if not 0 <= drop_path < 1:
