@@ -221,7 +221,7 @@ def test_tokens_of_a_class_share_a_colour_that_others_do_not_have(size):
         assert ends[0].astype(int).sum() < ends[1].astype(int).sum()
 
 
-def test_the_command_draws_a_photo_and_says_what_is_missing(tmp_path, capsys):
+def test_the_command_draws_a_photo_and_says_what_is_missing(tmp_path, capsys, caplog):
     network = small_v2()
     zoo.save(network, tmp_path / "w.safetensors")
     write_photo(tmp_path / "in.png", Photo(np.random.default_rng(0).random((5, 6, 3), np.float32)))
@@ -233,12 +233,23 @@ def test_the_command_draws_a_photo_and_says_what_is_missing(tmp_path, capsys):
         read_photo(tmp_path / "in.png").color_HWC,
     )
     assert np.array_equal((read_photo(tmp_path / "out.png").color_HWC * 255).round(), walk)
+    untrained = [*words, *given[:2], "-n", "mambairv2_tiny_x2"]
+    assert main([*untrained, "--random-weights"]) == 0
+    assert "mambairv2_tiny_x2 has random weights" in caplog.text
     for wrong, message in (
         (words, "depends on the image: give a photo with --image"),
         ([*words, "--image", str(tmp_path / "in.png")], "name a model with -n"),
         ([*words, *given, "--block", "2"], "--block 2: the network has the blocks 0 to 1"),
+        (untrained, "or run it untrained with --random-weights"),
         ([*words, *given[:2], "-n", "mambair_tiny_x2"], "no mixer that scans by class"),
         (["hilbert", *words[1:], *given], "'hilbert' does not depend on it; use --size"),
+        (["hilbert", *words[1:], *given[2:]], "-w: the order 'hilbert' does not depend on it"),
+        (["hilbert", *words[1:], "--block", "0"], "--block: the order 'hilbert' does not"),
+        ([*words, *given, "--size", "8x8"], "--size: the photo sets the size of the order"),
+        (
+            [*words, *given, "directions=[class_reversed]"],
+            "directions=[class_reversed]: the network sets the options of the order 'by_class'",
+        ),
     ):
         assert main(wrong) == 2
         assert message in capsys.readouterr().err

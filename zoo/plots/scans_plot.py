@@ -32,13 +32,16 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo scans plot") -
         "options", nargs="*", metavar="key=value", help="options of the scan order, such as size=8"
     )
     parser.add_argument(
-        "--size", default="16x16", metavar="HxW", help="height x width in tokens [16x16]"
+        "--size", metavar="HxW", help="height x width in tokens; not with --image [16x16]"
     )
     parser.add_argument(
         "--image", type=Path, metavar="FILE", help="photo, for an order that depends on the image"
     )
     parser.add_argument("-w", "--weights", type=Path, metavar="FILE", help="weights for --image")
     parser.add_argument("-n", "--model", metavar="NAME", help="model for --image, if not in -w")
+    parser.add_argument(
+        "--random-weights", action="store_true", help="use an untrained network, for tests"
+    )
     parser.add_argument(
         "--block", type=int, metavar="N", help="mixer to draw, counted from 0 [the last one]"
     )
@@ -53,10 +56,18 @@ def _run(options: argparse.Namespace) -> None:
     order = resolve_part(SCANS, settings, options.name)()
     if order.by_content:
         _plot_photo(options)
-    elif options.image is not None:
-        raise ZooError(f"--image: the order {options.name!r} does not depend on it; use --size")
     else:
-        height, width = parse_size(options.size, "tokens")
+        _refuse(
+            {
+                "--image": options.image is not None,
+                "-w": options.weights is not None,
+                "-n": options.model is not None,
+                "--random-weights": options.random_weights,
+                "--block": options.block is not None,
+            },
+            f"the order {options.name!r} does not depend on it; use --size",
+        )
+        height, width = parse_size(options.size or "16x16", "tokens")
         plot_order(order, height, width, options.output)
     print(f"wrote {options.output}")  # noqa: T201
 
@@ -67,6 +78,21 @@ def _plot_photo(options: argparse.Namespace) -> None:
             f"the order {options.name!r} depends on the image: give a photo with --image, and "
             "weights of MambaIRv2 with -w"
         )
-    network = choose_network(options.model, options.weights)
+    _refuse(
+        {"--size": options.size is not None},
+        f"the photo sets the size of the order {options.name!r}; leave it out",
+    )
+    _refuse(
+        dict.fromkeys(options.options, True),
+        f"the network sets the options of the order {options.name!r}; leave it out",
+    )
+    network = choose_network(options.model, options.weights, random_weights=options.random_weights)
     color_HWC = with_channels(read_photo(options.image).color_HWC, network.channels)
     plot_classes(network, to_tensor(color_HWC), options.output, block=options.block)
+
+
+def _refuse(given: dict[str, bool], reason: str) -> None:
+    """Raise a ZooError for the first option that is given."""
+    for option, there in given.items():
+        if there:
+            raise ZooError(f"{option}: {reason}")
