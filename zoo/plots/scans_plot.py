@@ -67,7 +67,7 @@ def _run(options: argparse.Namespace) -> None:
             },
             f"the order {options.name!r} does not depend on it; use --size",
         )
-        height, width = parse_size(options.size or "16x16", "tokens")
+        height, width = parse_size("16x16" if options.size is None else options.size, "tokens")
         plot_order(order, height, width, options.output)
     print(f"wrote {options.output}")  # noqa: T201
 
@@ -83,7 +83,7 @@ def _plot_photo(options: argparse.Namespace) -> None:
         f"the photo sets the size of the order {options.name!r}; leave it out",
     )
     _refuse(
-        dict.fromkeys(options.options, True),
+        {option.partition("=")[0]: True for option in options.options},
         f"the network sets the options of the order {options.name!r}; leave it out",
     )
     network = choose_network(options.model, options.weights, random_weights=options.random_weights)
