@@ -11,9 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import zoo
+from export.model import network_of
 from zoo.blocks import RSSB
 from zoo.checkpoints import model_in
+from zoo.checkpoints.choose import choose_network
 from zoo.checkpoints.files import read_state, write_pickled, write_safetensors
+from zoo.checkpoints.named_recipe import differences
 from zoo.errors import CheckpointError, RecipeError, WriteError
 from zoo.limits import use_max_parameters
 from zoo.registry import temporary_registrations
@@ -33,6 +36,55 @@ def test_a_file_says_what_it_is(saved):
     assert metadata["format"] == "zoo" and metadata["step"] == "7"
     assert json.loads(metadata["recipe"])["network"] == SMALL["network"]
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_a_named_recipe_counts_and_a_word_says_where_it_differs(tmp_path, caplog):
+    path, name = tmp_path / "w.safetensors", "mambairv2_tiny_x2"
+    changes = {"block.mixer.routing": "sample", "block.mixer.prompt": "sorted"}
+    zoo.save(zoo.build(name, **changes), path)
+    sources = (
+        lambda: choose_network(name, path),
+        lambda: network_of(name, path).network,
+        lambda: zoo.load(path, recipe=name),
+    )
+    for source in sources:
+        caplog.clear()
+        mixer = source().groups[0].blocks[0].far.mixer
+        assert (mixer.router.routing, mixer.prompt) == ("argmax", "raster")
+        assert f"w.safetensors has another recipe than {name}, which is used" in caplog.text
+        assert "'network.block.mixer.routing' is the default, not 'sample'" in caplog.text
+        assert "'network.block.mixer.prompt' is the default, not 'sorted'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("held", "overrides"),
+    [
+        ({"name": "x", "extends": "mambairv2_tiny_x2"}, {}),
+        ({"extends": "mambairv2_tiny_x2"}, {"block.mixer.routing": "sample"}),
+        ({"extends": "mambairv2_tiny_x2", "train": {"steps": 7}}, {}),
+        ({"extends": 7}, {}),
+    ],
+    ids=["same", "overridden", "training", "damaged"],
+)
+def test_no_word_about_a_recipe_in_a_file_that_does_not_differ(held, overrides, tmp_path, caplog):
+    path, name = tmp_path / "w.safetensors", "mambairv2_tiny_x2"
+    facts = {"format": "zoo", "recipe": json.dumps(held)}
+    write_safetensors(path, zoo.build(name).state_dict(), facts)
+    zoo.load(path, recipe=name, **overrides)
+    assert not caplog.records
+
+
+def test_parts_are_compared_by_name_or_by_mapping():
+    named = {"head": "residual", "scans": ["raster", {"type": "window", "size": 8}], "dim": 4}
+    same = {"head": {"type": "residual"}, "scans": [{"type": "raster"}, named["scans"][1]]}
+    assert differences(named, {**same, "dim": 4}, ()) is None
+    other = {"head": {"type": "plain"}, "scans": ["raster", "hilbert"], "dim": 5, "scale": 2}
+    found = differences(named, other, ("dim",))
+    assert found == (
+        "'network.head.type' is 'residual', not 'plain'; "
+        "'network.scans[1].type' is 'window', not 'hilbert'; "
+        "'network.scans[1].size' is 8, not the default and so on"
+    )
 
 
 @pytest.mark.parametrize("wrapper", ["params_ema", "params", "state_dict", None])

@@ -25,6 +25,7 @@ from zoo.checkpoints.mair import MaIRFormat
 from zoo.checkpoints.mambacsr import MambaCSRFormat
 from zoo.checkpoints.mambair import MambaIRFormat, MambaIRUNetFormat
 from zoo.checkpoints.mambairv2 import MambaIRv2Format
+from zoo.checkpoints.named_recipe import differences
 from zoo.checkpoints.vmambair import VmambaIRFormat
 from zoo.checkpoints.wavemamba import WaveMambaFormat
 from zoo.command import package_version
@@ -95,7 +96,8 @@ def load(
     Args:
         source: the name of a model with weights in the package, or a file: our format
             (``.safetensors``), or a state dict of the authors (``.pth``), recognised by its keys.
-        recipe: the recipe to build, instead of the recipe in the file or the recognised one.
+        recipe: the recipe to build, instead of the recipe in the file or the recognised one. A log
+            line says where it differs from the recipe in the file.
         keys: names of the tensors of parts of your own in a file of the authors' code, as pairs
             (their key, our key): ``("layers.{i}.residual_group.blocks.{j}.mine.{rest}",
             "groups.{i}.blocks.{j}.mine.{rest}")``. A field is the same number in both, or the same
@@ -115,6 +117,7 @@ def load(
     """
     path = _locate(source)
     state, metadata = read_state(path)
+    named = recipe is not None
     release = next((f for f in OFFICIAL if f.recognises(state)), None)
     if recipe is None:
         told = release.facts if release else ()
@@ -132,6 +135,8 @@ def load(
     except MisfitError as error:
         hint = difference(read_state(path)[0], (release,)) if release else None
         raise MisfitError(f"{error}; {hint}" if hint else str(error)) from error
+    if named and "recipe" in metadata:
+        _tell_differences(path, metadata, network, overrides)
     return network.eval()
 
 
@@ -314,6 +319,21 @@ def _recipe_in(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: the recipe in the file is damaged ({error}); pass recipe=..."
         ) from error
+
+
+def _tell_differences(
+    path: Path, metadata: Mapping[str, str], network: Network, overrides: Mapping[str, Any]
+) -> None:
+    """Log where the recipe in a file differs from the one that was named and counts."""
+    try:
+        held = _recipe_in(path, metadata).get("network")
+    except CheckpointError:
+        return  # to name a recipe is the way around a damaged one
+    assert network.recipe is not None
+    found = differences(network.recipe.network, held if isinstance(held, dict) else {}, overrides)
+    if found is not None:
+        name = network.recipe.name
+        logger.warning("%s has another recipe than %s, which is used: %s", path, name, found)
 
 
 def _build_from_file(
