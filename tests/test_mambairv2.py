@@ -285,6 +285,19 @@ def test_what_the_authors_code_would_compute_otherwise_is_not_written_as_theirs(
     assert not list(tmp_path.iterdir())
 
 
+def test_sampled_routes_are_written_as_theirs_with_a_word(tmp_path, caplog):
+    """The authors' code always samples, so the file is right, but it cannot say so here."""
+    save_official(zoo.build("mambairv2_tiny_x2"), tmp_path / "w.pth")
+    assert "routing" not in caplog.text
+    sampled = {"block.mixer.routing": "sample"}
+    save_official(zoo.build("mambairv2_tiny_x2", **sampled), tmp_path / "w.pth")
+    assert "does not hold routing 'sample'" in caplog.text
+    assert "unless you give block.mixer.routing=sample" in caplog.text
+    for overrides, routing in (({}, "argmax"), (sampled, "sample")):
+        again = zoo.load(tmp_path / "w.pth", **overrides)
+        assert again.groups[0].blocks[0].far.mixer.router.routing == routing
+
+
 def test_groups_with_different_numbers_of_heads_are_refused(tmp_path):
     state = state_dict(LIGHT)
     key = "layers.1.residual_group.layers.0.win_mhsa.relative_position_bias_table"

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from zoo.blocks import SS2D, Attentive, CrossScaleMixer, HeadScan, WindowAttention
+from zoo.blocks import SS2D, Attentive, CrossScaleMixer, HeadScan, Router, WindowAttention
 from zoo.checkpoints.dvmsr import DVMSRFormat
 from zoo.checkpoints.eamamba import EAMambaFormat
 from zoo.checkpoints.evidence import Evidence, difference
@@ -219,6 +219,7 @@ def save_official(network: Network, path: str | Path, keys: Keys = ()) -> None:
                 if not keys:
                     _check_walks(network, release, state, path)
                 write_pickled(Path(path), {release.wrapper: state} if release.wrapper else state)
+                _tell_routing(network, path)
                 return
     raise CheckpointError(
         f"{path}: the authors' code does not have this network; save it as .safetensors instead"
@@ -379,6 +380,16 @@ def _check_walks(
                 f"{path}: {place} is {settings.get(place)!r}, but the authors' {release.name} has "
                 f"{their!r}; save it as .safetensors instead"
             )
+
+
+def _tell_routing(network: Network, path: str | Path) -> None:
+    """Log that an authors' file does not hold ``routing: sample``."""
+    if any(isinstance(m, Router) and m.routing == "sample" for m in network.modules()):
+        logger.warning(
+            "%s does not hold routing 'sample': the authors' code always samples, but here the "
+            "file is loaded with 'argmax' unless you give block.mixer.routing=sample",
+            path,
+        )
 
 
 def _walks(network: Network) -> dict[str, ScanOrder]:
