@@ -5,6 +5,7 @@ The second is found out without the package: fuzzing compares it with what the p
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -47,6 +48,7 @@ def mistake(inputs: Sequence[Any], cast: bool) -> str:
         del named["delta_weight"]
     if not all(isinstance(value, Tensor) for value in named.values()):
         return "no tensor"
+    named = {name: plain(tensor) for name, tensor in named.items()}
     if any(t.layout != torch.strided or t.is_nested for t in named.values()):
         return "no dense tensor"
     if len({t.device for t in named.values()}) > 1:
@@ -91,6 +93,33 @@ def _mistake_of_values(named: dict[str, Tensor], cast: bool) -> str:
     return ""
 
 
+def plain(value: Any) -> Any:
+    """The tensor itself, whatever its class says of it."""
+    if type(value) is Tensor or not isinstance(value, Tensor):
+        return value
+    with torch._C.DisableTorchFunctionSubclass():
+        return Tensor.as_subclass(value, Tensor)
+
+
+def claiming(tensor: Tensor, **claims: Any) -> Tensor:
+    """The tensor in a class whose attributes say other things about it."""
+    claimed: Any = tensor.as_subclass(_claiming_class(type(tensor)))
+    claimed.claims = claims
+    return claimed
+
+
+@functools.cache
+def _claiming_class(kind: type) -> Any:
+    """One class for all tensors: PyTorch refuses calls with tensors of unrelated classes."""
+
+    def member(name: str) -> property:
+        said = getattr(kind, name)
+        return property(lambda self: vars(self).get("claims", {}).get(name, said.__get__(self)))
+
+    names = ("shape", "numel", "stride", "is_contiguous", "untyped_storage")
+    return type("Claiming", (kind,), {name: member(name) for name in names})
+
+
 def _extent(tensor: Tensor) -> int:
     """Bytes from the start of the memory of a tensor to the end of its last element."""
     if not tensor.numel():
@@ -105,6 +134,7 @@ def _tensor(change: Callable[[Tensor, int], Any]) -> Callable[[Any, int], Any]:
     """A change that leaves alone what earlier changes have made no dense tensor."""
 
     def changed(value: Any, number: int) -> Any:
+        value = plain(value)
         if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
             return value
         # PyTorch itself crashes where memory has been given back.
@@ -164,6 +194,21 @@ def _misaligned(tensor: Tensor, number: int) -> Tensor:
     return flat.view(tensor.shape).copy_(tensor)
 
 
+def _claimed(tensor: Tensor, number: int) -> Tensor:
+    """A class that says a wrong shape of the tensor, or the right one of a smaller tensor."""
+    if number % 2 or not tensor.numel() or tensor.is_neg():
+        return claiming(tensor, shape=torch.Size([number]), numel=lambda: number)
+    small = tensor[tuple(slice(0, 1) for _ in tensor.shape)].clone()
+    return claiming(small, shape=tensor.shape, numel=lambda: 0)
+
+
+def _huge(tensor: Tensor, number: int) -> Tensor:
+    """Numbers so negative that a decay or a step is zero."""
+    if tensor.dtype not in (torch.float32, torch.float64):
+        return tensor
+    return torch.full_like(tensor, -(10.0 ** (number % 30)))
+
+
 CHANGES: dict[str, Callable[[Any, int], Any]] = {
     "size": _tensor(_resized),
     "dtype": _tensor(lambda tensor, number: tensor.to(DTYPES[number % len(DTYPES)])),
@@ -175,5 +220,7 @@ CHANGES: dict[str, Callable[[Any, int], Any]] = {
     "on meta": _tensor(lambda tensor, number: tensor.to("meta")),
     "all on meta": lambda value, number: value,
     "sparse": _tensor(lambda tensor, number: tensor.to_sparse()),
+    "claimed": _tensor(_claimed),
+    "huge A or bias": _tensor(_huge),
     "no tensor": lambda value, number: (None, [[0]], 3.0, "u")[number % 4],
 }

@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 import torch
 
+from tests.helpers.hostile_scans import claiming
 from tests.helpers.scan_cases import BACKENDS, Case, make_inputs, relative, run
 from zoo.ops import selective_scan
 from zoo.ops.scan import native, operator, reference
@@ -210,12 +211,6 @@ def test_an_order_changed_behind_every_counter_is_noticed(inputs, backend, infer
                 selective_scan(*inputs[:-1], order, backend=backend)
 
 
-def claiming(tensor, **claims):
-    """The tensor in a class of its own that says other things about it."""
-    members = {name: property(lambda self, said=said: said) for name, said in claims.items()}
-    return tensor.as_subclass(type("Claiming", (type(tensor),), members))
-
-
 @pytest.mark.parametrize("call", PATHS, ids=lambda call: call.__name__)
 @pytest.mark.parametrize("kind", [torch.Tensor, torch.nn.Parameter])
 def test_what_a_class_says_of_its_tensor_is_not_believed(inputs, call, kind):
@@ -231,6 +226,9 @@ def test_what_a_class_says_of_its_tensor_is_not_believed(inputs, call, kind):
 
 
 def test_what_a_class_says_of_its_memory_is_not_believed(inputs):
+    for kind in (torch.nn.Parameter, type("Weight", (torch.nn.Parameter,), {})):
+        with pytest.raises(ValueError, match="must be an ordinary dense tensor"):
+            directly(*changed(inputs, "u", kind(inputs[0].to_sparse())))
     B = inputs[5].clone()
     claims = {"untyped_storage": lambda: inputs[5].untyped_storage(), "numel": lambda: 0}
     B.untyped_storage().resize_(8)

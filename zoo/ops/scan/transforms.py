@@ -16,7 +16,7 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 
-from zoo.ops.scan.checks import check_tensors
+from zoo.ops.scan.checks import check_tensors, plain
 from zoo.ops.scan.contract import PARAMETERS, SCHEMA, TOKENS, ScanGradients, ScanInputs
 
 _INSTEAD = (
@@ -115,7 +115,7 @@ def vmap_forward(info: Any, in_dims: Sequence[int | None], *arguments: Any) -> t
     tensors, rest = arguments[: len(SCHEMA)], arguments[len(SCHEMA) :]
     size = info.batch_size
     # Once folded, tensors have other sizes than those that an error should name.
-    check_tensors(ScanInputs._make(next(_slices(size, in_dims, tensors))))
+    check_tensors(ScanInputs._make(map(plain, next(_slices(size, in_dims, tensors)))))
     if any(in_dims[index] is not None for index in _SHARED):
         return torch.stack([scan(*a) for a in _slices(size, in_dims, arguments)])[:size], 0
     *folded, order = tensors
