@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo scans plot") -
         "options", nargs="*", metavar="key=value", help="options of the scan order, such as size=8"
     )
     parser.add_argument(
-        "--size", metavar="HxW", help="height x width in tokens; not with --image [16x16]"
+        "--size", metavar="HxW", help="height x width in tokens [16x16, or that of the image]"
     )
     parser.add_argument(
         "--image", type=Path, metavar="FILE", help="photo, for an order that depends on the image"
