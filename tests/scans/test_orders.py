@@ -400,10 +400,10 @@ def test_tracing_with_dynamic_sizes(order):
         assert torch.equal(found, order.order(height, width))
 
 
-@pytest.mark.parametrize("fixed", [1, 2])
-def test_cross_scale_is_traced_with_one_side_fixed_and_the_other_padded(fixed):
+@pytest.mark.parametrize(("fixed", "arrangement"), [(1, "aligned"), (2, "sequential")])
+def test_cross_scale_is_traced_with_one_side_fixed_and_the_other_padded(fixed, arrangement):
     """A file of fixed height and any width: no comparison may settle the width."""
-    order = CrossScale(size=4)
+    order = CrossScale(size=4, arrangement=arrangement)
 
     class Model(torch.nn.Module):
         def forward(self, x_BHW):
