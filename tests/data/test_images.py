@@ -247,7 +247,7 @@ def test_what_is_too_large_for_the_memory_is_one_sentence(tmp_path, monkeypatch)
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("zoo.data.images.dequantise", full)
+        patch.setattr("zoo.data.raster.dequantise", full)
         with pytest.raises(ImageError, match="is larger than the free memory"):
             read_photo(tmp_path / "a.png")
     with (tmp_path / "a.png").open("r+b") as file:

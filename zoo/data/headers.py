@@ -20,10 +20,10 @@ from zoo.data import tiff
 ASSOCIATED_ALPHA = 1
 UNASSOCIATED_ALPHA = 2
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_JPEG_SIGNATURE = b"\xff\xd8"
-_BMP_SIGNATURE = b"BM"
-_SIGNATURES = (_PNG_SIGNATURE, _JPEG_SIGNATURE, _BMP_SIGNATURE, *tiff.SIGNATURES)
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+JPEG_SIGNATURE = b"\xff\xd8"
+BMP_SIGNATURE = b"BM"
+_SIGNATURES = (PNG_SIGNATURE, JPEG_SIGNATURE, BMP_SIGNATURE, *tiff.SIGNATURES)
 
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Samples of a pixel by the colour type of a PNG file."""
@@ -54,7 +54,7 @@ _PNG_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 def is_gray_png(data: bytes) -> bool:
     """Whether the bytes are a PNG file with one gray channel, with or without alpha."""
-    return data.startswith(_PNG_SIGNATURE) and data[25:26] != b"" and data[25] in _PNG_GRAY_TYPES
+    return data.startswith(PNG_SIGNATURE) and data[25:26] != b"" and data[25] in _PNG_GRAY_TYPES
 
 
 def orientation(data: bytes) -> int:
@@ -74,21 +74,21 @@ def extra_samples(data: bytes) -> int | None:
 
 def warns(data: bytes) -> bool:
     """Whether the decoder of a file only warns of damage, instead of refusing the file."""
-    return data.startswith((_JPEG_SIGNATURE, *tiff.SIGNATURES))
+    return data.startswith((JPEG_SIGNATURE, *tiff.SIGNATURES))
 
 
 def size(data: bytes) -> tuple[int, int] | None:
     """Width and height in pixels that a file declares, or None if its header is damaged."""
     try:
-        if data.startswith(_PNG_SIGNATURE):
+        if data.startswith(PNG_SIGNATURE):
             return _pair(">II", data, 16)
-        if data.startswith(_JPEG_SIGNATURE):
+        if data.startswith(JPEG_SIGNATURE):
             frame = next((a for marker, a, _ in _jpeg_segments(data) if marker in _SOF), None)
             return None if frame is None else _pair(">HH", data, frame + 5)[::-1]
-        if data.startswith(_BMP_SIGNATURE):
+        if data.startswith(BMP_SIGNATURE):
             (header,) = struct.unpack_from("<I", data, 14)
             return _pair("<HH" if header == 12 else "<ii", data, 18)
-        if _is_webp(data):
+        if is_webp(data):
             return _webp_size(data)
     except struct.error:
         return None
@@ -98,7 +98,7 @@ def size(data: bytes) -> tuple[int, int] | None:
 
 def is_known(data: bytes) -> bool:
     """Whether the bytes start like a PNG, JPEG, BMP, TIFF or WebP file."""
-    return data.startswith(_SIGNATURES) or _is_webp(data)
+    return data.startswith(_SIGNATURES) or is_webp(data)
 
 
 def is_cut_short(data: bytes) -> bool:
@@ -108,21 +108,21 @@ def is_cut_short(data: bytes) -> bool:
     with black, and would reserve memory for any size. The decoders of WebP and other BMP and TIFF
     files find a missing part themselves.
     """
-    if data.startswith(_PNG_SIGNATURE):
+    if data.startswith(PNG_SIGNATURE):
         return _is_cut_short_png(data)
-    if data.startswith(_BMP_SIGNATURE):
+    if data.startswith(BMP_SIGNATURE):
         return _is_cut_short_bmp(data)
     if data.startswith(tiff.SIGNATURES):
         return tiff.is_damaged(data)
-    return data.startswith(_JPEG_SIGNATURE) and _is_cut_short_jpeg(data)
+    return data.startswith(JPEG_SIGNATURE) and _is_cut_short_jpeg(data)
 
 
 def without_png_metadata(data: bytes) -> bytes:
     """Remove all chunks of a PNG file that do not affect pixels; other files are returned as is."""
-    if not data.startswith(_PNG_SIGNATURE):
+    if not data.startswith(PNG_SIGNATURE):
         return data
     kept = [data[a:b] for name, a, b in _png_chunks(data) if name in _PNG_PIXEL_CHUNKS]
-    return _PNG_SIGNATURE + b"".join(kept)
+    return PNG_SIGNATURE + b"".join(kept)
 
 
 def _is_cut_short_png(data: bytes) -> bool:
@@ -168,7 +168,7 @@ def _pair(form: str, data: bytes, at: int) -> tuple[int, int]:
     return first, second
 
 
-def _is_webp(data: bytes) -> bool:
+def is_webp(data: bytes) -> bool:
     return data.startswith(b"RIFF") and data[8:12] == b"WEBP"
 
 
@@ -187,7 +187,7 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _exif_block(data: bytes) -> bytes | None:
-    if data.startswith(_JPEG_SIGNATURE):
+    if data.startswith(JPEG_SIGNATURE):
         return next(
             (
                 data[a + 10 : b]
@@ -196,11 +196,11 @@ def _exif_block(data: bytes) -> bytes | None:
             ),
             None,
         )
-    if data.startswith(_PNG_SIGNATURE):
+    if data.startswith(PNG_SIGNATURE):
         return next(
             (data[a + 8 : b - 4] for name, a, b in _png_chunks(data) if name == b"eXIf"), None
         )
-    if _is_webp(data):
+    if is_webp(data):
         block = next(
             (data[a + 8 : b] for name, a, b in _riff_chunks(data) if name == b"EXIF"), None
         )
@@ -232,7 +232,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Name, start and end of each chunk, including its length and checksum."""
-    start = len(_PNG_SIGNATURE)
+    start = len(PNG_SIGNATURE)
     while start + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, start)
         yield data[start + 4 : start + 8], start, start + 12 + length

@@ -33,9 +33,10 @@ from torch import Tensor
 from zoo.data.burst.arrays import read_arrays
 from zoo.data.burst.camera import Camera
 from zoo.data.burst.facts import FACTS_JSON, FACTS_PICKLE, facts_beside, numbers
-from zoo.data.images import EXTENSIONS, decode, list_photos, read_photo
+from zoo.data.images import EXTENSIONS, list_photos, read_photo
 from zoo.data.inputs import read_input
 from zoo.data.pixels import to_tensor, with_channels
+from zoo.data.raster import decode
 from zoo.errors import ImageError
 from zoo.files import natural_key
 from zoo.limits import PIXELS_VARIABLE, max_pixels

@@ -1,0 +1,45 @@
+"""A photograph in memory.
+
+Shape suffixes: H height and W width in pixels, C colour channels (1 gray, 3 RGB).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from zoo.errors import ImageError
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """One photo, read from a file or to be written to one.
+
+    Attributes:
+        color_HWC: float32 in [0, 1], C = 1 (gray) or 3 (RGB). Not multiplied by alpha.
+        alpha_HW: float32 in [0, 1], or None if there is no alpha channel.
+        bit_depth: bits per sample of the file, 8 or 16.
+
+    Raises:
+        ImageError: if a shape, a dtype or the bit depth is not as above.
+    """
+
+    color_HWC: np.ndarray
+    alpha_HW: np.ndarray | None = None
+    bit_depth: int = 8
+
+    def __post_init__(self) -> None:
+        shape = self.color_HWC.shape
+        if len(shape) != 3 or shape[2] not in (1, 3) or 0 in shape:
+            raise ImageError(f"a photo must have shape (H, W, 1) or (H, W, 3), not {shape}")
+        if self.alpha_HW is not None and self.alpha_HW.shape != shape[:2]:
+            raise ImageError(
+                f"a photo of shape {shape} needs an alpha of shape {shape[:2]}, "
+                f"not {self.alpha_HW.shape}"
+            )
+        for plane in (self.color_HWC, self.alpha_HW):
+            if plane is not None and plane.dtype != np.float32:
+                raise ImageError(f"a photo must be float32 in [0, 1], not {plane.dtype}")
+        if self.bit_depth not in (8, 16):
+            raise ImageError(f"a photo has 8 or 16 bits per sample, not {self.bit_depth}")

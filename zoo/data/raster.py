@@ -1,0 +1,223 @@
+"""PNG, JPEG, BMP, TIFF and WebP files, which OpenCV decodes and encodes.
+
+Shape suffixes: H height and W width in pixels, C colour channels (1 gray, 3 RGB).
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from zoo.data import headers, tiff
+from zoo.data.decoding import decoded, quiet_opencv
+from zoo.data.photo import Photo
+from zoo.data.pixels import dequantise, quantise, with_channels
+from zoo.errors import ImageError
+from zoo.limits import PIXELS_VARIABLE, max_pixels
+
+log = logging.getLogger(__name__)
+
+JPEG_QUALITY = 95
+_WEBP_LOSSLESS = 101
+
+_PIXEL_BYTES = 8
+"""Largest pixel that is read: four samples of 16 bits."""
+
+_BITS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
+# OpenCV's channel order is B, G, R, alpha. The same permutation converts back.
+_RGB_FROM_BGR = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}
+
+
+def read(path: Path, data: bytes) -> Photo:
+    """Decode an image file to a photo; see :func:`zoo.data.read_photo`.
+
+    Args:
+        path: the file, for error messages.
+        data: its bytes.
+
+    Raises:
+        ImageError: if the file is damaged, too large, or has samples or channels of another kind.
+    """
+    samples = decode(path, data)
+    try:
+        return _photo(path, data, samples)
+    except MemoryError as error:
+        raise too_large(path) from error
+
+
+def _photo(path: Path, data: bytes, samples: np.ndarray) -> Photo:
+    if samples.dtype not in _BITS:
+        raise ImageError(
+            f"image file {str(path)!r} has {samples.dtype} samples, whose range is not defined; "
+            "save it with 8 or 16 bits per sample"
+        )
+    samples_HWC = _upright(np.atleast_3d(samples), headers.orientation(data))
+    if samples_HWC.shape[2] not in _RGB_FROM_BGR:
+        raise ImageError(
+            f"image file {str(path)!r} has {samples_HWC.shape[2]} channels; "
+            "only gray and RGB, with or without alpha, are supported"
+        )
+    bit_depth = _BITS[samples.dtype]
+    color_HWC, alpha_HW = _split(samples_HWC)
+    if headers.is_gray_png(data):
+        color_HWC = color_HWC[..., :1]
+    extra_samples = headers.extra_samples(data)
+    if extra_samples is not None and alpha_HW is None:
+        log.warning("%s: the alpha channel of a gray TIFF cannot be read and is ignored", path)
+    # The decoder multiplies 8-bit colours by unassociated alpha, but not 16-bit colours.
+    if alpha_HW is not None and (
+        extra_samples == headers.ASSOCIATED_ALPHA
+        or (extra_samples == headers.UNASSOCIATED_ALPHA and bit_depth == 8)
+    ):
+        safe_HW1 = np.maximum(alpha_HW, np.float32(1 / 65535))[..., None]
+        np.divide(color_HWC, safe_HW1, out=color_HWC)
+        np.minimum(color_HWC, np.float32(1), out=color_HWC)
+    return Photo(np.ascontiguousarray(color_HWC), alpha_HW, bit_depth)
+
+
+def encode(path: Path, photo: Photo, *, alpha: bool, deep: bool) -> bytes:
+    """Encode a photo in the format of the path's extension; see :func:`zoo.data.write_photo`.
+
+    Args:
+        path: the file to be written.
+        photo: the photo.
+        alpha: whether the format can hold an alpha channel.
+        deep: whether it can hold 16 bits per sample.
+
+    Raises:
+        ImageError: for values that are not finite, or an image too large for the format.
+    """
+    planes = [photo.color_HWC]
+    if photo.alpha_HW is not None:
+        if alpha:
+            planes = [with_channels(photo.color_HWC, 3), photo.alpha_HW[..., None]]
+        else:
+            log.warning(
+                "%s: alpha is dropped, because %s cannot hold it", path, path.suffix.lower()
+            )
+    samples_HWC = np.concatenate(planes, axis=-1)
+    if not np.isfinite(samples_HWC).all():
+        raise ImageError(
+            f"cannot write {str(path)!r}: the photo has NaN or infinite values; "
+            "the network that made it has diverged or overflowed"
+        )
+    return _encode(path, quantise(samples_HWC, photo.bit_depth if deep else 8))
+
+
+def decode(path: Path, data: bytes) -> np.ndarray:
+    """Decode an image file to samples, with the channels in OpenCV's order.
+
+    Args:
+        path: the file, for error messages.
+        data: its bytes.
+
+    Returns:
+        (H, W) or (H, W, channels), with the dtype of the file's samples.
+
+    Raises:
+        ImageError: if the file is damaged, cut short, too large, or not of a known format.
+    """
+    name = f"image file {str(path)!r}"
+    if not headers.is_known(data):
+        raise ImageError(
+            f"{name} cannot be decoded: its content is none of PNG, JPEG, WebP, TIFF and BMP; open "
+            "it in a viewer and save it as PNG"
+        )
+    size = headers.size(data)
+    if size is not None:
+        check_size(name, *size, max(_PIXEL_BYTES, tiff.bytes_of_pixel(data)))
+    samples, complaint = None, ""
+    if size is not None and not headers.is_cut_short(data):
+        pixels = headers.without_png_metadata(data)
+        try:
+            samples, complaint = decoded(pixels, listen=headers.warns(data))
+        except cv2.error as error:
+            raise too_large(path) from error
+    if samples is None or complaint:
+        said = f", the decoder says {complaint[:120]!r}" if complaint else ""
+        raise ImageError(
+            f"{name} cannot be decoded: it is damaged or cut short{said}; open it in a viewer, "
+            "check it and save it again"
+        )
+    return samples
+
+
+def check_size(name: str, width: int, height: int, bytes_of_pixel: int = _PIXEL_BYTES) -> None:
+    """Check the size that a file declares, before memory is reserved for its pixels.
+
+    Args:
+        name: the file, as messages name it.
+        width: in pixels.
+        height: in pixels.
+        bytes_of_pixel: size of a decoded pixel.
+
+    Raises:
+        ImageError: if the image is larger than :func:`zoo.limits.max_pixels` allows.
+    """
+    limit = max_pixels()
+    if abs(width * height) * bytes_of_pixel > limit * _PIXEL_BYTES:
+        deep = f" of {bytes_of_pixel} bytes" if bytes_of_pixel > _PIXEL_BYTES else ""
+        raise ImageError(
+            f"{name} has {width}x{height} pixels{deep}, and the limit is {limit:,} pixels of "
+            f"{_PIXEL_BYTES} bytes; make it smaller, or raise {PIXELS_VARIABLE}"
+        )
+
+
+def too_large(path: Path) -> ImageError:
+    """Return the error that says that the memory is too small for an image."""
+    return ImageError(
+        f"image file {str(path)!r} is larger than the free memory; crop it or close other programs"
+    )
+
+
+def _encode(path: Path, samples_HWC: np.ndarray) -> bytes:
+    options = {
+        ".jpg": [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY],
+        ".jpeg": [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY],
+        ".webp": [cv2.IMWRITE_WEBP_QUALITY, _WEBP_LOSSLESS],
+    }
+    extension = path.suffix.lower()
+    with quiet_opencv():
+        try:
+            done, buffer = cv2.imencode(
+                extension, _swap_red_blue(samples_HWC), options.get(extension, [])
+            )
+        except cv2.error:
+            done = False
+    if not done:
+        height, width = samples_HWC.shape[:2]
+        raise ImageError(
+            f"cannot write {str(path)!r}: {extension} cannot hold an image of {width}x{height} "
+            "pixels; use .png"
+        )
+    return buffer.tobytes()
+
+
+def _split(samples_HWC: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Convert OpenCV's BGRA, BGR or gray samples to RGB or gray colour, and alpha or None."""
+    if samples_HWC.shape[2] == 1:
+        return dequantise(samples_HWC), None
+    alpha_HW = dequantise(samples_HWC[..., 3]) if samples_HWC.shape[2] == 4 else None
+    return dequantise(samples_HWC[..., 2::-1]), alpha_HW
+
+
+def _swap_red_blue(samples_HWC: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(samples_HWC[..., _RGB_FROM_BGR[samples_HWC.shape[2]]])
+
+
+def _upright(samples_HWC: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo an EXIF orientation, 1 to 8. Orientations 5 to 8 also transpose the image."""
+    transposed_WHC = samples_HWC.transpose(1, 0, 2)
+    return {
+        1: samples_HWC,
+        2: samples_HWC[:, ::-1],
+        3: samples_HWC[::-1, ::-1],
+        4: samples_HWC[::-1],
+        5: transposed_WHC,
+        6: transposed_WHC[:, ::-1],
+        7: transposed_WHC[::-1, ::-1],
+        8: transposed_WHC[::-1],
+    }[orientation]
