@@ -444,7 +444,9 @@ def their_state():
     network = zoo.build("mambair_light_x2", dim=36, depths=[1])
     caught = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(zoo.checkpoints, "write_pickled", lambda _, content: caught.update(content))
+        patch.setattr(
+            zoo.checkpoints.saving, "write_pickled", lambda _, content: caught.update(content)
+        )
         zoo.checkpoints.save_official(network, "w.pth")
     return caught["params"]
 

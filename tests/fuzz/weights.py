@@ -195,7 +195,9 @@ def states() -> dict[str, dict[str, Tensor]]:
     """A tiny network with our key names, and with the authors'."""
     network = zoo.build(RECIPE)
     buffer = io.BytesIO()
-    with mock.patch.object(zoo.checkpoints, "write_pickled", lambda _, c: torch.save(c, buffer)):
+    with mock.patch.object(
+        zoo.checkpoints.saving, "write_pickled", lambda _, c: torch.save(c, buffer)
+    ):
         zoo.checkpoints.save_official(network, "weights.pth")
     buffer.seek(0)
     theirs = torch.load(buffer, weights_only=True)["params"]
