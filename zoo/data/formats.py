@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from zoo.data import headers, raster, tiff
+from zoo.data import containers, raster, tiff
 from zoo.data.photo import Photo
 from zoo.errors import ImageError
 
@@ -62,11 +62,11 @@ def _raster(
 
 
 FORMATS = (
-    _raster("PNG", (".png",), _starts(headers.PNG_SIGNATURE), alpha=True, deep=True),
-    _raster("JPEG", (".jpg", ".jpeg"), _starts(headers.JPEG_SIGNATURE)),
-    _raster("WebP", (".webp",), headers.is_webp, alpha=True),
+    _raster("PNG", (".png",), _starts(containers.PNG_SIGNATURE), alpha=True, deep=True),
+    _raster("JPEG", (".jpg", ".jpeg"), _starts(containers.JPEG_SIGNATURE)),
+    _raster("WebP", (".webp",), containers.is_webp, alpha=True),
     _raster("TIFF", (".tif", ".tiff"), _starts(*tiff.SIGNATURES), alpha=True, deep=True),
-    _raster("BMP", (".bmp",), _starts(headers.BMP_SIGNATURE)),
+    _raster("BMP", (".bmp",), _starts(containers.BMP_SIGNATURE)),
 )
 """All formats, in the order in which they are tried."""
 

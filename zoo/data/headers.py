@@ -1,28 +1,32 @@
 """Properties of image files that OpenCV does not report, read from the bytes of the file.
 
-With ``IMREAD_UNCHANGED``, OpenCV decodes the samples exactly. But it ignores the EXIF orientation,
-converts gray with alpha to colour, and does not report whether a TIFF's colours are multiplied by
-alpha; and libpng prints warnings about metadata to stderr. The functions here fill these gaps. For
-a malformed header they return the default; the decoder decides whether the file can be read.
+With ``IMREAD_UNCHANGED``, OpenCV decodes the samples exactly. But it converts gray with alpha and
+printing colours to RGB, and does not report whether a TIFF's colours are multiplied by alpha; and
+libpng prints warnings about metadata to stderr. The functions here fill these gaps. For a malformed
+header they return the default; the decoder decides whether the file can be read.
 
-Sources: EXIF 2.32 Sec. 4.5, TIFF 6.0 Sec. 2 and 18, PNG (3rd ed.) Sec. 5 and 11, RIFF as in the
+Sources: TIFF 6.0 Sec. 2 and 18, PNG (3rd ed.) Sec. 5 and 11, RIFF as in the
 WebP container specification.
 """
 
 from __future__ import annotations
 
-import re
 import struct
-from collections.abc import Iterator
 
 from zoo.data import tiff
+from zoo.data.containers import (
+    BMP_SIGNATURE,
+    EOI,
+    JPEG_SIGNATURE,
+    PNG_SIGNATURE,
+    is_webp,
+    jpeg_segments,
+    png_chunks,
+)
 
 ASSOCIATED_ALPHA = 1
 UNASSOCIATED_ALPHA = 2
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-JPEG_SIGNATURE = b"\xff\xd8"
-BMP_SIGNATURE = b"BM"
 _SIGNATURES = (PNG_SIGNATURE, JPEG_SIGNATURE, BMP_SIGNATURE, *tiff.SIGNATURES)
 
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -42,11 +46,11 @@ at most 255."""
 _JPEG_SCANS = 200
 """Largest number of passes over a JPEG image. Usual files have 1 to 12; each takes its time."""
 
-_JPEG_MARKER = re.compile(rb"\xff[^\0\xff]")
-_SOS, _EOI = 0xDA, 0xD9
+_SEPARATED = 5
+"""Value of the TIFF tag of the meaning of samples: each is an ink."""
+
+_SOS = 0xDA
 _SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_JPEG_ALONE = {0x01, *range(0xD0, 0xD9)}
-"""Markers without a length: TEM, RST0 to RST7 and SOI."""
 _PNG_GRAY_TYPES = (0, 4)
 # The chunks that affect pixels. The others (colour profiles, text, time) only make libpng warn.
 _PNG_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
@@ -57,14 +61,12 @@ def is_gray_png(data: bytes) -> bool:
     return data.startswith(PNG_SIGNATURE) and data[25:26] != b"" and data[25] in _PNG_GRAY_TYPES
 
 
-def orientation(data: bytes) -> int:
-    """EXIF orientation, 1 to 8, of a JPEG, PNG or WebP file; 1 if it has none.
-
-    For TIFF files it is always 1, because their decoder applies the orientation itself.
-    """
-    block = _exif_block(data)
-    value = tiff.value(block, tiff.ORIENTATION) if block else None
-    return value if value is not None and 1 <= value <= 8 else 1
+def inks(data: bytes) -> str:
+    """Name of the printing colours of a JPEG or TIFF file, or "" if its colours are others."""
+    if data.startswith(JPEG_SIGNATURE):
+        frame = next((a for marker, a, _ in jpeg_segments(data) if marker in _SOF), len(data))
+        return "CMYK" if data[frame + 9 : frame + 10] == b"\4" else ""
+    return "CMYK" if tiff.value(data, tiff.PHOTOMETRIC) == _SEPARATED else ""
 
 
 def extra_samples(data: bytes) -> int | None:
@@ -83,7 +85,7 @@ def size(data: bytes) -> tuple[int, int] | None:
         if data.startswith(PNG_SIGNATURE):
             return _pair(">II", data, 16)
         if data.startswith(JPEG_SIGNATURE):
-            frame = next((a for marker, a, _ in _jpeg_segments(data) if marker in _SOF), None)
+            frame = next((a for marker, a, _ in jpeg_segments(data) if marker in _SOF), None)
             return None if frame is None else _pair(">HH", data, frame + 5)[::-1]
         if data.startswith(BMP_SIGNATURE):
             (header,) = struct.unpack_from("<I", data, 14)
@@ -121,12 +123,12 @@ def without_png_metadata(data: bytes) -> bytes:
     """Remove all chunks of a PNG file that do not affect pixels; other files are returned as is."""
     if not data.startswith(PNG_SIGNATURE):
         return data
-    kept = [data[a:b] for name, a, b in _png_chunks(data) if name in _PNG_PIXEL_CHUNKS]
+    kept = [data[a:b] for name, a, b in png_chunks(data) if name in _PNG_PIXEL_CHUNKS]
     return PNG_SIGNATURE + b"".join(kept)
 
 
 def _is_cut_short_png(data: bytes) -> bool:
-    chunks = list(_png_chunks(data))
+    chunks = list(png_chunks(data))
     held = sum(end - start - 12 for name, start, end in chunks if name == b"IDAT")
     whole = any(name == b"IEND" and end <= len(data) for name, _, end in chunks)
     if not whole or len(data) < 26:
@@ -139,7 +141,7 @@ def _is_cut_short_png(data: bytes) -> bool:
 def _is_cut_short_jpeg(data: bytes) -> bool:
     pixels = scans = scan_bytes = 0
     scan_start = None
-    for marker, start, end in _jpeg_segments(data):
+    for marker, start, end in jpeg_segments(data):
         if scan_start is not None:
             scan_bytes += start - scan_start
         if marker in _SOF and start + 9 <= len(data):
@@ -147,7 +149,7 @@ def _is_cut_short_jpeg(data: bytes) -> bool:
             pixels = max(pixels, height * width)
         scans += marker == _SOS
         scan_start = end if marker == _SOS else None
-        if marker == _EOI:
+        if marker == EOI:
             return scans == 0 or pixels > scan_bytes * _JPEG_PIXELS
         if scans > _JPEG_SCANS:
             return True
@@ -168,10 +170,6 @@ def _pair(form: str, data: bytes, at: int) -> tuple[int, int]:
     return first, second
 
 
-def is_webp(data: bytes) -> bool:
-    return data.startswith(b"RIFF") and data[8:12] == b"WEBP"
-
-
 def _webp_size(data: bytes) -> tuple[int, int] | None:
     name, body = data[12:16], data[20:30]
     if name == b"VP8X":
@@ -184,65 +182,3 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
         width, height = _pair("<HH", body, 6)
         return width & 0x3FFF, height & 0x3FFF
     return None
-
-
-def _exif_block(data: bytes) -> bytes | None:
-    if data.startswith(JPEG_SIGNATURE):
-        return next(
-            (
-                data[a + 10 : b]
-                for marker, a, b in _jpeg_segments(data)
-                if marker == 0xE1 and data[a + 4 : a + 10] == b"Exif\0\0"
-            ),
-            None,
-        )
-    if data.startswith(PNG_SIGNATURE):
-        return next(
-            (data[a + 8 : b - 4] for name, a, b in _png_chunks(data) if name == b"eXIf"), None
-        )
-    if is_webp(data):
-        block = next(
-            (data[a + 8 : b] for name, a, b in _riff_chunks(data) if name == b"EXIF"), None
-        )
-        return block.removeprefix(b"Exif\0\0") if block else None
-    return None
-
-
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, start and end of each segment, up to the end of the image.
-
-    As in libjpeg, bytes between segments are skipped. They include the image data, in which 0xFF is
-    followed by zero.
-    """
-    start = 2
-    while found := _JPEG_MARKER.search(data, start):
-        marker, start = data[found.end() - 1], found.end() - 2
-        if marker == _EOI:
-            yield marker, start, start + 2
-            return
-        if marker in _JPEG_ALONE:
-            start += 2
-            continue
-        if start + 4 > len(data):
-            return
-        (length,) = struct.unpack_from(">H", data, start + 2)
-        yield marker, start, start + 2 + length
-        start += 2 + max(length, 2)
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of each chunk, including its length and checksum."""
-    start = len(PNG_SIGNATURE)
-    while start + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, start)
-        yield data[start + 4 : start + 8], start, start + 12 + length
-        start += 12 + length
-
-
-def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of each chunk of a WebP file; padding after the payload is excluded."""
-    start = 12
-    while start + 8 <= len(data):
-        (length,) = struct.unpack_from("<I", data, start + 4)
-        yield data[start : start + 4], start, start + 8 + length
-        start += 8 + length + length % 2

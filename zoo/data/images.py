@@ -1,7 +1,8 @@
 """Reading, writing and listing image files.
 
 In memory, colours are always RGB (or one gray channel), float32 in [0, 1]. The EXIF orientation is
-applied when reading. Colour profiles and other metadata are ignored and not written.
+applied when reading. Pixels are not converted between colour profiles: the profile stays with them,
+like EXIF, XMP and resolution (:mod:`zoo.data.metadata`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def read_photo(path: str | Path) -> Photo:
     Images may be gray, RGB or palette, with or without alpha, with 8 or 16 bits per sample. If a
     file has several pages or frames, the first is read. JPEG, PNG, WebP and TIFF images are rotated
     according to their EXIF orientation. If a TIFF stores colours multiplied by alpha, they are
-    divided by it.
+    divided by it. CMYK colours become RGB, with a warning.
 
     Raises:
         ImageError: if the file is missing, a folder, empty, not an image, damaged, or has
@@ -41,7 +42,7 @@ def write_photo(path: str | Path, photo: Photo) -> None:
     the photo's bit depth; the other formats have 8 bits. PNG, TIFF and WebP keep alpha; for other
     formats it is dropped with a warning. JPEG is written with quality 95, WebP losslessly. Gray
     with alpha is written as RGB with alpha. The file is written completely or not at all; missing
-    folders are created.
+    folders are created. PNG, JPEG, TIFF and WebP get the photo's metadata.
 
     Raises:
         ImageError: for an unknown extension, values that are not finite, or an image too large for

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from zoo.data.metadata import NOTHING, Metadata
 from zoo.errors import ImageError
 
 
@@ -20,6 +21,7 @@ class Photo:
         color_HWC: float32 in [0, 1], C = 1 (gray) or 3 (RGB). Not multiplied by alpha.
         alpha_HW: float32 in [0, 1], or None if there is no alpha channel.
         bit_depth: bits per sample of the file, 8 or 16.
+        metadata: what the file says beside its pixels: colour profile, EXIF, XMP and resolution.
 
     Raises:
         ImageError: if a shape, a dtype or the bit depth is not as above.
@@ -28,6 +30,7 @@ class Photo:
     color_HWC: np.ndarray
     alpha_HW: np.ndarray | None = None
     bit_depth: int = 8
+    metadata: Metadata = NOTHING
 
     def __post_init__(self) -> None:
         shape = self.color_HWC.shape

@@ -6,13 +6,17 @@ Shape suffixes: H height and W width in pixels, C colour channels (1 gray, 3 RGB
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from zoo.data import headers, tiff
+from zoo.data.containers import is_webp
 from zoo.data.decoding import decoded, quiet_opencv
+from zoo.data.embedding import embedded
+from zoo.data.metadata import read_metadata
 from zoo.data.photo import Photo
 from zoo.data.pixels import dequantise, quantise, with_channels
 from zoo.errors import ImageError
@@ -54,7 +58,10 @@ def _photo(path: Path, data: bytes, samples: np.ndarray) -> Photo:
             f"image file {str(path)!r} has {samples.dtype} samples, whose range is not defined; "
             "save it with 8 or 16 bits per sample"
         )
-    samples_HWC = _upright(np.atleast_3d(samples), headers.orientation(data))
+    metadata = read_metadata(data)
+    # The decoder turns TIFF images itself.
+    turn = 1 if data.startswith(tiff.SIGNATURES) else metadata.orientation
+    samples_HWC = upright(np.atleast_3d(samples), turn)
     if samples_HWC.shape[2] not in _RGB_FROM_BGR:
         raise ImageError(
             f"image file {str(path)!r} has {samples_HWC.shape[2]} channels; "
@@ -75,7 +82,15 @@ def _photo(path: Path, data: bytes, samples: np.ndarray) -> Photo:
         safe_HW1 = np.maximum(alpha_HW, np.float32(1 / 65535))[..., None]
         np.divide(color_HWC, safe_HW1, out=color_HWC)
         np.minimum(color_HWC, np.float32(1), out=color_HWC)
-    return Photo(np.ascontiguousarray(color_HWC), alpha_HW, bit_depth)
+    if inks := headers.inks(data):
+        log.warning(
+            "%s: %s became RGB without its colour profile, so colours can differ from print; to "
+            "choose them, convert the file to RGB in an image editor",
+            path,
+            inks,
+        )
+        metadata = replace(metadata, profile=None)
+    return Photo(np.ascontiguousarray(color_HWC), alpha_HW, bit_depth, metadata.upright())
 
 
 def encode(path: Path, photo: Photo, *, alpha: bool, deep: bool) -> bytes:
@@ -104,7 +119,10 @@ def encode(path: Path, photo: Photo, *, alpha: bool, deep: bool) -> bytes:
             f"cannot write {str(path)!r}: the photo has NaN or infinite values; "
             "the network that made it has diverged or overflowed"
         )
-    return _encode(path, quantise(samples_HWC, photo.bit_depth if deep else 8))
+    encoded = _encode(path, quantise(samples_HWC, photo.bit_depth if deep else 8))
+    height, width, channels = samples_HWC.shape
+    colours = 1 if channels == 1 and not is_webp(encoded) else 3
+    return embedded(path, encoded, photo.metadata, (height, width, colours))
 
 
 def decode(path: Path, data: bytes) -> np.ndarray:
@@ -208,7 +226,7 @@ def _swap_red_blue(samples_HWC: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(samples_HWC[..., _RGB_FROM_BGR[samples_HWC.shape[2]]])
 
 
-def _upright(samples_HWC: np.ndarray, orientation: int) -> np.ndarray:
+def upright(samples_HWC: np.ndarray, orientation: int) -> np.ndarray:
     """Undo an EXIF orientation, 1 to 8. Orientations 5 to 8 also transpose the image."""
     transposed_WHC = samples_HWC.transpose(1, 0, 2)
     return {

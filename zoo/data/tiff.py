@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import struct
 import zlib
+from typing import NamedTuple
 
 WIDTH, HEIGHT, BITS, COMPRESSION, FILL_ORDER, SAMPLES = 256, 257, 258, 259, 266, 277
-ORIENTATION, EXTRA_SAMPLES = 274, 338
+PHOTOMETRIC, ORIENTATION, EXTRA_SAMPLES = 262, 274, 338
 _DATA = ((273, 279), (324, 325))
 """Tags of the places and the lengths of the strips, and of the tiles."""
 
@@ -21,8 +22,15 @@ _DEFLATE = (8, 32946)
 _TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}
 """Integer types of values."""
 
+SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
+         16: 8, 17: 8, 18: 8}  # fmt: skip
+"""Bytes of a value by the number of its type."""
+
 _MOST = 2**20
 """Values of one tag that are read."""
+
+_MOST_ENTRIES = 2**16
+"""Entries of a directory that are read: as many as a TIFF file can have."""
 
 _BITS_REVERSED = 2
 """Value of the fill order tag."""
@@ -33,38 +41,87 @@ _PADDING = 2**24
 """Bytes of tiles beyond the borders of an image that are always allowed."""
 
 
+class Entry(NamedTuple):
+    """An entry of a directory.
+
+    Attributes:
+        kind: number of the type of its values.
+        number: number of values.
+        at: where the entry starts.
+        place: where its values start.
+    """
+
+    kind: int
+    number: int
+    at: int
+    place: int
+
+
+class Directory(NamedTuple):
+    """A directory of a TIFF file or an EXIF block.
+
+    Attributes:
+        endian: byte order as in ``struct``, "<" or ">".
+        entries: by tag. Of several entries with one tag, the first counts.
+        link: where the place of the next directory is written, or None if the block ends early.
+    """
+
+    endian: str
+    entries: dict[int, Entry]
+    link: int | None = None
+
+
+def directory(block: bytes, at: int | None = None) -> Directory:
+    """Read the directory at a place of a TIFF, a BigTIFF or an EXIF block; without one the first.
+
+    Entries behind the end of the block, and all entries of other data, are left out.
+    """
+    endian = "<" if block[:2] == b"II" else ">"
+    entries: dict[int, Entry] = {}
+    if block[:4] not in SIGNATURES:
+        return Directory(endian, entries)
+    big = b"+" in block[2:4]
+    # Formats of the number of entries, and of an entry: tag, type and number of its values.
+    counter, start_at, head = ("Q", 8, "HHQ") if big else ("H", 4, "HHI")
+    offset = endian + ("Q" if big else "I")
+    head_size, inline = struct.calcsize(f"<{head}"), struct.calcsize(offset)
+    try:
+        if at is None:
+            (at,) = struct.unpack_from(offset, block, start_at)
+        (number,) = struct.unpack_from(endian + counter, block, at)
+        at += struct.calcsize(f"<{counter}")
+        for _ in range(min(number, _MOST_ENTRIES)):
+            tag, kind, count = struct.unpack_from(endian + head, block, at)
+            place = at + head_size
+            if SIZES.get(kind, 1) * count > inline:
+                (place,) = struct.unpack_from(offset, block, place)
+            entries.setdefault(tag, Entry(kind, count, at, place))
+            at += head_size + inline
+        struct.unpack_from(offset, block, at)
+    except (struct.error, OverflowError):
+        return Directory(endian, entries)
+    return Directory(endian, entries, at)
+
+
 def values(block: bytes, tag: int) -> tuple[int, ...]:
     """Integers of a tag in the first directory of a TIFF, a BigTIFF or an EXIF block.
 
     Returns:
         The values; none if the tag is missing or has no integers.
     """
-    if block[:4] not in SIGNATURES:
+    return values_in(block, directory(block), tag)
+
+
+def values_in(block: bytes, found: Directory, tag: int) -> tuple[int, ...]:
+    """Integers of a tag in a directory; see :func:`values`."""
+    entry = found.entries.get(tag)
+    if entry is None or entry.kind not in _TYPES or entry.number > _MOST:
         return ()
-    endian = "<" if block[:2] == b"II" else ">"
-    big = b"+" in block[2:4]
-    # Formats of the number of entries, and of an entry: tag, type and number of its values.
-    counter, start_at, head = ("Q", 8, "HHQ") if big else ("H", 4, "HHI")
-    offset = "Q" if big else "I"
-    head_size, inline = struct.calcsize(f"<{head}"), struct.calcsize(f"<{offset}")
     try:
-        (at,) = struct.unpack_from(endian + offset, block, start_at)
-        (entries,) = struct.unpack_from(endian + counter, block, at)
-        at += struct.calcsize(f"<{counter}")
-        for _ in range(entries):
-            found, kind, count = struct.unpack_from(endian + head, block, at)
-            at += head_size
-            if found == tag:
-                if kind not in _TYPES or count > _MOST:
-                    return ()
-                form = f"{endian}{count}{_TYPES[kind]}"
-                if struct.calcsize(form) > inline:
-                    (at,) = struct.unpack_from(endian + offset, block, at)
-                return struct.unpack_from(form, block, at)
-            at += inline
+        form = f"{found.endian}{entry.number}{_TYPES[entry.kind]}"
+        return struct.unpack_from(form, block, entry.place)
     except (struct.error, OverflowError):
-        pass  # the block ends early
-    return ()
+        return ()  # the block ends early
 
 
 def value(block: bytes, tag: int) -> int | None:

@@ -67,7 +67,7 @@ def restore_photo(
     if alpha_HW is not None and network.scale > 1:
         enlarged = resize_bicubic(to_tensor(alpha_HW[..., None])[None], network.scale)
         alpha_HW = to_array(enlarged[0])[..., 0]
-    return Photo(color_HWC, alpha_HW, photo.bit_depth)
+    return Photo(color_HWC, alpha_HW, photo.bit_depth, photo.metadata.enlarged(network.scale))
 
 
 def _jobs(source: Path, target: str | Path) -> list[tuple[Path, Path]]:

@@ -1,0 +1,236 @@
+"""Colour profile, EXIF, XMP and resolution on their way through a network, in every format.
+
+Pillow writes the files and reads the results, so our readers and writers are not their own judges.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+from skimage.color import deltaE_ciede2000, rgb2lab
+
+import zoo
+from tests.helpers.networks import Nearest
+from tests.helpers.photographs import EXPOSURE, LATITUDE, MAKER, XMP, colours, exif, save
+from tests.helpers.profiles import gray_profile, rgb_profile
+from zoo.data import tags, tiff
+from zoo.data.containers import png_chunk
+from zoo.data.images import Photo, read_photo, write_photo
+from zoo.data.metadata import Metadata, read_metadata
+
+FORMATS = ["png", "jpg", "tif", "webp"]
+
+
+def restored(source, target, scale=2):
+    zoo.restore(Nearest(scale), source, target, progress=False)
+    return opened(target)
+
+
+def opened(path):
+    image = Image.open(path)
+    image.load()
+    return image
+
+
+def xmp_of(image):
+    if image.format == "TIFF":
+        return image.tag_v2.get(700)
+    text = image.info.get("XML:com.adobe.xmp")
+    return image.info.get("xmp") if text is None else text.encode()
+
+
+def dpi_of(image):
+    found = image.getexif()
+    return image.info.get("dpi") or (found.get(282), found.get(283))
+
+
+@pytest.mark.parametrize("target", FORMATS)
+@pytest.mark.parametrize("source", FORMATS)
+def test_what_a_photo_says_survives_all_formats(tmp_path, source, target):
+    path = tmp_path / f"in.{source}"
+    dpi = None if source == "webp" else (300, 200)
+    save(path, colours(), profile=rgb_profile(), block=exif(), xmp=XMP, dpi=dpi)
+    image = restored(path, tmp_path / f"out.{target}")
+    assert image.info["icc_profile"] == rgb_profile()
+    assert xmp_of(image) == XMP
+    assert dpi_of(image) == pytest.approx((600, 400), rel=1e-3)
+    found = image.getexif()
+    assert found[MAKER] == "camera"
+    below = found.get_ifd(0x8769)
+    assert below[EXPOSURE] == 1 / 125 and below[0x927C] == b"note of the maker"
+    assert (below[0xA002], below[0xA003]) == image.size == (72, 48)
+    assert found.get_ifd(0x8825)[LATITUDE] == (48.0, 8.0, 14.0)
+
+
+@pytest.mark.parametrize("target", ["png", "jpg", "webp"])
+@pytest.mark.parametrize("source", ["png", "jpg", "webp"])
+def test_exif_is_kept_byte_for_byte_where_nothing_in_it_is_wrong_now(tmp_path, source, target):
+    save(tmp_path / f"a.{source}", colours(), block=exif())
+    restored(tmp_path / f"a.{source}", tmp_path / f"b.{target}", scale=1)
+    assert read_metadata((tmp_path / f"b.{target}").read_bytes()).exif == exif()
+    assert exif() in (tmp_path / f"b.{target}").read_bytes()
+
+
+@pytest.mark.parametrize("kind", [*FORMATS, "deep.tif"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_orientation_is_applied_once_and_reset(tmp_path, kind, orientation):
+    path, target = tmp_path / f"a.{kind}", tmp_path / f"b.{kind}"
+    xmp = XMP.replace(b'dc:title="a photo"', b'tiff:Orientation="%d"' % orientation)
+    block, dpi = exif(orientation), None if kind == "webp" else (300, 200)
+    save(path, colours(), block=block, xmp=xmp, dpi=dpi)
+    if kind == "deep.tif":  # Pillow writes none of 16 bits
+        deep = Photo((colours() / np.float32(255)).astype(np.float32), bit_depth=16)
+        write_photo(tmp_path / "deep.tif", deep)
+        data = (tmp_path / "deep.tif").read_bytes()
+        turn = tags.Tag(tiff.ORIENTATION, tags.SHORT, struct.pack("<H", orientation))
+        resolution = tags.copied(path.read_bytes(), (282, 283, 296, tags.XMP), "<")
+        path.write_bytes(tags.with_tags(data, [turn, *resolution]))
+    image = restored(path, target, scale=1)
+    turns = {1: 0, 3: 2, 6: 3, 8: 1}[orientation]
+    pixels = np.round(read_photo(target).color_HWC * 255)
+    tolerance = 12 if kind == "jpg" else 0
+    np.testing.assert_allclose(pixels, np.rot90(colours(), turns), atol=tolerance)
+    assert image.getexif().get(274, 1) == 1
+    assert b'tiff:Orientation="1"' in xmp_of(image)
+    expected = (200, 300) if orientation in (6, 8) else (300, 200)
+    assert dpi_of(image) == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_preview_of_a_turned_photo_is_left_out_and_that_of_an_upright_one_stays(tmp_path):
+    for orientation in (1, 6):
+        block = bytearray(exif(orientation))
+        found = tiff.directory(bytes(block))
+        preview, at = struct.pack("<HI", 0, 0), len(block)
+        struct.pack_into(found.endian + "I", block, found.link, at)
+        save(tmp_path / "a.png", colours(), block=bytes(block) + preview)
+        restored(tmp_path / "a.png", tmp_path / "b.png", scale=1)
+        kept = read_metadata((tmp_path / "b.png").read_bytes()).exif
+        place = struct.unpack_from(found.endian + "I", kept, found.link)[0]
+        assert place == (at if orientation == 1 else 0)
+        (tmp_path / "b.png").unlink()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_colours_of_a_photo_with_a_profile_look_the_same(tmp_path, kind):
+    """A viewer converts input and output to sRGB; the difference is below what one can see."""
+    path = tmp_path / f"a.{kind}"
+    save(path, colours(120, 160), profile=rgb_profile())
+    target = tmp_path / f"b.{kind}"
+    zoo.restore(Nearest(1), path, target, progress=False)
+    before, after = (rgb2lab(as_srgb(opened(each))) for each in (path, target))
+    wrong = rgb2lab(as_srgb(opened(path), ImageCms.createProfile("sRGB")))
+    assert deltaE_ciede2000(before, after).mean() < 1
+    assert deltaE_ciede2000(before, wrong).mean() > 3  # the test would notice a lost profile
+
+
+def as_srgb(image, profile=None):
+    held = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+    rgb = ImageCms.profileToProfile(
+        image, profile or held, ImageCms.createProfile("sRGB"), outputMode="RGB"
+    )
+    return np.asarray(rgb) / 255
+
+
+@pytest.mark.parametrize("kind", ["png", "tif"])
+def test_deep_photos_keep_their_profile_too(tmp_path, kind):
+    color = colours().astype(np.float32) / 255
+    photo = Photo(color, bit_depth=16, metadata=Metadata(rgb_profile()))
+    write_photo(tmp_path / f"a.{kind}", photo)
+    again = read_photo(tmp_path / f"a.{kind}")
+    assert again.bit_depth == 16 and again.metadata.profile == rgb_profile()
+    np.testing.assert_allclose(again.color_HWC, color, atol=1 / 65535)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_photos_with_alpha_keep_their_profile_and_alpha(tmp_path, kind):
+    alpha = None if kind == "jpg" else np.full((24, 36), 0.2, np.float32)
+    said = Metadata(rgb_profile(), exif(), XMP)
+    photo = Photo(colours().astype(np.float32) / 255, alpha, metadata=said)
+    write_photo(tmp_path / f"a.{kind}", photo)
+    image = opened(tmp_path / f"a.{kind}")
+    assert image.info["icc_profile"] == rgb_profile() and xmp_of(image) == XMP
+    assert image.mode == ("RGB" if alpha is None else "RGBA")
+
+
+def test_a_gray_profile_stays_with_gray_pixels_only(tmp_path, caplog):
+    photo = Photo(colours(channels=1).astype(np.float32) / 255, metadata=Metadata(gray_profile()))
+    for kind in ("png", "jpg", "tif"):
+        write_photo(tmp_path / f"a.{kind}", photo)
+        assert opened(tmp_path / f"a.{kind}").info["icc_profile"] == gray_profile()
+    assert caplog.text == ""
+    write_photo(tmp_path / "a.webp", photo)  # WebP has no gray
+    assert "icc_profile" not in opened(tmp_path / "a.webp").info
+    assert "is for GRAY and the picture is RGB" in caplog.text
+
+
+def test_a_damaged_profile_and_one_that_the_format_cannot_hold_are_told(tmp_path, caplog):
+    color = colours().astype(np.float32) / 255
+    write_photo(tmp_path / "a.png", Photo(color, metadata=Metadata(b"no profile")))
+    assert "a.png: the colour profile is damaged" in caplog.text
+    write_photo(tmp_path / "a.bmp", Photo(color, metadata=Metadata(rgb_profile())))
+    assert "a.bmp: the colour profile is dropped" in caplog.text
+
+
+def test_a_profile_of_many_segments_and_a_block_that_is_too_long(tmp_path, caplog):
+    long = rgb_profile(bytes(200_000))
+    said = Metadata(profile=long, exif=exif() + bytes(70_000), xmp=XMP + b" " * 70_000)
+    write_photo(tmp_path / "a.jpg", Photo(colours().astype(np.float32) / 255, metadata=said))
+    assert opened(tmp_path / "a.jpg").info["icc_profile"] == long
+    assert "EXIF of 70" in caplog.text and "XMP of 70" in caplog.text
+    assert read_metadata((tmp_path / "a.jpg").read_bytes()).exif is None
+
+
+def test_what_a_png_says_of_its_colours_and_its_texts_are_kept(tmp_path):
+    save(tmp_path / "a.png", colours())
+    data = (tmp_path / "a.png").read_bytes()
+    chunks = [png_chunk(b"gAMA", struct.pack(">I", 50_000)), png_chunk(b"tEXt", b"prompt\0a cat")]
+    (tmp_path / "a.png").write_bytes(data[:33] + b"".join(chunks) + data[33:])
+    image = restored(tmp_path / "a.png", tmp_path / "b.png")
+    assert image.info["gamma"] == 0.5 and image.info["prompt"] == "a cat"
+
+
+def test_compressed_xmp_is_read_and_a_bomb_is_not(tmp_path):
+    save(tmp_path / "a.png", colours())
+    data = (tmp_path / "a.png").read_bytes()
+    for text, expected in ((XMP, XMP), (bytes(2**24 + 1), None)):
+        body = b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(text)
+        with_xmp = data[:33] + png_chunk(b"iTXt", body) + data[33:]
+        assert read_metadata(with_xmp).xmp == expected
+        profile = data[:33] + png_chunk(b"iCCP", b"a\0\0" + zlib.compress(text)) + data[33:]
+        assert read_metadata(profile).profile == expected
+
+
+def test_directories_that_lead_to_themselves_or_to_one_block_end(tmp_path):
+    """A block of 1 kB cannot become a file of gigabytes, nor keep the reader in a circle."""
+    loop = tags.with_tags(tags.EMPTY, [tags.Tag(tags.EXIF, tags.LONG, struct.pack("<I", 8))])
+    at = struct.unpack_from("<I", loop, 4)[0]
+    loop = loop[: at + 10] + struct.pack("<I", at) + loop[at + 14 :]
+    assert len(tags.with_tags(tags.EMPTY, tags.copied(loop, tags.DESCRIPTIVE, ">"))) < 1000
+    entry = struct.pack("<HII", tags.UNDEFINED, 2**20, 8)
+    many = b"".join(struct.pack("<H", number) + entry for number in range(270, 317))
+    block = b"II*\0" + struct.pack("<I", 8 + 2**20) + bytes(2**20)
+    block += struct.pack("<H", 47) + many + bytes(4)
+    assert sum(len(tag.data) for tag in tags.copied(block, range(270, 317), "<")) <= tags.LONGEST
+
+
+def test_a_block_of_the_other_byte_order_becomes_tags_of_a_tiff(tmp_path):
+    big = b"MM\0*" + struct.pack(">IHHHII", 8, 1, 282, 5, 1, 26) + bytes(4)
+    big += struct.pack(">II", 72, 1) + bytes(2)
+    found = tags.with_tags(big, tags.copied(exif(), tags.DESCRIPTIVE, ">"))
+    photo = Photo(colours().astype(np.float32) / 255, metadata=Metadata(exif=found))
+    write_photo(tmp_path / "a.tif", photo)
+    below = opened(tmp_path / "a.tif").getexif().get_ifd(0x8769)
+    assert below[EXPOSURE] == 1 / 125 and below[0xA002] == 36
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_files_without_metadata_are_the_bytes_of_the_encoder(tmp_path, kind):
+    """So nothing is slower or larger where there is nothing to keep."""
+    photo = Photo(colours().astype(np.float32) / 255)
+    write_photo(tmp_path / f"a.{kind}", photo)
+    assert read_photo(tmp_path / f"a.{kind}").metadata == Metadata()
