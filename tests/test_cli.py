@@ -78,7 +78,7 @@ def test_restore_without_options_has_the_documented_defaults(monkeypatch, capsys
     assert words.options.pop("group").world_size == 1
     assert words.options == {
         "tile": None, "overlap": 32, "ensemble": False, "precision": "fp32", "overwrite": False,
-        "look": "auto",
+        "look": "auto", "quality": None, "lossless": False, "strip_metadata": False,
     }  # fmt: skip
     assert capsys.readouterr().out == "nothing to do\n"
 
@@ -91,6 +91,7 @@ def test_every_option_of_restore_is_passed_on(monkeypatch, capsys):
     monkeypatch.setattr(words.network, "to", lambda device: moved.append(device) or words.network)
     options = ["-n", "model", "-w", "w.pth", "-s", 3, "--random-weights", "--compat", "official"]
     options += ["-t", 96, "--overlap", 8, "--ensemble", "--precision", "bf16", "--overwrite"]
+    options += ["--quality", 70, "--strip-metadata"]
     assert run("restore", "in", "-o", "out", *options, "--look", "plain", "--device", "cuda") == 0
     assert words.chosen == (
         "model",
@@ -100,7 +101,7 @@ def test_every_option_of_restore_is_passed_on(monkeypatch, capsys):
     del words.options["group"]
     assert moved == ["cuda"] and words.options == {
         "tile": 96, "overlap": 8, "ensemble": True, "precision": "bf16", "overwrite": True,
-        "look": "plain",
+        "look": "plain", "quality": 70, "lossless": False, "strip_metadata": True,
     }  # fmt: skip
     assert capsys.readouterr().out == "wrote 2 images to out\n"
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import zoo
 from tests.helpers.networks import Nearest
 from zoo.data import Photo, read_photo, resize_bicubic, write_photo
+from zoo.data.pixels import bleed_colors
 from zoo.distributed import ProcessGroup
 from zoo.errors import ImageError, WriteError, ZooError
 from zoo.files import is_same_file
@@ -369,3 +370,50 @@ def test_wrong_settings_are_named():
         RestoreSettings(precision="int8")
     with pytest.raises(ZooError, match="at least 0"):
         RestoreSettings(tile=-1)
+
+
+@pytest.mark.parametrize("hidden", [0.0, 1.0])
+def test_the_colour_under_transparent_pixels_does_not_reach_the_visible_ones(hidden):
+    """Black under alpha 0 made edges up to 40 levels too dark."""
+
+    class Blur(Nearest):
+        def forward(self, image_BIHW):
+            self.seen = image_BIHW
+            padded = torch.nn.functional.pad(image_BIHW, (2, 2, 2, 2), "replicate")
+            return torch.nn.functional.avg_pool2d(padded, 5, 1) * self.unit
+
+    y, x = np.mgrid[:40, :50]
+    alpha_HW = ((y - 20) ** 2 + (x - 25) ** 2 < 144).astype(np.float32)
+    color_HWC = np.where(alpha_HW[..., None] > 0, np.float32([0.9, 0.6, 0.3]), np.float32(hidden))
+    found = restore_photo(Blur(1), Photo(color_HWC, alpha_HW))
+    assert np.array_equal(found.alpha_HW, alpha_HW)
+    np.testing.assert_allclose(found.color_HWC[alpha_HW > 0], [[0.9, 0.6, 0.3]] * 437, atol=1e-5)
+
+
+def test_hidden_pixels_take_the_nearest_visible_colour_and_visible_ones_stay():
+    random = np.random.default_rng(0)
+    color_HWC = random.random((9, 12, 3), np.float32)
+    alpha_HW = (random.random((9, 12)) < 0.2).astype(np.float32) / 3
+    found = bleed_colors(color_HWC, alpha_HW)
+    visible = np.argwhere(alpha_HW > 0)
+    for y, x in np.ndindex(9, 12):
+        distance = np.hypot(*(visible - (y, x)).T)
+        near = visible[distance < distance.min() + 0.5]  # the distance is nearly Euclidean
+        assert any(np.array_equal(found[y, x], color_HWC[tuple(place)]) for place in near)
+    assert np.array_equal(found[alpha_HW > 0], color_HWC[alpha_HW > 0])
+    for alpha in (np.zeros((9, 12)), np.ones((9, 12))):
+        assert np.array_equal(bleed_colors(color_HWC, alpha), color_HWC)
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (torch.full((1, 3, 4, 4), 200, dtype=torch.uint8), "has uint8 values"),
+        (torch.full((1, 3, 4, 4), 200.0), "has values up to 200"),
+        (torch.full((1, 2, 3, 4, 4), 99.0), "has values up to 99"),
+    ],
+    ids=["uint8", "floats", "burst"],
+)
+def test_values_of_another_range_are_an_error_and_no_white_picture(image, said):
+    with pytest.raises(ZooError, match=said + r".*divide it by 255"):
+        restore_tensor(Nearest(1), image)

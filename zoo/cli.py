@@ -181,6 +181,9 @@ def restore_command(options: argparse.Namespace) -> None:
             precision=options.precision,
             overwrite=options.overwrite,
             look=options.look,
+            quality=options.quality,
+            lossless=options.lossless,
+            strip_metadata=options.strip_metadata,
             group=group,
         )
         if not group.is_first:
@@ -360,6 +363,21 @@ def _add_restore(commands: Subparsers) -> None:
     sub.add_argument("--device", default="cpu", help="cpu or cuda [cpu]")
     sub.add_argument(
         "--overwrite", action="store_true", help="overwrite existing outputs [they are skipped]"
+    )
+    sub.add_argument(
+        "--quality",
+        type=whole("--quality", 1, 100),
+        help="quality of JPEG and WebP outputs, 1 to 100 [JPEG: 95; WebP: lossless]",
+    )
+    sub.add_argument(
+        "--lossless",
+        action="store_true",
+        help="refuse outputs that would lose colours; WebP is lossless unless --quality is given",
+    )
+    sub.add_argument(
+        "--strip-metadata",
+        action="store_true",
+        help="write pixels only, without colour profile, EXIF, XMP and resolution",
     )
     sub.add_argument(
         "--random-weights", action="store_true", help="use an untrained network, for tests"

@@ -8,14 +8,17 @@ To add a format, write a module with a function that reads it, and add a row to 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from zoo.data import containers, raster, tiff
-from zoo.data.photo import Photo
+from zoo.data.photo import Photo, Saving
 from zoo.errors import ImageError
+
+Encode: TypeAlias = Callable[[Path, Photo, Saving], bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +32,19 @@ class Format:
             of the table, so a special case comes before the general one.
         read: decodes a file; takes the path, for messages, and the bytes. It checks the size
             against :func:`zoo.limits.max_pixels` before it reserves memory.
-        encode: encodes a photo; takes the path, for messages, and the photo. None if the format is
-            only read.
+        encode: encodes a photo; takes the path, for messages, the photo, and how it is written.
+            None if the format is only read.
+        lossy: whether files can lose colours, so that they have a quality.
+        lossless: whether files can keep all colours.
     """
 
     name: str
     extensions: tuple[str, ...]
     recognises: Callable[[bytes], bool]
     read: Callable[[Path, bytes], Photo]
-    encode: Callable[[Path, Photo], bytes] | None = None
+    encode: Encode | None = None
+    lossy: bool = False
+    lossless: bool = True
 
 
 def _starts(*signatures: bytes) -> Callable[[bytes], bool]:
@@ -51,6 +58,8 @@ def _raster(
     *,
     alpha: bool = False,
     deep: bool = False,
+    lossy: bool = False,
+    lossless: bool = True,
 ) -> Format:
     return Format(
         name=name,
@@ -58,13 +67,17 @@ def _raster(
         recognises=recognises,
         read=raster.read,
         encode=partial(raster.encode, alpha=alpha, deep=deep),
+        lossy=lossy,
+        lossless=lossless,
     )
 
 
 FORMATS = (
     _raster("PNG", (".png",), _starts(containers.PNG_SIGNATURE), alpha=True, deep=True),
-    _raster("JPEG", (".jpg", ".jpeg"), _starts(containers.JPEG_SIGNATURE)),
-    _raster("WebP", (".webp",), containers.is_webp, alpha=True),
+    _raster(
+        "JPEG", (".jpg", ".jpeg"), _starts(containers.JPEG_SIGNATURE), lossy=True, lossless=False
+    ),
+    _raster("WebP", (".webp",), containers.is_webp, alpha=True, lossy=True),
     _raster("TIFF", (".tif", ".tiff"), _starts(*tiff.SIGNATURES), alpha=True, deep=True),
     _raster("BMP", (".bmp",), _starts(containers.BMP_SIGNATURE)),
 )
@@ -98,8 +111,8 @@ def format_of(path: Path, data: bytes) -> Format:
     )
 
 
-def encoder_for(path: Path) -> Callable[[Path, Photo], bytes]:
-    """Return the function that encodes photos in the format of a path's extension.
+def format_for(path: Path) -> Format:
+    """Return the format that is written to a path, by its extension.
 
     Raises:
         ImageError: if there is none.
@@ -107,7 +120,30 @@ def encoder_for(path: Path) -> Callable[[Path, Photo], bytes]:
     extension = path.suffix.lower()
     for found in FORMATS:
         if extension in found.extensions and found.encode is not None:
-            return found.encode
+            return found
     raise ImageError(
         f"cannot write {str(path)!r}: its extension is none of {', '.join(WRITE_EXTENSIONS)}"
     )
+
+
+def encoded(path: Path, photo: Photo, saving: Saving) -> bytes:
+    """Encode a photo in the format of a path's extension; see :func:`zoo.data.write_photo`."""
+    found = format_for(path)
+    check_saving([path], replace(saving, quality=None))  # others of a folder may have one
+    assert found.encode is not None
+    return found.encode(path, photo, saving)
+
+
+def check_saving(outputs: Sequence[Path], saving: Saving) -> None:
+    """Check that outputs can be written as asked for, before the work.
+
+    Raises:
+        ImageError: if one cannot be lossless, or a quality has an effect on none.
+    """
+    formats = [format_for(path) for path in outputs]
+    for path, found in zip(outputs, formats, strict=True):
+        if saving.lossless and not found.lossless:
+            raise ImageError(f"{path}: {found.name} cannot be lossless; write .png or .webp")
+    if saving.quality is not None and formats and not any(found.lossy for found in formats):
+        names = " and ".join(sorted(found.name for found in FORMATS if found.lossy))
+        raise ImageError(f"{outputs[0]}: {formats[0].name} has no quality, only {names} have one")

@@ -9,13 +9,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zoo.data.formats import EXTENSIONS, WRITE_EXTENSIONS, encoder_for, format_of
+from zoo.data.formats import EXTENSIONS, WRITE_EXTENSIONS, encoded, format_of
 from zoo.data.inputs import read_input
-from zoo.data.photo import Photo
+from zoo.data.photo import AS_USUAL, Photo, Saving
 from zoo.errors import ImageError
 from zoo.files import natural_key, write_bytes
 
-__all__ = ["EXTENSIONS", "WRITE_EXTENSIONS", "Photo", "list_photos", "read_photo", "write_photo"]
+__all__ = [
+    "EXTENSIONS",
+    "WRITE_EXTENSIONS",
+    "Photo",
+    "Saving",
+    "list_photos",
+    "read_photo",
+    "write_photo",
+]
 
 
 def read_photo(path: str | Path) -> Photo:
@@ -35,22 +43,27 @@ def read_photo(path: str | Path) -> Photo:
     return format_of(path, data).read(path, data)
 
 
-def write_photo(path: str | Path, photo: Photo) -> None:
+def write_photo(path: str | Path, photo: Photo, saving: Saving = AS_USUAL) -> None:
     """Write a photo in the format given by the extension of ``path``.
 
     Values are clipped to [0, 1] and rounded to the nearest level, halves upwards. PNG and TIFF keep
     the photo's bit depth; the other formats have 8 bits. PNG, TIFF and WebP keep alpha; for other
-    formats it is dropped with a warning. JPEG is written with quality 95, WebP losslessly. Gray
-    with alpha is written as RGB with alpha. The file is written completely or not at all; missing
-    folders are created. PNG, JPEG, TIFF and WebP get the photo's metadata.
+    formats it is dropped with a warning. Gray with alpha is written as RGB with alpha. PNG, JPEG,
+    TIFF and WebP get the photo's metadata. The file is written completely or not at all; missing
+    folders are created.
+
+    Args:
+        path: the file; its extension chooses the format.
+        photo: the photo.
+        saving: quality, for JPEG and WebP, and metadata.
 
     Raises:
-        ImageError: for an unknown extension, values that are not finite, or an image too large for
-            the format.
+        ImageError: for an unknown extension, a format that cannot be lossless, values that are not
+            finite, or an image too large for the format.
         WriteError: if the file cannot be written.
     """
     path = Path(path)
-    write_bytes(path, encoder_for(path)(path, photo))
+    write_bytes(path, encoded(path, photo, saving))
 
 
 def list_photos(folder: str | Path) -> list[Path]:

@@ -46,3 +46,33 @@ class Photo:
                 raise ImageError(f"a photo must be float32 in [0, 1], not {plane.dtype}")
         if self.bit_depth not in (8, 16):
             raise ImageError(f"a photo has 8 or 16 bits per sample, not {self.bit_depth}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saving:
+    """How photos are written to files.
+
+    Attributes:
+        quality: 1 to 100 for JPEG and lossy WebP. None is 95 for JPEG, and lossless WebP.
+        lossless: whether a format that always loses, JPEG, is an error.
+        metadata: whether profile, EXIF, XMP and resolution are written.
+
+    Raises:
+        ImageError: if the quality is out of range, or is given for lossless files.
+    """
+
+    quality: int | None = None
+    lossless: bool = False
+    metadata: bool = True
+
+    def __post_init__(self) -> None:
+        if self.quality is None:
+            return
+        if not 1 <= self.quality <= 100:
+            raise ImageError(f"quality is {self.quality}; it must be from 1 to 100")
+        if self.lossless:
+            raise ImageError("files cannot be lossless and have a quality; leave one of them out")
+
+
+AS_USUAL = Saving()
+"""JPEG of quality 95, WebP lossless, with metadata."""

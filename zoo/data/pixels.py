@@ -2,11 +2,12 @@
 
 For files and OpenCV, images are NumPy arrays (H, W, C); networks take tensors (C, H, W).
 
-Shape suffixes: H height and W width in pixels, C channels of any number.
+Shape suffixes: H height and W width in pixels, C channels of any number, L labels.
 """
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -54,3 +55,30 @@ def with_channels(color_HWC: np.ndarray, channels: int) -> np.ndarray:
     if channels == 3:
         return np.repeat(color_HWC, 3, axis=2)
     return color_HWC @ np.array([[0.299], [0.587], [0.114]], dtype=color_HWC.dtype)
+
+
+def bleed_colors(color_HWC: np.ndarray, alpha_HW: np.ndarray) -> np.ndarray:
+    """Give each pixel of alpha 0 the colour of the nearest visible pixel.
+
+    Editors often store black under alpha 0. A network looks at neighbours, so it would mix that
+    colour into the edge of what is visible.
+
+    Args:
+        color_HWC: colours, not multiplied by alpha.
+        alpha_HW: 0 where a pixel is hidden.
+
+    Returns:
+        The colours; those of visible pixels are unchanged.
+    """
+    hidden_HW = alpha_HW == 0
+    if not hidden_HW.any() or hidden_HW.all():
+        return color_HWC
+    # Each visible pixel has a label, which hidden pixels take from the nearest one.
+    _, label_HW = cv2.distanceTransformWithLabels(
+        hidden_HW.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    color_LC = np.empty((label_HW.max() + 1, color_HWC.shape[2]), color_HWC.dtype)
+    color_LC[label_HW[~hidden_HW]] = color_HWC[~hidden_HW]
+    bled_HWC = color_HWC.copy()
+    bled_HWC[hidden_HW] = color_LC[label_HW[hidden_HW]]
+    return bled_HWC

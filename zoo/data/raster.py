@@ -17,7 +17,7 @@ from zoo.data.containers import is_webp
 from zoo.data.decoding import decoded, quiet_opencv
 from zoo.data.embedding import embedded
 from zoo.data.metadata import read_metadata
-from zoo.data.photo import Photo
+from zoo.data.photo import Photo, Saving
 from zoo.data.pixels import dequantise, quantise, with_channels
 from zoo.errors import ImageError
 from zoo.limits import PIXELS_VARIABLE, max_pixels
@@ -93,12 +93,13 @@ def _photo(path: Path, data: bytes, samples: np.ndarray) -> Photo:
     return Photo(np.ascontiguousarray(color_HWC), alpha_HW, bit_depth, metadata.upright())
 
 
-def encode(path: Path, photo: Photo, *, alpha: bool, deep: bool) -> bytes:
+def encode(path: Path, photo: Photo, saving: Saving, *, alpha: bool, deep: bool) -> bytes:
     """Encode a photo in the format of the path's extension; see :func:`zoo.data.write_photo`.
 
     Args:
         path: the file to be written.
         photo: the photo.
+        saving: quality and metadata.
         alpha: whether the format can hold an alpha channel.
         deep: whether it can hold 16 bits per sample.
 
@@ -119,7 +120,9 @@ def encode(path: Path, photo: Photo, *, alpha: bool, deep: bool) -> bytes:
             f"cannot write {str(path)!r}: the photo has NaN or infinite values; "
             "the network that made it has diverged or overflowed"
         )
-    encoded = _encode(path, quantise(samples_HWC, photo.bit_depth if deep else 8))
+    encoded = _encode(path, quantise(samples_HWC, photo.bit_depth if deep else 8), saving.quality)
+    if not saving.metadata:
+        return encoded
     height, width, channels = samples_HWC.shape
     colours = 1 if channels == 1 and not is_webp(encoded) else 3
     return embedded(path, encoded, photo.metadata, (height, width, colours))
@@ -191,18 +194,15 @@ def too_large(path: Path) -> ImageError:
     )
 
 
-def _encode(path: Path, samples_HWC: np.ndarray) -> bytes:
-    options = {
-        ".jpg": [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY],
-        ".jpeg": [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY],
-        ".webp": [cv2.IMWRITE_WEBP_QUALITY, _WEBP_LOSSLESS],
-    }
-    extension = path.suffix.lower()
+def _encode(path: Path, samples_HWC: np.ndarray, quality: int | None) -> bytes:
+    extension, options = path.suffix.lower(), []
+    if extension in (".jpg", ".jpeg"):
+        options = [cv2.IMWRITE_JPEG_QUALITY, quality or JPEG_QUALITY]
+    elif extension == ".webp":
+        options = [cv2.IMWRITE_WEBP_QUALITY, quality or _WEBP_LOSSLESS]
     with quiet_opencv():
         try:
-            done, buffer = cv2.imencode(
-                extension, _swap_red_blue(samples_HWC), options.get(extension, [])
-            )
+            done, buffer = cv2.imencode(extension, _swap_red_blue(samples_HWC), options)
         except cv2.error:
             done = False
     if not done:

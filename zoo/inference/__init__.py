@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from zoo.data.photo import Saving
 from zoo.distributed import ProcessGroup
 from zoo.inference.burst import Look, developed, restore_burst, restore_bursts
 from zoo.inference.image import restore_images, restore_photo
@@ -25,12 +26,17 @@ def restore(
     overwrite: bool = False,
     progress: bool = True,
     look: Look = "auto",
+    quality: int | None = None,
+    lossless: bool = False,
+    strip_metadata: bool = False,
     group: ProcessGroup | None = None,
 ) -> list[Path]:
     """Restore an image file or all images in a folder; with a burst network, bursts.
 
-    Outputs keep the kind of the input: gray or colour, alpha, 8 or 16 bits. A gray network restores
-    each channel of a colour photo separately. Alpha is upsampled by bicubic interpolation.
+    Outputs keep the kind of the input: gray or colour, alpha, 8 or 16 bits; and what it says beside
+    its pixels: colour profile, EXIF, XMP and resolution, which grows with the picture. A gray
+    network restores each channel of a colour photo separately. Alpha is upsampled by bicubic
+    interpolation.
 
     Args:
         network: the network.
@@ -47,6 +53,10 @@ def restore(
         progress: whether to show a progress bar.
         look: how linear RAW colours become a picture, for RAW bursts only; see
             :func:`zoo.inference.burst.developed`.
+        quality: 1 to 100 for JPEG (95 by default) and WebP (lossless by default).
+        lossless: whether an output format that always loses, JPEG, is an error.
+        strip_metadata: whether to write pixels only, without colour profile, EXIF, XMP and
+            resolution. Without its profile, a photo of many colours looks duller.
         group: processes that share the files. Each takes the next file when it is free. None
             means this process alone.
 
@@ -63,6 +73,7 @@ def restore(
     check_paths(source, target)
     group = group or ProcessGroup()
     settings = RestoreSettings(tile=tile, overlap=overlap, ensemble=ensemble, precision=precision)
+    saving = Saving(quality=quality, lossless=lossless, metadata=not strip_metadata)
     if network.takes_burst:
         return restore_bursts(
             network,
@@ -73,6 +84,7 @@ def restore(
             overwrite=overwrite,
             progress=progress,
             group=group,
+            saving=saving,
         )
     return restore_images(
         network,
@@ -82,6 +94,7 @@ def restore(
         overwrite=overwrite,
         progress=progress,
         group=group,
+        saving=saving,
     )
 
 

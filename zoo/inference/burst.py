@@ -13,7 +13,9 @@ from torch import Tensor
 
 from zoo.data.burst.camera import GAMMA, Camera
 from zoo.data.burst.reading import BurstFiles, find_bursts, read_burst
-from zoo.data.images import EXTENSIONS, Photo, write_photo
+from zoo.data.formats import check_saving
+from zoo.data.images import EXTENSIONS, write_photo
+from zoo.data.photo import AS_USUAL, Photo, Saving
 from zoo.data.pixels import to_array
 from zoo.distributed import ProcessGroup
 from zoo.errors import ImageError, ZooError
@@ -40,6 +42,7 @@ def restore_bursts(
     overwrite: bool,
     progress: bool,
     group: ProcessGroup,
+    saving: Saving = AS_USUAL,
 ) -> list[Path]:
     """Restore one burst, or every burst in a folder.
 
@@ -55,6 +58,7 @@ def restore_bursts(
         overwrite: whether to overwrite existing outputs; otherwise they are skipped.
         progress: whether to show a progress bar.
         group: processes that share the bursts.
+        saving: how the pictures are written.
 
     Returns:
         The files that were written by all processes.
@@ -77,9 +81,9 @@ def restore_bursts(
         burst = read_burst(path)
         _camera(burst, look)  # wrong facts are found before the work
         restored = restore_burst(network, burst, settings, progress and not many)
-        write_photo(output, developed(restored, burst, look))
+        write_photo(output, developed(restored, burst, look), saving)
 
-    waiting = group.from_first(lambda: without_existing(_jobs(source, target), overwrite))
+    waiting = group.from_first(lambda: without_existing(_jobs(source, target, saving), overwrite))
     return restore_each(waiting, one, "burst", many=many, progress=progress, group=group)
 
 
@@ -185,9 +189,10 @@ class _WithFlow(Network):
         return self.network(frames, flow)
 
 
-def _jobs(source: Path, target: str | Path) -> list[tuple[Path, Path]]:
+def _jobs(source: Path, target: str | Path, saving: Saving) -> list[tuple[Path, Path]]:
     """Pairs of burst and output file."""
     pairs = _pairs(source, target)
+    check_saving([output for _, output in pairs], saving)
     for burst, output in pairs:
         if any(is_same_file(output, frame) for frame in _frames(burst)):
             raise ImageError(f"{output}: the output would replace a frame; choose another place")

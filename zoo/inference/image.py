@@ -8,8 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from zoo.data.bicubic import resize_bicubic
-from zoo.data.images import Photo, list_photos, read_photo, write_photo
-from zoo.data.pixels import to_array, to_tensor, with_channels
+from zoo.data.formats import check_saving
+from zoo.data.images import list_photos, read_photo, write_photo
+from zoo.data.photo import AS_USUAL, Photo, Saving
+from zoo.data.pixels import bleed_colors, to_array, to_tensor, with_channels
 from zoo.distributed import ProcessGroup
 from zoo.errors import ImageError
 from zoo.files import is_same_file
@@ -27,16 +29,17 @@ def restore_images(
     overwrite: bool,
     progress: bool,
     group: ProcessGroup,
+    saving: Saving = AS_USUAL,
 ) -> list[Path]:
     """Restore an image file or all images in a folder; see :func:`zoo.restore`."""
     many = source.is_dir()
 
     def one(image: Path, output: Path) -> None:
         photo = read_photo(image)
-        write_photo(output, restore_photo(network, photo, settings, progress and not many))
+        write_photo(output, restore_photo(network, photo, settings, progress and not many), saving)
 
     # Only the first process looks: the others might already see outputs of this run.
-    waiting = group.from_first(lambda: without_existing(_jobs(source, target), overwrite))
+    waiting = group.from_first(lambda: without_existing(_jobs(source, target, saving), overwrite))
     return restore_each(waiting, one, "image", many=many, progress=progress, group=group)
 
 
@@ -52,25 +55,27 @@ def restore_photo(
         progress: whether to show a progress bar over tiles.
     """
     settings = settings or RestoreSettings()
-    channels = photo.color_HWC.shape[2]
+    color_HWC, alpha_HW = photo.color_HWC, photo.alpha_HW
+    channels = color_HWC.shape[2]
+    if alpha_HW is not None:
+        color_HWC = bleed_colors(color_HWC, alpha_HW)
     if network.channels == 1:
-        color_BIHW = to_tensor(photo.color_HWC)[:, None]  # channels as a batch
+        color_BIHW = to_tensor(color_HWC)[:, None]  # channels as a batch
     else:
-        color_BIHW = to_tensor(with_channels(photo.color_HWC, network.channels))[None]
+        color_BIHW = to_tensor(with_channels(color_HWC, network.channels))[None]
     restored_BIHW = restore_tensor(network, color_BIHW, settings, progress)
     if network.channels == 1:
         restored_BIHW = restored_BIHW.transpose(0, 1)
     color_HWC = to_array(restored_BIHW[0])
     if network.channels != 1:
         color_HWC = with_channels(color_HWC, channels)
-    alpha_HW = photo.alpha_HW
     if alpha_HW is not None and network.scale > 1:
         enlarged = resize_bicubic(to_tensor(alpha_HW[..., None])[None], network.scale)
         alpha_HW = to_array(enlarged[0])[..., 0]
     return Photo(color_HWC, alpha_HW, photo.bit_depth, photo.metadata.enlarged(network.scale))
 
 
-def _jobs(source: Path, target: str | Path) -> list[tuple[Path, Path]]:
+def _jobs(source: Path, target: str | Path, saving: Saving) -> list[tuple[Path, Path]]:
     """Return pairs of input and output file."""
     folder = Path(target)
     if source.is_dir():
@@ -81,6 +86,7 @@ def _jobs(source: Path, target: str | Path) -> list[tuple[Path, Path]]:
         pairs = [(source, folder)]
     else:
         pairs = [(source, folder / source.name)]
+    check_saving([output for _, output in pairs], saving)
     for image, output in pairs:
         if is_same_file(image, output):
             raise ImageError(f"{output}: the output would replace the input; choose another path")

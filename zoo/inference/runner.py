@@ -28,6 +28,9 @@ from zoo.registry import capabilities_of
 
 logger = logging.getLogger(__name__)
 
+_MOST = 2
+"""Largest value of an image: a sharpened one can exceed 1, and one of 0 to 255 exceeds 2."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreSettings:
@@ -84,7 +87,11 @@ def restore_tensor(
 
     Returns:
         (B, I, s*H, s*W) float32 in [0, 1], on the CPU.
+
+    Raises:
+        ZooError: if the image has integers or values from 0 to 255, or the memory is too small.
     """
+    _check_range(image_BIHW)
     settings = settings or RestoreSettings()
     device = next(network.parameters()).device
     run, memory = _runner(network, settings), memory_of(device)
@@ -109,6 +116,17 @@ def restore_tensor(
                 memory.release()
     finally:
         network.train(was_training)
+
+
+def _check_range(image_BIHW: Tensor) -> None:
+    fix = "divide it by 255 (65535 for 16 bits)"
+    if not image_BIHW.is_floating_point():
+        kind = str(image_BIHW.dtype).removeprefix("torch.")
+        raise ZooError(f"the image has {kind} values; networks take floats from 0 to 1: {fix}")
+    # Of a burst, only the first channels are colours; a flow may follow.
+    colours = image_BIHW[:, :, :3] if image_BIHW.dim() == 5 else image_BIHW
+    if colours.numel() and (most := float(colours.max())) > _MOST:
+        raise ZooError(f"the image has values up to {most:g}; networks take 0 to 1: {fix}")
 
 
 def _smaller(tile: int, overlap: int, error: Exception) -> int:
