@@ -175,6 +175,19 @@ def test_the_weights_that_a_training_starts_from_are_not_inherited(tmp_path):
     assert load_recipe(tmp_path / "b.yaml").train["initial"] == "mine.safetensors"
 
 
+def test_published_scores_are_not_inherited(tmp_path):
+    """They are those of the parent's network."""
+    parent = load_recipe("mambair_classic_x4").evaluate
+    assert parent["paper"] and parent["paper_ensemble"] and parent["source"]
+    (tmp_path / "a.yaml").write_text("extends: mambair_classic_x4\nnetwork: {dim: 60}\n")
+    child = load_recipe(tmp_path / "a.yaml").evaluate
+    assert child == {"datasets": parent["datasets"], "tiling": parent["tiling"]}
+    (tmp_path / "b.yaml").write_text(
+        "extends: mambair_classic_x4\nevaluate: {paper: {Set5: [30.0, 0.9]}}\n"
+    )
+    assert load_recipe(tmp_path / "b.yaml").evaluate["paper"] == {"Set5": [30.0, 0.9]}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -2,9 +2,10 @@
 
 A recipe is a YAML file (or a dict) with the keys of :class:`Recipe`. ``extends`` names another
 recipe, and its values are the defaults of this one. Mappings are merged key by key; lists and other
-values are replaced; a part is replaced as a whole if its ``type`` changes; ``train.initial`` is not
-inherited, because the weights that a training starts from fit one network only. Every published
-model is a recipe in ``recipes/``, and is built in the same way as a user's recipe.
+values are replaced; a part is replaced as a whole if its ``type`` changes. What belongs to one
+network only is not inherited: the weights that a training starts from, and published scores
+(:data:`OF_ONE_NETWORK`). Every published model is a recipe in ``recipes/``, and is built in the
+same way as a user's recipe.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 MOST_FILES = 16
 """Files that one recipe may extend, one after another."""
 
+OF_ONE_NETWORK = {"train": ("initial",), "evaluate": ("paper", "paper_ensemble", "source")}
+"""Keys that a recipe does not inherit. Another network would start from the few tensors that happen
+to fit, and be compared with scores that are not its own, both without a word."""
 
 LONGEST_NAME = 200
 """Bytes of the name of a model, in UTF-8; most file systems allow 255 for the name of a file."""
@@ -276,19 +280,17 @@ def _extended(data: dict[str, Any], files: list[Path]) -> dict[str, Any]:
         raise RecipeError(f"{label}: 'extends' is circular: {' -> '.join(names)}")
     if len(files) >= MOST_FILES:
         raise RecipeError(f"{label}: 'extends' leads through more than {MOST_FILES} files")
-    return _merged(_without_initial(_extended(parent, [*files, file])), data)
+    return _merged(_inheritable(_extended(parent, [*files, file])), data)
 
 
-def _without_initial(data: dict[str, Any]) -> dict[str, Any]:
-    """Return the data of a recipe without ``train.initial``.
-
-    The weights that a training starts from were chosen for its own network. Another network would
-    take the few tensors that happen to fit, without a word.
-    """
-    train = data.get("train")
-    if not isinstance(train, dict) or "initial" not in train:
-        return data
-    return {**data, "train": {key: value for key, value in train.items() if key != "initial"}}
+def _inheritable(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the data of a recipe without :data:`OF_ONE_NETWORK`."""
+    kept = dict(data)
+    for name, keys in OF_ONE_NETWORK.items():
+        values = kept.get(name)
+        if isinstance(values, dict):
+            kept[name] = {key: value for key, value in values.items() if key not in keys}
+    return kept
 
 
 def _merged(base: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
