@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.utils.data import Dataset
@@ -85,3 +88,19 @@ def test_a_process_that_is_killed_is_told():
         next(found)
     with pytest.raises(RuntimeError, match="defect"):
         list(batching.received(batches("defect")))
+
+
+def test_a_process_that_keeps_its_loader_still_ends():
+    """A kept error keeps the loader. At exit, Python ends its processes by a signal and waits."""
+    script = """
+from tests.training.test_batching import Numbers, Rank, Stage, batches
+kept = batches(lambda _: Numbers(), [Stage(iterations=4, patch=1, batch=2)], step=0,
+               accumulate=1, group=Rank(0, 1), num_workers=1)
+next(kept)
+import sys
+sys.kept = kept
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == done.stderr == ""

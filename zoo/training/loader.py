@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -109,6 +110,11 @@ class _RankSampler(Sampler[list[int]]):
 
 def _leave_signals_to_the_trainer(_: int) -> None:
     # A signal to the process group would end the loader's processes first. The trainer would then
-    # fail on missing data instead of saving. The loader's processes end with the trainer.
+    # fail on missing data instead of saving. So they leave the group. They still end when the
+    # trainer ends them by a signal, at its exit, or when they find that it is gone.
+    reaction = signal.SIG_IGN
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+        reaction = signal.SIG_DFL
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, reaction)
