@@ -15,7 +15,8 @@ import torch
 from tests.helpers.damage import put
 from zoo.data.burst.camera import Camera
 from zoo.data.burst.facts import load_facts
-from zoo.data.burst.reading import BurstFiles, find_bursts, read_burst
+from zoo.data.burst.finding import find_bursts
+from zoo.data.burst.reading import BurstFiles, read_burst
 from zoo.errors import ImageError
 from zoo.inference.burst import developed
 
@@ -259,7 +260,7 @@ def beyond():
         (pickle.dumps({"a": beyond()}), "is damaged"),
         # Nested tuples as the key of a mapping, and nested lists.
         (b"\x80\x02})" + b"\x85" * 100_000 + b"K\x01s.", "has values that are nested"),
-        (b"\x80\x02" + b"]" * 30_000 + b"a" * 29_999 + b".", "has too many values"),
+        (b"\x80\x02" + b"]" * 110_000 + b"a" * 109_999 + b".", "has too many values"),
     ],
     ids=["memo", "objects", "flags", "shape", "bounds", "keys", "lists"],
 )

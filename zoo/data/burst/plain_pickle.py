@@ -2,6 +2,9 @@
 
 A pickle names the functions that build its objects, so loading one can run any code. The loader
 here knows a few names, and builds the objects itself. It refuses a pickle that needs anything else.
+
+The public BurstSR set keeps the EXIF tags of its photos as objects of the package exifread, of any
+of its versions. They become objects of our own, which hold the same data.
 """
 
 from __future__ import annotations
@@ -19,8 +22,9 @@ from torch import Tensor
 
 from zoo.pickles import check_pickle, check_tensors, load_tensors
 
-_STEPS = 20_000
-"""Largest number of steps of a pickle, with the pickles inside."""
+_STEPS = 100_000
+"""Largest number of steps of a pickle, with the pickles inside. The notes of a camera's maker are
+bytes that exifread keeps as numbers, each of which is a step."""
 
 _NUMBERS_OR_TEXT = re.compile(r"[biufcSU][0-9]{1,4}")
 """Codes of the dtypes that arrays may have."""
@@ -59,6 +63,10 @@ class _Unpickler(pickle.Unpickler):
             "numpy.core.multiarray.scalar": self._scalar,
             "numpy.core.numeric._frombuffer": self._array,
             "_codecs.encode": self._encoded,
+            "exifread.classes.IfdTag": ExifTag,
+            "exifread.core.ifd_tag.IfdTag": ExifTag,
+            "exifread.utils.Ratio": ExifRatio,
+            "exifread.tags.fields.FieldType": self._number,
         }
         path = f"{module}.{name}"
         found = known.get(path.replace("numpy._core.", "numpy.core."))
@@ -89,6 +97,9 @@ class _Unpickler(pickle.Unpickler):
     def _array(self, data: bytes, dtype: _Dtype, shape: Sequence[int], order: Any) -> np.ndarray:
         return np.frombuffer(data, dtype.dtype).reshape(shape, order=order)
 
+    def _number(self, value: int) -> int:
+        return value
+
     def _encoded(self, text: str, encoding: str) -> bytes:
         if encoding != "latin1":
             raise pickle.UnpicklingError("needs an encoding other than latin1")
@@ -117,3 +128,37 @@ class _Array(np.ndarray):
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         version, shape, dtype, by_columns, data = state
         super().__setstate__((version, shape, dtype.dtype, by_columns, data))
+
+
+class ExifTag:
+    """A tag of EXIF data.
+
+    Attributes:
+        printable: its values as text.
+        values: its values: text, or a list of numbers and of :class:`ExifRatio`.
+    """
+
+    __slots__ = ("printable", "values")
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.printable, self.values = state["printable"], state["values"]
+
+
+class ExifRatio:
+    """A fraction, whose denominator may be 0.
+
+    Attributes:
+        numerator: a whole number.
+        denominator: a whole number.
+    """
+
+    __slots__ = ("denominator", "numerator")
+
+    def __init__(self, numerator: int | str = 0, denominator: int = 1) -> None:
+        if isinstance(numerator, str):  # as fractions.Fraction is pickled before Python 3.11
+            first, _, second = numerator.partition("/")
+            numerator, denominator = int(first), int(second or 1)
+        self.numerator, self.denominator = numerator, denominator
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.numerator, self.denominator = state["num"], state["den"]
