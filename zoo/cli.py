@@ -61,6 +61,7 @@ bursts (models qmambabsr*): INPUT is one burst, or a folder of bursts
   A burst is a folder of frames in natural order, with the reference first, or an npz file:
     im_raw_00.png ...   RAW frames: 16-bit PNGs with four channels (the planes R, Gr, Gb, B) and
                         14-bit values, as in the public sets (also BurstSR's samsung_00/im_raw.png)
+    *.dng               RAW photos, as phones and HDR+ store them; needs the extra [raw]
     NAME.npz            frames (T, 4 or 3, h, w): floating point in [0, 1], linear for RAW, or
                         integers with white_level
     other images        RGB frames, for qmambabsr_rgb

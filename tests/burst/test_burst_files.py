@@ -18,7 +18,9 @@ from zoo.data.burst import BurstDataset, BurstSynthesis, Camera
 from zoo.data.burst.__main__ import main as make
 from zoo.data.burst.dataset import generator
 from zoo.data.burst.facts import load_facts
-from zoo.data.burst.reading import BurstFiles, find_bursts, read_burst, read_clean
+from zoo.data.burst.finding import find_bursts
+from zoo.data.burst.reading import BurstFiles, read_burst
+from zoo.data.burst.stored import read_clean
 from zoo.data.burst.writing import write_burst
 from zoo.data.photos import TrainingPhoto
 from zoo.data.pixels import quantise, to_array
@@ -70,7 +72,7 @@ def test_a_burst_from_a_photo_is_read_as_it_was_made(photo):
     assert files.camera.red == pytest.approx(
         json.loads((folder / "meta.json").read_text())["red_gain"]
     )
-    clean = read_clean(folder / "gt" / "im_rgb.png")
+    clean = read_clean(folder / "gt" / "im_rgb.png", raw=True)
     assert clean.shape == (3, 64, 64)
     assert read_photo(folder / "preview.png").color_HWC.shape == (64, 128, 3)
     assert not [p for p in folder.rglob("*") if p.name.startswith(".")]

@@ -10,7 +10,8 @@ import torch
 import zoo
 from recipes.evaluate import main
 from zoo.data.burst.dataset import BurstSample, generator
-from zoo.data.burst.reading import BurstFiles, read_burst, read_clean
+from zoo.data.burst.reading import BurstFiles, read_burst
+from zoo.data.burst.stored import read_clean
 from zoo.data.burst.synthesis import BurstSynthesis
 from zoo.data.burst.writing import write_burst
 from zoo.evaluation import burst as evaluation
@@ -65,7 +66,7 @@ def test_files_are_scored_in_linear_space(weights, bursts, tmp_path):
     folder = bursts / "burst_0"
     with torch.inference_mode():
         restored = network(read_burst(folder).frames_TIHW[None])[0]
-    expected = linear_psnr(restored, read_clean(folder / "gt" / "im_rgb.png"), border=4)
+    expected = linear_psnr(restored, read_clean(folder / "gt" / "im_rgb.png", raw=True), border=4)
     assert float(lines[0]["psnr"]) == pytest.approx(expected, abs=0.01)
 
 
@@ -171,5 +172,5 @@ def test_clean_images_of_the_public_layout_lie_in_a_folder_of_their_own(bursts, 
     for test in tests:
         burst, clean = test.load()
         assert burst.name == test.name
-        expected = read_clean(tmp_path / "public" / "gt" / test.name / "im_rgb.png")
+        expected = read_clean(tmp_path / "public" / "gt" / test.name / "im_rgb.png", raw=True)
         assert torch.equal(clean, expected)

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from zoo.data.burst.dataset import BurstSample, ValidationBursts
-from zoo.data.burst.reading import BurstFiles, find_bursts, read_burst, read_clean
+from zoo.data.burst.finding import find_bursts
+from zoo.data.burst.reading import BurstFiles, read_burst
+from zoo.data.burst.stored import CLEAN, is_raw, read_clean
 from zoo.data.photos import SAMPLES_SOURCE
 from zoo.errors import ImageError
 from zoo.evaluation import Score
@@ -103,17 +105,21 @@ def burst_tests(source: str, validation: ValidationBursts) -> list[BurstTest]:
             BurstTest(f"{Path(name).stem}-{index}", made(index))
             for index, name in enumerate(validation.names)
         ]
-    return [
-        BurstTest(path.name, lambda path=path: (read_burst(path), read_clean(_clean_of(path))))  # type: ignore[misc]
-        for path in find_bursts(source)
-        if _clean_of(path)
-    ]
+    return [_stored(path, _clean_of(path)) for path in find_bursts(source)]
+
+
+def _stored(path: Path, clean: Path) -> BurstTest:
+    def load() -> tuple[BurstFiles, Tensor]:
+        burst = read_burst(path)
+        return burst, read_clean(clean, raw=is_raw(burst.frames_TIHW))
+
+    return BurstTest(path.name, load)
 
 
 def _clean_of(burst: Path) -> Path:
     places = [
-        burst / "gt" / "im_rgb.png",
-        burst.parent.parent / "gt" / burst.name / "im_rgb.png",
+        burst / "gt" / CLEAN,
+        burst.parent.parent / "gt" / burst.name / CLEAN,
     ]
     for place in places:
         if place.is_file():

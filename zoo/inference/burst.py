@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 
 from zoo.data.burst.camera import GAMMA, Camera
-from zoo.data.burst.reading import BurstFiles, find_bursts, read_burst
+from zoo.data.burst.finding import find_bursts
+from zoo.data.burst.raw import upright
+from zoo.data.burst.reading import BurstFiles, read_burst
+from zoo.data.burst.stored import is_raw
 from zoo.data.formats import check_saving
 from zoo.data.images import EXTENSIONS, write_photo
 from zoo.data.photo import AS_USUAL, Photo, Saving
@@ -128,7 +131,7 @@ def restore_burst(
 
 
 def developed(restored_3HW: Tensor, burst: BurstFiles, look: Look = "auto") -> Photo:
-    """Convert the network's output to a picture.
+    """Convert the network's output to an upright picture.
 
     Outputs of RGB bursts are not changed and keep their bit depth. Linear RAW colours are processed
     according to ``look``:
@@ -145,18 +148,19 @@ def developed(restored_3HW: Tensor, burst: BurstFiles, look: Look = "auto") -> P
             needed and wrong.
     """
     bits = burst.bit_depth
-    if burst.frames_TIHW.shape[1] == 4:
+    if is_raw(burst.frames_TIHW):
         camera, bits = _camera(burst, look), 16 if look == "linear" else 8
         if camera is not None:
             restored_3HW = camera.process(restored_3HW)
         elif look != "linear":
             restored_3HW = _plain(restored_3HW)
-    return Photo(to_array(restored_3HW.clamp(0, 1).float()), bit_depth=bits)
+    picture_3HW = upright(restored_3HW.clamp(0, 1).float(), burst.flips)
+    return Photo(to_array(picture_3HW), bit_depth=bits)
 
 
 def _camera(burst: BurstFiles, look: Look) -> Camera | None:
     """Return the camera with which a burst becomes a picture; None without one."""
-    if burst.frames_TIHW.shape[1] != 4 or look not in ("auto", "camera"):
+    if not is_raw(burst.frames_TIHW) or look not in ("auto", "camera"):
         return None
     camera = burst.camera
     if look == "camera" and camera is None:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from zoo.command import run_command, whole
 from zoo.data.burst.dataset import BurstDataset
 from zoo.data.burst.facts import FACTS_JSON
-from zoo.data.burst.reading import NPZ
+from zoo.data.burst.finding import NPZ
 from zoo.data.burst.synthesis import BurstSynthesis
 from zoo.data.burst.writing import write_burst
 from zoo.data.images import list_photos, read_photo

@@ -3,11 +3,10 @@
 The folder of a burst contains one of these:
 
 * ``im_raw_00.png``, ``im_raw_01.png``, ...: 16-bit PNGs with four channels, the planes of a Bayer
-  mosaic; 14 bits are used (the synthetic sets of the NTIRE challenge, and ours). The public files
-  were written with OpenCV without swapping channels. Any other library, or code that swaps them,
-  reads the planes as Gb, Gr, R, B. Here they are read as R, Gr, Gb, B.
+  mosaic (the synthetic sets of the NTIRE challenge, and ours); see :mod:`zoo.data.burst.stored`.
 * ``samsung_00/im_raw.png``, ..., each with its ``meta_info.pkl`` (BurstSR): 10 bits; the black
   level is not subtracted.
+* DNG files, in natural order (phones, HDR+); see :mod:`zoo.data.burst.raw`.
 * ``burst.npz`` with ``frames`` (T, 4 or 3, h, w), either floating point in [0, 1], or integers and
   ``white_level``. Other entries of up to 100 values are facts.
 * any image files, in natural order: RGB frames.
@@ -33,21 +32,16 @@ from torch import Tensor
 from zoo.data.burst.arrays import read_arrays
 from zoo.data.burst.camera import Camera
 from zoo.data.burst.facts import FACTS_JSON, FACTS_PICKLE, facts_beside, numbers
-from zoo.data.images import EXTENSIONS, list_photos, read_photo
-from zoo.data.inputs import read_input
+from zoo.data.burst.finding import NOT_FRAMES, NPZ, dng_files
+from zoo.data.burst.raw import read_dng
+from zoo.data.burst.stored import WHITE, read_planes
+from zoo.data.images import list_photos, read_photo
 from zoo.data.pixels import to_tensor, with_channels
-from zoo.data.raster import decode
 from zoo.errors import ImageError
 from zoo.files import natural_key
 from zoo.limits import PIXELS_VARIABLE, max_pixels
 
-WHITE = 2**14
-"""The value that means 1 in the public 16-bit files, which use 14 bits."""
-
 SAMSUNG_WHITE = 1023
-NPZ = "burst.npz"
-PREVIEW = "preview.png"
-_NOT_FRAMES = (PREVIEW, "gt.png")
 
 _FACT = 100
 """Largest number of values of an array in an npz file that is kept as a fact."""
@@ -68,12 +62,14 @@ class BurstFiles:
         frames_TIHW: float32, about [0, 1]: 4 planes R, Gr, Gb, B, or 3 channels R, G, B.
         facts: facts read from the folder, as plain data.
         bit_depth: largest bits per sample of RGB files, 8 or 16; 16 for other bursts.
+        flips: how a restored picture becomes upright; see :func:`zoo.data.burst.raw.upright`.
     """
 
     name: str
     frames_TIHW: Tensor
     facts: Mapping[str, Any] = field(default_factory=dict)
     bit_depth: int = 8
+    flips: int = 0
 
     @property
     def camera(self) -> Camera | None:
@@ -91,65 +87,6 @@ class BurstFiles:
                 f"burst {self.name!r}: {error}; correct {FACTS_JSON} or {FACTS_PICKLE}, or use the "
                 "look 'plain' or 'linear'"
             ) from error
-
-
-def find_bursts(source: str | Path) -> list[Path]:
-    """List the bursts at a path, which is one burst or a folder of bursts, in natural order.
-
-    Only names are examined. If any subfolder is a burst, the folder is a folder of bursts, and
-    image files directly in it are ignored.
-
-    Raises:
-        ImageError: if there is no burst.
-    """
-    source = Path(source)
-    try:
-        return _find_bursts(source)
-    except OSError as error:
-        raise ImageError(
-            f"burst {str(source)!r} cannot be read: {error.strerror}; check the path"
-        ) from error
-
-
-def _find_bursts(source: Path) -> list[Path]:
-    if not source.exists():
-        raise ImageError(f"burst {str(source)!r} does not exist; check the path")
-    if source.suffix == ".npz" or _has_planes(source):
-        return [source]
-    inside = source / "bursts" if (source / "bursts").is_dir() else source
-    if inside.is_dir():
-        found = [
-            path
-            for path in sorted(inside.iterdir(), key=natural_key)
-            if (path.is_dir() and path.name != "gt" and (_has_planes(path) or _has_images(path)))
-            or (path.suffix == ".npz" and not path.name.startswith("."))
-        ]
-        if found:
-            return found
-        if _has_images(inside):
-            return [inside]
-    raise ImageError(
-        f"{str(source)!r} contains no burst: it needs frames (im_raw_00.png, ..., burst.npz, or "
-        "images), or folders with frames"
-    )
-
-
-def _has_planes(folder: Path) -> bool:
-    return folder.is_dir() and (
-        os.path.lexists(folder / NPZ)
-        or any(folder.glob("im_raw_*.png"))
-        or any(folder.glob("samsung_*/im_raw.png"))
-    )
-
-
-def _has_images(folder: Path) -> bool:
-    return any(
-        path.suffix.lower() in EXTENSIONS
-        and path.name not in _NOT_FRAMES
-        and not path.name.startswith(".")
-        for path in folder.iterdir()
-        if not path.is_dir()
-    )
 
 
 def read_burst(path: str | Path) -> BurstFiles:
@@ -181,7 +118,25 @@ def _read_burst(path: Path) -> BurstFiles:
         frames = _frames(path, map(_phone_frame, phone))
         facts = facts_beside(phone[0].parent) or facts_beside(path)
         return BurstFiles(path.name, frames, facts, 16)
+    if files := dng_files(path):
+        return _from_dng(path, files)
     return _from_photos(path)
+
+
+def _from_dng(folder: Path, files: Sequence[Path]) -> BurstFiles:
+    facts: dict[str, Any] = {}
+    flips: list[int] = []
+
+    def read(file: Path) -> Tensor:
+        planes_4HW, camera, turned = read_dng(file)
+        if not flips:
+            facts.update(camera)
+        flips.append(turned)
+        return planes_4HW
+
+    frames_TIHW = _frames(folder, map(read, files))
+    facts.update(facts_beside(folder))
+    return BurstFiles(folder.name, frames_TIHW, facts, 16, flips[0])
 
 
 def _phone_frame(file: Path) -> Tensor:
@@ -194,7 +149,7 @@ def _phone_frame(file: Path) -> Tensor:
 
 
 def _from_photos(folder: Path) -> BurstFiles:
-    files = [path for path in list_photos(folder) if path.name not in _NOT_FRAMES]
+    files = [path for path in list_photos(folder) if path.name not in NOT_FRAMES]
     if not files:
         raise ImageError(f"burst folder {str(folder)!r} has no frame; see 'zoo restore --help'")
     bits = 8
@@ -212,39 +167,6 @@ def _from_photos(folder: Path) -> BurstFiles:
 
     frames_TIHW = _frames(folder, map(read, files))
     return BurstFiles(folder.name, frames_TIHW, facts_beside(folder), bits)
-
-
-def read_planes(path: Path) -> Tensor:
-    """Read the planes R, Gr, Gb, B of a public file, unscaled, float32 (4, h, w).
-
-    Raises:
-        ImageError: if the file is damaged or not a 16-bit PNG with four channels.
-    """
-    return _read_unswapped(path, 4, "a Bayer mosaic is a 16-bit PNG with four channels")
-
-
-def read_clean(path: Path) -> Tensor:
-    """Read a clean image of the public sets (``im_rgb.png``).
-
-    Returns:
-        Linear RGB, float32 (3, H, W) in [0, 1].
-
-    Raises:
-        ImageError: if the file is damaged or not a 16-bit PNG with three channels.
-    """
-    return _read_unswapped(path, 3, "a clean image is a 16-bit PNG with three channels") / WHITE
-
-
-def _read_unswapped(path: Path, channels: int, wanted: str) -> Tensor:
-    """Read a file that was written with OpenCV without swapping its channels."""
-    # OpenCV returns the channels in the order in which they were written.
-    image_HWI = decode(path, read_input(path, "image file"))
-    if image_HWI.dtype != np.uint16 or image_HWI.ndim != 3 or image_HWI.shape[2] != channels:
-        raise ImageError(
-            f"{str(path)!r} has {image_HWI.dtype} values of shape {_shape(image_HWI.shape)}; "
-            f"{wanted} (some libraries reduce such files to 8 bits)"
-        )
-    return to_tensor(image_HWI.astype(np.float32))
 
 
 def _black_level(facts: Mapping[str, Any]) -> Tensor:

@@ -1,7 +1,4 @@
-"""Writing bursts in the layout of the public sets, with facts and a preview.
-
-Shape suffixes: I channels, H height, W width in pixels.
-"""
+"""Writing bursts in the layout of the public sets, with facts and a preview."""
 
 from __future__ import annotations
 
@@ -10,17 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
-from torch import Tensor
 
 from zoo.data.burst.facts import FACTS_JSON
-from zoo.data.burst.reading import PREVIEW, WHITE
+from zoo.data.burst.finding import PREVIEW
+from zoo.data.burst.stored import CLEAN, WHITE, is_raw, write_image
 from zoo.data.burst.synthesis import SyntheticBurst
 from zoo.data.images import Photo, write_photo
 from zoo.data.pixels import to_array
-from zoo.files import write_bytes, write_text
+from zoo.files import write_text
 
 
 def write_burst(
@@ -41,11 +36,11 @@ def write_burst(
         WriteError: if the folder cannot be written.
     """
     folder = Path(folder)
-    raw = burst.frames.shape[1] == 4
-    name, write = ("im_raw", _write_unswapped) if raw else ("frame", _write_rgb)
+    raw = is_raw(burst.frames)
+    name = "im_raw" if raw else "frame"
     for t, frame in enumerate(burst.frames):
-        write(folder / f"{name}_{t:02d}.png", frame)
-    write(folder / "gt" / "im_rgb.png", burst.clean)
+        write_image(folder / f"{name}_{t:02d}.png", frame, raw=raw)
+    write_image(folder / "gt" / CLEAN, burst.clean, raw=raw)
     known = {
         **burst.camera.data(),
         "shot_noise_level": burst.noise.shot,
@@ -68,14 +63,3 @@ def preview(burst: SyntheticBurst) -> Photo:
     if len(first) == 4:
         both = burst.camera.process(both)
     return Photo(to_array(both))
-
-
-def _write_unswapped(path: Path, image_IHW: Tensor) -> None:
-    """Write 14 bits of each channel with OpenCV, without swapping them."""
-    levels_IHW = (image_IHW.clamp(0, 1) * WHITE).round().to(torch.int32)
-    _, data = cv2.imencode(".png", to_array(levels_IHW).astype(np.uint16))
-    write_bytes(path, data.tobytes())
-
-
-def _write_rgb(path: Path, image_3HW: Tensor) -> None:
-    write_photo(path, Photo(to_array(image_3HW), bit_depth=16))

@@ -1,0 +1,106 @@
+"""Finding bursts on disk by the names of their files.
+
+:mod:`zoo.data.burst.reading` lists the layouts.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from zoo.data.burst.raw import SUFFIX
+from zoo.data.images import EXTENSIONS
+from zoo.errors import ImageError
+from zoo.files import natural_key
+
+NPZ = "burst.npz"
+PREVIEW = "preview.png"
+NOT_FRAMES = (PREVIEW, "gt.png")
+
+_CONVERT = {
+    (".3fr", ".arw", ".cr2", ".cr3", ".nef", ".orf", ".pef", ".raf", ".rw2", ".srw"):
+        "convert them to DNG, with Adobe DNG Converter or 'dnglab convert'",
+    (".avi", ".gif", ".mkv", ".mov", ".mp4", ".webm"):
+        "write their frames as images, with 'ffmpeg -i VIDEO frame_%03d.png'",
+    (".avif", ".heic", ".heif", ".jxl"): "convert them to PNG or JPEG",
+}  # fmt: skip
+"""What is not read, and how to convert it."""
+
+
+def find_bursts(source: str | Path) -> list[Path]:
+    """List the bursts at a path, which is one burst or a folder of bursts, in natural order.
+
+    Only names are examined. If any subfolder is a burst, the folder is a folder of bursts, and
+    image files directly in it are ignored.
+
+    Raises:
+        ImageError: if there is no burst.
+    """
+    source = Path(source)
+    try:
+        return _find_bursts(source)
+    except OSError as error:
+        raise ImageError(
+            f"burst {str(source)!r} cannot be read: {error.strerror}; check the path"
+        ) from error
+
+
+def _find_bursts(source: Path) -> list[Path]:
+    if not source.exists():
+        raise ImageError(f"burst {str(source)!r} does not exist; check the path")
+    if source.suffix == ".npz" or _has_planes(source):
+        return [source]
+    inside = source / "bursts" if (source / "bursts").is_dir() else source
+    if inside.is_dir():
+        found = [
+            path
+            for path in sorted(inside.iterdir(), key=natural_key)
+            if (path.is_dir() and path.name != "gt" and (_has_planes(path) or _has_images(path)))
+            or (path.suffix == ".npz" and not path.name.startswith("."))
+        ]
+        if found:
+            return found
+        if _has_images(inside):
+            return [inside]
+    raise ImageError(
+        f"{str(source)!r} contains no burst: it needs frames (im_raw_00.png, ..., burst.npz, DNG "
+        f"files or images), or folders with frames{_advice(source)}"
+    )
+
+
+def _advice(source: Path) -> str:
+    """How to convert what is at the path, if it is known."""
+    files = [source] if source.is_file() else sorted(source.iterdir(), key=natural_key)
+    for file in files:
+        suffix = file.suffix.lower()
+        if suffix == SUFFIX:
+            return f"; {file.name} is one frame, so put all frames of the burst in a folder"
+        for suffixes, advice in _CONVERT.items():
+            if suffix in suffixes:
+                return f"; {suffix} files are not read: {advice}"
+    return ""
+
+
+def _has_planes(folder: Path) -> bool:
+    return folder.is_dir() and (
+        os.path.lexists(folder / NPZ)
+        or any(folder.glob("im_raw_*.png"))
+        or any(folder.glob("samsung_*/im_raw.png"))
+        or bool(dng_files(folder))
+    )
+
+
+def dng_files(folder: Path) -> list[Path]:
+    """DNG files directly in a folder, in natural order, without hidden ones."""
+    found = [path for path in folder.iterdir() if path.suffix.lower() == SUFFIX]
+    return sorted((path for path in found if not path.name.startswith(".")), key=natural_key)
+
+
+def _has_images(folder: Path) -> bool:
+    return any(
+        path.suffix.lower() in EXTENSIONS
+        and path.name not in NOT_FRAMES
+        and not path.name.startswith(".")
+        for path in folder.iterdir()
+        if not path.is_dir()
+    )
