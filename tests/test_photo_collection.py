@@ -1,0 +1,152 @@
+"""The list of free photographs in examples/photos, and the script that collects them."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import sys
+import tarfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from zoo.data.samples import load_sample, sample_names
+
+HOME = Path(__file__).parents[1] / "examples" / "photos"
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    """The modules of examples/photos, which import one another by their names."""
+    sys.path.insert(0, str(HOME))
+    try:
+        names = ("judge", "licences", "packages", "collect")
+        yield {name: importlib.import_module(name) for name in names}
+    finally:
+        sys.path.remove(str(HOME))
+        for name in names:
+            del sys.modules[name]
+
+
+def test_every_listed_photo_has_a_licence_an_author_and_a_name_of_its_own(scripts):
+    rows = scripts["collect"].read_list()
+    assert len(rows) >= 300
+    assert all(row.licence and row.author and len(row.sha256) == 16 for row in rows)
+    assert len({row.name for row in rows}) == len({row.sha256 for row in rows}) == len(rows)
+    assert {row.use for row in rows} == {"training", "held_out"}
+    held_out = [row.name for row in rows if row.use == "held_out"]
+    assert len(held_out) + len(sample_names(held_out=True)) >= 12
+
+
+def test_photographs_are_told_from_drawings(scripts):
+    judge = scripts["judge"]
+    for name in ("chelsea", "coffee", "rocket"):
+        assert judge.flatness(255 * load_sample(name).color_HWC.mean(axis=2)) < 0.5
+    drawing = np.full((480, 640, 3), 0.9, np.float32)
+    cv2.circle(drawing, (300, 200), 150, (0.1, 0.2, 0.7), -1, cv2.LINE_AA)
+    assert "a drawing" in judge.fault(drawing)
+    gradient = np.broadcast_to(
+        np.linspace(0, 1, 500, dtype=np.float32)[:, None, None], (500, 600, 3)
+    )
+    assert "a drawing: 100%" in judge.fault(gradient)
+    assert "300 x 399 pixels are too few" in judge.fault(np.zeros((399, 300, 3), np.float32))
+
+
+def test_a_copy_in_another_size_is_found_and_another_photo_is_not(scripts):
+    judge = scripts["judge"]
+    coffee = load_sample("coffee").color_HWC
+    small = cv2.resize(coffee, (300, 200), interpolation=cv2.INTER_AREA)
+    known = [("coffee", judge.fingerprint(coffee))]
+    assert judge.same_as(judge.fingerprint(small), known) == "coffee"
+    assert judge.same_as(judge.fingerprint(load_sample("chelsea").color_HWC), known) == ""
+
+
+COPYRIGHT = """Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+
+Files: images/land/*
+Copyright: Various
+License: public-domain
+ Taken from a collection.
+
+Files: images/land/*-anna*
+ images/scene/*
+Copyright: 2011-2013, Anna B. <anna@example.org>
+  2014 Carl
+License: CC-BY-SA-4.0
+
+Files: 16.04/tree.jpg
+Copyright: Dora, 2018
+License: CC0-1.0
+
+Files: *
+Copyright: Everybody
+License: GPL-2+
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("usr/share/x/images/land/beach@2x.jpg", ("public-domain", "Various")),
+        ("usr/share/x/images/land/sea-anna3.jpg", ("CC-BY-SA-4.0", "Anna B.; Carl")),
+        ("usr/share/backgrounds/tree.jpg", ("CC0-1.0", "Dora")),
+        ("usr/share/other.jpg", ("GPL-2+", "Everybody")),
+    ],
+    ids=["pattern", "later pattern", "name", "everything"],
+)
+def test_licence_and_author_come_from_the_paragraph_that_names_the_file(scripts, path, expected):
+    assert scripts["licences"].of_debian_file(COPYRIGHT, path) == expected
+
+
+def test_licence_and_authors_of_a_kde_wallpaper(scripts):
+    text = '{"KPlugin": {"Authors": [{"Name": "A"}, {"Name": "B"}], "License": "CC0"}}'
+    assert scripts["licences"].of_kde_metadata(text) == ("CC0", "A; B")
+
+
+def deb(files: dict[str, bytes]) -> bytes:
+    """A Debian package with these files, its members of odd and even sizes."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:xz") as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(f"./{name}")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    members = {
+        b"debian-binary": b"2.0\n",
+        b"control.tar": b"odd",
+        b"data.tar.xz": packed.getvalue(),
+    }
+    raw = b"!<arch>\n"
+    for name, data in members.items():
+        raw += name.ljust(48) + str(len(data)).encode().ljust(10) + b"`\n"
+        raw += data + b"\n" * (len(data) % 2)
+    return raw
+
+
+def test_listed_photos_are_taken_from_a_package_and_others_are_named(scripts, tmp_path):
+    collect = scripts["collect"]
+    photo = cv2.imencode(".png", np.uint8(255 * load_sample("chelsea").color_HWC))[1].tobytes()
+    home = tmp_path / "packages" / "debian-p"
+    home.mkdir(parents=True)
+    (home / "p.deb").write_bytes(deb({"a/cat.png": photo, "a/changed.png": photo + b"x"}))
+    digest = collect.digest(photo)
+    rows = [
+        collect.Row("cat", "training", "2", "debian:p", "a/cat.png", "CC0", "A", digest),
+        collect.Row("changed", "training", "2", "debian:p", "a/changed.png", "CC0", "A", digest),
+        collect.Row("gone", "held_out", "2", "debian:p", "a/gone.png", "CC0", "A", digest),
+    ]
+    faults = collect.collect(rows, tmp_path, tmp_path / "packages")
+    assert faults == [
+        "debian:p: a/changed.png is not the file that the list names",
+        "debian:p: this version has no a/gone.png",
+    ]
+    assert cv2.imread(str(tmp_path / "training" / "cat.png")).shape == (150, 226, 3)
+    assert not (tmp_path / "training" / "changed.png").exists()
+
+
+def test_a_package_of_no_known_kind_is_one_sentence(scripts, tmp_path):
+    packages = scripts["packages"]
+    with pytest.raises(packages.PackageError, match="named debian, pip, npm, then :NAME"):
+        packages.download("rpm:x", tmp_path)
