@@ -16,6 +16,7 @@ from zoo.blocks import RSSB
 from zoo.checkpoints import model_in
 from zoo.checkpoints.choose import choose_network
 from zoo.checkpoints.files import read_state, write_pickled, write_safetensors
+from zoo.checkpoints.mambair import ratio_of
 from zoo.checkpoints.named_recipe import differences
 from zoo.errors import CheckpointError, RecipeError, WriteError
 from zoo.limits import use_max_parameters
@@ -189,7 +190,7 @@ def test_a_file_of_theirs_that_lacks_a_key_or_has_a_stray_one_says_so(tmp_path):
     del state["conv_first.weight"]
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(
-        CheckpointError, match=r"looks like MambaIR, but the key 'conv_first\.weight' is missing"
+        CheckpointError, match=r"looks like MambaIR, but the key 'conv_first\.weight' is missing$"
     ):
         zoo.load(tmp_path / "w.pth")
 
@@ -530,3 +531,9 @@ def test_other_hostile_files_of_weights(tmp_path, saved):
         pytest.raises(CheckpointError, match="--max-parameters"),
     ):
         zoo.load(saved)
+
+
+@pytest.mark.parametrize(("hidden", "ratio"), [(62, 1.3), (60, 1.25), (96, 2.0), (48, 1.0)])
+def test_a_ratio_has_as_few_decimals_as_give_the_width(hidden, ratio):
+    """62 / 48 is 1.29, which gives 61."""
+    assert ratio_of(48, hidden) == ratio and int(ratio * 48) == hidden

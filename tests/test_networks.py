@@ -238,3 +238,19 @@ def test_importing_costs_little_and_takes_nothing_optional():
     ).stdout.splitlines()
     assert optional == "[]"
     assert float(seconds) < 1.5
+
+
+@pytest.mark.parametrize(("conv", "convolutions"), [("1conv", 1), ("3conv", 3)])
+def test_the_groups_end_with_the_convolutions_that_the_network_ends_with(conv, convolutions):
+    network = zoo.build(tiny(conv=conv, block="rlmb"))
+    for part in (*(group.conv for group in network.groups), network.after_body):
+        found = [m for m in part.modules() if isinstance(m, torch.nn.Conv2d)]
+        assert len(found) == convolutions
+
+
+def test_too_many_levels_of_a_wavelet_network_are_refused():
+    depths = [1] * 12
+    with pytest.raises(RecipeError, match="depths has 12 levels; use at most"):
+        zoo.build(
+            {"network": {"type": "wavelet", "dim": 8, "depths": depths, "high_depths": depths}}
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -193,3 +194,13 @@ def test_test_images_are_degraded_by_their_seed():
     image = torch.rand(1, 16, 16)
     first, again, other = (Blind(scale=1).for_test(image, seed) for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_grain_is_what_whole_photons_add():
+    """Strength 1 shows counts of photons, which are whole, whatever the mean is."""
+    ranges = replace(blind._FIRST, noise=(0.0, 0.0), grain=(1.0, 1.0))
+    image_HWC = np.full((16, 16, 1), 20.3 / 255, np.float32)
+    shown = [_noisy(image_HWC, ranges, np.random.default_rng(seed)) for seed in range(20)]
+    noisy = [255 * noisy_HWC for noisy_HWC in shown if noisy_HWC.std() > 0]
+    assert len(noisy) > 4
+    assert all(np.abs(counts - counts.round()).max() < 1e-3 for counts in noisy)

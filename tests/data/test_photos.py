@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from zoo.data import (
     TrainingPhoto,
     load_training_photos,
     read_photo,
+    samples,
     write_photo,
 )
 from zoo.data.photos import pair_name
@@ -115,3 +118,15 @@ def test_preparing_names_what_is_wrong(tmp_path, monkeypatch):
         prepare(tmp_path, tmp_path.name, progress=False)
     with pytest.raises(ZooError, match="leaves gaps"):
         prepare(tmp_path, tmp_path / "out", size=10, step=20)
+
+
+def test_a_sample_that_its_package_lacks_is_told(monkeypatch):
+    gone = replace(samples.SAMPLE_PHOTOS[0], name="gone", file="data/gone.png")
+    monkeypatch.setattr(samples, "SAMPLE_PHOTOS", (gone,))
+    with pytest.raises(ZooError, match="'gone' is missing from the installed package 'skimage'"):
+        samples.load_sample("gone")
+
+
+@pytest.mark.parametrize("sample", samples.SAMPLE_PHOTOS, ids=lambda sample: sample.name)
+def test_a_sample_has_the_channels_that_are_stated(sample):
+    assert samples.load_sample(sample.name).color_HWC.shape[2] == sample.channels

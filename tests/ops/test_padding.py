@@ -65,3 +65,10 @@ def test_a_traced_graph_holds_for_any_size(shape, strict, mode):
     for height, width in ((13, 19), (16, 8), (5, 4)):
         image = torch.rand(*shape[:-2], height, width)
         assert torch.equal(traced(image), _Padded(mode)(image))
+
+
+def test_an_empty_margin_is_not_known_to_be_empty_while_tracing(monkeypatch):
+    """Comparing the size there would make the graph one for this size only."""
+    assert Margin(0, 0).is_empty and not Margin(0, 1).is_empty
+    monkeypatch.setattr(torch.compiler, "is_dynamo_compiling", lambda: True)
+    assert not Margin(0, 0).is_empty

@@ -11,9 +11,9 @@ from zoo.ops.deformable import deformable_gather, warp
 from zoo.ops.registration import register_burst
 
 
-def scene(height, width, seed=0):
+def scene(height, width, seed=0, cell=4):
     generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(1, 1, height // 4, width // 4, generator=generator)
+    coarse = torch.rand(1, 1, height // cell, width // cell, generator=generator)
     return F.interpolate(coarse, size=(height, width), mode="bicubic").clamp(0, 1)[0]
 
 
@@ -41,6 +41,14 @@ def test_a_large_image_is_registered_from_coarse_to_fine(monkeypatch):
     found = register_burst(burst[None])[0, 1]
     expected = torch.tensor([11.0, -13.0])[:, None, None]
     assert (found - expected)[:, 16:-16, 16:-16].abs().max() < 0.15
+
+
+def test_shifts_up_to_a_tenth_of_the_shorter_side_are_searched_for():
+    """Of fine texture, which has no slope that leads so far."""
+    burst = burst_of(scene(96, 112, cell=2), [(0, 0), (6, -6)], 64, 72)
+    found = register_burst(burst[None])[0, 1]
+    expected = torch.tensor([6.0, -6.0])[:, None, None]
+    assert (found - expected)[:, 8:-8, 8:-8].abs().max() < 0.15
 
 
 def test_what_moves_by_itself_is_given_little_weight(monkeypatch):

@@ -90,6 +90,10 @@ def test_every_kernel_compiles_for_a_gpu():
     # Forward and backward differ in two of them.
     assert names.count("chunk_states") == names.count("carry_states") == 2
     assert all(line["stack"] == 0 for line in found), found
+    # A warp holds the channels of a block; a second one would repeat its work.
+    walking = [line for line in found if line["kernel"] in {"outputs", "gradients"}]
+    assert len(walking) >= 2
+    assert all(line["warps"] == 1 for line in walking), walking
 
 
 @needs_triton
