@@ -191,7 +191,7 @@ def test_a_file_of_theirs_that_lacks_a_key_or_has_a_stray_one_says_so(tmp_path):
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(
         CheckpointError,
-        match=r"looks like MambaIR, but the key 'conv_first\.weight' is missing; the file may be incomplete$",
+        match=r"the key 'conv_first\.weight' is missing; the file may be incomplete$",
     ):
         zoo.load(tmp_path / "w.pth")
 
