@@ -16,13 +16,16 @@ import torch
 
 import zoo
 from tests.helpers.networks import Nearest
+from zoo.blocks import Mixer
 from zoo.checkpoints import shipped_weights
-from zoo.cli import FORWARDED, GROUPS, main
+from zoo.cli import COMMANDS, GROUPS, main
 from zoo.command import COMMON_OPTIONS, leading_options, package_version
 from zoo.data import Photo, read_photo, write_photo
 from zoo.interrupts import quiet_imports, start_quietly
 from zoo.plots.scan_order import render_order
-from zoo.scans import Window
+from zoo.recipe import load_recipe
+from zoo.registry import kinds, temporary_registrations
+from zoo.scans import ScanOrder, Window
 
 ROOT = Path(zoo.__file__).parents[1]
 
@@ -55,8 +58,8 @@ class Words:
 
     def __init__(self, monkeypatch, written=()):
         self.network = Nearest()
-        monkeypatch.setattr("zoo.checkpoints.choose.choose_network", self.choose)
-        monkeypatch.setattr("zoo.inference.restore", self.restore)
+        monkeypatch.setattr("zoo.commands.restore.choose_network", self.choose)
+        monkeypatch.setattr("zoo.commands.restore.restore", self.restore)
         self.written = list(written)
 
     def choose(self, model, weights, **options):
@@ -138,6 +141,80 @@ def test_lists_show_what_matches_and_whose_weights_ship(capsys):
     assert marked == [name for name in names if name in shipped_weights()] and marked
     assert run("list", "r*", "--parts") == 0
     assert capsys.readouterr().out.split() == zoo.list_parts(pattern="r*")
+
+
+def test_listing_models_does_not_load_torch():
+    """It takes seconds. A mistake is told without it, too."""
+    probe = (
+        "import sys, zoo.cli; codes = [zoo.cli.main(['list']), zoo.cli.main(['list', 'zzz'])]; "
+        "sys.exit('torch' in sys.modules or codes != [0, 2])"
+    )
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    found = subprocess.run(
+        [sys.executable, "-c", probe], env={**os.environ, "PYTHONPATH": paths}, capture_output=True
+    )
+    assert found.returncode == 0
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_every_kind_of_part_is_listed_and_shown(kind, capsys):
+    assert run("list", "--parts", kind) == 0
+    names = capsys.readouterr().out.split()
+    assert names == zoo.list_parts(kind) and names
+    for name in names:
+        assert run("show", f"{kind}/{name}") == 0
+        first = capsys.readouterr().out.splitlines()[0]
+        assert re.fullmatch(rf"{kind}/{name}: [^:].*[^:]", first)
+
+
+def test_show_tells_the_options_of_parts_inside_a_part(capsys):
+    assert run("show", "block/rssb") == 0
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()[1:]]
+    options = {name: text.strip() for name, text in lines}
+    assert options["mixer"] == "mixer = ss2d" and options["mixer.d_state"] == "int = 16"
+    assert options["mixer.norm.eps"] == "float = 1e-05"
+    # Each line is an override as it stands.
+    built = zoo.build("mambair_tiny_x2", **{"block.mixer.norm.eps": 0.5, "depths": [1]})
+    assert any(getattr(module, "eps", None) == 0.5 for module in built.modules())
+
+
+def test_show_tells_the_settings_of_a_default_part_and_the_fields_of_a_section():
+    options = zoo.describe("network/single_image").options
+    assert options["coarse.fusion.scan.size"] == "int = 16"
+    with temporary_registrations():
+
+        @zoo.register("mixer", "mine")
+        class Mine(Mixer):
+            def __init__(self, dim, *, scan=None, order: ScanOrder = Window(size=5)): ...  # noqa: B008
+
+        assert zoo.describe("mixer/mine").options["order.size"].endswith("= 5")
+
+
+def test_a_derived_recipe_does_not_show_the_summary_and_paper_of_another(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: mambair_light_x2\nnetwork: {dim: 30, depths: [1]}\n")
+    assert run("show", path) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("mine: a recipe that extends mambair_light_x2\n")
+    assert re.search(r"^  paper +-$", text, re.MULTILINE) and "arXiv" not in text
+    path.write_text(path.read_text() + "summary: my own\n")
+    assert run("show", path) == 0 and capsys.readouterr().out.startswith("mine: my own\n")
+    # A paper has several networks.
+    assert load_recipe("mambair_dn25").paper == load_recipe("mambair_dn15").paper is not None
+
+
+def test_an_unknown_model_suggests_the_nearest_names_first(capsys):
+    assert run("show", "mambair_x2") == 2
+    said = capsys.readouterr().err
+    assert said.endswith(
+        "unknown model 'mambair_x2'; did you mean 'mambair_tiny_x2', 'mambair_light_x2' or "
+        "'mambair_classic_x2'?\n"
+    )
+    assert run("show", "MambaIR-lightSR-x4") == 2
+    assert "did you mean 'mambair_light_x4'" in capsys.readouterr().err
+    assert run("show", "tiny") == 2  # no name is close, so the known ones follow
+    known = capsys.readouterr().err.rpartition("known: ")[2].split(", ")
+    assert all("tiny" in name for name in known[:4]) and "tiny" not in known[4]
 
 
 def test_show_counts_operations_for_the_size_and_shows_the_recipe_if_asked(capsys):
@@ -278,8 +355,8 @@ def test_a_gpu_that_is_not_there(name, monkeypatch, photo, tmp_path, capsys):
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: False)
     assert run(*words) == 2
     assert capsys.readouterr().err.endswith(
-        f"zoo: error: --device {name}: this PyTorch has no CUDA; leave --device out, or install a "
-        "CUDA build of PyTorch\n"
+        f"zoo restore: error: --device {name}: this PyTorch has no CUDA; leave --device out, or "
+        "install a CUDA build of PyTorch\n"
     )
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
@@ -302,7 +379,7 @@ def test_doctor_checks_the_backend_that_the_environment_requests(monkeypatch, ca
     monkeypatch.setenv("ZOO_SCAN_BACKEND", "chunked")
     assert run("doctor") == 2
     error = capsys.readouterr().err
-    assert error == "zoo: error: backend 'chunked' was requested but cannot run: it is ill\n"
+    assert error == "zoo doctor: error: backend 'chunked' was requested but cannot run: it is ill\n"
 
 
 def in_a_shell(line):
@@ -318,7 +395,7 @@ def in_a_shell(line):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs bash and /dev/full")
 def test_output_that_cannot_be_written():
-    message = "zoo: error: standard output: cannot write: No space left on device\n"
+    message = "error: standard output: cannot write: No space left on device\n"
     # Without a buffer, Python's argparse ignores that the help cannot be written.
     for words in ("ZOO list", "ZOO --help", "PYTHONUNBUFFERED=1 ZOO --help"):
         # The reader is gone before the command prints.
@@ -326,7 +403,8 @@ def test_output_that_cannot_be_written():
         assert found.stderr == "141\n"
         if words != "ZOO --help":
             found = in_a_shell(f"{words} > /dev/full")
-            assert (found.returncode, found.stderr) == (2, message)
+            name = words.rpartition("ZOO")[2].partition("-")[0]
+            assert (found.returncode, found.stderr) == (2, f"zoo{name.rstrip()}: {message}")
     found = in_a_shell("ZOO list >&-")
     assert (found.returncode, found.stderr) == (0, "")
 
@@ -335,7 +413,7 @@ def test_output_that_cannot_be_written():
 @pytest.mark.parametrize(
     "words",
     [
-        ["-m", "zoo", "list"], ["-m", "zoo", "train", "mambair_tiny_x2"],
+        ["-m", "zoo", "doctor"], ["-m", "zoo", "train", "mambair_tiny_x2"],
         ["-m", "zoo", "list", "--import", "slow_part"], ["-m", "export.onnx"],
         ["-m", "recipes.evaluate"], [f"{ROOT}/recipes/train.py"], [f"{ROOT}/recipes/evaluate.py"],
         ["-m", "zoo.data.burst"],
@@ -415,7 +493,7 @@ def test_the_version_and_the_help_do_not_load_torch():
     assert subprocess.run([sys.executable, "-c", probe], env=environment).returncode == 0
 
 
-@pytest.mark.parametrize("name", FORWARDED)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_forwarded_commands_show_the_name_that_was_typed(capsys, name):
     text, code = shown(capsys, *name.split(), "--help")
     assert code == 0 and text.startswith(f"usage: zoo {name} ")
@@ -428,7 +506,7 @@ def test_forwarded_commands_show_the_name_that_was_typed(capsys, name):
 def test_groups_list_their_commands(capsys, name):
     text, code = shown(capsys, name, "--help")
     assert code == 0
-    members = [full.split()[1] for full in FORWARDED if full.startswith(f"{name} ")]
+    members = [full.split()[1] for full in COMMANDS if full.startswith(f"{name} ")]
     assert members and all(re.search(rf"^    {member} ", text, re.MULTILINE) for member in members)
     assert shown(capsys, name)[1] == 2
     text, code = shown(capsys, name, "nothing")

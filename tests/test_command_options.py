@@ -8,10 +8,10 @@ import re
 
 import pytest
 
-from zoo.cli import FORWARDED
+from zoo.cli import COMMANDS
 
 MODULES = [
-    *(module for module, _ in FORWARDED.values()),
+    *(module for module, _ in COMMANDS.values()),
     *("zoo.data.pairs", "zoo.data.burst.__main__", "trt_plugins.build"),
 ]
 

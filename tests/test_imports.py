@@ -13,7 +13,7 @@ import grimp
 import pytest
 
 import zoo
-from zoo.cli import FORWARDED
+from zoo.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("zoo", "export", "recipes", "trt_plugins")
@@ -150,7 +150,7 @@ def test_names_of_the_package_are_where_it_looks_for_them():
 
 
 def test_forwarded_commands_exist():
-    for home, _ in FORWARDED.values():
+    for home, _ in COMMANDS.values():
         assert callable(importlib.import_module(home).main), home
 
 

@@ -30,8 +30,8 @@ def test_restoring_tells_what_was_written_once(written, first, told, monkeypatch
     def group():
         yield SimpleNamespace(is_first=first, device=lambda name: name)
 
-    monkeypatch.setattr("zoo.distributed.process_group", group)
-    monkeypatch.setattr("zoo.inference.restore", lambda *words, **options: written)
+    monkeypatch.setattr("zoo.commands.restore.process_group", group)
+    monkeypatch.setattr("zoo.commands.restore.restore", lambda *words, **options: written)
     assert main(["restore", "in", "-o", "out", "-n", "mambair_tiny_x2"]) == 0
     assert capsys.readouterr().out == told
 

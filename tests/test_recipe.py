@@ -236,8 +236,8 @@ def test_options_are_described_by_type_and_default():
     options = zoo.describe("network/single_image").options
     assert options["depths"].startswith("list of int = ") and options["dim"].startswith("int")
     assert options["block"].startswith("block or list of block or ")
-    assert options["block"].endswith("= RSSB")
-    assert options["head"] == "head = PixelShuffleHead"
+    assert options["block"].endswith("= rssb")
+    assert options["head"] == "head = pixelshuffle"
     assert options["scans"].startswith("list of scan")
     assert (
         options["conv"].startswith("1conv or 3conv = ") and " or none = None" in options["coarse"]

@@ -14,7 +14,8 @@ from tests.facts.faults import faults
 from tests.facts.resolved import flat, nested, resolved
 from tests.facts.table import read_family, read_table
 from zoo.errors import RecipeError
-from zoo.recipe import RECIPES, load_recipe, parse_value
+from zoo.recipe import load_recipe, parse_value
+from zoo.shipped import RECIPES
 
 table = functools.cache(read_table)
 

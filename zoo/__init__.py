@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from zoo.description import describe, list_parts
     from zoo.inference import restore
     from zoo.ops import backends, selective_scan, use_backend
-    from zoo.recipe import build, list_models
+    from zoo.recipe import build
     from zoo.registry import register
+    from zoo.shipped import list_models
 
     __version__: str
 
@@ -42,7 +43,7 @@ _HOMES = {
     "build": "zoo.recipe",
     "convert": "zoo.checkpoints",
     "describe": "zoo.description",
-    "list_models": "zoo.recipe",
+    "list_models": "zoo.shipped",
     "list_parts": "zoo.description",
     "load": "zoo.checkpoints",
     "register": "zoo.registry",

@@ -259,10 +259,11 @@ def _sentence(error: Exception) -> str:
 
 def _is_mendable(error: Exception) -> bool:
     """Return whether the error comes from the input and not from a bug in the package."""
-    # The operator does not import the rest of the package, so its error is not a ZooError.
-    from zoo.ops.scan import BackendError
-
-    return isinstance(error, (ZooError, BackendError, OSError)) or is_out_of_memory(error)
+    # The operator does not import the rest of the package, so its error is not a ZooError. Without
+    # the operator, the error is not its own, and importing it would take a second.
+    scan = sys.modules.get("zoo.ops.scan")
+    own = (scan.BackendError,) if scan else ()
+    return isinstance(error, (ZooError, OSError, *own)) or is_out_of_memory(error)
 
 
 def import_parts(modules: Sequence[str]) -> None:

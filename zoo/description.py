@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -17,8 +17,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.errors import RecipeError, nearest
-from zoo.recipe import build, list_models
-from zoo.registry import Capabilities, capabilities_of, kind, kind_of, kinds
+from zoo.recipe import build
+from zoo.recipe_files import read_recipe
+from zoo.registry import Capabilities, Entry, capabilities_of, entry_of, kind, kind_of, kinds
+from zoo.shipped import list_models
 
 MEASURED_SIZE = 64
 """Default side in pixels of the square input for counting operations."""
@@ -47,7 +49,8 @@ class ModelDescription:
 
     Attributes:
         name: name of the model.
-        summary: one line on what the model is for.
+        summary: one line on what the model is for; empty if its recipe has none of its own.
+        extends: the recipe that its recipe extends; empty if there is none.
         paper: title, arXiv number and table of the publication; empty if there is none.
         scale: output over input size.
         channels: channels of the input image, or of a frame.
@@ -60,6 +63,7 @@ class ModelDescription:
 
     name: str
     summary: str
+    extends: str
     paper: str
     scale: int
     channels: int
@@ -72,7 +76,7 @@ class ModelDescription:
         c = self.capabilities
         return "\n".join(
             [
-                f"{self.name}: {self.summary}",
+                f"{self.name}: {self.summary or self._derived}",
                 f"  scale       x{self.scale}, {self.channels} channels, one {c.input} in",
                 f"  parameters  {self.parameters:,}",
                 f"  operations  {self.gigaflops:.2f} GFLOPs for {self.size[0]} x {self.size[1]}",
@@ -82,6 +86,10 @@ class ModelDescription:
                 f"  paper       {self.paper or '-'}",
             ]
         )
+
+    @property
+    def _derived(self) -> str:
+        return f"a recipe that extends {self.extends}" if self.extends else "a recipe"
 
     def data(self) -> dict[str, Any]:
         """Return the description as a dict of plain data."""
@@ -123,21 +131,47 @@ def describe(
         parts = [full for full in list_parts() if full.endswith(f"/{name}")]
         if parts:
             raise RecipeError(f"{name!r} is not a model; did you mean {parts[0]!r}?")
-        raise RecipeError(f"unknown model {name!r}{nearest(name, list_models())}")
+        raise RecipeError(f"unknown model {name!r}{nearest(name, list_models(), 3)}")
     return _describe_model(name, height, width)
 
 
 def _describe_part(kind_name: str, name: str) -> PartDescription:
     registry = kind(kind_name)
     entry = registry.get(name)
-    hints = typing.get_type_hints(entry.target.__init__)
-    options = {}
-    for option, parameter in entry.options(registry.supplied).items():
-        text = _type_name(hints[option])
-        if parameter.default is not inspect.Parameter.empty:
-            text += f" = {_default_name(parameter.default)}"
-        options[option] = text
+    options = dict(_options(entry.target, registry.supplied))
     return PartDescription(kind_name, name, entry.summary, options, entry.capabilities)
+
+
+def _options(
+    target: type, supplied: tuple[str, ...] = (), prefix: str = "", given: object = None
+) -> Iterator[tuple[str, str]]:
+    """Yield the options of a part by dotted path, as recipes set them, with type and default.
+
+    Those of a default part inside it follow it, and so do the fields of a section.
+
+    Args:
+        target: class of the part.
+        supplied: constructor arguments that recipes may not set.
+        prefix: path of the part, with a dot at its end.
+        given: a part whose settings are the defaults; None for those of the class.
+    """
+    hints = typing.get_type_hints(target.__init__)  # type: ignore[misc]
+    for option, parameter in inspect.signature(target).parameters.items():
+        if option in supplied:
+            continue
+        annotation, default = hints[option], getattr(given, option, parameter.default)
+        text = _type_name(annotation)
+        if default is not inspect.Parameter.empty:
+            text += f" = {_default_name(default)}"
+        yield f"{prefix}{option}", text
+        below = f"{prefix}{option}."
+        entry = _entry_of(default)
+        if entry is not None:
+            inner = None if isinstance(default, type) else default
+            yield from _options(entry.target, kind(entry.kind).supplied, below, inner)
+        for section in (annotation, *get_args(annotation)):
+            if isinstance(section, type) and is_dataclass(section) and kind_of(section) is None:
+                yield from _options(section, prefix=below)
 
 
 def _type_name(annotation: Any) -> str:
@@ -164,7 +198,13 @@ def _is_callable(annotation: Any) -> bool:
 
 
 def _default_name(default: Any) -> str:
-    return default.__name__ if isinstance(default, type) else repr(default)
+    entry = _entry_of(default)
+    return repr(default) if entry is None else entry.name
+
+
+def _entry_of(default: Any) -> Entry[Any] | None:
+    """Return the registration of the part that an option has by default, a class or an object."""
+    return entry_of(default if isinstance(default, type) else type(default))
 
 
 def _describe_model(name: str, height: int, width: int) -> ModelDescription:
@@ -179,6 +219,7 @@ def _describe_model(name: str, height: int, width: int) -> ModelDescription:
     return ModelDescription(
         name=recipe.name,
         summary=recipe.summary,
+        extends=str(read_recipe(name)[0].get("extends", "")),
         paper=f"{paper.title}, arXiv:{paper.arxiv} {paper.table}".rstrip() if paper else "",
         scale=network.scale,
         channels=network.channels,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import reprlib
 from collections.abc import Iterable
+from typing import NamedTuple
 
 LONGEST_MESSAGE = 480
 """Characters of a message; a longer one loses its middle."""
@@ -48,16 +49,42 @@ class WriteError(ZooError, OSError):
     """A file cannot be written: no permission, no space, or a folder with the same name."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the closest known name, or the list of known names."""
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {close[0]!r}?"
+def nearest(name: str, known: Iterable[str], count: int = 1) -> str:
+    """Return ``"; did you mean 'x'?"``, or the known names if none is close; the nearest first.
+
+    Args:
+        name: the unknown name.
+        known: the known names.
+        count: how many close names to suggest at most.
+    """
+    names = sorted(set(known))
     if not names:
         return "; there are none"
+    likeness = {known_name: _likeness(name[:_LONGEST_NAME], known_name) for known_name in names}
+    names.sort(key=lambda known_name: sum(likeness[known_name]), reverse=True)
+    close = [repr(n) for n in names[:count] if likeness[n].letters >= _CLOSE]
+    if close:
+        *first, last = close
+        return f"; did you mean {' or '.join([', '.join(first), last] if first else [last])}?"
     shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
     return f"; known: {shown}"
+
+
+class _Likeness(NamedTuple):
+    """How alike two names are: by their letters, and by the words in them; each from 0 to 1."""
+
+    letters: float
+    words: float
+
+
+def _likeness(name: str, known: str) -> _Likeness:
+    texts = [text.lower().replace("-", "_") for text in (name, known)]
+    words, known_words = (set(text.split("_")) for text in texts)
+    letters = difflib.SequenceMatcher(a=texts[1], b=texts[0], autojunk=False).ratio()
+    return _Likeness(letters, len(words & known_words) / len(words | known_words))
+
+
+_CLOSE, _LONGEST_NAME = 0.6, 200
 
 
 def shown(value: object) -> str:

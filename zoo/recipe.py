@@ -1,41 +1,29 @@
 """Recipes: a network, its training and its evaluation, as data.
 
 A recipe is a YAML file (or a dict) with the keys of :class:`Recipe`. ``extends`` names another
-recipe, and its values are the defaults of this one. Mappings are merged key by key; lists and other
-values are replaced; a part is replaced as a whole if its ``type`` changes. What belongs to one
-network only is not inherited: the weights that a training starts from, and published scores
-(:data:`OF_ONE_NETWORK`). Every published model is a recipe in ``recipes/``, and is built in the
-same way as a user's recipe.
+recipe, and its values are the defaults of this one; :mod:`zoo.recipe_files` says how they are
+merged, and what is not inherited. Every published model is a recipe in ``recipes/``, and is built
+in the same way as a user's recipe.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import fnmatch
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from zoo.errors import RecipeError, nearest, shown
+from zoo.errors import RecipeError, shown
 from zoo.networks import NETWORKS, Network
 from zoo.networks.size import build_within_limit
-from zoo.plain_data import LONGEST_TEXT, plain_copy, read_yaml
+from zoo.plain_data import read_yaml
+from zoo.recipe_files import extended, override, read_recipe
 from zoo.schema import resolve, resolve_part
+from zoo.shipped import list_models
 
 T = TypeVar("T")
-
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"
-"""Folder of the published recipes, beside this package."""
-
-MOST_FILES = 16
-"""Files that one recipe may extend, one after another."""
-
-OF_ONE_NETWORK = {"train": ("initial",), "evaluate": ("paper", "paper_ensemble", "source")}
-"""Keys that a recipe does not inherit. Another network would start from the few tensors that happen
-to fit, and be compared with scores that are not its own, both without a word."""
 
 LONGEST_NAME = 200
 """Bytes of the name of a model, in UTF-8; most file systems allow 255 for the name of a file."""
@@ -110,11 +98,6 @@ def parse_value(text: str) -> Any:
         raise RecipeError(f"cannot read the value {shown(text)}: {error}") from error
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """Return the sorted names of the published models that match a shell-style pattern."""
-    return sorted(fnmatch.filter((path.stem for path in RECIPES.glob("*.yaml")), pattern))
-
-
 def load_recipe(
     source: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | None = None
 ) -> Recipe:
@@ -130,12 +113,12 @@ def load_recipe(
     """
     if isinstance(source, Recipe):
         source = source.data()
-    data, file = _read(source)
+    data, file = read_recipe(source)
     label = "recipe" if file is None else file.name
     try:
-        data = _extended(data, [] if file is None else [file])
+        data = extended(data, [] if file is None else [file])
         for path, value in (overrides or {}).items():
-            _override(data, path, _override_value(path, value))
+            override(data, path, value)
         recipe: Recipe = resolve(Recipe, data, "")
         resolve_part(NETWORKS, recipe.network, "network")
     except RecipeError as error:
@@ -158,7 +141,7 @@ def self_contained(data: Any) -> dict[str, Any]:
         raise RecipeError(
             f"'extends' is {shown(base)}, but the recipe in a file can only extend a published one"
         )
-    return _extended(data, [])
+    return extended(data, [])
 
 
 def section(recipe: Recipe, name: Literal["train", "evaluate"], kind: type[T]) -> T:
@@ -216,140 +199,3 @@ def build(source: str | Path | Mapping[str, Any] | Recipe, **overrides: Any) -> 
         raise RecipeError(f"{recipe.name}: {error}") from error
     network.recipe = recipe
     return network
-
-
-def _read(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], Path | None]:
-    """Return the data of a recipe, and its file if it has one."""
-    if isinstance(source, Mapping):
-        try:
-            return {"name": "custom", **plain_copy(source)}, None
-        except RecipeError as error:
-            raise RecipeError(f"recipe: {error}") from error
-    if not isinstance(source, (str, Path)):
-        raise RecipeError(
-            f"a recipe is the name of a model, a path or a mapping, not {type(source).__name__}"
-        )
-    path = Path(source)
-    if path.suffix not in (".yaml", ".yml"):
-        known = list_models()
-        if str(source) not in known:
-            raise RecipeError(f"unknown model {shown(str(source))}{nearest(str(source), known)}")
-        path = RECIPES / f"{source}.yaml"
-    try:
-        data = read_yaml(_text_of(path))
-    except RecipeError as error:
-        raise RecipeError(f"{path}: {error}") from error
-    if not isinstance(data, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping with the key 'network'")
-    return {"name": path.stem, **data}, path
-
-
-def _text_of(path: Path) -> str:
-    try:
-        if path.exists() and not path.is_file():
-            raise RecipeError("cannot read the recipe: it is not a file")
-        with path.open(encoding="utf-8") as file:
-            return file.read(LONGEST_TEXT + 1)
-    except OSError as error:
-        raise RecipeError(f"cannot read the recipe: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise RecipeError("not a text file; a recipe is YAML") from error
-    except RecipeError:
-        raise
-    except ValueError as error:  # a path with a null character
-        raise RecipeError(f"cannot read the recipe: {error}") from error
-
-
-def _extended(data: dict[str, Any], files: list[Path]) -> dict[str, Any]:
-    """Merge data into the recipe that it extends.
-
-    Args:
-        data: the data of a recipe.
-        files: the files that were read up to this data, its own last.
-    """
-    base = data.pop("extends", None)
-    if base is None:
-        return data
-    label = files[-1].name if files else "recipe"
-    if not isinstance(base, str):
-        raise RecipeError(f"{label}: 'extends' must name a recipe, got {shown(base)}")
-    parent, file = _read(base)
-    assert file is not None  # a name was given, so it was read from a file
-    if file.resolve() in (earlier.resolve() for earlier in files):
-        names = [*(earlier.name for earlier in files), base]
-        raise RecipeError(f"{label}: 'extends' is circular: {' -> '.join(names)}")
-    if len(files) >= MOST_FILES:
-        raise RecipeError(f"{label}: 'extends' leads through more than {MOST_FILES} files")
-    return _merged(_inheritable(_extended(parent, [*files, file])), data)
-
-
-def _inheritable(data: dict[str, Any]) -> dict[str, Any]:
-    """Return the data of a recipe without :data:`OF_ONE_NETWORK`."""
-    kept = dict(data)
-    for name, keys in OF_ONE_NETWORK.items():
-        values = kept.get(name)
-        if isinstance(values, dict):
-            kept[name] = {key: value for key, value in values.items() if key not in keys}
-    return kept
-
-
-def _merged(base: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    if "type" in change and change["type"] != base.get("type"):
-        return copy.deepcopy(dict(change))
-    merged = dict(base)
-    for key, value in change.items():
-        old = merged.get(key)
-        if isinstance(value, Mapping):
-            merged[key] = _merged(old if isinstance(old, dict) else {}, value)
-        else:
-            merged[key] = copy.deepcopy(value)
-    return merged
-
-
-def _override_value(path: str, value: Any) -> Any:
-    try:
-        return plain_copy(value)
-    except RecipeError as error:
-        raise RecipeError(f"override {path}: {error}") from error
-
-
-def _override(data: dict[str, Any], path: str, value: Any) -> None:
-    """Set one value by its dotted path; ``scans[0].size`` and ``scans.0.size`` are the same."""
-    *parents, last = re.sub(r"\[(\d+)\]", r".\1", path).split(".")
-    place: Any = data
-    for depth, key in enumerate(parents):
-        place = _step(place, key, path, ".".join(parents[: depth + 1]))
-    if isinstance(place, list):
-        place[_index(place, last, path)] = value
-    elif isinstance(value, Mapping):
-        place[last] = _merged(_as_mapping(place.get(last)), value)
-    else:
-        place[last] = value
-
-
-def _step(place: Any, key: str, path: str, here: str) -> Any:
-    container: Any = place
-    if isinstance(place, list):
-        key = _index(place, key, path)  # type: ignore[assignment]
-    else:
-        place.setdefault(key, {})
-    inner = container[key]
-    if isinstance(inner, str):
-        inner = container[key] = {"type": inner}
-    if not isinstance(inner, (dict, list)):
-        raise RecipeError(f"override {path}: {here} is {shown(inner)}, which has no options")
-    return inner
-
-
-def _index(place: list[Any], key: str, path: str) -> int:
-    if not re.fullmatch("[0-9]{1,9}", key) or int(key) >= len(place):
-        raise RecipeError(
-            f"override {path}: {shown(key)} is not an index of a list of {len(place)}"
-        )
-    return int(key)
-
-
-def _as_mapping(value: Any) -> dict[str, Any]:
-    if isinstance(value, str):
-        return {"type": value}
-    return value if isinstance(value, dict) else {}

@@ -87,7 +87,7 @@ class Entry(Generic[T]):
     @property
     def summary(self) -> str:
         """First line of the part's docstring."""
-        return (inspect.getdoc(self.target) or "").partition("\n")[0]
+        return (inspect.getdoc(self.target) or "").partition("\n")[0].rstrip(":")
 
     def options(self, supplied: tuple[str, ...] = ()) -> dict[str, inspect.Parameter]:
         """Return the constructor parameters that recipes may set: all except ``supplied``."""
@@ -195,12 +195,14 @@ def capabilities_of(part: object) -> Capabilities:
     own = getattr(part, "capabilities", None)
     if isinstance(own, Capabilities):
         return own
-    for ancestor in type(part).__mro__:
-        for registry in _KINDS.values():
-            for entry in registry.entries():
-                if entry.target is ancestor:
-                    return entry.capabilities
-    return Capabilities()
+    entries = map(entry_of, type(part).__mro__)
+    return next((entry.capabilities for entry in entries if entry), Capabilities())
+
+
+def entry_of(target: type) -> Entry[Any] | None:
+    """Return the registration of a part's class, or None if it is not registered."""
+    entries = (entry for registry in _KINDS.values() for entry in registry.entries())
+    return next((entry for entry in entries if entry.target is target), None)
 
 
 def kinds() -> dict[str, Registry[Any]]:

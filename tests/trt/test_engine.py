@@ -419,7 +419,7 @@ def test_a_machine_without_a_gpu_says_so(stand_in, folder, capsys, monkeypatch):
     capsys.readouterr()
     assert zoo_main(words) == 2
     (error,) = capsys.readouterr().err.strip().splitlines()
-    assert error.startswith("zoo: error: out.engine: engines need an NVIDIA GPU")
+    assert error.startswith("zoo restore: error: out.engine: engines need an NVIDIA GPU")
     assert zoo_main([*words, "-n", "mambair_tiny_x2"]) == 2
     assert "-n does not go with --engine" in capsys.readouterr().err
     assert zoo_main([*words, "--onnx", "graph.onnx"]) == 2

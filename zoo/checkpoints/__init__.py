@@ -7,7 +7,7 @@ state dicts are recognised by their keys; the key map of each release is in its 
 from zoo.checkpoints.loading import load, load_state, model_in
 from zoo.checkpoints.releases import OFFICIAL
 from zoo.checkpoints.saving import convert, save, save_official
-from zoo.checkpoints.shipped import WEIGHTS, shipped_weights
+from zoo.shipped import WEIGHTS, shipped_weights
 
 __all__ = [
     "OFFICIAL",

@@ -6,10 +6,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from zoo.checkpoints import load, shipped_weights
+from zoo.checkpoints import load
 from zoo.errors import ZooError
 from zoo.networks import Network
-from zoo.recipe import build, list_models
+from zoo.recipe import build
+from zoo.shipped import list_models, shipped_weights
 
 logger = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ from zoo.checkpoints.keymap import MissingKeyError, fit
 from zoo.checkpoints.mambair import MambaIRFormat
 from zoo.checkpoints.named_recipe import differences
 from zoo.checkpoints.releases import OFFICIAL, Keys, OfficialFormat, key_map_of
-from zoo.checkpoints.shipped import located
 from zoo.errors import CheckpointError, MisfitError, RecipeError, shown
 from zoo.networks import Network
 from zoo.plain_data import read_json
 from zoo.recipe import Recipe, build, load_recipe, self_contained
+from zoo.shipped import located
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from zoo.errors import ZooError
 from zoo.networks import Network
-from zoo.recipe import build, list_models
+from zoo.recipe import build
+from zoo.shipped import list_models
 
 
 def register(pattern: str = "*") -> list[str]:

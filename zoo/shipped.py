@@ -1,14 +1,25 @@
-"""The weights that ship with the package, by the name of their model."""
+"""What ships with the package: the recipes of published models, and weights of a few.
+
+PyTorch is not imported, so that commands which only list things are fast.
+"""
 
 from __future__ import annotations
 
+import fnmatch
 from pathlib import Path
 
 from zoo.errors import CheckpointError, nearest
-from zoo.recipe import list_models
 
-WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+"""Folder of the published recipes, beside this package."""
+
+WEIGHTS = Path(__file__).resolve().parent / "weights"
 """Folder of the weights that ship with the package."""
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Return the sorted names of the published models that match a shell-style pattern."""
+    return sorted(fnmatch.filter((path.stem for path in RECIPES.glob("*.yaml")), pattern))
 
 
 def shipped_weights() -> list[str]:
@@ -33,4 +44,4 @@ def located(source: str | Path) -> Path:
             f"no weights ship for {name!r}: pass a weights file, or use zoo.build({name!r}) for a "
             f"randomly initialised network; shipped: {', '.join(shipped_weights()) or 'none'}"
         )
-    raise CheckpointError(f"unknown model or file {name!r}{nearest(name, list_models())}")
+    raise CheckpointError(f"unknown model or file {name!r}{nearest(name, list_models(), 3)}")

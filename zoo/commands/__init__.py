@@ -1,0 +1,1 @@
+"""The commands that ``zoo`` has of its own. Each imports what it needs, and no other does."""

@@ -1,0 +1,42 @@
+"""``zoo show``: the description of a model or a part."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import yaml
+
+from zoo.command import parse_size, run_command
+from zoo.description import ModelDescription, describe
+from zoo.recipe import load_recipe
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "zoo show") -> int:
+    """Run the command under the name ``prog`` and return its exit code; 2 means bad input."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Describe a model (size, operations) or a part (options).",
+        epilog="examples: zoo show mambair_light_x4 --size 180x320; zoo show block/rssb",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "name", help="a model, a recipe file (.yaml) or a part (KIND/NAME); see 'zoo list'"
+    )
+    parser.add_argument(
+        "--size",
+        default="64x64",
+        metavar="HxW",
+        help="height x width in pixels of the input for counting operations [64x64]",
+    )
+    parser.add_argument("--recipe", action="store_true", help="print the model's whole recipe too")
+    return run_command(parser, _run, arguments)
+
+
+def _run(options: argparse.Namespace) -> None:
+    height, width = parse_size(options.size, "pixels")
+    found = describe(options.name, height=height, width=width)
+    print(found)
+    if isinstance(found, ModelDescription) and options.recipe:
+        print()
+        print(yaml.safe_dump(load_recipe(options.name).data(), sort_keys=False), end="")
