@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import re
 import struct
@@ -17,11 +18,14 @@ import cv2
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
+from PIL import Image
 
 import zoo
 from tests.fuzz.frame import ACCEPTED, FaultError, refusal
 from tests.helpers.damage import PLACES, Change, changed, changes, put
 from tests.helpers.networks import Nearest
+from tests.helpers.photographs import exif
+from tests.helpers.profiles import rgb_profile
 from tests.helpers.tiffs import tiff_with_alpha
 from zoo.data import headers
 from zoo.data.images import EXTENSIONS, Photo, read_photo
@@ -29,11 +33,14 @@ from zoo.limits import PIXELS_VARIABLE
 
 COUNT, SLICE = 4_000, 80
 
-FORMATS = (b"\x89PNG", b"\xff\xd8", b"BM", b"II", b"MM", b"RIFF")
+FORMATS = (b"\x89PNG", b"\xff\xd8", b"BM", b"II", b"MM", b"RIFF", b"GIF8")
 """How the files start that may be read."""
 
 COLOURS = np.random.default_rng(1).integers(0, 256, (5, 6, 3))
 """Colours of TIFF files with alpha."""
+
+TOLD = {"icc_profile": rgb_profile(), "exif": exif(6)}
+"""What a photo says beside its pixels."""
 
 MOST_PIXELS = 2**24
 """The limit on the size of images here, because restoring takes more memory than reading."""
@@ -99,7 +106,7 @@ def check(photo: Photo, data: bytes) -> None:
     for plane in (photo.color_HWC, photo.alpha_HW):
         if plane is not None and not (plane.min() >= 0 and plane.max() <= 1):
             raise FaultError("values are outside [0, 1]")
-    if not data.startswith(FORMATS):
+    if not data.startswith(FORMATS) and data[4:8] != b"ftyp":
         raise FaultError(f"a file that starts with {data[:8]!r} is read")
     if data.startswith(b"\xff\xd8") and height * width > len(data) * PIXELS_OF_A_BYTE:
         raise FaultError(f"{len(data)} bytes of a JPEG file became {width}x{height}x{channels}")
@@ -144,7 +151,7 @@ def reason(message: str) -> str:
     known = (
         "content is none of", "damaged or cut short", "the limit is", "is a folder",
         "missing file", "does not exist", "pipe or a device", "is empty", "samples", "channels",
-        "cannot be read", "free memory",
+        "cannot be read", "free memory", "frames or pages",
     )  # fmt: skip
     return next((words for words in known if words in message), "other")
 
@@ -189,6 +196,17 @@ def bases() -> dict[str, bytes]:
         for endian, big in (("<", False), (">", False), ("<", True), (">", True)):
             data = tiff_with_alpha(alpha, 2, endian=endian, big=big, kind=kind)
             found[f"tiff unassociated {kind} {endian} {big}"] = data
+    image = Image.fromarray(random.integers(0, 256, (20, 30, 3), np.uint8))
+    for name, kind, more in (
+        ("gif", "GIF", {}), ("gif clear", "GIF", {"transparency": 3}), ("avif", "AVIF", {}),
+        ("webp told", "WEBP", TOLD), ("png told", "PNG", TOLD), ("jpeg told", "JPEG", TOLD),
+        ("tiff told", "TIFF", TOLD),
+    ):  # fmt: skip
+        held = io.BytesIO()
+        image.quantize(60).save(held, kind, **more) if kind == "GIF" else image.save(
+            held, kind, **more
+        )
+        found[name] = held.getvalue()
     found["ppm"] = encoded(".ppm", (9, 7, 3))
     found["text"] = b"no image\n" * 20
     return found

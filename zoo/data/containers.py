@@ -1,8 +1,9 @@
-"""The parts of image files: segments of JPEG, chunks of PNG and of WebP.
+"""The parts of image files: segments of JPEG, chunks of PNG and of WebP, blocks of GIF.
 
 Nothing here trusts a file: a part may claim to be longer than the file, and parsing ends there.
 
-Sources: JPEG (ITU T.81) Annex B, PNG (3rd ed.) Sec. 5, RIFF as in the WebP container specification.
+Sources: JPEG (ITU T.81) Annex B, PNG (3rd ed.) Sec. 5, RIFF as in the WebP
+container specification, GIF89a Sec. 17 to 27.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8"
 BMP_SIGNATURE = b"BM"
+GIF_SIGNATURES = (b"GIF87a", b"GIF89a")
 
 EOI = 0xD9
 """JPEG marker of the end of the image."""
@@ -66,6 +68,25 @@ def riff_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         (length,) = struct.unpack_from("<I", data, start + 4)
         yield data[start : start + 4], start, start + 8 + length
         start += 8 + length + length % 2
+
+
+def gif_frames(data: bytes) -> Iterator[int]:
+    """Start of each frame of a GIF file, up to the first block that is none."""
+
+    def behind_colours(at: int, flags: int) -> int:
+        return at + 3 * 2 ** (flags % 8 + 1) * (flags >> 7)
+
+    at = behind_colours(13, data[10]) if len(data) > 12 else len(data)
+    while at + 1 < len(data) and data[at] in b"!,":
+        if data[at] == ord(","):
+            yield at
+            flags = data[at + 9] if at + 9 < len(data) else 0
+            at = behind_colours(at + 10, flags) + 1
+        else:
+            at += 2
+        while at < len(data) and data[at]:  # sub-blocks, each with its length first
+            at += data[at] + 1
+        at += 1
 
 
 def png_chunk(name: bytes, body: bytes) -> bytes:

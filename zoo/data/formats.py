@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from zoo.data import containers, raster, tiff
+from zoo.data import containers, heif, raster, tiff
 from zoo.data.photo import Photo, Saving
 from zoo.errors import ImageError
 
@@ -34,6 +34,7 @@ class Format:
             against :func:`zoo.limits.max_pixels` before it reserves memory.
         encode: encodes a photo; takes the path, for messages, the photo, and how it is written.
             None if the format is only read.
+        missing: returns what to install before files can be read, or "" if they can be.
         lossy: whether files can lose colours, so that they have a quality.
         lossless: whether files can keep all colours.
     """
@@ -43,6 +44,7 @@ class Format:
     recognises: Callable[[bytes], bool]
     read: Callable[[Path, bytes], Photo]
     encode: Encode | None = None
+    missing: Callable[[], str] = str
     lossy: bool = False
     lossless: bool = True
 
@@ -80,6 +82,26 @@ FORMATS = (
     _raster("WebP", (".webp",), containers.is_webp, alpha=True, lossy=True),
     _raster("TIFF", (".tif", ".tiff"), _starts(*tiff.SIGNATURES), alpha=True, deep=True),
     _raster("BMP", (".bmp",), _starts(containers.BMP_SIGNATURE)),
+    Format(
+        name="GIF",
+        extensions=(".gif",),
+        recognises=_starts(*containers.GIF_SIGNATURES),
+        read=raster.read,
+    ),
+    Format(
+        name="HEIC",
+        extensions=(".heic", ".heif"),
+        recognises=heif.is_heic,
+        read=heif.read_heic,
+        missing=heif.missing_heic,
+    ),
+    Format(
+        name="AVIF",
+        extensions=(".avif",),
+        recognises=heif.is_avif,
+        read=heif.read_avif,
+        missing=heif.missing_avif,
+    ),
 )
 """All formats, in the order in which they are tried."""
 

@@ -17,17 +17,22 @@ from zoo.data import tiff
 from zoo.data.containers import (
     BMP_SIGNATURE,
     EOI,
+    GIF_SIGNATURES,
     JPEG_SIGNATURE,
     PNG_SIGNATURE,
+    gif_frames,
     is_webp,
     jpeg_segments,
     png_chunks,
+    riff_chunks,
 )
 
 ASSOCIATED_ALPHA = 1
 UNASSOCIATED_ALPHA = 2
 
-_SIGNATURES = (PNG_SIGNATURE, JPEG_SIGNATURE, BMP_SIGNATURE, *tiff.SIGNATURES)
+_SIGNATURES = (
+    PNG_SIGNATURE, JPEG_SIGNATURE, BMP_SIGNATURE, *GIF_SIGNATURES, *tiff.SIGNATURES,
+)  # fmt: skip
 
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Samples of a pixel by the colour type of a PNG file."""
@@ -92,14 +97,32 @@ def size(data: bytes) -> tuple[int, int] | None:
             return _pair("<HH" if header == 12 else "<ii", data, 18)
         if is_webp(data):
             return _webp_size(data)
+        if data.startswith(GIF_SIGNATURES):
+            return _pair("<HH", data, 6)
     except struct.error:
         return None
     width, height = tiff.value(data, tiff.WIDTH), tiff.value(data, tiff.HEIGHT)
     return None if width is None or height is None else (width, height)
 
 
+def frames(data: bytes) -> int:
+    """Number of frames of an animation, or of pages; reduced versions and masks are no pages.
+
+    A file with a preview first and the picture elsewhere, such as a RAW photo, has more than one.
+    """
+    if data.startswith(PNG_SIGNATURE):
+        chunks = png_chunks(data)
+        body = next((data[a + 8 : b - 4] for name, a, b in chunks if name == b"acTL"), b"")
+        return int.from_bytes(body[:4], "big") if len(body) == 8 else 1
+    if is_webp(data):
+        return max(1, sum(name == b"ANMF" for name, _, _ in riff_chunks(data)))
+    if data.startswith(GIF_SIGNATURES):
+        return max(1, sum(1 for _ in gif_frames(data)))
+    return tiff.pages(data) if data.startswith(tiff.SIGNATURES) else 1
+
+
 def is_known(data: bytes) -> bool:
-    """Whether the bytes start like a PNG, JPEG, BMP, TIFF or WebP file."""
+    """Whether the bytes start like a PNG, JPEG, BMP, TIFF, GIF or WebP file."""
     return data.startswith(_SIGNATURES) or is_webp(data)
 
 

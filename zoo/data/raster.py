@@ -1,4 +1,4 @@
-"""PNG, JPEG, BMP, TIFF and WebP files, which OpenCV decodes and encodes.
+"""PNG, JPEG, BMP, TIFF, WebP and GIF files, which OpenCV decodes, and encodes but for GIF.
 
 Shape suffixes: H height and W width in pixels, C colour channels (1 gray, 3 RGB).
 """
@@ -43,8 +43,11 @@ def read(path: Path, data: bytes) -> Photo:
         data: its bytes.
 
     Raises:
-        ImageError: if the file is damaged, too large, or has samples or channels of another kind.
+        ImageError: if the file is damaged or too large, has several frames or pages, or samples or
+            channels of another kind.
     """
+    if (frames := headers.frames(data)) > 1:
+        raise several_frames(path, frames)
     samples = decode(path, data)
     try:
         return _photo(path, data, samples)
@@ -144,8 +147,8 @@ def decode(path: Path, data: bytes) -> np.ndarray:
     name = f"image file {str(path)!r}"
     if not headers.is_known(data):
         raise ImageError(
-            f"{name} cannot be decoded: its content is none of PNG, JPEG, WebP, TIFF and BMP; open "
-            "it in a viewer and save it as PNG"
+            f"{name} cannot be decoded: its content is none of PNG, JPEG, WebP, TIFF, BMP and GIF; "
+            "open it in a viewer and save it as PNG"
         )
     size = headers.size(data)
     if size is not None:
@@ -158,12 +161,26 @@ def decode(path: Path, data: bytes) -> np.ndarray:
         except cv2.error as error:
             raise too_large(path) from error
     if samples is None or complaint:
-        said = f", the decoder says {complaint[:120]!r}" if complaint else ""
-        raise ImageError(
-            f"{name} cannot be decoded: it is damaged or cut short{said}; open it in a viewer, "
-            "check it and save it again"
-        )
+        raise damaged(path, complaint)
     return samples
+
+
+def damaged(path: Path, complaint: str = "") -> ImageError:
+    """Return the error that says that a file is damaged, with what its decoder says about it."""
+    said = f", the decoder says {complaint[:120]!r}" if complaint else ""
+    return ImageError(
+        f"image file {str(path)!r} cannot be decoded: it is damaged or cut short{said}; open it in "
+        "a viewer, check it and save it again"
+    )
+
+
+def several_frames(path: Path, frames: int) -> ImageError:
+    """Return the error that says that a file holds more than one picture, and what to do."""
+    return ImageError(
+        f"image file {str(path)!r} has {frames} frames or pages, and one picture at a time is "
+        "restored; write them to a folder, for example with "
+        f"'magick {path.name} -coalesce frames/%04d.png', and restore the folder"
+    )
 
 
 def check_size(name: str, width: int, height: int, bytes_of_pixel: int = _PIXEL_BYTES) -> None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 WIDTH, HEIGHT, BITS, COMPRESSION, FILL_ORDER, SAMPLES = 256, 257, 258, 259, 266, 277
 PHOTOMETRIC, ORIENTATION, EXTRA_SAMPLES = 262, 274, 338
+SUBFILE, SUB_DIRECTORIES = 254, 330
 _DATA = ((273, 279), (324, 325))
 """Tags of the places and the lengths of the strips, and of the tiles."""
 
@@ -28,6 +30,12 @@ SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12:
 
 _MOST = 2**20
 """Values of one tag that are read."""
+
+_ASIDE = 1 | 4
+"""Bits of the tag of the kind of a directory: a smaller version, and a mask."""
+
+_MOST_PAGES = 10_000
+"""Pages of a file that are counted."""
 
 _MOST_ENTRIES = 2**16
 """Entries of a directory that are read: as many as a TIFF file can have."""
@@ -127,6 +135,39 @@ def values_in(block: bytes, found: Directory, tag: int) -> tuple[int, ...]:
 def value(block: bytes, tag: int) -> int | None:
     """First integer of a tag, or None; see :func:`values`."""
     return next(iter(values(block, tag)), None)
+
+
+def pages(data: bytes) -> int:
+    """Number of pictures in a TIFF file: directories without reduced versions and masks.
+
+    If a reduced version comes first, as in RAW photos, it counts beside the picture it stands for.
+    """
+    chain = list(_chain(data))
+    number = sum(not _kind(data, found) & _ASIDE for found in chain)
+    is_preview = bool(_kind(data, chain[0]) & _ASIDE)
+    if is_preview and (number or SUB_DIRECTORIES in chain[0].entries):
+        return max(1, number) + 1
+    return max(1, number)
+
+
+def _kind(data: bytes, found: Directory) -> int:
+    return next(iter(values_in(data, found, SUBFILE)), 0)
+
+
+def _chain(data: bytes) -> Iterator[Directory]:
+    """The first directory, and those that it leads to."""
+    found, seen = directory(data), set[int]()
+    yield found
+    form = found.endian + ("Q" if b"+" in data[2:4] else "I")
+    while found.link is not None and len(seen) < _MOST_PAGES:
+        (at,) = struct.unpack_from(form, data, found.link)
+        if not at or at in seen:
+            return
+        seen.add(at)
+        found = directory(data, at)
+        if not found.entries:
+            return
+        yield found
 
 
 def bytes_of_pixel(data: bytes) -> int:

@@ -5,10 +5,11 @@ Shape suffixes: B batch, I image channels, H height, W width in pixels, s scale.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.data.bicubic import resize_bicubic
-from zoo.data.formats import check_saving
+from zoo.data.formats import WRITE_EXTENSIONS, check_saving
 from zoo.data.images import list_photos, read_photo, write_photo
 from zoo.data.photo import AS_USUAL, Photo, Saving
 from zoo.data.pixels import bleed_colors, to_array, to_tensor, with_channels
@@ -81,13 +82,31 @@ def _jobs(source: Path, target: str | Path, saving: Saving) -> list[tuple[Path, 
     if source.is_dir():
         if folder.is_file():
             raise ImageError(f"{target}: the input is a folder, so the output must be a folder")
-        pairs = [(image, folder / image.name) for image in list_photos(source)]
+        images = list_photos(source)
+        pairs = list(zip(images, (folder / name for name in _names(images)), strict=True))
     elif is_file_target(target):
         pairs = [(source, folder)]
     else:
-        pairs = [(source, folder / source.name)]
+        pairs = [(source, folder / _names([source])[0])]
     check_saving([output for _, output in pairs], saving)
     for image, output in pairs:
         if is_same_file(image, output):
             raise ImageError(f"{output}: the output would replace the input; choose another path")
     return pairs
+
+
+def _names(images: Sequence[Path]) -> list[str]:
+    """Return names of outputs in a folder: those of the inputs, but PNG for what is only read.
+
+    No two are equal: next to ``a.png``, ``a.heic`` becomes ``a.heic.png``.
+    """
+    found: list[str] = []
+    taken = {image.name for image in images}
+    for image in images:
+        name = image.name
+        if image.suffix.lower() not in WRITE_EXTENSIONS:
+            name = f"{image.stem}.png"
+            name = f"{image.name}.png" if name in taken else name
+            taken.add(name)
+        found.append(name)
+    return found

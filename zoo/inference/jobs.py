@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from zoo.data.images import EXTENSIONS
+from zoo.data.images import WRITE_EXTENSIONS
 from zoo.distributed import ProcessGroup, map_shared
 from zoo.errors import ImageError, WriteError, ZooError
 from zoo.files import remove_leftovers, write_error
@@ -40,10 +40,10 @@ def is_file_target(target: str | Path) -> bool:
     if str(target).endswith(("/", os.sep)) or Path(target).is_dir():
         return False
     suffix = Path(target).suffix
-    if suffix and suffix.lower() not in EXTENSIONS:
+    if suffix and suffix.lower() not in WRITE_EXTENSIONS:
         raise ImageError(
-            f"{target}: images are not written as {suffix!r}; use one of {', '.join(EXTENSIONS)}, "
-            "or put a / at the end to write to a folder"
+            f"{target}: images are not written as {suffix!r}; use one of "
+            f"{', '.join(WRITE_EXTENSIONS)}, or put a / at the end to write to a folder"
         )
     return bool(suffix)
 

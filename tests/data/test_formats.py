@@ -1,0 +1,181 @@
+"""Formats that are only read, files of several pictures, printing colours, and what is missing."""
+
+from __future__ import annotations
+
+import io
+import struct
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import zoo
+from tests.helpers.networks import Nearest
+from tests.helpers.photographs import XMP, colours, exif, save
+from tests.helpers.profiles import rgb_profile
+from tests.helpers.tiffs import tiff_with_alpha
+from zoo.data import headers, heif, tags, tiff
+from zoo.data.formats import EXTENSIONS, FORMATS, WRITE_EXTENSIONS
+from zoo.data.images import list_photos, read_photo
+from zoo.errors import ImageError
+
+
+def refused(path):
+    with pytest.raises(ImageError) as error:
+        read_photo(path)
+    assert str(path) in str(error.value)
+    return str(error.value)
+
+
+def frames(path, number=3, **more):
+    """Write an animation or pages."""
+    images = [Image.fromarray(np.roll(colours(), 5 * k, axis=1)) for k in range(number)]
+    images[0].save(path, save_all=True, append_images=images[1:], **more)
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "png", "tif", "avif"])
+def test_an_animation_and_pages_are_never_read_as_their_first_picture(tmp_path, kind):
+    frames(tmp_path / f"a.{kind}")
+    said = refused(tmp_path / f"a.{kind}")
+    assert "has 3 frames or pages" in said and "restore the folder" in said
+    frames(tmp_path / f"b.{kind}", number=1)
+    assert read_photo(tmp_path / f"b.{kind}").color_HWC.shape == (24, 36, 3)
+
+
+def test_smaller_versions_and_masks_are_no_pages_but_a_preview_before_the_picture_is(tmp_path):
+    data = tiff_with_alpha(np.full((2, 3, 4), 255), 2)
+    link = tiff.directory(data).link
+    for kind, pages in ((0, 2), (1, 1), (4, 1), (2, 2)):
+        page = struct.pack("<HHHIII", 1, tiff.SUBFILE, tags.LONG, 1, kind, 0)
+        both = data[:link] + struct.pack("<I", len(data)) + data[link + 4 :] + page
+        assert tiff.pages(both) == pages
+    preview = tags.Tag(tiff.SUBFILE, tags.LONG, struct.pack("<I", 1))
+    place = tags.Tag(tiff.SUB_DIRECTORIES, tags.LONG, struct.pack("<I", 8))
+    assert tiff.pages(tags.with_tags(data, [preview])) == 1  # nothing else is there
+    (tmp_path / "a.tif").write_bytes(tags.with_tags(data, [preview, place]))  # as in a RAW photo
+    assert "has 2 frames or pages" in refused(tmp_path / "a.tif")
+
+
+def test_pages_that_lead_to_themselves_are_counted_once():
+    data = tiff_with_alpha(np.full((2, 3, 4), 255), 2)
+    found = tiff.directory(data)
+    loop = data[: found.link] + data[4:8] + data[found.link + 4 :]
+    assert tiff.pages(loop) == 2
+
+
+@pytest.mark.parametrize("mode", ["P", "interlaced", "transparent"])
+def test_a_gif_of_one_picture_is_read(tmp_path, mode):
+    image = Image.fromarray(colours()).quantize(32)
+    more = {"interlaced": {"interlace": 1}, "transparent": {"transparency": 3}}.get(mode, {})
+    image.save(tmp_path / "a.gif", **more)
+    photo = read_photo(tmp_path / "a.gif")
+    right = np.asarray(Image.open(tmp_path / "a.gif").convert("RGBA")) / np.float32(255)
+    visible = right[..., 3] > 0
+    np.testing.assert_allclose(photo.color_HWC[visible], right[visible][:, :3], atol=1e-6)
+    assert (photo.alpha_HW is None) == (mode != "transparent")
+    data = (tmp_path / "a.gif").read_bytes()
+    (tmp_path / "a.gif").write_bytes(data[: len(data) // 2])
+    assert "damaged or cut short" in refused(tmp_path / "a.gif")
+    assert headers.size(data) == (36, 24)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "tif"])
+def test_printing_colours_become_rgb_and_that_is_said(tmp_path, ending, caplog):
+    inks = Image.fromarray(colours()).convert("CMYK")
+    inks.save(tmp_path / f"a.{ending}", icc_profile=rgb_profile())
+    photo = read_photo(tmp_path / f"a.{ending}")
+    assert f"a.{ending}: CMYK became RGB" in caplog.text
+    assert photo.color_HWC.shape == (24, 36, 3) and photo.metadata.profile is None
+    expected = np.asarray(inks.convert("RGB")) / 255
+    np.testing.assert_allclose(photo.color_HWC, expected, atol=0.1)
+
+
+def avif(path, **more):
+    Image.fromarray(colours()).save(path, quality=95, subsampling="4:4:4", **more)
+
+
+def heic(path, pixels, **more):
+    library = pytest.importorskip("pillow_heif")
+    mode = {2: "RGB;16", 1: "RGBA" if pixels.shape[2] == 4 else "RGB"}[pixels.dtype.itemsize]
+    size = pixels.shape[1::-1]
+    library.from_bytes(mode, size, pixels.tobytes()).save(path, quality=-1, chroma=444, **more)
+
+
+@pytest.mark.parametrize("kind", ["avif", "heic"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_photos_of_phones_are_read_with_what_they_say(tmp_path, kind, orientation):
+    said = {"exif": exif(orientation), "xmp": XMP, "icc_profile": rgb_profile()}
+    path = tmp_path / f"a.{kind}"
+    if kind == "avif":
+        avif(path, **said)
+    else:
+        heic(path, colours(), **said)
+    photo = read_photo(path)
+    expected = np.rot90(colours(), 3) if orientation == 6 else colours()
+    np.testing.assert_allclose(photo.color_HWC * 255, expected, atol=14)
+    assert abs(photo.color_HWC * 255 - expected).mean() < 2
+    assert photo.metadata.profile == rgb_profile() and photo.metadata.xmp == XMP
+    assert tiff.value(photo.metadata.exif, tiff.ORIENTATION) in (None, 1)
+    assert photo.metadata.resolution.per_inch() == ((200, 300) if orientation == 6 else (300, 200))
+
+
+def test_a_deep_heic_keeps_its_bits_and_white_stays_white(tmp_path):
+    pixels = np.linspace(0, 65535, 24 * 36 * 3).reshape(24, 36, 3).astype(np.uint16)
+    pixels[:4] = 65535
+    heic(tmp_path / "a.heic", pixels)
+    photo = read_photo(tmp_path / "a.heic")
+    assert photo.bit_depth == 16 and photo.color_HWC[0, 0].min() > 0.999
+
+
+def test_a_heic_with_alpha(tmp_path):
+    heic(tmp_path / "a.heic", np.dstack([colours(), np.full((24, 36), 100, np.uint8)]))
+    photo = read_photo(tmp_path / "a.heic")
+    np.testing.assert_allclose(photo.alpha_HW, 100 / 255, atol=0.01)
+
+
+def test_a_damaged_and_a_large_photo_of_a_phone(tmp_path, monkeypatch):
+    avif(tmp_path / "a.avif")
+    monkeypatch.setenv("ZOO_MAX_PIXELS", "500")
+    assert "36x24 pixels, and the limit is 500" in refused(tmp_path / "a.avif")
+    monkeypatch.delenv("ZOO_MAX_PIXELS")
+    data = (tmp_path / "a.avif").read_bytes()
+    for end in (100, len(data) // 2, len(data) - 10):
+        (tmp_path / "a.avif").write_bytes(data[:end])
+        assert "damaged or cut short" in refused(tmp_path / "a.avif")
+
+
+@pytest.mark.parametrize("kind", ["heic", "avif"])
+def test_without_the_extra_it_is_said_what_to_install(tmp_path, monkeypatch, kind):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setitem(sys.modules, "PIL.AvifImagePlugin", None)
+    brand = {"heic": b"heic", "avif": b"avif"}[kind]
+    data = struct.pack(">I", 24) + b"ftyp" + brand + bytes(4) + b"mif1" + brand
+    (tmp_path / f"a.{kind}").write_bytes(data + bytes(40))
+    assert "pip install 'mamba-restoration-zoo[heif]'" in refused(tmp_path / f"a.{kind}")
+    found = {each.name: each.missing() for each in FORMATS}
+    assert found["HEIC"] == found["AVIF"] == heif.INSTALL and found["PNG"] == ""
+
+
+def test_outputs_of_what_is_only_read_are_png_and_replace_no_other(tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a.gif", "b.gif", "b.png"):
+        save(folder / name, colours())
+    assert [path.name for path in list_photos(folder)] == ["a.gif", "b.gif", "b.png"]
+    zoo.restore(Nearest(), folder, out, progress=False)
+    assert sorted(path.name for path in out.iterdir()) == ["a.png", "b.gif.png", "b.png"]
+    with pytest.raises(ImageError, match="not written as"):
+        zoo.restore(Nearest(), folder / "a.gif", tmp_path / "x.gif", progress=False)
+
+
+def test_what_is_written_is_also_read():
+    assert set(WRITE_EXTENSIONS) < set(EXTENSIONS)
+    assert {".heic", ".heif", ".avif", ".gif"} == set(EXTENSIONS) - set(WRITE_EXTENSIONS)
+
+
+def test_a_picture_named_after_another_format_is_read_by_its_content(tmp_path):
+    held = io.BytesIO()
+    Image.fromarray(colours()).save(held, "PNG")
+    (tmp_path / "a.heic").write_bytes(held.getvalue())
+    assert read_photo(tmp_path / "a.heic").color_HWC.shape == (24, 36, 3)
