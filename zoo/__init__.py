@@ -24,7 +24,7 @@ if runs_a_command() and "multiprocessing.spawn" not in sys.modules:  # not if it
 if TYPE_CHECKING:
     from typing import Any
 
-    from zoo.checkpoints import convert, load, save
+    from zoo.checkpoints import convert, detect, load, save
     from zoo.description import describe, list_parts
     from zoo.inference import restore
     from zoo.ops import backends, selective_scan, use_backend
@@ -43,6 +43,7 @@ _HOMES = {
     "build": "zoo.recipe",
     "convert": "zoo.checkpoints",
     "describe": "zoo.description",
+    "detect": "zoo.checkpoints",
     "list_models": "zoo.shipped",
     "list_parts": "zoo.description",
     "load": "zoo.checkpoints",
@@ -58,6 +59,7 @@ __all__ = [
     "build",
     "convert",
     "describe",
+    "detect",
     "list_models",
     "list_parts",
     "load",

@@ -49,7 +49,7 @@ class ProcessGroup:
         Raises:
             ZooError: if there is no such device.
         """
-        return _checked_device(name)
+        return checked_device(name)
 
     def broadcast(self, value: T) -> T:
         """Return the first process's value, in all processes."""
@@ -76,30 +76,38 @@ class ProcessGroup:
         return function()
 
 
-def _checked_device(name: str) -> str:
-    """Return the name of a device if this machine and this PyTorch have it."""
+def checked_device(name: str, option: str = "--device") -> str:
+    """Return the name of a device if this machine and this PyTorch have it.
+
+    Args:
+        name: cpu, cuda, cuda:N or mps.
+        option: what the caller calls it, for error messages.
+
+    Raises:
+        ZooError: if there is no such device.
+    """
     if name == "cpu":
         return name
     if name == "mps":
         if torch.backends.mps.is_available():
             return name
-        raise ZooError("--device mps: PyTorch finds no Apple GPU; leave --device out")
+        raise ZooError(f"{option} mps: PyTorch finds no Apple GPU; leave {option} out")
     if re.fullmatch(r"cuda(:[0-9]{1,4})?", name) is None:
-        raise ZooError(f"--device {name[:30]}: unknown device; known: cpu, cuda, cuda:N, mps")
+        raise ZooError(f"{option} {name[:30]}: unknown device; known: cpu, cuda, cuda:N, mps")
     if not torch.backends.cuda.is_built():
         raise ZooError(
-            f"--device {name}: this PyTorch has no CUDA; leave --device out, or install a CUDA "
+            f"{option} {name}: this PyTorch has no CUDA; leave {option} out, or install a CUDA "
             "build of PyTorch"
         )
     count = torch.cuda.device_count()
     if count == 0:
         raise ZooError(
-            f"--device {name}: PyTorch finds no GPU; leave --device out, or check the driver with "
+            f"{option} {name}: PyTorch finds no GPU; leave {option} out, or check the driver with "
             "nvidia-smi"
         )
     number = int(name.partition(":")[2] or 0)
     if number >= count:
-        raise ZooError(f"--device {name}: this machine has {count} GPUs, from cuda:0")
+        raise ZooError(f"{option} {name}: this machine has {count} GPUs, from cuda:0")
     return name
 
 
@@ -111,7 +119,7 @@ class _TorchrunGroup(ProcessGroup):
         self._local = int(os.environ.get("LOCAL_RANK", rank))
 
     def device(self, name: str) -> str:
-        if _checked_device(name) != "cuda":
+        if checked_device(name) != "cuda":
             return name
         if self._local >= torch.cuda.device_count():
             raise ZooError(
@@ -171,7 +179,7 @@ def process_group(device: str = "cpu") -> Iterator[ProcessGroup]:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ:
         yield ProcessGroup()
         return
-    _checked_device(device)
+    checked_device(device)
     store, rank, world_size = next(dist.rendezvous("env://", timeout=PATIENCE))
     engine = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
     dist.init_process_group(engine, store=store, rank=rank, world_size=world_size, timeout=PATIENCE)

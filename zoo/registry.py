@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from zoo.errors import RecipeError, nearest, shown
+from zoo.key_rules import Keys, Rule, checked_rules
 
 T = TypeVar("T")
 
@@ -77,12 +78,13 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Entry(Generic[T]):
-    """A registered part: its kind, name, class and capabilities."""
+    """A registered part: its kind, name, class, capabilities and key rules."""
 
     kind: str
     name: str
     target: type[T]
     capabilities: Capabilities
+    keys: tuple[Rule, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -114,18 +116,21 @@ class Registry(Generic[T]):
         _KINDS[self.kind] = self
 
     def register(
-        self, name: str, *, capabilities: Capabilities | None = None
+        self, name: str, *, capabilities: Capabilities | None = None, keys: Keys = ()
     ) -> Callable[[type[T]], type[T]]:
         """Return a class decorator that registers a part.
 
         Args:
             name: name of the part.
             capabilities: capabilities of the part; None for the defaults.
+            keys: names of the part's tensors in other code, as pairs (their name, our name) or
+                :class:`zoo.key_rules.Rule`. Our names start at the part; their names start at the
+                block that is or holds the part, or else at the top of the network.
 
         Raises:
-            RecipeError: if the name is taken, the class does not derive from the contract, or a
-                parameter is not keyword-only or has no type annotation. The registry is then
-                unchanged.
+            RecipeError: if the name is taken, the class does not derive from the contract, a
+                parameter is not keyword-only or has no type annotation, or a key rule is wrong. The
+                registry is then unchanged.
         """
 
         def add(target: type[T]) -> type[T]:
@@ -140,7 +145,8 @@ class Registry(Generic[T]):
                     f"{self.kind} {name!r} must be a class derived from "
                     f"{self.contract.__module__}.{self.contract.__qualname__}, not {target!r}"
                 )
-            entry = Entry(self.kind, name, target, capabilities or Capabilities())
+            rules = checked_rules(keys, f"{self.kind} {name!r}")
+            entry = Entry(self.kind, name, target, capabilities or Capabilities(), rules)
             self._check_signature(entry)
             self._entries[name] = entry
             return target
@@ -195,8 +201,13 @@ def capabilities_of(part: object) -> Capabilities:
     own = getattr(part, "capabilities", None)
     if isinstance(own, Capabilities):
         return own
-    entries = map(entry_of, type(part).__mro__)
-    return next((entry.capabilities for entry in entries if entry), Capabilities())
+    entry = nearest_entry(type(part))
+    return Capabilities() if entry is None else entry.capabilities
+
+
+def nearest_entry(target: type) -> Entry[Any] | None:
+    """Return the registration of a class, or of its nearest registered base class, or None."""
+    return next((entry for entry in map(entry_of, target.__mro__) if entry), None)
 
 
 def entry_of(target: type) -> Entry[Any] | None:
@@ -236,7 +247,7 @@ def register(kind_name: str, name: str, **options: Any) -> Callable[[type[T]], t
     Args:
         kind_name: kind of the part.
         name: name of the part.
-        options: ``capabilities`` of the part.
+        options: ``capabilities`` and ``keys`` of the part, as for :meth:`Registry.register`.
 
     Raises:
         RecipeError: if the kind is unknown, or as :meth:`Registry.register` does.

@@ -41,7 +41,7 @@ RECIPE: dict[str, Any] = {
     },
 }  # fmt: skip
 
-SUFFIXES = (".safetensors", ".pth", ".pt")
+SUFFIXES = (".safetensors", ".SAFETENSORS", ".pth", ".pt")
 
 RECIPES: tuple[str, ...] = (
     "", "{", "null", "[]", "5", '"x"', "[" * 100_000, '{"a":' * 40 + "1" + "}" * 40, "1" * 6000,
@@ -57,6 +57,10 @@ WORDS = ("conv_blk.cab", "self_attention", "upsample", "skip_scale", "A_logs", "
          "blocks", "groups", "head", "layers", "weight", "norm", "module.")  # fmt: skip
 
 
+WRAPPERS = ("params", "params_ema", "state_dict", "other", "list", "average", "twice", "names")
+"""Keys under which the tensors are, or other places for them."""
+
+
 class Case(NamedTuple):
     """A weights file.
 
@@ -66,7 +70,7 @@ class Case(NamedTuple):
         tensors: numbers of the tensors that change, and what they become.
         words: words in all keys that are replaced, and by what.
         metadata: recipe in the metadata, or None for the right one.
-        wrapper: key under which the tensors are, or None.
+        wrapper: one of ``WRAPPERS``, or None.
         legacy: whether a pickle has the format of before PyTorch 1.6.
         program: name of a hostile pickle in place of the tensors, or None.
         changes: changes of the bytes.
@@ -99,7 +103,7 @@ def cases() -> SearchStrategy[Case]:
         st.just(()) | st.lists(tensor, max_size=3).map(tuple),
         st.just(()) | st.just(()) | st.lists(word, max_size=2).map(tuple),
         st.none() | st.none() | st.sampled_from(RECIPES),
-        st.none() | st.sampled_from(("params", "params_ema", "state_dict", "other", "list")),
+        st.none() | st.sampled_from(WRAPPERS),
         st.booleans(),
         st.sampled_from((*[None] * 60, *HOSTILE_PICKLES)),
         st.just(()) | changes(),
@@ -162,18 +166,29 @@ def content(case: Case) -> bytes:
     for word, other in case.words:
         state = {key.replace(word, other): value for key, value in state.items()}
     state = {key: value for key, value in state.items() if value is not None}
-    if case.suffix == ".safetensors":
+    if case.suffix.lower() == ".safetensors":
         return changed(safetensors(state, case.metadata), case.changes)
     if case.program is not None:
         written = legacy_file if case.legacy else zip_file
         return changed(written(HOSTILE_PICKLES[case.program]), case.changes)
-    if case.wrapper == "list":
-        state = {"params": list(state.values())}
-    elif case.wrapper:
-        state = {"epoch": 5, case.wrapper: state}
+    state = placed(state, case.wrapper)
     buffer = io.BytesIO()
     torch.save(state, buffer, _use_new_zipfile_serialization=not case.legacy)
     return changed(buffer.getvalue(), case.changes)
+
+
+def placed(state: dict[str, Any], wrapper: str | None) -> dict[str, Any]:
+    """What a trainer that uses this wrapper would save."""
+    if wrapper is None:
+        return state
+    below = {f"module.net.{key}": value for key, value in state.items()}
+    dotless = {f"model_ema.{key.replace('.', '')}": value for key, value in state.items()}
+    return {
+        "list": {"params": list(state.values())},
+        "average": {"state_dict": {**{f"model.{k}": v for k, v in state.items()}, **dotless}},
+        "twice": {"a": state, "b": {"c": state}, "n_averaged": torch.zeros(())},
+        "names": below,
+    }.get(wrapper, {"epoch": 5, wrapper: state})
 
 
 def safetensors(state: dict[str, Any], recipe: str | None) -> bytes:

@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.checkpoints.keymap import KeyMap, Rule, chained, flat
+from zoo.checkpoints.keymap import KeyMap, chained
 from zoo.checkpoints.mambair import HEADS, body_rules, ratio_of, skeleton
+from zoo.key_rules import Rule, flat
 from zoo.scans import ScanOrder
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.checkpoints.keymap import KeyMap, Rule, flat
+from zoo.checkpoints.keymap import KeyMap
 from zoo.checkpoints.mambair import mixer_of, ratio_of, unet_rules, unet_sizes
 from zoo.errors import CheckpointError
+from zoo.key_rules import Rule, flat
 from zoo.scans import ScanOrder
 
 State = Mapping[str, Tensor]

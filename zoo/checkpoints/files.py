@@ -13,19 +13,14 @@ from safetensors import safe_open
 from safetensors.torch import save as serialised
 from torch import Tensor
 
+from zoo.checkpoints.trainers import MOST_TENSORS, State, joined, too_many_tensors
 from zoo.errors import CheckpointError, shown
 from zoo.files import partial_file
 from zoo.limits import OPTION, VARIABLE, max_parameters
 from zoo.pickles import load_tensors
 
-State = dict[str, Tensor]
-
-WRAPPERS = ("params_ema", "params", "state_dict")
-"""Keys under which training code stores a state dict, preferred key first."""
-
-
-MOST_TENSORS = 10_000
-"""Tensors in a file; the largest published network has 1,532."""
+SUFFIX = ".safetensors"
+"""Suffix of files in our format, in upper or lower case."""
 
 BYTES_PER_PARAMETER = 16
 """Largest file, per parameter of the limit: weights in float32 and the state of an optimiser."""
@@ -34,11 +29,9 @@ BYTES_PER_PARAMETER = 16
 def read_state(path: Path) -> tuple[State, dict[str, str]]:
     """Read tensors and metadata from ``.safetensors`` or a pickled ``.pth`` / ``.pt`` / ``.ckpt``.
 
-    The wrappers ``params_ema``, ``params`` and ``state_dict`` and the prefix ``module.`` are
-    removed.
-
     Returns:
-        The tensors by key, dense and on the CPU, and the metadata, which is empty for pickled
+        The tensors, dense and on the CPU, by their joined names (see
+        :func:`zoo.checkpoints.trainers.joined`), and the metadata, which is empty for pickled
         files.
 
     Raises:
@@ -46,12 +39,31 @@ def read_state(path: Path) -> tuple[State, dict[str, str]]:
             dict.
     """
     _check_file(path)
-    if path.suffix == ".safetensors":
-        state, metadata = _read_safetensors(path)
+    if path.suffix.lower() == SUFFIX:
+        content, metadata = _read_safetensors(path)
     else:
-        state, metadata = _unwrap(_read_pickled(path), path), {}
-    _check_tensors(state, path)
-    return state, metadata
+        content, metadata = _read_pickled(path), {}
+    return checked_state(content, str(path)), metadata
+
+
+def checked_state(content: Any, what: str) -> State:
+    """Return the tensors in what was loaded from a file, or was passed in place of one.
+
+    Args:
+        content: nested mappings that hold tensors.
+        what: name of the file, for error messages.
+
+    Raises:
+        CheckpointError: if there are no tensors, too many, or some that are not dense.
+    """
+    state = joined(content, what)
+    for key, tensor in state.items():
+        fault = _fault(tensor)
+        if fault:
+            raise CheckpointError(
+                f"{what}: {shown(key)} is a {fault} tensor; save the dense tensors of the network"
+            )
+    return state
 
 
 def _check_file(path: Path) -> None:
@@ -78,7 +90,7 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
             metadata = file.metadata() or {}
             names = list(file.keys())
             if len(names) > MOST_TENSORS:
-                raise CheckpointError(_too_many(path, len(names)))
+                raise CheckpointError(too_many_tensors(str(path), len(names)))
             return {name: file.get_tensor(name) for name in names}, metadata
     except CheckpointError:
         raise
@@ -104,43 +116,6 @@ def _read_pickled(path: Path) -> Any:
             f"{path}: not a readable PyTorch weights file ({_short(error)}); "
             "it may be truncated: copy or download it again"
         ) from error
-
-
-def _unwrap(content: Any, path: Path) -> State:
-    for wrapper in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-            break
-    if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(f"{path}: contains {type(content).__name__}, not a state dict")
-    if len(content) > MOST_TENSORS:
-        raise CheckpointError(_too_many(path, len(content)))
-    state: State = {}
-    for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            name = shown(key) if isinstance(key, str) else f"with a key of {type(key).__name__}"
-            raise CheckpointError(
-                f"{path}: not a state dict: entry {name} is not a tensor with a name; "
-                f"weights must be at the top level or under {', '.join(WRAPPERS)}"
-            )
-        name = key.removeprefix("module.")
-        if name in state:
-            raise CheckpointError(f"{path}: has {shown(name)} with and without 'module.'")
-        state[name] = value
-    return state
-
-
-def _too_many(path: Path, count: int) -> str:
-    return f"{path}: has {count:,} tensors, more than {MOST_TENSORS:,}; it is no weights file"
-
-
-def _check_tensors(state: State, path: Path) -> None:
-    for key, tensor in state.items():
-        fault = _fault(tensor)
-        if fault:
-            raise CheckpointError(
-                f"{path}: {shown(key)} is a {fault} tensor; save the dense tensors of the network"
-            )
 
 
 def _fault(tensor: Tensor) -> str | None:

@@ -4,53 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
 
 from torch import Tensor
 
 from zoo.errors import CheckpointError, MisfitError
+from zoo.key_rules import FIELD, Rule
 
 State = dict[str, Tensor]
-
-_FIELD = re.compile(r"\{(\w+)\}")
 
 
 class MissingKeyError(CheckpointError):
     """A file lacks a key that its format needs; the message is the second half of a sentence."""
 
 
-def same(tensor: Tensor) -> Tensor:
-    """Return the tensor: the authors' shape is ours."""
-    return tensor
-
-
-def flat(tensor: Tensor) -> Tensor:
-    """Join the first two axes: the authors have one axis for directions and channels."""
-    return tensor.flatten(0, 1).clone()
-
-
-def kernel(tensor: Tensor) -> Tensor:
-    """Add two axes: the authors have the kernel of a 1x1 convolution, and we have a matrix."""
-    return tensor[..., None, None]
-
-
-class Rule(NamedTuple):
-    """Two names of the same tensor; a field such as ``{i}`` is the same text in both names.
-
-    Attributes:
-        theirs: the authors' name.
-        ours: our name.
-        shape: turns our tensor into the authors' shape. The other way needs no rule, because the
-            values are in the same order.
-    """
-
-    theirs: str
-    ours: str
-    shape: Callable[[Tensor], Tensor] = same
-
-
-def _pattern(template: str) -> re.Pattern[str]:
-    pieces = _FIELD.split(template)
+def pattern_of(template: str) -> re.Pattern[str]:
+    """Return the pattern of the keys that a name with fields stands for."""
+    pieces = FIELD.split(template)
     text = "".join(
         # A field whose name ends in "rest" matches any text, any other field a number.
         (f"(?P<{piece}>.+)" if piece.endswith("rest") else rf"(?P<{piece}>\d+)")
@@ -78,9 +47,9 @@ class KeyMap:
         unused: Iterable[str] = (),
     ) -> None:
         self.rules, self.buffers, self.unused = list(rules), dict(buffers or {}), list(unused)
-        self._unused = [_pattern(name) for name in self.unused]
-        self._to_ours = [(_pattern(rule.theirs), rule.ours, rule) for rule in self.rules]
-        self._to_theirs = [(_pattern(rule.ours), rule.theirs, rule) for rule in self.rules]
+        self._unused = [pattern_of(name) for name in self.unused]
+        self._to_ours = [(pattern_of(rule.theirs), rule.ours, rule) for rule in self.rules]
+        self._to_theirs = [(pattern_of(rule.ours), rule.theirs, rule) for rule in self.rules]
 
     def to_ours(self, key: str) -> str | None:
         """Return our name for one of their keys, or None if no rule matches."""
@@ -109,7 +78,7 @@ class KeyMap:
             if found is None:
                 return None
             name, rule = found
-            renamed[name] = rule.shape(value)
+            renamed[name] = value if rule.shape is None else rule.shape(value)
         try:
             return renamed | {name: make(renamed) for name, make in self.buffers.items()}
         except KeyError:  # a tensor that every network of the authors has
@@ -118,6 +87,16 @@ class KeyMap:
     def preceded_by(self, rules: Iterable[Rule]) -> KeyMap:
         """Return a key map that tries these rules first."""
         return KeyMap([*rules, *self.rules], self.buffers, self.unused)
+
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        """The starts of the names of blocks, as pairs (theirs, ours); ``{j}`` is their number."""
+        cut = [
+            (theirs[: theirs.find("{j}.") + 4], ours[: ours.find("{j}.") + 4])
+            for theirs, ours, _ in self.rules
+            if "{j}." in ours
+        ]
+        return list(dict.fromkeys(cut))
 
     def is_unused(self, key: str) -> bool:
         """Return whether one of their keys names a tensor that their network does not use."""

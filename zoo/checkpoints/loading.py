@@ -7,77 +7,109 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import nn
 
-from zoo.checkpoints.evidence import Evidence, difference
-from zoo.checkpoints.files import read_state
-from zoo.checkpoints.keymap import MissingKeyError, fit
-from zoo.checkpoints.mambair import MambaIRFormat
+from zoo.checkpoints.detection import checked_recipe, facts_known, recipe_in, recipe_of
+from zoo.checkpoints.evidence import difference
+from zoo.checkpoints.keymap import fit
 from zoo.checkpoints.named_recipe import differences
-from zoo.checkpoints.releases import OFFICIAL, Keys, OfficialFormat, key_map_of
-from zoo.errors import CheckpointError, MisfitError, RecipeError, shown
+from zoo.checkpoints.releases import key_map_of
+from zoo.checkpoints.source import Source, Weights, opened, tell_choice, tensors_of
+from zoo.checkpoints.trainers import State
+from zoo.distributed import checked_device
+from zoo.errors import CheckpointError, MisfitError, RecipeError, ZooError, shown
+from zoo.key_rules import Keys, checked_rules
 from zoo.networks import Network
-from zoo.plain_data import read_json
-from zoo.recipe import Recipe, build, load_recipe, self_contained
-from zoo.shipped import located
+from zoo.recipe import Recipe, build
+from zoo.registry import capabilities_of
 
 logger = logging.getLogger(__name__)
 
 
 def load(
-    source: str | Path,
+    source: Source,
     *,
     recipe: str | Path | Mapping[str, Any] | Recipe | None = None,
     keys: Keys = (),
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
     **overrides: Any,
 ) -> Network:
     """Build a network and load its weights.
 
     Args:
-        source: the name of a model with weights in the package, or a file: our format
-            (``.safetensors``), or a state dict of the authors (``.pth``), recognised by its keys.
+        source: the name of a model with weights in the package; a file, in our format
+            (``.safetensors``) or of any trainer that uses the authors' names (``.pth``, ``.pt``,
+            ``.ckpt``); or a state dict. In a file of a trainer, the network is found below any
+            names, such as ``state_dict`` or ``net_g.``. If an average of the weights is there
+            (EMA), it is loaded, and a log line says so.
         recipe: the recipe to build, instead of the recipe in the file or the recognised one. A log
             line says where it differs from the recipe in the file.
         keys: names of the tensors of parts of your own in a file of the authors' code, as pairs
             (their key, our key): ``("layers.{i}.residual_group.blocks.{j}.mine.{rest}",
             "groups.{i}.blocks.{j}.mine.{rest}")``. A field is the same number in both, or the same
             text if its name ends in "rest". All other keys follow the rules of the release. Pass
-            ``recipe`` too.
+            ``recipe`` too. Rules that hold for every file are better registered with the part; see
+            :meth:`zoo.registry.Registry.register`.
+        device: where the network goes: cpu, cuda, cuda:N or mps.
+        dtype: dtype of the parameters; None for float32.
         overrides: options of the network by dotted path, as for :func:`zoo.build`. For an authors'
             MambaCSR file without ``recipe``, ``scan_size`` is an option too, because the tensors do
             not show it.
 
     Returns:
-        The network in evaluation mode, float32, on the CPU.
+        The network in evaluation mode.
 
     Raises:
         CheckpointError: if the file cannot be read, is not recognised, has a recipe with unknown
             parts or options, or does not match the network.
-        RecipeError: if ``recipe`` or an override is wrong.
+        RecipeError: if ``recipe``, a key rule or an override is wrong.
+        ZooError: if there is no such device, or the network does not work in the dtype.
     """
-    path = located(source)
-    state, metadata = read_state(path)
+    checked_device(str(device), "device")
+    rules = checked_rules(keys, "keys")
+    weights = opened(source)
     named = recipe is not None
-    release = next((f for f in OFFICIAL if f.recognises(state)), None)
     if recipe is None:
-        told = release.facts if release else ()
-        facts = {name: overrides.pop(name) for name in told if name in overrides}
-        recipe = _recipe_of(path, state, metadata, release, facts)
-        network = _build_from_file(path, recipe, overrides)
+        told = [name for name in facts_known(weights) if name in overrides]
+        facts = {name: overrides.pop(name) for name in told}
+        network = _build_from_file(weights.what, recipe_of(weights, facts), overrides)
     else:
         network = build(recipe, **overrides)
-    if keys and release is None:
-        release = MambaIRFormat()  # its names around the blocks are those of most releases
+    found, release = tensors_of(network, weights, rules)
+    state = found.state
     if release is not None:
-        state = key_map_of(release, network.recipe.network, keys).state_to_ours(state)
+        state = key_map_of(release, network, rules).state_to_ours(state)
     try:
-        load_state(network, state, str(path))
+        load_state(network, state, weights.what)
     except MisfitError as error:
-        hint = difference(read_state(path)[0], (release,)) if release else None
+        hint = difference(found.state, (release,)) if release else None
         raise MisfitError(f"{error}; {hint}" if hint else str(error)) from error
-    if named and "recipe" in metadata:
-        _tell_differences(path, metadata, network, overrides)
-    return network.eval()
+    tell_choice(weights.what, found)
+    if named and "recipe" in weights.metadata:
+        _tell_differences(weights, network, overrides)
+    return _cast(network.eval(), dtype).to(device)
+
+
+def state_for(network: nn.Module, source: Source) -> State:
+    """Return the tensors of weights by our names, as far as they may be those of a network.
+
+    Nothing is checked against the network, so tensors may be missing or have other shapes.
+
+    Args:
+        network: the network; only our names are looked for if it is none of this package.
+        source: weights, as for :func:`load`.
+
+    Raises:
+        CheckpointError: if the weights cannot be read.
+    """
+    weights = opened(source)
+    found, release = tensors_of(network, weights)
+    tell_choice(weights.what, found)
+    if release is None or not isinstance(network, Network):
+        return found.state
+    return key_map_of(release, network).state_to_ours(found.state)
 
 
 def model_in(path: Path) -> str | None:
@@ -86,14 +118,14 @@ def model_in(path: Path) -> str | None:
     Raises:
         CheckpointError: if the file cannot be read.
     """
-    metadata = read_state(path)[1]
-    if "recipe" not in metadata:
+    weights = opened(path)
+    if "recipe" not in weights.metadata:
         return None
-    name = _recipe_in(path, metadata).get("name")
+    name = recipe_in(weights).get("name")
     return name if isinstance(name, str) else None
 
 
-def load_state(network: Network, state: Mapping[str, Tensor], what: str) -> None:
+def load_state(network: Network, state: State, what: str) -> None:
     """Load a state dict with our key names into a network; all keys must match.
 
     Args:
@@ -108,78 +140,35 @@ def load_state(network: Network, state: Mapping[str, Tensor], what: str) -> None
     network.load_state_dict(fit(state, network.state_dict(), what))
 
 
-def _recipe_of(
-    path: Path,
-    state: Mapping[str, Tensor],
-    metadata: Mapping[str, str],
-    release: OfficialFormat | None,
-    facts: Mapping[str, Any],
-) -> dict[str, Any]:
-    if metadata.get("format") == "zoo":
-        return _recipe_in(path, metadata)
-    hint = difference(state, OFFICIAL)
-    if release is None:
-        known = ", ".join(f.name for f in OFFICIAL)
-        raise CheckpointError(
-            f"{path}: these weights are not recognised (first key "
-            f"{shown(next(iter(state), 'none'))}); "
-            + (hint or f"known are our own files and {known}; for others, pass recipe=...")
-        )
-    evidence = Evidence(state)
-    try:
-        network = release.network(evidence, facts)
-    except MissingKeyError as error:
-        fault = f"{error}; {hint}" if hint else str(error)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    except (ArithmeticError, IndexError, ValueError):
-        fault = evidence.fault()
-    else:
-        logger.info("recognised %s as %s; img_range is 1, as published", path.name, release.name)
-        return {"name": path.stem, "network": network}
-    raise CheckpointError(f"{path}: looks like {release.name}, but {fault}")
+def _cast(network: Network, dtype: torch.dtype | None) -> Network:
+    if dtype is None:
+        return network
+    known = capabilities_of(network).dtypes
+    if str(dtype).removeprefix("torch.") not in known:
+        raise ZooError(f"dtype is {shown(dtype)}; this network works in {', '.join(known)}")
+    return network.to(dtype)
 
 
-def _recipe_in(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Return the recipe in the metadata of a file, as data that name no path."""
-    try:
-        return self_contained(read_json(metadata["recipe"]))
-    except KeyError as error:
-        raise CheckpointError(f"{path}: the file has no recipe; pass recipe=...") from error
-    except RecipeError as error:
-        raise CheckpointError(
-            f"{path}: the recipe in the file is damaged ({error}); pass recipe=..."
-        ) from error
-
-
-def _tell_differences(
-    path: Path, metadata: Mapping[str, str], network: Network, overrides: Mapping[str, Any]
-) -> None:
+def _tell_differences(weights: Weights, network: Network, overrides: Mapping[str, Any]) -> None:
     """Log where the recipe in a file differs from the one that was named and counts."""
     try:
-        held = _recipe_in(path, metadata).get("network")
+        held = recipe_in(weights).get("network")
     except CheckpointError:
         return  # to name a recipe is the way around a damaged one
     assert network.recipe is not None
     found = differences(network.recipe.network, held if isinstance(held, dict) else {}, overrides)
     if found is not None:
         name = network.recipe.name
-        logger.warning("%s has another recipe than %s, which is used: %s", path, name, found)
+        logger.warning(
+            "%s has another recipe than %s, which is used: %s", weights.what, name, found
+        )
 
 
-def _build_from_file(
-    path: Path, recipe: Mapping[str, Any], overrides: Mapping[str, Any]
-) -> Network:
+def _build_from_file(what: str, recipe: Mapping[str, Any], overrides: Mapping[str, Any]) -> Network:
     try:
         return build(recipe, **overrides)
     except RecipeError as wrong:
-        try:
-            load_recipe(recipe)
-        except RecipeError as error:
-            fault = str(error).removeprefix("recipe: ")
-            raise CheckpointError(
-                f"{path}: its recipe has {fault}; if the part is yours, add --import MODULE"
-            ) from error
+        checked_recipe(what, recipe)
         if overrides:
             raise  # the recipe is right, so an override is wrong
-        raise CheckpointError(f"{path}: its recipe cannot be built: {wrong}") from wrong
+        raise CheckpointError(f"{what}: its recipe cannot be built: {wrong}") from wrong

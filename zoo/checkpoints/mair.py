@@ -11,9 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.checkpoints.keymap import KeyMap, Rule
+from zoo.checkpoints.keymap import KeyMap
 from zoo.checkpoints.mambair import BLOCK, HEADS, body_rules, mixer_of, ratio_of, skeleton
 from zoo.errors import CheckpointError
+from zoo.key_rules import Rule
 from zoo.scans import ScanOrder, Stripes
 
 State = Mapping[str, Tensor]

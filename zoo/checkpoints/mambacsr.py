@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.checkpoints.keymap import KeyMap, Rule, chained, flat
+from zoo.checkpoints.keymap import KeyMap, chained
 from zoo.checkpoints.mambair import HEADS, depths_of, divisor, head_of, mixer_of
 from zoo.errors import CheckpointError
+from zoo.key_rules import Rule, flat
 from zoo.scans import ScanOrder, Window
 
 State = Mapping[str, Tensor]

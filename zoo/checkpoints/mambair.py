@@ -13,8 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.checkpoints.keymap import KeyMap, MissingKeyError, Rule, chained, flat
+from zoo.checkpoints.keymap import KeyMap, MissingKeyError, chained
 from zoo.errors import CheckpointError, shown
+from zoo.key_rules import Rule, flat
 from zoo.scans import ScanOrder
 
 State = Mapping[str, Tensor]

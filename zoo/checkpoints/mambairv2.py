@@ -13,9 +13,10 @@ from typing import Any
 from torch import Tensor
 
 from zoo.blocks.window_attention import relative_positions
-from zoo.checkpoints.keymap import KeyMap, Rule, State, chained, flat
+from zoo.checkpoints.keymap import KeyMap, State, chained
 from zoo.checkpoints.mambair import HEADS, body_rules, ratio_of, skeleton
 from zoo.errors import CheckpointError
+from zoo.key_rules import Rule, flat
 from zoo.scans import ScanOrder
 
 INDEX = "relative_position_index_SA"

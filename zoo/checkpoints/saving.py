@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.blocks import SS2D, Attentive, CrossScaleMixer, HeadScan, Router, WindowAttention
-from zoo.checkpoints.files import write_pickled, write_safetensors
+from zoo.checkpoints.files import SUFFIX, write_pickled, write_safetensors
 from zoo.checkpoints.loading import load
-from zoo.checkpoints.releases import OFFICIAL, Keys, OfficialFormat, key_map_of
+from zoo.checkpoints.releases import OFFICIAL, OfficialFormat, key_map_of, rules_of_parts
+from zoo.checkpoints.source import Source
+from zoo.checkpoints.trainers import State, joined, named_modules
 from zoo.command import package_version
 from zoo.errors import CheckpointError
+from zoo.key_rules import Keys, checked_rules
 from zoo.networks import Network, SingleImage
 from zoo.recipe import build
 from zoo.scans import ScanOrder
@@ -24,11 +27,12 @@ from zoo.scans import ScanOrder
 logger = logging.getLogger(__name__)
 
 
-def save(network: Network, path: str | Path, **metadata: str) -> None:
+def save(network: nn.Module, path: str | Path, **metadata: str) -> None:
     """Write a network's weights and recipe as safetensors; the file appears whole or not at all.
 
     Args:
-        network: a network that was built from a recipe.
+        network: a network that was built from a recipe; it may be wrapped by ``torch.compile`` or
+            for several GPUs.
         path: file to write, ``.safetensors``.
         metadata: further metadata to store, such as ``step="20000"``.
 
@@ -37,8 +41,9 @@ def save(network: Network, path: str | Path, **metadata: str) -> None:
         WriteError: if the file cannot be written.
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise CheckpointError(f"{path}: the suffix must be .safetensors")
+    if path.suffix.lower() != SUFFIX:
+        raise CheckpointError(f"{path}: the suffix must be {SUFFIX}")
+    network = _unwrapped(network)
     if network.recipe is None:
         raise CheckpointError(
             f"{type(network).__name__} was not built from a recipe, so its file could not describe "
@@ -50,45 +55,44 @@ def save(network: Network, path: str | Path, **metadata: str) -> None:
         "zoo_version": package_version(),
         "torch_version": torch.__version__,
     }
-    write_safetensors(path, network.state_dict(), {**facts, **metadata})
+    write_safetensors(path, _state_of(network), {**facts, **metadata})
 
 
-def save_official(network: Network, path: str | Path, keys: Keys = ()) -> None:
+def save_official(network: nn.Module, path: str | Path, keys: Keys = ()) -> None:
     """Write a network's weights in the authors' format.
 
     Args:
-        network: a network that the authors' code has too.
+        network: a network that the authors' code has too; it may be wrapped, as for :func:`save`.
         path: file to write, ``.pth``.
         keys: names of the tensors of parts of your own, as for :func:`load`. That the authors' code
-            computes the same is not checked then.
+            computes the same is not checked then, nor if a part has registered key rules.
 
     Raises:
         CheckpointError: if the authors' code does not have this network or its scan orders.
+        RecipeError: if a key rule is wrong.
         WriteError: if the file cannot be written.
     """
-    if network.recipe is not None:
-        described = network.recipe.network
-        for release in OFFICIAL:
-            key_map = key_map_of(release, described, keys)
-            state = key_map.state_to_theirs(network.state_dict())
-            if state is not None and (keys or release.recognises(state)):
-                if not keys:
-                    _check_walks(network, release, state, path)
-                write_pickled(Path(path), {release.wrapper: state} if release.wrapper else state)
-                _tell_routing(network, path)
-                return
+    rules = checked_rules(keys, "keys")
+    network = _unwrapped(network)
+    own = bool(rules) or bool(rules_of_parts(network, ()))
+    for release in OFFICIAL if network.recipe is not None else ():
+        state = key_map_of(release, network, rules).state_to_theirs(_state_of(network))
+        if state is not None and (own or release.recognises(state)):
+            if not own:
+                _check_walks(network, release, state, path)
+            write_pickled(Path(path), {release.wrapper: state} if release.wrapper else state)
+            _tell_routing(network, path)
+            return
     raise CheckpointError(
         f"{path}: the authors' code does not have this network; save it as .safetensors instead"
     )
 
 
-def convert(
-    source: str | Path, target: str | Path, *, keys: Keys = (), **overrides: Any
-) -> Network:
+def convert(source: Source, target: str | Path, *, keys: Keys = (), **overrides: Any) -> Network:
     """Convert a weights file to our format (``.safetensors``) or to the authors' (``.pth``).
 
     Args:
-        source: file to read, in either format.
+        source: weights to read, as for :func:`load`.
         target: file to write; its suffix selects the format.
         keys: names of the tensors of parts of your own, as for :func:`load`.
         overrides: ``recipe`` and options of the network, as for :func:`load`.
@@ -102,16 +106,31 @@ def convert(
         WriteError: if the target cannot be written.
     """
     target = Path(target)
-    if target.suffix not in (".safetensors", ".pth"):
+    if target.suffix.lower() not in (SUFFIX, ".pth"):
         raise CheckpointError(
             f"{target}: the suffix must be .safetensors (our format) or .pth (the authors' format)"
         )
     network = load(source, keys=keys, **overrides)
-    if target.suffix == ".pth":
+    if target.suffix.lower() == ".pth":
         save_official(network, target, keys)
     else:
         save(network, target)
     return network
+
+
+def _unwrapped(network: nn.Module) -> Network:
+    """Return the network that ``torch.compile``, DDP or an averaged model holds."""
+    inner: Any = network
+    while isinstance(inner, nn.Module) and not isinstance(inner, Network):
+        inner = getattr(inner, "_orig_mod", getattr(inner, "module", None))
+    if not isinstance(inner, Network):
+        raise CheckpointError(f"{type(network).__name__} is no network of this package")
+    return inner
+
+
+def _state_of(network: Network) -> State:
+    """Return the tensors of a network, without the names of compiled modules in it."""
+    return joined(network.state_dict(), type(network).__name__)
 
 
 def _check_walks(
@@ -153,7 +172,7 @@ def _tell_routing(network: Network, path: str | Path) -> None:
 
 def _walks(network: Network) -> dict[str, ScanOrder]:
     mixers = (SS2D, CrossScaleMixer, HeadScan, Attentive)
-    return {name: m.scan for name, m in network.named_modules() if isinstance(m, mixers)}
+    return {name: m.scan for name, m in named_modules(network) if isinstance(m, mixers)}
 
 
 _HIDDEN = ((Attentive, "prompt"), (WindowAttention, "shift"), (SingleImage, "mirror_pad"))
@@ -163,7 +182,7 @@ _HIDDEN = ((Attentive, "prompt"), (WindowAttention, "shift"), (SingleImage, "mir
 def _hidden_settings(network: Network) -> dict[str, Any]:
     return {
         f"{name}.{setting}".lstrip("."): getattr(module, setting)
-        for name, module in network.named_modules()
+        for name, module in named_modules(network)
         for kind, setting in _HIDDEN
         if isinstance(module, kind)
     }

@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.checkpoints.keymap import KeyMap, Rule, flat, kernel
+from zoo.checkpoints.keymap import KeyMap
 from zoo.checkpoints.mambair import FOUR_WALKS, mixer_of, ratio_of, unet_rules, unet_sizes
+from zoo.key_rules import Rule, flat, kernel
 from zoo.scans import ScanOrder
 
 State = Mapping[str, Tensor]

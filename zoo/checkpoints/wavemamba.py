@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.checkpoints.keymap import KeyMap, Rule, chained
+from zoo.checkpoints.keymap import KeyMap, chained
 from zoo.checkpoints.mambair import BLOCK, FOUR_WALKS, depth_of, mixer_of
+from zoo.key_rules import Rule
 from zoo.scans import ScanOrder
 
 State = Mapping[str, Tensor]

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from zoo.checkpoints import load
-from zoo.checkpoints.files import read_state
+from zoo.checkpoints import load, state_for
 from zoo.errors import CheckpointError
 from zoo.networks import Network
 
@@ -31,7 +30,7 @@ def load_initial_weights(network: Network, source: str) -> None:
             f"train.initial: {source} does not exist; train that model first, or give "
             "initial=null to start from random weights"
         )
-    given = _state(source)
+    given = _state(network, source)
     own = network.state_dict()
     fitting = {
         key: value for key, value in given.items() if key in own and own[key].shape == value.shape
@@ -47,11 +46,11 @@ def load_initial_weights(network: Network, source: str) -> None:
         logger.info("left at random values: %s%s", ", ".join(left[:8]), ", ..." if left[8:] else "")
 
 
-def _state(source: str) -> dict[str, Tensor]:
+def _state(network: Network, source: str) -> dict[str, Tensor]:
     try:
         return dict(load(source).state_dict())
     except CheckpointError:
         # If the network of the weights is unknown, their names may still match.
         if Path(source).is_file():
-            return dict(read_state(Path(source))[0])
+            return state_for(network, source)
         raise

@@ -1,0 +1,326 @@
+"""Checkpoints of any trainer: where the network is, which weights are taken, what is said of it."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+import zoo
+from tests.helpers.small_weights import small_network, their_names
+from zoo.checkpoints import save_official, state_for
+from zoo.checkpoints.files import read_state, write_safetensors
+from zoo.errors import CheckpointError, RecipeError, ZooError
+from zoo.networks import NETWORKS, Network
+from zoo.registry import temporary_registrations
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """The authors' state dict."""
+    return their_names(small_network())
+
+
+@pytest.fixture(scope="module")
+def average(plain):
+    """Its moving average, which differs everywhere."""
+    return {key: tensor + 1 for key, tensor in plain.items()}
+
+
+def below(prefix, state):
+    return {prefix + key: tensor for key, tensor in state.items()}
+
+
+def holds(network, state):
+    """Whether a network has the values of an authors' state dict."""
+    found = their_names(network)
+    return found.keys() == state.keys() and all(torch.equal(found[k], state[k]) for k in state)
+
+
+LOSS = {"loss.vgg.0.weight": torch.zeros(3), "net_d.conv.weight": torch.zeros(4)}
+OPTIMISER = {"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 1e-4}]}
+
+PLAIN = {
+    "no names above": lambda s: s,
+    **{
+        prefix: lambda s, p=prefix: below(p, s)
+        for prefix in ("module.", "_orig_mod.", "model.", "net_g.", "generator.", "my_own_name.")
+    },
+    "compiled on several GPUs": lambda s: below("module._orig_mod.", s),
+    "FSDP": lambda s: below("_fsdp_wrapped_module.", s),
+    "wrapped and prefixed": lambda s: {"params": below("module.", s)},
+    "with an optimiser": lambda s: {"epoch": 3, "model": s, "optimizer": OPTIMISER, "note": "x"},
+    "two levels": lambda s: {"state_dict": {"net_g": s, "net_d": LOSS}},
+    "Lightning": lambda s: {
+        "epoch": 3,
+        "pytorch-lightning_version": "2.1.0",
+        "state_dict": {**below("model.", s), **LOSS},
+        "optimizer_states": [OPTIMISER],
+        "hyper_parameters": {"lr": 1e-4},
+    },
+    "an empty average": lambda s: {"params": s, "params_ema": {}},
+    "no average": lambda s: {"model": s, "model_ema": None},
+}
+
+
+@pytest.mark.parametrize("layout", PLAIN)
+def test_the_network_is_found_below_the_names_of_any_trainer(tmp_path, plain, layout, caplog):
+    content = PLAIN[layout](plain)
+    torch.save(content, tmp_path / "w.ckpt")
+    with caplog.at_level(logging.INFO):
+        assert holds(zoo.load(tmp_path / "w.ckpt"), plain)
+    assert ": used " not in caplog.text  # there was no choice
+    assert holds(zoo.load(content), plain)  # the same in memory
+
+
+def dotless(state):
+    return {"decay": torch.tensor(0.9), **{k.replace(".", ""): t for k, t in state.items()}}
+
+
+AVERAGED = {
+    **{
+        name: lambda s, a, n=name: {"params": s, n: a}
+        for name in ("params_ema", "params-ema", "ema", "EMA", "ema_model", "swa_state_dict")
+    },
+    "timm": lambda s, a: {"state_dict": s, "state_dict_ema": a},
+    "model_ema": lambda s, a: {"model": s, "model_ema": below("module.", a), "epoch": 1},
+    "net_g_ema": lambda s, a: {"net_g": s, "net_d": LOSS, "net_g_ema": a, "net_d_ema": LOSS},
+    "AveragedModel": lambda s, a: {"n_averaged": torch.tensor(7), **below("module.", a)},
+    "AveragedModel beside": lambda s, a: {
+        "model": s,
+        "swa": {"n_averaged": torch.tensor(7), **below("module.", a)},
+    },
+    "unwrapped AveragedModel": lambda s, a: {"model": s, "avg": {"n_averaged": 7, **a}},
+    "shadow": lambda s, a: {"model": s, "ema": {"decay": 0.999, "shadow": a}},
+    "prefixes": lambda s, a: {
+        "step": torch.tensor(5),
+        **below("online_model.", s),
+        **below("ema_model.", a),
+    },
+    "names without dots": lambda s, a: {
+        "state_dict": {**below("model.", s), **below("model_ema.", dotless(a))}
+    },
+    "names without dots, deeper": lambda s, a: {
+        **below("model.net.", s),
+        **below("model_ema.", {f"net{key}": t for key, t in dotless(a).items()}),
+    },
+}
+
+
+@pytest.mark.parametrize("layout", AVERAGED)
+def test_the_average_is_taken_first_and_that_is_said(tmp_path, plain, average, layout, caplog):
+    torch.save(AVERAGED[layout](plain, average), tmp_path / "w.pth")
+    with caplog.at_level(logging.INFO):
+        assert holds(zoo.load(tmp_path / "w.pth"), average)
+    assert "w.pth: used the moving average of the weights below" in caplog.text
+
+
+def test_what_was_not_taken_is_said(tmp_path, plain, average, caplog):
+    torch.save({"params": plain, "params_ema": average}, tmp_path / "w.pth")
+    torch.save({"best_model": average, "model": plain}, tmp_path / "b.pth")
+    with caplog.at_level(logging.INFO):
+        zoo.load(tmp_path / "w.pth")
+        assert holds(zoo.load(tmp_path / "b.pth"), plain)  # the usual name
+    assert (
+        "w.pth: used the moving average of the weights below 'params_ema', not those below 'params'"
+    ) in caplog.text
+    assert "b.pth: used the weights below 'model', not those below 'best_model'" in caplog.text
+
+
+def test_weights_that_were_averaged_by_pytorch_are_read(caplog):
+    network = small_network()
+    averaged = AveragedModel(network)
+    with torch.no_grad():
+        averaged.module.shallow.bias += 1
+    with caplog.at_level(logging.INFO):
+        found = zoo.load(averaged.state_dict(), recipe=network.recipe)  # our names
+    assert torch.equal(found.shallow.bias, network.shallow.bias + 1)
+    assert "the state dict: used the moving average of the weights below 'module'" in caplog.text
+
+
+def test_two_networks_of_one_kind_are_refused(tmp_path, plain, average):
+    torch.save({"student": plain, "teacher": average}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="the network twice, below 'student' and 'teacher'"):
+        zoo.load(tmp_path / "w.pth")
+    content = torch.load(tmp_path / "w.pth", weights_only=True)
+    assert holds(zoo.load(content["teacher"]), average)
+    torch.save({**plain, **below("module.", plain)}, tmp_path / "both.pth")
+    with pytest.raises(CheckpointError, match=r"unexpected \d+: module\."):
+        zoo.load(tmp_path / "both.pth")
+
+
+def test_a_tensor_that_the_average_lacks_is_an_error(plain, average):
+    short = {key: tensor for key, tensor in average.items() if key != "conv_first.bias"}
+    with pytest.raises(CheckpointError, match=r"missing 1: shallow\.bias"):
+        zoo.load({"params": plain, "params_ema": short})
+
+
+def test_safetensors_of_trainers_in_capitals(tmp_path, plain):
+    save_file(below("module.model.", plain), tmp_path / "W.SAFETENSORS")
+    assert holds(zoo.load(tmp_path / "W.SAFETENSORS"), plain)
+    zoo.convert(tmp_path / "W.SAFETENSORS", tmp_path / "B.SafeTensors")
+    zoo.convert(tmp_path / "B.SafeTensors", tmp_path / "C.PTH")
+    assert read_state(tmp_path / "B.SafeTensors")[1]["format"] == "zoo"
+    assert holds(zoo.load(tmp_path / "C.PTH"), plain)
+
+
+# ------------------------------------------------------------- wrapped networks of our own
+
+
+def part_compiled(network):
+    network.groups[0].blocks[0] = torch.compile(network.groups[0].blocks[0])
+    return network
+
+
+WRAPPED = {
+    "compiled": torch.compile,
+    "a compiled part": part_compiled,
+    "several GPUs": nn.DataParallel,
+    "both": lambda network: torch.compile(nn.DataParallel(network)),
+    "averaged": AveragedModel,
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPED)
+def test_a_wrapped_network_is_saved_as_the_network_in_it(tmp_path, wrap):
+    network = small_network()
+    expected = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    theirs = their_names(network)
+    wrapped = WRAPPED[wrap](network)
+    zoo.save(wrapped, tmp_path / "w.safetensors")
+    assert read_state(tmp_path / "w.safetensors")[0].keys() == expected.keys()
+    found = zoo.load(tmp_path / "w.safetensors").state_dict()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    save_official(wrapped, tmp_path / "w.pth")
+    assert torch.load(tmp_path / "w.pth", weights_only=True)["params"].keys() == theirs.keys()
+
+
+def test_a_file_of_a_compiled_network_from_before_is_read(tmp_path):
+    network = small_network()
+    state = below("_orig_mod.", network.state_dict())
+    zoo.save(network, tmp_path / "w.safetensors")
+    facts = read_state(tmp_path / "w.safetensors")[1]
+    write_safetensors(tmp_path / "w.safetensors", state, facts)
+    assert holds(zoo.load(tmp_path / "w.safetensors"), their_names(network))
+
+
+def test_what_is_no_network_of_ours_is_not_saved(tmp_path):
+    for other in (nn.Linear(1, 1), nn.DataParallel(nn.Linear(1, 1))):
+        with pytest.raises(CheckpointError, match="is no network of this package"):
+            zoo.save(other, tmp_path / "w.safetensors")
+
+
+def test_a_network_whose_modules_have_usual_names_is_not_cut(tmp_path):
+    """Its own names, which are known from the recipe, count more than those of trainers."""
+
+    class Named(Network):
+        def __init__(self, *, channels: int = 3):
+            super().__init__()
+            self._set_sizes(scale=1, channels=channels, out_channels=None)
+            self.model = nn.ModuleDict({"ema": nn.Linear(1, 1), "module": nn.Linear(1, 1)})
+
+    with temporary_registrations():
+        NETWORKS.register("named")(Named)
+        network = zoo.build({"network": {"type": "named"}})
+        zoo.save(network, tmp_path / "w.safetensors")
+        torch.save({"state_dict": network.state_dict()}, tmp_path / "w.pth")
+        for name in ("w.safetensors", "w.pth"):
+            found = zoo.load(tmp_path / name, recipe={"network": {"type": "named"}}).state_dict()
+            assert all(torch.equal(found[k], t) for k, t in network.state_dict().items())
+
+
+# ------------------------------------------------------------------- in memory, device, dtype
+
+
+def test_a_state_dict_is_loaded_in_place_of_a_file(plain):
+    network = small_network()
+    ours = network.state_dict()
+    assert holds(zoo.load(ours, recipe=network.recipe), their_names(network))
+    assert zoo.load(plain).recipe.name == "custom"
+    parameters = dict(network.named_parameters())
+    assert holds(zoo.load(parameters, recipe=network.recipe), their_names(network))
+    with pytest.raises(CheckpointError, match=r"the names are ours, but do not say .*recipe="):
+        zoo.load(ours)
+    with pytest.raises(CheckpointError, match="the state dict: 'a' is a sparse tensor"):
+        zoo.load({"a": torch.eye(2).to_sparse()})
+    for wrong, message in [
+        (network, "a path or a state dict, not SingleImage"),
+        ({}, "the state dict: contains dict, not a state dict"),
+        ({"epoch": 3}, "entry 'epoch' is not a tensor with a name"),
+    ]:
+        with pytest.raises(CheckpointError, match=message):
+            zoo.load(wrong)
+
+
+def test_device_and_dtype_are_those_that_were_asked_for(plain):
+    parameter = next(zoo.load(plain).parameters())
+    assert (parameter.dtype, parameter.device.type) == (torch.float32, "cpu")
+    for device in ("cpu", torch.device("cpu")):
+        network = zoo.load(plain, device=device, dtype=torch.bfloat16)
+        assert {p.dtype for p in network.parameters()} == {torch.bfloat16}
+    double = zoo.load(plain, dtype=torch.float64)
+    assert torch.equal(double.shallow.weight, plain["conv_first.weight"].double())
+    for device, message in [
+        ("gpu", "device gpu: unknown device; known"),
+        ("cuda:9999", "device cu"),
+    ]:
+        with pytest.raises(ZooError, match=message):
+            zoo.load(plain, device=device)
+    with pytest.raises(ZooError, match=r"dtype is torch\.int8; this network works in float32"):
+        zoo.load(plain, dtype=torch.int8)
+
+
+def test_a_dtype_that_a_network_does_not_take_is_refused():
+    with pytest.raises(ZooError, match=r"this network works in float32, bfloat16$"):
+        zoo.load("qmambabsr_tiny", dtype=torch.float16)
+
+
+# ---------------------------------------------------------------------------------- detection
+
+
+def test_a_recipe_is_detected_without_building_its_network(tmp_path, plain):
+    recipe = zoo.detect({"params": plain})
+    assert recipe.name == "custom" and recipe.network["scale"] == 2
+    assert zoo.build(recipe).state_dict().keys() == small_network().state_dict().keys()
+    torch.save(below("module.", plain), tmp_path / "mine.pth")
+    assert zoo.detect(tmp_path / "mine.pth").name == "mine"
+    assert zoo.detect("mambair_tiny_x2").name == "mambair_tiny_x2"
+
+
+def test_facts_that_tensors_do_not_show_are_asked_for():
+    network = zoo.build("mair_light_t_x2", dim=8, depths=[1])
+    theirs = their_names(network)
+    with pytest.raises(CheckpointError, match="pass scan_len=8"):
+        zoo.detect(theirs)
+    assert zoo.detect(theirs, scan_len=4).network["scans"][0]["width"] == 4
+    with pytest.raises(RecipeError, match="unknown fact 'scan_lem'; did you mean 'scan_len'"):
+        zoo.detect(theirs, scan_lem=4)
+    with pytest.raises(CheckpointError, match="not recognised"):
+        zoo.detect({"a": torch.zeros(1)})
+
+
+def test_tensors_of_another_network_are_given_by_our_names(plain):
+    found = state_for(small_network(), {"net_g": plain})
+    assert found.keys() == small_network().state_dict().keys()
+    assert state_for(nn.Linear(2, 2), {"module.weight": plain["conv_first.weight"]}).keys() == {
+        "weight"
+    }
+
+
+# -------------------------------------------------------------------------------- hostile files
+
+
+def test_mappings_that_hold_each_other_often_are_refused():
+    often = {"a": torch.zeros(1)}
+    for _ in range(4):
+        often = {f"k{number}": often for number in range(30)}
+    with pytest.raises(CheckpointError, match="too many entries"):
+        zoo.load(often)
+    itself: dict[str, object] = {}
+    itself["again"] = itself
+    with pytest.raises(CheckpointError, match="entry 'again' is not a tensor"):
+        zoo.load(itself)
