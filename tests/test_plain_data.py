@@ -29,14 +29,15 @@ BAD_YAML = {
     "no digits": ("a: 0x_", "line 1: '0x_' is not an integer"),
     "6,000 digits": ("a: " + "1" * 6000, "line 1: '1+.*' is not an integer"),
     "50,000 hexadecimal digits": ("a: 0x" + "f" * 50_000, "a: an integer has more than 64 bits"),
-    "65 bits": (f"a: [{LARGEST + 1}]", r"a\[0\]: an integer has more than 64 bits"),
+    "65 bits": (f"a: [{2**64}]", r"a\[0\]: an integer has more than 64 bits"),
     "infinity": ("a: {b: .inf}", r"a\.b: expected a finite number, got inf"),
     "infinity by exponent": ("a: 1e999", "a: expected a finite number, got inf"),
     "not a number": ("a: .nan", "a: expected a finite number, got nan"),
     "number as key": ("a: 1\n2: 3", "line 2: the key '2' is not text; put it in quotes"),
     "flag as key": ("on: 3", "line 1: the key 'on' is not text"),
     "list as key": ("[a]: 3", "line 1: the key sequence is not text"),
-    "key twice": ("a: 1\na: 2", "key 'a' is given twice"),
+    "key twice": ("a: 1\na: 2", "key 'a' is given twice in the mapping at line 1"),
+    "key twice below": ("b: 0\nc:\n  a: 1\n  a: 2", "'a' is given twice in the mapping at line 3"),
     "tag": ("a: !!bool x", "line 1: the tag .*bool' is not supported"),
     "code": ("!!python/object/apply:os.system [ls]", "the tag .* is not supported"),
     "merged list": ("<<: [1]", "not valid YAML: expected a mapping for merging"),
@@ -77,6 +78,10 @@ def test_an_alias_is_a_copy_of_its_anchor():
     data = read_yaml("a: &a [1, {b: 2}]\nc: *a")
     assert data == {"a": [1, {"b": 2}], "c": [1, {"b": 2}]}
     assert data["a"] is not data["c"] and data["a"][1] is not data["c"][1]
+
+
+def test_the_largest_seed_is_read():
+    assert read_yaml(f"a: {2**64 - 1}") == {"a": LARGEST}
 
 
 def test_what_looks_like_a_date_is_text():

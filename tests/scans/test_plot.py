@@ -254,3 +254,12 @@ def test_the_command_draws_a_photo_and_says_what_is_missing(tmp_path, capsys, ca
     ):
         assert main(wrong) == 2
         assert message in capsys.readouterr().err
+
+
+def test_blocks_are_counted_among_the_mixers_that_scan_by_class():
+    """Another attentive mixer before them takes no number."""
+    network = small_v2()
+    network.groups[0].blocks[0].far.mixer.scan = Raster(directions=("row",))
+    assert walk_of(network, torch.rand(3, 6, 10), 0).place.endswith("blocks.1.far.mixer")
+    with pytest.raises(ZooError, match="--block 1: the network has the blocks 0 to 0"):
+        walk_of(network, torch.rand(3, 6, 10), 1)

@@ -30,6 +30,7 @@ from zoo.cli import main as zoo_main
 from zoo.command import package_version
 from zoo.data import Photo, write_photo
 from zoo.errors import ZooError
+from zoo.integrations import tensorrt_runtime
 from zoo.integrations.tensorrt import (
     EngineError,
     TensorRT,
@@ -463,3 +464,12 @@ def test_an_engine_without_its_plugin_asks_for_it(stand_in, folder, monkeypatch)
         with pytest.raises(EngineError, match=r"10\.16\.1 cannot load it"):
             load_engine("out.engine", plugin=plugin)
         assert stand_in.libraries == (str(folder / "plugin.so"),)
+
+
+def test_a_runtime_that_is_not_installed_is_not_imported(monkeypatch):
+    monkeypatch.setattr(tensorrt_runtime.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(tensorrt_runtime.importlib, "import_module", lambda name: pytest.fail(name))
+    with pytest.raises(tensorrt_runtime.EngineError) as error:
+        tensorrt_runtime.open_tensorrt()
+    assert str(error.value).count("is not installed") == len(tensorrt_runtime.MODULES) == 2
+    assert "does not load" not in str(error.value)
