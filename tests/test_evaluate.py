@@ -38,6 +38,7 @@ from zoo.evaluation import (
     Restored,
     Score,
     evaluate,
+    exact,
     mean_score,
     restore_clean,
     score,
@@ -139,7 +140,7 @@ def test_the_table_and_its_files(tmp_path, weights, capsys):
     assert [row["image"] for row in images] == ["0", "1", "u"]
     scores = ["baseline_psnr", "baseline_ssim", "psnr", "ssim"]
     paper = ["paper_psnr", "paper_ssim", "difference_psnr"]
-    assert list(table[0]) == ["set", "images", "inputs", *scores, *paper]
+    assert list(table[0]) == ["set", "images", "inputs", *scores, *paper, "exact", "baseline_exact"]
     assert list(images[0]) == ["set", "image", *scores[2:], *scores[:2]]
 
     # By hand: the first image, whole, on Y with 2 pixels cut.
@@ -405,6 +406,23 @@ def test_a_result_of_nan_is_not_left_out_of_the_mean():
     assert np.isnan(mean.psnr) and mean.baseline_psnr == 20
 
 
+def test_an_image_that_is_restored_exactly_is_counted_apart_and_not_in_the_mean():
+    clean = np.random.default_rng(0).random((20, 20, 3))
+    same = score("a", Restored(clean, 0.9 * clean, clean, clean), 1)
+    other = score("b", Restored(clean, clean, 0.8 * clean, clean), 1)
+    assert same.psnr == other.baseline_psnr == np.inf
+    mean = mean_score([same, other])
+    assert mean.psnr == other.psnr and mean.baseline_psnr == same.baseline_psnr
+    assert mean.ssim == pytest.approx((1 + other.ssim) / 2)
+    assert mean_score([same]).psnr == np.inf
+    assert exact([same, other, same]) == (2, 1)
+    results = [SetResult("S", [same, other], "made")]
+    [row] = rows(results, {})
+    assert (row["psnr"], row["exact"]) == (f"{other.psnr:.2f}", "1")
+    line = markdown("title", "notes", results, {}, "bicubic").splitlines()[-1]
+    assert line.count("(1 exact, not in the mean)") == 2
+
+
 def test_a_strip_shows_input_baseline_result_and_truth_from_the_middle():
     pictures = [np.full((4, 6, 1), value, np.float32) for value in (0.1, 0.2, 0.3, 0.4)]
     pictures[0] = pictures[0][::2, ::2]
@@ -426,7 +444,8 @@ def test_the_table_has_each_number_in_its_column():
         "| T | 1 | files | 20.00 / 0.5000 | 30.00 / 0.9000 | 29.25 / - | +0.75 |",
     ]
     assert list(rows(results, paper)[0].values()) == [
-        "S", "2", "made", "21.00", "0.5000", "31.00", "0.8500", "31.50", "0.8765", "-0.50"
+        "S", "2", "made", "21.00", "0.5000", "31.00", "0.8500", "31.50", "0.8765", "-0.50",
+        "0", "0",
     ]  # fmt: skip
 
 

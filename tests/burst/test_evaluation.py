@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 
 import pytest
 import torch
@@ -156,7 +157,7 @@ def test_scores_are_of_the_burst_of_the_reference_alone_and_of_its_enlargement(
 
 
 def test_the_mean_over_bursts_is_that_of_each_column():
-    mean = mean_burst_score([BurstScore(1, 2, 3), BurstScore(3, 6, 9)])
+    mean = mean_burst_score([BurstScore(1, 2, 3), BurstScore(3, 6, 9), BurstScore(*[math.inf] * 3)])
     assert mean == BurstScore(restored=2, baseline=4, all_reference=6)
 
 

@@ -56,6 +56,33 @@ def test_equals_the_formula(size, factor):
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_images_of_8_bits_are_rounded_after_each_side_as_matlab_does(scale, dtype):
+    """MATLAB keeps the type uint8: first the rows are made fewer, then the columns."""
+    random = np.random.default_rng(scale)
+    levels = random.integers(0, 256, (6 * scale, 8 * scale))
+    levels[: 2 * scale] = 255 * random.integers(0, 2, (2 * scale, 8 * scale))  # overshoots
+
+    def rounded(image):
+        return np.clip(np.floor(image + 0.5 + 1e-9), 0, 255)  # sums of loops are not exact
+
+    columns = rounded(np.array([resize_row(column, 1 / scale) for column in levels.T]).T)
+    expected = rounded(np.array([resize_row(row, 1 / scale) for row in columns]))
+    image = torch.from_numpy((levels / dtype(255)).astype(dtype)).double()[None, None]
+    found = (resize_bicubic(image, 1 / scale, bits=8)[0, 0] * 255).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    once = rounded(resize_bicubic(image, 1 / scale)[0, 0].numpy() * 255)
+    assert 0.02 < (once != expected).mean() < 0.5  # rounding once is not the same
+
+
+def test_half_a_level_is_rounded_upwards_exactly():
+    image = torch.tensor([[10.0, 10, 10, 10, 11, 11, 11, 11]] * 8).double()[None, None] / 255
+    found = resize_bicubic(image.float().double(), 0.5, bits=8) * 255
+    exact = resize_bicubic(image * 255, 0.5)[0, 0, 0]
+    assert torch.equal(found[0, 0, 0].round(), (exact + 0.5).floor())
+
+
 def test_weights_of_halving_are_the_known_ones():
     """The response to a unit impulse at each pixel: (-3, -9, 29, 111, 111, 29, -9, -3) / 256."""
     impulses = torch.eye(24, dtype=torch.float64)[:, None, None]  # 24 images of one row

@@ -20,7 +20,7 @@ from zoo.data.pixels import to_array, to_tensor, with_channels
 from zoo.data.testsets import TestImage
 from zoo.errors import ImageError
 from zoo.inference import RestoreSettings, restore_tensor
-from zoo.metrics.image import SSIM_WINDOW, psnr, psnr_y, ssim, ssim_y
+from zoo.metrics.image import SSIM_WINDOW, mean_psnr, psnr, psnr_y, ssim, ssim_y
 from zoo.networks import Network
 
 
@@ -200,16 +200,28 @@ def evaluate(
 def mean_score(scores: Sequence[Score]) -> Score:
     """Return the mean over photos, without the SSIM of photos that are too small to have one.
 
-    A PSNR of NaN, of a result with NaN, makes the mean NaN.
+    Means of PSNR are those of :func:`zoo.metrics.mean_psnr`, without photos that are restored
+    exactly; :func:`exact` counts them.
     """
 
-    def mean(field: str) -> float:
-        found = [getattr(score, field) for score in scores]
-        if field.endswith("ssim"):
-            found = [value for value in found if value == value]
+    def mean_ssim(values: list[float]) -> float:
+        found = [value for value in values if value == value]
         return sum(found) / len(found) if found else float("nan")
 
+    def mean(field: str) -> float:
+        values = [getattr(score, field) for score in scores]
+        return mean_ssim(values) if field.endswith("ssim") else mean_psnr(values)
+
     return Score("mean", *map(mean, Score._fields[1:]))
+
+
+def exact(scores: Sequence[Score]) -> tuple[int, int]:
+    """Return how many restored images and how many baselines equal the clean image."""
+    infinity = float("inf")
+    return (
+        sum(score.psnr == infinity for score in scores),
+        sum(score.baseline_psnr == infinity for score in scores),
+    )
 
 
 def strip(images: Restored, side: int = 160) -> np.ndarray:

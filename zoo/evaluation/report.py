@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from zoo.evaluation import Score, mean_score
+from zoo.evaluation import Score, exact, mean_score
 from zoo.files import write_text
 
 
@@ -39,11 +39,16 @@ _COLUMNS = (
     "paper_psnr",
     "paper_ssim",
     "difference_psnr",
+    "exact",
+    "baseline_exact",
 )
 
 
 def rows(results: Sequence[SetResult], paper: Published) -> list[dict[str, str]]:
     """Return one row for each set: mean scores, the paper's scores if any, and the difference.
+
+    Images that equal the clean one have no finite PSNR. They are counted apart (``exact``,
+    ``baseline_exact``) and not in the mean.
 
     Args:
         results: results of each set.
@@ -51,7 +56,7 @@ def rows(results: Sequence[SetResult], paper: Published) -> list[dict[str, str]]
     """
     found = []
     for result in results:
-        mean = mean_score(result.scores)
+        mean, equal = mean_score(result.scores), exact(result.scores)
         published = paper.get(result.name) or ()
         values = {
             "set": result.name,
@@ -64,6 +69,8 @@ def rows(results: Sequence[SetResult], paper: Published) -> list[dict[str, str]]
             "paper_psnr": _number(published[0], 2) if published else "-",
             "paper_ssim": _number(published[1], 4) if len(published) > 1 else "-",
             "difference_psnr": f"{mean.psnr - published[0]:+.2f}" if published else "-",
+            "exact": str(equal[0]),
+            "baseline_exact": str(equal[1]),
         }
         found.append(values)
     return found
@@ -93,8 +100,8 @@ def markdown(
     for row in rows(results, paper):
         lines.append(
             f"| {row['set']} | {row['images']} | {row['inputs']} "
-            f"| {row['baseline_psnr']} / {row['baseline_ssim']} "
-            f"| {row['psnr']} / {row['ssim']} "
+            f"| {row['baseline_psnr']} / {row['baseline_ssim']}{_told(row['baseline_exact'])} "
+            f"| {row['psnr']} / {row['ssim']}{_told(row['exact'])} "
             f"| {row['paper_psnr']} / {row['paper_ssim']} | {row['difference_psnr']} |"
         )
     return "\n".join(lines) + "\n"
@@ -131,6 +138,10 @@ def write_report(
     for name, content in texts.items():
         write_text(folder / name, content)
     return [folder / name for name in texts]
+
+
+def _told(exact: str) -> str:
+    return "" if exact == "0" else f" ({exact} exact, not in the mean)"
 
 
 def _csv(lines: Sequence[Mapping[str, str]], columns: Sequence[str]) -> str:

@@ -4,6 +4,6 @@
 :mod:`zoo.metrics.burst` has PSNR and SSIM of linear values, for burst super-resolution.
 """
 
-from zoo.metrics.image import psnr, psnr_y, rgb_to_y, ssim, ssim_y
+from zoo.metrics.image import mean_psnr, psnr, psnr_y, rgb_to_y, ssim, ssim_y
 
-__all__ = ["psnr", "psnr_y", "rgb_to_y", "ssim", "ssim_y"]
+__all__ = ["mean_psnr", "psnr", "psnr_y", "rgb_to_y", "ssim", "ssim_y"]

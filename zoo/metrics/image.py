@@ -16,6 +16,7 @@ et al., "Image quality assessment", IEEE TIP 2004, Sec. III-B and C.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -63,6 +64,18 @@ def psnr_y(restored_HWC: np.ndarray, clean_HWC: np.ndarray, *, crop_border: int)
     """
     restored_HWC, clean_HWC = _prepare(restored_HWC, clean_HWC, crop_border)
     return _psnr_of_levels(_y_of_levels(restored_HWC), _y_of_levels(clean_HWC))
+
+
+def mean_psnr(decibels: Sequence[float]) -> float:
+    """Return the mean of PSNR values, without infinite ones, of equal images.
+
+    One pair of equal images would make the mean of a whole set infinite. The mean is infinite if
+    all pairs are equal, and NaN if there is none or a value is NaN.
+    """
+    finite = [value for value in decibels if value != math.inf]
+    if not finite:
+        return math.inf if decibels else math.nan
+    return sum(finite) / len(finite)
 
 
 def ssim(restored_HWC: np.ndarray, clean_HWC: np.ndarray, *, crop_border: int = 0) -> float:
