@@ -40,7 +40,7 @@ COMMANDS = {
         "zoo.plots.training_curves",
         "Draw loss and PSNR of training runs as a PNG file.",
     ),
-    "doctor": ("zoo.commands.doctor", "Check the installation and its backends."),
+    "doctor": ("zoo.commands.doctor", "Check the installation, its backends and image formats."),
 }
 """The module with the ``main`` of each command, and what it does."""
 

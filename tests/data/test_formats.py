@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import sys
 
@@ -15,6 +16,7 @@ from tests.helpers.networks import Nearest
 from tests.helpers.photographs import XMP, colours, exif, save
 from tests.helpers.profiles import rgb_profile
 from tests.helpers.tiffs import tiff_with_alpha
+from zoo.cli import main
 from zoo.data import headers, heif, tags, tiff
 from zoo.data.formats import EXTENSIONS, FORMATS, WRITE_EXTENSIONS
 from zoo.data.images import list_photos, read_photo
@@ -155,6 +157,18 @@ def test_without_the_extra_it_is_said_what_to_install(tmp_path, monkeypatch, kin
     assert "pip install 'mamba-restoration-zoo[heif]'" in refused(tmp_path / f"a.{kind}")
     found = {each.name: each.missing() for each in FORMATS}
     assert found["HEIC"] == found["AVIF"] == heif.INSTALL and found["PNG"] == ""
+
+
+def test_doctor_lists_what_this_installation_reads_and_writes(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setattr("cv2.haveImageWriter", lambda name: name != ".webp")
+    assert main(["doctor"]) == 0
+    lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if line}
+    assert re.fullmatch(r"  yes +PNG +read and written: \.png", lines["PNG"])
+    assert re.fullmatch(r"  yes +GIF +read: \.gif", lines["GIF"])
+    assert lines["WebP"].startswith("  no ") and lines["WebP"].endswith("opencv-python-headless")
+    assert lines["HEIC"].startswith("  no ") and lines["HEIC"].endswith(heif.INSTALL)
+    assert [each.name for each in FORMATS if each.name not in lines] == []
 
 
 def test_outputs_of_what_is_only_read_are_png_and_replace_no_other(tmp_path):

@@ -1,4 +1,4 @@
-"""``zoo doctor``: the versions, devices and scan backends of this installation."""
+"""``zoo doctor``: the versions, devices, scan backends and image formats of this installation."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from zoo.command import package_version, run_command
+from zoo.data.formats import FORMATS
 from zoo.ops import backends
 from zoo.ops.scan.dispatch import ENVIRONMENT, check_environment
 from zoo.shipped import list_models, shipped_weights
@@ -18,7 +19,9 @@ from zoo.shipped import list_models, shipped_weights
 def main(arguments: Sequence[str] | None = None, prog: str = "zoo doctor") -> int:
     """Run the command under the name ``prog`` and return its exit code; 2 means bad input."""
     parser = argparse.ArgumentParser(
-        prog=prog, description="Check the installation and its backends.", allow_abbrev=False
+        prog=prog,
+        description="Check the installation, its backends and image formats.",
+        allow_abbrev=False,
     )
     return run_command(parser, _run, arguments)
 
@@ -32,6 +35,11 @@ def _run(options: argparse.Namespace) -> None:
     print("selective-scan backends, best first:")
     for status in backends():
         print(f"  {'yes' if status.available else 'no ':<4} {status.name:<10} {status.note}")
+    print("image files:")
+    for each in FORMATS:
+        work, missing = "read and written" if each.encode else "read", each.missing()
+        note = f"{work}: {', '.join(each.extensions)}" + (f"; {missing}" if missing else "")
+        print(f"  {'no' if missing else 'yes':<4} {each.name:<10} {note}")
     if requested := os.environ.get(ENVIRONMENT, ""):
         print(f"{ENVIRONMENT}={requested} requests a backend")
     check_environment()

@@ -69,6 +69,7 @@ def _raster(
         recognises=recognises,
         read=raster.read,
         encode=partial(raster.encode, alpha=alpha, deep=deep),
+        missing=partial(raster.missing, extensions[0]),
         lossy=lossy,
         lossless=lossless,
     )
@@ -87,6 +88,7 @@ FORMATS = (
         extensions=(".gif",),
         recognises=_starts(*containers.GIF_SIGNATURES),
         read=raster.read,
+        missing=partial(raster.missing, ".gif"),
     ),
     Format(
         name="HEIC",

@@ -131,6 +131,11 @@ def encode(path: Path, photo: Photo, saving: Saving, *, alpha: bool, deep: bool)
     return embedded(path, encoded, photo.metadata, (height, width, colours))
 
 
+def missing(extension: str) -> str:
+    """Return what to install for files of an extension, or "" if OpenCV has its codec."""
+    return "" if cv2.haveImageWriter(extension) else "pip install opencv-python-headless"
+
+
 def decode(path: Path, data: bytes) -> np.ndarray:
     """Decode an image file to samples, with the channels in OpenCV's order.
 
