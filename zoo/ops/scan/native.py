@@ -1,8 +1,8 @@
 """The selective scan in C++: SIMD over channels, threads over images and channels, any CPU.
 
-The library is built from the sources in ``csrc`` when the package is installed (see ``setup.py``)
-and called through its plain C interface, ``csrc/zoo_scan.h``. It chooses its instruction set
-("level") at run time; the environment variable ZOO_NATIVE_LEVEL forces one.
+The library is compiled from the sources in ``csrc`` (see ``build_tools/kernel.py``) or comes with
+the wheel of a platform. Its plain C interface is ``csrc/zoo_scan.h``. It chooses its instruction
+set ("level") at run time; the environment variable ZOO_NATIVE_LEVEL forces one.
 
 Memory besides inputs and outputs. Forward: 2 (L + 1) floats for each of at most 128 channels
 per thread, independent of E and K. Backward: 3 (L + 1) + N S / 32 floats for each channel that a
@@ -39,10 +39,10 @@ from zoo.ops.scan.order import check_order
 NAME = "native"
 
 LEVEL_ENVIRONMENT = "ZOO_NATIVE_LEVEL"
-LEVELS = ("avx512", "avx2", "portable")
+LEVELS = ("avx512", "avx2", "neon", "portable")
 """The instruction sets that a library can contain, fastest first."""
 
-LIBRARY = Path(__file__).with_name("_native.so")
+LIBRARY = Path(__file__).with_name("_native.dll" if os.name == "nt" else "_native.so")
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _OUT_OF_MEMORY, _WRONG_ENTRY, _REPEATED_TOKEN, _MISALIGNED = 3, 5, 6, 7
@@ -128,8 +128,8 @@ def summary() -> str:
 def unavailable() -> str | None:
     if not LIBRARY.exists():
         return (
-            "its library was not built because there was no C++ compiler when the package was "
-            "installed; install g++ or clang++ and install the package again"
+            "its library is not built: this is the wheel for any platform, or there was no C++ "
+            "compiler; install the wheel of this platform, or g++ or clang++ and the package again"
         )
     try:
         usable = level()

@@ -18,4 +18,6 @@ extern const Kernel kernel_portable;
 #if defined(__x86_64__)
 extern const Kernel kernel_avx2;
 extern const Kernel kernel_avx512;
+#elif defined(__aarch64__)
+extern const Kernel kernel_neon;
 #endif

@@ -47,6 +47,8 @@ int find_kernel(const char* name, const Kernel** kernel) {
   const Cpu cpu;
   const Level levels[] = {
       {&kernel_avx512, cpu.avx512}, {&kernel_avx2, cpu.avx2}, {&kernel_portable, true}};
+#elif defined(__aarch64__)
+  const Level levels[] = {{&kernel_neon, true}, {&kernel_portable, true}};
 #else
   const Level levels[] = {{&kernel_portable, true}};
 #endif
@@ -56,8 +58,11 @@ int find_kernel(const char* name, const Kernel** kernel) {
     *kernel = level.kernel;
     return ZOO_OK;
   }
-  const bool elsewhere = strcmp(name, "avx512") == 0 || strcmp(name, "avx2") == 0;
-  return elsewhere ? ZOO_UNSUPPORTED_LEVEL : ZOO_UNKNOWN_LEVEL;
+  const char* const elsewhere[] = {"avx512", "avx2", "neon"};
+  for (const char* other : elsewhere) {
+    if (strcmp(name, other) == 0) return ZOO_UNSUPPORTED_LEVEL;
+  }
+  return ZOO_UNKNOWN_LEVEL;
 }
 
 Team useful_team(const ZooScan& scan, int threads, ZooOpenMP openmp) {

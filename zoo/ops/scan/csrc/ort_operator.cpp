@@ -144,7 +144,7 @@ const char* const kAxes[kInputs] = {"BLE",  "BLKR", "KER", "KE", "KEN",
 int64_t calls = 0;
 
 struct Operator {
-  CustomOp interface;  // first, so that the runtime's pointer is also a pointer to Operator
+  CustomOp table;  // first, so that the runtime's pointer is also a pointer to Operator
   bool sum;
   int element;  // of u, delta, B, C and y
   int dtype;    // the same dtype as a ZOO_* constant
@@ -306,7 +306,7 @@ void fill(Operator* op, bool sum, int element, int dtype) {
   op->sum = sum;
   op->element = element;
   op->dtype = dtype;
-  CustomOp& to = op->interface;
+  CustomOp& to = op->table;
   to.version = kApiVersion;
   to.get_name = [](const CustomOp* o) { return of(o).sum ? "SelectiveScanSum" : "SelectiveScan"; };
   to.get_execution_provider = [](const CustomOp*) { return "CPUExecutionProvider"; };
@@ -353,7 +353,7 @@ Status* make_domain(const Function* api) {
     const int* element = elements[index / 2];
     fill(&operators[index], index % 2 != 0, element[0], element[1]);
     status = call<Status*>(api, kCustomOpDomainAdd, made,
-                           static_cast<const CustomOp*>(&operators[index].interface));
+                           static_cast<const CustomOp*>(&operators[index].table));
   }
   if (status == nullptr) domain = made;
   return status;

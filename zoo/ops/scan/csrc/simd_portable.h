@@ -1,4 +1,4 @@
-// Vectors of 4 channels, by the compilers' vector extension: SSE2, NEON or what the CPU has.
+// Vectors of 4 channels, by the compilers' vector extension: SSE2 or what the CPU has.
 #pragma once
 
 #include <stdint.h>

@@ -68,7 +68,7 @@ typedef void (*ZooOpenMP)(void (*body)(void*), void* context, unsigned threads, 
 /* Computes y, contiguous (B, L, K, E) or, with reduce, (B, L, E). Every element is written, or none
  * if the call fails. Each entry of the order is read once and checked: the kernel stays within the
  * tensors that the structure describes, even if another thread changes the order meanwhile.
- * level: "avx512", "avx2" or "portable"; NULL means the value of the environment variable
+ * level: "avx512", "avx2", "neon" or "portable"; NULL means the value of the environment variable
  * ZOO_NATIVE_LEVEL or, if that is unset or empty, the best level that this CPU runs. The result
  * depends on the level but not on the number of threads. */
 ZOO_API int zoo_scan_forward(const ZooScan* scan, void* y, const char* level, int threads,
