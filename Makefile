@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/installed
 
-.PHONY: install demo test test-full test-sanitize test-tensorrt test-runtimes gpu-check mutate fuzz lint bench clean
+.PHONY: install demo test test-full test-sanitize test-tensorrt test-runtimes wheels gpu-check mutate fuzz lint \
+	bench clean
 
 install: $(STAMP)
 
 # The constraints are versions known to work on a CPU. Without them, "torch" would install CUDA.
-$(STAMP): pyproject.toml setup.py constraints.txt $(wildcard zoo/ops/scan/csrc/*)
+$(STAMP): pyproject.toml setup.py constraints.txt $(wildcard build_tools/*.py zoo/ops/scan/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
@@ -47,6 +48,21 @@ $(TENSORRT_VENV)/installed: pyproject.toml constraints.txt
 # own in .runtimes (900 MB; needs npm): minutes. benchmarks/onnx_runtimes.py prints the whole table.
 test-runtimes: install
 	$(BIN)/python -m pytest -m "not gpu" tests/export/test_runtimes.py tests/test_web_page.py
+
+# Wheels for all platforms, a wheel without the kernel for the rest, and an sdist, in dist/: a few
+# minutes. Zig, which compiles for the other platforms, and the checkers have an environment of their
+# own. Kernels are run where qemu-user and wine can run them (tests/kernel/test_wheels.py).
+WHEELS_VENV = .venv-wheels
+wheels: install $(WHEELS_VENV)/installed
+	$(WHEELS_VENV)/bin/python -m build_tools.wheels dist
+	ZIG="$(WHEELS_VENV)/bin/python -m ziglang" $(BIN)/python -m pytest -s --wheels dist \
+		tests/kernel/test_wheels.py
+
+$(WHEELS_VENV)/installed: constraints.txt
+	$(PYTHON) -m venv $(WHEELS_VENV)
+	$(WHEELS_VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt \
+		auditwheel check-wheel-contents setuptools twine ziglang
+	touch $@
 
 # Everything that needs an NVIDIA GPU, in a separate environment with the CUDA build of PyTorch and
 # TensorRT (TENSORRT=trt-rtx for TensorRT-RTX): tests kernels and plugin, compares engines with
@@ -90,7 +106,7 @@ fuzz: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy zoo recipes export trt_plugins benchmarks examples
+	$(BIN)/mypy zoo recipes export trt_plugins benchmarks examples build_tools
 	$(BIN)/lint-imports --no-cache --no-logo
 
 # Prints the tables of docs/benchmarks.md: about half an hour, mostly for the authors' path.
@@ -100,4 +116,4 @@ bench: install
 	$(BIN)/python benchmarks/networks.py
 
 clean:
-	rm -rf $(VENV) $(TENSORRT_VENV) $(GPU_VENV) .runtimes demo build *.egg-info
+	rm -rf $(VENV) $(TENSORRT_VENV) $(GPU_VENV) $(WHEELS_VENV) .runtimes demo build dist *.egg-info

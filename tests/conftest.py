@@ -25,6 +25,7 @@ def pytest_addoption(parser):
         help="also test the parts that this module of yours registers, see CONTRIBUTING.md",
     )
     parser.addoption("--native-library", type=Path, help="test this build of the C++ kernel")
+    parser.addoption("--wheels", type=Path, help="test what `make wheels` has built in this folder")
     parser.addoption(
         "--rehearse",
         action="store_true",
