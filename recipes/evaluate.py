@@ -20,7 +20,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from zoo.checkpoints import load, shipped_weights
+from zoo.checkpoints.scored import RUN_WEIGHTS, ScoredWeights, scored_weights
 from zoo.command import run_command, whole
 from zoo.data.degradations import Degradation
 from zoo.data.images import Photo, write_photo
@@ -61,9 +61,12 @@ def evaluate_recipe(options: argparse.Namespace, group: ProcessGroup) -> None:
     """Evaluate a recipe with the options of the command line, and write the report."""
     recipe = load_recipe(options.name)
     settings = evaluate_settings(recipe)
-    network = _network(recipe, options.weights).to(group.device(options.device))
+    source = scored_weights(recipe, options.weights)
+    if group.is_first:
+        logger.info("weights: %s", source.told)
+    network = source.network(recipe).to(group.device(options.device))
     if network.takes_burst:
-        run_bursts(options, group, recipe, network)
+        run_bursts(options, group, recipe, network, source)
         return
     degradation = _degradation(recipe, settings, network.scale)
     sets = _sets(options, settings, degradation, network.scale)
@@ -83,12 +86,16 @@ def evaluate_recipe(options: argparse.Namespace, group: ProcessGroup) -> None:
     if not group.is_first:
         return
     paper = (settings.paper_ensemble if options.ensemble else settings.paper) or {}
-    notes = _notes(network, settings, protocol, options)
+    notes = f"{_notes(network, settings, protocol, options)} Weights: {source.told}."
     _report(options, recipe, notes, results, paper, "bicubic" if network.scale > 1 else "input")
 
 
 def run_bursts(
-    options: argparse.Namespace, group: ProcessGroup, recipe: Recipe, network: Network
+    options: argparse.Namespace,
+    group: ProcessGroup,
+    recipe: Recipe,
+    network: Network,
+    source: ScoredWeights,
 ) -> None:
     """Evaluate a burst network on the fixed synthetic bursts, or on a folder of bursts."""
     for name in ("sets", "degrade", "save_images", "ensemble", "official_tiling"):
@@ -111,7 +118,7 @@ def run_bursts(
     inputs = "made" if options.data == SAMPLES_SOURCE else "files"
     notes = (
         f"Linear PSNR (dB) and SSIM, 14 bits, {border} border pixels excluded. The baseline is the "
-        "bilinearly upsampled reference frame, registered at the corner."
+        f"bilinearly upsampled reference frame, registered at the corner. Weights: {source.told}."
     )
     results = [SetResult(Path(options.data).name, scores, inputs)]
     _report(options, recipe, notes, results, {}, "upsampled reference")
@@ -131,21 +138,6 @@ def _report(
     folder = options.output or Path("results") / recipe.name
     written = write_report(folder, text, results, paper)
     logger.info("wrote %s", ", ".join(str(path) for path in written))
-
-
-def _network(recipe: Recipe, weights: Path | None) -> Network:
-    if weights is not None:
-        return load(weights, recipe=recipe)
-    if recipe.name in shipped_weights():
-        return load(recipe.name)
-    trained = Path("runs") / recipe.name / "weights.safetensors"
-    if trained.is_file():
-        logger.info("weights: %s", trained)
-        return load(trained, recipe=recipe)
-    raise ZooError(
-        f"no weights ship for {recipe.name!r}: give a file with -w; "
-        f"shipped: {', '.join(shipped_weights())}"
-    )
 
 
 def _degradation(recipe: Recipe, settings: EvaluateSettings, scale: int) -> Degradation | None:
@@ -281,7 +273,8 @@ def _parser() -> argparse.ArgumentParser:
         "-w",
         "--weights",
         type=Path,
-        help="weights file [the weights in the package, or in runs/NAME]",
+        help=f"weights file, or the name of a model whose weights are in the package "
+        f"[runs/NAME/{RUN_WEIGHTS} if NAME was trained here, otherwise those in the package]",
     )
     parser.add_argument(
         "--data",

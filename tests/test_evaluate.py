@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import re
 import zlib
 from pathlib import Path
@@ -19,6 +20,7 @@ from recipes import evaluate as command
 from recipes.evaluate import main
 from tests.helpers.networks import Nearest
 from zoo.checkpoints import shipped_weights
+from zoo.checkpoints.scored import scored_weights
 from zoo.data import (
     Bicubic,
     BicubicJpeg,
@@ -167,7 +169,7 @@ def test_the_table_and_its_files(tmp_path, weights, capsys):
 @pytest.mark.parametrize("name", shipped_weights())
 def test_the_cards_of_the_weights_tell_what_evaluation_finds(name, tmp_path):
     """The mean over the held-out photographs, to the two decimals of the card."""
-    assert run(name, "-o", tmp_path) == 0
+    assert run(name, "-w", name, "-o", tmp_path) == 0
     [row] = csv.DictReader((tmp_path / "summary.csv").open())
     card = (Path(zoo.__file__).parent / "weights" / f"{name}.md").read_text()
     baseline, ours = re.search(r"\| \*\*mean\*\* \| ([\d.]+) \| ([\d.]+) \|", card).groups()
@@ -543,13 +545,48 @@ def test_degraded_files_are_left_aside_when_asked_for(tmp_path, weights, inside)
         assert row["inputs"] == inputs
 
 
-def test_weights_of_a_run_are_found(tmp_path, weights, monkeypatch):
+@pytest.fixture
+def trained(tmp_path, weights, monkeypatch):
+    """The recipe ``small``, trained in the current folder, and a tiny test set ``data``."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "small").mkdir(parents=True)
     (tmp_path / "a.safetensors").rename(tmp_path / "runs" / "small" / "weights.safetensors")
     photo_file(tmp_path / "data" / "Set5" / "a.png")
-    assert run(weights[0], "--data", "data") == 0
-    assert (tmp_path / "results" / "small" / "summary.md").is_file()
+    return weights[0]
+
+
+def test_weights_of_a_run_are_found_and_named(trained, capsys, caplog):
+    with caplog.at_level(logging.INFO):
+        assert run(trained, "--data", "data") == 0
+    table = capsys.readouterr().out
+    told = "runs/small/weights.safetensors, trained here"
+    assert f"Weights: {told}." in table and f"weights: {told}" in caplog.text
+    assert Path("results/small/summary.md").read_text() == table
+
+
+def test_after_a_training_a_name_means_what_was_trained(trained, monkeypatch, capsys):
+    """Weights of that name in the package are only used where nothing was trained."""
+    monkeypatch.setattr("zoo.checkpoints.scored.shipped_weights", lambda: ["small"])
+    assert run(trained, "--data", "data") == 0
+    assert "Weights: runs/small/weights.safetensors, trained here." in capsys.readouterr().out
+    recipe = load_recipe(trained)
+    for name in ("small", "b.pth"):
+        told = "those of small in the package" if name == "small" else "b.pth"
+        assert scored_weights(recipe, Path(name)) == (Path(name), told, False)
+    Path("runs/small/weights.safetensors").unlink()
+    assert scored_weights(recipe, None) == ("small", "those of small in the package", False)
+
+
+def test_what_was_trained_with_other_settings_is_not_scored(trained, capsys):
+    text = trained.read_text().replace("dim: 30", "dim: 32")
+    trained.write_text(text)
+    assert run(trained, "--data", "data") == 2
+    said = capsys.readouterr().err
+    assert "it was trained with other settings than those of small" in said
+    Path("runs/small/weights.safetensors").unlink()
+    assert run(trained, "--data", "data") == 2
+    said = capsys.readouterr().err
+    assert "no weights ship for 'small', and runs/small/weights.safetensors does not exist" in said
 
 
 def test_where_sizes_are_equal_the_baseline_is_the_input_on_all_channels(tmp_path, capsys):

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from zoo.checkpoints.scored import RUN_WEIGHTS
 from zoo.errors import CheckpointError
 from zoo.files import check_writable, owned_folder, write_error
 from zoo.training.checkpoint import latest_checkpoint
 
-WEIGHTS = "weights.safetensors"
+WEIGHTS = RUN_WEIGHTS
 
 
 @contextmanager
