@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from zoo.data import Bicubic, Degradation, PairDataset, PatchDataset, Photo, write_photo
-from zoo.data.photos import TrainingPhoto, all_faults, load_training_photos, match_degraded
+from zoo.data.pairing import match_degraded
+from zoo.data.photos import TrainingPhoto, all_faults, load_training_photos
 from zoo.data.testsets import validation_images
 from zoo.errors import ImageError, RecipeError
 
@@ -202,10 +203,10 @@ def test_validation_pairs_are_matched_by_name_and_read_before_training(tmp_path)
         assert float(image.read_degraded().mean()) == pytest.approx(level + 0.2, abs=1e-6)
     assert validation_images(str(clean))[0].read_degraded() is None
     (degraded / "2x2.png").write_bytes(b"no image")
-    with pytest.raises(ImageError, match=r"1 of 2 test images cannot be read"):
+    with pytest.raises(ImageError, match=r"1 of 2 test images cannot be used"):
         validation_images(str(clean), str(degraded), 2)
     (degraded / "2x2.png").unlink()
-    with pytest.raises(ImageError, match=r"1 of 2 test images have no counterpart.*2\.png"):
+    with pytest.raises(ImageError, match=r"1 of 2 pairs do not match.*2\.png"):
         validation_images(str(clean), str(degraded), 2)
 
 

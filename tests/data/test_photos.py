@@ -18,7 +18,6 @@ from zoo.data import (
     samples,
     write_photo,
 )
-from zoo.data.photos import pair_name
 from zoo.data.prepare import prepare, starts
 from zoo.errors import ImageError, ZooError
 
@@ -62,12 +61,6 @@ def test_pairs_and_photos_keep_16_bits(tmp_path):
     write_photo(tmp_path / "a.png", random_photo(0, bit_depth=16))
     [photo] = load_training_photos(tmp_path)
     assert photo.pixels_HWC.dtype == np.uint16
-
-
-def test_names_of_pairs():
-    assert pair_name("0001_x2.png", 2) == pair_name("0001-x2.png", 2) == "0001"
-    assert pair_name("a/0001x2.png", 2) == pair_name("0001.png", 2) == "0001"
-    assert pair_name("0001x4.png", 2) == "0001x4" and pair_name("x2.png", 2) == "x2"
 
 
 def test_sub_images_cover_the_photo_and_resume(tmp_path, capsys):

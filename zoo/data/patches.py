@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from zoo.data.degradations import Degradation
-from zoo.data.photos import AnyPhoto, TrainingPhoto, all_faults, match_degraded
+from zoo.data.pairing import match_degraded
+from zoo.data.photos import AnyPhoto, TrainingPhoto, all_faults
 from zoo.data.pixels import dequantise, quantise, to_tensor, with_channels
 from zoo.errors import ImageError, RecipeError
 
@@ -169,7 +170,7 @@ class PairDataset(_Patches):
     Args:
         photos: clean photos.
         degraded: their degraded versions, in any order; see
-            :func:`zoo.data.photos.match_degraded`.
+            :func:`zoo.data.pairing.match_degraded`.
         scale: clean size divided by degraded size.
         patch: side of the degraded patch in pixels.
         channels: 1 converts RGB to luma, 3 converts gray to RGB.
@@ -178,8 +179,8 @@ class PairDataset(_Patches):
         seed: at least 0; different seeds give independent pairs.
 
     Raises:
-        ImageError: if photos have no degraded version, the wrong size, or are too small; the
-            message names them.
+        ImageError: if pairs do not match (see :func:`zoo.data.pairing.match_degraded`), or photos
+            are too small; the message names them.
         RecipeError: if patch, length, seed or channels is out of range.
     """
 

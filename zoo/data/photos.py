@@ -5,7 +5,6 @@ Shape suffixes: H height, W width in pixels, C channels (1 gray, 3 RGB).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -89,8 +88,7 @@ def load_training_photos(
     """
     if source == SAMPLES_SOURCE:
         return [_compact(name, load_sample(name)) for name in sample_names(held_out=False)]
-    folders = [source] if isinstance(source, (str, Path)) else source
-    paths = [path for folder in folders for path in list_photos(folder)]
+    paths = photo_files(source)
     photos: list[AnyPhoto] = []
     faults: list[str] = []
     left = memory * 1e9
@@ -108,40 +106,14 @@ def load_training_photos(
     return photos
 
 
-def match_degraded(
-    photos: Sequence[AnyPhoto], degraded: Sequence[AnyPhoto], scale: int
-) -> list[AnyPhoto]:
-    """Find the degraded version of each clean photo: the same name and 1/scale of the size.
-
-    The scale may be appended to names: ``0001x2.png`` belongs to ``0001.png``. Sizes of clean
-    photos are rounded down to multiples of the scale before the comparison.
+def photo_files(source: str | Path | Sequence[str]) -> list[Path]:
+    """List the images of a folder or of a sequence of folders.
 
     Raises:
-        ImageError: if photos have no degraded version or one of another size; the message names
-            them.
+        ImageError: if a folder cannot be read or has no image.
     """
-    known = {pair_name(photo.name, scale): photo for photo in degraded}
-    found, faults = [], []
-    for photo in photos:
-        other = known.get(pair_name(photo.name, scale))
-        if other is None:
-            faults.append(f"{photo.name!r} has no degraded counterpart with the same name")
-            continue
-        sizes = list(zip(photo.shape[:2], other.shape[:2], strict=True))
-        if any(clean // scale != small for clean, small in sizes):
-            faults.append(
-                f"{photo.name!r} has {photo.shape[1]}x{photo.shape[0]} pixels and {other.name!r} "
-                f"{other.shape[1]}x{other.shape[0]}, which is not 1/{scale} of that size"
-            )
-        found.append(other)
-    if faults:
-        raise ImageError(all_faults(faults, len(photos), "pairs do not match"))
-    return found
-
-
-def pair_name(name: str | Path, scale: int) -> str:
-    """The name that a file and its counterpart share: the stem without the scale at its end."""
-    return re.sub(rf"(?<=.)[_-]?x{scale}$", "", Path(name).stem)
+    folders = [source] if isinstance(source, (str, Path)) else source
+    return [path for folder in folders for path in list_photos(folder)]
 
 
 def all_faults(faults: Iterable[str], total: int, what: str) -> str:

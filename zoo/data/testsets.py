@@ -16,7 +16,8 @@ from torch import Tensor
 
 from zoo.data.degradations import Bicubic, Degradation, Jpeg
 from zoo.data.images import list_photos, read_photo
-from zoo.data.photos import SAMPLES_SOURCE, all_faults, pair_name
+from zoo.data.pairing import counterparts, misfit
+from zoo.data.photos import SAMPLES_SOURCE, all_faults
 from zoo.data.pixels import to_tensor
 from zoo.data.samples import load_sample, sample_names
 from zoo.errors import ImageError
@@ -68,7 +69,8 @@ class TestImage:
 def validation_images(source: str, degraded: str | None = None, scale: int = 1) -> list[TestImage]:
     """List the validation images of a folder, or the held-out samples.
 
-    Every file is read once, so that faults are found early.
+    Every file is read once, and sizes and channels of pairs are compared, so that faults are found
+    early.
 
     Args:
         source: folder of clean images, or ``"samples"``.
@@ -76,30 +78,39 @@ def validation_images(source: str, degraded: str | None = None, scale: int = 1) 
         scale: clean size divided by degraded size.
 
     Raises:
-        ImageError: if files cannot be read or have no counterpart; the message names them.
+        ImageError: if files cannot be read, or pairs do not match; the message names them.
     """
     if source == SAMPLES_SOURCE:
         return [TestImage(name) for name in sample_names(held_out=True)]
     images = _paired(list_photos(source), list_photos(degraded) if degraded else None, scale)
-    check_images(images)
+    check_images(images, scale)
     return images
 
 
-def check_images(images: Sequence[TestImage]) -> None:
-    """Check that all files can be read.
+def check_images(images: Sequence[TestImage], scale: int = 1) -> None:
+    """Check that all files can be read, and that pairs have sizes and channels that fit.
+
+    Args:
+        images: the images.
+        scale: clean size divided by degraded size.
 
     Raises:
-        ImageError: if files cannot be read; the message names them.
+        ImageError: if there is a fault; the message names the files.
     """
-    faults = []
-    for image in images:
-        try:
-            image.read_clean()
-            image.read_degraded()
-        except ImageError as error:
-            faults.append(str(error))
+    faults = [fault for image in images if (fault := _fault(image, scale))]
     if faults:
-        raise ImageError(all_faults(faults, len(images), "test images cannot be read"))
+        raise ImageError(all_faults(faults, len(images), "test images cannot be used"))
+
+
+def _fault(image: TestImage, scale: int) -> str | None:
+    try:
+        clean_CHW, degraded_CHW = image.read_clean(), image.read_degraded()
+    except ImageError as error:
+        return str(error)
+    if degraded_CHW is None:
+        return None
+    shapes = [tensor.permute(1, 2, 0).shape for tensor in (clean_CHW, degraded_CHW)]
+    return misfit(str(image.clean), shapes[0], str(image.degraded), shapes[1], scale)
 
 
 def find_test_set(
@@ -183,12 +194,8 @@ def _subfolder(folder: Path, names: Iterable[str]) -> Path | None:
 def _paired(clean: list[Path], degraded: list[Path] | None, scale: int) -> list[TestImage]:
     if degraded is None:
         return [TestImage(path.stem, path) for path in clean]
-    known = {pair_name(path, scale): path for path in degraded}
-    missing = [
-        f"{str(path)!r} has no degraded counterpart with the same name"
-        for path in clean
-        if pair_name(path, scale) not in known
+    numbers = counterparts(clean, degraded, scale)
+    return [
+        TestImage(path.stem, path, degraded[number])
+        for path, number in zip(clean, numbers, strict=True)
     ]
-    if missing:
-        raise ImageError(all_faults(missing, len(clean), "test images have no counterpart"))
-    return [TestImage(path.stem, path, known[pair_name(path, scale)]) for path in clean]

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from zoo.data.degradations import Degradation
+from zoo.data.pairing import counterparts
 from zoo.data.patches import PairDataset, PatchDataset
-from zoo.data.photos import SAMPLES_SOURCE, AnyPhoto, load_training_photos
+from zoo.data.photos import SAMPLES_SOURCE, AnyPhoto, load_training_photos, photo_files
 from zoo.data.testsets import TestImage, validation_images
 from zoo.distributed import ProcessGroup, shard
 from zoo.errors import RecipeError
@@ -66,6 +67,8 @@ class PhotoTask:
             self.degradation = _degradation(settings, self.scale)
         else:
             _check_pairs(settings)
+            # Names are compared before any file is read, which may take minutes.
+            counterparts(photo_files(settings.photos), photo_files(settings.degraded), self.scale)
 
         def load(source: str | tuple[str, ...]) -> list[AnyPhoto]:
             return load_training_photos(source, memory=settings.memory, progress=progress)

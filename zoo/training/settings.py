@@ -62,8 +62,9 @@ class DataSettings:
         stages: stages of progressive training, one after another, instead of ``patch`` and
             ``batch``. The last stage lasts to the end.
         photos: a folder of clean images, a list of folders, or "samples" for the bundled photos.
-        degraded: a folder with the degraded version of each photo, or a list of as many folders as
-            ``photos`` has. Files are matched by name. Replaces ``degradation``.
+        degraded: a folder with the degraded version of each photo, or a list of folders: as many as
+            ``photos`` has, in the same order. Files are matched by name; see
+            :mod:`zoo.data.pairing`. Replaces ``degradation``.
         validate: a folder of images for validation, or "samples" for the held-out bundled photos.
         validate_degraded: a folder with the degraded versions of the ``validate`` images.
         memory: photos are kept in memory up to this size in GB; the others are read at each use.
