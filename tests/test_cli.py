@@ -21,6 +21,9 @@ from zoo.checkpoints import shipped_weights
 from zoo.cli import COMMANDS, GROUPS, main
 from zoo.command import COMMON_OPTIONS, leading_options, package_version
 from zoo.data import Photo, read_photo, write_photo
+from zoo.data.photo import Saving
+from zoo.inference import RestoreSettings
+from zoo.inference.jobs import Plan, Report
 from zoo.interrupts import quiet_imports, start_quietly
 from zoo.plots.scan_order import render_order
 from zoo.recipe import load_recipe
@@ -50,7 +53,14 @@ def test_restoring_with_shipped_weights(photo, tmp_path, capsys):
     assert read_photo(out).color_HWC.shape == (24, 20, 3)
     assert "wrote" in capsys.readouterr().out
     assert run("restore", photo, "-o", out, "-n", "mambair_tiny_x2") == 0
-    assert "nothing to do" in capsys.readouterr().out
+    assert capsys.readouterr().out == (
+        f"{out} exists; --overwrite (in Python, overwrite=True) replaces it\n"
+    )
+
+
+def report_of(written=(), existing=(), unread=(), many=False):
+    plan = Plan(waiting=[], existing=list(existing), unread=list(unread), many=many)
+    return Report(plan=plan, written=list(written), failed=[], unit="image")
 
 
 class Words:
@@ -59,8 +69,8 @@ class Words:
     def __init__(self, monkeypatch, written=()):
         self.network = Nearest()
         monkeypatch.setattr("zoo.commands.restore.choose_network", self.choose)
-        monkeypatch.setattr("zoo.commands.restore.restore", self.restore)
-        self.written = list(written)
+        monkeypatch.setattr("zoo.commands.restore.restore_files", self.restore)
+        self.report = report_of(written)
 
     def choose(self, model, weights, **options):
         self.chosen = (model, weights, options)
@@ -68,33 +78,33 @@ class Words:
 
     def restore(self, *arguments, **options):
         self.arguments, self.options = arguments, options
-        return self.written
+        return self.report
 
 
 def test_restore_without_options_has_the_documented_defaults(monkeypatch, capsys):
-    words = Words(monkeypatch)
+    words = Words(monkeypatch, ["out.png"])
     assert run("restore", "in", "-o", "out", "-n", "model") == 0
     assert words.chosen == (
         "model", None, {"scale": None, "random_weights": False, "overrides": {}}
     )  # fmt: skip
-    assert words.arguments == (words.network, "in", "out")
+    assert words.arguments == (words.network, "in", "out", RestoreSettings(overlap=32))
     assert words.options.pop("group").world_size == 1
     assert words.options == {
-        "tile": None, "overlap": 32, "ensemble": False, "precision": "fp32", "overwrite": False,
-        "look": "auto", "quality": None, "lossless": False, "strip_metadata": False,
+        "suffix": "", "format": "", "recursive": False, "overwrite": False, "look": "auto",
+        "saving": Saving(),
     }  # fmt: skip
-    assert capsys.readouterr().out == "nothing to do\n"
+    assert capsys.readouterr().out == "wrote out.png\n"
 
 
 def test_every_option_of_restore_is_passed_on(monkeypatch, capsys):
-    words = Words(monkeypatch, ["a.png", "b.png"])
+    words = Words(monkeypatch, ["a.png"])
     moved = []
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(words.network, "to", lambda device: moved.append(device) or words.network)
     options = ["-n", "model", "-w", "w.pth", "-s", 3, "--random-weights", "--compat", "official"]
     options += ["-t", 96, "--overlap", 8, "--ensemble", "--precision", "bf16", "--overwrite"]
-    options += ["--quality", 70, "--strip-metadata"]
+    options += ["--quality", 70, "--strip-metadata", "-r", "--suffix", "x3", "--format", "jpg"]
     assert run("restore", "in", "-o", "out", *options, "--look", "plain", "--device", "cuda") == 0
     assert words.chosen == (
         "model",
@@ -103,18 +113,21 @@ def test_every_option_of_restore_is_passed_on(monkeypatch, capsys):
     )
     del words.options["group"]
     assert moved == ["cuda"] and words.options == {
-        "tile": 96, "overlap": 8, "ensemble": True, "precision": "bf16", "overwrite": True,
-        "look": "plain", "quality": 70, "lossless": False, "strip_metadata": True,
+        "suffix": "x3", "format": "jpg", "recursive": True, "overwrite": True, "look": "plain",
+        "saving": Saving(quality=70, metadata=False),
     }  # fmt: skip
-    assert capsys.readouterr().out == "wrote 2 images to out\n"
+    assert words.arguments[3] == RestoreSettings(
+        tile=96, overlap=8, ensemble=True, precision="bf16"
+    )
+    assert capsys.readouterr().out == "wrote a.png\n"
 
 
 @pytest.mark.parametrize(
     ("words", "refused"),
     [
         (["--onnx", "a.onnx"], "--onnx"), (["-n", "model"], "-n"), (["-w", "a.pth"], "-w"),
-        (["--random-weights"], "--random-weights"), (["--precision", "bf16"], "--precision"),
-        (["--device", "cuda"], "--device"),
+        (["--random-weights"], "--random-weights"), (["--compat", "official"], "--compat"),
+        (["--precision", "bf16"], "--precision"), (["--device", "cuda"], "--device"),
     ],
 )  # fmt: skip
 def test_what_an_engine_or_an_onnx_file_fixes_is_no_option(words, refused, capsys):
@@ -269,11 +282,18 @@ def test_drawing_a_scan_of_the_size_and_options_that_were_asked_for(tmp_path):
         ),
         (["restore", "PHOTO", "-o", "OUT", "-w", "TEXT"], "text.png: not a"),
         (["restore", "TEXT", "-o", "OUT", "-n", "mambair_tiny_x2"], "text.png' cannot be decoded"),
-        (["restore", "EMPTY", "-o", "OUT", "-n", "mambair_tiny_x2"], "holds no image"),
+        (["restore", "EMPTY", "-o", "OUT/", "-n", "mambair_tiny_x2"], "holds no image"),
         (["restore", "missing.png", "-o", "OUT", "-n", "mambair_tiny_x2"], "does not exist"),
         (["restore", "PHOTO", "-o", "OUT.txt", "-n", "mambair_tiny_x2"], "not written as '.txt'"),
-        (["restore", "", "-o", "OUT", "-n", "mambair_tiny_x2"], "the path of the input is empty"),
-        (["restore", "PHOTO", "-o", "", "-n", "mambair_tiny_x2"], "of the output is empty"),
+        (["restore", "", "-o", "OUT", "-n", "mambair_tiny_x2"], "the argument is empty, as if"),
+        (
+            ["restore", "PHOTO", "-o", "", "-n", "mambair_tiny_x2"],
+            "the argument after '-o' is empty",
+        ),
+        (["restore", "PHOTO", "--output=", "-n", "mambair_tiny_x2"], "of '--output' is empty"),
+        (["convert", "", "-o", "OUT.safetensors"], "the argument is empty"),
+        (["data", "prepare", "EMPTY", "-o", ""], "the argument after '-o' is empty"),
+        (["train", "mambair_tiny_x2", "-o", ""], "the argument after '-o' is empty"),
         (
             ["restore", "PHOTO", "-o", "n" * 300 + ".png", "-n", "mambair_tiny_x2"],
             "n.png: cannot write: File name too long; choose another place",

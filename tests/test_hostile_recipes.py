@@ -123,7 +123,7 @@ def test_the_limit_is_set_by_a_variable_and_an_option(monkeypatch, capsys):
         with pytest.raises(ZooError, match="it must be a positive integer"):
             zoo.build("mambair_tiny_x2")
         assert main(["show", "mambair_tiny_x2", f"--max-parameters={text}"]) == 2
-        assert "--max-parameters is" in capsys.readouterr().err
+        assert "--max-parameters" in capsys.readouterr().err
 
 
 def test_a_part_that_cannot_be_built_without_memory_is_built_all_the_same():

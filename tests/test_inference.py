@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 import zoo
 from tests.helpers.networks import Nearest
 from zoo.data import Photo, read_photo, resize_bicubic, write_photo
+from zoo.data.photo import Saving
 from zoo.data.pixels import bleed_colors
 from zoo.distributed import ProcessGroup
 from zoo.errors import ImageError, WriteError, ZooError
 from zoo.files import is_same_file
 from zoo.inference import RestoreSettings, restore_photo, restore_tensor
-from zoo.inference.jobs import restore_each
+from zoo.inference.jobs import Plan, Report, restore_each
+from zoo.inference.outputs import Outputs
 from zoo.registry import Capabilities
 
 SMALL = {"network": {"type": "single_image", "dim": 32, "depths": [1], "scale": 2}}
@@ -210,43 +212,49 @@ def test_a_network_of_the_same_size_leaves_alpha_as_it_is():
 
 @pytest.mark.parametrize("takes", ["images", "bursts"])
 def test_every_setting_of_restore_reaches_what_restores(monkeypatch, takes):
-    network, seen = Nearest(), []
+    network, seen = Nearest(channels=4 if takes == "bursts" else 3), []
     network.capabilities = Capabilities(input="burst" if takes == "bursts" else "image")
+    report = Report(plan=Plan(waiting=[]), written=["x"], failed=[], unit="image")
     monkeypatch.setattr(
-        f"zoo.inference.restore_{takes}", lambda *a, **options: seen.append((*a, options))
+        f"zoo.inference.files.restore_{takes}",
+        lambda *a, **options: seen.append((*a, options)) or report,
     )
-    zoo.restore(network, "in", "out")
+    assert zoo.restore(network, "in", "out") == ["x"]
     chosen = {"tile": 96, "overlap": 7, "ensemble": True, "precision": "bf16"}
-    look = {"look": "plain"} if takes == "bursts" else {}
+    other = {"look": "plain"} if takes == "bursts" else {"recursive": True}
     group = ProcessGroup()
-    zoo.restore(network, "in", "out", **chosen, **look, overwrite=True, progress=False, group=group)
-    for found, expected, options in zip(
-        seen,
-        (RestoreSettings(tile=None, overlap=32), RestoreSettings(**chosen)),
-        ({"overwrite": False, "progress": True}, {"overwrite": True, "progress": False}),
-        strict=True,
-    ):
-        assert found[:3] == (network, Path("in"), "out") and found[3] == expected
-        assert options.items() <= found[4].items()
-        if takes == "bursts":
-            assert found[4]["look"] == ("plain" if options["overwrite"] else "auto")
-    assert seen[1][4]["group"] is group
+    zoo.restore(
+        network, "in", "out", **chosen, **other, overwrite=True, progress=False, group=group,
+        suffix="x2", format="jpg", quality=70, strip_metadata=True,
+    )  # fmt: skip
+    usual, given = seen
+    assert usual[:2] == given[:2] == (network, Path("in"))
+    assert usual[2] == Outputs(target="out")
+    assert given[2] == Outputs(
+        target="out", suffix="x2", format="jpg", overwrite=True,
+        saving=Saving(quality=70, metadata=False),
+    )  # fmt: skip
+    assert (usual[3], given[3]) == (RestoreSettings(overlap=32), RestoreSettings(**chosen))
+    assert usual[4]["progress"] is True and given[4]["progress"] is False
+    assert other.items() <= given[4].items() and not other.items() <= usual[4].items()
+    assert given[4]["group"] is group
 
 
 def test_a_file_that_fails_on_the_way_is_named_and_the_others_are_done(tmp_path):
     done = []
 
-    def one(source, output):
+    def one(source, output, progress):
         if source.name == "b":
             raise OSError(5, "Input/output error")
         done.append(output)
 
     jobs = [(tmp_path / name, tmp_path / f"{name}.png") for name in "abc"]
+    settings = {"progress": False, "group": ProcessGroup()}
     with pytest.raises(ImageError, match=r"^1 of 3 scans failed.*b: cannot be read: Input/output"):
-        restore_each(jobs, one, "scan", many=True, progress=False, group=ProcessGroup())
+        restore_each(Plan(waiting=jobs, many=True), one, "scan", **settings)
     assert done == [tmp_path / "a.png", tmp_path / "c.png"]
     with pytest.raises(ImageError, match=r"^.*b: cannot be read: Input/output error$"):
-        restore_each(jobs[1:2], one, "scan", many=False, progress=False, group=ProcessGroup())
+        restore_each(Plan(waiting=jobs[1:2]), one, "scan", **settings)
 
 
 def test_other_errors_are_not_hidden():
@@ -274,7 +282,9 @@ def test_a_folder_is_restored_and_existing_outputs_kept(folder, tmp_path, caplog
     (out / "a.png").write_bytes(b"mine")
     caplog.set_level("INFO")
     assert zoo.restore(Nearest(), folder, out, progress=False) == []
-    assert (out / "a.png").read_bytes() == b"mine" and "2 existing outputs" in caplog.text
+    assert (out / "a.png").read_bytes() == b"mine"
+    assert "skipped, because their output exists; --overwrite (in Python" in caplog.text
+    assert caplog.text.endswith("replaces it: a.png, b.png\n")
     assert len(zoo.restore(Nearest(), folder, out, overwrite=True, progress=False)) == 2
 
 

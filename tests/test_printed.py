@@ -13,25 +13,38 @@ import export.onnx
 import zoo
 from zoo.cli import main
 from zoo.errors import CheckpointError
+from zoo.inference.jobs import Plan, Report
+
+FOLDER = (
+    "images: 2 written, 0 failed, 1 skipped because their output exists, 0 skipped because they "
+    "are not read; --overwrite (in Python, overwrite=True) replaces it\n"
+)
 
 
 @pytest.mark.parametrize(
-    ("written", "first", "told"),
+    ("written", "existing", "first", "told"),
     [
-        ([Path("out.png")], True, "wrote out.png\n"),
-        ([Path("out/a.png"), Path("out/b.png")], True, "wrote 2 images to out\n"),
-        ([], True, "nothing to do\n"),
-        ([Path("out.png")], False, ""),
+        (["out.png"], [], True, "wrote out.png\n"),
+        (["out/a.png", "out/b.png"], ["out/c.png"], True, FOLDER),
+        (
+            [],
+            ["out.png"],
+            True,
+            "out.png exists; --overwrite (in Python, overwrite=True) replaces it\n",
+        ),
+        (["out.png"], [], False, ""),
     ],
     ids=["one", "many", "none", "another process"],
 )
-def test_restoring_tells_what_was_written_once(written, first, told, monkeypatch, capsys):
+def test_restoring_tells_what_was_written_once(written, existing, first, told, monkeypatch, capsys):
     @contextmanager
     def group():
         yield SimpleNamespace(is_first=first, device=lambda name: name)
 
+    plan = Plan(waiting=[], existing=[Path(p) for p in existing], many=len(written) > 1)
+    report = Report(plan=plan, written=[Path(p) for p in written], failed=[], unit="image")
     monkeypatch.setattr("zoo.commands.restore.process_group", group)
-    monkeypatch.setattr("zoo.commands.restore.restore", lambda *words, **options: written)
+    monkeypatch.setattr("zoo.commands.restore.restore_files", lambda *words, **options: report)
     assert main(["restore", "in", "-o", "out", "-n", "mambair_tiny_x2"]) == 0
     assert capsys.readouterr().out == told
 

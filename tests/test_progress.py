@@ -62,9 +62,37 @@ def test_a_bar_is_shown_if_one_is_asked_for(asked, shown, bars, folder, tmp_path
     assert {by_unit[unit] for unit in ("photo", None, "number", "tile")} == {shown}
 
 
-def test_many_images_have_one_bar_and_not_one_each(bars, folder, tmp_path):
-    restore(Nearest(), folder, tmp_path / "out", tile=4, overlap=0, progress=True)
-    assert bars == [("image", ON_A_TERMINAL), ("tile", NEVER), ("tile", NEVER)]
+def test_a_large_photo_among_several_has_a_bar_of_its_own(bars, folder, tmp_path):
+    write_photo(folder / "large.png", Photo(np.zeros((8, 20, 3), np.float32)))
+    restore(Nearest(), folder, tmp_path / "out", tile=8, overlap=0, progress=True)
+    assert bars == [("image", ON_A_TERMINAL), ("tile", ON_A_TERMINAL)]
+    restore(Nearest(), folder, tmp_path / "no", tile=8, overlap=0, progress=False)
+    assert bars[2:] == [("image", NEVER), ("tile", NEVER)]
+
+
+def test_a_function_is_told_the_progress_of_one_photo_and_of_a_folder(bars, folder, tmp_path):
+    told = []
+    tiled = {"tile": 4, "overlap": 0, "progress": told.append}
+    restore(Nearest(), folder / "a.png", tmp_path / "a.png", **tiled)
+    assert told == [0.25, 0.5, 0.75, 1]
+    told.clear()
+    restore(Nearest(), folder, tmp_path / "out", **tiled)
+    assert told == [0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1]
+    told.clear()
+    restore(Nearest(), np.zeros((4, 4, 3), np.float32), progress=told.append)
+    assert told == [1]
+    assert {disable for _, disable in bars} <= {NEVER}
+
+
+def test_an_error_of_the_function_ends_the_work(folder, tmp_path):
+    class CancelledError(Exception): ...
+
+    def stop(done):
+        raise CancelledError
+
+    with pytest.raises(CancelledError):
+        restore(Nearest(), folder, tmp_path / "out", progress=stop)
+    assert not list(tmp_path.glob("out/*"))
 
 
 @pytest.mark.parametrize(("first", "shown"), [(True, ON_A_TERMINAL), (False, NEVER)])

@@ -164,13 +164,15 @@ def _run_command(
     parser.prog = prog or parser.prog
     add_common_options(parser)
     read = parser.parse_intermixed_args if intermixed else parser.parse_args
+    words = list(sys.argv[1:] if arguments is None else arguments)
     options = argparse.Namespace(debug=False)
     # argparse ignores errors when it prints the help, so it prints to memory.
     printed = io.StringIO()
     try:
         try:
+            _check_none_empty(words)
             with contextlib.redirect_stdout(printed):
-                options = read(sys.argv[1:] if arguments is None else arguments)
+                options = read(words)
         except SystemExit:  # after --help and --version
             print(printed.getvalue(), end="", flush=True)  # noqa: T201
             raise
@@ -196,6 +198,22 @@ def _run_command(
         message = ZooError(_sentence(error))
         print(f"{parser.prog}: error: {message}", file=sys.stderr)  # noqa: T201
         return BAD_INPUT
+
+
+def _check_none_empty(words: Sequence[str]) -> None:
+    """Raise a ZooError if a word is empty, or an option's value after "=".
+
+    Python's Path turns an empty text into the current folder.
+    """
+    for before, word in zip(["", *words], words, strict=False):
+        option, equals, value = word.partition("=")
+        if word and not (option.startswith("-") and equals and not value):
+            continue
+        place = f" after {before!r}" if not word and before else f" of {option!r}" if word else ""
+        raise ZooError(
+            f"the argument{place} is empty, as if a shell variable were not set; give a value, or "
+            "leave the argument out"
+        )
 
 
 class _Output:

@@ -243,7 +243,7 @@ def test_restoring_one_and_many(photo, weights, tmp_path, capsys):
     assert zoo_main(["restore", *one, "--look", "linear", "-t", "4", "--overlap", "1"]) == 0
     assert read_photo(tmp_path / "one.png").bit_depth == 16
     assert zoo_main(["restore", *one]) == 0
-    assert "nothing to do" in capsys.readouterr().out
+    assert "one.png exists; --overwrite" in capsys.readouterr().out
 
 
 def test_tiles_agree_with_the_whole_burst():

@@ -245,7 +245,7 @@ def test_the_command_draws_a_photo_and_says_what_is_missing(tmp_path, capsys, ca
         (["hilbert", *words[1:], *given], "'hilbert' does not depend on it; use --size"),
         (["hilbert", *words[1:], *given[2:]], "-w: the order 'hilbert' does not depend on it"),
         (["hilbert", *words[1:], "--block", "0"], "--block: the order 'hilbert' does not"),
-        (["hilbert", *words[1:], "--size", ""], "--size '': write height x width"),
+        (["hilbert", *words[1:], "--size", ""], "the argument after '--size' is empty"),
         ([*words, *given, "--size", "8x8"], "--size: the photo sets the size of the order"),
         (
             [*words, *given, "directions=[class_reversed]"],

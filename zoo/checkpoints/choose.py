@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from zoo.blocks import ScaleFusion
 from zoo.checkpoints import load
 from zoo.errors import ZooError
 from zoo.networks import Network
@@ -48,7 +49,17 @@ def choose_network(
             model = f"{model}_x{scale}"
         network = _named_network(model, weights, random_weights, overrides)
     check_scale(network, scale, str(model or weights))
+    if "compat" in overrides and not compat_matters(network):
+        raise ZooError(
+            f"--compat has no effect on {model or weights}: it is for cross-scale MambaCSR; leave "
+            "it out"
+        )
     return network
+
+
+def compat_matters(network: Network) -> bool:
+    """Return whether the option ``--compat`` changes what a network computes."""
+    return any(isinstance(module, ScaleFusion) for module in network.modules())
 
 
 def check_scale(network: Network, scale: int | None, name: str) -> None:
@@ -60,6 +71,8 @@ def check_scale(network: Network, scale: int | None, name: str) -> None:
 def _named_network(
     model: str, weights: Path | None, random_weights: bool, overrides: dict[str, Any]
 ) -> Network:
+    if random_weights and (weights is not None or model in shipped_weights()):
+        logger.warning("--random-weights has no effect: there are weights, and they are loaded")
     if weights is not None:
         return load(weights, recipe=model, **overrides)
     if model in shipped_weights():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.checkpoints import convert
+from zoo.checkpoints.choose import compat_matters
 from zoo.command import COMPAT, run_command
 
 
@@ -39,3 +40,5 @@ def _run(options: argparse.Namespace) -> None:
     overrides = {} if options.compat is None else {"compat": options.compat}
     network = convert(options.input, options.output, recipe=options.model, **overrides)
     print(f"wrote {options.output}: {network.recipe.name}, x{network.scale}")  # noqa: T201
+    if overrides and not compat_matters(network):
+        print("--compat has no effect on this network")  # noqa: T201

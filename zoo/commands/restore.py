@@ -8,14 +8,16 @@ from pathlib import Path
 
 from zoo.checkpoints.choose import check_scale, choose_network
 from zoo.command import COMPAT, run_command, whole
+from zoo.data.photo import Saving
 from zoo.distributed import process_group
 from zoo.errors import ZooError
-from zoo.inference import restore
+from zoo.inference import RestoreSettings, restore_files
 from zoo.networks import Network
 
 EXAMPLES = """examples:
   zoo restore photo.png -o restored.png -n mambair_tiny_x2
   zoo restore photos -o restored -n mambair_light_x4 -w light_x4.pth -t 256
+  zoo restore photos -o restored -n mambair_tiny_x2 -r --suffix x2 --format jpg
 
 bursts (models qmambabsr*): INPUT is one burst, or a folder of bursts
   A burst is a folder of frames in natural order, with the reference first, or an npz file:
@@ -52,6 +54,19 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo restore") -> i
         "--output",
         required=True,
         help="file or folder to write; a folder if it exists as one, has no suffix, or ends in /",
+    )
+    parser.add_argument(
+        "-r", "--recursive", action="store_true", help="restore the folders in a folder, too"
+    )
+    parser.add_argument(
+        "--suffix",
+        metavar="TEXT",
+        help="in a folder, name the output of photo.png photo_TEXT.png [the name of the input]",
+    )
+    parser.add_argument(
+        "--format",
+        choices=["png", "jpg", "webp", "tif"],
+        help="format of outputs in a folder [that of the input, or png]",
     )
     parser.add_argument("-n", "--model", help="model; see 'zoo list'")
     parser.add_argument("-w", "--weights", type=Path, help="weights file, .safetensors or .pth")
@@ -139,33 +154,38 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo restore") -> i
 
 def _run(options: argparse.Namespace) -> None:
     """Restore an image, a burst or a folder; processes started by torchrun share the work."""
-    target = options.output
     with process_group() as group:
         network = _network(options).to(group.device(options.device))
-        written = restore(
+        report = restore_files(
             network,
             options.input,
-            target,
-            tile=options.tile,
-            overlap=options.overlap,
-            ensemble=options.ensemble,
-            precision=options.precision,
+            options.output,
+            RestoreSettings(
+                tile=options.tile,
+                overlap=options.overlap,
+                ensemble=options.ensemble,
+                precision=options.precision,
+            ),
+            suffix=options.suffix or "",
+            format=options.format or "",
+            recursive=options.recursive,
             overwrite=options.overwrite,
             look=options.look,
-            quality=options.quality,
-            lossless=options.lossless,
-            strip_metadata=options.strip_metadata,
+            saving=Saving(
+                quality=options.quality,
+                lossless=options.lossless,
+                metadata=not options.strip_metadata,
+            ),
             group=group,
         )
-        if not group.is_first:
-            return
-    if len(written) == 1:
-        print(f"wrote {written[0]}")
-    else:
-        print(f"wrote {len(written)} images to {target}" if written else "nothing to do")
+        if group.is_first:
+            print(report)
 
 
 def _network(options: argparse.Namespace) -> Network:
+    for option, given in (("--plugin", options.plugin), ("--trust-engine", options.trust_engine)):
+        if given and options.engine is None:
+            raise ZooError(f"{option} is for engines: give the file with --engine")
     if options.onnx is not None or options.engine is not None:
         return _exported_network(options)
     if options.runtime is not None:
@@ -186,6 +206,7 @@ def _exported_network(options: argparse.Namespace) -> Network:
         "-n": options.model is not None,
         "-w": options.weights is not None,
         "--random-weights": options.random_weights,
+        "--compat": options.compat is not None,
         "--precision": options.precision != "fp32",
         "--device": options.device != "cpu",
         "--runtime": option == "--engine" and options.runtime is not None,

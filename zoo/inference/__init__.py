@@ -1,37 +1,64 @@
-"""Restoring image files and bursts: whole or in tiles, one file or a folder."""
+"""Restoring images and bursts, in memory or as files: whole or in tiles, one or a folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, TypeVar, overload
 
+from zoo.checkpoints import load
 from zoo.data.photo import Saving
 from zoo.distributed import ProcessGroup
-from zoo.inference.burst import Look, developed, restore_burst, restore_bursts
-from zoo.inference.image import restore_images, restore_photo
-from zoo.inference.jobs import check_paths
+from zoo.errors import ImageError
+from zoo.inference.burst import Look, developed, restore_burst
+from zoo.inference.files import restore_files
+from zoo.inference.image import restore_photo
+from zoo.inference.memory import restore_in_memory
 from zoo.inference.runner import Precision, RestoreSettings, restore_tensor
-from zoo.inference.tiling import OVERLAP
+from zoo.inference.tiling import OVERLAP, Progress
 from zoo.networks import Network
 
+ImageT = TypeVar("ImageT")
 
+
+@overload
 def restore(
-    network: Network,
-    source: str | Path,
-    target: str | Path,
+    network: Network | str | Path, source: str | Path, target: str | Path, **options: Any
+) -> list[Path]: ...
+
+
+@overload
+def restore(
+    network: Network | str | Path, source: ImageT, target: None = None, **options: Any
+) -> ImageT: ...
+
+
+def restore(  # type: ignore[misc]  # the two above do not repeat the options
+    network: Network | str | Path,
+    source: Any,
+    target: str | Path | None = None,
     *,
     tile: int | None = None,
     overlap: int = OVERLAP,
     ensemble: bool = False,
     precision: Precision = "fp32",
+    progress: Progress = True,
+    suffix: str = "",
+    format: str = "",
+    recursive: bool = False,
     overwrite: bool = False,
-    progress: bool = True,
     look: Look = "auto",
     quality: int | None = None,
     lossless: bool = False,
     strip_metadata: bool = False,
     group: ProcessGroup | None = None,
-) -> list[Path]:
-    """Restore an image file or all images in a folder; with a burst network, bursts.
+) -> Any:
+    """Restore an image in memory; or an image file, a folder of them, or bursts.
+
+    An image in memory is a NumPy array (H, W) or (H, W, C), a PIL image, the bytes of an image
+    file, or a tensor (I, H, W) or (B, I, H, W). The result is of the same kind. Values are uint8,
+    uint16, or floats from 0 to 1. Two or four channels of an array are gray or RGB with alpha. A
+    burst in memory is a tensor (T, I, H, W), or a batch of them; its result is linear where its
+    frames are.
 
     Outputs keep the kind of the input: gray or colour, alpha, 8 or 16 bits; and what it says beside
     its pixels: colour profile, EXIF, XMP and resolution, which grows with the picture. A gray
@@ -39,18 +66,26 @@ def restore(
     interpolation.
 
     Args:
-        network: the network.
-        source: an image file or a folder of image files; for a burst network, a burst or a folder
-            of bursts.
+        network: the network, or what :func:`zoo.load` takes: the name of a model whose weights
+            ship, or a file of weights.
+        source: an image in memory, an image file or a folder of image files; for a burst network, a
+            burst or a folder of bursts.
         target: file or folder to write; a missing folder is created. For one input, a path that
             has a suffix is a file, unless it is an existing folder or a string that ends in "/".
+            For an image in memory there is none.
         tile: side of a tile in input pixels, or 0 for the whole image at once; for the default, see
             :class:`RestoreSettings`.
         overlap: overlap of neighbouring tiles in input pixels.
         ensemble: whether to average over the eight flips and quarter turns.
         precision: "fp32", "bf16" or "fp16".
+        progress: whether to show a progress bar on a terminal; or a function that is called with
+            the part of the work that is done, above 0 and up to 1, after each tile. If it raises an
+            error, the work ends.
+        suffix: text that outputs in a folder get: ``photo.png`` becomes ``photo_TEXT.png``.
+        format: format of outputs in a folder, such as "jpg"; "" for that of the input.
+        recursive: whether to restore the folders in a folder, too; the outputs are in folders of
+            the same names.
         overwrite: whether to overwrite existing outputs; otherwise they are skipped.
-        progress: whether to show a progress bar.
         look: how linear RAW colours become a picture, for RAW bursts only; see
             :func:`zoo.inference.burst.developed`.
         quality: 1 to 100 for JPEG (95 by default) and WebP (lossless by default).
@@ -61,50 +96,53 @@ def restore(
             means this process alone.
 
     Returns:
-        The files that were written by all processes.
+        The image in memory, (s*H, s*W); or the files that were written by all processes.
 
     Raises:
         ImageError: if a path is empty, the suffix of the target is not that of an image, or an
             image cannot be read. In a folder, the other images are still restored,
             and the error is raised at the end; it then also reports images that cannot be written.
+            In memory, if a shape or dtype is not that of an image for the network.
         WriteError: if a single image cannot be written, or the target's name is too long.
-        ZooError: if the settings contradict each other.
+        ZooError: if the settings contradict each other, or have no effect.
     """
-    check_paths(source, target)
-    group = group or ProcessGroup()
     settings = RestoreSettings(tile=tile, overlap=overlap, ensemble=ensemble, precision=precision)
     saving = Saving(quality=quality, lossless=lossless, metadata=not strip_metadata)
-    if network.takes_burst:
-        return restore_bursts(
+    if not isinstance(network, Network):
+        network = load(network)
+    if isinstance(source, (str, Path)):
+        if target is None:
+            raise ImageError(f"{source}: give the file or folder to write, too")
+        return restore_files(
             network,
-            Path(source),
+            source,
             target,
             settings,
-            look=look,
+            suffix=suffix,
+            format=format,
+            recursive=recursive,
             overwrite=overwrite,
             progress=progress,
-            group=group,
+            look=look,
             saving=saving,
-        )
-    return restore_images(
-        network,
-        Path(source),
-        target,
-        settings,
-        overwrite=overwrite,
-        progress=progress,
-        group=group,
-        saving=saving,
-    )
+            group=group,
+        ).written
+    for_files = {"target": target, "suffix": suffix, "format": format, "recursive": recursive,
+                 "overwrite": overwrite, "look": look != "auto"}  # fmt: skip
+    if given := [name for name, value in for_files.items() if value]:
+        raise ImageError(f"{given[0]} is for files; leave it out for an image in memory")
+    return restore_in_memory(network, source, settings, progress, saving)
 
 
 __all__ = [
     "Look",
     "Precision",
+    "Progress",
     "RestoreSettings",
     "developed",
     "restore",
     "restore_burst",
+    "restore_files",
     "restore_photo",
     "restore_tensor",
 ]

@@ -16,15 +16,16 @@ from zoo.data.burst.finding import find_bursts
 from zoo.data.burst.raw import upright
 from zoo.data.burst.reading import BurstFiles, read_burst
 from zoo.data.burst.stored import is_raw
-from zoo.data.formats import check_saving
 from zoo.data.images import EXTENSIONS, write_photo
-from zoo.data.photo import AS_USUAL, Photo, Saving
+from zoo.data.photo import Photo
 from zoo.data.pixels import to_array
 from zoo.distributed import ProcessGroup
 from zoo.errors import ImageError, ZooError
 from zoo.files import is_same_file
-from zoo.inference.jobs import is_file_target, restore_each, without_existing
+from zoo.inference.jobs import Plan, Report, planned, restore_each
+from zoo.inference.outputs import Outputs
 from zoo.inference.runner import RestoreSettings, restore_tensor
+from zoo.inference.tiling import Progress
 from zoo.networks import Network
 from zoo.ops.registration import register_burst
 from zoo.registry import capabilities_of
@@ -38,33 +39,25 @@ _BRIGHT, _BRIGHT_TO = 0.99, 0.9
 def restore_bursts(
     network: Network,
     source: Path,
-    target: str | Path,
+    outputs: Outputs,
     settings: RestoreSettings,
     *,
     look: Look = "auto",
-    overwrite: bool,
-    progress: bool,
+    progress: Progress,
     group: ProcessGroup,
-    saving: Saving = AS_USUAL,
-) -> list[Path]:
+) -> Report:
     """Restore one burst, or every burst in a folder.
 
     Args:
         network: a burst network.
         source: a burst (a folder of frames, or an npz file) or a folder of bursts; see
             :mod:`zoo.data.burst.reading`.
-        target: picture to write, or a folder; pictures in a folder are named after their burst. See
-            :func:`zoo.inference.jobs.is_file_target`.
+        outputs: picture to write, or a folder; pictures in a folder are named after their burst.
         settings: tile and overlap in pixels of a frame's planes, and precision. The ensemble is not
             available for bursts.
         look: how linear RAW colours become a picture; see :func:`developed`.
-        overwrite: whether to overwrite existing outputs; otherwise they are skipped.
-        progress: whether to show a progress bar.
+        progress: see :data:`zoo.inference.tiling.Progress`.
         group: processes that share the bursts.
-        saving: how the pictures are written.
-
-    Returns:
-        The files that were written by all processes.
 
     Raises:
         ImageError: if a burst cannot be read. With several bursts, the others are still restored,
@@ -78,20 +71,19 @@ def restore_bursts(
             "the ensemble does not work for bursts, because a turned mosaic has another colour "
             "pattern; omit it"
         )
-    many = find_bursts(source) != [source]
 
-    def one(path: Path, output: Path) -> None:
+    def one(path: Path, output: Path, progress: Progress) -> None:
         burst = read_burst(path)
         _camera(burst, look)  # wrong facts are found before the work
-        restored = restore_burst(network, burst, settings, progress and not many)
-        write_photo(output, developed(restored, burst, look), saving)
+        restored = restore_burst(network, burst, settings, progress)
+        write_photo(output, developed(restored, burst, look), outputs.saving)
 
-    waiting = group.from_first(lambda: without_existing(_jobs(source, target, saving), overwrite))
-    return restore_each(waiting, one, "burst", many=many, progress=progress, group=group)
+    plan = group.from_first(lambda: _plan(source, outputs))
+    return restore_each(plan, one, "burst", progress=progress, group=group)
 
 
 def restore_burst(
-    network: Network, burst: BurstFiles, settings: RestoreSettings, progress: bool = False
+    network: Network, burst: BurstFiles, settings: RestoreSettings, progress: Progress = False
 ) -> Tensor:
     """Restore one burst in memory.
 
@@ -101,7 +93,7 @@ def restore_burst(
         network: a burst network.
         burst: the frames.
         settings: tiles and precision.
-        progress: whether to show a progress bar over tiles.
+        progress: see :data:`zoo.inference.tiling.Progress`.
 
     Returns:
         (3, s*H, s*W) float32 in [0, 1], linear if the frames are linear.
@@ -193,14 +185,19 @@ class _WithFlow(Network):
         return self.network(frames, flow)
 
 
-def _jobs(source: Path, target: str | Path, saving: Saving) -> list[tuple[Path, Path]]:
-    """Pairs of burst and output file."""
-    pairs = _pairs(source, target)
-    check_saving([output for _, output in pairs], saving)
+def _plan(source: Path, outputs: Outputs) -> Plan:
+    bursts = find_bursts(source)
+    many = bursts != [source]
+    if many:
+        outputs.check_folder("the input has several bursts")
+        names = outputs.of_several([Path(burst.name) for burst in bursts])
+        pairs = list(zip(bursts, names, strict=True))
+    else:
+        pairs = [(source, outputs.of_one(Path(source.resolve().name)))]
     for burst, output in pairs:
         if any(is_same_file(output, frame) for frame in _frames(burst)):
             raise ImageError(f"{output}: the output would replace a frame; choose another place")
-    return pairs
+    return planned(pairs, outputs, many=many)
 
 
 def _frames(burst: Path) -> list[Path]:
@@ -209,15 +206,3 @@ def _frames(burst: Path) -> list[Path]:
         return []
     planes = [*burst.glob("im_raw_*.png"), *burst.glob("samsung_*/im_raw.png")]
     return planes or [file for file in burst.iterdir() if file.suffix.lower() in EXTENSIONS]
-
-
-def _pairs(source: Path, target: str | Path) -> list[tuple[Path, Path]]:
-    bursts = find_bursts(source)
-    folder = Path(target)
-    if bursts == [source]:
-        if is_file_target(target):
-            return [(source, folder)]
-        return [(source, folder / f"{source.resolve().stem}.png")]
-    if folder.is_file() or folder.suffix.lower() in EXTENSIONS:
-        raise ImageError(f"{target}: the input has several bursts, so the output must be a folder")
-    return [(path, folder / f"{path.stem}.png") for path in bursts]

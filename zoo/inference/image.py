@@ -5,47 +5,48 @@ Shape suffixes: B batch, I image channels, H height, W width in pixels, s scale.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.data.bicubic import resize_bicubic
-from zoo.data.formats import WRITE_EXTENSIONS, check_saving
-from zoo.data.images import list_photos, read_photo, write_photo
-from zoo.data.photo import AS_USUAL, Photo, Saving
+from zoo.data.images import EXTENSIONS, read_photo, write_photo
+from zoo.data.photo import Photo
 from zoo.data.pixels import bleed_colors, to_array, to_tensor, with_channels
 from zoo.distributed import ProcessGroup
 from zoo.errors import ImageError
-from zoo.files import is_same_file
-from zoo.inference.jobs import is_file_target, restore_each, without_existing
+from zoo.files import is_same_file, natural_key
+from zoo.inference.jobs import Plan, Report, planned, restore_each
+from zoo.inference.outputs import Outputs
 from zoo.inference.runner import RestoreSettings, restore_tensor
+from zoo.inference.tiling import Progress
 from zoo.networks import Network
 
 
 def restore_images(
     network: Network,
     source: Path,
-    target: str | Path,
+    outputs: Outputs,
     settings: RestoreSettings,
     *,
-    overwrite: bool,
-    progress: bool,
+    recursive: bool,
+    progress: Progress,
     group: ProcessGroup,
-    saving: Saving = AS_USUAL,
-) -> list[Path]:
+) -> Report:
     """Restore an image file or all images in a folder; see :func:`zoo.restore`."""
-    many = source.is_dir()
 
-    def one(image: Path, output: Path) -> None:
-        photo = read_photo(image)
-        write_photo(output, restore_photo(network, photo, settings, progress and not many), saving)
+    def one(image: Path, output: Path, progress: Progress) -> None:
+        restored = restore_photo(network, read_photo(image), settings, progress)
+        write_photo(output, restored, outputs.saving)
 
     # Only the first process looks: the others might already see outputs of this run.
-    waiting = group.from_first(lambda: without_existing(_jobs(source, target, saving), overwrite))
-    return restore_each(waiting, one, "image", many=many, progress=progress, group=group)
+    plan = group.from_first(lambda: _plan(source, outputs, recursive=recursive))
+    return restore_each(plan, one, "image", progress=progress, group=group)
 
 
 def restore_photo(
-    network: Network, photo: Photo, settings: RestoreSettings | None = None, progress: bool = False
+    network: Network,
+    photo: Photo,
+    settings: RestoreSettings | None = None,
+    progress: Progress = False,
 ) -> Photo:
     """Restore one photo in memory and return the result; see :func:`zoo.restore`.
 
@@ -53,7 +54,7 @@ def restore_photo(
         network: the network.
         photo: the photo.
         settings: tiles, ensemble and precision; None for the defaults.
-        progress: whether to show a progress bar over tiles.
+        progress: see :data:`zoo.inference.tiling.Progress`.
     """
     settings = settings or RestoreSettings()
     color_HWC, alpha_HW = photo.color_HWC, photo.alpha_HW
@@ -76,37 +77,64 @@ def restore_photo(
     return Photo(color_HWC, alpha_HW, photo.bit_depth, photo.metadata.enlarged(network.scale))
 
 
-def _jobs(source: Path, target: str | Path, saving: Saving) -> list[tuple[Path, Path]]:
-    """Return pairs of input and output file."""
-    folder = Path(target)
-    if source.is_dir():
-        if folder.is_file():
-            raise ImageError(f"{target}: the input is a folder, so the output must be a folder")
-        images = list_photos(source)
-        pairs = list(zip(images, (folder / name for name in _names(images)), strict=True))
-    elif is_file_target(target):
-        pairs = [(source, folder)]
+def _plan(source: Path, outputs: Outputs, *, recursive: bool) -> Plan:
+    many = source.is_dir()
+    unread: list[Path] = []
+    if many:
+        outputs.check_folder("the input is a folder")
+        images, unread = find_images(source, recursive=recursive, without=outputs.folder)
+        names = [image.relative_to(source) for image in images]
+        pairs = list(zip(images, outputs.of_several(names), strict=True))
     else:
-        pairs = [(source, folder / _names([source])[0])]
-    check_saving([output for _, output in pairs], saving)
+        pairs = [(source, outputs.of_one(Path(source.name)))]
     for image, output in pairs:
         if is_same_file(image, output):
             raise ImageError(f"{output}: the output would replace the input; choose another path")
-    return pairs
+    return planned(pairs, outputs, many=many, unread=unread)
 
 
-def _names(images: Sequence[Path]) -> list[str]:
-    """Return names of outputs in a folder: those of the inputs, but PNG for what is only read.
+def find_images(folder: Path, *, recursive: bool, without: Path) -> tuple[list[Path], list[Path]]:
+    """Return the image files in a folder in natural order, and what is there but is not read.
 
-    No two are equal: next to ``a.png``, ``a.heic`` becomes ``a.heic.png``.
+    Hidden files and folders are left out, and so are links to folders: they could lead in a circle.
+
+    Args:
+        folder: the folder.
+        recursive: whether to look in the folders inside it, too.
+        without: a folder that is left out: that of the outputs.
+
+    Raises:
+        ImageError: if a folder cannot be read, or there is no image.
     """
-    found: list[str] = []
-    taken = {image.name for image in images}
-    for image in images:
-        name = image.name
-        if image.suffix.lower() not in WRITE_EXTENSIONS:
-            name = f"{image.stem}.png"
-            name = f"{image.name}.png" if name in taken else name
-            taken.add(name)
-        found.append(name)
-    return found
+    images: list[Path] = []
+    unread: list[Path] = []
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop(0)
+        for path in _visible(here):
+            if not path.is_dir():
+                (images if path.suffix.lower() in EXTENSIONS else unread).append(path)
+            elif is_same_file(path, without) or path.is_symlink():
+                continue
+            elif recursive:
+                waiting.append(path)
+            elif any(inner.suffix.lower() in EXTENSIONS for inner in _visible(path)):
+                unread.append(path)
+    if images:
+        return images, unread
+    folders = any(path.is_dir() for path in unread)
+    raise ImageError(
+        f"image folder {str(folder)!r} holds no image; it needs files that end in one of "
+        f"{', '.join(EXTENSIONS)}"
+        + ("; -r (in Python, recursive=True) looks in the folders inside it" if folders else "")
+    )
+
+
+def _visible(folder: Path) -> list[Path]:
+    try:
+        found = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise ImageError(
+            f"image folder {str(folder)!r} cannot be read: {error.strerror}; check its permissions"
+        ) from error
+    return sorted(found, key=natural_key)

@@ -1,109 +1,129 @@
-"""Restoring many files: finding the missing outputs, and sharing the work among processes."""
+"""Restoring many files: what is to be done, sharing it among processes, and what became of it."""
 
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from zoo.data.images import WRITE_EXTENSIONS
 from zoo.distributed import ProcessGroup, map_shared
 from zoo.errors import ImageError, WriteError, ZooError
-from zoo.files import remove_leftovers, write_error
+from zoo.files import remove_leftovers
+from zoo.inference.outputs import Outputs, exists
+from zoo.inference.tiling import Progress
 
 logger = logging.getLogger(__name__)
 
 
-def check_paths(source: str | Path, target: str | Path) -> None:
-    """Check the paths of input and output before the work.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be done.
 
-    Raises:
-        ImageError: if a path is empty.
-        WriteError: if the target cannot exist, for example because its name is too long.
+    Attributes:
+        waiting: jobs (input, output) without an existing output.
+        existing: outputs that exist and are not overwritten.
+        unread: files and folders in the input folder that are not read.
+        many: whether the input is several images or bursts.
     """
-    for name, path in (("input", source), ("output", target)):
-        if not str(path):
-            raise ImageError(f"the path of the {name} is empty; give a file or a folder")
-    _exists(Path(target))
+
+    waiting: list[tuple[Path, Path]]
+    existing: list[Path] = field(default_factory=list)
+    unread: list[Path] = field(default_factory=list)
+    many: bool = False
 
 
-def is_file_target(target: str | Path) -> bool:
-    """Return whether the output of one input is an image file; otherwise it is a folder.
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What became of all inputs.
 
-    It is a folder if it exists as a folder, has no suffix, or ends in a separator. ``Path`` drops
-    separators at the end, so only a string can have one.
-
-    Raises:
-        ImageError: if the suffix is not that of an image.
+    Attributes:
+        plan: what was to be done.
+        written: the files that were written, by all processes.
+        failed: the errors of the others.
+        unit: name of an input: "image" or "burst".
     """
-    if str(target).endswith(("/", os.sep)) or Path(target).is_dir():
-        return False
-    suffix = Path(target).suffix
-    if suffix and suffix.lower() not in WRITE_EXTENSIONS:
-        raise ImageError(
-            f"{target}: images are not written as {suffix!r}; use one of "
-            f"{', '.join(WRITE_EXTENSIONS)}, or put a / at the end to write to a folder"
+
+    plan: Plan
+    written: list[Path]
+    failed: list[ZooError]
+    unit: str
+
+    def __str__(self) -> str:
+        """One line on what became of the inputs, with all counts if there were several."""
+        existing = self.plan.existing
+        if self.plan.many:
+            return f"{self.counts}{_REPLACED if existing else ''}"
+        return f"wrote {self.written[0]}" if self.written else f"{existing[0]} exists{_REPLACED}"
+
+    @property
+    def counts(self) -> str:
+        """The counts of all inputs."""
+        return (
+            f"{self.unit}s: {len(self.written)} written, {len(self.failed)} failed, "
+            f"{len(self.plan.existing)} skipped because their output exists, "
+            f"{len(self.plan.unread)} skipped because they are not read"
         )
-    return bool(suffix)
 
 
-def without_existing(jobs: list[tuple[Path, Path]], overwrite: bool) -> list[tuple[Path, Path]]:
-    """Return the jobs (input, output) without an existing output; all jobs if ``overwrite``.
+_REPLACED = "; --overwrite (in Python, overwrite=True) replaces it"
+
+
+def planned(
+    jobs: list[tuple[Path, Path]], outputs: Outputs, *, many: bool, unread: Sequence[Path] = ()
+) -> Plan:
+    """Check jobs (input, output), and return which of them are to be done.
 
     Unfinished files of killed processes in the output folders are removed.
 
     Raises:
+        ImageError: if the outputs are not as they should be; see :meth:`Outputs.check`.
         WriteError: if an output cannot exist, for example because its name is too long.
     """
+    outputs.check(jobs)
     for folder in {output.parent for _, output in jobs}:
         remove_leftovers(folder)
-    waiting = [job for job in jobs if not _exists(job[1]) or overwrite]
-    if len(waiting) < len(jobs):
-        logger.info(
-            "skipped %d existing outputs; pass overwrite to replace them", len(jobs) - len(waiting)
-        )
-    return waiting
-
-
-def _exists(output: Path) -> bool:
-    try:
-        return output.exists()
-    except OSError as error:
-        raise write_error(output, error) from error
+    existing = [] if outputs.overwrite else [output for _, output in jobs if exists(output)]
+    known = set(existing)
+    return Plan(
+        waiting=[job for job in jobs if job[1] not in known],
+        existing=existing,
+        unread=list(unread),
+        many=many,
+    )
 
 
 def restore_each(
-    jobs: list[tuple[Path, Path]],
-    one: Callable[[Path, Path], None],
+    plan: Plan,
+    one: Callable[[Path, Path, Progress], None],
     unit: str,
     *,
-    many: bool,
-    progress: bool,
+    progress: Progress,
     group: ProcessGroup,
-) -> list[Path]:
-    """Run jobs, shared among processes; a failed job does not stop the others.
+) -> Report:
+    """Run the jobs of a plan, shared among processes; a failed job does not stop the others.
+
+    What failed and what was skipped is logged by name.
 
     Args:
-        jobs: input and output of each job.
-        one: runs one job, given its input and output.
+        plan: the jobs.
+        one: runs one job, given its input, its output, and how it tells its progress.
         unit: name of a job, such as "image", for the progress bar and for errors.
-        many: whether the user asked for several jobs; an error then gives the number of failures.
-        progress: whether to show a progress bar, if ``many``.
+        progress: whether to show progress bars, or a function that is called with the part that is
+            done, from 0 to 1.
         group: processes that share the jobs; each takes the next job when it is free.
-
-    Returns:
-        The outputs that were written by all processes.
 
     Raises:
         ImageError: if a job failed; raised after all jobs are done.
-        WriteError: if not ``many`` and the output cannot be written.
+        WriteError: if there is only one job and its output cannot be written.
     """
+    jobs = plan.waiting
+    shown = progress if group.is_first else False
 
     def attempt(number: int) -> Path | ZooError:
         source, output = jobs[number]
         try:
-            one(source, output)
+            one(source, output, _part(shown, number, len(jobs)))
         except (ImageError, WriteError) as error:
             return error
         except OSError as error:
@@ -111,15 +131,47 @@ def restore_each(
         return output
 
     task = f"restore/{jobs[0][1]}" if jobs else "restore"
-    results = map_shared(
-        group, len(jobs), attempt, task=task, unit=unit, progress=progress and many
+    bar = plan.many and bool(progress) and not callable(progress)
+    results = map_shared(group, len(jobs), attempt, task=task, unit=unit, progress=bar)
+    report = Report(
+        plan=plan,
+        written=[result for result in results if isinstance(result, Path)],
+        failed=[result for result in results if isinstance(result, ZooError)],
+        unit=unit,
     )
-    failures = [result for result in results if isinstance(result, ZooError)]
-    if failures and not many:
-        raise failures[0]
-    if failures:
+    if report.failed and not plan.many:
+        raise report.failed[0]
+    if group.is_first:
+        _tell(report)
+    if report.failed:
         raise ImageError(
-            f"{len(failures)} of {len(jobs)} {unit}s failed, the others are done; "
-            f"first failure: {failures[0]}"
+            f"{len(report.failed)} of {len(jobs)} {unit}s failed, the others are done; "
+            f"{report.counts}; first failure: {report.failed[0]}"
         )
-    return [result for result in results if isinstance(result, Path)]
+    return report
+
+
+def _part(progress: Progress, number: int, count: int) -> Progress:
+    """Return how one of several jobs tells its progress."""
+    if not callable(progress):
+        return progress
+    return lambda done: progress((number + done) / count)
+
+
+def _tell(report: Report) -> None:
+    """Log by name what failed and what was skipped."""
+    if not report.plan.many:
+        return
+    for error in report.failed:
+        logger.error("failed: %s", error)
+    if report.plan.existing:
+        names = ", ".join(path.name for path in report.plan.existing)
+        logger.info("skipped, because their output exists%s: %s", _REPLACED, names)
+    kinds: dict[str, list[str]] = {}
+    for path in report.plan.unread:
+        folder = path.is_dir()
+        kind = "folders (-r, in Python recursive=True, restores what is in them)"
+        kind = kind if folder else f"{path.suffix.lower() or 'other'} files, which are not read"
+        kinds.setdefault(kind, []).append(path.name)
+    for kind, files in kinds.items():
+        logger.info("skipped %s: %s", kind, ", ".join(files))

@@ -17,6 +17,7 @@ from zoo.inference.tiling import (
     OVERLAP,
     SMALLEST_TILE,
     TILE,
+    Progress,
     Run,
     fitting_tile,
     in_tiles,
@@ -28,8 +29,9 @@ from zoo.registry import capabilities_of
 
 logger = logging.getLogger(__name__)
 
-_MOST = 2
-"""Largest value of an image: a sharpened one can exceed 1, and one of 0 to 255 exceeds 2."""
+_LEAST, _MOST = -0.5, 2
+"""Bounds of an image: a sharpened or noisy one can exceed 0 and 1, one of 0 to 255 exceeds 2, and
+one of -1 to 1 is below -0.5."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,7 @@ def restore_tensor(
     network: Network,
     image_BIHW: Tensor,
     settings: RestoreSettings | None = None,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Tensor:
     """Restore images in memory.
 
@@ -83,7 +85,7 @@ def restore_tensor(
         network: the network; it runs in evaluation mode, on its own device.
         image_BIHW: float32 in [0, 1]; for a burst, (B, T, I, H, W).
         settings: tiles, ensemble and precision; None for the defaults.
-        progress: whether to show a progress bar over tiles.
+        progress: see :data:`zoo.inference.tiling.Progress`.
 
     Returns:
         (B, I, s*H, s*W) float32 in [0, 1], on the CPU.
@@ -125,8 +127,15 @@ def _check_range(image_BIHW: Tensor) -> None:
         raise ZooError(f"the image has {kind} values; networks take floats from 0 to 1: {fix}")
     # Of a burst, only the first channels are colours; a flow may follow.
     colours = image_BIHW[:, :, :3] if image_BIHW.dim() == 5 else image_BIHW
-    if colours.numel() and (most := float(colours.max())) > _MOST:
+    if not colours.numel():
+        return
+    least, most = (float(bound) for bound in colours.aminmax())
+    if most > _MOST:
         raise ZooError(f"the image has values up to {most:g}; networks take 0 to 1: {fix}")
+    if least < _LEAST:
+        raise ZooError(
+            f"the image has values down to {least:g}; networks take 0 to 1: scale it to that range"
+        )
 
 
 def _smaller(tile: int, overlap: int, error: Exception) -> int:
@@ -139,7 +148,7 @@ def _smaller(tile: int, overlap: int, error: Exception) -> int:
 
 
 def _restored(
-    network: Network, run: Run, image_BIHW: Tensor, tile: int, overlap: int, progress: bool
+    network: Network, run: Run, image_BIHW: Tensor, tile: int, overlap: int, progress: Progress
 ) -> Tensor:
     grid = capabilities_of(network).size_multiple
     if tile:

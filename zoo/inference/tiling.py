@@ -7,12 +7,14 @@ burst are between batch and channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Protocol, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
+
+T = TypeVar("T")
 
 TILE, BURST_TILE = 512, 128
 """Default side of a tile in pixels if free memory is unknown: for images, and for bursts, which
@@ -33,6 +35,11 @@ _SHARE = 0.8
 
 _STEP = 64
 """Chosen tile sides are multiples of this, so that they do not change with every free byte."""
+
+Progress: TypeAlias = bool | Callable[[float], None]
+"""Whether to show a progress bar on a terminal; or a function that is called after each tile with
+the part of the work that is done, above 0 and up to 1. If it raises an error, the work ends. The
+part is smaller again if memory runs out and smaller tiles are tried."""
 
 Run: TypeAlias = Callable[[Tensor], Tensor]
 """Takes images and returns images of ``scale`` times the size, on the CPU."""
@@ -122,7 +129,7 @@ def in_tiles(
     channels: int,
     tile: int,
     overlap: int,
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Tensor:
     """Run ``run`` on images tile by tile, and blend the tiles where they overlap.
 
@@ -133,7 +140,7 @@ def in_tiles(
         channels: number of channels that ``run`` returns.
         tile: side of a tile in input pixels, or 0 for the whole image at once.
         overlap: overlap of tiles in input pixels, at most half a tile.
-        progress: whether to show a progress bar over tiles.
+        progress: how the progress is told.
 
     Returns:
         (B, channels, s*H, s*W).
@@ -142,11 +149,14 @@ def in_tiles(
     rows = list(spans(height, tile, overlap))
     columns = list(spans(width, tile, overlap))
     if len(rows) == len(columns) == 1:
-        return run(image_BIHW)
+        whole_BIHW = run(image_BIHW)
+        if callable(progress):
+            progress(1.0)
+        return whole_BIHW
     total_BIHW = torch.zeros(len(image_BIHW), channels, height * scale, width * scale)
     weight_HW = torch.zeros(height * scale, width * scale)
     places = [(row, column) for row in rows for column in columns]
-    for row, column in tqdm(places, unit="tile", disable=not progress or None):
+    for row, column in _told(places, progress):
         tile_BIHW = run(image_BIHW[..., row, column])
         ramp_HW = (
             _ramp(row, height, overlap, scale)[:, None] * _ramp(column, width, overlap, scale)[None]
@@ -155,6 +165,17 @@ def in_tiles(
         total_BIHW[:, :, place[0], place[1]] += tile_BIHW * ramp_HW
         weight_HW[place] += ramp_HW
     return total_BIHW / weight_HW
+
+
+def _told(tiles: Sequence[T], progress: Progress) -> Iterator[T]:
+    """Yield tiles, and tell the progress after each."""
+    if not callable(progress):
+        # Below the bar of several images, this one disappears at its end.
+        yield from tqdm(tiles, unit="tile", disable=not progress or None, leave=None)
+        return
+    for number, tile in enumerate(tiles, 1):
+        yield tile
+        progress(number / len(tiles))
 
 
 def spans(size: int, tile: int, overlap: int) -> Iterator[slice]:

@@ -1,0 +1,185 @@
+"""Restoring in memory: arrays, PIL images, bytes of files and tensors give their own kind."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import zoo
+from tests.helpers.case_names import case_name
+from tests.helpers.networks import Nearest
+from zoo.data import Photo, read_photo, write_photo
+from zoo.errors import CheckpointError, ImageError, ZooError
+from zoo.registry import Capabilities
+
+RANDOM = np.random.default_rng(0)
+
+
+def enlarged(image):
+    """What the network computes of an array: its pixels twice."""
+    return image.repeat(2, 0).repeat(2, 1)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 1), (3, 4, 3)], ids=case_name)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float16", "float32", "float64"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_array_gives_an_array_of_its_shape_and_dtype(shape, dtype, channels):
+    high = {"uint8": 255, "uint16": 65535}.get(dtype, 1)
+    image = (RANDOM.random(shape) * high).astype(dtype)
+    found = zoo.restore(Nearest(channels=channels), image)
+    assert found.dtype == image.dtype and found.shape == (6, 8, *shape[2:])
+    tolerance = 0 if high == 255 else 1 if high > 255 else 1e-3  # of rounding to float32 or 16
+    np.testing.assert_allclose(found.astype(float), enlarged(image).astype(float), atol=tolerance)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_two_and_four_channels_are_colour_and_alpha(channels, tmp_path):
+    """As in a file: alpha is enlarged by bicubic, and the network does not see it."""
+    image = np.full((5, 4, channels), 200, np.uint8)
+    image[2:, :, -1] = 0
+    found = zoo.restore(Nearest(), image)
+    swapped = image if channels == 2 else image[..., [2, 1, 0, 3]]
+    if channels == 4:
+        cv2.imwrite(str(tmp_path / "a.png"), swapped)
+        zoo.restore(Nearest(), tmp_path / "a.png", tmp_path / "b.png", progress=False)
+        stored = cv2.imread(str(tmp_path / "b.png"), cv2.IMREAD_UNCHANGED)
+        assert np.array_equal(found, stored[..., [2, 1, 0, 3]])
+    assert found.shape == (10, 8, channels) and set(found[..., :-1].flat) == {200}
+
+
+def test_a_network_of_other_channels_takes_them_as_they_are():
+    image = RANDOM.random((3, 4, 8)).astype(np.float32)
+    assert np.array_equal(zoo.restore(Nearest(channels=8), image), enlarged(image))
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 4), (2, 3, 5, 4)], ids=case_name)
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", "float64"])
+def test_a_tensor_gives_a_tensor_of_its_shape_and_dtype(shape, dtype):
+    values = torch.from_numpy(RANDOM.random(shape))
+    image = (values * 255).byte() if dtype == "uint8" else values.to(getattr(torch, dtype))
+    found = zoo.restore(Nearest(), image)
+    expected = image.repeat_interleave(2, -1).repeat_interleave(2, -2)
+    assert found.dtype == image.dtype and found.shape == expected.shape
+    # The network computes in float32.
+    torch.testing.assert_close(found, expected, atol=0 if dtype == "uint8" else 1e-6, rtol=1e-6)
+
+
+def test_a_burst_is_a_tensor_of_frames():
+    class First(Nearest):
+        burst = 2
+        capabilities = Capabilities(input="burst")
+
+        def forward(self, frames_BTIHW, flow=None):
+            return super().forward(frames_BTIHW[:, 0, :3])
+
+    frames = torch.rand(2, 4, 3, 5)
+    found = zoo.restore(First(channels=4), frames)
+    assert found.shape == (3, 6, 10) and torch.equal(found[:, ::2, ::2], frames[0, :3])
+    assert torch.equal(zoo.restore(First(channels=4), torch.stack([frames, frames]))[1], found)
+    with pytest.raises(ImageError, match=r"bursts are given as a path or as a tensor \(T, 4, H, W"):
+        zoo.restore(First(channels=4), np.zeros((3, 4, 3), np.uint8))
+    with pytest.raises(ImageError, match=r"the shape \(4, 3, 5\); for this network it is \(T, I"):
+        zoo.restore(First(channels=4), frames[0])
+
+
+@pytest.mark.parametrize("extension", [".png", ".jpg", ".webp", ".tif"])
+def test_the_bytes_of_a_file_give_the_bytes_of_a_file_of_its_format(extension, tmp_path):
+    path, out = tmp_path / f"a{extension}", tmp_path / f"b{extension}"
+    write_photo(path, Photo(RANDOM.random((6, 5, 3)).astype(np.float32), None, 8))
+    zoo.restore(Nearest(), path, out, progress=False)
+    for kind in (bytes, bytearray, memoryview):
+        assert zoo.restore(Nearest(), kind(path.read_bytes())) == out.read_bytes()
+    if extension == ".jpg":
+        assert len(zoo.restore(Nearest(), path.read_bytes(), quality=20)) < out.stat().st_size
+
+
+def test_bytes_that_are_no_image_are_named():
+    with pytest.raises(ImageError, match=r"image file '\(bytes\)' cannot be decoded: its content"):
+        zoo.restore(Nearest(), b"no image")
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [("L", "L"), ("LA", "LA"), ("RGB", "RGB"), ("RGBA", "RGBA"), ("1", "L"), ("P", "RGB"),
+     ("I;16", "I;16")],
+)  # fmt: skip
+def test_a_pil_image_gives_a_pil_image(mode, expected):
+    pil = pytest.importorskip("PIL.Image")
+    if mode == "I;16":
+        image = pil.fromarray(np.arange(12, dtype=np.uint16).reshape(3, 4) * 5000)
+    else:
+        image = pil.fromarray(RANDOM.integers(0, 256, (3, 4, 3), np.uint8)).convert(mode)
+    image.info["icc_profile"] = b"profile"
+    found = zoo.restore(Nearest(), image)
+    assert (found.mode, found.size, found.info) == (expected, (8, 6), {"icc_profile": b"profile"})
+    given = np.asarray(image.convert(expected) if mode != expected else image)
+    if mode not in ("LA", "RGBA"):  # bicubic alpha
+        assert np.abs(np.asarray(found).astype(int) - enlarged(given)).max() <= (mode == "I;16")
+
+
+def test_a_pil_image_keeps_its_transparency_or_is_refused():
+    pil = pytest.importorskip("PIL.Image")
+    palette = pil.new("P", (4, 3), 1)
+    palette.info["transparency"] = 1
+    assert zoo.restore(Nearest(), palette).mode == "RGBA"
+    with pytest.raises(ImageError, match=r"the PIL image has the mode CMYK.*convert\('RGB'\)"):
+        zoo.restore(Nearest(), pil.new("CMYK", (4, 3)))
+
+
+def test_a_model_is_named_in_place_of_a_network(tmp_path):
+    image = RANDOM.integers(0, 256, (6, 5, 3), np.uint8)
+    expected = zoo.restore(zoo.load("mambair_tiny_x2"), image)
+    assert np.array_equal(zoo.restore("mambair_tiny_x2", image), expected)
+    assert expected.shape == (12, 10, 3) and len(np.unique(expected)) > 10
+    write_photo(tmp_path / "a.png", Photo(image.astype(np.float32) / 255))
+    zoo.restore("mambair_tiny_x2", tmp_path / "a.png", tmp_path / "b.png", progress=False)
+    assert np.array_equal(np.round(read_photo(tmp_path / "b.png").color_HWC * 255), expected)
+    with pytest.raises(CheckpointError, match="did you mean 'mambair_tiny_x2'"):
+        zoo.restore("mambair_tny_x2", image)
+
+
+WRONG = [
+    (np.zeros((3, 4, 5)), r"shape \(3, 4, 5\).*; its channels are first: use .*\(1, 2, 0\)"),
+    (np.zeros((7, 4, 7)), r"shape \(7, 4, 7\); .* with C = 1 or 2 or 3 or 4, or \(H, W\)$"),
+    (np.zeros((2, 4, 4, 3)), r"shape \(2, 4, 4, 3\); .*restore the images of a batch one by one"),
+    (np.zeros(4), r"shape \(4,\); an image is \(H, W, C\)"),
+    (np.zeros((0, 4, 3)), r"shape \(0, 4, 3\)"),
+    (np.zeros((4, 4, 3), np.int64), "the array has int64 values; an image has uint8 from 0 to 255"),
+    (np.zeros((4, 4, 3), bool), "the array has bool values"),
+    (np.full((4, 4, 3), 200.0), "the image has values up to 200; .* divide it by 255"),
+    (np.full((4, 4, 3), -1.0), "the image has values down to -1; networks take 0 to 1"),
+    (torch.zeros(4, 5, 3), r"shape \(4, 5, 3\).*its channels are last: use x.movedim\(-1, -3\)"),
+    (torch.zeros(2, 4, 5, 3), r"its channels are last"),
+    (torch.zeros(1, 4, 5), r"shape \(1, 4, 5\); .* with I = 3$"),
+    (torch.zeros(4, 5), r"shape \(4, 5\); for this network it is \(I, H, W\) or \(B, I, H, W\)"),
+    (torch.zeros(3, 4, 5, dtype=torch.int32), "the tensor has int32 values"),
+    (torch.full((3, 4, 5), 255.0), "the image has values up to 255"),
+    ([[0.5]], "an image is a path, a NumPy array, .* not list"),
+]
+
+
+@pytest.mark.parametrize(("image", "message"), WRONG, ids=[str(i) for i in range(len(WRONG))])
+def test_what_is_no_image_is_told_in_one_sentence(image, message):
+    with pytest.raises(ZooError, match=message) as found:
+        zoo.restore(Nearest(), image)
+    assert len(str(found.value)) < 300
+
+
+def test_what_is_for_files_is_refused_for_an_image_in_memory(tmp_path):
+    image = np.zeros((3, 4, 3), np.uint8)
+    for name, value in {"overwrite": True, "suffix": "x", "look": "plain"}.items():
+        with pytest.raises(ImageError, match=f"{name} is for files"):
+            zoo.restore(Nearest(), image, **{name: value})
+    with pytest.raises(ImageError, match="target is for files"):
+        zoo.restore(Nearest(), image, tmp_path / "a.png")
+    with pytest.raises(ImageError, match=r"a\.png: give the file or folder to write, too"):
+        zoo.restore(Nearest(), tmp_path / "a.png")
+
+
+def test_the_image_that_is_given_stays_as_it_is():
+    values = RANDOM.random((3, 4, 4)).astype(np.float32)
+    before = values.copy()
+    zoo.restore(Nearest(), values)
+    assert np.array_equal(values, before)

@@ -1,0 +1,214 @@
+"""What ``zoo restore`` does with folders, names of outputs, and options that have no effect."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+import zoo
+from tests.helpers.networks import Nearest
+from zoo.cli import main
+from zoo.data import Photo, read_photo, write_photo
+from zoo.errors import ImageError, ZooError
+from zoo.inference.outputs import Outputs
+from zoo.networks import Network
+from zoo.registry import Capabilities
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """A folder with photos, other files, a damaged one, and folders inside it."""
+    for name in ("a.png", "b.jpg", "sub/c.png", "sub/deep/d.webp", ".hidden/e.png"):
+        write_photo(tmp_path / "in" / name, Photo(np.full((3, 4, 3), 0.5, np.float32)))
+    (tmp_path / "in" / "notes").mkdir()
+    for name in ("film.mov", "raw.cr2", "other.cr2", "README", "notes/a.txt"):
+        (tmp_path / "in" / name).write_bytes(b"x")
+    monkeypatch.setattr("zoo.commands.restore.choose_network", lambda *_, **__: Nearest())
+    return tmp_path / "in"
+
+
+def run(*words):
+    return main(["restore", *map(str, words), "-n", "model"])
+
+
+def below(folder):
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def test_a_folder_names_all_that_was_skipped_and_ends_with_counts(photos, tmp_path, capsys, caplog):
+    caplog.set_level("INFO")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.png").write_bytes(b"mine")
+    assert run(photos, "-o", out) == 0
+    assert capsys.readouterr().out == (
+        "images: 1 written, 0 failed, 1 skipped because their output exists, 5 skipped because "
+        "they are not read; --overwrite (in Python, overwrite=True) replaces it\n"
+    )
+    assert below(out) == ["a.png", "b.jpg"] and (out / "a.png").read_bytes() == b"mine"
+    lines = caplog.text.splitlines()
+    for told in (
+        r"skipped, because their output exists; --overwrite .*: a\.png$",
+        r"skipped \.cr2 files, which are not read: other\.cr2, raw\.cr2$",
+        r"skipped \.mov files, which are not read: film\.mov$",
+        r"skipped other files, which are not read: README$",
+        r"skipped folders \(-r, in Python recursive=True, restores what is in them\): sub$",
+    ):
+        assert len([line for line in lines if re.search(told, line)]) == 1, told
+
+
+def test_a_folder_names_all_that_failed_and_ends_with_counts(photos, tmp_path, capsys, caplog):
+    (photos / "bad1.png").write_bytes(b"no image")
+    (photos / "bad2.tif").write_bytes(b"no image")
+    assert run(photos, "-o", tmp_path / "out") == 2
+    failed = [line for line in caplog.text.splitlines() if "failed: image file" in line]
+    assert "bad1.png" in failed[0] and "bad2.tif" in failed[1] and len(failed) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(
+        r"zoo restore: error: 2 of 4 images failed, the others are done; images: 2 written, "
+        r"2 failed, 0 skipped because .*; first failure: image file .*bad1\.png",
+        last,
+    )
+    assert below(tmp_path / "out") == ["a.png", "b.jpg"]
+
+
+def test_a_folder_with_the_folders_in_it_keeps_the_tree(photos, tmp_path, capsys):
+    (photos / "circle").symlink_to(photos)
+    assert run(photos, "-o", tmp_path / "out", "-r") == 0
+    expected = ["a.png", "b.jpg", "sub/c.png", "sub/deep/d.webp"]
+    assert below(tmp_path / "out") == expected
+    assert read_photo(tmp_path / "out/sub/deep/d.webp").color_HWC.shape == (6, 8, 3)
+    assert "images: 4 written, 0 failed" in capsys.readouterr().out
+    # Outputs inside the input are not restored again.
+    for _ in range(2):
+        assert run(photos, "-o", photos / "sub" / "out", "--recursive", "--overwrite") == 0
+        assert below(photos / "sub" / "out") == expected
+
+
+def test_a_folder_whose_images_are_in_folders_says_how_to_reach_them(photos, tmp_path, capsys):
+    assert run(photos / "sub" / "..", "-o", tmp_path / "out") == 0
+    for name in ("a.png", "b.jpg"):
+        (photos / name).unlink()
+    assert run(photos, "-o", tmp_path / "out") == 2
+    assert "-r (in Python, recursive=True) looks in the folders" in capsys.readouterr().err
+    assert run(photos / "notes", "-o", tmp_path / "out") == 2
+    assert "holds no image" in (error := capsys.readouterr().err) and "; -r" not in error
+
+
+def test_the_suffix_and_the_format_name_the_outputs_in_a_folder(photos, tmp_path):
+    assert run(photos, "-o", tmp_path / "x", "--suffix", "x2", "--format", "webp") == 0
+    assert below(tmp_path / "x") == ["a_x2.webp", "b_x2.webp"]
+    assert run(photos / "a.png", "-o", tmp_path / "x", "--suffix", "_x2", "--format", "jpg") == 0
+    assert run(photos / "a.png", "-o", tmp_path / "x", "--format", "tif") == 0
+    assert run(photos / "a.png", "-o", tmp_path / "x", "--format", "png") == 0
+    assert below(tmp_path / "x") == ["a.png", "a.tif", "a_x2.jpg", "a_x2.webp", "b_x2.webp"]
+    for name, start in (("a.tif", (b"II*\0", b"MM\0*")), ("a_x2.jpg", b"\xff\xd8")):
+        assert (tmp_path / "x" / name).read_bytes().startswith(start)
+
+
+def test_inputs_of_one_name_have_outputs_of_their_own(photos, tmp_path):
+    write_photo(photos / "b.png", Photo(np.zeros((2, 2, 3), np.float32)))
+    write_photo(photos / "b.tif", Photo(np.zeros((2, 2, 3), np.float32)))
+    assert run(photos, "-o", tmp_path / "x", "--format", "png") == 0
+    assert below(tmp_path / "x") == ["a.png", "b.jpg.png", "b.png", "b.tif.png"]
+    write_photo(photos / "b.jpg.png", Photo(np.zeros((2, 2, 3), np.float32)))
+    with pytest.raises(ImageError, match=r"b\.jpg\.png: b\.jpg and b\.jpg\.png would be written"):
+        zoo.restore(Nearest(), photos, tmp_path / "y", format="png", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["IN", "-o", "OUT.txt"], "OUT.txt: the input is a folder, so the output must be a folder"),
+        (["IN", "-o", "OUT.png"], "to write to a folder of this name, put a / at the end"),
+        (["IN/a.png", "-o", "OUT.txt"], "OUT.txt: images are not written as '.txt'"),
+        (["IN/a.png", "-o", "OUT.png", "--suffix", "x"], "the output has a name already"),
+        (["IN/a.png", "-o", "OUT.png", "--format", "jpg"], "the output is not a .jpg file"),
+        (["IN", "-o", "OUT", "--suffix", "a/b"], "suffix 'a/b' is not a part of a name"),
+        (["IN", "-o", "IN"], "the output would replace the input"),
+        (["IN", "-o", "OUT", "--look", "plain"], "look 'plain' has no effect: it is for RAW"),
+        (["IN", "-o", "OUT", "--plugin", "x.so"], "--plugin is for engines"),
+        (["IN", "-o", "OUT", "--trust-engine"], "--trust-engine is for engines"),
+        (["IN", "-o", ""], "the argument after '-o' is empty"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_is_written(
+    words, message, photos, tmp_path, capsys
+):
+    before = below(tmp_path)
+    fill = {"IN": str(photos), "OUT": str(tmp_path / "OUT")}
+    assert run(*(re.sub("IN|OUT", lambda found: fill[found[0]], word) for word in words)) == 2
+    assert message in capsys.readouterr().err and below(tmp_path) == before
+
+
+def test_a_folder_named_like_a_file_is_written_where_that_is_said(photos, tmp_path):
+    assert run(photos, "-o", f"{tmp_path}/out.v2/") == 0
+    assert run(photos, "-o", tmp_path / "out.v2", "--overwrite") == 0  # it exists
+    assert below(tmp_path / "out.v2") == ["a.png", "b.jpg"]
+
+
+def test_an_existing_output_says_which_option_overwrites_it(photos, tmp_path, capsys):
+    out = tmp_path / "o.png"
+    out.write_bytes(b"mine")
+    assert run(photos / "a.png", "-o", out) == 0
+    assert capsys.readouterr().out.startswith(f"{out} exists; --overwrite")
+    assert out.read_bytes() == b"mine"
+    assert run(photos / "a.png", "-o", out, "--overwrite") == 0
+    assert capsys.readouterr().out == f"wrote {out}\n"
+
+
+def test_empty_paths_are_refused_in_python_too(photos, tmp_path):
+    with pytest.raises(ImageError, match="the path of the input is empty"):
+        zoo.restore(Nearest(), "", tmp_path)
+    with pytest.raises(ImageError, match="the path of the output is empty"):
+        zoo.restore(Nearest(), photos, "")
+    with pytest.raises(ImageError, match="images are not written as 'gif'; use one of bmp, "):
+        zoo.restore(Nearest(), photos, tmp_path / "out", format="gif")
+
+
+class Frames(Network):
+    """A burst network."""
+
+    capabilities = Capabilities(input="burst")
+    scale, burst = 1, 2
+
+    def __init__(self, channels):
+        super().__init__()
+        self.channels = channels
+
+
+def test_a_look_for_bursts_of_rgb_frames_and_folders_of_bursts_are_refused(tmp_path):
+    with pytest.raises(ZooError, match=r"look 'linear' has no effect: .* takes bursts of RGB"):
+        zoo.restore(Frames(3), tmp_path, tmp_path / "out", look="linear")
+    with pytest.raises(ZooError, match=r"recursive \(-r\) does not work for bursts"):
+        zoo.restore(Frames(4), tmp_path, tmp_path / "out", recursive=True)
+
+
+def test_compat_without_what_it_changes_is_told(monkeypatch, capsys):
+    words = ["restore", "in.png", "-o", "out.png", "-n", "mambair_tiny_x2", "--compat", "official"]
+    assert main(words) == 2
+    assert "--compat has no effect on mambair_tiny_x2: it is for" in capsys.readouterr().err
+    network = zoo.load("mambair_tiny_x2")
+    monkeypatch.setattr("zoo.checkpoints.convert_command.convert", lambda *_, **__: network)
+    words = ["convert", "a.safetensors", "-o", "a.pth"]
+    assert main([*words, "--compat", "official"]) == 0
+    assert "--compat has no effect on this network" in capsys.readouterr().out
+    assert main(words) == 0 and "--compat" not in capsys.readouterr().out
+
+
+def test_random_weights_that_are_not_used_are_told(tmp_path, caplog):
+    write_photo(tmp_path / "a.png", Photo(np.zeros((3, 4, 3), np.float32)))
+    words = ["restore", tmp_path / "a.png", "-o", tmp_path / "o.png", "--random-weights"]
+    assert main([*map(str, words), "-n", "mambair_tiny_x2"]) == 0
+    assert "--random-weights has no effect: there are weights" in caplog.text
+
+
+def test_outputs_of_a_format_that_is_only_read_are_png(tmp_path):
+    outputs = Outputs(target=tmp_path)
+    names = [tmp_path / name for name in ("a.png", "a.heic", "b.HEIC", "C.PNG", "burst")]
+    found = outputs.of_several([name.relative_to(tmp_path) for name in names])
+    assert [path.name for path in found] == [
+        "a.png", "a.heic.png", "b.png", "C.PNG", "burst.png"
+    ]  # fmt: skip

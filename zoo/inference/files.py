@@ -1,0 +1,76 @@
+"""Restoring files: one image or burst, or a folder of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zoo.data.photo import Saving
+from zoo.distributed import ProcessGroup
+from zoo.errors import ImageError, ZooError
+from zoo.inference.burst import Look, restore_bursts
+from zoo.inference.image import restore_images
+from zoo.inference.jobs import Report
+from zoo.inference.outputs import Outputs
+from zoo.inference.runner import RestoreSettings
+from zoo.inference.tiling import Progress
+from zoo.networks import Network
+
+
+def restore_files(
+    network: Network,
+    source: str | Path,
+    target: str | Path,
+    settings: RestoreSettings,
+    *,
+    suffix: str = "",
+    format: str = "",
+    recursive: bool = False,
+    overwrite: bool = False,
+    progress: Progress = True,
+    look: Look = "auto",
+    saving: Saving | None = None,
+    group: ProcessGroup | None = None,
+) -> Report:
+    """Restore files and report what became of them; see :func:`zoo.restore`.
+
+    Raises:
+        ImageError, WriteError, ZooError: as :func:`zoo.restore` does.
+    """
+    if not str(source):
+        raise ImageError("the path of the input is empty; give a file or a folder")
+    outputs = Outputs(
+        target=target,
+        suffix=suffix,
+        format=format,
+        overwrite=overwrite,
+        saving=saving or Saving(),
+    )
+    _check_look(network, look)
+    group = group or ProcessGroup()
+    if network.takes_burst:
+        if recursive:
+            raise ZooError(
+                "recursive (-r) does not work for bursts; give the folder that holds the bursts"
+            )
+        return restore_bursts(
+            network, Path(source), outputs, settings, look=look, progress=progress, group=group
+        )
+    return restore_images(
+        network,
+        Path(source),
+        outputs,
+        settings,
+        recursive=recursive,
+        progress=progress,
+        group=group,
+    )
+
+
+def _check_look(network: Network, look: Look) -> None:
+    if look == "auto" or (network.takes_burst and network.channels == 4):
+        return
+    takes = "bursts of RGB frames" if network.takes_burst else "images"
+    raise ZooError(
+        f"look {look!r} has no effect: it is for RAW bursts, and this network takes {takes}; leave "
+        "it out"
+    )
