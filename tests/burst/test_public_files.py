@@ -339,9 +339,9 @@ def test_dng_files_without_rawpy_name_the_extra(tmp_path, monkeypatch):
     [
         ("IMG_1.NEF", r"\.nef files are not read: convert them to DNG"),
         ("clip.mp4", r"\.mp4 files are not read: write their frames as images, with 'ffmpeg"),
-        ("a.heic", r"\.heic files are not read: convert them to PNG"),
+        ("a.jxl", r"\.jxl files are not read: convert them to PNG"),
     ],
-    ids=["raw", "video", "heic"],
+    ids=["raw", "video", "jxl"],
 )
 def test_restore_says_how_to_convert_what_it_cannot_read(tmp_path, capsys, name, advice):
     (tmp_path / "in").mkdir()

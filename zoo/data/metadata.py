@@ -2,8 +2,8 @@
 
 Blocks are kept byte for byte, and only numbers that would be wrong for the new picture change: the
 orientation, because it has been applied; the resolution, because pixels have become more; and the
-size in EXIF. No library is used for this, because none keeps the blocks of all four formats for
-pixels of 16 bits; docs/troubleshooting.md has the comparison.
+size in EXIF. No library is used for this: the one that could do it for pixels of 16 bits, libvips,
+waits forever in a forked process. docs/data.md has the comparison.
 
 Sources: EXIF 2.32 Sec. 4.6 and 4.7, PNG (3rd ed.) Sec. 11.3, JFIF 1.02, ICC.1:2022 Sec. 7.2 and
 Annex B, XMP Part 3, WebP container specification, TIFF 6.0 Sec. 8.

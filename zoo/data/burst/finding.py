@@ -22,7 +22,7 @@ _CONVERT = {
         "convert them to DNG, with Adobe DNG Converter or 'dnglab convert'",
     (".avi", ".gif", ".mkv", ".mov", ".mp4", ".webm"):
         "write their frames as images, with 'ffmpeg -i VIDEO frame_%03d.png'",
-    (".avif", ".heic", ".heif", ".jxl"): "convert them to PNG or JPEG",
+    (".jxl",): "convert them to PNG or JPEG",
 }  # fmt: skip
 """What is not read, and how to convert it."""
 
