@@ -159,11 +159,16 @@ def test_damaged_files_are_one_clear_error(tmp_path, saved, suffix, content):
 
 
 def test_files_that_could_run_code_are_refused(tmp_path):
-    import pathlib
+    import os
 
-    torch.save({"params": {"a": pathlib.PurePosixPath("x")}}, tmp_path / "evil.pth")
+    class Harm:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "harm"),)
+
+    torch.save({"params": {"a": torch.zeros(1), "b": Harm()}}, tmp_path / "evil.pth")
     with pytest.raises(CheckpointError, match="other objects than tensors"):
         zoo.load(tmp_path / "evil.pth")
+    assert not (tmp_path / "harm").exists()
 
 
 @pytest.mark.parametrize(

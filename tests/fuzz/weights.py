@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import collections
 import functools
 import io
 import json
 import warnings
 from contextlib import AbstractContextManager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from unittest import mock
 
+import numpy as np
 import torch
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
@@ -57,7 +60,17 @@ WORDS = ("conv_blk.cab", "self_attention", "upsample", "skip_scale", "A_logs", "
          "blocks", "groups", "head", "layers", "weight", "norm", "module.")  # fmt: skip
 
 
-WRAPPERS = ("params", "params_ema", "state_dict", "other", "list", "average", "twice", "names")
+WRAPPERS = (
+    "params",
+    "params_ema",
+    "state_dict",
+    "other",
+    "list",
+    "average",
+    "twice",
+    "names",
+    "options",
+)
 """Keys under which the tensors are, or other places for them."""
 
 
@@ -188,6 +201,11 @@ def placed(state: dict[str, Any], wrapper: str | None) -> dict[str, Any]:
         "average": {"state_dict": {**{f"model.{k}": v for k, v in state.items()}, **dotless}},
         "twice": {"a": state, "b": {"c": state}, "n_averaged": torch.zeros(())},
         "names": below,
+        "options": {
+            "args": argparse.Namespace(path=PurePosixPath("a"), scores=[np.float64(1)] * 9),
+            "meters": collections.defaultdict(list, a=[1]),
+            "model": state,
+        },
     }.get(wrapper, {"epoch": 5, wrapper: state})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +14,14 @@ from safetensors import safe_open
 from safetensors.torch import save as serialised
 from torch import Tensor
 
+from zoo.checkpoints.left_out import MOST_NAMES, left_out, other_names
 from zoo.checkpoints.trainers import MOST_TENSORS, State, joined, too_many_tensors
 from zoo.errors import CheckpointError, shown
 from zoo.files import partial_file
 from zoo.limits import OPTION, VARIABLE, max_parameters
 from zoo.pickles import load_tensors
+
+logger = logging.getLogger(__name__)
 
 SUFFIX = ".safetensors"
 """Suffix of files in our format, in upper or lower case."""
@@ -103,9 +107,9 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
 
 def _read_pickled(path: Path) -> Any:
     try:
-        return load_tensors(path)
+        return _without_other_objects(path)
     except pickle.UnpicklingError as error:
-        if "unsupported global" in str(error).lower() or "unsupported class" in str(error).lower():
+        if _has_other_objects(error):
             raise CheckpointError(
                 f"{path}: contains other objects than tensors, which could run code when loaded; "
                 "use a file with the state dict only"
@@ -116,6 +120,28 @@ def _read_pickled(path: Path) -> Any:
             f"{path}: not a readable PyTorch weights file ({_short(error)}); "
             "it may be truncated: copy or download it again"
         ) from error
+
+
+def _without_other_objects(path: Path) -> Any:
+    """Load what ``torch.save`` wrote, and leave out what is neither tensor nor plain value."""
+    try:
+        return load_tensors(path)
+    except pickle.UnpicklingError as error:
+        names = other_names(path) if _has_other_objects(error) else []
+        if not 0 < len(names) <= MOST_NAMES:
+            raise
+        try:
+            with left_out(names):
+                content = load_tensors(path)
+        except pickle.UnpicklingError:
+            raise error from None  # it needs what the objects were
+    logger.info("%s: left out what is no tensor, such as %s", path, shown(names[0]))
+    return content
+
+
+def _has_other_objects(error: pickle.UnpicklingError) -> bool:
+    message = str(error).lower()
+    return "unsupported global" in message or "unsupported class" in message
 
 
 def _fault(tensor: Tensor) -> str | None:
