@@ -74,9 +74,11 @@ def test_a_folder_names_all_that_failed_and_ends_with_counts(photos, tmp_path, c
     assert below(tmp_path / "out") == ["a.png", "b.jpg"]
 
 
-def test_a_folder_with_the_folders_in_it_keeps_the_tree(photos, tmp_path, capsys):
+def test_a_folder_with_the_folders_in_it_keeps_the_tree(photos, tmp_path, capsys, caplog):
     (photos / "circle").symlink_to(photos)
+    caplog.set_level("INFO")
     assert run(photos, "-o", tmp_path / "out", "-r") == 0
+    assert "skipped links to folders, which are not followed: circle\n" in caplog.text
     expected = ["a.png", "b.jpg", "sub/c.png", "sub/deep/d.webp"]
     assert below(tmp_path / "out") == expected
     assert read_photo(tmp_path / "out/sub/deep/d.webp").color_HWC.shape == (6, 8, 3)
@@ -106,6 +108,15 @@ def test_the_suffix_and_the_format_name_the_outputs_in_a_folder(photos, tmp_path
     assert below(tmp_path / "x") == ["a.png", "a.tif", "a_x2.jpg", "a_x2.webp", "b_x2.webp"]
     for name, start in (("a.tif", (b"II*\0", b"MM\0*")), ("a_x2.jpg", b"\xff\xd8")):
         assert (tmp_path / "x" / name).read_bytes().startswith(start)
+
+
+def test_outputs_beside_their_inputs_are_not_restored_again(photos, capsys):
+    for written in (4, 0):
+        assert run(photos, "-o", photos, "--suffix", "x2", "-r") == 0
+        assert f"images: {written} written" in capsys.readouterr().out
+    assert [name for name in below(photos) if "x2" in name] == [
+        "a_x2.png", "b_x2.jpg", "sub/c_x2.png", "sub/deep/d_x2.webp"
+    ]  # fmt: skip
 
 
 def test_inputs_of_one_name_have_outputs_of_their_own(photos, tmp_path):

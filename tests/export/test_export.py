@@ -266,7 +266,10 @@ def test_bf16_is_verified_as_a_copy(tmp_path):
         (["-n", "qmambabsr_tiny", "--shape", "1x4xHxW"], "as in Nx32xHxW"),
         (["-n", "mambair_tiny_x2", "--opset", "9"], "whole number from 18 to 23"),
         (["-n", "mambair_tiny_x2", "--precision", "bf16", "--opset", "20"], "from 22 to 23"),
-        (["-n", "qmambabsr_tiny", "--precision", "fp16"], "is too inaccurate in float16; use fp32 or bf16"),
+        (
+            ["-n", "qmambabsr_tiny", "--precision", "fp16"],
+            "is too inaccurate in float16; use fp32 or bf16",
+        ),
         (["-n", "mambair_tiny_x2", "--inline", "--strip-functions"], "choose one of the two"),
         (["-n", "mambair_tiny_x2", "--for", "tensorrt", "--inline"], "choose one of the two"),
         (["-n", "mambair_tiny_x2", "-w", "missing.pth"], "does not exist"),

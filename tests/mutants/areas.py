@@ -16,7 +16,7 @@ AREAS = {
     "training": ["zoo/training/*.py"],
     "plots": ["zoo/plots/*.py"],
     "integrations": ["zoo/integrations/*.py"],
-    "core": ["zoo/*.py", "zoo/files/*.py", "zoo/weights/*.py"],
+    "core": ["zoo/*.py", "zoo/commands/*.py", "zoo/files/*.py", "zoo/weights/*.py"],
     "export": ["export/*.py"],
     "trt_plugins": ["trt_plugins/*.py"],
     "recipes": ["recipes/*.py"],

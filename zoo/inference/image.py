@@ -83,6 +83,8 @@ def _plan(source: Path, outputs: Outputs, *, recursive: bool) -> Plan:
     if many:
         outputs.check_folder("the input is a folder")
         images, unread = find_images(source, recursive=recursive, without=outputs.folder)
+        if is_same_file(source, outputs.folder):
+            images = [image for image in images if not outputs.is_own(image)]
         names = [image.relative_to(source) for image in images]
         pairs = list(zip(images, outputs.of_several(names), strict=True))
     else:
@@ -96,7 +98,8 @@ def _plan(source: Path, outputs: Outputs, *, recursive: bool) -> Plan:
 def find_images(folder: Path, *, recursive: bool, without: Path) -> tuple[list[Path], list[Path]]:
     """Return the image files in a folder in natural order, and what is there but is not read.
 
-    Hidden files and folders are left out, and so are links to folders: they could lead in a circle.
+    Hidden files and folders are left out. Links to folders are not followed: they could lead in a
+    circle.
 
     Args:
         folder: the folder.
@@ -114,9 +117,9 @@ def find_images(folder: Path, *, recursive: bool, without: Path) -> tuple[list[P
         for path in _visible(here):
             if not path.is_dir():
                 (images if path.suffix.lower() in EXTENSIONS else unread).append(path)
-            elif is_same_file(path, without) or path.is_symlink():
+            elif is_same_file(path, without):
                 continue
-            elif recursive:
+            elif recursive and not path.is_symlink():
                 waiting.append(path)
             elif any(inner.suffix.lower() in EXTENSIONS for inner in _visible(path)):
                 unread.append(path)

@@ -169,9 +169,14 @@ def _tell(report: Report) -> None:
         logger.info("skipped, because their output exists%s: %s", _REPLACED, names)
     kinds: dict[str, list[str]] = {}
     for path in report.plan.unread:
-        folder = path.is_dir()
-        kind = "folders (-r, in Python recursive=True, restores what is in them)"
-        kind = kind if folder else f"{path.suffix.lower() or 'other'} files, which are not read"
-        kinds.setdefault(kind, []).append(path.name)
+        kinds.setdefault(_why_unread(path), []).append(path.name)
     for kind, files in kinds.items():
         logger.info("skipped %s: %s", kind, ", ".join(files))
+
+
+def _why_unread(path: Path) -> str:
+    if not path.is_dir():
+        return f"{path.suffix.lower() or 'other'} files, which are not read"
+    if path.is_symlink():
+        return "links to folders, which are not followed"
+    return "folders (-r, in Python recursive=True, restores what is in them)"

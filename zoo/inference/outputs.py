@@ -105,6 +105,11 @@ class Outputs:
             stem = f"{stem}_{suffix}"
         return self.folder / name.parent / f"{stem}{extension}"
 
+    def is_own(self, source: Path) -> bool:
+        """Return whether a file in the target is an output of an earlier run, by its suffix."""
+        suffix = self.suffix.lstrip("_")
+        return bool(suffix) and source.stem.endswith(f"_{suffix}")
+
     def check_folder(self, what: str) -> None:
         """Check that several pictures can go into the target.
 
