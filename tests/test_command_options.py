@@ -81,6 +81,7 @@ NEEDED = {
     "zoo restore": ["input", "--output"],
     "zoo show": ["name"],
     "zoo convert": ["input", "--output"],
+    "zoo data frames": ["input", "--output"],
     "zoo data prepare": ["input", "--output"],
     "zoo runs plot": ["folders", "--output"],
     "zoo scans plot": ["name", "options", "--output"],

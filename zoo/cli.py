@@ -35,6 +35,7 @@ COMMANDS = {
         "Convert weights to the authors' format or back.",
     ),
     "data prepare": ("zoo.data.prepare", "Cut large photos into sub-images, which load faster."),
+    "data frames": ("zoo.data.frames", "Write the frames of an animation or pages as PNG files."),
     "scans plot": ("zoo.plots.scans_plot", "Draw a scan order as a PNG file."),
     "runs plot": (
         "zoo.plots.training_curves",

@@ -19,7 +19,7 @@ from tests.helpers.tiffs import tiff_with_alpha
 from zoo.cli import main
 from zoo.data import headers, heif, tags, tiff
 from zoo.data.formats import EXTENSIONS, FORMATS, WRITE_EXTENSIONS
-from zoo.data.images import list_photos, read_photo
+from zoo.data.images import list_photos, read_frames, read_photo
 from zoo.errors import ImageError
 
 
@@ -40,9 +40,65 @@ def frames(path, number=3, **more):
 def test_an_animation_and_pages_are_never_read_as_their_first_picture(tmp_path, kind):
     frames(tmp_path / f"a.{kind}")
     said = refused(tmp_path / f"a.{kind}")
-    assert "has 3 frames or pages" in said and "restore the folder" in said
+    assert "has 3 frames or pages" in said
+    assert f"run 'zoo data frames a.{kind} -o FOLDER', then restore the folder" in said
     frames(tmp_path / f"b.{kind}", number=1)
     assert read_photo(tmp_path / f"b.{kind}").color_HWC.shape == (24, 36, 3)
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "png", "tif", "avif"])
+def test_every_frame_of_an_animation_and_every_page_can_be_restored(tmp_path, kind, capsys):
+    more = {"gif": {}, "webp": {"lossless": True}, "avif": {"quality": 95}}.get(kind, {})
+    frames(tmp_path / f"a.{kind}", **more)
+    folder = tmp_path / "frames"
+    words = ["data", "frames", str(tmp_path / f"a.{kind}"), "-o", str(folder)]
+    assert main(words) == 0
+    assert capsys.readouterr().out == f"wrote 3 frames to {folder}\n"
+    names = ["a_0001.png", "a_0002.png", "a_0003.png"]
+    assert [path.name for path in list_photos(folder)] == names
+    right = Image.open(tmp_path / f"a.{kind}")
+    for number, name in enumerate(names):
+        right.seek(number)
+        expected = np.asarray(right.convert("RGB"))
+        photo = read_photo(folder / name)
+        np.testing.assert_allclose(photo.color_HWC * 255, expected, atol=0.01)
+        assert photo.alpha_HW is None
+    zoo.restore(Nearest(), folder, tmp_path / "out", progress=False)
+    assert [path.name for path in list_photos(tmp_path / "out")] == names
+    assert main(words) == 2
+    assert "a_0001.png: it exists" in capsys.readouterr().err
+
+
+def test_pages_of_a_tiff_keep_their_bits_sizes_and_profiles(tmp_path):
+    pages = [np.full((5, 6), 300, np.uint16), np.arange(42, dtype=np.uint16).reshape(6, 7) * 1000]
+    images = [Image.fromarray(page) for page in pages]
+    images[0].save(tmp_path / "a.tif", save_all=True, append_images=images[1:])
+    found = read_frames(tmp_path / "a.tif")
+    assert [photo.bit_depth for photo in found] == [16, 16]
+    for photo, page in zip(found, pages, strict=True):
+        np.testing.assert_allclose(photo.color_HWC[..., 0] * 65535, page, atol=0.01)
+
+
+def test_pages_of_a_tiff_are_limited_together(tmp_path, monkeypatch):
+    images = [Image.new("L", size) for size in ((2, 2), (30, 30), (30, 30))]
+    images[0].save(tmp_path / "a.tif", save_all=True, append_images=images[1:])
+    monkeypatch.setenv("ZOO_MAX_PIXELS", "1000")
+    with pytest.raises(ImageError, match=r"3 frames has 1804x1 pixels, and the limit is 1,000"):
+        read_frames(tmp_path / "a.tif")
+
+
+def test_animations_of_too_many_pixels_and_damaged_ones_are_refused(tmp_path, monkeypatch):
+    for kind in ("gif", "webp", "png", "avif"):
+        path = tmp_path / f"a.{kind}"
+        frames(path)
+        monkeypatch.setenv("ZOO_MAX_PIXELS", str(2 * 24 * 36))
+        with pytest.raises(ImageError, match=r"36x72 pixels, and the limit is 1,728"):
+            read_frames(path)
+        monkeypatch.delenv("ZOO_MAX_PIXELS")
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) * 2 // 3])
+        with pytest.raises(ImageError, match="damaged or cut short"):
+            read_frames(path)
 
 
 def test_smaller_versions_and_masks_are_no_pages_but_a_preview_before_the_picture_is(tmp_path):

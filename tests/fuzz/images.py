@@ -28,7 +28,7 @@ from tests.helpers.photographs import exif
 from tests.helpers.profiles import rgb_profile
 from tests.helpers.tiffs import tiff_with_alpha
 from zoo.data import headers
-from zoo.data.images import EXTENSIONS, Photo, read_photo
+from zoo.data.images import EXTENSIONS, Photo, read_frames, read_photo
 from zoo.limits import PIXELS_VARIABLE
 
 COUNT, SLICE = 4_000, 80
@@ -89,10 +89,13 @@ def attempt(case: Case, folder: Path) -> str:
     seen: list[Photo] = []
     with mock.patch.dict(os.environ, {PIXELS_VARIABLE: str(MOST_PIXELS)}):
         said = refusal(lambda: seen.append(read_photo(path)))
+        frames = refusal(lambda: read_frames(path))
         again = refusal(lambda: zoo.restore(Nearest(1), path, output, tile=0, progress=False))
     if said is None and case.place in ("file", "link"):
         check(seen[0], data)
         check_unchanged(seen[0], data, case)
+    if said is None and frames is not None:
+        raise FaultError(f"reading one frame is fine, and reading all gave {frames!r}")
     if (said is None) != (again is None):
         raise FaultError(f"reading gave {said!r}, restoring {again!r}")
     if again is not None and output.exists():

@@ -32,6 +32,7 @@ class Format:
             of the table, so a special case comes before the general one.
         read: decodes a file; takes the path, for messages, and the bytes. It checks the size
             against :func:`zoo.limits.max_pixels` before it reserves memory.
+        read_all: decodes every frame or page of a file, like ``read``. None if there is always one.
         encode: encodes a photo; takes the path, for messages, the photo, and how it is written.
             None if the format is only read.
         missing: returns what to install before files can be read, or "" if they can be.
@@ -43,6 +44,7 @@ class Format:
     extensions: tuple[str, ...]
     recognises: Callable[[bytes], bool]
     read: Callable[[Path, bytes], Photo]
+    read_all: Callable[[Path, bytes], list[Photo]] | None = None
     encode: Encode | None = None
     missing: Callable[[], str] = str
     lossy: bool = False
@@ -68,6 +70,7 @@ def _raster(
         extensions=extensions,
         recognises=recognises,
         read=raster.read,
+        read_all=raster.read_all,
         encode=partial(raster.encode, alpha=alpha, deep=deep),
         missing=partial(raster.missing, extensions[0]),
         lossy=lossy,
@@ -88,6 +91,7 @@ FORMATS = (
         extensions=(".gif",),
         recognises=_starts(*containers.GIF_SIGNATURES),
         read=raster.read,
+        read_all=raster.read_all,
         missing=partial(raster.missing, ".gif"),
     ),
     Format(
@@ -95,6 +99,7 @@ FORMATS = (
         extensions=(".heic", ".heif"),
         recognises=heif.is_heic,
         read=heif.read_heic,
+        read_all=heif.read_all_heic,
         missing=heif.missing_heic,
     ),
     Format(
@@ -102,6 +107,7 @@ FORMATS = (
         extensions=(".avif",),
         recognises=heif.is_avif,
         read=heif.read_avif,
+        read_all=heif.read_all_avif,
         missing=heif.missing_avif,
     ),
 )

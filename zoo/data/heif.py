@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,21 +79,29 @@ def read_heic(path: Path, data: bytes) -> Photo:
         ImageError: if pillow-heif is not installed, or the file is damaged, too large, or holds
             several pictures.
     """
+    return _decoded(path, lambda: _heic(path, data, most=1))[0]
+
+
+def read_all_heic(path: Path, data: bytes) -> list[Photo]:
+    """Decode every picture of a HEIC file; see :func:`read_heic`."""
+    return _decoded(path, lambda: _heic(path, data))
+
+
+def _heic(path: Path, data: bytes, most: int | None = None) -> list[Photo]:
     _check_installed(path, missing_heic())
-    library = _module("pillow_heif")
+    found = _module("pillow_heif").open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
+    _check(path, found.size, len(found), most)
+    return [_photo_of_heic(picture) for picture in found]
 
-    def decode() -> Photo:
-        found = library.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
-        _check(path, found.size, len(found))
-        metadata = _metadata(found.info)  # the library has turned the picture already
-        samples_HWC = np.atleast_3d(np.asarray(found))
-        if samples_HWC.dtype == np.uint8:
-            return _photo(samples_HWC, 255, 8, metadata)
-        # Samples of 10 bits are the upper ones of 16.
-        bits = found.info["bit_depth"]
-        return _photo(samples_HWC, (2**bits - 1) << (16 - bits), 16, metadata)
 
-    return _decoded(path, decode)
+def _photo_of_heic(found: Any) -> Photo:
+    metadata = _metadata(found.info)  # the library has turned the picture already
+    samples_HWC = np.atleast_3d(np.asarray(found))
+    if samples_HWC.dtype == np.uint8:
+        return _photo(samples_HWC, 255, 8, metadata)
+    # Samples of 10 bits are the upper ones of 16.
+    bits = found.info["bit_depth"]
+    return _photo(samples_HWC, (2**bits - 1) << (16 - bits), 16, metadata)
 
 
 def read_avif(path: Path, data: bytes) -> Photo:
@@ -102,20 +111,28 @@ def read_avif(path: Path, data: bytes) -> Photo:
         ImageError: if Pillow is not installed or too old, or the file is damaged, too large, or an
             animation.
     """
+    return _decoded(path, lambda: _avif(path, data, most=1))[0]
+
+
+def read_all_avif(path: Path, data: bytes) -> list[Photo]:
+    """Decode every frame of an AVIF file; see :func:`read_avif`."""
+    return _decoded(path, lambda: _avif(path, data))
+
+
+def _avif(path: Path, data: bytes, most: int | None = None) -> list[Photo]:
     _check_installed(path, missing_avif())
-    plugin = _module("PIL.AvifImagePlugin")
-
-    def decode() -> Photo:
-        found = plugin.AvifImageFile(io.BytesIO(data))
-        _check(path, found.size, found.n_frames)
-        metadata = _metadata(found.info)
-        at = data.find(b"av1C")
-        if at >= 0 and data[at + 6 : at + 7] and data[at + 6] & _DEEP_AVIF:
-            log.warning("%s: its colours of more than 8 bits are read as 8 bits", path)
+    found = _module("PIL.AvifImagePlugin").AvifImageFile(io.BytesIO(data))
+    _check(path, found.size, found.n_frames, most)
+    metadata = _metadata(found.info)
+    at = data.find(b"av1C")
+    if at >= 0 and data[at + 6 : at + 7] and data[at + 6] & _DEEP_AVIF:
+        log.warning("%s: its colours of more than 8 bits are read as 8 bits", path)
+    photos = []
+    for number in range(found.n_frames):
+        found.seek(number)
         samples_HWC = upright(np.atleast_3d(np.asarray(found)), metadata.orientation)
-        return _photo(samples_HWC, 255, 8, metadata)
-
-    return _decoded(path, decode)
+        photos.append(_photo(samples_HWC, 255, 8, metadata))
+    return photos
 
 
 def _check_installed(path: Path, missing: str) -> None:
@@ -126,13 +143,13 @@ def _check_installed(path: Path, missing: str) -> None:
         )
 
 
-def _check(path: Path, size: tuple[int, int], frames: int) -> None:
-    check_size(f"image file {str(path)!r}", *size)
-    if frames > 1:
+def _check(path: Path, size: tuple[int, int], frames: int, most: int | None) -> None:
+    if most is not None and frames > most:
         raise several_frames(path, frames)
+    check_size(f"image file {str(path)!r}", size[0], size[1] * frames)
 
 
-def _decoded(path: Path, decode: Any) -> Photo:
+def _decoded(path: Path, decode: Callable[[], list[Photo]]) -> list[Photo]:
     try:
         return decode()
     except ImageError:

@@ -21,6 +21,7 @@ __all__ = [
     "Photo",
     "Saving",
     "list_photos",
+    "read_frames",
     "read_photo",
     "write_photo",
 ]
@@ -29,8 +30,8 @@ __all__ = [
 def read_photo(path: str | Path) -> Photo:
     """Read an image file of a format in :data:`zoo.data.formats.FORMATS`.
 
-    Images may be gray, RGB or palette, with or without alpha, with 8 or 16 bits per sample. If a
-    file has several pages or frames, the first is read. JPEG, PNG, WebP and TIFF images are rotated
+    Images may be gray, RGB or palette, with or without alpha, with 8 or 16 bits per sample. A file
+    of several pages or frames is an error; :func:`read_frames` reads them. Images are rotated
     according to their EXIF orientation. If a TIFF stores colours multiplied by alpha, they are
     divided by it. CMYK colours become RGB, with a warning.
 
@@ -41,6 +42,20 @@ def read_photo(path: str | Path) -> Photo:
     path = Path(path)
     data = read_input(path, "image file")
     return format_of(path, data).read(path, data)
+
+
+def read_frames(path: str | Path) -> list[Photo]:
+    """Read every frame of an animation, or every page of a TIFF file; see :func:`read_photo`.
+
+    Frames of an animation are whole pictures, as they are shown.
+
+    Raises:
+        ImageError: as :func:`read_photo`, and if all frames together have too many pixels.
+    """
+    path = Path(path)
+    data = read_input(path, "image file")
+    found = format_of(path, data)
+    return [found.read(path, data)] if found.read_all is None else found.read_all(path, data)
 
 
 def write_photo(path: str | Path, photo: Photo, saving: Saving = AS_USUAL) -> None:

@@ -6,6 +6,7 @@ Shape suffixes: H height and W width in pixels, C colour channels (1 gray, 3 RGB
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +54,53 @@ def read(path: Path, data: bytes) -> Photo:
         return _photo(path, data, samples)
     except MemoryError as error:
         raise too_large(path) from error
+
+
+def read_all(path: Path, data: bytes) -> list[Photo]:
+    """Decode every frame of an animation, as it is shown, or every page of a TIFF file.
+
+    Args:
+        path: the file, for error messages.
+        data: its bytes.
+
+    Raises:
+        ImageError: as :func:`read`, and if all frames together have too many pixels.
+    """
+    frames, size = headers.frames(data), headers.size(data)
+    if frames == 1 or size is None:
+        return [read(path, data)]
+    name = f"image file {str(path)!r} with {frames} frames"
+    check_size(name, size[0], size[1] * frames)
+    if data.startswith(tiff.SIGNATURES):
+        return list(_pages(path, name, data))
+    if headers.is_cut_short(data):
+        raise damaged(path)
+    with quiet_opencv():
+        try:
+            done, animation = cv2.imdecodeanimation(np.frombuffer(data, np.uint8))
+        except cv2.error as error:
+            raise damaged(path, str(error)) from error
+    if not done or len(animation.frames) != frames:
+        raise damaged(path)
+    metadata = read_metadata(data)
+    photos = []
+    for samples_HWC in animation.frames:
+        color_HWC, alpha_HW = _split(upright(samples_HWC, metadata.orientation))
+        if alpha_HW is not None and alpha_HW.min() == 1:
+            alpha_HW = None
+        bits = _BITS[samples_HWC.dtype]
+        color_HWC = np.ascontiguousarray(color_HWC)
+        photos.append(Photo(color_HWC, alpha_HW, bits, metadata.upright()))
+    return photos
+
+
+def _pages(path: Path, name: str, data: bytes) -> Iterator[Photo]:
+    pixels = 0
+    for page in tiff.split(data):
+        width, height = headers.size(page) or (0, 0)
+        pixels += abs(width * height)
+        check_size(name, pixels, 1)
+        yield read(path, page)
 
 
 def _photo(path: Path, data: bytes, samples: np.ndarray) -> Photo:
@@ -183,8 +231,7 @@ def several_frames(path: Path, frames: int) -> ImageError:
     """Return the error that says that a file holds more than one picture, and what to do."""
     return ImageError(
         f"image file {str(path)!r} has {frames} frames or pages, and one picture at a time is "
-        "restored; write them to a folder, for example with "
-        f"'magick {path.name} -coalesce frames/%04d.png', and restore the folder"
+        f"restored; run 'zoo data frames {path.name} -o FOLDER', then restore the folder"
     )
 
 

@@ -72,11 +72,13 @@ class Directory(NamedTuple):
         endian: byte order as in ``struct``, "<" or ">".
         entries: by tag. Of several entries with one tag, the first counts.
         link: where the place of the next directory is written, or None if the block ends early.
+        place: where the directory starts.
     """
 
     endian: str
     entries: dict[int, Entry]
     link: int | None = None
+    place: int = 0
 
 
 def directory(block: bytes, at: int | None = None) -> Directory:
@@ -97,6 +99,7 @@ def directory(block: bytes, at: int | None = None) -> Directory:
         if at is None:
             (at,) = struct.unpack_from(offset, block, start_at)
         (number,) = struct.unpack_from(endian + counter, block, at)
+        start = at
         at += struct.calcsize(f"<{counter}")
         for _ in range(min(number, _MOST_ENTRIES)):
             tag, kind, count = struct.unpack_from(endian + head, block, at)
@@ -108,7 +111,7 @@ def directory(block: bytes, at: int | None = None) -> Directory:
         struct.unpack_from(offset, block, at)
     except (struct.error, OverflowError):
         return Directory(endian, entries)
-    return Directory(endian, entries, at)
+    return Directory(endian, entries, at, start)
 
 
 def values(block: bytes, tag: int) -> tuple[int, ...]:
@@ -148,6 +151,20 @@ def pages(data: bytes) -> int:
     if is_preview and (number or SUB_DIRECTORIES in chain[0].entries):
         return max(1, number) + 1
     return max(1, number)
+
+
+def split(data: bytes) -> Iterator[bytes]:
+    """Yield a file for each page: the same bytes, with that page's directory as the only one."""
+    big = b"+" in data[2:4]
+    start, size = (8, 8) if big else (4, 4)
+    for page in _chain(data):
+        if _kind(data, page) & _ASIDE or page.link is None:
+            continue
+        block = bytearray(data)
+        form = page.endian + ("Q" if big else "I")
+        struct.pack_into(form, block, start, page.place)
+        block[page.link : page.link + size] = bytes(size)
+        yield bytes(block)
 
 
 def _kind(data: bytes, found: Directory) -> int:
