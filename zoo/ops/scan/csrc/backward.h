@@ -10,6 +10,13 @@
 
 namespace {
 
+using Advance = void (*)(const BackwardScratch&, const Ahead&, int64_t row, int64_t n0,
+                         const float* decay_rate, const float* before, float* after);
+constexpr Advance kAdvance[] = ZOO_BY_STATES(advance, kForwardStates);
+using Retreat = void (*)(const BackwardScratch&, const Ahead&, int64_t row, int64_t n0,
+                         const float* decay_rate, const float* before, float* carry, float* gA);
+constexpr Retreat kRetreat[] = ZOO_BY_STATES(retreat, kBackwardStates);
+
 template <class Format>
 class Backward {
  public:
@@ -161,11 +168,7 @@ class Backward {
     const float* before = t.checkpoints + c * state_floats();
     for (int64_t n = 0; n < scan_.states;) {
       const int size = any ? 1 : block_states(scan_.states - n, kForwardStates);
-      const auto block = any         ? advance<1, true>
-                         : size == 16 ? advance<kForwardStates>
-                         : size == 8 ? advance<8>
-                         : size == 4 ? advance<4>
-                                     : advance<1>;
+      const auto block = any ? advance<1, true> : kAdvance[size / 2];
       block(m, ahead, sizes_.padded_states, n, t.parameters.decay_rate, before,
             t.checkpoints + (c + 1) * state_floats());
       n += size;
@@ -187,10 +190,7 @@ class Backward {
     const Ahead ahead(m, walk.group, i);
     for (int64_t n = 0; n < scan_.states;) {
       const int size = any ? 1 : block_states(scan_.states - n, kBackwardStates);
-      const auto block = any         ? retreat<1, true>
-                         : size == 8 ? retreat<kBackwardStates>
-                         : size == 4 ? retreat<4>
-                                     : retreat<1>;
+      const auto block = any ? retreat<1, true> : kRetreat[size / 2];
       block(m, ahead, sizes_.padded_states, n, t.parameters.decay_rate,
             t.checkpoints + c * state_floats(), t.carry, g.A);
       n += size;

@@ -88,12 +88,25 @@ void recur(const ForwardScratch& m, const ForwardTile& t, int64_t padded_states,
   for (int n = 0; n < kStates; ++n) store(h + n * kLanes, state[n]);
 }
 
-// Number of states for the next block, given the number left: the smallest size that holds them
-// all, but at most `most`.
+// Number of states of the next block, given the number left: blocks of about the same size, at most
+// `most`, which is even. It is 1 or even, because exponentials are computed in pairs; a state too
+// many is padding.
 INLINE int block_states(int64_t left, int most) {
-  const int size = left <= 1 ? 1 : left <= 4 ? 4 : left <= 8 ? 8 : 16;
-  return size < most ? size : most;
+  const int64_t blocks = (left + most - 1) / most;
+  const int size = static_cast<int>((left + blocks - 1) / blocks);
+  return size == 1 ? 1 : (size + 1) / 2 * 2;
 }
+constexpr int at_most_states(int size, int most) { return size < most ? size : most; }
+
+// The instances of a function template for all sizes of blocks; that of a size is at [size / 2].
+#define ZOO_BY_STATES(f, most)                                                                   \
+  {f<1>, f<2>, f<at_most_states(4, most)>, f<at_most_states(6, most)>, f<at_most_states(8, most)>, \
+   f<at_most_states(10, most)>, f<at_most_states(12, most)>, f<at_most_states(14, most)>,         \
+   f<at_most_states(16, most)>}
+
+using Recur = void (*)(const ForwardScratch&, const ForwardTile&, int64_t padded_states,
+                       int64_t stride, int64_t i, int64_t n0, bool last);
+constexpr Recur kRecur[] = ZOO_BY_STATES(recur, kForwardStates);
 
 template <class Format>
 class Forward {
@@ -179,11 +192,7 @@ class Forward {
                                                          m->delta, m->du, nullptr);
         for (int64_t n = 0; n < scan_.states;) {
           const int size = any ? 1 : block_states(scan_.states - n, kForwardStates);
-          const auto block = any         ? recur<1, true>
-                             : size == 16 ? recur<kForwardStates>
-                             : size == 8 ? recur<8>
-                             : size == 4 ? recur<4>
-                                         : recur<1>;
+          const auto block = any ? recur<1, true> : kRecur[size / 2];
           block(*m, t, sizes_.padded_states, group.stride, i, n, n + size >= scan_.states);
           n += size;
         }
