@@ -30,8 +30,10 @@ ANYWHERE = "any"
 
 FLAGS = (
     *("-O3", "-std=c++17", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti"),
+    "-fno-math-errno",  # or a square root would need another library
     *("-Wall", "-Wextra", "-Wno-unused-parameter"),
-    *("-Wno-maybe-uninitialized", "-Wno-unknown-warning-option"),  # one of GCC, one of Clang
+    # GCC warns of its own headers; Clang does not know one of these.
+    *("-Wno-uninitialized", "-Wno-maybe-uninitialized", "-Wno-unknown-warning-option"),
 )
 AVX2 = ("-mavx2", "-mfma", "-mf16c")
 LEVELS: dict[str, dict[str, tuple[str, ...]]] = {

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from zoo.blocks.contract import BRANCHES, Branch
+from zoo.blocks.contract import BRANCHES, Branch, GainedBranch
+from zoo.blocks.joined import in_a_row, is_plain
 from zoo.blocks.layers import Conv2d, at_least_one
 
 
@@ -25,20 +26,28 @@ class ChannelAttention(nn.Module):
         self.reduce = Conv2d(dim, hidden, 1)
         self.expand = Conv2d(hidden, dim, 1)
 
-    def forward(self, x_BHWC: Tensor) -> Tensor:
+    def gain(self, x_BHWC: Tensor) -> Tensor:
+        """The gate (B, 1, 1, C)."""
         mean_B11C = x_BHWC.mean((1, 2), keepdim=True)
-        return x_BHWC * self.expand(self.reduce(mean_B11C).relu()).sigmoid()
+        return self.expand(self.reduce(mean_B11C).relu()).sigmoid()
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        return x_BHWC * self.gain(x_BHWC)
 
 
-class _Sequence(Branch):
+class _Sequence(GainedBranch):
+    """Layers one after another; the last is a channel attention."""
+
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
 
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        for layer in self.layers:
-            x_BHWC = layer(x_BHWC)
-        return x_BHWC
+    def factors(self, x_BHWC: Tensor) -> tuple[Tensor, Tensor | None]:
+        *layers, attention = self.layers
+        x_BHWC = in_a_row(layers, x_BHWC)
+        if isinstance(attention, ChannelAttention) and is_plain(attention):
+            return x_BHWC, attention.gain(x_BHWC)
+        return attention(x_BHWC), None
 
 
 @BRANCHES.register("cab")

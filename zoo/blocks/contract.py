@@ -60,6 +60,21 @@ class Branch(nn.Module):
         raise NotImplementedError
 
 
+class GainedBranch(Branch):
+    """A branch whose last step multiplies each channel of an image by a gain."""
+
+    def factors(self, x_BHWC: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features (B, H, W, C) and their gain (B, 1, 1, C), or None if they have it already.
+
+        The product of both is what the branch returns.
+        """
+        raise NotImplementedError
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        features_BHWC, gain_B11C = self.factors(x_BHWC)
+        return features_BHWC if gain_B11C is None else features_BHWC * gain_B11C
+
+
 BlockFactory: TypeAlias = Callable[..., Block]
 MixerFactory: TypeAlias = Callable[..., Mixer]
 MergeFactory: TypeAlias = Callable[..., Merge]
@@ -79,6 +94,7 @@ __all__ = [
     "BlockFactory",
     "Branch",
     "BranchFactory",
+    "GainedBranch",
     "Merge",
     "MergeFactory",
     "Mixer",

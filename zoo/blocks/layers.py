@@ -5,15 +5,65 @@ Shape suffixes: B batch, H height, W width, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from zoo.ops import passes
+
+ACTIVATIONS: dict[passes.Activation, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "silu": F.silu,
+    "gelu": F.gelu,
+}
 
 
 class Conv2d(nn.Conv2d):
     """``nn.Conv2d`` for ``(B, H, W, C)`` tensors, without copies (channels-last memory)."""
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        return super().forward(x_BHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
+        return self.activated(x_BHWC, "none")
+
+    def activated(self, x_BHWC: Tensor, activation: passes.Activation) -> Tensor:
+        """The output with an activation, of a depthwise convolution in one pass where that runs."""
+        if self._is_a_pass():
+            y = passes.depthwise(
+                x_BHWC, self.weight, self.bias, dilation=self.dilation[0], activation=activation
+            )
+            if y is not None:
+                return y
+        if self._is_a_product(x_BHWC):
+            y_BHWC = F.linear(x_BHWC, self.weight[:, :, 0, 0], self.bias)
+        else:
+            y_BCHW = super().forward(x_BHWC.permute(0, 3, 1, 2))
+            y_BHWC = y_BCHW.permute(0, 2, 3, 1).contiguous()
+        return ACTIVATIONS[activation](y_BHWC)
+
+    def _is_a_product(self, x_BHWC: Tensor) -> bool:
+        """Whether PyTorch's matrix product may replace the convolution; on a CPU it is faster."""
+        return (
+            self.kernel_size == self.stride == (1, 1)
+            and self.padding == (0, 0)
+            and self.groups == 1
+            and x_BHWC.dim() == 4
+            and x_BHWC.device.type == "cpu"
+            and not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()
+        )
+
+    def _is_a_pass(self) -> bool:
+        """Whether the convolution is one that :func:`zoo.ops.passes.depthwise` computes."""
+        (height, width), (dilation, other) = self.kernel_size, self.dilation
+        return (
+            self.groups == self.in_channels == self.out_channels
+            and height == width
+            and dilation == other
+            and self.padding == (dilation * (height // 2),) * 2
+            and self.padding_mode == "zeros"
+            and self.stride == (1, 1)
+        )
 
 
 LARGEST_KERNEL = 63

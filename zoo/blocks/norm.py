@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
+from zoo.ops import passes
 from zoo.registry import Registry
 
 
@@ -38,3 +39,12 @@ class LayerNorm(nn.LayerNorm, Norm):
         if not 1e-12 <= eps <= 1:
             raise ValueError(f"eps is {eps}; it must be from 1e-12 to 1")
         super().__init__(dim, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = passes.normalised(x, self.weights)
+        return super().forward(x) if y is None else y
+
+    @property
+    def weights(self) -> passes.NormWeights:
+        """The parameters, for a pass over the tokens."""
+        return passes.NormWeights(self.weight, self.bias, self.eps)

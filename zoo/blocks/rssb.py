@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from zoo.blocks.channel_attention import CAB
 from zoo.blocks.contract import BLOCKS, Block, BranchFactory, MixerFactory
+from zoo.blocks.joined import factors, scaled_sum, scaled_sum_and_norm
 from zoo.blocks.layers import DropPath
 from zoo.blocks.norm import LayerNorm, NormFactory
 from zoo.blocks.ss2d import SS2D
@@ -59,12 +60,9 @@ class RSSB(Block):
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         mixed_BHWC = self.drop_path(self.mixer(self.norm(x_BHWC)))
-        x_BHWC = _scaled(x_BHWC, self.skip_scale) + mixed_BHWC
-        if self.branch is not None:
-            local_BHWC = self.branch(self.branch_norm(x_BHWC))
-            x_BHWC = _scaled(x_BHWC, self.branch_scale) + local_BHWC
-        return x_BHWC
-
-
-def _scaled(x_BHWC: Tensor, scale_C: Tensor | None) -> Tensor:
-    return x_BHWC if scale_C is None else x_BHWC * scale_C
+        if self.branch is None:
+            return scaled_sum(x_BHWC, self.skip_scale, mixed_BHWC)
+        x_BHWC, normed_BHWC = scaled_sum_and_norm(
+            x_BHWC, self.skip_scale, mixed_BHWC, self.branch_norm
+        )
+        return scaled_sum(x_BHWC, self.branch_scale, *factors(self.branch, normed_BHWC))

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.blocks.contract import MergeFactory
+from zoo.blocks.joined import activated, gated_norm
 from zoo.blocks.layers import Conv2d, check_kernel
 from zoo.blocks.norm import LayerNorm, NormFactory
 from zoo.ops.scan.contract import ScanInputs
@@ -233,11 +234,11 @@ class GatedScan(TokenScan):
     def enter(self, x_BHWC: Tensor) -> tuple[Tensor, Tensor]:
         """Return the tokens to scan and their gate, each (B, H, W, E)."""
         x_BHWE, gate_BHWE = self.in_proj(x_BHWC).chunk(2, dim=-1)
-        return F.silu(self.conv(x_BHWE)), gate_BHWE
+        return activated(self.conv, x_BHWE, "silu"), gate_BHWE
 
     def gated(self, y_BHWE: Tensor, gate_BHWE: Tensor) -> Tensor:
         """Return the scanned tokens, normalised and multiplied by their gate, (B, H, W, E)."""
-        return self.out_norm(y_BHWE) * F.silu(gate_BHWE)
+        return gated_norm(self.out_norm, y_BHWE, gate_BHWE)
 
     def leave(self, y_BHWE: Tensor, gate_BHWE: Tensor) -> Tensor:
         """Return the output (B, H, W, C) for the scanned tokens and their gate."""

@@ -228,11 +228,16 @@ def _call(function: str, inputs: ScanInputs, reduce: bool, results: Any) -> None
     described = _describe(inputs, reduce)
     threads = torch.get_num_threads()
     status = getattr(library(), function)(described, results, None, threads, _openmp())
-    if status == _OUT_OF_MEMORY:
-        raise MemoryError("out of memory in the selective scan")
     if status in (_WRONG_ENTRY, _REPEATED_TOKEN):
         check_order(inputs.order, inputs.u.shape[1])  # names the entry
         raise ValueError("order was wrong, and another thread has changed it since")
+    raise_for(status, function, "the selective scan")
+
+
+def raise_for(status: int, function: str, what: str) -> None:
+    """Raise the error that a status of the library stands for, if it stands for one."""
+    if status == _OUT_OF_MEMORY:
+        raise MemoryError(f"out of memory in {what}")
     if status == _MISALIGNED:
         raise ValueError("a tensor's memory starts between two elements; pass a copy of it")
     if status:

@@ -66,8 +66,28 @@ INLINE void decays(Vector step, const float* rate, Vector* out) {
 // 1 / (1 + e^-x), the derivative of softplus.
 INLINE Vector sigmoid(Vector x) {
   const Vector e = exp_minus_magnitude(x);
-  const Vector positive = broadcast(1.0f) / (broadcast(1.0f) + e);
+  const Vector positive = reciprocal(broadcast(1.0f) + e);
   return where_negative(x, e * positive, positive);
+}
+
+// Below this, the gates are so small that their products with it are zero in float32, but a level
+// may stop at the smallest normal number.
+constexpr float kClosed = -1000.0f;
+
+INLINE Vector silu(Vector x) { return at_least(broadcast(kClosed), x) * sigmoid(x); }
+
+// x times the normal distribution's probability below x. That of -|x| is t P(t) e^(-x^2 / 2) with
+// t = 1 / (1 + |x| c), to 8e-8 (Abramowitz and Stegun, 7.1.26); it is small where x is large.
+INLINE Vector gelu(Vector x) {
+  const Vector distance = at_most(broadcast(20.0f), broadcast(0.0f) - minus_magnitude(x));
+  const Vector t = reciprocal(fma(distance, broadcast(0.231641888f), broadcast(1.0f)));
+  Vector p = fma(broadcast(0.530702714f), t, broadcast(-0.726576013f));
+  p = fma(p, t, broadcast(0.710706870f));
+  p = fma(p, t, broadcast(-0.142248368f));
+  p = fma(p, t, broadcast(0.127414796f));
+  const Vector power = exp2_product(distance * distance, broadcast(-0.5f * kLog2E));
+  const Vector below = p * t * power;
+  return at_least(broadcast(kClosed), x) * where_negative(x, below, broadcast(1.0f) - below);
 }
 
 }  // namespace

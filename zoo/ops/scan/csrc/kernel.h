@@ -4,12 +4,15 @@
 #pragma once
 
 #include "threads.h"
+#include "zoo_passes.h"
 #include "zoo_scan.h"
 
 struct Kernel {
   const char* name;
   int (*forward)(const ZooScan&, void* y, const Team&);
   int (*backward)(const ZooScan&, const ZooScanGradients&, const Team&);
+  int (*depthwise)(const ZooDepthwise&, float* out, const Team&);
+  int (*tokens)(const ZooTokens&, const Team&);
   void (*exp)(const float* in, float* out, int64_t count);
   void (*softplus)(const float* in, float* out, int64_t count);
 };
@@ -21,3 +24,6 @@ extern const Kernel kernel_avx512;
 #elif defined(__aarch64__)
 extern const Kernel kernel_neon;
 #endif
+
+// Finds the kernel for a level, or the best one if `name` is null; see zoo_scan.h.
+int find_kernel(const char* name, const Kernel** kernel);

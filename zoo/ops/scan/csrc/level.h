@@ -8,6 +8,8 @@
 #include "forward.h"
 #include "backward_chunk.h"
 #include "backward.h"
+#include "depthwise.h"
+#include "tokens.h"
 
 namespace {
 
@@ -32,6 +34,12 @@ int run_backward(const ZooScan& scan, const ZooScanGradients& gradients, const T
       return Backward<Float32>(scan, gradients).run(team);
   }
 }
+
+int run_depthwise(const ZooDepthwise& call, float* out, const Team& team) {
+  return Depthwise(call, out).run(team);
+}
+
+int run_tokens(const ZooTokens& call, const Team& team) { return TokenPass(call).run(team); }
 
 // Computes in the same groups as the recurrence, to measure the cost of its exponentials alone.
 void run_exp(const float* in, float* out, int64_t count) {

@@ -22,6 +22,12 @@ INLINE Vector fma(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c
 // second operand if one is NaN.
 INLINE Vector at_least(Vector bound, Vector x) { return _mm256_max_ps(bound, x); }
 INLINE Vector at_most(Vector bound, Vector x) { return _mm256_min_ps(bound, x); }
+INLINE Vector reciprocal(Vector x) { return broadcast(1.0f) / x; }
+INLINE float total(Vector v) {
+  const __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  const __m128 pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
+  return _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)));
+}
 INLINE Vector minus_magnitude(Vector x) { return _mm256_or_ps(x, _mm256_set1_ps(-0.0f)); }
 INLINE Vector where_negative(Vector x, Vector negative, Vector other) {
   return _mm256_blendv_ps(other, negative, x);

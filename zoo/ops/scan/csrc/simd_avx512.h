@@ -22,6 +22,18 @@ INLINE Vector fma(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c
 // second operand if one is NaN.
 INLINE Vector at_least(Vector bound, Vector x) { return _mm512_max_ps(bound, x); }
 INLINE Vector at_most(Vector bound, Vector x) { return _mm512_min_ps(bound, x); }
+// 1 / x for x in [1, 1e30], to two units in the last place.
+INLINE Vector reciprocal(Vector x) {
+  const Vector guess = _mm512_rcp14_ps(x);
+  return guess * _mm512_fnmadd_ps(guess, x, broadcast(2.0f));
+}
+INLINE float total(Vector v) {
+  v = v + _mm512_shuffle_f32x4(v, v, 0x4e);
+  v = v + _mm512_shuffle_f32x4(v, v, 0xb1);
+  v = v + _mm512_shuffle_ps(v, v, 0x4e);
+  v = v + _mm512_shuffle_ps(v, v, 0xb1);
+  return _mm512_cvtss_f32(v);
+}
 INLINE Vector minus_magnitude(Vector x) { return _mm512_or_ps(x, _mm512_set1_ps(-0.0f)); }
 INLINE Vector where_negative(Vector x, Vector negative, Vector other) {
   return _mm512_mask_blend_ps(_mm512_movepi32_mask(_mm512_castps_si512(x)), other, negative);

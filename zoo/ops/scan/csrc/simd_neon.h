@@ -21,6 +21,8 @@ INLINE Vector fma(Vector a, Vector b, Vector c) { return vfmaq_f32(c, a, b); }
 // The larger or smaller of a bound and x; NaN stays NaN, as in all arithmetic of NEON.
 INLINE Vector at_least(Vector bound, Vector x) { return vmaxq_f32(bound, x); }
 INLINE Vector at_most(Vector bound, Vector x) { return vminq_f32(bound, x); }
+INLINE Vector reciprocal(Vector x) { return broadcast(1.0f) / x; }
+INLINE float total(Vector v) { return vaddvq_f32(v); }
 INLINE Vector minus_magnitude(Vector x) { return vnegq_f32(vabsq_f32(x)); }
 INLINE Vector where_negative(Vector x, Vector negative, Vector other) {
   return vbslq_f32(vcltzq_s32(vreinterpretq_s32_f32(x)), negative, other);

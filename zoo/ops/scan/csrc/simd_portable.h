@@ -50,6 +50,8 @@ INLINE Vector at_most(Vector bound, Vector x) {
   return choose(x > bound, bound, x);
 #endif
 }
+INLINE Vector reciprocal(Vector x) { return broadcast(1.0f) / x; }
+INLINE float total(Vector v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 INLINE Vector minus_magnitude(Vector x) { return (Vector)((Bits)x | (Bits)broadcast(-0.0f)); }
 INLINE Vector where_negative(Vector x, Vector negative, Vector other) {
   return choose((Bits)x < 0, negative, other);

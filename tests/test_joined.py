@@ -1,0 +1,154 @@
+"""Layers that are joined into passes: outputs stay the same, and hooks still run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import zoo
+from zoo.blocks import RSSB
+from zoo.blocks.channel_attention import LightCAB
+from zoo.blocks.joined import factors, in_a_row, scaled_sum_and_norm
+from zoo.blocks.layers import Conv2d
+from zoo.blocks.norm import LayerNorm
+from zoo.ops import passes
+from zoo.ops.scan import native
+
+pytestmark = pytest.mark.skipif(not native.LIBRARY.exists(), reason="the kernel was not built")
+
+NETWORKS = {
+    "mambair_light_x4": {"dim": 30, "depths": [2]},
+    "mambair_classic_x2": {"dim": 36, "depths": [1]},
+    "mair_light_t_x2": {"dim": 36, "depths": [1]},
+    "mambacsr_tiny_x2": {},
+}
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """Names of the passes that have run."""
+    names, run = [], passes._run
+
+    def spied(function, *arguments):
+        names.append(function)
+        run(function, *arguments)
+
+    monkeypatch.setattr(passes, "_run", spied)
+    return names
+
+
+def scrambled(module):
+    """The module with parameters that are not the initial ones and zeros."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in module.parameters():
+        if parameter.dim() == 1:
+            parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return module.eval()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_gives_the_same_with_and_without_passes(name, ran, monkeypatch):
+    network = scrambled(zoo.build(name, **NETWORKS[name]))
+    image = torch.rand(2, network.channels, 13, 9)
+    with torch.inference_mode():
+        found = network(image)
+        assert set(ran) == {"zoo_depthwise", "zoo_tokens"}
+        ran.clear()
+        monkeypatch.setenv(passes.ENVIRONMENT, "0")
+        expected = network(image)
+    assert not ran
+    # The issue of the passes allows 1e-5 of the range.
+    assert float((found - expected).abs().max()) <= 1e-5 * float(expected.max() - expected.min())
+
+
+def test_training_runs_no_pass(ran):
+    network = zoo.build("mambair_light_x2", dim=30, depths=[1]).train()
+    network(torch.rand(1, 3, 8, 8)).mean().backward()
+    assert not ran
+
+
+@pytest.mark.parametrize("kind", ["forward", "pre"])
+def test_hooks_of_joined_layers_run(kind):
+    block = RSSB(30, branch=LightCAB).eval()
+    layers = {
+        name: module
+        for name, module in block.named_modules()
+        if not isinstance(module, nn.ModuleList)
+    }
+    called = set()
+    for name, module in layers.items():
+        if kind == "forward":
+            module.register_forward_hook(lambda *_, name=name: called.add(name))
+        else:
+            module.register_forward_pre_hook(lambda *_, name=name: called.add(name))
+    with torch.no_grad():
+        block(torch.rand(1, 6, 5, 30))
+    assert called == set(layers)
+
+
+def test_layers_of_other_classes_are_called():
+    """As a fine-tuning library puts them in the place of ours."""
+
+    class Norm(LayerNorm):
+        def forward(self, x):
+            return super().forward(x) + 1
+
+    class Conv(Conv2d):
+        def forward(self, x):
+            return super().forward(x) + 1
+
+    class Gelu(nn.GELU):
+        def forward(self, x):
+            return super().forward(x) + 1
+
+    x, conv = torch.rand(1, 4, 5, 6), Conv(6, 6, 3, padding=1, groups=6)
+    plain = Conv2d(6, 6, 3, padding=1, groups=6)
+    plain.load_state_dict(conv.state_dict())
+    with torch.no_grad():
+        found = in_a_row([conv, Gelu()], x)
+        torch.testing.assert_close(found, nn.GELU()(plain(x) + 1) + 1)
+        tanh = nn.GELU(approximate="tanh")
+        torch.testing.assert_close(in_a_row([plain, tanh], x), tanh(plain(x)))
+        _, normed = scaled_sum_and_norm(x, None, x, Norm(6))
+        torch.testing.assert_close(normed, LayerNorm(6)(2 * x) + 1)
+
+
+def test_a_branch_is_the_product_of_its_factors():
+    branch, x = scrambled(LightCAB(30)), torch.rand(2, 6, 5, 30)
+    with torch.no_grad():
+        features, gain = factors(branch, x)
+        assert gain.shape == (2, 1, 1, 30)
+        torch.testing.assert_close(features * gain, branch(x))
+        branch.register_forward_hook(lambda *_: None)
+        whole, nothing = factors(branch, x)
+    assert nothing is None
+    torch.testing.assert_close(whole, features * gain)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kernel_size": 3, "padding": 0, "groups": 6},
+        {"kernel_size": 3, "padding": 1, "groups": 6, "stride": 2},
+        {"kernel_size": 3, "padding": 1, "groups": 3},
+        {"kernel_size": 3, "padding": 1, "groups": 6, "padding_mode": "reflect"},
+        {"kernel_size": (3, 1), "padding": (1, 0), "groups": 6},
+        {"kernel_size": 3, "padding": (2, 1), "dilation": (2, 1), "groups": 6},
+        {"kernel_size": 3, "padding": "same", "groups": 6},
+        {"kernel_size": 1, "padding": 1},
+        {"kernel_size": 1, "stride": 2},
+        {"kernel_size": 1, "groups": 2},
+        {"kernel_size": 1},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("gradient", [False, True])
+def test_any_convolution_is_pytorchs(settings, gradient):
+    ours = Conv2d(6, 6, **settings)
+    theirs = nn.Conv2d(6, 6, **settings)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.rand(2, 7, 5, 6)
+    with torch.set_grad_enabled(gradient):
+        expected = theirs(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        torch.testing.assert_close(ours(x), expected)

@@ -1,0 +1,97 @@
+"""Layers that follow one another, in one pass where nothing is trained, traced or watched.
+
+Each function computes what its first line says. On a CPU it does so in one pass
+(:mod:`zoo.ops.passes`), if the layers are ordinary ones without hooks.
+
+Shape suffixes: B batch, H height, W width, C channels.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+from zoo.blocks.contract import Branch, GainedBranch
+from zoo.blocks.layers import ACTIVATIONS, Conv2d
+from zoo.blocks.norm import LayerNorm
+from zoo.ops import passes
+
+
+def activated(conv: nn.Module, x_BHWC: Tensor, activation: passes.Activation) -> Tensor:
+    """``activation(conv(x))``."""
+    if type(conv) is Conv2d and is_plain(conv):
+        return conv.activated(x_BHWC, activation)
+    return ACTIVATIONS[activation](conv(x_BHWC))
+
+
+def gated_norm(norm: nn.Module, y_BHWC: Tensor, gate_BHWC: Tensor) -> Tensor:
+    """``norm(y) * silu(gate)``."""
+    if type(norm) is LayerNorm and is_plain(norm):
+        out_BHWC = passes.normalised(y_BHWC, norm.weights, gate_BHWC)
+        if out_BHWC is not None:
+            return out_BHWC
+    return norm(y_BHWC) * F.silu(gate_BHWC)
+
+
+def in_a_row(layers: Iterable[nn.Module], x_BHWC: Tensor) -> Tensor:
+    """``layers[-1](... layers[0](x))``."""
+    rest = deque(layers)
+    while rest:
+        layer = rest.popleft()
+        if rest and _is_plain_gelu(rest[0]):
+            rest.popleft()
+            x_BHWC = activated(layer, x_BHWC, "gelu")
+        else:
+            x_BHWC = layer(x_BHWC)
+    return x_BHWC
+
+
+def factors(branch: Branch, x_BHWC: Tensor) -> tuple[Tensor, Tensor | None]:
+    """``branch(x)`` as features (B, H, W, C) and a gain (B, 1, 1, C) on them, or None."""
+    if isinstance(branch, GainedBranch) and is_plain(branch):
+        return branch.factors(x_BHWC)
+    return branch(x_BHWC), None
+
+
+def scaled_sum(
+    x_BHWC: Tensor,
+    scale_C: Tensor | None,
+    added_BHWC: Tensor,
+    gain_B11C: Tensor | None = None,
+) -> Tensor:
+    """``x * scale + added * gain``; None leaves a factor out."""
+    total_BHWC = passes.scaled_sum(x_BHWC, scale_C, added_BHWC, gain_B11C)
+    if total_BHWC is not None:
+        return total_BHWC
+    kept_BHWC = x_BHWC if scale_C is None else x_BHWC * scale_C
+    return kept_BHWC + (added_BHWC if gain_B11C is None else added_BHWC * gain_B11C)
+
+
+def scaled_sum_and_norm(
+    x_BHWC: Tensor, scale_C: Tensor | None, added_BHWC: Tensor, norm: nn.Module
+) -> tuple[Tensor, Tensor]:
+    """``x * scale + added``, and the norm of this sum."""
+    if type(norm) is LayerNorm and is_plain(norm):
+        both = passes.scaled_sum_and_norm(x_BHWC, scale_C, added_BHWC, norm.weights)
+        if both is not None:
+            return both
+    total_BHWC = scaled_sum(x_BHWC, scale_C, added_BHWC)
+    return total_BHWC, norm(total_BHWC)
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether calling the module runs nothing but its ``forward``."""
+    return not (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or torch_module._global_forward_hooks
+        or torch_module._global_forward_pre_hooks
+    )
+
+
+def _is_plain_gelu(module: nn.Module) -> bool:
+    return type(module) is nn.GELU and module.approximate == "none" and is_plain(module)
