@@ -114,6 +114,7 @@ bench: install
 	$(BIN)/python benchmarks/operator_cpu.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/networks.py
+	$(BIN)/python benchmarks/network_limits.py
 
 clean:
 	rm -rf $(VENV) $(TENSORRT_VENV) $(GPU_VENV) $(WHEELS_VENV) .runtimes demo build dist *.egg-info

@@ -6,6 +6,7 @@ import json
 import shutil
 
 import gpu
+import network_limits
 import pytest
 import tensorrt_plugin
 import torch
@@ -61,3 +62,23 @@ def test_the_benchmark_of_the_tensorrt_plugin_walks_through_on_a_cpu(capsys):
     printed = capsys.readouterr().out
     assert "the plugin agrees with the definition" in printed
     assert "| light | 16 | fp16 |" in printed
+
+
+def test_the_limit_of_a_network_counts_its_scans_and_products():
+    network = zoo.build("mambair_light_x2", dim=30, depths=[2]).eval()
+    mixer = network.groups[0].blocks[0].mixer
+    directions, inner, states = mixer.A_log.shape
+    work = network_limits.work_of(network, torch.rand(1, 3, 4, 5))
+    assert work.exponentials == 2 * directions * 20 * inner * (states + 1)
+    # The two blocks' products for 20 tokens, and the convolutions around them.
+    weights = [p for p in network.parameters() if p.dim() > 1 and p is not mixer.A_log]
+    assert 0 < work.products < 2 * 20 * 4 * sum(map(torch.numel, weights))
+    assert work.products > 2 * 20 * 2 * sum(p.numel() for p in mixer.in_proj.parameters())
+
+
+def test_the_benchmark_of_limits_compares_with_and_without_passes(monkeypatch):
+    monkeypatch.setenv("ZOO_CPU_PASSES", "1")  # restored after the test
+    network = zoo.build("mambair_light_x2", dim=30, depths=[1]).eval()
+    image = torch.rand(1, 3, 6, 5)
+    outputs = [network_limits.forward(network, image, joined)() for joined in (True, False)]
+    torch.testing.assert_close(*outputs)
