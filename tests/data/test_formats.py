@@ -122,6 +122,19 @@ def test_pages_that_lead_to_themselves_are_counted_once():
     assert tiff.pages(loop) == 2
 
 
+def test_directories_that_overlap_take_no_time():
+    """Each leads to the next, 18 bytes on, and claims to be almost as long as the file."""
+    number, size = 3000, 120_000
+    data = bytearray(b"II*\0" + struct.pack("<I", 8)) + bytes(size)
+    entries = (size - 18 * number) // 12
+    for k in range(number):
+        at = 8 + 18 * k
+        struct.pack_into("<H", data, at, entries)
+        struct.pack_into("<I", data, at + 2 + 12 * entries, at + 18)
+    seen = list(tiff._chain(bytes(data)))
+    assert len(seen) <= 3
+
+
 @pytest.mark.parametrize("mode", ["P", "interlaced", "transparent"])
 def test_a_gif_of_one_picture_is_read(tmp_path, mode):
     image = Image.fromarray(colours()).quantize(32)

@@ -34,9 +34,6 @@ _MOST = 2**20
 _ASIDE = 1 | 4
 """Bits of the tag of the kind of a directory: a smaller version, and a mask."""
 
-_MOST_PAGES = 10_000
-"""Pages of a file that are counted."""
-
 _MOST_ENTRIES = 2**16
 """Entries of a directory that are read: as many as a TIFF file can have."""
 
@@ -158,13 +155,12 @@ def split(data: bytes) -> Iterator[bytes]:
     big = b"+" in data[2:4]
     start, size = (8, 8) if big else (4, 4)
     for page in _chain(data):
-        if _kind(data, page) & _ASIDE or page.link is None:
+        if _kind(data, page) & _ASIDE or page.link is None or page.link < start + size:
             continue
-        block = bytearray(data)
-        form = page.endian + ("Q" if big else "I")
-        struct.pack_into(form, block, start, page.place)
-        block[page.link : page.link + size] = bytes(size)
-        yield bytes(block)
+        place = struct.pack(page.endian + ("Q" if big else "I"), page.place)
+        view = memoryview(data)
+        between, behind = view[start + size : page.link], view[page.link + size :]
+        yield b"".join((view[:start], place, between, bytes(size), behind))
 
 
 def _kind(data: bytes, found: Directory) -> int:
@@ -173,12 +169,14 @@ def _kind(data: bytes, found: Directory) -> int:
 
 def _chain(data: bytes) -> Iterator[Directory]:
     """The first directory, and those that it leads to."""
-    found, seen = directory(data), set[int]()
+    found, seen, left = directory(data), set[int](), len(data)
     yield found
     form = found.endian + ("Q" if b"+" in data[2:4] else "I")
-    while found.link is not None and len(seen) < _MOST_PAGES:
+    while found.link is not None:
+        left -= found.link - found.place
         (at,) = struct.unpack_from(form, data, found.link)
-        if not at or at in seen:
+        # Directories that overlap would take as long as a file that is much larger.
+        if not at or at in seen or left < 0:
             return
         seen.add(at)
         found = directory(data, at)
