@@ -140,6 +140,24 @@ def test_what_was_not_taken_is_said(tmp_path, plain, average, caplog):
     assert "b.pth: used the weights below 'model', not those below 'best_model'" in caplog.text
 
 
+def test_of_two_usual_names_the_first_of_the_list_counts(plain, average):
+    assert holds(zoo.load({"state_dict": average, "params": plain}), plain)
+    assert holds(zoo.load({"module": average, "net_g": {"module": plain}}), plain)
+
+
+def test_names_that_only_look_like_an_average_are_none(plain, caplog):
+    with caplog.at_level(logging.INFO):
+        for name in ("cinema", "schema", "emaciated", "favg"):
+            assert holds(zoo.load({name: plain}), plain)
+    assert "moving average" not in caplog.text
+
+
+def test_names_above_a_network_are_at_most_four(plain):
+    assert holds(zoo.load(below("a.b.c.d.", plain)), plain)
+    with pytest.raises(CheckpointError, match="not recognised"):
+        zoo.load(below("a.b.c.d.e.", plain))
+
+
 def test_weights_that_were_averaged_by_pytorch_are_read(caplog):
     network = small_network()
     averaged = AveragedModel(network)
