@@ -13,6 +13,7 @@ from onnxscript import optimizer
 
 from export.blocks import add_functions, blocks_stood_for, write_out
 from export.precision import Exported
+from export.shape import extra_inputs
 from export.tracing import quiet, traced
 from zoo.errors import ZooError
 from zoo.ops.scan.names import NAMESPACE
@@ -57,15 +58,17 @@ def traced_graph(exported: Exported, opset: int) -> onnx.ModelProto:
 
 
 def _traced_whole(exported: Exported, opset: int) -> onnx_ir.Model:
-    shape = exported.shape
-    arguments: list[torch.Tensor] = [torch.rand(shape.sample(), dtype=exported.border)]
-    names, sizes = ["input"], [shape.dynamic]
-    if exported.takes_flow:
-        batch, height, width = (shape.sample()[axis] for axis in (0, -2, -1))
-        arguments.append(torch.zeros(batch, shape.frames or 1, 2, height, width))
-        names.append("flow")
-        varying = {0: shape.batch, 3: shape.height, 4: shape.width}
-        sizes.append({axis: n for axis, n in varying.items() if isinstance(n, str)})
+    shape, network = exported.shape, exported.network
+    sample = shape.sample()
+    arguments: list[torch.Tensor | list[torch.Tensor]] = [torch.rand(sample, dtype=exported.border)]
+    sizes: list[dict[int, str] | list[dict[int, str]]] = [shape.dynamic]
+    extra = extra_inputs(network, shape)
+    if extra:
+        dtype = torch.float32 if network.takes_flow else exported.border
+        like = (sample[0], sample[-2], sample[-1])
+        arguments.append([torch.zeros(value.concrete(*like), dtype=dtype) for value in extra])
+        sizes.append([value.dynamic for value in extra])
+    names = ["input", *(value.name for value in extra)]
     return traced(exported, arguments, names, sizes, ["output"], opset)
 
 

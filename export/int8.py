@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from export.model import check_no_guides
 from export.shape import InputShape
 from zoo.data import Bicubic, Degradation, list_photos, read_photo
 from zoo.data.pixels import to_tensor, with_channels
@@ -80,6 +81,7 @@ def check_int8(
     """
     if network.takes_burst:
         raise ZooError("--precision int8: networks of bursts cannot be quantised; use fp16")
+    check_no_guides(network.guides, "--precision int8")
     if half_border:
         raise ZooError("--half-io does not go with --precision int8, whose input is float32")
     if shape.batch not in ("N", 1) or not {2, 3} <= shape.dynamic.keys():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ import torch
 
 from zoo.checkpoints import load, model_in, shipped_weights
 from zoo.command import package_version
-from zoo.errors import MisfitError
+from zoo.errors import MisfitError, ZooError
 from zoo.networks import Network
 from zoo.recipe import build
 from zoo.registry import capabilities_of
@@ -84,6 +85,7 @@ def facts_of(network: Network, weights: str) -> dict[str, str]:
         "input": "burst" if network.takes_burst else "image",
         "scale": str(network.scale),
         "channels": str(network.channels),
+        "out_channels": str(network.out_channels),
         "colour": colours.get(network.channels, f"{network.channels} channels"),
         "range": "0..1",
         "size_multiple": str(capabilities_of(network).size_multiple),
@@ -93,6 +95,10 @@ def facts_of(network: Network, weights: str) -> dict[str, str]:
     }
     if network.takes_burst:
         facts["frames"] = str(network.burst)
+    if network.guides:
+        facts["guides"] = json.dumps(
+            {name: [guide.channels, guide.scale] for name, guide in network.guides.items()}
+        )
     if recipe is not None:
         facts["recipe"] = json.dumps(recipe.data())
     return facts
@@ -101,6 +107,23 @@ def facts_of(network: Network, weights: str) -> dict[str, str]:
 def facts_in(model: ModelProto) -> dict[str, str]:
     """Read the metadata of a graph: see :func:`facts_of`, plus shape, precision and opset."""
     return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def check_no_guides(guides: Iterable[str], what: str) -> None:
+    """Raise an error where networks with guides are not supported.
+
+    Args:
+        guides: names of the network's guides.
+        what: what takes no guides, for the error message.
+
+    Raises:
+        ZooError: if there is a guide.
+    """
+    for name in guides:
+        raise ZooError(
+            f"{what}: not for a network with guides, such as {name}; zoo export onnx writes an "
+            "input for each"
+        )
 
 
 def _hash(network: Network) -> str:

@@ -69,7 +69,8 @@ def export(
     The input ``input`` is an image ``(N, I, H, W)`` or a burst ``(N, T, I, H, W)``, the output
     ``output`` an image; values are in [0, 1]. Each selective scan is one node of the domain
     ``zoo``; the file also has a function of standard operators for runtimes without that node. A
-    burst network that starts from a known displacement has a second input, ``flow``.
+    burst network that starts from a known displacement has a second input, ``flow``. A network with
+    guides has an input for each, of its name.
 
     Args:
         network: the network to export; it is exported in evaluation mode.

@@ -6,6 +6,7 @@ Shape suffixes: B batch, T frames, I channels, H height, W width.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,18 +39,11 @@ class Exported(nn.Module):
         super().__init__()
         self.network, self.shape, self.dtype, self.border = network, shape, dtype, border
 
-    @property
-    def takes_flow(self) -> bool:
-        """Whether the network has a second input, the displacement of each frame."""
-        return self.network.takes_flow
-
-    def forward(self, input: Tensor, flow: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, extra: Sequence[Tensor] = ()) -> Tensor:
         if self.shape.flat:
             input = input.unflatten(1, (self.shape.frames, self.shape.channels))
-        arguments = [input.to(self.dtype)]
-        if flow is not None:
-            arguments.append(flow)
-        return self.network(*arguments).to(self.border)
+        given = extra if self.network.takes_flow else [guide.to(self.dtype) for guide in extra]
+        return self.network(input.to(self.dtype), *given).to(self.border)
 
 
 def prepared(

@@ -68,6 +68,47 @@ class InputShape:
         return "x".join(map(str, self.sizes))
 
 
+@dataclass(frozen=True)
+class ExtraInput:
+    """An input beside the image: a guide, or the displacement of a burst's frames.
+
+    Attributes:
+        name: name of the input.
+        shape: shape of the image.
+        middle: sizes between the batch and the height.
+        scale: its height and width over those of the image.
+    """
+
+    name: str
+    shape: InputShape
+    middle: tuple[int, ...]
+    scale: int = 1
+
+    def concrete(self, batch: int, height: int, width: int) -> tuple[int, ...]:
+        """All dimensions, if the image has these sizes."""
+        return batch, *self.middle, self.scale * height, self.scale * width
+
+    @property
+    def dynamic(self) -> dict[int, str]:
+        """Names of the sizes that may vary, by index of the dimension."""
+        own = "" if self.scale == 1 else f"{self.name}_"
+        batch, *_, height, width = self.shape.sizes
+        named = {0: batch}
+        for axis, size in enumerate((height, width), 1 + len(self.middle)):
+            named[axis] = f"{own}{size}" if isinstance(size, str) else size
+        return {axis: name for axis, name in named.items() if isinstance(name, str)}
+
+
+def extra_inputs(network: Network, shape: InputShape) -> list[ExtraInput]:
+    """Return the inputs of a network beside the image, in its sequence."""
+    if network.takes_flow:
+        return [ExtraInput("flow", shape, (shape.frames or 1, 2))]
+    return [
+        ExtraInput(name, shape, (guide.channels,), guide.scale)
+        for name, guide in network.guides.items()
+    ]
+
+
 def input_shape(network: Network, text: str | None = None) -> InputShape:
     """Read a shape such as ``1x3xHxW`` and check it against a network.
 

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from export.model import facts_in, network_of
+from export.model import check_no_guides, facts_in, network_of
 from export.onnx import check_packages
 from export.profile import Profile, read_profile
 from trt_plugins.build import build as build_plugin
 from zoo.command import run_command
 from zoo.files import check_writable
+from zoo.integrations.exported import guides_in
 from zoo.integrations.tensorrt import load_engine, sidecar_path
 from zoo.integrations.tensorrt_runtime import MODULES, EngineError, TensorRT, open_tensorrt
 from zoo.networks import Network
@@ -127,9 +128,11 @@ def _source(options: argparse.Namespace) -> _Source:
     if options.onnx is not None:
         graph = _graph_of_file(options.onnx)
         facts = facts_in(graph)
+        check_no_guides(guides_in(facts), str(options.onnx))
         precision: Any = facts["precision"]
         return _Source(facts["model"], precision, facts["input"] == "burst", graph=graph)
     found = network_of(options.model, options.weights)
+    check_no_guides(found.network.guides, options.model)
     return _Source(
         options.model,
         options.precision or "fp32",

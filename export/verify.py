@@ -37,7 +37,7 @@ from export.model import facts_in
 from export.precision import DTYPES, prepared
 from export.routes import FLIPPED, flipped, forced_routes, recorded_routes, route_outputs
 from export.scan_function import scan_nodes
-from export.shape import InputShape, input_shape
+from export.shape import InputShape, extra_inputs, input_shape
 from zoo.errors import ZooError
 from zoo.integrations.onnxruntime import open_session
 from zoo.networks import Network
@@ -254,24 +254,31 @@ _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 def _inputs(
     network: Network, shape: InputShape, sizes: tuple[int, ...], seed: int
 ) -> tuple[Tensor, ...]:
-    """Make a smooth random image with some detail, and a flow if the network takes one."""
+    """Make a smooth random image with some detail, and what else the network takes."""
     generator = torch.Generator().manual_seed(seed)
+    found = [_picture(sizes, generator)]
+    for extra in extra_inputs(network, shape):
+        wanted = extra.concrete(sizes[0], sizes[-2], sizes[-1])
+        if network.takes_flow:
+            found.append(torch.rand(wanted, generator=generator) - 0.5)
+        else:
+            found.append(_picture(wanted, generator))
+    return tuple(found)
+
+
+def _picture(sizes: tuple[int, ...], generator: torch.Generator) -> Tensor:
     images = math.prod(sizes[:-3])
     coarse = torch.rand(images, sizes[-3], 3, 3, generator=generator)
     soft = F.interpolate(coarse, sizes[-2:], mode="bicubic", align_corners=False)
     detail = 0.1 * torch.randn(soft.shape, generator=generator)
-    picture = (soft + detail).clamp(0, 1).reshape(sizes)
-    if not network.takes_flow:
-        return (picture,)
-    flow = torch.rand(sizes[0], shape.frames or 1, 2, *sizes[-2:], generator=generator) - 0.5
-    return picture, flow
+    return (soft + detail).clamp(0, 1).reshape(sizes)
 
 
 def _as_network_takes(inputs: tuple[Tensor, ...], shape: InputShape) -> list[Tensor]:
-    picture, *flow = inputs
+    picture, *extra = inputs
     if shape.flat:
         picture = picture.unflatten(1, (shape.frames, shape.channels))
-    return [picture, *flow]
+    return [picture, *extra]
 
 
 def _compare(runtime: str, sizes: tuple[int, ...], expected: Tensor, output: Tensor) -> Comparison:

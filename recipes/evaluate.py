@@ -69,7 +69,9 @@ def evaluate_recipe(options: argparse.Namespace, group: ProcessGroup) -> None:
         run_bursts(options, group, recipe, network, source)
         return
     degradation = _degradation(recipe, settings, network.scale)
-    sets = _sets(options, settings, degradation, network.scale)
+    if options.official_tiling and network.guides:
+        raise ZooError("--official-tiling is for networks without guides; use --tile")
+    sets = _sets(options, settings, degradation, network)
     protocol = Protocol(channel=settings.channel, crop=settings.crop)
     through = _through(network, settings, options)
     results = []
@@ -153,25 +155,35 @@ def _sets(
     options: argparse.Namespace,
     settings: EvaluateSettings,
     degradation: Degradation | None,
-    scale: int,
+    network: Network,
 ) -> dict[str, list[TestImage]]:
     if options.data == SAMPLES_SOURCE:
-        return {SAMPLES_SOURCE: validation_images(SAMPLES_SOURCE)}
+        images = validation_images(SAMPLES_SOURCE, guides=list(network.guides))
+        return {SAMPLES_SOURCE: images}
+
+    def found_in(folder: Path, name: str) -> list[TestImage] | None:
+        return find_test_set(
+            folder,
+            name,
+            degradation,
+            network.scale,
+            made=options.degrade,
+            guides=network.guides,
+        )
+
     root = Path(options.data)
     known = set_names(root)
     wanted = options.sets or settings.datasets
-    found = {
-        name: find_test_set(root, name, degradation, scale, made=options.degrade) for name in wanted
-    }
+    found = {name: found_in(root, name) for name in wanted}
     missing = [name for name, images in found.items() if images is None]
     if missing and options.sets:
         raise ZooError(f"--sets: {missing[0]!r} is not in {root}, which has {', '.join(known)}")
     sets = {name: images for name, images in found.items() if images is not None}
     if not sets:
-        images = find_test_set(root.parent, root.name, degradation, scale, made=options.degrade)
-        if images is None:
+        alone = found_in(root.parent, root.name)
+        if alone is None:
             raise ZooError(f"{root} has none of {', '.join(wanted)}; choose sets with --sets")
-        return {root.name: images}
+        return {root.name: alone}
     if missing:
         logger.info("skipped, not in %s: %s", root, ", ".join(missing))
     return sets
@@ -182,8 +194,8 @@ def _through(network: Network, settings: EvaluateSettings, options: argparse.Nam
         tile=options.tile, ensemble=options.ensemble, precision=options.precision
     )
 
-    def through(image_BIHW: Tensor) -> Tensor:
-        return restore_tensor(network, image_BIHW, chosen)
+    def through(image_BIHW: Tensor, *guides: Tensor) -> Tensor:
+        return restore_tensor(network, image_BIHW, chosen, guides=guides)
 
     if not options.official_tiling:
         return through

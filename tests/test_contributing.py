@@ -154,6 +154,21 @@ def test_the_smallest_runtime():
     assert seen == [(2, 3, 8, 9), (1, 3, 8, 9)]
 
 
+def test_the_network_with_a_guide():
+    """Its parts take any block and fusion, and the guide reaches the output in every tile."""
+    module_of("my_pansharpener.py")
+    small = {"type": "pansharpener", "dim": 8, "block": {"branch": None}, "scale": 2}
+    network = zoo.build({"network": small}).eval()
+    image, pan = network.example_inputs(5, 6)
+    found, other = (
+        restore_tensor(network, image, RestoreSettings(tile=4, overlap=1), guides=(guide,))
+        for guide in (pan, 1 - pan)
+    )
+    assert found.shape == (1, 3, 10, 12) and not torch.isclose(found, other).all()
+    network.train()(image, pan).mean().backward()
+    assert not [name for name, p in network.named_parameters() if p.grad is None]
+
+
 def test_the_table_of_kinds_is_complete_and_true():
     rows = re.findall(r"^\| `(\w+)` \| `([\w.]+)` \| (.*?) \| `([\w.]+)` \|$", GUIDE, re.MULTILINE)
     for name, contract, supplied, registry in rows:

@@ -32,7 +32,7 @@ from zoo.data import (
     resize_bicubic,
     write_photo,
 )
-from zoo.data.pixels import to_array, to_tensor
+from zoo.data.pixels import to_array, to_tensor, with_channels
 from zoo.data.testsets import TestImage, find_test_set, validation_images
 from zoo.errors import ImageError, ZooError
 from zoo.evaluation import (
@@ -49,8 +49,9 @@ from zoo.evaluation import (
 from zoo.evaluation.official_tiling import tiled
 from zoo.evaluation.report import SetResult, markdown, rows
 from zoo.evaluation.settings import TilingSettings, evaluate_settings
-from zoo.inference import RestoreSettings
+from zoo.inference import RestoreSettings, restore_photo
 from zoo.metrics import psnr, psnr_y, ssim_y
+from zoo.networks import Network
 from zoo.plots import training_curves
 from zoo.plots.training_curves import render_runs
 from zoo.recipe import load_recipe
@@ -362,6 +363,38 @@ def test_scores_of_network_and_baseline_are_those_of_the_protocol(
         np.testing.assert_allclose(shown, np.clip(image, 0, 1), atol=1e-6)
 
 
+@pytest.mark.parametrize(("channels", "out"), [(1, 3), (3, 1)])
+def test_a_network_may_have_other_channels_out_than_in(tmp_path, channels, out):
+    """Gray is the luma of the photo, whichever side it is on."""
+    path, seen = photo_file(tmp_path / "a.png", size=(30, 40)), {}
+    network = Mean(channels, out)
+    [found] = evaluate(network, [TestImage("a", path)], Bicubic(scale=1), seen=seen.__setitem__)
+    shown = seen["a"]
+    photo = read_photo(path)
+    gray = with_channels(photo.color_HWC, 1)
+    assert [image.shape[2] for image in shown] == [channels, out, out, out]
+    np.testing.assert_allclose(shown.clean, photo.color_HWC if out == 3 else gray, atol=1e-6)
+    rounded = 0.501 / 255  # the degradation rounds to 8 bits
+    given = gray if out == 3 else photo.color_HWC
+    np.testing.assert_allclose(shown.degraded, given, rtol=0, atol=rounded)
+    np.testing.assert_allclose(shown.baseline, np.repeat(gray, out, 2), rtol=0, atol=rounded)
+    assert strip(shown).shape[2] == out and np.isfinite(found.psnr)
+    restored = restore_photo(network, photo).color_HWC
+    np.testing.assert_allclose(restored, shown.restored, rtol=0, atol=rounded)
+
+
+class Mean(Network):
+    """The mean of the channels, in as many as come out."""
+
+    def __init__(self, channels, out):
+        super().__init__()
+        self._set_sizes(scale=1, channels=channels, out_channels=out)
+        self.unit = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, image_BIHW):
+        return image_BIHW.mean(1, keepdim=True).repeat(1, self.out_channels, 1, 1) * self.unit
+
+
 def test_the_network_sees_noise_as_it_is_drawn_and_runs_as_it_is_told(tmp_path):
     image, seen = TestImage("a", photo_file(tmp_path / "a.png")), []
 
@@ -499,7 +532,7 @@ def test_options_of_evaluation_reach_what_restores(
 ):
     seen = []
 
-    def restored(network, image_BIHW, settings):
+    def restored(network, image_BIHW, settings, guides):
         seen.append(settings)
         return image_BIHW.repeat_interleave(2, 2).repeat_interleave(2, 3)
 

@@ -100,6 +100,27 @@ def parse_size(text: str, unit: str) -> tuple[int, int]:
     return height, width
 
 
+def named_paths(option: str, words: Sequence[str] | None) -> dict[str, str]:
+    """Return what a repeated option ``NAME=PATH`` gives, by name.
+
+    Args:
+        option: the option, for the error message.
+        words: its values; None if it is not given.
+
+    Raises:
+        ZooError: if a value has no name or no path, or a name is given twice.
+    """
+    found: dict[str, str] = {}
+    for word in words or ():
+        name, _, path = word.partition("=")
+        if not (name and path):
+            raise ZooError(f"{option} {word}: write NAME=PATH")
+        if name in found:
+            raise ZooError(f"{option} {name} is given twice; leave one out")
+        found[name] = path
+    return found
+
+
 def whole(option: str, least: int, most: int | None = None) -> Callable[[str], int]:
     """Return a parser of the values of an option: whole numbers in a range.
 

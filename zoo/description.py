@@ -54,6 +54,8 @@ class ModelDescription:
         paper: title, arXiv number and table of the publication; empty if there is none.
         scale: output over input size.
         channels: channels of the input image, or of a frame.
+        out_channels: channels of the output image.
+        guides: channels and size of each guide, by name.
         parameters: number of trainable values.
         gigaflops: floating-point operations for one input in units of 1e9, including the scan; a
             multiply-add counts as two.
@@ -67,6 +69,8 @@ class ModelDescription:
     paper: str
     scale: int
     channels: int
+    out_channels: int
+    guides: dict[str, str]
     parameters: int
     gigaflops: float
     size: tuple[int, int]
@@ -74,10 +78,13 @@ class ModelDescription:
 
     def __str__(self) -> str:
         c = self.capabilities
+        out = "" if self.out_channels == self.channels else f", {self.out_channels} channels out"
+        guides = [f"  guide       {name}: {text}" for name, text in self.guides.items()]
         return "\n".join(
             [
                 f"{self.name}: {self.summary or self._derived}",
-                f"  scale       x{self.scale}, {self.channels} channels, one {c.input} in",
+                f"  scale       x{self.scale}, {self.channels} channels, one {c.input} in{out}",
+                *guides,
                 f"  parameters  {self.parameters:,}",
                 f"  operations  {self.gigaflops:.2f} GFLOPs for {self.size[0]} x {self.size[1]}",
                 f"  sizes       any from {c.minimum_size} px; works on multiples of "
@@ -211,9 +218,9 @@ def _describe_model(name: str, height: int, width: int) -> ModelDescription:
     with torch.device("meta"):
         # Counting hooks into autograd, which fails at slices of parameters made without gradients.
         network = build(name).eval().requires_grad_(False)
-        image = network.example(height, width)
+        inputs = network.example_inputs(height, width)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(image)
+        network(*inputs)
     recipe = network.recipe
     paper = recipe.paper
     return ModelDescription(
@@ -223,6 +230,8 @@ def _describe_model(name: str, height: int, width: int) -> ModelDescription:
         paper=f"{paper.title}, arXiv:{paper.arxiv} {paper.table}".rstrip() if paper else "",
         scale=network.scale,
         channels=network.channels,
+        out_channels=network.out_channels,
+        guides={name: str(guide) for name, guide in network.guides.items()},
         parameters=sum(p.numel() for p in network.parameters()),
         gigaflops=counter.get_total_flops() / 1e9,
         size=(height, width),

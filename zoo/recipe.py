@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from zoo.errors import RecipeError, shown
 from zoo.networks import NETWORKS, Network
+from zoo.networks.guide import check_names
 from zoo.networks.size import build_within_limit
 from zoo.plain_data import read_yaml
 from zoo.recipe_files import extended, override, read_recipe
@@ -195,7 +196,8 @@ def build(source: str | Path | Mapping[str, Any] | Recipe, **overrides: Any) -> 
     recipe = load_recipe(source, {f"network.{path}": value for path, value in overrides.items()})
     try:
         network = build_within_limit(resolve_part(NETWORKS, recipe.network, "network"))
-    except RecipeError as error:
+        check_names(network.guides)
+    except (RecipeError, ValueError) as error:
         raise RecipeError(f"{recipe.name}: {error}") from error
     network.recipe = recipe
     return network

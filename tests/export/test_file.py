@@ -60,6 +60,7 @@ def test_what_a_file_says_of_a_network_of_colour_images(network):
         "input": "image",
         "scale": "2",
         "channels": "3",
+        "out_channels": "3",
         "colour": "rgb",
         "range": "0..1",
         "size_multiple": "1",
@@ -306,7 +307,7 @@ def test_a_flat_burst_is_told_apart_frame_by_frame():
     exported.network.forward = lambda frames, *flow: seen.append((frames, *flow)) or frames[:, 0]
     image, flow = torch.rand(1, 32, 5, 6), torch.rand(1, 8, 2, 5, 6)
     exported(image)
-    exported(image, flow)
+    exported(image, [flow])
     for (frames, *given), expected in zip(seen, ([], [flow]), strict=True):
         assert torch.equal(frames, torch.stack(image.split(4, dim=1), dim=1))
         assert all(torch.equal(a, b) for a, b in zip(given, expected, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,10 +12,13 @@ import torch
 
 import zoo.training.photo_task as photo_task
 from tests.helpers.training import Rank, make_photos
-from zoo.data import Bicubic
+from zoo.data import Bicubic, GaussianNoise, Photo, read_photo, write_photo
 from zoo.data.photos import StoredPhoto
+from zoo.data.pixels import to_array, to_tensor
 from zoo.data.samples import sample_names
+from zoo.errors import ZooError
 from zoo.evaluation import Protocol, Restored, Score
+from zoo.networks import Guide
 from zoo.recipe import load_recipe
 from zoo.training import (
     make_task,
@@ -32,11 +36,27 @@ def stage(iterations, patch, batch):
     return Stage(iterations=iterations, patch=patch, batch=batch)
 
 
-def photo_task_of(photos, *, scale=2, channels=3, protocol=None, iterations=10, seed=4, **data):
+def photo_task_of(
+    photos,
+    *,
+    scale=2,
+    channels=3,
+    out_channels=None,
+    network_guides=None,
+    protocol=None,
+    iterations=10,
+    seed=4,
+    **data,
+):
     if "stages" not in data:
         data["patch"] = 6
     settings = DataSettings(**{"photos": str(photos), "validate": str(photos), **data})
-    network = SimpleNamespace(scale=scale, channels=channels)
+    network = SimpleNamespace(
+        scale=scale,
+        channels=channels,
+        out_channels=out_channels or channels,
+        guides=network_guides or {},
+    )
     return PhotoTask(
         settings,
         network,
@@ -101,14 +121,91 @@ def test_the_loss_compares_the_output_in_float32_with_the_clean_image(photos):
     assert torch.equal(value, ((degraded.bfloat16() * 2).float() - clean).abs().mean())
 
 
+def test_the_loss_sees_every_scale_that_a_network_returns(photos):
+    task = photo_task_of(photos, degradation=Bicubic, scale=1)
+    degraded, clean = torch.rand(2, 3, 4, 6), torch.rand(2, 3, 4, 6)
+    small, whole = torch.rand(2, 3, 2, 3), torch.rand(2, 3, 4, 6)
+    value = task.loss(lambda _: (small.bfloat16(), whole), L1(), (degraded, clean), 0.0)
+    cells = clean.unflatten(3, (3, 2)).unflatten(2, (2, 2)).mean((3, 5))
+    expected = (small.bfloat16().float() - cells).abs().mean() + (whole - clean).abs().mean()
+    torch.testing.assert_close(value, expected)
+    for wrong, message in (((), "returned no image"), ((torch.rand(2, 3, 5, 6),), r"\(5, 6\)")):
+        with pytest.raises(ZooError, match=message):
+            task.loss(lambda _, wrong=wrong: wrong, L1(), (degraded, clean), 0.0)
+
+
+def test_examples_have_the_channels_of_input_and_output(photos):
+    """A network that colours gray photos; the gray is the luma of the clean photo."""
+    for data in (
+        {"degradation": partial(GaussianNoise, sigma=1.0)},
+        {"degraded": str(photos), "validate_degraded": str(photos)},
+    ):
+        task = photo_task_of(photos, scale=1, channels=1, out_channels=3, **data)
+        degraded, clean = task.examples(task.plan[0])[3]
+        assert degraded.shape == (1, 6, 6) and clean.shape == (3, 6, 6)
+        luma = clean.permute(1, 2, 0) @ torch.tensor([0.299, 0.587, 0.114])
+        assert (degraded[0] - luma).abs().max() < (0.05 if "degradation" in data else 1e-6)
+
+
+def test_examples_have_the_patch_of_each_guide(photos, tmp_path):
+    """The guides are the clean photos themselves, so their patch must be the clean one."""
+    from_files = {"degraded": str(tmp_path / "small"), "validate_degraded": str(tmp_path / "small")}
+    (tmp_path / "small").mkdir()
+    for path in photos.iterdir():
+        clean = to_tensor(read_photo(path).color_HWC)
+        small = to_array(Bicubic(scale=2)(clean, np.random.default_rng()).clamp(0, 1))
+        write_photo(tmp_path / "small" / path.name, Photo(small))
+    guides = {"pan": Guide(channels=1, scale=2), "low": Guide(channels=3)}
+    for data in ({"degradation": Bicubic}, from_files):
+        folders = {"pan": str(photos), "low": str(tmp_path / "small")}
+        task = photo_task_of(
+            photos, network_guides=guides, guides=folders, validate_guides=folders, **data
+        )
+        examples = task.examples(task.plan[0])
+        for index in range(8):
+            degraded, clean, pan, low = examples[index]
+            luma = clean.permute(1, 2, 0) @ torch.tensor([0.299, 0.587, 0.114])
+            torch.testing.assert_close(pan[0], luma)
+            assert (low - degraded).abs().max() < 1.01 / 255  # the files are rounded
+        assert [path.parent.name for path in task.validation[0].guides] == ["photos", "small"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, r"needs the guide pan \(1 channel, 2 times the size\); .* data\.guides\.pan=PATH"),
+        ({"pan": "PHOTOS", "depth": "PHOTOS"}, r"data\.guides\.depth: the network takes pan"),
+        ({"pan": "OTHER"}, r"2 of 3 pairs.* has no pan counterpart with the same name"),
+        ({"pan": "LARGE"}, r"the pan of .* has 96x80 pixels, but must have 48x40"),
+    ],
+    ids=["missing", "unknown", "unnamed", "size"],
+)
+def test_guides_that_do_not_fit_are_told_before_the_first_step(photos, given, message, tmp_path):
+    first = read_photo(photos / "0.png").color_HWC
+    for folder, image in (("other", first), ("large", np.kron(first, np.ones((2, 2, 1))))):
+        for name in ("0", "1", "2") if folder == "large" else ("0",):
+            write_photo(tmp_path / folder / f"{name}.png", Photo(image.astype(np.float32)))
+    places = {"PHOTOS": photos, "OTHER": tmp_path / "other", "LARGE": tmp_path / "large"}
+    folders = {name: str(places[place]) for name, place in given.items()}
+    with pytest.raises(ZooError, match=message):
+        photo_task_of(
+            photos,
+            network_guides={"pan": Guide(channels=1, scale=2)},
+            guides=folders,
+            validate_guides=folders,
+            degradation=Bicubic,
+        )
+
+
 def test_mixup_blends_half_of_the_steps_and_both_images_alike(photos):
-    """Weights as drawn from Beta(0.4, 0.4): far from even; the same partner for both images."""
+    """Weights as drawn from Beta(0.4, 0.4): far from even; the same partner for all images."""
     task = photo_task_of(photos, degradation=Bicubic, mixup=0.4)
     degraded = torch.arange(4.0).reshape(4, 1, 1, 1)
     blended, shares = 0, []
     for _ in range(400):
-        small, large = task._mixed(degraded, 10 * degraded)
+        small, large, guide = task._mixed([degraded, 10 * degraded, -degraded])
         torch.testing.assert_close(large, 10 * small)
+        torch.testing.assert_close(guide, -small)
         moved = (small - degraded).flatten()
         if moved.any():
             blended += 1
@@ -119,7 +216,7 @@ def test_mixup_blends_half_of_the_steps_and_both_images_alike(photos):
     assert 150 < blended < 235  # half, less the steps in which each got itself for a partner
     off = photo_task_of(photos, degradation=Bicubic, mixup=0.0)
     for _ in range(9):
-        assert off._mixed(degraded, degraded)[0] is degraded
+        assert off._mixed([degraded, degraded])[0] is degraded
 
 
 def test_photos_are_validated_once_over_the_processes_by_the_protocol(photos, monkeypatch):
@@ -157,7 +254,7 @@ def test_a_recipes_task_has_its_seed_and_its_protocol(photos):
         "evaluate.crop": 7,
     }
     recipe = load_recipe("mambair_tiny_x2", changes)
-    network = SimpleNamespace(scale=2, channels=3, takes_burst=False)
+    network = SimpleNamespace(scale=2, channels=3, out_channels=3, guides={}, takes_burst=False)
     task = make_task(recipe, train_settings(recipe), network)
     assert (task.seed, task.protocol) == (9, Protocol(channel="all", crop=7))
     assert task.plan[0].iterations == 2400
@@ -168,7 +265,7 @@ def test_the_papers_photos_are_named_only_if_the_recipe_has_a_paper(paper, caplo
     recipe = load_recipe("mambair_light_x2", {"train.data.patch": 8})
     if not paper:
         recipe = dataclasses.replace(recipe, paper=None)
-    network = SimpleNamespace(scale=2, channels=3, takes_burst=False)
+    network = SimpleNamespace(scale=2, channels=3, out_channels=3, guides={}, takes_burst=False)
     with caplog.at_level("INFO", logger="zoo.train"):
         make_task(recipe, train_settings(recipe), network)
     assert ("the paper uses" in caplog.text) == paper
@@ -185,7 +282,7 @@ def test_held_out_photographs_are_validated_on_and_never_trained_on():
     settings = DataSettings(degradation=Bicubic, patch=8)
     task = PhotoTask(
         settings,
-        SimpleNamespace(scale=2, channels=3),
+        SimpleNamespace(scale=2, channels=3, out_channels=3, guides={}),
         protocol=Protocol(),
         iterations=1,
         seed=0,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.checkpoints.choose import check_scale, choose_network
-from zoo.command import COMPAT, run_command, whole
+from zoo.command import COMPAT, named_paths, run_command, whole
 from zoo.data.photo import Saving
 from zoo.distributed import process_group
 from zoo.errors import ZooError
@@ -71,6 +71,13 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo restore") -> i
     parser.add_argument("-n", "--model", help="model; see 'zoo list'")
     parser.add_argument("-w", "--weights", type=Path, help="weights file, .safetensors or .pth")
     parser.add_argument("--compat", choices=["official"], help=COMPAT)
+    parser.add_argument(
+        "--guide",
+        action="append",
+        metavar="NAME=PATH",
+        help="guide that the model needs: a file, or for a folder, a folder of files with the same "
+        "names; may be repeated",
+    )
     parser.add_argument(
         "--onnx", type=Path, metavar="FILE", help="run this file of zoo export onnx"
     )
@@ -171,6 +178,7 @@ def _run(options: argparse.Namespace) -> None:
             recursive=options.recursive,
             overwrite=options.overwrite,
             look=options.look,
+            guides=named_paths("--guide", options.guide),
             saving=Saving(
                 quality=options.quality,
                 lossless=options.lossless,

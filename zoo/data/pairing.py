@@ -44,11 +44,17 @@ Files: TypeAlias = list[tuple[int, str]]
 
 
 def match_degraded(
-    photos: Sequence[AnyPhoto], degraded: Sequence[AnyPhoto], scale: int
+    photos: Sequence[AnyPhoto], degraded: Sequence[AnyPhoto], scale: int, *, alike: bool = True
 ) -> list[AnyPhoto]:
     """Find the degraded version of each clean photo: by folder and name, with 1/scale of the size.
 
     Sizes of clean photos are rounded down to multiples of the scale before the comparison.
+
+    Args:
+        photos: clean photos.
+        degraded: their degraded versions, in any order.
+        scale: clean size divided by degraded size.
+        alike: whether both must have the same number of channels.
 
     Raises:
         ImageError: if photos have no degraded version, several of them, or one of another size or
@@ -59,7 +65,7 @@ def match_degraded(
     faults = [
         fault
         for photo, other in pairs
-        if (fault := misfit(photo.name, photo.shape, other.name, other.shape, scale))
+        if (fault := misfit(photo.name, photo.shape, other.name, other.shape, scale, alike))
     ]
     if faults:
         raise ImageError(all_faults(faults, len(photos), "pairs do not match"))
@@ -67,7 +73,12 @@ def match_degraded(
 
 
 def misfit(
-    clean: str, clean_HWC: Sequence[int], degraded: str, degraded_HWC: Sequence[int], scale: int
+    clean: str,
+    clean_HWC: Sequence[int],
+    degraded: str,
+    degraded_HWC: Sequence[int],
+    scale: int,
+    alike: bool = True,
 ) -> str | None:
     """Return what is wrong with the sizes or channels of a pair, or None.
 
@@ -77,6 +88,7 @@ def misfit(
         degraded: name of the degraded image.
         degraded_HWC: its height, width and channels.
         scale: clean size divided by degraded size.
+        alike: whether both must have the same number of channels.
     """
     (height, width, channels), (small_height, small_width, others) = clean_HWC, degraded_HWC
     if (height // scale, width // scale) != (small_height, small_width):
@@ -84,13 +96,16 @@ def misfit(
             f"{clean!r} has {width}x{height} pixels and {degraded!r} {small_width}x{small_height}, "
             f"which is not 1/{scale} of that size"
         )
-    if channels != others:
+    if alike and channels != others:
         return f"{clean!r} has {channels} channels and {degraded!r} {others}; store both alike"
     return None
 
 
 def counterparts(
-    clean: Sequence[str | Path], degraded: Sequence[str | Path], scale: int
+    clean: Sequence[str | Path],
+    degraded: Sequence[str | Path],
+    scale: int,
+    what: str = "degraded",
 ) -> list[int]:
     """Return the number of the degraded file that belongs to each clean file.
 
@@ -101,6 +116,7 @@ def counterparts(
         clean: the clean files, folder after folder; a folder may be there twice.
         degraded: the degraded files, in the same way.
         scale: clean size divided by degraded size.
+        what: what the degraded files are, for error messages; they may also be guides.
 
     Raises:
         ImageError: if a file has no counterpart or several, or the folders are in another order.
@@ -116,7 +132,7 @@ def counterparts(
     for ours, theirs in zip(*sides, strict=True):
         numbers = {name: number for number, name in theirs}
         matched, wrong = _matched(
-            list(dict.fromkeys(name for _, name in ours)), list(numbers), scale
+            list(dict.fromkeys(name for _, name in ours)), list(numbers), scale, what
         )
         found |= {n: numbers[matched[name]] for n, name in ours if name in matched}
         faults += wrong
@@ -139,7 +155,7 @@ def _folders(names: Sequence[str]) -> list[Files]:
 
 
 def _matched(
-    clean: Iterable[str], degraded: Iterable[str], scale: int
+    clean: Iterable[str], degraded: Iterable[str], scale: int, what: str
 ) -> tuple[dict[str, str], list[str]]:
     """Pair the files of two folders by the strictest comparison of names that pairs all of them.
 
@@ -150,7 +166,9 @@ def _matched(
     for key, other_key in _comparisons(scale):
         ours, theirs = _grouped(clean, key), _grouped(degraded, other_key)
         found = {files[0]: theirs[name][0] for name, files in ours.items() if name in theirs}
-        faults = [fault for n, files in ours.items() for fault in _faults(files, theirs.get(n, []))]
+        faults = [
+            fault for n, files in ours.items() for fault in _faults(files, theirs.get(n, []), what)
+        ]
         faults = faults or _doubts(found, degraded, scale)
         if not faults:
             return found, []
@@ -158,10 +176,10 @@ def _matched(
     return max(results, key=lambda result: len(result[0]))
 
 
-def _faults(files: Sequence[str], others: Sequence[str]) -> list[str]:
+def _faults(files: Sequence[str], others: Sequence[str], what: str) -> list[str]:
     """Return what is wrong with clean files of one name and the degraded files of that name."""
     if not others:
-        return [f"{file!r} has no degraded counterpart with the same name" for file in files]
+        return [f"{file!r} has no {what} counterpart with the same name" for file in files]
     if len(files) == len(others) == 1:
         return []
     twins = " and ".join(map(repr, (files if len(files) > 1 else others)[:2]))

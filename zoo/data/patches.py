@@ -1,4 +1,4 @@
-"""Training pairs: a degraded patch and its clean patch.
+"""Training pairs: a degraded patch, its clean patch, and the patches of its guides.
 
 Every pair depends only on (seed, index), so that training resumes exactly, with any number of
 loader processes. A degraded patch equals a crop of the whole photo after degradation.
@@ -9,12 +9,14 @@ Shape suffixes: H height, W width in pixels, C channels (1 gray, 3 RGB).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from zoo.data.degradations import Degradation
+from zoo.data.guides import GuidePhotos
 from zoo.data.pairing import match_degraded
 from zoo.data.photos import AnyPhoto, TrainingPhoto, all_faults
 from zoo.data.pixels import dequantise, quantise, to_tensor, with_channels
@@ -25,7 +27,11 @@ GRID = 16
 4:2:0 subsampling."""
 
 
-class _Patches(Dataset[tuple[Tensor, Tensor]]):
+Example: TypeAlias = tuple[Tensor, ...]
+"""The degraded patch, the clean patch, and the patch of each guide."""
+
+
+class _Patches(Dataset[Example]):
     """Base of the patch datasets: checks photos and draws a photo and its flip or rotation."""
 
     def __init__(
@@ -38,7 +44,10 @@ class _Patches(Dataset[tuple[Tensor, Tensor]]):
         augment: bool,
         length: int,
         seed: int,
+        out_channels: int | None,
+        guides: Sequence[GuidePhotos],
     ) -> None:
+        out_channels = channels if out_channels is None else out_channels
         for name, value, smallest in (
             ("patch", patch, 1),
             ("length", length, 1),
@@ -46,13 +55,15 @@ class _Patches(Dataset[tuple[Tensor, Tensor]]):
         ):
             if value < smallest:
                 raise RecipeError(f"{name} must be at least {smallest}, not {value}")
-        if channels not in (1, 3):
-            raise RecipeError(f"channels must be 1 (gray) or 3 (RGB), not {channels}")
+        for name, value in {"channels": channels, "out_channels": out_channels}.items():
+            if value not in (1, 3):
+                raise RecipeError(f"{name} must be 1 (gray) or 3 (RGB), not {value}")
         if not photos:
             raise ImageError("there is no photo for training")
         self.scale = scale
         self.patch = patch
-        self.channels = channels
+        self.channels, self.out_channels = channels, out_channels
+        self.guides = guides
         self.augment = augment
         self.length = length
         self.seed = seed
@@ -87,12 +98,18 @@ class _Patches(Dataset[tuple[Tensor, Tensor]]):
         height, width = (side // scale * scale for side in pixels_HWC.shape[:2])
         return _turned(pixels_HWC[:height, :width], turn)
 
-    def _tensor(self, pixels_HWC: np.ndarray) -> Tensor:
-        return to_tensor(with_channels(dequantise(pixels_HWC), self.channels))
+    def _guides(self, number: int, turn: int, row: slice, column: slice) -> Example:
+        """Return the patch of each guide of a photo, at this place in the degraded photo."""
+        found = []
+        for photos, guide in self.guides:
+            pixels_HWC = self._pixels(photos[number], turn, guide.scale)
+            patch_HWC = pixels_HWC[_scaled(row, guide.scale), _scaled(column, guide.scale)]
+            found.append(_tensor(patch_HWC, guide.channels))
+        return tuple(found)
 
 
 class PatchDataset(_Patches):
-    """Random patches of photos as (degraded_CHW, clean_CHW), float32.
+    """Random patches of photos as (degraded_CHW, clean_CHW, *guides), float32.
 
     A photo is drawn, then its flip and rotation, then the position of the patch, each uniformly.
     Only a window of the photo is degraded, not all of it. The window is the patch plus a margin,
@@ -105,15 +122,17 @@ class PatchDataset(_Patches):
             multiples of the scale.
         degradation: makes the degraded patch; its scale is clean size divided by degraded size.
         patch: side of the degraded patch in pixels.
-        channels: 1 converts RGB to luma, 3 converts gray to RGB.
+        channels: channels of the degraded patch. 1 converts RGB to luma, 3 converts gray to RGB.
         augment: whether photos are flipped and rotated by quarter turns at random.
         length: number of pairs.
         seed: at least 0; different seeds give independent pairs.
+        out_channels: channels of the clean patch; None for those of the degraded patch.
+        guides: the guides of the photos.
 
     Raises:
         ImageError: if there is no photo, or if photos are smaller than a patch; the message names
             them.
-        RecipeError: if patch, length, seed or channels is out of range.
+        RecipeError: if patch, length, seed or a number of channels is out of range.
     """
 
     def __init__(
@@ -126,6 +145,8 @@ class PatchDataset(_Patches):
         augment: bool = True,
         length: int,
         seed: int,
+        out_channels: int | None = None,
+        guides: Sequence[GuidePhotos] = (),
     ) -> None:
         super().__init__(
             photos,
@@ -135,20 +156,24 @@ class PatchDataset(_Patches):
             augment=augment,
             length=length,
             seed=seed,
+            out_channels=out_channels,
+            guides=guides,
         )
         self.degradation = degradation
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> Example:
         number, turn, rng = self._draw(index)
         scale = self.scale
         pixels_HWC = self._pixels(self._photos[number], turn, scale)
         rows, row = self._window(pixels_HWC.shape[0] // scale, rng)
         columns, column = self._window(pixels_HWC.shape[1] // scale, rng)
-        clean_CHW = self._tensor(pixels_HWC[_scaled(rows, scale), _scaled(columns, scale)])
-        degraded_CHW = self.degradation(clean_CHW, rng)
+        window_HWC = pixels_HWC[_scaled(rows, scale), _scaled(columns, scale)]
+        degraded_CHW = self.degradation(_tensor(window_HWC, self.channels), rng)
+        clean_CHW = _tensor(window_HWC, self.out_channels)
         return (
             degraded_CHW[:, row, column].contiguous(),
             clean_CHW[:, _scaled(row, scale), _scaled(column, scale)].contiguous(),
+            *self._guides(number, turn, _within(rows, row), _within(columns, column)),
         )
 
     def _window(self, side: int, rng: np.random.Generator) -> tuple[slice, slice]:
@@ -163,7 +188,7 @@ class PatchDataset(_Patches):
 
 
 class PairDataset(_Patches):
-    """Random patches of photos with given degraded versions, as (degraded_CHW, clean_CHW), float32.
+    """Random patches of photos with given degraded versions, as PatchDataset returns them.
 
     A photo is drawn, then its flip and rotation, then the position of the patch, each uniformly.
 
@@ -173,15 +198,17 @@ class PairDataset(_Patches):
             :func:`zoo.data.pairing.match_degraded`.
         scale: clean size divided by degraded size.
         patch: side of the degraded patch in pixels.
-        channels: 1 converts RGB to luma, 3 converts gray to RGB.
+        channels: channels of the degraded patch. 1 converts RGB to luma, 3 converts gray to RGB.
         augment: whether photos are flipped and rotated by quarter turns at random.
         length: number of pairs.
         seed: at least 0; different seeds give independent pairs.
+        out_channels: channels of the clean patch; None for those of the degraded patch.
+        guides: the guides of the photos.
 
     Raises:
         ImageError: if pairs do not match (see :func:`zoo.data.pairing.match_degraded`), or photos
             are too small; the message names them.
-        RecipeError: if patch, length, seed or channels is out of range.
+        RecipeError: if patch, length, seed or a number of channels is out of range.
     """
 
     def __init__(
@@ -195,6 +222,8 @@ class PairDataset(_Patches):
         augment: bool = True,
         length: int,
         seed: int,
+        out_channels: int | None = None,
+        guides: Sequence[GuidePhotos] = (),
     ) -> None:
         super().__init__(
             photos,
@@ -204,19 +233,29 @@ class PairDataset(_Patches):
             augment=augment,
             length=length,
             seed=seed,
+            out_channels=out_channels,
+            guides=guides,
         )
-        self._degraded = match_degraded(photos, degraded, scale)
+        self._degraded = match_degraded(
+            photos, degraded, scale, alike=self.channels == self.out_channels
+        )
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> Example:
         number, turn, rng = self._draw(index)
         clean_HWC = self._pixels(self._photos[number], turn, self.scale)
         degraded_HWC = self._pixels(self._degraded[number], turn, 1)
-        row, column = (
-            slice(start, start + self.patch)
-            for start in (rng.integers(side - self.patch + 1) for side in degraded_HWC.shape[:2])
-        )
+        starts = [int(rng.integers(side - self.patch + 1)) for side in degraded_HWC.shape[:2]]
+        row, column = (slice(start, start + self.patch) for start in starts)
         clean_HWC = clean_HWC[_scaled(row, self.scale), _scaled(column, self.scale)]
-        return self._tensor(degraded_HWC[row, column]), self._tensor(clean_HWC)
+        return (
+            _tensor(degraded_HWC[row, column], self.channels),
+            _tensor(clean_HWC, self.out_channels),
+            *self._guides(number, turn, row, column),
+        )
+
+
+def _tensor(pixels_HWC: np.ndarray, channels: int) -> Tensor:
+    return to_tensor(with_channels(dequantise(pixels_HWC), channels))
 
 
 def _checked(photo: AnyPhoto | np.ndarray, index: int) -> AnyPhoto:
@@ -245,3 +284,8 @@ def _turned(pixels_HWC: np.ndarray, number: int) -> np.ndarray:
 
 def _scaled(part: slice, scale: int) -> slice:
     return slice(part.start * scale, part.stop * scale)
+
+
+def _within(window: slice, part: slice) -> slice:
+    """The place of a part of a window, in what the window is cut from."""
+    return slice(window.start + part.start, window.start + part.stop)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from zoo.data.degradations import Bicubic, Degradation, Jpeg
@@ -48,6 +49,7 @@ class TestImage:
         name: stem of the file, or name of the sample.
         clean: file of the clean image; None for a sample.
         degraded: file of the degraded image; None if it is made from the clean image.
+        guides: files of the guides, in the sequence of the network's.
     """
 
     __test__ = False  # tells pytest that this is not a test class
@@ -55,6 +57,7 @@ class TestImage:
     name: str
     clean: Path | None = None
     degraded: Path | None = None
+    guides: tuple[Path, ...] = ()
 
     def read_clean(self) -> Tensor:
         """Read the clean image, (C, H, W) float32 in [0, 1]."""
@@ -65,8 +68,18 @@ class TestImage:
         """Read the degraded image, (C, H, W) float32 in [0, 1]; None if there is no file."""
         return None if self.degraded is None else to_tensor(read_photo(self.degraded).color_HWC)
 
+    def read_guides(self) -> tuple[np.ndarray, ...]:
+        """Read the guides, each (H, W, C) float32 in [0, 1]."""
+        return tuple(read_photo(path).color_HWC for path in self.guides)
 
-def validation_images(source: str, degraded: str | None = None, scale: int = 1) -> list[TestImage]:
+
+def validation_images(
+    source: str,
+    degraded: str | None = None,
+    scale: int = 1,
+    guides: Sequence[str] = (),
+    alike: bool = True,
+) -> list[TestImage]:
     """List the validation images of a folder, or the held-out samples.
 
     Every file is read once, and sizes and channels of pairs are compared, so that faults are found
@@ -76,45 +89,59 @@ def validation_images(source: str, degraded: str | None = None, scale: int = 1) 
         source: folder of clean images, or ``"samples"``.
         degraded: folder of the degraded images; None to make them from the clean ones.
         scale: clean size divided by degraded size.
+        guides: a folder for each guide of the network.
+        alike: whether the images of a pair must have the same number of channels.
 
     Raises:
         ImageError: if files cannot be read, or pairs do not match; the message names them.
     """
     if source == SAMPLES_SOURCE:
+        if guides:
+            raise ImageError(
+                "the bundled photos have no guides; give a folder of clean images to validate on"
+            )
         return [TestImage(name) for name in sample_names(held_out=True)]
-    images = _paired(list_photos(source), list_photos(degraded) if degraded else None, scale)
-    check_images(images, scale)
+    images = _paired(list_photos(source), degraded, scale, guides)
+    check_images(images, scale, alike=alike)
     return images
 
 
-def check_images(images: Sequence[TestImage], scale: int = 1) -> None:
+def check_images(images: Sequence[TestImage], scale: int = 1, *, alike: bool = True) -> None:
     """Check that all files can be read, and that pairs have sizes and channels that fit.
 
     Args:
         images: the images.
         scale: clean size divided by degraded size.
+        alike: whether the images of a pair must have the same number of channels.
 
     Raises:
         ImageError: if there is a fault; the message names the files.
     """
-    faults = [fault for image in images if (fault := _fault(image, scale))]
+    faults = [fault for image in images if (fault := _fault(image, scale, alike))]
     if faults:
         raise ImageError(all_faults(faults, len(images), "test images cannot be used"))
 
 
-def _fault(image: TestImage, scale: int) -> str | None:
+def _fault(image: TestImage, scale: int, alike: bool) -> str | None:
     try:
         clean_CHW, degraded_CHW = image.read_clean(), image.read_degraded()
+        image.read_guides()
     except ImageError as error:
         return str(error)
     if degraded_CHW is None:
         return None
     shapes = [tensor.permute(1, 2, 0).shape for tensor in (clean_CHW, degraded_CHW)]
-    return misfit(str(image.clean), shapes[0], str(image.degraded), shapes[1], scale)
+    return misfit(str(image.clean), shapes[0], str(image.degraded), shapes[1], scale, alike)
 
 
 def find_test_set(
-    root: str | Path, name: str, degradation: Degradation | None, scale: int, *, made: bool = False
+    root: str | Path,
+    name: str,
+    degradation: Degradation | None,
+    scale: int,
+    *,
+    made: bool = False,
+    guides: Iterable[str] = (),
 ) -> list[TestImage] | None:
     """Find the images of a test set in a root folder.
 
@@ -125,6 +152,7 @@ def find_test_set(
             must have degraded files.
         scale: clean size divided by degraded size.
         made: whether to make degraded images on the fly even if there are files.
+        guides: names of the network's guides; each has a folder of its name in the set.
 
     Returns:
         The images, or None if the set is not found.
@@ -146,7 +174,18 @@ def find_test_set(
             f"test set {str(folder)!r} needs a folder of degraded images, such as 'input', next to "
             "the folder of clean images, such as 'target'"
         )
-    return _paired(list_photos(clean), list_photos(degraded) if degraded else None, scale)
+    folders = [_guide_folder(folder, guide) for guide in guides]
+    return _paired(list_photos(clean), degraded, scale, folders)
+
+
+def _guide_folder(folder: Path, guide: str) -> Path:
+    found = _subfolder(folder, [guide.lower()])
+    if found is None:
+        raise ImageError(
+            f"test set {str(folder)!r} needs the folder {guide!r} of guides, next to the folder of "
+            "clean images"
+        )
+    return found
 
 
 def set_names(root: str | Path) -> list[str]:
@@ -191,11 +230,26 @@ def _subfolder(folder: Path, names: Iterable[str]) -> Path | None:
     return None
 
 
-def _paired(clean: list[Path], degraded: list[Path] | None, scale: int) -> list[TestImage]:
-    if degraded is None:
-        return [TestImage(path.stem, path) for path in clean]
-    numbers = counterparts(clean, degraded, scale)
+def _paired(
+    clean: list[Path],
+    degraded: str | Path | None,
+    scale: int,
+    guides: Sequence[str | Path] = (),
+) -> list[TestImage]:
+    inputs = None if degraded is None else _beside(clean, degraded, scale, "degraded")
+    beside = [_beside(clean, folder, scale, Path(folder).name) for folder in guides]
     return [
-        TestImage(path.stem, path, degraded[number])
-        for path, number in zip(clean, numbers, strict=True)
+        TestImage(
+            path.stem,
+            path,
+            None if inputs is None else inputs[number],
+            tuple(files[number] for files in beside),
+        )
+        for number, path in enumerate(clean)
     ]
+
+
+def _beside(clean: list[Path], folder: str | Path, scale: int, what: str) -> list[Path]:
+    """Return the file of another folder that belongs to each clean image."""
+    files = list_photos(folder)
+    return [files[number] for number in counterparts(clean, files, scale, what)]

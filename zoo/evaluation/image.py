@@ -16,6 +16,7 @@ from torch import Tensor
 
 from zoo.data.bicubic import resize_bicubic
 from zoo.data.degradations import Degradation
+from zoo.data.guides import fitted
 from zoo.data.pixels import to_array, to_tensor, with_channels
 from zoo.data.testsets import TestImage
 from zoo.errors import ImageError
@@ -39,7 +40,10 @@ class Score(NamedTuple):
 
 
 class Restored(NamedTuple):
-    """The images of one score, ``(H, W, I)`` float32 in [0, 1]."""
+    """The images of one score, ``(H, W, I)`` float32 in [0, 1].
+
+    All but ``degraded`` have the channels of the network's output.
+    """
 
     degraded: np.ndarray
     baseline: np.ndarray
@@ -68,14 +72,14 @@ class Protocol:
         return channel, (scale if enlarges else 0) if self.crop is None else self.crop
 
 
-Run = Callable[[Tensor], Tensor]
-"""Takes degraded images (B, I, H, W) and returns restored images, on the CPU."""
+Run = Callable[..., Tensor]
+"""Takes degraded images (B, I, H, W) and their guides, and returns restored images, on the CPU."""
 
 
 def whole(network: Network) -> Run:
     """Return a function that restores whole images, or tiles if memory runs out."""
     settings = RestoreSettings(tile=0)
-    return lambda image_BIHW: restore_tensor(network, image_BIHW, settings)
+    return lambda image_BIHW, *guides: restore_tensor(network, image_BIHW, settings, guides=guides)
 
 
 @torch.inference_mode()
@@ -86,11 +90,13 @@ def restore_clean(
     seed: int = 0,
     *,
     degraded_IHW: Tensor | None = None,
+    guides: Sequence[np.ndarray] = (),
     run: Run | None = None,
 ) -> Restored:
     """Degrade a clean image and restore it.
 
-    The clean image is cropped to a multiple of the scale and converted to the network's channels.
+    The clean image is cropped to a multiple of the scale. It is converted to the channels of the
+    network's output, and before it is degraded, to those of its input.
 
     Args:
         network: the network.
@@ -98,6 +104,7 @@ def restore_clean(
         degradation: computes the degraded image if ``degraded_IHW`` is None.
         seed: random seed of the degradation.
         degraded_IHW: the degraded image; None to compute it from the clean image.
+        guides: the guides, each (H, W, C), in the network's sequence.
         run: runs the network on an image; None to restore the whole image at once.
 
     Raises:
@@ -110,7 +117,8 @@ def restore_clean(
         raise ImageError(
             f"an image of {tuple(clean_IHW.shape[1:])} pixels is too small for x{scale}"
         )
-    clean = with_channels(to_array(clean_IHW[:, :height, :width]), network.channels)
+    cropped = to_array(clean_IHW[:, :height, :width])
+    clean = with_channels(cropped, network.out_channels)
     if degraded_IHW is not None:
         degraded_IHW = to_tensor(with_channels(to_array(degraded_IHW), network.channels))
         if tuple(degraded_IHW.shape[1:]) != (height // scale, width // scale):
@@ -119,18 +127,33 @@ def restore_clean(
                 f"of {(height, width)} at x{scale} it must have {(height // scale, width // scale)}"
             )
     elif degradation is not None:
-        degraded_IHW = degradation.for_test(to_tensor(clean), seed)
+        degraded_IHW = degradation.for_test(
+            to_tensor(with_channels(cropped, network.channels)), seed
+        )
     else:
         raise ImageError("neither a degraded image nor a degradation is given")
-    restored_IHW = (run or whole(network))(degraded_IHW[None])[0]
+    fitting = _fitting(network, guides, (height // scale, width // scale))
+    restored_IHW = (run or whole(network))(degraded_IHW[None], *fitting)[0]
     baseline_IHW = degraded_IHW
     if scale > 1:
         baseline_IHW = resize_bicubic(degraded_IHW[None], scale)[0]
     return Restored(
         degraded=to_array(degraded_IHW.clamp(0, 1)),
-        baseline=to_array(baseline_IHW.clamp(0, 1)),
+        baseline=with_channels(to_array(baseline_IHW.clamp(0, 1)), network.out_channels),
         restored=to_array(restored_IHW.clamp(0, 1)),
         clean=clean,
+    )
+
+
+def _fitting(
+    network: Network, guides: Sequence[np.ndarray], size: tuple[int, int]
+) -> tuple[Tensor, ...]:
+    """Return the guides (1, C, H, W) for an input of this size."""
+    if len(guides) != len(network.guides):
+        raise ImageError(f"got {len(guides)} guides, but the network takes {len(network.guides)}")
+    return tuple(
+        fitted(guide_HWC, guide, *size, name)[None]
+        for (name, guide), guide_HWC in zip(network.guides.items(), guides, strict=True)
     )
 
 
@@ -187,6 +210,7 @@ def evaluate(
                 degradation,
                 zlib.crc32(image.name.encode()),
                 degraded_IHW=image.read_degraded(),
+                guides=image.read_guides(),
                 run=run,
             )
         except ImageError as error:
@@ -236,7 +260,8 @@ def strip(images: Restored, side: int = 160) -> np.ndarray:
     """
     height, width = images.clean.shape[:2]
     scale = height // images.degraded.shape[0]
-    enlarged = images.degraded.repeat(scale, axis=0).repeat(scale, axis=1)
+    degraded = with_channels(images.degraded, images.clean.shape[2])
+    enlarged = degraded.repeat(scale, axis=0).repeat(scale, axis=1)
     top, left = max(0, height - side) // 2, max(0, width - side) // 2
     parts = []
     for picture in (enlarged, images.baseline, images.restored, images.clean):

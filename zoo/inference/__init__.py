@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -50,6 +51,7 @@ def restore(  # type: ignore[misc]  # the two above do not repeat the options
     quality: int | None = None,
     lossless: bool = False,
     strip_metadata: bool = False,
+    guides: Mapping[str, str | Path] | None = None,
     group: ProcessGroup | None = None,
 ) -> Any:
     """Restore an image in memory; or an image file, a folder of them, or bursts.
@@ -92,6 +94,8 @@ def restore(  # type: ignore[misc]  # the two above do not repeat the options
         lossless: whether an output format that always loses, JPEG, is an error.
         strip_metadata: whether to write pixels only, without colour profile, EXIF, XMP and
             resolution. Without its profile, a photo of many colours looks duller.
+        guides: for each guide that the network needs, by name, a file, or a folder of files with
+            the names of the images.
         group: processes that share the files. Each takes the next file when it is free. None
             means this process alone.
 
@@ -125,10 +129,11 @@ def restore(  # type: ignore[misc]  # the two above do not repeat the options
             progress=progress,
             look=look,
             saving=saving,
+            guides=guides,
             group=group,
         ).written
     for_files = {"target": target, "suffix": suffix, "format": format, "recursive": recursive,
-                 "overwrite": overwrite, "look": look != "auto"}  # fmt: skip
+                 "overwrite": overwrite, "look": look != "auto", "guides": guides}  # fmt: skip
     if given := [name for name, value in for_files.items() if value]:
         raise ImageError(f"{given[0]} is for files; leave it out for an image in memory")
     return restore_in_memory(network, source, settings, progress, saving)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import torch
 from torch import Tensor
 
 from zoo.data.burst.camera import GAMMA, Camera
@@ -28,7 +27,6 @@ from zoo.inference.runner import RestoreSettings, restore_tensor
 from zoo.inference.tiling import Progress
 from zoo.networks import Network
 from zoo.ops.registration import register_burst
-from zoo.registry import capabilities_of
 
 Look: TypeAlias = Literal["auto", "camera", "plain", "linear"]
 """How linear RAW colours become a picture; see :func:`developed`."""
@@ -115,11 +113,9 @@ def restore_burst(
             "this network was trained with a given flow, which files do not have; build it with "
             "flow_prior: registration"
         )
-    flow_TIHW = frames_TIHW.new_zeros(len(frames_TIHW), 2, *frames_TIHW.shape[2:])
-    if network.takes_flow:
-        flow_TIHW = register_burst(frames_TIHW[None])[0]
-    together = torch.cat([frames_TIHW, flow_TIHW], dim=1)[None]
-    return restore_tensor(_WithFlow(network), together, settings, progress)[0]
+    burst_BTIHW = frames_TIHW[None]
+    flow = (register_burst(burst_BTIHW),) if network.takes_flow else ()
+    return restore_tensor(network, burst_BTIHW, settings, progress, flow)[0]
 
 
 def developed(restored_3HW: Tensor, burst: BurstFiles, look: Look = "auto") -> Photo:
@@ -169,20 +165,6 @@ def _plain(linear_3HW: Tensor) -> Tensor:
     flat = balanced.amax(0).flatten()
     bright = flat.kthvalue(max(1, round(_BRIGHT * flat.numel()))).values.clamp(min=1e-6)
     return (balanced * (_BRIGHT_TO / bright)).clamp(0, 1) ** (1 / GAMMA)
-
-
-class _WithFlow(Network):
-    """A burst network that takes the flow as two more channels, so that both are tiled together."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network, self.scale, self.burst = network, network.scale, network.burst
-        self.channels = network.channels + 2
-        self.capabilities = capabilities_of(network)
-
-    def forward(self, together: Tensor) -> Tensor:
-        frames, flow = together[:, :, :-2], together[:, :, -2:]
-        return self.network(frames, flow)
 
 
 def _plan(source: Path, outputs: Outputs) -> Plan:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from zoo.data.guides import check_named
 from zoo.data.photo import Saving
 from zoo.distributed import ProcessGroup
 from zoo.errors import ImageError, ZooError
@@ -29,6 +31,7 @@ def restore_files(
     progress: Progress = True,
     look: Look = "auto",
     saving: Saving | None = None,
+    guides: Mapping[str, str | Path] | None = None,
     group: ProcessGroup | None = None,
 ) -> Report:
     """Restore files and report what became of them; see :func:`zoo.restore`.
@@ -46,6 +49,7 @@ def restore_files(
         saving=saving or Saving(),
     )
     _check_look(network, look)
+    check_named(network.guides, guides or {}, "--guide ")
     group = group or ProcessGroup()
     if network.takes_burst:
         if recursive:
@@ -60,6 +64,7 @@ def restore_files(
         Path(source),
         outputs,
         settings,
+        guides=guides or {},
         recursive=recursive,
         progress=progress,
         group=group,

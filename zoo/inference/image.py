@@ -5,7 +5,10 @@ Shape suffixes: B batch, I image channels, H height, W width in pixels, s scale.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from torch import Tensor
 
 from zoo.data.bicubic import resize_bicubic
 from zoo.data.images import EXTENSIONS, read_photo, write_photo
@@ -14,6 +17,7 @@ from zoo.data.pixels import bleed_colors, to_array, to_tensor, with_channels
 from zoo.distributed import ProcessGroup
 from zoo.errors import ImageError
 from zoo.files import is_same_file, natural_key
+from zoo.inference.guides import GuideFiles
 from zoo.inference.jobs import Plan, Report, planned, restore_each
 from zoo.inference.outputs import Outputs
 from zoo.inference.runner import RestoreSettings, restore_tensor
@@ -27,14 +31,17 @@ def restore_images(
     outputs: Outputs,
     settings: RestoreSettings,
     *,
+    guides: Mapping[str, str | Path],
     recursive: bool,
     progress: Progress,
     group: ProcessGroup,
 ) -> Report:
     """Restore an image file or all images in a folder; see :func:`zoo.restore`."""
+    beside = GuideFiles(network, guides, source)
 
     def one(image: Path, output: Path, progress: Progress) -> None:
-        restored = restore_photo(network, read_photo(image), settings, progress)
+        photo = read_photo(image)
+        restored = restore_photo(network, photo, settings, progress, beside.of(image, photo))
         write_photo(output, restored, outputs.saving)
 
     # Only the first process looks: the others might already see outputs of this run.
@@ -47,6 +54,7 @@ def restore_photo(
     photo: Photo,
     settings: RestoreSettings | None = None,
     progress: Progress = False,
+    guides: Sequence[Tensor] = (),
 ) -> Photo:
     """Restore one photo in memory and return the result; see :func:`zoo.restore`.
 
@@ -55,21 +63,24 @@ def restore_photo(
         photo: the photo.
         settings: tiles, ensemble and precision; None for the defaults.
         progress: see :data:`zoo.inference.tiling.Progress`.
+        guides: the guides that the network needs, each (C, H, W), in its sequence.
     """
     settings = settings or RestoreSettings()
     color_HWC, alpha_HW = photo.color_HWC, photo.alpha_HW
     channels = color_HWC.shape[2]
     if alpha_HW is not None:
         color_HWC = bleed_colors(color_HWC, alpha_HW)
-    if network.channels == 1:
-        color_BIHW = to_tensor(color_HWC)[:, None]  # channels as a batch
+    each = network.channels == network.out_channels == 1  # each channel of the photo by itself
+    if each:
+        color_BIHW = to_tensor(color_HWC)[:, None]
     else:
         color_BIHW = to_tensor(with_channels(color_HWC, network.channels))[None]
-    restored_BIHW = restore_tensor(network, color_BIHW, settings, progress)
-    if network.channels == 1:
+    seen = [guide_CHW.expand(len(color_BIHW), -1, -1, -1) for guide_CHW in guides]
+    restored_BIHW = restore_tensor(network, color_BIHW, settings, progress, seen)
+    if each:
         restored_BIHW = restored_BIHW.transpose(0, 1)
     color_HWC = to_array(restored_BIHW[0])
-    if network.channels != 1:
+    if network.channels == network.out_channels != 1:
         color_HWC = with_channels(color_HWC, channels)
     if alpha_HW is not None and network.scale > 1:
         enlarged = resize_bicubic(to_tensor(alpha_HW[..., None])[None], network.scale)

@@ -6,6 +6,7 @@ Shape suffixes: B batch, I image channels, H height, W width in pixels, s scale.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,7 @@ from zoo.inference.tiling import (
     memory_of,
 )
 from zoo.networks import Network
+from zoo.networks.guide import check_guides
 from zoo.ops.precision import DTYPES, Precision, autocast
 from zoo.registry import capabilities_of
 
@@ -78,6 +80,7 @@ def restore_tensor(
     image_BIHW: Tensor,
     settings: RestoreSettings | None = None,
     progress: Progress = False,
+    guides: Sequence[Tensor] = (),
 ) -> Tensor:
     """Restore images in memory.
 
@@ -86,15 +89,20 @@ def restore_tensor(
         image_BIHW: float32 in [0, 1]; for a burst, (B, T, I, H, W).
         settings: tiles, ensemble and precision; None for the defaults.
         progress: see :data:`zoo.inference.tiling.Progress`.
+        guides: the guides that the network needs, in its sequence; for a burst, the displacement
+            of the frames, if the network takes one.
 
     Returns:
-        (B, I, s*H, s*W) float32 in [0, 1], on the CPU.
+        (B, O, s*H, s*W) float32 in [0, 1], on the CPU.
 
     Raises:
-        ZooError: if the image has integers or values from 0 to 255, or the memory is too small.
+        ZooError: if the image has integers or values from 0 to 255, a guide is missing or has a
+            wrong size, or the memory is too small.
     """
     _check_range(image_BIHW)
     settings = settings or RestoreSettings()
+    if not network.takes_burst:
+        check_guides(network.guides, image_BIHW, guides)
     device = next(network.parameters()).device
     run, memory = _runner(network, settings), memory_of(device)
     was_training = network.training
@@ -106,8 +114,10 @@ def restore_tensor(
             try:
                 if not sized:
                     tile, sized = default, True
-                    tile = fitting_tile(run, image_BIHW, settings.overlap, memory, default)
-                return _restored(network, run, image_BIHW, tile or 0, settings.overlap, progress)
+                    tile = fitting_tile(run, image_BIHW, settings.overlap, memory, default, guides)
+                return _restored(
+                    network, run, image_BIHW, guides, tile or 0, settings.overlap, progress
+                )
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -125,11 +135,9 @@ def _check_range(image_BIHW: Tensor) -> None:
     if not image_BIHW.is_floating_point():
         kind = str(image_BIHW.dtype).removeprefix("torch.")
         raise ZooError(f"the image has {kind} values; networks take floats from 0 to 1: {fix}")
-    # Of a burst, only the first channels are colours; a flow may follow.
-    colours = image_BIHW[:, :, :3] if image_BIHW.dim() == 5 else image_BIHW
-    if not colours.numel():
+    if not image_BIHW.numel():
         return
-    least, most = (float(bound) for bound in colours.aminmax())
+    least, most = (float(bound) for bound in image_BIHW.aminmax())
     if most > _MOST:
         raise ZooError(f"the image has values up to {most:g}; networks take 0 to 1: {fix}")
     if least < _LEAST:
@@ -148,7 +156,13 @@ def _smaller(tile: int, overlap: int, error: Exception) -> int:
 
 
 def _restored(
-    network: Network, run: Run, image_BIHW: Tensor, tile: int, overlap: int, progress: Progress
+    network: Network,
+    run: Run,
+    image_BIHW: Tensor,
+    guides: Sequence[Tensor],
+    tile: int,
+    overlap: int,
+    progress: Progress,
 ) -> Tensor:
     grid = capabilities_of(network).size_multiple
     if tile:
@@ -161,23 +175,25 @@ def _restored(
         tile=tile,
         overlap=overlap,
         progress=progress,
+        guides=guides,
     ).clamp(0, 1)
 
 
 def _runner(network: Network, settings: RestoreSettings) -> Run:
     parameter = next(network.parameters())
 
-    def once(image_BIHW: Tensor) -> Tensor:
-        image_BIHW = image_BIHW.to(parameter.device, parameter.dtype)
+    def once(*inputs: Tensor) -> Tensor:
+        moved = [tensor.to(parameter.device, parameter.dtype) for tensor in inputs]
         if parameter.device.type == "cuda":
-            image_BIHW = channels_last(image_BIHW)
+            moved = [channels_last(tensor) for tensor in moved]
         with autocast(parameter.device, settings.precision):
-            return network(image_BIHW).float().cpu()
+            return network(*moved).float().cpu()
 
-    def ensemble(image_BIHW: Tensor) -> Tensor:
+    def ensemble(*inputs: Tensor) -> Tensor:
         total = None
         for turn in range(8):
-            turned = _turn(once(_turn(image_BIHW, turn)), turn, back=True)
+            seen = once(*(_turn(tensor, turn) for tensor in inputs))
+            turned = _turn(seen, turn, back=True)
             total = turned if total is None else total + turned
         assert total is not None
         return total / 8

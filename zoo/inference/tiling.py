@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from zoo.networks.guide import window
+
 T = TypeVar("T")
 
 TILE, BURST_TILE = 512, 128
@@ -41,8 +43,9 @@ Progress: TypeAlias = bool | Callable[[float], None]
 the part of the work that is done, above 0 and up to 1. If it raises an error, the work ends. The
 part is smaller again if memory runs out and smaller tiles are tried."""
 
-Run: TypeAlias = Callable[[Tensor], Tensor]
-"""Takes images and returns images of ``scale`` times the size, on the CPU."""
+Run: TypeAlias = Callable[..., Tensor]
+"""Takes images, and their guides if there are any, and returns images of ``scale`` times the size,
+on the CPU."""
 
 
 class DeviceMemory(Protocol):
@@ -92,6 +95,7 @@ def fitting_tile(
     overlap: int,
     memory: DeviceMemory | None,
     default: int = TILE,
+    guides: Sequence[Tensor] = (),
 ) -> int:
     """Return the side of the largest tile that fits in memory, or 0 if the whole image fits.
 
@@ -104,6 +108,7 @@ def fitting_tile(
         overlap: overlap of tiles in pixels; a tile is at least twice as large.
         memory: memory of the device; None selects the default tile.
         default: side in pixels of a tile that fits on most devices.
+        guides: guides of the images.
     """
     default = max(default, 2 * overlap)
     height, width = image_BIHW.shape[-2:]
@@ -112,9 +117,10 @@ def fitting_tile(
     if height * width <= default**2:
         return 0
     side = default // _PROBE
-    probe_BIHW = image_BIHW[..., :side, :side]
-    run(probe_BIHW)  # warm-up: compiles and chooses algorithms
-    bytes_a_pixel = memory.peak(lambda: run(probe_BIHW)) / math.prod(probe_BIHW.shape[-2:])
+    rows, columns = (slice(0, min(side, size)) for size in (height, width))
+    probe = window((image_BIHW, *guides), rows, columns)
+    run(*probe)  # warm-up: compiles and chooses algorithms
+    bytes_a_pixel = memory.peak(lambda: run(*probe)) / math.prod(probe[0].shape[-2:])
     pixels = _SHARE * memory.free() / max(bytes_a_pixel, 1)
     if height * width <= pixels:
         return 0
@@ -130,6 +136,7 @@ def in_tiles(
     tile: int,
     overlap: int,
     progress: Progress = False,
+    guides: Sequence[Tensor] = (),
 ) -> Tensor:
     """Run ``run`` on images tile by tile, and blend the tiles where they overlap.
 
@@ -141,6 +148,7 @@ def in_tiles(
         tile: side of a tile in input pixels, or 0 for the whole image at once.
         overlap: overlap of tiles in input pixels, at most half a tile.
         progress: how the progress is told.
+        guides: guides of the images, which ``run`` gets the same part of.
 
     Returns:
         (B, channels, s*H, s*W).
@@ -149,7 +157,7 @@ def in_tiles(
     rows = list(spans(height, tile, overlap))
     columns = list(spans(width, tile, overlap))
     if len(rows) == len(columns) == 1:
-        whole_BIHW = run(image_BIHW)
+        whole_BIHW = run(image_BIHW, *guides)
         if callable(progress):
             progress(1.0)
         return whole_BIHW
@@ -157,7 +165,7 @@ def in_tiles(
     weight_HW = torch.zeros(height * scale, width * scale)
     places = [(row, column) for row in rows for column in columns]
     for row, column in _told(places, progress):
-        tile_BIHW = run(image_BIHW[..., row, column])
+        tile_BIHW = run(*window((image_BIHW, *guides), row, column))
         ramp_HW = (
             _ramp(row, height, overlap, scale)[:, None] * _ramp(column, width, overlap, scale)[None]
         )

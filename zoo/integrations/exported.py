@@ -5,6 +5,7 @@ Shape suffixes: B batch, T frames, I image channels, H height, W width, s scale.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import ZooError
-from zoo.networks import Network
+from zoo.networks import Guide, Network
 from zoo.ops.padding import Margin, crop, pad
 from zoo.registry import Capabilities
 
@@ -28,6 +29,21 @@ class Range:
 
     least: int = 1
     most: int | None = None
+
+
+def guides_in(facts: Mapping[str, str]) -> dict[str, Guide]:
+    """Read the guides of a file from its metadata.
+
+    Raises:
+        ZooError: if they are damaged.
+    """
+    try:
+        return {
+            name: Guide(channels=int(channels), scale=int(scale))
+            for name, (channels, scale) in json.loads(facts.get("guides", "{}")).items()
+        }
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise ZooError(f"the file's metadata of guides are damaged: {error}") from error
 
 
 class ExportedNetwork(Network):
@@ -57,6 +73,9 @@ class ExportedNetwork(Network):
             raise self.error(f"{name}: the file has no model metadata; only our own exports work")
         self.name, self.batch, self.height, self.width = name, batch, height, width
         self.scale, self.channels = int(facts["scale"]), int(facts["channels"])
+        if "out_channels" in facts:  # files of earlier versions tell only those of the input
+            self._out_channels = int(facts["out_channels"])
+        self.guides = guides_in(facts)
         self.burst = int(facts.get("frames", 1))
         self.capabilities = Capabilities(
             input="burst" if facts["input"] == "burst" else "image",
@@ -75,8 +94,9 @@ class ExportedNetwork(Network):
         """Call the runtime once, with inputs of allowed sizes, and return the output."""
         raise NotImplementedError
 
-    def forward(self, image_BIHW: Tensor, flow_BT2HW: Tensor | None = None) -> Tensor:
-        inputs = (image_BIHW,) if flow_BT2HW is None else (image_BIHW, flow_BT2HW)
+    def forward(self, image_BIHW: Tensor, *extra: Tensor) -> Tensor:
+        """Restore images; ``extra`` is their guides, or the displacement of a burst's frames."""
+        inputs = (image_BIHW, *extra)
         batch, (height, width) = len(image_BIHW), image_BIHW.shape[-2:]
         if self.batch.most is not None and batch > self.batch.most:
             parts = [value.split(self.batch.most) for value in inputs]
@@ -92,8 +112,14 @@ class ExportedNetwork(Network):
                     f"{self.name}: the largest side is {side} pixels; use tiles: -t {side}"
                 )
         margin = Margin(max(0, self.height.least - height), max(0, self.width.least - width))
-        output = self.run(tuple(pad(value, margin).contiguous() for value in inputs))
+        output = self.run(tuple(_padded(value, margin, height).contiguous() for value in inputs))
         return crop(output, margin, self.scale)
 
 
-__all__ = ["ExportedNetwork", "Range"]
+def _padded(value: Tensor, margin: Margin, height: int) -> Tensor:
+    """Pad an image, or what has a whole multiple of its size."""
+    factor = value.shape[-2] // height
+    return pad(value, Margin(margin.below * factor, margin.right * factor))
+
+
+__all__ = ["ExportedNetwork", "Range", "guides_in"]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.integrations.exported import ExportedNetwork, Range
+from zoo.integrations.exported import ExportedNetwork, Range, guides_in
 from zoo.ops.scan import native
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ class OnnxNetwork(ExportedNetwork):
     """An ONNX file as a network, on the CPU; see :class:`ExportedNetwork`.
 
     Args:
-        session: a session with one four-dimensional input and one four-dimensional output.
+        session: a session with one four-dimensional output, and four-dimensional inputs: the image,
+            and its guides.
         name: name of the file, for error messages.
     """
 
@@ -85,7 +86,8 @@ class OnnxNetwork(ExportedNetwork):
     def __init__(self, session: InferenceSession, name: str) -> None:
         inputs, outputs = session.get_inputs(), session.get_outputs()
         ranks = [len(value.shape) for value in (*inputs, *outputs)]
-        if len(inputs) != 1 or ranks != [4, 4]:
+        facts = session.get_modelmeta().custom_metadata_map
+        if set(ranks) != {4} or len(inputs) != 1 + len(guides_in(facts)):
             raise OnnxError(
                 f"{name}: has {len(inputs)} inputs of {ranks[0]} dimensions; to restore photos, a "
                 "file needs one image (B, C, H, W) as input and one as output"
@@ -93,13 +95,15 @@ class OnnxNetwork(ExportedNetwork):
         batch, _, height, width = (
             Range(size, size) if isinstance(size, int) else Range() for size in inputs[0].shape
         )
-        facts = session.get_modelmeta().custom_metadata_map
         super().__init__(name, facts, batch, height, width)
-        self.session, self.input, self.output = session, inputs[0], outputs[0].name
+        self.session, self.inputs, self.output = session, inputs, outputs[0].name
 
     def run(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        dtype = torch.float16 if self.input.type == "tensor(float16)" else torch.float32
-        feed: dict[str, Any] = {self.input.name: inputs[0].to(dtype).numpy()}
+        dtype = torch.float16 if self.inputs[0].type == "tensor(float16)" else torch.float32
+        feed: dict[str, Any] = {
+            entry.name: value.to(dtype).numpy()
+            for entry, value in zip(self.inputs, inputs, strict=True)
+        }
         try:
             (found,) = self.session.run([self.output], feed)
         except Exception as error:  # the errors of ONNX Runtime have no common base class

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.integrations.exported import ExportedNetwork, Range
+from zoo.integrations.exported import ExportedNetwork, Range, guides_in
 
 SETTINGS = {"INFERENCE_PRECISION_HINT": "f32"}
 """Without it, OpenVINO computes in bfloat16 where the CPU is fast at it."""
@@ -31,7 +31,7 @@ class OpenVinoNetwork(ExportedNetwork):
     """An ONNX file as a network in OpenVINO; see :class:`ExportedNetwork`.
 
     Args:
-        compiled: the compiled model, with one four-dimensional input and output.
+        compiled: the compiled model, with four-dimensional inputs and one such output.
         facts: metadata of the file.
         name: name of the file, for error messages.
     """
@@ -41,7 +41,7 @@ class OpenVinoNetwork(ExportedNetwork):
     def __init__(self, compiled: Any, facts: dict[str, str], name: str) -> None:
         shapes = [value.partial_shape for value in (*compiled.inputs, *compiled.outputs)]
         ranks = [len(shape) for shape in shapes]
-        if ranks != [4, 4]:
+        if set(ranks) != {4} or len(ranks) != 2 + len(guides_in(facts)):
             raise OpenVinoError(
                 f"{name}: has {len(compiled.inputs)} inputs of {ranks[0]} dimensions; to restore "
                 "photos, a file needs one image (B, C, H, W) as input and one as output"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from zoo.errors import ImageError
+from zoo.networks.guide import Guide, check_guides, random_guides
 from zoo.networks.size import check_scale
 from zoo.registry import Registry, capabilities_of
 
@@ -24,12 +27,21 @@ class Network(nn.Module):
 
     O is I, unless the network sets ``out_channels``.
 
+    A network with guides takes them after the image, in their sequence, as many as ``guides`` has:
+    ``network(image_BIHW, *guides)``.
+
+    In training mode, a network may return several images, the last at full size and the others
+    smaller: the loss then compares each with the clean image in its size. In evaluation mode it
+    returns the last. :meth:`of_scales` does both.
+
     A network registered with ``Capabilities(input="burst")`` restores bursts instead, with the
     reference frame first: ``network(burst_BTIHW, flow_BT2HW=None) -> (B, 3, s*H, s*W)``.
 
     Attributes:
         scale: output over input size, s.
         channels: channels I of the input image, or of a frame.
+        guides: further images that the network needs, by name, such as
+            ``{"pan": Guide(channels=1, scale=4)}``; networks of single images only.
         burst: number of frames T that the network is built for; 1 for single images.
         flow_prior: displacement that a burst network starts from: "none", "registration"
             (estimated unless passed) or "given" (must be passed).
@@ -38,6 +50,7 @@ class Network(nn.Module):
 
     scale: int
     channels: int
+    guides: Mapping[str, Guide] = MappingProxyType({})
     burst: int = 1
     flow_prior: FlowPrior = "none"
     recipe: Any = None
@@ -80,11 +93,16 @@ class Network(nn.Module):
     def forward(self, image_BIHW: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def check_image(self, image_BIHW: Tensor) -> None:
-        """Check an input image. A wrong number of channels could otherwise pass, as broadcast.
+    def of_scales(self, images: Sequence[Tensor]) -> Any:
+        """Return all images in training mode, and the last in evaluation mode."""
+        return tuple(images) if self.training else images[-1]
+
+    def check_image(self, image_BIHW: Tensor, *guides: Tensor) -> None:
+        """Check the inputs. A wrong number of channels could otherwise pass, as broadcast.
 
         Raises:
-            ImageError: if it has not the shape (B, I, H, W), or is not of a floating-point dtype.
+            ImageError: if the image has not the shape (B, I, H, W), a guide is missing or has not
+                the size that belongs to the image, or a dtype is not floating point.
         """
         if image_BIHW.dim() != 4 or image_BIHW.shape[1] != self.channels:
             raise ImageError(
@@ -95,6 +113,7 @@ class Network(nn.Module):
             raise ImageError(
                 f"the image has the dtype {image_BIHW.dtype}; convert it to float32, from 0 to 1"
             )
+        check_guides(self.guides, image_BIHW, guides)
 
     def forward_with_displacements(
         self, burst_BTIHW: Tensor, flow_BT2HW: Tensor | None = None
@@ -108,6 +127,10 @@ class Network(nn.Module):
     def example(self, height: int, width: int) -> Tensor:
         """Return a random input of this size: (1, I, H, W), or (1, T, I, H, W) for bursts."""
         return torch.rand(1, self.channels, height, width)
+
+    def example_inputs(self, height: int, width: int) -> tuple[Tensor, ...]:
+        """Return all inputs that the network needs: :meth:`example`, and random guides."""
+        return self.example(height, width), *random_guides(self.guides, height, width)
 
 
 NETWORKS = Registry("network", Network)

@@ -5,10 +5,13 @@ Shape suffixes: B batch, I image channels, H height, W width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.errors import RecipeError
+from zoo.errors import RecipeError, ZooError
 from zoo.registry import Registry
 
 
@@ -95,3 +98,39 @@ class WeightedSum(Loss):
             for weight, loss in zip(self.weights, self.losses, strict=True)
         ]
         return torch.stack(terms).sum()
+
+
+def loss_of_scales(
+    criterion: Loss, output: Tensor | Sequence[Tensor], clean_BIHW: Tensor
+) -> Tensor:
+    """Compare what a network returned in training mode with the clean image, in float32.
+
+    Args:
+        criterion: compares one image with the clean image.
+        output: the network's image, or several images, each at most as large as the clean one.
+        clean_BIHW: the clean image; for a smaller image, it is averaged over cells of pixels.
+
+    Returns:
+        The sum over the images.
+
+    Raises:
+        ZooError: if the network returned no image, or one that is larger than the clean image.
+    """
+    images = (output,) if isinstance(output, Tensor) else output
+    if not images:
+        raise ZooError("the network returned no image in training mode; return one or several")
+    return torch.stack(
+        [criterion(image.float(), _in_size_of(image, clean_BIHW)) for image in images]
+    ).sum()
+
+
+def _in_size_of(image_BIHW: Tensor, clean_BIHW: Tensor) -> Tensor:
+    size, largest = tuple(image_BIHW.shape[-2:]), tuple(clean_BIHW.shape[-2:])
+    if size == largest:
+        return clean_BIHW
+    if any(side > most for side, most in zip(size, largest, strict=True)):
+        raise ZooError(
+            f"the network returned an image of {size} pixels in training mode, larger than the "
+            f"clean image of {largest}; return images of the output's size or smaller"
+        )
+    return F.adaptive_avg_pool2d(clean_BIHW, size)

@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from zoo.data.degradations import Degradation
+from zoo.data.guides import check_named, match_guides
 from zoo.data.pairing import counterparts
-from zoo.data.patches import PairDataset, PatchDataset
+from zoo.data.patches import Example, PairDataset, PatchDataset
 from zoo.data.photos import SAMPLES_SOURCE, AnyPhoto, load_training_photos, photo_files
 from zoo.data.testsets import TestImage, validation_images
 from zoo.distributed import ProcessGroup, shard
 from zoo.errors import RecipeError
 from zoo.evaluation import Protocol, evaluate, mean_score, strip
 from zoo.networks import Network
-from zoo.training.losses import Loss
+from zoo.training.losses import Loss, loss_of_scales
 from zoo.training.settings import DataSettings, Stage
 from zoo.training.task import examples_of
 
@@ -57,7 +58,8 @@ class PhotoTask:
         seed: int,
         progress: bool = False,
     ) -> None:
-        self.scale, self.channels, self.seed = network.scale, network.channels, seed
+        self.scale, self.seed = network.scale, seed
+        self.channels, self.out_channels = network.channels, network.out_channels
         self.protocol, self.mixup = protocol, settings.mixup
         self.plan = settings.plan(iterations)
         if settings.photos == SAMPLES_SOURCE and settings.paper:
@@ -69,20 +71,30 @@ class PhotoTask:
             _check_pairs(settings)
             # Names are compared before any file is read, which may take minutes.
             counterparts(photo_files(settings.photos), photo_files(settings.degraded), self.scale)
+        check_named(network.guides, settings.guides, "data.guides.")
+        check_named(network.guides, settings.validate_guides, "data.validate_guides.")
 
         def load(source: str | tuple[str, ...]) -> list[AnyPhoto]:
             return load_training_photos(source, memory=settings.memory, progress=progress)
 
         self.photos = load(settings.photos)
         self.degraded = None if settings.degraded is None else load(settings.degraded)
+        self.guides = [
+            match_guides(self.photos, load(settings.guides[name]), guide, self.scale, name)
+            for name, guide in network.guides.items()
+        ]
         self.validation = validation_images(
-            settings.validate, settings.validate_degraded, self.scale
+            settings.validate,
+            settings.validate_degraded,
+            self.scale,
+            [settings.validate_guides[name] for name in network.guides],
+            alike=self.channels == self.out_channels,
         )
         for stage in self.plan:
             self.examples(stage)  # fails now if photos are too small for a later stage
 
-    def examples(self, stage: Stage) -> Dataset[tuple[Tensor, Tensor]]:
-        """Return the examples of a stage: pairs of degraded and clean patch."""
+    def examples(self, stage: Stage) -> Dataset[Example]:
+        """Return the examples of a stage: degraded patch, clean patch, and patches of guides."""
         length = examples_of(self.plan, 0, sum(stage.iterations for stage in self.plan))
         if self.degraded is not None:
             return PairDataset(
@@ -93,6 +105,8 @@ class PhotoTask:
                 channels=self.channels,
                 length=length,
                 seed=self.seed,
+                out_channels=self.out_channels,
+                guides=self.guides,
             )
         assert self.degradation is not None
         return PatchDataset(
@@ -102,6 +116,8 @@ class PhotoTask:
             channels=self.channels,
             length=length,
             seed=self.seed,
+            out_channels=self.out_channels,
+            guides=self.guides,
         )
 
     def module(self, network: Network) -> nn.Module:
@@ -109,24 +125,21 @@ class PhotoTask:
 
     def loss(
         self,
-        forward: Callable[..., Tensor],
+        forward: Callable[..., Tensor | Sequence[Tensor]],
         criterion: Loss,
         batch: Sequence[Tensor],
         done: float,
     ) -> Tensor:
-        degraded_BIHW, clean_BIHW = self._mixed(batch[0], batch[1])
-        return criterion(forward(degraded_BIHW).float(), clean_BIHW)
+        degraded_BIHW, clean_BIHW, *guides = self._mixed(batch)
+        return loss_of_scales(criterion, forward(degraded_BIHW, *guides), clean_BIHW)
 
-    def _mixed(self, degraded_BIHW: Tensor, clean_BIHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Apply mixup: in half of the steps, blend each pair with another pair of the batch."""
+    def _mixed(self, batch: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Apply mixup: in half of the steps, blend each example with another one of the batch."""
         if not self.mixup or float(torch.rand(())) < 0.5:
-            return degraded_BIHW, clean_BIHW
+            return batch
         weight = 1 - float(torch.distributions.Beta(self.mixup, self.mixup).sample())
-        other = torch.randperm(len(clean_BIHW)).to(clean_BIHW.device)
-        return (
-            degraded_BIHW.lerp(degraded_BIHW[other], weight),
-            clean_BIHW.lerp(clean_BIHW[other], weight),
-        )
+        other = torch.randperm(len(batch[0])).to(batch[0].device)
+        return [images_BIHW.lerp(images_BIHW[other], weight) for images_BIHW in batch]
 
     def validate(
         self, network: Network, group: ProcessGroup

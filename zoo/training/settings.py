@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -65,8 +65,11 @@ class DataSettings:
         degraded: a folder with the degraded version of each photo, or a list of folders: as many as
             ``photos`` has, in the same order. Files are matched by name; see
             :mod:`zoo.data.pairing`. Replaces ``degradation``.
+        guides: for each guide of the network, by name, a folder with a guide for each photo, or a
+            list of folders. Files are matched as degraded ones are.
         validate: a folder of images for validation, or "samples" for the held-out bundled photos.
         validate_degraded: a folder with the degraded versions of the ``validate`` images.
+        validate_guides: for each guide, a folder with the guides of the ``validate`` images.
         memory: photos are kept in memory up to this size in GB; the others are read at each use.
         mixup: in half of the steps, each pair is blended with another pair of the batch, with
             weights drawn from Beta(mixup, mixup). 0 turns mixup off.
@@ -79,8 +82,10 @@ class DataSettings:
     stages: tuple[Stage, ...] = ()
     photos: str | tuple[str, ...] = "samples"
     degraded: str | tuple[str, ...] | None = None
+    guides: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     validate: str = "samples"
     validate_degraded: str | None = None
+    validate_guides: Mapping[str, str] = field(default_factory=dict)
     memory: float = 4.0
     mixup: float = 0.0
     paper: str = ""

@@ -1,0 +1,224 @@
+"""Networks that see further images: a network from outside the package, from training to a file."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import zoo
+from export.model import facts_of
+from export.onnx import export
+from export.verify import verify
+from recipes.evaluate import main as evaluate
+from recipes.train import main as train
+from zoo.cli import main
+from zoo.data import Photo, read_photo, write_photo
+from zoo.errors import ImageError, RecipeError, ZooError
+from zoo.inference import RestoreSettings, restore, restore_tensor
+from zoo.integrations.exported import guides_in
+from zoo.integrations.onnxruntime import load_onnx
+from zoo.networks import Guide, Network
+
+
+class Sharpener(Network):
+    """The image enlarged, its details from a sharp gray guide of the output's size, and a map."""
+
+    def __init__(self, *, scale: int = 2, name: str = "pan"):
+        super().__init__()
+        self.scale, self.channels = scale, 3
+        self.guides = {name: Guide(channels=1, scale=scale), "map": Guide(channels=3)}
+        self.image = nn.Conv2d(3, 3, 1)
+        self.pan = nn.Conv2d(1, 3, 1)
+
+    def forward(self, image_BIHW, pan_B1HW, map_B3HW):
+        self.check_image(image_BIHW, pan_B1HW, map_B3HW)
+        seen = self.image(image_BIHW) * map_B3HW
+        larger = seen.repeat_interleave(self.scale, 2).repeat_interleave(self.scale, 3)
+        return larger + self.pan(pan_B1HW)
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    zoo.register("network", "sharpener")(Sharpener)
+
+
+@pytest.fixture
+def network():
+    return zoo.build({"network": {"type": "sharpener"}}).eval()
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "sharp.yaml"
+    path.write_text("network: {type: sharpener}\ntrain: {iterations: 2, data: {patch: 4}}\n")
+    return path
+
+
+def folders(root, names=("0", "1")):
+    """Clean photos of an odd width, degraded ones, and both guides, in folders of test sets."""
+    for number, name in enumerate(names):
+        rng = np.random.default_rng(number)
+        for folder, (height, width) in {"hr": (20, 25), "pan": (20, 25), "map": (10, 12)}.items():
+            pixels = rng.random((height, width, 1 if folder == "pan" else 3), dtype=np.float32)
+            write_photo(root / folder / f"{name}.png", Photo(pixels))
+            if folder == "map":
+                write_photo(root / "input" / f"{name}x2.png", Photo(pixels[::-1].copy()))
+    return root
+
+
+def expected(network, root, name="0"):
+    """What the network makes of the files of one image."""
+    read = [
+        read_photo(root / f"{part}.png").color_HWC for part in (f"input/{name}x2", f"map/{name}")
+    ]
+    image, of_map = (torch.from_numpy(pixels).permute(2, 0, 1)[None] for pixels in read)
+    pan = read_photo(root / "pan" / f"{name}.png").color_HWC[:, :24]
+    with torch.no_grad():
+        return network(image, torch.from_numpy(pan).permute(2, 0, 1)[None], of_map).clamp(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda pan, of_map: (), r"got 0 guides, .*pan \(1 channel, 2 times the size\); map \(3"),
+        (lambda pan, of_map: (pan,), "got 1 guides"),
+        (lambda pan, of_map: (pan[..., 1:], of_map), r"the guide pan .* \(1, 1, 8, 10\), not"),
+        (lambda pan, of_map: (pan, of_map[:, :1]), r"the guide map .* \(1, 3, 4, 5\), not"),
+        (lambda pan, of_map: (pan, of_map.int()), "the guide map has the dtype torch.int32"),
+    ],
+    ids=["none", "one", "size", "channels", "dtype"],
+)
+def test_a_guide_that_is_missing_or_does_not_fit_is_named(network, change, message):
+    image, *guides = network.example_inputs(4, 5)
+    with pytest.raises(ImageError, match=message):
+        network.check_image(image, *change(*guides))
+    with pytest.raises(ImageError, match=message):
+        restore_tensor(network, image, guides=change(*guides))
+
+
+def test_a_guide_has_channels_a_size_and_a_name_of_its_own():
+    with pytest.raises(ValueError, match="scale is 0"):
+        Guide(channels=1, scale=0)
+    with pytest.raises(RecipeError, match="'input' cannot be the name of a guide"):
+        zoo.build({"network": {"type": "sharpener", "name": "input"}})
+
+
+def test_tiles_and_turns_take_the_guides_along(network):
+    """A network of single pixels, whose tiles and turns must give exactly the whole."""
+    image, *guides = (torch.rand_like(tensor) for tensor in network.example_inputs(11, 13))
+    with torch.no_grad():
+        whole = network(image, *guides).clamp(0, 1)
+    for settings in (RestoreSettings(tile=5, overlap=2), RestoreSettings(tile=0, ensemble=True)):
+        torch.testing.assert_close(restore_tensor(network, image, settings, guides=guides), whole)
+
+
+def test_a_network_with_guides_trains_validates_restores_and_is_evaluated(recipe, tmp_path, capsys):
+    root = folders(tmp_path / "set")
+    told = [f"data.photos={root}/hr", f"data.degraded={root}/input", f"data.validate={root}/hr"]
+    told += [f"data.validate_degraded={root}/input"]
+    for name in ("pan", "map"):
+        told += [f"data.guides.{name}={root}/{name}", f"data.validate_guides.{name}={root}/{name}"]
+    run = tmp_path / "run"
+    assert train([str(recipe), *told, "-o", str(run), "--num-workers", "0"]) == 0
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    [validated] = [line for line in lines if "psnr" in line]
+    weights = run / "weights.safetensors"
+    trained = zoo.load(weights)
+
+    guides = ["--guide", f"pan={root}/pan", "--guide", f"map={root}/map"]
+    words = ["restore", f"{root}/input", "-o", str(tmp_path / "out"), "-w", str(weights)]
+    assert main([*words, *guides]) == 0
+    for name in ("0", "1"):
+        found = read_photo(tmp_path / "out" / f"{name}x2.png").color_HWC
+        wanted = expected(trained, root, name)[0].permute(1, 2, 0).numpy()
+        assert np.abs(found - wanted).max() <= 0.51 / 255
+
+    words = [str(recipe), "-w", str(weights), "--data", str(root), "-o", str(tmp_path / "scores")]
+    assert evaluate(words) == 0
+    assert f"{validated['psnr']:.2f}" in capsys.readouterr().out
+
+
+def test_guides_of_one_image_are_files_or_folders(network, tmp_path):
+    root = folders(tmp_path)
+    image = root / "input" / "0x2.png"
+    wanted = expected(network, root)[0].permute(1, 2, 0).numpy()
+    for given in ({"pan": root / "pan" / "0.png", "map": root / "map"}, {"pan": root / "pan"}):
+        files = {"map": str(root / "map" / "0.png"), **given}
+        [written] = restore(network, image, tmp_path / "out.png", guides=files, overwrite=True)
+        assert np.abs(read_photo(written).color_HWC - wanted).max() <= 0.51 / 255
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"pan": "pan"}, "needs the guide map .* --guide map=PATH"),
+        ({"pan": "pan", "map": "map", "x": "pan"}, "--guide x: the network takes pan, map"),
+        ({"pan": "pan", "map": "hr"}, r"the guide map has 25x20 pixels, but must have 12x10"),
+        ({"pan": "other", "map": "map"}, r"x2\.png' has no pan counterpart with the same name"),
+        ({"pan": "nowhere", "map": "map"}, "nowhere' does not exist"),
+    ],
+    ids=["missing", "unknown", "size", "name", "folder"],
+)
+def test_files_of_guides_that_do_not_fit_are_told(network, given, message, tmp_path):
+    root = folders(tmp_path)
+    folders(tmp_path / "more", names=("5",))
+    (tmp_path / "more" / "pan").rename(root / "other")
+    files = {name: root / folder for name, folder in given.items()}
+    with pytest.raises(ZooError, match=message):
+        restore(network, root / "input", tmp_path / "out", guides=files)
+
+
+def test_options_of_guides_are_read_from_words(tmp_path, capsys):
+    for words, message in (
+        (["pan"], "--guide pan: write NAME=PATH"),
+        (["pan=a", "pan=b"], "--guide pan is given twice"),
+        (["pan=a"], "--guide pan: the network takes no guide"),
+        (["bursts=a"], "--guide bursts: the network takes no guide"),
+    ):
+        given = [word for value in words for word in ("--guide", value)]
+        name = ["-n", "qmambabsr_tiny" if words == ["bursts=a"] else "mambair_tiny_x2"]
+        assert main(["restore", "a.png", "-o", str(tmp_path / "b.png"), *name, *given]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_bundled_photos_and_test_sets_without_guides_are_refused(recipe, network, tmp_path, capsys):
+    zoo.save(network, tmp_path / "w.safetensors")
+    words = [str(recipe), "-w", str(tmp_path / "w.safetensors")]
+    assert evaluate(words) == 2
+    assert "the bundled photos have no guides" in capsys.readouterr().err
+    root = folders(tmp_path / "set")
+    (root / "map").rename(root / "away")
+    assert evaluate([*words, "--data", str(root)]) == 2
+    assert "needs the folder 'map' of guides" in capsys.readouterr().err
+
+
+def test_an_exported_file_has_an_input_for_each_guide(network, tmp_path):
+    path = export(network, tmp_path / "sharp.onnx")
+    report = verify(network, path)
+    assert report.passed and len(report.comparisons) == 3
+    opened = load_onnx(path)
+    assert opened.guides == network.guides
+    assert [entry.name for entry in opened.session.get_inputs()] == ["input", "pan", "map"]
+    image, *guides = network.example_inputs(9, 6)
+    found = restore_tensor(opened, image, RestoreSettings(tile=4, overlap=1), guides=guides)
+    torch.testing.assert_close(found, restore_tensor(network, image, guides=guides))
+
+
+def test_what_takes_no_guides_says_so(network, tmp_path):
+    with pytest.raises(ZooError, match="--precision int8: not for a network with guides, such as"):
+        export(network, tmp_path / "sharp.onnx", precision="int8")
+    facts = facts_of(network, "")
+    assert json.loads(facts["guides"]) == {"pan": [1, 2], "map": [3, 1]}
+    assert guides_in(facts) == network.guides and guides_in({}) == {}
+    for damaged in ("[", "[1]", '{"pan": 3}', '{"pan": [0, 1]}', '{"pan": ["a", 1]}'):
+        with pytest.raises(ZooError, match="guides are damaged"):
+            guides_in({"guides": damaged})
+
+
+def test_the_description_of_a_model_lists_its_guides(recipe):
+    told = str(zoo.describe(str(recipe)))
+    assert "guide       pan: 1 channel, 2 times the size" in told
