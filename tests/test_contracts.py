@@ -20,6 +20,7 @@ from zoo.blocks import (
     Norm,
     Skip,
     TokenScan,
+    linear_projections,
     nearest_channels,
     scan_sizes,
 )
@@ -176,6 +177,53 @@ def test_a_part_from_outside_learns_and_comes_back_from_a_file(name, tmp_path):
     zoo.save(network, tmp_path / "w.safetensors")
     with torch.no_grad():
         assert torch.equal(zoo.load(tmp_path / "w.safetensors")(image), network.eval()(image))
+
+
+class EightBits(nn.Linear):
+    """A quantiser's layer: weights of 8 bits, with one step size for each output."""
+
+    def __init__(self, layer):
+        super().__init__(layer.in_features, layer.out_features, bias=layer.bias is not None)
+        step = layer.weight.detach().abs().amax(1, keepdim=True) / 127
+        self.weight = nn.Parameter((layer.weight.detach() / step).round() * step)
+        self.bias = layer.bias
+
+
+@pytest.mark.parametrize(
+    "mixer",
+    ["ss2d", "my_plain_scan", "head_scan", "axial", {"type": "omni_scan", "d_state": 2}],
+    ids=["ss2d", "outside", "head_scan", "axial", "omni_scan"],
+)
+def test_a_quantiser_reaches_all_projections_of_a_scan(mixer):
+    torch.manual_seed(0)
+    network = zoo.build(single(dim=32, block={"branch": None, "mixer": mixer})).eval()
+    image, state = torch.rand(1, 3, 5, 7), set(network.state_dict())
+    with torch.no_grad():
+        before = network(image)
+        linear_projections(linear_projections(network))  # twice does no harm
+        torch.testing.assert_close(network(image), before)
+    found = set(network.state_dict()) - state
+    assert found and all(name.endswith("x_proj_weight.weight") for name in found)
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is nn.Linear:
+                setattr(module, name, EightBits(child))
+    with torch.no_grad():
+        error = (network(image) - before).abs().max()
+    assert 0 < error < 0.02 * (before.max() - before.min())
+    for module in network.modules():
+        if isinstance(module, TokenScan):
+            assert type(module.x_proj_weight) is EightBits
+
+
+def test_a_quantiser_reaches_the_projections_of_a_burst():
+    network = zoo.build("qmambabsr_tiny", dim=16, stages=[1], burst=3).eval()
+    burst = torch.rand(1, 3, 4, 8, 8)
+    with torch.no_grad():
+        before = network(burst)
+        torch.testing.assert_close(linear_projections(network)(burst), before)
+    names = {name.rpartition(".")[2] for name, m in network.named_modules() if type(m) is nn.Linear}
+    assert {"query_weight", "C_weight", "x_proj_weight"} <= names
 
 
 def test_blocks_take_turns_and_groups_may_have_their_own():

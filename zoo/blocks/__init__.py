@@ -73,7 +73,13 @@ from zoo.blocks.scale_fusion import (
     ScaleFusion,
     ScaleFusionFactory,
 )
-from zoo.blocks.scan_core import GatedScan, ScanSizes, TokenScan, scan_sizes
+from zoo.blocks.scan_core import (
+    GatedScan,
+    ScanSizes,
+    TokenScan,
+    linear_projections,
+    scan_sizes,
+)
 from zoo.blocks.ss2d import SS2D
 from zoo.blocks.window_attention import WindowAttention
 
@@ -166,6 +172,7 @@ __all__ = [
     "WindowAttention",
     "build_blocks",
     "group_conv",
+    "linear_projections",
     "nearest_channels",
     "scan_sizes",
 ]

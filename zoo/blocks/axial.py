@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zoo.blocks.contract import MIXERS, Mixer
 from zoo.blocks.direction_merge import SumMerge
-from zoo.blocks.scan_core import GatedScan, project, scan_sizes
+from zoo.blocks.scan_core import GatedScan, scan_sizes
 from zoo.scans import Raster, ScanOrder
 
 _LINE = Raster(directions=("row", "row_reversed"))
@@ -57,7 +57,7 @@ class AxialSS2D(GatedScan, Mixer):
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         u_BHWE, gate_BHWE = self.enter(x_BHWC)
-        projected = project(u_BHWE, self.x_proj_weight)
+        projected = self.project("x_proj_weight", u_BHWE)
         y_BHWE = self._rows(u_BHWE, projected[:, :, :, _ROWS], _ROWS)
         u_BWHE, turned = u_BHWE.transpose(1, 2), projected[:, :, :, _COLUMNS].transpose(1, 2)
         y_BHWE = y_BHWE + self._rows(u_BWHE, turned, _COLUMNS).transpose(1, 2)

@@ -7,7 +7,6 @@ heads, S steps of a path, X outputs of a head's projection, J channels of a head
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.blocks.contract import MIXERS, Mixer
@@ -77,7 +76,7 @@ class HeadScan(GatedScan, Mixer):
 
     def _head(self, head: int, u_BLJ: Tensor, order_KS: Tensor) -> Tensor:
         which = slice(head, head + 1)
-        projected_BL1X = F.linear(u_BLJ, self.x_proj_weight[head])[:, :, None]
+        projected_BL1X = self.project("x_proj_weight", u_BLJ, head)
         delta, B, C = projected_BL1X.split(self.sizes, dim=-1)
         inputs = self.operands(u_BLJ, delta, B, C, order_KS[which], which)
         return selective_scan(*inputs, reduce=True)

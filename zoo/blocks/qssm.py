@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from zoo.blocks.burst_fusion import BURST_FUSIONS, BurstFusion, side_by_side
 from zoo.blocks.channel_attention import ChannelAttention
 from zoo.blocks.layers import Conv2d
-from zoo.blocks.scan_core import ScanCore, project, scan_sizes
+from zoo.blocks.scan_core import ScanCore, scan_sizes
 from zoo.ops.scan import selective_scan
 from zoo.ops.scan.contract import ScanInputs
 from zoo.scans import Raster, ScanOrder
@@ -50,9 +50,6 @@ class QSSM(ScanCore, BurstFusion):
         c_source: whether C comes from the "frames" or the "reference".
         squeeze: C is divided by this inside channel attention.
     """
-
-    query_weight: nn.Parameter
-    C_weight: nn.Parameter
 
     def __init__(
         self,
@@ -129,8 +126,8 @@ class QSSM(ScanCore, BurstFusion):
                 torch.cat([each_BSHWE.mean(1), each_BSHWE.amax(1)], dim=-1)
             )
         u_BLE = F.silu(self.frame_conv(mixed_BHWE)).flatten(1, 2)
-        delta_BLKR, B_BLKN = project(query_BLE, self.query_weight).split(self.sizes, dim=-1)
+        delta_BLKR, B_BLKN = self.project("query_weight", query_BLE).split(self.sizes, dim=-1)
         source_BLE = u_BLE if self.c_source == "frames" else query_BLE
-        C_BLKN = project(source_BLE, self.C_weight)
+        C_BLKN = self.project("C_weight", source_BLE)
         order_KS = self.scan.order(height, width, u_BLE.device)
         return self.operands(u_BLE, delta_BLKR, B_BLKN, C_BLKN, order_KS), gate_BHWE

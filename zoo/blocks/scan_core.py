@@ -126,6 +126,35 @@ class ScanCore(nn.Module):
         self.dt_proj_bias.copy_(step + torch.log(-torch.expm1(-step)))  # inverse softplus
         self.A_log.copy_(torch.arange(1, self.A_log.shape[-1] + 1).log())
 
+    def project(self, name: str, x: Tensor, which: int | None = None) -> Tensor:
+        """Project tokens for all directions in one matrix product: ``(..., E) -> (..., K, X)``.
+
+        Args:
+            name: name of the projection.
+            x: the tokens.
+            which: the only direction to return; None for all.
+        """
+        layer = self._modules.get(name)
+        if layer is not None:
+            y: Tensor = layer(x).unflatten(-1, (len(self.dt_proj_weight), -1))
+            return y if which is None else y[..., which : which + 1, :]
+        weight_KXE: Tensor = getattr(self, name)
+        if which is not None:
+            weight_KXE = weight_KXE[which : which + 1]
+        return F.linear(x, weight_KXE.flatten(0, 1)).unflatten(-1, (len(weight_KXE), -1))
+
+    def use_linear(self, name: str) -> None:
+        """Put a projection into an ``nn.Linear`` of its name; see :func:`linear_projections`."""
+        if name in self._modules:
+            return
+        weight_KXE = self.get_parameter(name)
+        directions, outputs, inner = weight_KXE.shape
+        with torch.device("meta"):  # its random values would only be thrown away
+            layer = nn.Linear(inner, directions * outputs, bias=False)
+        layer.weight = nn.Parameter(weight_KXE.detach().flatten(0, 1), weight_KXE.requires_grad)
+        delattr(self, name)
+        self.add_module(name, layer.train(self.training))
+
     def operands(
         self,
         u_BLE: Tensor,
@@ -162,9 +191,23 @@ class ScanCore(nn.Module):
         )
 
 
-def project(x: Tensor, weight_KXE: Tensor) -> Tensor:
-    """Project tokens for all directions in one matrix product: ``(..., E) -> (..., K, X)``."""
-    return F.linear(x, weight_KXE.flatten(0, 1)).unflatten(-1, (len(weight_KXE), -1))
+def linear_projections(network: nn.Module) -> nn.Module:
+    """Put the token projections of all scans into ``nn.Linear`` layers, in place.
+
+    Quantisers look for such layers. The outputs stay the same. The names in the state dict change,
+    so load the weights before, and save the network with the tool that quantises it.
+
+    Args:
+        network: the network; its scans derive from :class:`ScanCore`.
+
+    Returns:
+        The same network.
+    """
+    for core in list(network.modules()):
+        if isinstance(core, ScanCore):
+            for name in core.projections:
+                core.use_linear(name)
+    return network
 
 
 class TokenScan(ScanCore):
@@ -184,7 +227,8 @@ class TokenScan(ScanCore):
 
     def scan_inputs(self, u_BLE: Tensor, order_KS: Tensor) -> ScanInputs:
         """Return the inputs of the scan operator for these tokens and this order."""
-        delta_BLKR, B_BLKN, C_BLKN = project(u_BLE, self.x_proj_weight).split(self.sizes, dim=-1)
+        projected_BLKX = self.project("x_proj_weight", u_BLE)
+        delta_BLKR, B_BLKN, C_BLKN = projected_BLKX.split(self.sizes, dim=-1)
         return self.operands(u_BLE, delta_BLKR, B_BLKN, C_BLKN, order_KS)
 
 

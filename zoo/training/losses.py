@@ -125,12 +125,13 @@ def loss_of_scales(
 
 
 def _in_size_of(image_BIHW: Tensor, clean_BIHW: Tensor) -> Tensor:
-    size, largest = tuple(image_BIHW.shape[-2:]), tuple(clean_BIHW.shape[-2:])
-    if size == largest:
+    (height, width), largest = image_BIHW.shape[-2:], clean_BIHW.shape[-2:]
+    if (height, width) == largest:
         return clean_BIHW
-    if any(side > most for side, most in zip(size, largest, strict=True)):
+    if height > largest[0] or width > largest[1]:
         raise ZooError(
-            f"the network returned an image of {size} pixels in training mode, larger than the "
-            f"clean image of {largest}; return images of the output's size or smaller"
+            f"the network returned an image of {(height, width)} pixels in training mode, larger "
+            f"than the clean image of {tuple(largest)}; return images of the output's size or "
+            "smaller"
         )
-    return F.adaptive_avg_pool2d(clean_BIHW, size)
+    return F.adaptive_avg_pool2d(clean_BIHW, (height, width))
