@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -26,9 +28,12 @@ from zoo.blocks import (
 )
 from zoo.errors import RecipeError
 from zoo.heads import Head
+from zoo.networks import Extension, Network
 from zoo.networks.wavelet import BandSelect
 from zoo.ops.haar import haar, inverse_haar
+from zoo.ops.padding import PadMode, margin_to_grid, pad
 from zoo.ops.scan import selective_scan
+from zoo.registry import Capabilities
 from zoo.scans import Raster
 
 
@@ -44,6 +49,7 @@ def parts():
         ("skip", "my_difference", MyDifference),
         ("head", "my_gray", MyGray),
         ("guided_block", "my_guide", MyGuide),
+        ("network", "my_padded", MyPadded),
     ):
         zoo.register(kind, name)(target)
 
@@ -126,6 +132,20 @@ class MyGuide(GuidedBlock):
 
     def forward(self, x_BHWC, guide_BHWC):
         return x_BHWC + self.linear(guide_BHWC)
+
+
+class MyPadded(Network):
+    """A network that pads as those of the package do; it needs even sides."""
+
+    def __init__(self, *, dim: int, block: str, padding: PadMode = "replicate", pad_to: int = 1):
+        super().__init__()
+        self._set_sizes(scale=1, channels=3, out_channels=None)
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.extension = Extension(padding, pad_to, needed=4)
+        self.capabilities = Capabilities(size_multiple=self.extension.grid)
+
+    def forward(self, image_BIHW):
+        return self.extension.around(self.conv, image_BIHW)
 
 
 def single(**changes):
@@ -311,8 +331,11 @@ def test_a_wrong_option_of_a_unet_is_named(changes, message):
     ("changes", "message"),
     [
         ({"depths": [1, 1]}, r"high_depths is \[1, 1, 2\]; give both one number"),
-        ({"grid": 12}, "grid is 12; it must be a multiple of 8"),
-        ({"grid": 2048}, "grid is 2048; it must be a multiple of 8, at most 1024"),
+        ({"pad_to": 0}, "pad_to is 0; it must be from 1 to 256"),
+        (
+            {"pad_to": 250},
+            "needs multiples of 8, so images .* to multiples of 1000; use a multiple",
+        ),
         ({"dim": 0}, "dim is 0"),
     ],
 )
@@ -394,7 +417,7 @@ def test_the_image_joins_each_level_with_its_pixels_as_channels():
 def test_a_wavelet_network_pads_by_reflection_to_whole_grids(extra, size, padded):
     options = {"dim": 4, "depths": [1], "high_depths": [1], "block": "my_gain"}
     network = zoo.build(
-        {"network": {"type": "wavelet", **options, "grid": 4, "extra_grid": extra}}
+        {"network": {"type": "wavelet", **options, "pad_to": 4, "extra_grid": extra}}
     ).eval()
     seen = []
     network.shallow.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -404,6 +427,57 @@ def test_a_wavelet_network_pads_by_reflection_to_whole_grids(extra, size, padded
     more = padded - size
     expected = torch.nn.functional.pad(image, (0, more, 0, more), mode="reflect")
     assert torch.equal(seen[0].permute(0, 3, 1, 2), expected)
+
+
+@pytest.mark.parametrize("mode", ["replicate", "reflect", "mirror"])
+def test_every_network_of_images_pads_alike(mode):
+    """The same two options, whatever the network needs itself."""
+    small = {"dim": 8, "block": "my_gain", "padding": mode, "pad_to": 6}
+    image = torch.rand(1, 3, 7, 10)
+    padded = pad(image, margin_to_grid(image, 12), mode)
+    for kind, more, grid in (
+        ("single_image", {"depths": [1], "head": "my_gray"}, 6),
+        ("unet", {"depths": [1, 1, 1]}, 12),
+        ("wavelet", {"depths": [1, 1], "high_depths": [1, 1], "guided": "my_guide"}, 12),
+        ("my_padded", {}, 12),
+    ):
+        network = zoo.build({"network": {"type": kind, **small, **more}}).eval()
+        assert zoo.registry.capabilities_of(network).size_multiple == grid
+        with torch.no_grad():
+            expected = network(padded)[..., :7, :10]
+            assert torch.equal(network(image), expected)
+
+
+@pytest.mark.parametrize(
+    ("former", "current"),
+    [
+        (
+            {"type": "single_image", "depths": [1], "head": "my_gray", "mirror_pad": 4},
+            {"padding": "mirror", "pad_to": 4},
+        ),
+        (
+            {"type": "single_image", "depths": [1], "head": "my_gray", "mirror_pad": 1},
+            {"padding": "replicate", "pad_to": 1},
+        ),
+        (
+            {"type": "wavelet", "depths": [1], "high_depths": [1], "grid": 6},
+            {"padding": "reflect", "pad_to": 6},
+        ),
+        ({"type": "wavelet", "depths": [1], "high_depths": [1], "grid": None}, {"pad_to": 1}),
+    ],
+    ids=["mirror", "no mirror", "grid", "no grid"],
+)
+def test_files_with_former_names_of_options_load_unchanged(former, current, tmp_path):
+    common = {"dim": 8, "block": "my_gain"}
+    options = {name: value for name, value in former.items() if name not in ("mirror_pad", "grid")}
+    network = zoo.build({"network": {**common, **options, **current}}).eval()
+    network.recipe = dataclasses.replace(network.recipe, network={**common, **former})
+    zoo.save(network, tmp_path / "old.safetensors")
+    image = torch.rand(1, 3, 5, 7)
+    again = zoo.load(tmp_path / "old.safetensors")
+    assert current.items() <= {"padding": "reflect", **again.recipe.network}.items()
+    with torch.no_grad():
+        assert torch.equal(again(image), network(image))
 
 
 def test_plain_parts_of_levels_equal_their_definitions():

@@ -14,7 +14,7 @@ from tests.helpers.official_weights import CASES, OFFICIAL, state_dict
 from zoo.blocks import Attentive, Block, Router, WindowAttention, window_attention
 from zoo.checkpoints import save_official
 from zoo.errors import CheckpointError
-from zoo.networks import single_image
+from zoo.networks import extension
 from zoo.ops import padding
 from zoo.registry import temporary_registrations
 from zoo.scans import by_class
@@ -127,8 +127,8 @@ WRONG = {
     "prompt": _each(Attentive, prompt="sorted"),
     "ties": _patched(by_class, "sort_by_class", _last_first),
     "epsilon": _each(torch.nn.LayerNorm, eps=1e-6),
-    "padding": _patched(single_image, "pad", _padded_by("reflect")),
-    "replicated": _patched(single_image, "pad", _padded_by("replicate")),
+    "padding": _patched(extension, "pad", _padded_by("reflect")),
+    "replicated": _patched(extension, "pad", _padded_by("replicate")),
     "mask": _patched(window_attention, "edge_masks", _no_mask),
     "shift": _each(WindowAttention, shift=0),
 }
@@ -230,7 +230,7 @@ def test_detection_reads_everything_that_the_tensors_show(tmp_path):
         },
         "branch": {"type": "conv_ffn", "ratio": 2.0, "kernel": 5},
     }
-    assert network["depths"] == [2, 1] and network["mirror_pad"] == 16
+    assert network["depths"] == [2, 1] and (network["padding"], network["pad_to"]) == ("mirror", 16)
     assert network["head"] == {"type": "pixelshuffle", "hidden": 64}
 
 
@@ -240,7 +240,7 @@ ODD = {
     "block.attention": {"window": 5, "heads": 3},
     "block.mixer": {"expand": 1.3, "classes": 9, "prompt_rank": 3, "d_state": 2, "dt_rank": 1},
     "block.branch": {"type": "conv_ffn", "ratio": 1.9, "kernel": 3},
-    "mirror_pad": 5,
+    "pad_to": 5,
 }
 
 
@@ -266,7 +266,10 @@ def test_a_network_of_odd_numbers_is_written_and_recognised(changes, tmp_path):
     ("change", "message"),
     [
         ({"block.mixer.prompt": "sorted"}, "prompt is 'sorted', but the authors' MambaIRv2 has"),
-        ({"mirror_pad": 1}, "mirror_pad is 1, but the authors' MambaIRv2 has 8"),
+        (
+            {"pad_to": 1},
+            "padding is 'none', but the authors' MambaIRv2 has 'mirror to multiples of",
+        ),
         ({"block.attention.shift": 0}, r"blocks\.1\.near\.mixer\.shift is 0, but the authors'"),
         (
             {"scans": [{"type": "by_class", "directions": ["class_reversed"]}]},

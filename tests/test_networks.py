@@ -49,8 +49,8 @@ RECIPES = {
     },
     **{f"mixer-{n}": tiny(block={"mixer": n}) for n in MIXERS.names()},
     "scan-by_class": tiny(block={"mixer": "attentive"}, scans=["by_class"]),
-    "mirrored": tiny(scale=2, mirror_pad=4),
-    "mirrored-fusion": tiny(scale=2, mirror_pad=3, coarse=COARSE),
+    "mirrored": tiny(scale=2, padding="mirror", pad_to=4),
+    "mirrored-fusion": tiny(scale=2, padding="mirror", pad_to=3, coarse=COARSE),
     **{
         f"fusion-{n}": tiny(scale=2, coarse={**COARSE, "fusion": {**COARSE["fusion"], "type": n}})
         for n in SCALE_FUSIONS.names()
@@ -99,7 +99,7 @@ RECIPES = {
             "depths": [2, 1],
             "high_depths": [1, 2],
             "block": ["res", {"type": "rssb", "branch": "gdfn"}],
-            "grid": 12,
+            "pad_to": 12,
             "extra_grid": True,
         }
     },
@@ -200,9 +200,9 @@ def test_a_unet_repeats_the_last_row_and_column_up_to_multiples_of_eight(size):
 
 @pytest.mark.parametrize("size", [0, 257, 10**6])
 def test_an_image_is_not_mirrored_to_any_size(size):
-    with pytest.raises(RecipeError, match=f"mirror_pad is {size}; it must be from 1 to 256"):
-        zoo.build(tiny(mirror_pad=size))
-    assert zoo.build(tiny(mirror_pad=256)).capabilities.size_multiple == 256
+    with pytest.raises(RecipeError, match=f"pad_to is {size}; it must be from 1 to 256"):
+        zoo.build(tiny(pad_to=size))
+    assert zoo.build(tiny(pad_to=256)).capabilities.size_multiple == 256
 
 
 def test_parts_are_ordinary_classes():

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from zoo.errors import RecipeError, shown
 from zoo.networks import NETWORKS, Network
+from zoo.networks.former import with_current_options
 from zoo.networks.guide import check_names
 from zoo.networks.size import build_within_limit
 from zoo.plain_data import read_yaml
@@ -120,6 +121,8 @@ def load_recipe(
         data = extended(data, [] if file is None else [file])
         for path, value in (overrides or {}).items():
             override(data, path, value)
+        if isinstance(data.get("network"), dict):
+            data["network"] = with_current_options(data["network"])
         recipe: Recipe = resolve(Recipe, data, "")
         resolve_part(NETWORKS, recipe.network, "network")
     except RecipeError as error:

@@ -171,7 +171,13 @@ def test_too_large_a_grid_is_refused():
 
 # ------------------------------------------------------------------ orders that depend on the image
 
-SMALL_V2 = {"dim": 8, "depths": [2], "block.attention": {"window": 4, "heads": 2}, "mirror_pad": 4}
+SMALL_V2 = {
+    "dim": 8,
+    "depths": [2],
+    "block.attention": {"window": 4, "heads": 2},
+    "padding": "mirror",
+    "pad_to": 4,
+}
 
 
 def small_v2():

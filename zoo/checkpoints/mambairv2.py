@@ -128,7 +128,8 @@ class MambaIRv2Format:
             },
             "scans": [{"type": "by_class"}],
             "drop_path": 0.0,
-            "mirror_pad": attention["window"],
+            "padding": "mirror",
+            "pad_to": attention["window"],
         }
 
     def facts_of(self, walks: Mapping[str, ScanOrder]) -> dict[str, Any]:

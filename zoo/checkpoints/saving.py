@@ -175,7 +175,7 @@ def _walks(network: Network) -> dict[str, ScanOrder]:
     return {name: m.scan for name, m in named_modules(network) if isinstance(m, mixers)}
 
 
-_HIDDEN = ((Attentive, "prompt"), (WindowAttention, "shift"), (SingleImage, "mirror_pad"))
+_HIDDEN = ((Attentive, "prompt"), (WindowAttention, "shift"), (SingleImage, "padding"))
 """Settings that change the output and that the tensors do not show."""
 
 

@@ -6,7 +6,6 @@ s scale.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
@@ -26,13 +25,11 @@ from zoo.blocks.rssb import RSSB
 from zoo.heads import HeadFactory, PixelShuffleHead
 from zoo.networks.coarse import Coarse, CoarseBranch
 from zoo.networks.contract import NETWORKS, Network, Normalise
+from zoo.networks.extension import Extension
 from zoo.networks.size import check_depths
-from zoo.ops.padding import crop, margin_to_grid, pad
+from zoo.ops.padding import PadMode
 from zoo.registry import Capabilities
 from zoo.scans import Raster, ScanOrder
-
-MAX_MIRROR_PAD = 256
-"""Largest ``mirror_pad`` in pixels; even the smallest image is extended to this size."""
 
 
 @NETWORKS.register("single_image")
@@ -55,14 +52,13 @@ class SingleImage(Network):
         patch_norm: whether to normalise the features before the first group.
         img_range: factor on the image after its mean is subtracted, from 1e-3 to 1e6.
         coarse: settings of a branch at half resolution, fused into the features (MambaCSR); None
-            for no branch. With a branch, the network pads the image to whole windows of the fusion
-            by repeating its last row and column, and crops the output.
+            for no branch. With a branch, the network pads the image to whole windows of the fusion.
         compat: "official" reproduces the authors' outputs, including an error in their code. It
             changes only the fusion of two scales on grids that are not square
             (:mod:`zoo.scans.official`).
-        mirror_pad: the network extends the image at the bottom and on the right to multiples of
-            this, in pixels, and crops the output. It mirrors the image, with its last row and
-            column (MambaIRv2: the side of a window). At most 256; 1 extends nothing.
+        padding: how the image is padded; see :func:`zoo.ops.padding.pad`.
+        pad_to: the network pads the image at the bottom and on the right to multiples of this, in
+            pixels, and crops the output (MambaIRv2: the side of a window). At most 256.
     """
 
     def __init__(
@@ -82,14 +78,13 @@ class SingleImage(Network):
         img_range: float = 1.0,
         coarse: Coarse | None = None,
         compat: Compat | None = None,
-        mirror_pad: int = 1,
+        padding: PadMode = "replicate",
+        pad_to: int = 1,
     ) -> None:
         super().__init__()
         self._set_sizes(scale=scale, channels=channels, out_channels=out_channels)
         if dim < 1:
             raise ValueError(f"dim is {dim}; it must be at least 1")
-        if not 1 <= mirror_pad <= MAX_MIRROR_PAD:
-            raise ValueError(f"mirror_pad is {mirror_pad}; it must be from 1 to {MAX_MIRROR_PAD}")
         if not 1e-3 <= img_range <= 1e6:
             raise ValueError(f"img_range is {img_range:g}; it must be from 0.001 to 1e6")
         if not 0 <= drop_path < 1:
@@ -125,9 +120,10 @@ class SingleImage(Network):
                 drop_paths=drop_paths,
                 compat=compat,
             )
-        grid = math.lcm(mirror_pad, 1 if self.coarse is None else self.coarse.size_multiple)
-        self.mirror_pad = mirror_pad
-        self.capabilities = Capabilities(size_multiple=grid)
+        needed = 1 if self.coarse is None else self.coarse.size_multiple
+        self.extension = Extension(padding, pad_to, needed=needed)
+        self.padding = str(self.extension)
+        self.capabilities = Capabilities(size_multiple=self.extension.grid)
         self.norm = nn.LayerNorm(dim)
         self.after_body = group_conv(dim, conv)
         self.head = head(dim, scale=scale, channels=self.out_channels)
@@ -135,12 +131,7 @@ class SingleImage(Network):
 
     def forward(self, image_BIHW: Tensor) -> Tensor:
         self.check_image(image_BIHW)
-        grid = self.capabilities.size_multiple
-        if grid == 1:
-            return self._restore(image_BIHW)
-        margin = margin_to_grid(image_BIHW, grid)
-        extended = pad(image_BIHW, margin, "mirror" if self.mirror_pad > 1 else "replicate")
-        return crop(self._restore(extended), margin, self.scale)
+        return self.extension.around(self._restore, image_BIHW, self.scale)
 
     def _restore(self, image_BIHW: Tensor) -> Tensor:
         image_BHWI = self.normalise(image_BIHW.permute(0, 2, 3, 1).contiguous())

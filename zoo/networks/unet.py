@@ -28,8 +28,9 @@ from zoo.blocks.levels import (
 from zoo.blocks.rssb import RSSB
 from zoo.heads import ConvHead, ConvShuffleUp, Enlarge, HeadFactory, UpsamplerFactory
 from zoo.networks.contract import NETWORKS, Network
+from zoo.networks.extension import Extension
 from zoo.networks.size import check_depths, check_levels
-from zoo.ops.padding import PadMode, crop, margin_to_grid, pad
+from zoo.ops.padding import PadMode
 from zoo.registry import Capabilities
 from zoo.scans import Raster, ScanOrder
 
@@ -42,8 +43,8 @@ class Level(nn.Sequential):
 class UNet(Network):
     """Encoder, decoder with skips, refinement, and a skip from the input (MambaIR, real denoising).
 
-    There are as many levels as depths, from one up. The network pads the image to multiples of
-    2^(levels - 1), and crops the output.
+    There are as many levels as depths, from one up. The network pads the image at the bottom and on
+    the right to multiples of 2^(levels - 1), and crops the output.
 
     Args:
         scale: output over input size; the head must reach it.
@@ -67,6 +68,7 @@ class UNet(Network):
         head: builds the head.
         residual: whether the input image, enlarged by repeating pixels, is added to the output.
         padding: how the image is padded; see :func:`zoo.ops.padding.pad`.
+        pad_to: the image is padded to multiples of this, too, in pixels, at most 256.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class UNet(Network):
         head: HeadFactory = ConvHead,
         residual: bool = True,
         padding: PadMode = "replicate",
+        pad_to: int = 1,
     ) -> None:
         super().__init__()
         self._set_sizes(scale=scale, channels=channels, out_channels=out_channels)
@@ -123,17 +126,15 @@ class UNet(Network):
         self.refinement = level(0, width, refinement)
         self.output = head(width, scale=scale, channels=self.out_channels)
         self.enlarge = Enlarge(scale) if residual else None
-        self.grid, self.padding = 2**lowest, padding
-        self.capabilities = Capabilities(size_multiple=self.grid)
+        self.extension = Extension(padding, pad_to, needed=2**lowest)
+        self.capabilities = Capabilities(size_multiple=self.extension.grid)
 
     def forward(self, image_BIHW: Tensor) -> Tensor:
         self.check_image(image_BIHW)
-        margin = margin_to_grid(image_BIHW, self.grid)
-        image_BHWI = pad(image_BIHW, margin, self.padding).permute(0, 2, 3, 1).contiguous()
-        output_BIHW = self._restore(image_BHWI).permute(0, 3, 1, 2)
-        return crop(output_BIHW, margin, self.scale).contiguous()
+        return self.extension.around(self._restore, image_BIHW, self.scale).contiguous()
 
-    def _restore(self, image_BHWI: Tensor) -> Tensor:
+    def _restore(self, image_BIHW: Tensor) -> Tensor:
+        image_BHWI = image_BIHW.permute(0, 2, 3, 1).contiguous()
         x_BHWC = self.shallow(image_BHWI)
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
@@ -144,7 +145,9 @@ class UNet(Network):
         for up, join, decoder in zip(self.ups, self.reduces, self.decoders, strict=True):
             x_BHWC = decoder(join(up(x_BHWC), skips.pop()))
         output_BHWI = self.output(self.refinement(x_BHWC), image_BHWI)
-        return output_BHWI if self.enlarge is None else output_BHWI + self.enlarge(image_BHWI)
+        if self.enlarge is not None:
+            output_BHWI = output_BHWI + self.enlarge(image_BHWI)
+        return output_BHWI.permute(0, 3, 1, 2)
 
 
 def _level(width: int, depth: int, blocks: Blocks, scans: Schedule, drop_path: float) -> Level:

@@ -17,14 +17,12 @@ from zoo.blocks.guided import GuidedBlockFactory, HighFrequencyBlock
 from zoo.blocks.layers import Conv2d
 from zoo.blocks.rssb import RSSB
 from zoo.networks.contract import NETWORKS, Network
+from zoo.networks.extension import Extension
 from zoo.networks.size import check_depths, check_levels
 from zoo.ops.haar import Bands, haar, inverse_haar
-from zoo.ops.padding import Margin, PadMode, crop, margin_to_grid, pad
+from zoo.ops.padding import PadMode
 from zoo.registry import Capabilities
 from zoo.scans import Raster, ScanOrder
-
-LARGEST_GRID = 1024
-"""Largest side of the grid in pixels. Even the smallest image is padded to one grid."""
 
 
 class BandSelect(nn.Module):
@@ -119,8 +117,9 @@ class Wavelet(Network):
     up, the same number of blocks restores both parts before they are joined. The result is added to
     the image.
 
-    The network pads the image to whole grids, and crops the output. Its scans, means and matches
-    see the whole image, so another padding gives another image.
+    The network pads the image at the bottom and on the right to multiples of 2^levels, and crops
+    the output. Its scans, means and matches see the whole image, so another padding gives another
+    image.
 
     Args:
         channels: image channels I.
@@ -132,9 +131,9 @@ class Wavelet(Network):
         scans: scan orders; the blocks of a level use them cyclically.
         drop_path: drop-path rate of every block of the low band.
         padding: how the image is padded; see :func:`zoo.ops.padding.pad`.
-        grid: side of the grid in pixels, a multiple of 2^levels; None for 2^levels.
-        extra_grid: whether a side that is already a multiple gets one more grid, as in the authors'
-            inference, with a grid of 128.
+        pad_to: the image is padded to multiples of this, too, in pixels, at most 256.
+        extra_grid: whether a side that is already a multiple is padded by as much once more, as in
+            the authors' inference, which pads to multiples of 128.
     """
 
     scale = 1
@@ -151,7 +150,7 @@ class Wavelet(Network):
         scans: Sequence[ScanOrder] = (Raster(),),
         drop_path: float = 0.0,
         padding: PadMode = "reflect",
-        grid: int | None = None,
+        pad_to: int = 1,
         extra_grid: bool = False,
     ) -> None:
         super().__init__()
@@ -165,12 +164,6 @@ class Wavelet(Network):
             )
         check_levels(depths)
         check_depths([*depths, *high_depths])
-        smallest = 2 ** len(depths)
-        self.grid = smallest if grid is None else grid
-        if not 1 <= self.grid <= LARGEST_GRID or self.grid % smallest:
-            raise ValueError(
-                f"grid is {grid}; it must be a multiple of {smallest}, at most {LARGEST_GRID}"
-            )
 
         def parts(level: int) -> tuple[nn.ModuleList, nn.ModuleList]:
             rates = [drop_path] * depths[level]
@@ -184,25 +177,15 @@ class Wavelet(Network):
         )
         self.ups = nn.ModuleList(UpLevel(dim, *parts(level)) for level in reversed(levels))
         self.last = Conv2d(dim, channels, 3, padding=1)
-        self.padding, self.extra_grid = padding, extra_grid
-        self.capabilities = Capabilities(size_multiple=self.grid)
+        self.extension = Extension(padding, pad_to, needed=2 ** len(depths), extra=extra_grid)
+        self.capabilities = Capabilities(size_multiple=self.extension.grid)
 
     def forward(self, image_BIHW: Tensor) -> Tensor:
         self.check_image(image_BIHW)
-        margin = self._margin(image_BIHW)
-        image_BHWI = pad(image_BIHW, margin, self.padding).permute(0, 2, 3, 1).contiguous()
-        output_BIHW = self._restore(image_BHWI).permute(0, 3, 1, 2)
-        return crop(output_BIHW, margin).contiguous()
+        return self.extension.around(self._restore, image_BIHW).contiguous()
 
-    def _margin(self, image_BIHW: Tensor) -> Margin:
-        if not self.extra_grid:
-            return margin_to_grid(image_BIHW, self.grid)
-        below, right = (
-            (size // self.grid + 1) * self.grid - size for size in image_BIHW.shape[-2:]
-        )
-        return Margin(below, right)
-
-    def _restore(self, image_BHWI: Tensor) -> Tensor:
+    def _restore(self, image_BIHW: Tensor) -> Tensor:
+        image_BHWI = image_BIHW.permute(0, 2, 3, 1).contiguous()
         low = self.shallow(image_BHWI)
         highs = []
         for level, down in enumerate(self.downs):
@@ -214,4 +197,4 @@ class Wavelet(Network):
             highs.append(high)
         for up in self.ups:
             low = up(low, highs.pop())
-        return self.last(low) + image_BHWI
+        return (self.last(low) + image_BHWI).permute(0, 3, 1, 2)
