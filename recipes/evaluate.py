@@ -26,13 +26,14 @@ from zoo.data.degradations import Degradation
 from zoo.data.images import Photo, write_photo
 from zoo.data.photos import SAMPLES_SOURCE
 from zoo.data.testsets import TestImage, find_test_set, set_names, validation_images
+from zoo.data.value_range import ValueRange, range_of
 from zoo.distributed import ProcessGroup, map_shared, process_group
 from zoo.errors import ZooError
 from zoo.evaluation import Protocol, Restored, Run, Score, evaluate
 from zoo.evaluation.burst import burst_tests, evaluate_burst
 from zoo.evaluation.official_tiling import tiled
 from zoo.evaluation.report import SetResult, markdown, write_report
-from zoo.evaluation.settings import EvaluateSettings, evaluate_settings
+from zoo.evaluation.settings import EvaluateSettings, evaluate_settings, protocol_of
 from zoo.files import is_same_file
 from zoo.inference import RestoreSettings, restore_tensor
 from zoo.networks import Network
@@ -71,8 +72,9 @@ def evaluate_recipe(options: argparse.Namespace, group: ProcessGroup) -> None:
     degradation = _degradation(recipe, settings, network.scale)
     if options.official_tiling and network.guides:
         raise ZooError("--official-tiling is for networks without guides; use --tile")
-    sets = _sets(options, settings, degradation, network)
-    protocol = Protocol(channel=settings.channel, crop=settings.crop)
+    value_range = range_of(recipe)
+    sets = _sets(options, settings, degradation, network, value_range)
+    protocol = protocol_of(settings, network, value_range)
     through = _through(network, settings, options)
     results = []
 
@@ -156,6 +158,7 @@ def _sets(
     settings: EvaluateSettings,
     degradation: Degradation | None,
     network: Network,
+    value_range: ValueRange | None,
 ) -> dict[str, list[TestImage]]:
     if options.data == SAMPLES_SOURCE:
         images = validation_images(SAMPLES_SOURCE, guides=list(network.guides))
@@ -169,6 +172,7 @@ def _sets(
             network.scale,
             made=options.degrade,
             guides=network.guides,
+            value_range=value_range,
         )
 
     root = Path(options.data)
@@ -231,7 +235,9 @@ def _image_keeper(folder: Path | None) -> Keeper:
 
     def keep(name: str, found: Restored) -> None:
         if folder is not None:
-            write_photo(_kept(folder, name), Photo(found.restored))
+            channels = found.restored.shape[2]
+            depth = 8 if _is_picture(channels) else 32
+            write_photo(_kept(folder, name, channels), Photo(found.restored, bit_depth=depth))
 
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -241,13 +247,18 @@ def _image_keeper(folder: Path | None) -> Keeper:
 def _check_nothing_is_replaced(images: Sequence[TestImage], folder: Path) -> None:
     for image in images:
         for file in (image.clean, image.degraded):
-            if file is not None and is_same_file(file, _kept(folder, image.name)):
+            kept = (_kept(folder, image.name, channels) for channels in (1, 2))
+            if file is not None and any(is_same_file(file, path) for path in kept):
                 raise ZooError(f"--save-images: {file} would be replaced; choose another folder")
 
 
-def _kept(folder: Path, name: str) -> Path:
-    """The file that holds the restored image of this name."""
-    return folder / f"{name}.png"
+def _is_picture(channels: int) -> bool:
+    return channels in (1, 3)
+
+
+def _kept(folder: Path, name: str, channels: int) -> Path:
+    """The file that holds the restored image of this name; an array if it is no picture."""
+    return folder / f"{name}{'.png' if _is_picture(channels) else '.npy'}"
 
 
 def _notes(
@@ -258,11 +269,12 @@ def _notes(
 ) -> str:
     channel, crop = protocol.for_scale(network.scale)
     what = "the Y channel (BT.601)" if channel == "y" else "all channels"
+    bits = "8 bits" if protocol.photographic else "not rounded"
     cut = "tiled as in the authors' code" if options.official_tiling else "whole"
     if options.tile and not options.official_tiling:
         cut = f"in blended tiles of {options.tile} pixels"
     parts = [
-        f"PSNR (dB) and SSIM on {what}, 8 bits, {crop} border pixels excluded; each image {cut}.",
+        f"PSNR (dB) and SSIM on {what}, {bits}, {crop} border pixels excluded; each image {cut}.",
     ]
     if options.ensemble:
         parts.append("Self-ensemble of 8 flips and quarter turns.")

@@ -357,7 +357,7 @@ def test_scores_of_network_and_baseline_are_those_of_the_protocol(
         *reference_scores(repeated, clean, crop, luma),
         *reference_scores(to_array(baseline), clean, crop, luma),
     )
-    np.testing.assert_allclose(found[1:], expected, atol=1e-5)
+    np.testing.assert_allclose(found[1:5], expected, atol=1e-5)
     pictures = (to_array(degraded), to_array(baseline), repeated, clean)
     for shown, image in zip(seen["a"], pictures, strict=True):
         np.testing.assert_allclose(shown, np.clip(image, 0, 1), atol=1e-6)
@@ -666,7 +666,7 @@ def test_every_file_of_a_validation_set_is_read_before_anything_starts(tmp_path)
         photo_file(tmp_path / side / "a.png")
     assert len(validation_images(str(tmp_path / "clean"), str(tmp_path / "degraded"))) == 1
     (tmp_path / "degraded" / "a.png").write_text("no image")
-    with pytest.raises(ImageError, match="1 of 1 test images cannot be read"):
+    with pytest.raises(ImageError, match="1 of 1 test images cannot be used"):
         validation_images(str(tmp_path / "clean"), str(tmp_path / "degraded"))
 
 

@@ -61,8 +61,10 @@ def test_what_cannot_be_compared_is_refused():
         psnr(np.zeros((4, 4, 3)), np.zeros((4, 4, 3)), crop_border=2)
     with pytest.raises(ImageError, match=r"floating point in .*, not uint8"):
         psnr(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 3)))
-    with pytest.raises(ImageError, match=r"\(H, W, 1\) or"):
-        psnr(np.zeros((4, 4, 2)), np.zeros((4, 4, 2)))
+    with pytest.raises(ImageError, match=r"\(H, W, C\)"):
+        psnr(np.zeros((4, 4)), np.zeros((4, 4)))
+    with pytest.raises(ImageError, match="Y needs an RGB image"):
+        psnr_y(np.zeros((4, 4, 2)), np.zeros((4, 4, 2)), crop_border=0)
 
 
 @pytest.mark.parametrize("brightest", [255, 8])  # in the dark the first constant decides

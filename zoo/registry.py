@@ -37,6 +37,7 @@ HOMES = {
     "head": "zoo.heads",
     "loss": "zoo.training.losses",
     "merge": "zoo.blocks",
+    "metric": "zoo.metrics",
     "mixer": "zoo.blocks",
     "network": "zoo.networks",
     "norm": "zoo.blocks",

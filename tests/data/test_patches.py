@@ -148,8 +148,8 @@ def test_pairs_of_neighbouring_indices_and_seeds_differ():
         ({"patch": 0}, "patch must be at least 1"),
         ({"length": 0}, "length must be at least 1"),
         ({"seed": -1}, "seed must be at least 0"),
-        ({"channels": 4}, r"^channels must be 1 \(gray\) or 3 \(RGB\), not 4"),
-        ({"out_channels": 4}, r"^out_channels must be 1 \(gray\) or 3 \(RGB\), not 4"),
+        ({"channels": 0}, "^channels must be at least 1, not 0"),
+        ({"out_channels": 0}, "^out_channels must be at least 1, not 0"),
     ],
 )
 def test_settings_of_patches_that_make_no_sense_are_refused(changes, message):

@@ -27,13 +27,32 @@ from tests.helpers.networks import Nearest
 from tests.helpers.photographs import exif
 from tests.helpers.profiles import rgb_profile
 from tests.helpers.tiffs import tiff_with_alpha
-from zoo.data import headers
+from zoo.data import arrays, headers, multiband
 from zoo.data.images import EXTENSIONS, Photo, read_frames, read_photo
+from zoo.data.multiband import is_multiband
+from zoo.data.photo import Saving
+from zoo.data.value_range import image_of
 from zoo.limits import PIXELS_VARIABLE
 
 COUNT, SLICE = 4_000, 80
 
-FORMATS = (b"\x89PNG", b"\xff\xd8", b"BM", b"II", b"MM", b"RIFF", b"GIF8")
+BANDS = np.random.default_rng(2).integers(0, 2**16, (6, 7, 5)).astype(np.uint16)
+"""An image of five bands."""
+
+DEFLATE_RATIO = 1032
+
+FORMATS = (
+    b"\x93NUMPY",
+    b"PK",
+    b"MATLAB 5",
+    b"\x89PNG",
+    b"\xff\xd8",
+    b"BM",
+    b"II",
+    b"MM",
+    b"RIFF",
+    b"GIF8",
+)
 """How the files start that may be read."""
 
 COLOURS = np.random.default_rng(1).integers(0, 256, (5, 6, 3))
@@ -90,7 +109,11 @@ def attempt(case: Case, folder: Path) -> str:
     with mock.patch.dict(os.environ, {PIXELS_VARIABLE: str(MOST_PIXELS)}):
         said = refusal(lambda: seen.append(read_photo(path)))
         frames = refusal(lambda: read_frames(path))
-        again = refusal(lambda: zoo.restore(Nearest(1), path, output, tile=0, progress=False))
+        network = Nearest(1)
+        if seen and seen[0].color_HWC.shape[2] not in (1, 3):  # no picture
+            network = Nearest(1, seen[0].color_HWC.shape[2])
+            output = folder / "restored.npy"
+        again = refusal(lambda: zoo.restore(network, path, output, tile=0, progress=False))
     if said is None and case.place in ("file", "link"):
         check(seen[0], data)
         check_unchanged(seen[0], data, case)
@@ -107,7 +130,8 @@ def check(photo: Photo, data: bytes) -> None:
     """Check a photo that was read from a file with these bytes."""
     height, width, channels = photo.color_HWC.shape
     for plane in (photo.color_HWC, photo.alpha_HW):
-        if plane is not None and not (plane.min() >= 0 and plane.max() <= 1):
+        slack = 2e-3 if photo.bit_depth == 32 else 0
+        if plane is not None and not (plane.min() >= -slack and plane.max() <= 1 + slack):
             raise FaultError("values are outside [0, 1]")
     if not data.startswith(FORMATS) and data[4:8] != b"ftyp":
         raise FaultError(f"a file that starts with {data[:8]!r} is read")
@@ -115,7 +139,9 @@ def check(photo: Photo, data: bytes) -> None:
         raise FaultError(f"{len(data)} bytes of a JPEG file became {width}x{height}x{channels}")
     if height * width > MOST_PIXELS:
         raise FaultError(f"an image of {width}x{height} is read")
-    if said := complaint(data):
+    if height * width * channels > max(MOST_PIXELS * 8, len(data) * DEFLATE_RATIO):
+        raise FaultError(f"an array of {width}x{height}x{channels} is read")
+    if not is_multiband(data) and (said := complaint(data)):
         raise FaultError(f"the decoder said: {said}")
 
 
@@ -142,6 +168,8 @@ def check_unchanged(photo: Photo, data: bytes, case: Case) -> None:
     known = case.base.startswith("tiff unassociated") and data == whole
     if known and np.abs(photo.color_HWC * 255 - COLOURS).max() > 1.1:
         raise FaultError("the colours of a TIFF with alpha are wrong")
+    if case.base == "npz" and np.abs(photo.color_HWC - BANDS / 65535).max() > 1e-6:
+        raise FaultError("damage in an archive with a checksum is not noticed")
     start = int.from_bytes(whole[4:8], "little")  # strips are before the directory
     if case.base == "tiff deflate" and data[:8] + data[start:] == whole[:8] + whole[start:]:
         right = cv2.imdecode(np.frombuffer(whole, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -210,8 +238,26 @@ def bases() -> dict[str, bytes]:
             held, kind, **more
         )
         found[name] = held.getvalue()
+    found |= of_bands()
     found["ppm"] = encoded(".ppm", (9, 7, 3))
     found["text"] = b"no image\n" * 20
+    return found
+
+
+def of_bands() -> dict[str, bytes]:
+    """Intact files of images that are no photographs."""
+    found = {}
+    for kind, array in {"uint16": BANDS, "float32": BANDS / np.float32(65535)}.items():
+        photo = image_of(Path(kind), array)
+        for name, encode in {
+            "npy": arrays.encode_npy, "mat": arrays.encode_mat, "bands": multiband.encode,
+        }.items():  # fmt: skip
+            found[f"{name} {kind}"] = encode(Path(kind), photo, Saving())
+    found["npz"] = arrays.encode_npz(Path("npz"), image_of(Path("npz"), BANDS), Saving())
+    empty = BANDS / np.float32(65535)
+    empty[2, 3] = np.nan
+    found["npy empty"] = arrays.encode_npy(Path("a"), image_of(Path("a"), empty), Saving())
+    found["mat 7.3"] = b"MATLAB 7.3 MAT-file" + bytes(600)
     return found
 
 

@@ -148,6 +148,14 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo restore") -> i
         help="write pixels only, without colour profile, EXIF, XMP and resolution",
     )
     parser.add_argument(
+        "--range",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="values of the files that are black and white, for data that is no photograph [those "
+        "of the training; levels: 0 and the largest; floating point: 0 and 1]",
+    )
+    parser.add_argument(
         "--random-weights", action="store_true", help="use an untrained network, for tests"
     )
     parser.add_argument(
@@ -184,6 +192,7 @@ def _run(options: argparse.Namespace) -> None:
                 lossless=options.lossless,
                 metadata=not options.strip_metadata,
             ),
+            value_range=options.range and tuple(options.range),
             group=group,
         )
         if group.is_first:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -87,6 +88,8 @@ class Blind(Degradation):
         scale: downscaling factor, 1 to 8.
         quality: lowest and highest JPEG quality, 1 to 100.
     """
+
+    photographs_only: ClassVar[bool] = True
 
     scale: int
     quality: tuple[int, int] = (30, 95)

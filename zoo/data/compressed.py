@@ -31,6 +31,7 @@ class BicubicJpeg(Degradation):
     # the difference over the whole block of 16 pixels. The margin keeps the patch away from that
     # block and its interpolated chroma.
     margin: ClassVar[int] = 24
+    photographs_only: ClassVar[bool] = True
 
     scale: int
     quality: int

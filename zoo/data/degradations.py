@@ -1,6 +1,6 @@
 """Degradations of clean images, to make training pairs and test sets.
 
-Shape suffixes: C channels (1 gray, 3 RGB), H height, W width in pixels.
+Shape suffixes: C channels (1 gray, 3 RGB, or any other number), H height, W width in pixels.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ class Degradation(ABC):
 
     scale: int
     """Clean size divided by degraded size, equal to the network's ``scale``."""
+
+    photographs_only: ClassVar[bool] = False
+    """Whether images must be gray or RGB, as for JPEG."""
 
     margin: ClassVar[int] = 8
     """Width in degraded pixels of a margin around each training patch. It is degraded too and then
@@ -88,9 +91,11 @@ class Bicubic(Degradation):
 
     Args:
         scale: downscaling factor, 1 (rounding only) to 8.
+        rounded: whether values are rounded to 8 bits; false for data that is no photograph.
     """
 
     scale: int
+    rounded: bool = True
 
     def __post_init__(self) -> None:
         if self.scale not in range(1, 9):
@@ -100,8 +105,9 @@ class Bicubic(Degradation):
         check_multiple(clean_CHW, self.scale)
         # In float64, a value halfway between two levels is rounded the same way wherever the image
         # was cropped.
-        small_CHW = resize_bicubic(clean_CHW.double(), 1 / self.scale, bits=8)
-        return (small_CHW * 255).round_().float() / 255
+        bits = 8 if self.rounded else None
+        small_CHW = resize_bicubic(clean_CHW.double(), 1 / self.scale, bits=bits)
+        return (small_CHW * 255).round_().float() / 255 if self.rounded else small_CHW.float()
 
 
 @DEGRADATIONS.register("noise")
@@ -147,6 +153,8 @@ class Jpeg(Degradation):
         scale: must be 1.
         quality: JPEG quality, 1 to 100.
     """
+
+    photographs_only: ClassVar[bool] = True
 
     scale: int
     quality: int

@@ -8,13 +8,13 @@ To add a format, write a module with a function that reads it, and add a row to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from zoo.data import containers, heif, raster, tiff
+from zoo.data import arrays, containers, heif, multiband, raster, tiff
 from zoo.data.photo import Photo, Saving
 from zoo.errors import ImageError
 
@@ -38,6 +38,7 @@ class Format:
         missing: returns what to install before files can be read, or "" if they can be.
         lossy: whether files can lose colours, so that they have a quality.
         lossless: whether files can keep all colours.
+        photographs: whether files hold photographs, not arrays of any meaning.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Format:
     missing: Callable[[], str] = str
     lossy: bool = False
     lossless: bool = True
+    photographs: bool = True
 
 
 def _starts(*signatures: bytes) -> Callable[[bytes], bool]:
@@ -78,12 +80,38 @@ def _raster(
     )
 
 
+def _array(
+    extension: str,
+    signature: bytes | tuple[bytes, ...],
+    read: Callable[[Path, bytes], Photo],
+    encode: Encode,
+    missing: Callable[[], str] = str,
+) -> Format:
+    return Format(
+        name=f"arrays ({extension})",
+        extensions=(extension,),
+        recognises=lambda data: data.startswith(signature),
+        read=read,
+        encode=encode,
+        missing=missing,
+        photographs=False,
+    )
+
+
 FORMATS = (
     _raster("PNG", (".png",), _starts(containers.PNG_SIGNATURE), alpha=True, deep=True),
     _raster(
         "JPEG", (".jpg", ".jpeg"), _starts(containers.JPEG_SIGNATURE), lossy=True, lossless=False
     ),
     _raster("WebP", (".webp",), containers.is_webp, alpha=True, lossy=True),
+    Format(
+        name="TIFF of bands",
+        extensions=(".tif", ".tiff"),
+        recognises=multiband.is_multiband,
+        read=multiband.read,
+        encode=multiband.encode,
+        missing=multiband.missing,
+    ),
     _raster("TIFF", (".tif", ".tiff"), _starts(*tiff.SIGNATURES), alpha=True, deep=True),
     _raster("BMP", (".bmp",), _starts(containers.BMP_SIGNATURE)),
     Format(
@@ -110,15 +138,24 @@ FORMATS = (
         read_all=heif.read_all_avif,
         missing=heif.missing_avif,
     ),
+    _array(".npy", arrays.NPY_SIGNATURE, arrays.read_npy, arrays.encode_npy),
+    _array(".npz", arrays.ZIP_SIGNATURE, arrays.read_npz, arrays.encode_npz),
+    _array(".mat", arrays.MAT_SIGNATURES, arrays.read_mat, arrays.encode_mat, arrays.missing_mat),
 )
 """All formats, in the order in which they are tried."""
 
-EXTENSIONS = tuple(sorted(extension for each in FORMATS for extension in each.extensions))
+
+def _extensions(formats: Iterable[Format]) -> tuple[str, ...]:
+    return tuple(sorted({extension for each in formats for extension in each.extensions}))
+
+
+EXTENSIONS = _extensions(FORMATS)
 """File name extensions, in lower case, that are read."""
 
-WRITE_EXTENSIONS = tuple(
-    sorted(extension for each in FORMATS if each.encode for extension in each.extensions)
-)
+PHOTO_EXTENSIONS = _extensions(each for each in FORMATS if each.photographs)
+"""Those of photographs."""
+
+WRITE_EXTENSIONS = _extensions(each for each in FORMATS if each.encode)
 """File name extensions, in lower case, that are written."""
 
 

@@ -7,13 +7,24 @@ like EXIF, XMP and resolution (:mod:`zoo.data.metadata`).
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
-from zoo.data.formats import EXTENSIONS, WRITE_EXTENSIONS, encoded, format_of
+from zoo.data.formats import (
+    EXTENSIONS,
+    PHOTO_EXTENSIONS,
+    WRITE_EXTENSIONS,
+    encoded,
+    format_of,
+)
 from zoo.data.inputs import read_input
 from zoo.data.photo import AS_USUAL, Photo, Saving
+from zoo.data.value_range import ValueRange, in_range
 from zoo.errors import ImageError
 from zoo.files import natural_key, write_bytes
+
+logger = logging.getLogger(__name__)
 
 __all__ = [
     "EXTENSIONS",
@@ -27,7 +38,7 @@ __all__ = [
 ]
 
 
-def read_photo(path: str | Path) -> Photo:
+def read_photo(path: str | Path, value_range: ValueRange | None = None) -> Photo:
     """Read an image file of a format in :data:`zoo.data.formats.FORMATS`.
 
     Images may be gray, RGB or palette, with or without alpha, with 8 or 16 bits per sample. A file
@@ -35,13 +46,21 @@ def read_photo(path: str | Path) -> Photo:
     according to their EXIF orientation. If a TIFF stores colours multiplied by alpha, they are
     divided by it. CMYK colours become RGB, with a warning.
 
+    TIFF files of bands, and files of arrays (``.npy``, ``.npz``, ``.mat``), have any number of
+    channels, as uint8, uint16 or floating point.
+
+    Args:
+        path: the file.
+        value_range: the values of the file that are 0 and 1 in memory; None for 0 and the largest
+            level, or for floating-point values that are in [0, 1].
+
     Raises:
-        ImageError: if the file is missing, a folder, empty, not an image, damaged, or has
-            floating-point or 32-bit samples.
+        ImageError: if the file is missing, a folder, empty, not an image or damaged, or if the
+            range of its floating-point values is not stated.
     """
     path = Path(path)
     data = read_input(path, "image file")
-    return format_of(path, data).read(path, data)
+    return in_range(path, format_of(path, data).read(path, data), value_range)
 
 
 def read_frames(path: str | Path) -> list[Photo]:
@@ -85,7 +104,8 @@ def list_photos(folder: str | Path) -> list[Path]:
     """List image files directly inside ``folder``, in natural order: ``a2.png`` before ``a10.png``.
 
     Image files are recognised by their extension, in upper or lower case. Hidden files and folders
-    are skipped. Links to missing files are listed, so that reading says what is missing.
+    are skipped. Links to missing files are listed, so that reading says what is missing. Arrays
+    beside photographs, such as labels, are left out, and a line says so.
 
     Raises:
         ImageError: if the folder is missing, is a file, cannot be read or holds no image.
@@ -111,4 +131,19 @@ def list_photos(folder: str | Path) -> list[Path]:
             f"image folder {str(folder)!r} holds no image; it needs files that end in one of "
             f"{', '.join(EXTENSIONS)} directly inside it"
         )
-    return sorted(found, key=natural_key)
+    images, arrays = without_arrays(found)
+    if arrays:
+        logger.info("%s: %d files of arrays beside photographs are left out", folder, len(arrays))
+    return sorted(images, key=natural_key)
+
+
+def without_arrays(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Separate the images of a folder from arrays beside photographs, such as labels.
+
+    Returns:
+        The images, and the arrays that are none. Where there is no photograph, arrays are images.
+    """
+    photos = [path for path in files if path.suffix.lower() in PHOTO_EXTENSIONS]
+    if not photos:
+        return list(files), []
+    return photos, [path for path in files if path.suffix.lower() not in PHOTO_EXTENSIONS]

@@ -3,7 +3,7 @@
 Every pair depends only on (seed, index), so that training resumes exactly, with any number of
 loader processes. A degraded patch equals a crop of the whole photo after degradation.
 
-Shape suffixes: H height, W width in pixels, C channels (1 gray, 3 RGB).
+Shape suffixes: H height, W width in pixels, C channels of any number.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class _Patches(Dataset[Example]):
             if value < smallest:
                 raise RecipeError(f"{name} must be at least {smallest}, not {value}")
         for name, value in {"channels": channels, "out_channels": out_channels}.items():
-            if value not in (1, 3):
-                raise RecipeError(f"{name} must be 1 (gray) or 3 (RGB), not {value}")
+            if value < 1:
+                raise RecipeError(f"{name} must be at least 1, not {value}")
         if not photos:
             raise ImageError("there is no photo for training")
         self.scale = scale
@@ -67,7 +67,7 @@ class _Patches(Dataset[Example]):
         self.augment = augment
         self.length = length
         self.seed = seed
-        self._photos = [_checked(photo, index) for index, photo in enumerate(photos)]
+        self._photos = [_checked(photo, index, out_channels) for index, photo in enumerate(photos)]
         needed = patch * scale
         small = [
             f"training photo {photo.name!r} has {photo.shape[1]}x{photo.shape[0]} pixels"
@@ -160,6 +160,11 @@ class PatchDataset(_Patches):
             guides=guides,
         )
         self.degradation = degradation
+        if degradation.photographs_only and channels not in (1, 3):
+            raise RecipeError(
+                f"{type(degradation).__name__} degrades gray and RGB photographs only, and the "
+                f"images have {channels} channels; choose another degradation, such as bicubic"
+            )
 
     def __getitem__(self, index: int) -> Example:
         number, turn, rng = self._draw(index)
@@ -258,17 +263,20 @@ def _tensor(pixels_HWC: np.ndarray, channels: int) -> Tensor:
     return to_tensor(with_channels(dequantise(pixels_HWC), channels))
 
 
-def _checked(photo: AnyPhoto | np.ndarray, index: int) -> AnyPhoto:
+def _checked(photo: AnyPhoto | np.ndarray, index: int, channels: int) -> AnyPhoto:
     """Convert an array to a photo, and check shape and dtype of the photo."""
     if isinstance(photo, np.ndarray):
         floating = np.issubdtype(photo.dtype, np.floating)
         photo = TrainingPhoto(f"number {index}", quantise(photo, 16) if floating else photo)
-    if len(photo.shape) != 3 or photo.shape[2] not in (1, 3):
+    known = (1, 3) if channels in (1, 3) else (channels,)
+    if len(photo.shape) != 3 or photo.shape[2] not in known:
+        wanted = " or ".join(f"(H, W, {number})" for number in known)
         raise ImageError(
-            f"training photo {photo.name!r} must have shape (H, W, 1) or (H, W, 3), "
-            f"not {photo.shape}"
+            f"training photo {photo.name!r} must have shape {wanted}, not {photo.shape}; choose "
+            "other photos, or change network.channels"
         )
-    if isinstance(photo, TrainingPhoto) and photo.pixels_HWC.dtype not in (np.uint8, np.uint16):
+    dtypes = (np.uint8, np.uint16, np.float32)
+    if isinstance(photo, TrainingPhoto) and photo.pixels_HWC.dtype not in dtypes:
         raise ImageError(
             f"training photo {photo.name!r} must be uint8, uint16 or floating point, "
             f"not {photo.pixels_HWC.dtype}"

@@ -1,6 +1,7 @@
-"""A photograph in memory.
+"""An image in memory: a photograph, or bands of any number.
 
-Shape suffixes: H height and W width in pixels, C colour channels (1 gray, 3 RGB).
+Shape suffixes: H height and W width in pixels, C channels (1 gray, 3 RGB, any other number for what
+is no photograph).
 """
 
 from __future__ import annotations
@@ -15,13 +16,18 @@ from zoo.errors import ImageError
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """One photo, read from a file or to be written to one.
+    """One photo or other image, read from a file or to be written to one.
 
     Attributes:
-        color_HWC: float32 in [0, 1], C = 1 (gray) or 3 (RGB). Not multiplied by alpha.
+        color_HWC: float32, about [0, 1]. Not multiplied by alpha.
         alpha_HW: float32 in [0, 1], or None if there is no alpha channel.
-        bit_depth: bits per sample of the file, 8 or 16.
+        bit_depth: bits per sample of the file: 8, 16, or 32 for floating point.
         metadata: what the file says beside its pixels: colour profile, EXIF, XMP and resolution.
+        value_range: values of the file that are 0 and 1 here; None for 0 and the largest level, or
+            1 for floating point. See :mod:`zoo.data.value_range`.
+        no_data_HW: where the file has no data, bool; None if it has data everywhere. The colours of
+            these pixels are those of their neighbours.
+        no_data: the value of these pixels in the file; None for NaN.
 
     Raises:
         ImageError: if a shape, a dtype or the bit depth is not as above.
@@ -31,11 +37,14 @@ class Photo:
     alpha_HW: np.ndarray | None = None
     bit_depth: int = 8
     metadata: Metadata = NOTHING
+    value_range: tuple[float, float] | None = None
+    no_data_HW: np.ndarray | None = None
+    no_data: float | None = None
 
     def __post_init__(self) -> None:
         shape = self.color_HWC.shape
-        if len(shape) != 3 or shape[2] not in (1, 3) or 0 in shape:
-            raise ImageError(f"a photo must have shape (H, W, 1) or (H, W, 3), not {shape}")
+        if len(shape) != 3 or 0 in shape:
+            raise ImageError(f"an image must have shape (H, W, C), not {shape}")
         if self.alpha_HW is not None and self.alpha_HW.shape != shape[:2]:
             raise ImageError(
                 f"a photo of shape {shape} needs an alpha of shape {shape[:2]}, "
@@ -44,8 +53,8 @@ class Photo:
         for plane in (self.color_HWC, self.alpha_HW):
             if plane is not None and plane.dtype != np.float32:
                 raise ImageError(f"a photo must be float32 in [0, 1], not {plane.dtype}")
-        if self.bit_depth not in (8, 16):
-            raise ImageError(f"a photo has 8 or 16 bits per sample, not {self.bit_depth}")
+        if self.bit_depth not in (8, 16, 32):
+            raise ImageError(f"an image has 8, 16 or 32 bits per sample, not {self.bit_depth}")
 
 
 @dataclass(frozen=True, kw_only=True)

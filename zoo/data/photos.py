@@ -1,6 +1,6 @@
 """Training photos: read and checked before training, and held in memory up to a limit.
 
-Shape suffixes: H height, W width in pixels, C channels (1 gray, 3 RGB).
+Shape suffixes: H height, W width in pixels, C channels of any number.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from zoo.data.images import Photo, list_photos, read_photo
 from zoo.data.pixels import quantise
 from zoo.data.samples import load_sample, sample_names
+from zoo.data.value_range import ValueRange, refuse_no_data
 from zoo.errors import ImageError
 
 SAMPLES_SOURCE = "samples"
@@ -31,7 +32,7 @@ SHOWN = 5
 
 @dataclass(frozen=True, eq=False)
 class TrainingPhoto:
-    """A clean photo in memory: ``pixels_HWC`` is uint8 or uint16, C = 1 or 3."""
+    """A clean photo in memory: ``pixels_HWC`` is uint8, uint16, or float32 in about [0, 1]."""
 
     name: str
     pixels_HWC: np.ndarray
@@ -48,15 +49,16 @@ class StoredPhoto:
 
     name: str
     shape: tuple[int, ...]
+    value_range: ValueRange | None = None
 
     @property
     def pixels_HWC(self) -> np.ndarray:  # noqa: N802 - the field's name
-        """Read the file: uint8 or uint16, C = 1 or 3.
+        """Read the file: uint8, uint16 or float32.
 
         Raises:
             ImageError: if the file cannot be read, or its shape has changed since training began.
         """
-        found = _compact(self.name, read_photo(self.name))
+        found = _compact(self.name, read_photo(self.name, self.value_range))
         if found.shape != self.shape:
             raise ImageError(
                 f"image file {self.name!r} changed during training: it had shape {self.shape} and "
@@ -69,7 +71,11 @@ AnyPhoto: TypeAlias = TrainingPhoto | StoredPhoto
 
 
 def load_training_photos(
-    source: str | Path | Sequence[str], *, memory: float = 4.0, progress: bool = False
+    source: str | Path | Sequence[str],
+    *,
+    memory: float = 4.0,
+    progress: bool = False,
+    value_range: ValueRange | None = None,
 ) -> list[AnyPhoto]:
     """Read the training photos; alpha channels are dropped.
 
@@ -81,9 +87,11 @@ def load_training_photos(
             samples that are not held out.
         memory: limit of the memory for photos, in GB (1e9 bytes).
         progress: whether to show a progress bar.
+        value_range: the values of the files that are 0 and 1; see :func:`zoo.data.read_photo`.
 
     Raises:
-        ImageError: if a folder or files cannot be read; the message names them.
+        ImageError: if a folder or files cannot be read, or pixels have no data; the message names
+            the files.
         ZooError: if the package of the samples is not installed.
     """
     if source == SAMPLES_SOURCE:
@@ -93,14 +101,15 @@ def load_training_photos(
     faults: list[str] = []
     left = memory * 1e9
     with ThreadPoolExecutor(NUM_THREADS) as threads:
-        results = threads.map(_read, paths)
+        results = threads.map(lambda path: _read(path, value_range), paths)
         hidden = not progress or None
         for found in tqdm(results, "checking photos", len(paths), disable=hidden, leave=False):
             if isinstance(found, str):
                 faults.append(found)
                 continue
             left -= found.pixels_HWC.nbytes
-            photos.append(found if left >= 0 else StoredPhoto(found.name, found.shape))
+            stored = StoredPhoto(found.name, found.shape, value_range)
+            photos.append(found if left >= 0 else stored)
     if faults:
         raise ImageError(all_faults(faults, len(paths), "training photos cannot be read"))
     return photos
@@ -124,12 +133,15 @@ def all_faults(faults: Iterable[str], total: int, what: str) -> str:
     return f"{len(faults)} of {total} {what}: {shown}{more}"
 
 
-def _read(path: Path) -> TrainingPhoto | str:
+def _read(path: Path, value_range: ValueRange | None) -> TrainingPhoto | str:
     try:
-        return _compact(str(path), read_photo(path))
+        return _compact(str(path), read_photo(path, value_range))
     except ImageError as error:
         return str(error)
 
 
 def _compact(name: str, photo: Photo) -> TrainingPhoto:
+    refuse_no_data(name, photo)
+    if photo.bit_depth == 32 or photo.value_range is not None:
+        return TrainingPhoto(name, photo.color_HWC)
     return TrainingPhoto(name, quantise(photo.color_HWC, photo.bit_depth))

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.errors import ImageError
+
 
 def to_tensor(image_HWC: np.ndarray) -> Tensor:
     """Convert an array (H, W, C) to a tensor (C, H, W) with the same dtype and values."""
@@ -33,12 +35,18 @@ def round_to_levels(values: np.ndarray, bit_depth: int = 8) -> np.ndarray:
 
 
 def quantise(values: np.ndarray, bit_depth: int = 8) -> np.ndarray:
-    """Convert finite values in [0, 1] to uint8 or uint16 levels; see :func:`round_to_levels`."""
-    return round_to_levels(values, bit_depth).astype(np.uint8 if bit_depth == 8 else np.uint16)
+    """Convert finite values in [0, 1] to levels, uint8 for 8 bits and uint16 for more.
+
+    See :func:`round_to_levels`.
+    """
+    depth = min(bit_depth, 16)
+    return round_to_levels(values, depth).astype(np.uint8 if depth == 8 else np.uint16)
 
 
 def dequantise(levels: np.ndarray) -> np.ndarray:
-    """Convert uint8 or uint16 levels to float32 values in [0, 1]."""
+    """Convert uint8 or uint16 levels to float32 values in [0, 1]; return float32 values as is."""
+    if levels.dtype == np.float32:
+        return levels
     values = np.empty(levels.shape, np.float32)
     return np.divide(levels, np.float32(np.iinfo(levels.dtype).max), out=values)
 
@@ -49,9 +57,18 @@ def with_channels(color_HWC: np.ndarray, channels: int) -> np.ndarray:
     Gray is the full-range BT.601 luma, 0.299 R + 0.587 G + 0.114 B. To get RGB from gray, the
     channel is repeated. PSNR uses the studio-range Y of :func:`zoo.metrics.rgb_to_y`, which is
     16 + 219 times this luma.
+
+    Raises:
+        ImageError: for other numbers of channels, unless they are equal.
     """
     if color_HWC.shape[2] == channels:
         return color_HWC
+    if (color_HWC.shape[2], channels) not in [(1, 3), (3, 1)]:
+        raise ImageError(
+            f"an image of {color_HWC.shape[2]} channels cannot become one of {channels}, because "
+            "only gray and RGB are converted; choose a network with channels="
+            f"{color_HWC.shape[2]}"
+        )
     if channels == 3:
         return np.repeat(color_HWC, 3, axis=2)
     return color_HWC @ np.array([[0.299], [0.587], [0.114]], dtype=color_HWC.dtype)

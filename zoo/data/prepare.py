@@ -15,6 +15,7 @@ from tqdm import tqdm
 from zoo.command import run_command, whole
 from zoo.data.images import Photo, list_photos, read_photo, write_photo
 from zoo.data.photos import NUM_THREADS, all_faults
+from zoo.data.value_range import ValueRange, check_range, is_photographic, refuse_no_data
 from zoo.errors import ImageError, WriteError, ZooError
 
 
@@ -32,8 +33,11 @@ def prepare(
     size: int = 480,
     step: int = 240,
     progress: bool = True,
+    value_range: ValueRange | None = None,
 ) -> int:
     """Cut every photo of a folder into sub-images, ``NAME_s001.png`` and so on.
+
+    Images that are no photographs become ``NAME_s001.npy``.
 
     A photo smaller than ``size`` becomes one sub-image. Existing sub-images are not written again,
     so an interrupted run can be continued. Alpha is dropped; the bit depth stays the same. For
@@ -46,6 +50,8 @@ def prepare(
         size: side of a sub-image in pixels.
         step: distance between neighbouring sub-images in pixels.
         progress: whether to show a progress bar.
+        value_range: the values of the files that are black and white; see
+            :func:`zoo.data.read_photo`.
 
     Returns:
         The number of sub-images, including those that existed before.
@@ -67,7 +73,7 @@ def prepare(
         )
     written, faults = 0, []
     with ThreadPoolExecutor(NUM_THREADS) as threads:
-        results = threads.map(lambda path: _cut(path, target, size, step), paths)
+        results = threads.map(lambda path: _cut(path, target, size, step, value_range), paths)
         for found in _shown(results, len(paths), progress):
             if isinstance(found, int):
                 written += found
@@ -78,18 +84,22 @@ def prepare(
     return written
 
 
-def _cut(path: Path, target: Path, size: int, step: int) -> int | ZooError:
+def _cut(
+    path: Path, target: Path, size: int, step: int, value_range: ValueRange | None
+) -> int | ZooError:
     try:
-        photo = read_photo(path)
+        photo = read_photo(path, value_range)
+        refuse_no_data(path, photo)
+        picture = is_photographic(photo.color_HWC.shape[2], value_range) and photo.bit_depth != 32
         height, width = photo.color_HWC.shape[:2]
         places = [
             (top, left) for top in starts(height, size, step) for left in starts(width, size, step)
         ]
         for number, (top, left) in enumerate(places, 1):
-            output = target / f"{path.stem}_s{number:03d}.png"
+            output = target / f"{path.stem}_s{number:03d}{'.png' if picture else '.npy'}"
             if not output.exists():
                 part = photo.color_HWC[top : top + size, left : left + size]
-                write_photo(output, Photo(part, bit_depth=photo.bit_depth))
+                write_photo(output, Photo(part, bit_depth=photo.bit_depth, value_range=value_range))
         return len(places)
     except (ImageError, WriteError) as error:
         return error
@@ -123,9 +133,22 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo data prepare")
         default=240,
         help="distance between sub-images in pixels [240]",
     )
+    parser.add_argument(
+        "--range",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="values of the files that are black and white, for data that is no photograph",
+    )
     return run_command(parser, _run, arguments)
 
 
 def _run(options: argparse.Namespace) -> None:
-    count = prepare(options.input, options.output, size=options.size, step=options.step)
+    count = prepare(
+        options.input,
+        options.output,
+        size=options.size,
+        step=options.step,
+        value_range=check_range(options.range and tuple(options.range)),
+    )
     print(f"{count} sub-images in {options.output}")  # noqa: T201

@@ -20,6 +20,7 @@ from zoo.data.embedding import embedded
 from zoo.data.metadata import read_metadata
 from zoo.data.photo import Photo, Saving
 from zoo.data.pixels import dequantise, quantise, with_channels
+from zoo.data.value_range import check_finite, of_levels
 from zoo.errors import ImageError
 from zoo.limits import PIXELS_VARIABLE, max_pixels
 
@@ -157,21 +158,28 @@ def encode(path: Path, photo: Photo, saving: Saving, *, alpha: bool, deep: bool)
     Raises:
         ImageError: for values that are not finite, or an image too large for the format.
     """
-    planes = [photo.color_HWC]
+    channels = photo.color_HWC.shape[2]
+    if channels not in (1, 3):
+        raise ImageError(
+            f"cannot write {str(path)!r}: {path.suffix.lower()} holds 1 or 3 channels, not "
+            f"{channels}; use .tif, .npy or .npz"
+        )
+    if photo.no_data_HW is not None:
+        log.warning("%s: %s cannot mark pixels without data", path, path.suffix.lower())
+    check_finite(path, photo.color_HWC)
+    # Floating-point values have no levels: the file shows the range as from black to white.
+    color_HWC = photo.color_HWC if photo.bit_depth == 32 else of_levels(photo)
+    planes = [color_HWC]
     if photo.alpha_HW is not None:
         if alpha:
-            planes = [with_channels(photo.color_HWC, 3), photo.alpha_HW[..., None]]
+            planes = [with_channels(color_HWC, 3), photo.alpha_HW[..., None]]
         else:
             log.warning(
                 "%s: alpha is dropped, because %s cannot hold it", path, path.suffix.lower()
             )
     samples_HWC = np.concatenate(planes, axis=-1)
-    if not np.isfinite(samples_HWC).all():
-        raise ImageError(
-            f"cannot write {str(path)!r}: the photo has NaN or infinite values; "
-            "the network that made it has diverged or overflowed"
-        )
-    encoded = _encode(path, quantise(samples_HWC, photo.bit_depth if deep else 8), saving.quality)
+    depth = min(photo.bit_depth, 16) if deep else 8
+    encoded = _encode(path, quantise(samples_HWC, depth), saving.quality)
     if not saving.metadata:
         return encoded
     height, width, channels = samples_HWC.shape

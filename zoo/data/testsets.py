@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from zoo.data.arrays import blocks_of
 from zoo.data.degradations import Bicubic, Degradation, Jpeg
 from zoo.data.images import list_photos, read_photo
 from zoo.data.pairing import counterparts, misfit
 from zoo.data.photos import SAMPLES_SOURCE, all_faults
 from zoo.data.pixels import to_tensor
 from zoo.data.samples import load_sample, sample_names
+from zoo.data.value_range import ValueRange, image_of, in_range, refuse_no_data
 from zoo.errors import ImageError
 
 ALIASES = {
@@ -41,6 +43,10 @@ DEGRADED = ("input", "input_crops", "noisy", "lq", "lr", "degraded")
 """Names of the folder of degraded images for networks without a known degradation."""
 
 
+BLOCKS = ("gtblocks", "noisyblocks")
+"""What the names of SIDD's MATLAB files of clean and of noisy images contain, in lower case."""
+
+
 @dataclass(frozen=True)
 class TestImage:
     """One image of a test set: a file, or a bundled sample.
@@ -49,6 +55,8 @@ class TestImage:
         name: stem of the file, or name of the sample.
         clean: file of the clean image; None for a sample.
         degraded: file of the degraded image; None if it is made from the clean image.
+        value_range: the values of the files that are 0 and 1; see :func:`zoo.data.read_photo`.
+        block: number of the image in files that hold many, as those of SIDD; None for other files.
         guides: files of the guides, in the sequence of the network's.
     """
 
@@ -57,26 +65,41 @@ class TestImage:
     name: str
     clean: Path | None = None
     degraded: Path | None = None
+    value_range: ValueRange | None = None
+    block: int | None = None
     guides: tuple[Path, ...] = ()
 
     def read_clean(self) -> Tensor:
         """Read the clean image, (C, H, W) float32 in [0, 1]."""
-        photo = load_sample(self.name) if self.clean is None else read_photo(self.clean)
-        return to_tensor(photo.color_HWC)
+        if self.clean is None:
+            return to_tensor(load_sample(self.name).color_HWC)
+        return self._read(self.clean)
 
     def read_degraded(self) -> Tensor | None:
         """Read the degraded image, (C, H, W) float32 in [0, 1]; None if there is no file."""
-        return None if self.degraded is None else to_tensor(read_photo(self.degraded).color_HWC)
+        return None if self.degraded is None else self._read(self.degraded)
+
+    def _read(self, path: Path) -> Tensor:
+        if self.block is None:
+            return to_tensor(self._pixels(path))
+        blocks = image_of(path, blocks_of(path)[self.block])
+        return to_tensor(in_range(path, blocks, self.value_range).color_HWC)
+
+    def _pixels(self, path: Path) -> np.ndarray:
+        photo = read_photo(path, self.value_range)
+        refuse_no_data(path, photo)
+        return photo.color_HWC
 
     def read_guides(self) -> tuple[np.ndarray, ...]:
         """Read the guides, each (H, W, C) float32 in [0, 1]."""
-        return tuple(read_photo(path).color_HWC for path in self.guides)
+        return tuple(map(self._pixels, self.guides))
 
 
 def validation_images(
     source: str,
     degraded: str | None = None,
     scale: int = 1,
+    value_range: ValueRange | None = None,
     guides: Sequence[str] = (),
     alike: bool = True,
 ) -> list[TestImage]:
@@ -89,6 +112,7 @@ def validation_images(
         source: folder of clean images, or ``"samples"``.
         degraded: folder of the degraded images; None to make them from the clean ones.
         scale: clean size divided by degraded size.
+        value_range: the values of the files that are 0 and 1.
         guides: a folder for each guide of the network.
         alike: whether the images of a pair must have the same number of channels.
 
@@ -101,7 +125,7 @@ def validation_images(
                 "the bundled photos have no guides; give a folder of clean images to validate on"
             )
         return [TestImage(name) for name in sample_names(held_out=True)]
-    images = _paired(list_photos(source), degraded, scale, guides)
+    images = _paired(list_photos(source), degraded, scale, guides, value_range)
     check_images(images, scale, alike=alike)
     return images
 
@@ -142,6 +166,7 @@ def find_test_set(
     *,
     made: bool = False,
     guides: Iterable[str] = (),
+    value_range: ValueRange | None = None,
 ) -> list[TestImage] | None:
     """Find the images of a test set in a root folder.
 
@@ -153,6 +178,7 @@ def find_test_set(
         scale: clean size divided by degraded size.
         made: whether to make degraded images on the fly even if there are files.
         guides: names of the network's guides; each has a folder of its name in the set.
+        value_range: the values of the files that are 0 and 1.
 
     Returns:
         The images, or None if the set is not found.
@@ -163,6 +189,8 @@ def find_test_set(
     folder = _set_folder(Path(root), name)
     if folder is None:
         return None
+    if blocks := _block_images(folder, value_range):
+        return blocks
     names = [name.lower(), *ALIASES.get(name.lower(), ())]
     wanted = [*CLEAN, *(f"{n}{join}{c}" for n in names for join in ("", "_") for c in CLEAN)]
     clean = _subfolder(folder, wanted) or folder
@@ -175,7 +203,7 @@ def find_test_set(
             "the folder of clean images, such as 'target'"
         )
     folders = [_guide_folder(folder, guide) for guide in guides]
-    return _paired(list_photos(clean), degraded, scale, folders)
+    return _paired(list_photos(clean), degraded, scale, folders, value_range)
 
 
 def _guide_folder(folder: Path, guide: str) -> Path:
@@ -186,6 +214,25 @@ def _guide_folder(folder: Path, guide: str) -> Path:
             "clean images"
         )
     return found
+
+
+def _block_images(folder: Path, value_range: ValueRange | None) -> list[TestImage]:
+    """The images of a folder with SIDD's two MATLAB files; none if they are not there."""
+    files = sorted(folder.glob("*.mat"))
+    pair = [[file for file in files if mark in file.name.lower()] for mark in BLOCKS]
+    if any(len(found) != 1 for found in pair):
+        return []
+    [clean], [degraded] = pair
+    counts = [len(blocks_of(file)) for file in (clean, degraded)]
+    if counts[0] != counts[1]:
+        raise ImageError(
+            f"{clean} holds {counts[0]} images and {degraded} {counts[1]}; give files that belong "
+            "together"
+        )
+    return [
+        TestImage(f"{number:04d}", clean, degraded, value_range, number)
+        for number in range(counts[0])
+    ]
 
 
 def set_names(root: str | Path) -> list[str]:
@@ -235,6 +282,7 @@ def _paired(
     degraded: str | Path | None,
     scale: int,
     guides: Sequence[str | Path] = (),
+    value_range: ValueRange | None = None,
 ) -> list[TestImage]:
     inputs = None if degraded is None else _beside(clean, degraded, scale, "degraded")
     beside = [_beside(clean, folder, scale, Path(folder).name) for folder in guides]
@@ -243,7 +291,8 @@ def _paired(
             path.stem,
             path,
             None if inputs is None else inputs[number],
-            tuple(files[number] for files in beside),
+            value_range,
+            guides=tuple(files[number] for files in beside),
         )
         for number, path in enumerate(clean)
     ]

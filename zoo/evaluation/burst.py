@@ -146,9 +146,10 @@ def evaluate_burst(
     burst, clean_3HW = test.load()
     restored_3HW = restore_burst(network, burst, settings)
     enlarged_3HW = enlarge_frame(burst.frames_TIHW[:1], network.scale, "corner")[0]
-    measured = (
-        measure(image, clean_3HW, border=border)
-        for image in (restored_3HW, enlarged_3HW)
-        for measure in (linear_psnr, linear_ssim)
+    psnr, baseline_psnr = (
+        linear_psnr(image, clean_3HW, border=border) for image in (restored_3HW, enlarged_3HW)
     )
-    return Score(test.name, *measured)
+    ssim, baseline_ssim = (
+        linear_ssim(image, clean_3HW, border=border) for image in (restored_3HW, enlarged_3HW)
+    )
+    return Score(test.name, psnr, ssim, baseline_psnr, baseline_ssim)

@@ -5,10 +5,12 @@ Shape suffixes: B batch, I image channels, H height, W width in pixels.
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,15 +23,22 @@ from zoo.data.pixels import to_array, to_tensor, with_channels
 from zoo.data.testsets import TestImage
 from zoo.errors import ImageError
 from zoo.inference import RestoreSettings, restore_tensor
+from zoo.metrics import Metric
 from zoo.metrics.image import SSIM_WINDOW, mean_psnr, psnr, psnr_y, ssim, ssim_y
 from zoo.networks import Network
+
+NOTHING: Mapping[str, float] = {}
+
+MEASURES = ("psnr", "ssim", "baseline_psnr", "baseline_ssim")
+"""Fields of a score that are numbers."""
 
 
 class Score(NamedTuple):
     """PSNR in dB and SSIM of one photo: of the restored image, and of a baseline.
 
     The baseline is bicubic upsampling, or the degraded image itself if the sizes are equal. SSIM is
-    NaN if the photo is smaller than the SSIM window.
+    NaN if the photo is smaller than the SSIM window. Other metrics of the restored image are in
+    ``others``, by name.
     """
 
     name: str
@@ -37,6 +46,11 @@ class Score(NamedTuple):
     ssim: float
     baseline_psnr: float
     baseline_ssim: float
+    others: Mapping[str, float] = NOTHING
+
+    def data(self) -> dict[str, Any]:
+        """Return the name and all numbers, by name."""
+        return {name: getattr(self, name) for name in ("name", *MEASURES)} | dict(self.others)
 
 
 class Restored(NamedTuple):
@@ -60,15 +74,20 @@ class Protocol:
             otherwise.
         crop: number of border pixels excluded at each side. None means the scale for
             super-resolution and 0 otherwise.
+        photographic: whether images are gray or RGB photographs. Others are measured on all
+            channels, and without rounding to 8 bits.
+        metrics: what else is measured.
     """
 
     channel: Literal["y", "all"] | None = None
     crop: int | None = None
+    photographic: bool = True
+    metrics: tuple[Metric, ...] = ()
 
     def for_scale(self, scale: int) -> tuple[Literal["y", "all"], int]:
         """Return the channel and crop for a scale."""
         enlarges = scale > 1
-        channel = self.channel or ("y" if enlarges else "all")
+        channel = self.channel or ("y" if enlarges and self.photographic else "all")
         return channel, (scale if enlarges else 0) if self.crop is None else self.crop
 
 
@@ -166,17 +185,31 @@ def score(name: str, images: Restored, scale: int, protocol: Protocol | None = N
         scale: output over input size of the network.
         protocol: how to measure; None for the papers' protocol.
     """
-    channel, crop = (protocol or Protocol()).for_scale(scale)
-    measures = (psnr_y, ssim_y) if channel == "y" else (psnr, ssim)
+    protocol = protocol or Protocol()
+    channel, crop = protocol.for_scale(scale)
     large_enough = min(images.clean.shape[:2]) - 2 * crop >= SSIM_WINDOW
+    decibels: Callable[..., float] = psnr_y
+    likeness: Callable[..., float] = ssim_y
+    if channel == "all":
+        decibels = partial(psnr, rounded=protocol.photographic)
+        likeness = partial(ssim, rounded=protocol.photographic)
 
     def measure(image: np.ndarray) -> tuple[float, float]:
-        decibels = measures[0](image, images.clean, crop_border=crop)
+        found = decibels(image, images.clean, crop_border=crop)
         if not large_enough:
-            return decibels, float("nan")
-        return decibels, measures[1](image, images.clean, crop_border=crop)
+            return found, float("nan")
+        return found, likeness(image, images.clean, crop_border=crop)
 
-    return Score(name, *measure(images.restored), *measure(images.baseline))
+    others: dict[str, float] = {}
+    for metric in protocol.metrics:
+        others.update(metric(cropped(images.restored, crop), cropped(images.clean, crop), scale))
+    return Score(name, *measure(images.restored), *measure(images.baseline), others)
+
+
+def cropped(image_HWC: np.ndarray, border: int) -> np.ndarray:
+    """Return an image without the border, which excludes ``border`` pixels at each side."""
+    height, width = image_HWC.shape[:2]
+    return image_HWC[border : height - border, border : width - border]
 
 
 def evaluate(
@@ -225,7 +258,8 @@ def mean_score(scores: Sequence[Score]) -> Score:
     """Return the mean over photos, without the SSIM of photos that are too small to have one.
 
     Means of PSNR are those of :func:`zoo.metrics.mean_psnr`, without photos that are restored
-    exactly; :func:`exact` counts them.
+    exactly; :func:`exact` counts them. The mean of another metric is over the photos where it is
+    finite.
     """
 
     def mean_ssim(values: list[float]) -> float:
@@ -236,7 +270,12 @@ def mean_score(scores: Sequence[Score]) -> Score:
         values = [getattr(score, field) for score in scores]
         return mean_ssim(values) if field.endswith("ssim") else mean_psnr(values)
 
-    return Score("mean", *map(mean, Score._fields[1:]))
+    others = {}
+    for name in {name: None for score in scores for name in score.others}:
+        found = [score.others[name] for score in scores if math.isfinite(score.others[name])]
+        others[name] = sum(found) / len(found) if found else float("nan")
+    known = dict(zip(MEASURES, map(mean, MEASURES), strict=True))
+    return Score("mean", **known, others=others)
 
 
 def exact(scores: Sequence[Score]) -> tuple[int, int]:
@@ -256,7 +295,7 @@ def strip(images: Restored, side: int = 160) -> np.ndarray:
         side: side of each picture, in pixels of the clean image.
 
     Returns:
-        (H, W, I) float32 in [0, 1].
+        (H, W, 1) or (H, W, 3) float32 in [0, 1]: of several bands, the first three or the first.
     """
     height, width = images.clean.shape[:2]
     scale = height // images.degraded.shape[0]
@@ -264,7 +303,9 @@ def strip(images: Restored, side: int = 160) -> np.ndarray:
     enlarged = degraded.repeat(scale, axis=0).repeat(scale, axis=1)
     top, left = max(0, height - side) // 2, max(0, width - side) // 2
     parts = []
-    for picture in (enlarged, images.baseline, images.restored, images.clean):
+    for bands in (enlarged, images.baseline, images.restored, images.clean):
+        # The first band is shown in gray, or the first three as red, green and blue.
+        picture = bands[..., :3] if bands.shape[2] >= 3 else bands[..., :1]
         part = picture[top : top + side, left : left + side]
         parts += [part, np.ones((part.shape[0], 6, part.shape[2]), np.float32)]
     return np.concatenate(parts[:-1], axis=1)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from zoo.evaluation import Score, exact, mean_score
+from zoo.evaluation.image import MEASURES, Score, exact, mean_score
 from zoo.files import write_text
 
 
@@ -71,6 +71,7 @@ def rows(results: Sequence[SetResult], paper: Published) -> list[dict[str, str]]
             "difference_psnr": f"{mean.psnr - published[0]:+.2f}" if published else "-",
             "exact": str(equal[0]),
             "baseline_exact": str(equal[1]),
+            **{name: _number(value, 4) for name, value in mean.others.items()},
         }
         found.append(values)
     return found
@@ -97,14 +98,26 @@ def markdown(
         "| difference PSNR |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in rows(results, paper):
+    found = rows(results, paper)
+    for row in found:
         lines.append(
             f"| {row['set']} | {row['images']} | {row['inputs']} "
             f"| {row['baseline_psnr']} / {row['baseline_ssim']}{_told(row['baseline_exact'])} "
             f"| {row['psnr']} / {row['ssim']}{_told(row['exact'])} "
             f"| {row['paper_psnr']} / {row['paper_ssim']} | {row['difference_psnr']} |"
         )
+    others = _others(results)
+    if others:
+        lines += ["", f"| set | {' | '.join(others)} |", "|---" * (len(others) + 1) + "|"]
+        for row in found:
+            lines.append(f"| {row['set']} | {' | '.join(row[name] for name in others)} |")
     return "\n".join(lines) + "\n"
+
+
+def _others(results: Sequence[SetResult]) -> list[str]:
+    """Names of the metrics beside PSNR and SSIM."""
+    scores = (score for result in results for score in result.scores)
+    return list(dict.fromkeys(name for score in scores for name in score.others))
 
 
 def write_report(
@@ -126,14 +139,15 @@ def write_report(
     """
     images = [
         {"set": result.name, "image": score.name}
-        | {key: repr(value) for key, value in score._asdict().items() if key != "name"}
+        | {name: repr(value) for name, value in score.data().items() if name != "name"}
         for result in results
         for score in result.scores
     ]
+    others = _others(results)
     texts = {
         "summary.md": text,
-        "summary.csv": _csv(rows(results, paper), _COLUMNS),
-        "images.csv": _csv(images, ("set", "image", *Score._fields[1:])),
+        "summary.csv": _csv(rows(results, paper), (*_COLUMNS, *others)),
+        "images.csv": _csv(images, ("set", "image", *MEASURES, *others)),
     }
     for name, content in texts.items():
         write_text(folder / name, content)

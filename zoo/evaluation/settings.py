@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from zoo.data.degradations import Degradation
+from zoo.data.value_range import ValueRange, is_photographic
+from zoo.evaluation.image import Protocol
+from zoo.metrics import Metric
+from zoo.networks import Network
 from zoo.recipe import Recipe, section
 from zoo.schema import at_least
 
@@ -42,6 +46,8 @@ class EvaluateSettings:
             super-resolution and "all" otherwise.
         crop: number of border pixels excluded at each side. Null means the scale for
             super-resolution and 0 otherwise.
+        metrics: what else is measured, by name: "sam", "ergas", "bands" (each channel); see ``zoo
+            list --parts metric``.
         tiling: the authors' tiling of test images, for ``--official-tiling``.
         paper: published PSNR in dB, and SSIM if published, by test set.
         paper_ensemble: published PSNR in dB and SSIM with self-ensemble ("+"), by test set.
@@ -52,6 +58,7 @@ class EvaluateSettings:
     degradation: Callable[..., Degradation] | None = None
     channel: Literal["y", "all"] | None = None
     crop: int | None = None
+    metrics: tuple[Metric, ...] = ()
     tiling: TilingSettings = TilingSettings()
     paper: dict[str, tuple[float, ...] | None] | None = None
     paper_ensemble: dict[str, tuple[float, ...] | None] | None = None
@@ -68,3 +75,21 @@ def evaluate_settings(recipe: Recipe) -> EvaluateSettings:
         RecipeError: if the section is wrong; the message gives the place of the first mistake.
     """
     return section(recipe, "evaluate", EvaluateSettings)
+
+
+def protocol_of(
+    settings: EvaluateSettings, network: Network, value_range: ValueRange | None
+) -> Protocol:
+    """Return how the images of a network are measured.
+
+    Args:
+        settings: the ``evaluate`` section of its recipe.
+        network: the network.
+        value_range: the range of the training data; None if none was stated.
+    """
+    return Protocol(
+        channel=settings.channel,
+        crop=settings.crop,
+        photographic=is_photographic(network.out_channels, value_range),
+        metrics=settings.metrics,
+    )

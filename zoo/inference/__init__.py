@@ -8,6 +8,7 @@ from typing import Any, TypeVar, overload
 
 from zoo.checkpoints import load
 from zoo.data.photo import Saving
+from zoo.data.value_range import ValueRange
 from zoo.distributed import ProcessGroup
 from zoo.errors import ImageError
 from zoo.inference.burst import Look, developed, restore_burst
@@ -53,6 +54,7 @@ def restore(  # type: ignore[misc]  # the two above do not repeat the options
     strip_metadata: bool = False,
     guides: Mapping[str, str | Path] | None = None,
     group: ProcessGroup | None = None,
+    value_range: ValueRange | None = None,
 ) -> Any:
     """Restore an image in memory; or an image file, a folder of them, or bursts.
 
@@ -94,6 +96,8 @@ def restore(  # type: ignore[misc]  # the two above do not repeat the options
         lossless: whether an output format that always loses, JPEG, is an error.
         strip_metadata: whether to write pixels only, without colour profile, EXIF, XMP and
             resolution. Without its profile, a photo of many colours looks duller.
+        value_range: the values of the files that are black and white, for data that is no
+            photograph; None for those that the network was trained with.
         guides: for each guide that the network needs, by name, a file, or a folder of files with
             the names of the images.
         group: processes that share the files. Each takes the next file when it is free. None
@@ -130,10 +134,12 @@ def restore(  # type: ignore[misc]  # the two above do not repeat the options
             look=look,
             saving=saving,
             guides=guides,
+            value_range=value_range,
             group=group,
         ).written
     for_files = {"target": target, "suffix": suffix, "format": format, "recursive": recursive,
-                 "overwrite": overwrite, "look": look != "auto", "guides": guides}  # fmt: skip
+                 "overwrite": overwrite, "look": look != "auto", "guides": guides,
+                 "value_range": value_range}  # fmt: skip
     if given := [name for name, value in for_files.items() if value]:
         raise ImageError(f"{given[0]} is for files; leave it out for an image in memory")
     return restore_in_memory(network, source, settings, progress, saving)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from zoo.data.guides import check_named
 from zoo.data.photo import Saving
+from zoo.data.value_range import ValueRange
 from zoo.distributed import ProcessGroup
 from zoo.errors import ImageError, ZooError
 from zoo.inference.burst import Look, restore_bursts
@@ -32,6 +33,7 @@ def restore_files(
     look: Look = "auto",
     saving: Saving | None = None,
     guides: Mapping[str, str | Path] | None = None,
+    value_range: ValueRange | None = None,
     group: ProcessGroup | None = None,
 ) -> Report:
     """Restore files and report what became of them; see :func:`zoo.restore`.
@@ -52,6 +54,8 @@ def restore_files(
     check_named(network.guides, guides or {}, "--guide ")
     group = group or ProcessGroup()
     if network.takes_burst:
+        if value_range is not None:
+            raise ZooError("a range of values is for images; bursts state a white_level")
         if recursive:
             raise ZooError(
                 "recursive (-r) does not work for bursts; give the folder that holds the bursts"
@@ -68,6 +72,7 @@ def restore_files(
         recursive=recursive,
         progress=progress,
         group=group,
+        value_range=value_range,
     )
 
 

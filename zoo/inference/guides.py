@@ -15,6 +15,7 @@ from zoo.data.guides import fitted
 from zoo.data.images import list_photos, read_photo
 from zoo.data.pairing import counterparts
 from zoo.data.photo import Photo
+from zoo.data.value_range import ValueRange
 from zoo.errors import ImageError
 from zoo.networks import Network
 
@@ -27,12 +28,19 @@ class GuideFiles:
         given: for each guide of the network, by name, a file for one image, or a folder. A folder
             has files with the names of the images, in the same folders inside it.
         source: the image, or the folder of images.
+        value_range: the values of the files that are 0 and 1.
     """
 
-    def __init__(self, network: Network, given: Mapping[str, str | Path], source: Path) -> None:
+    def __init__(
+        self,
+        network: Network,
+        given: Mapping[str, str | Path],
+        source: Path,
+        value_range: ValueRange | None = None,
+    ) -> None:
         self.guides, self.scale = network.guides, network.scale
         self.paths = {name: Path(given[name]) for name in network.guides}
-        self.source = source
+        self.source, self.value_range = source, value_range
         self.listed = cache(list_photos)
 
     def of(self, image: Path, photo: Photo) -> tuple[Tensor, ...]:
@@ -45,7 +53,7 @@ class GuideFiles:
         found = []
         for name, guide in self.guides.items():
             file = self._file(image, name)
-            pixels_HWC = read_photo(file).color_HWC
+            pixels_HWC = read_photo(file, self.value_range).color_HWC
             try:
                 found.append(fitted(pixels_HWC, guide, height, width, name))
             except ImageError as error:

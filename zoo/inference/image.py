@@ -5,15 +5,18 @@ Shape suffixes: B batch, I image channels, H height, W width in pixels, s scale.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
 from zoo.data.bicubic import resize_bicubic
-from zoo.data.images import EXTENSIONS, read_photo, write_photo
+from zoo.data.images import EXTENSIONS, read_photo, without_arrays, write_photo
 from zoo.data.photo import Photo
 from zoo.data.pixels import bleed_colors, to_array, to_tensor, with_channels
+from zoo.data.value_range import ValueRange, check_range, range_of, said_of_no_data
 from zoo.distributed import ProcessGroup
 from zoo.errors import ImageError
 from zoo.files import is_same_file, natural_key
@@ -23,6 +26,8 @@ from zoo.inference.outputs import Outputs
 from zoo.inference.runner import RestoreSettings, restore_tensor
 from zoo.inference.tiling import Progress
 from zoo.networks import Network
+
+logger = logging.getLogger(__name__)
 
 
 def restore_images(
@@ -35,12 +40,20 @@ def restore_images(
     recursive: bool,
     progress: Progress,
     group: ProcessGroup,
+    value_range: ValueRange | None = None,
 ) -> Report:
     """Restore an image file or all images in a folder; see :func:`zoo.restore`."""
-    beside = GuideFiles(network, guides, source)
+    value_range = check_range(value_range) or range_of(network.recipe)
+    beside = GuideFiles(network, guides, source, value_range)
 
     def one(image: Path, output: Path, progress: Progress) -> None:
-        photo = read_photo(image)
+        photo = read_photo(image, value_range)
+        if photo.no_data_HW is not None:
+            logger.warning(
+                "%s %s; the network sees their neighbours, and the output has no data there either",
+                image,
+                said_of_no_data(photo),
+            )
         restored = restore_photo(network, photo, settings, progress, beside.of(image, photo))
         write_photo(output, restored, outputs.saving)
 
@@ -85,7 +98,16 @@ def restore_photo(
     if alpha_HW is not None and network.scale > 1:
         enlarged = resize_bicubic(to_tensor(alpha_HW[..., None])[None], network.scale)
         alpha_HW = to_array(enlarged[0])[..., 0]
-    return Photo(color_HWC, alpha_HW, photo.bit_depth, photo.metadata.enlarged(network.scale))
+    no_data_HW = photo.no_data_HW
+    if no_data_HW is not None:
+        no_data_HW = no_data_HW.repeat(network.scale, 0).repeat(network.scale, 1)
+    return replace(
+        photo,
+        color_HWC=color_HWC,
+        alpha_HW=alpha_HW,
+        metadata=photo.metadata.enlarged(network.scale),
+        no_data_HW=no_data_HW,
+    )
 
 
 def _plan(source: Path, outputs: Outputs, *, recursive: bool) -> Plan:
@@ -134,8 +156,9 @@ def find_images(folder: Path, *, recursive: bool, without: Path) -> tuple[list[P
                 waiting.append(path)
             elif any(inner.suffix.lower() in EXTENSIONS for inner in _visible(path)):
                 unread.append(path)
+    images, arrays = without_arrays(images)
     if images:
-        return images, unread
+        return images, unread + arrays
     folders = any(path.is_dir() for path in unread)
     raise ImageError(
         f"image folder {str(folder)!r} holds no image; it needs files that end in one of "

@@ -20,6 +20,7 @@ from zoo.data.burst.reading import BurstFiles
 from zoo.data.formats import encoded, format_of
 from zoo.data.photo import Photo, Saving
 from zoo.data.pixels import dequantise, quantise, to_array, to_tensor
+from zoo.data.value_range import in_range, range_of
 from zoo.errors import ImageError
 from zoo.inference.burst import restore_burst
 from zoo.inference.image import restore_photo
@@ -190,7 +191,8 @@ def _restored_bytes(
     name = Path("(bytes)")
     found = format_of(name, data)
     extension = found.extensions[0] if found.encode else ".png"
-    photo = restore_photo(network, found.read(name, data), settings, progress)
+    image = in_range(name, found.read(name, data), range_of(network.recipe))
+    photo = restore_photo(network, image, settings, progress)
     return encoded(name.with_suffix(extension), photo, saving)
 
 

@@ -1,13 +1,14 @@
-"""PSNR and SSIM of 8-bit images, computed as in the papers.
+"""PSNR and SSIM of 8-bit images, computed as in the papers; without rounding for other data.
 
-Both images are rounded to 8 bits, and ``crop_border`` pixels are cropped from every side. The mean
-squared error is over all remaining pixels and channels, in float64. SSIM uses a Gaussian window of
+Both images are rounded to 8 bits unless ``rounded`` is false, and ``crop_border`` pixels are
+cropped from every side. The mean squared error is over all remaining pixels and channels, in
+float64. SSIM uses a Gaussian window of
 11 x 11 pixels with sigma 1.5, population covariances, and the constants (0.01 * 255)^2 and
 (0.03 * 255)^2. It is averaged over channels and over all positions where the window is inside the
 image. Super-resolution is measured on the Y channel, with ``crop_border`` equal to the scale;
 denoising is measured on RGB. For linear values of bursts, see :mod:`zoo.metrics.burst`.
 
-Shape suffixes: H height, W width in pixels, C channels (1 gray, 3 RGB).
+Shape suffixes: H height, W width in pixels, C channels (1 gray, 3 RGB, or any other number).
 
 Source: the conventions of BasicSR, which the papers use; Y as in ITU-R BT.601; SSIM as in Z. Wang
 et al., "Image quality assessment", IEEE TIP 2004, Sec. III-B and C.
@@ -34,24 +35,30 @@ _Y_FROM_RGB = np.array([65.481, 128.553, 24.966])
 _Y_BLACK = 16.0
 
 
-def psnr(restored_HWC: np.ndarray, clean_HWC: np.ndarray, *, crop_border: int = 0) -> float:
+def psnr(
+    restored_HWC: np.ndarray,
+    clean_HWC: np.ndarray,
+    *,
+    crop_border: int = 0,
+    rounded: bool = True,
+) -> float:
     """Compute the peak signal-to-noise ratio over all channels, in dB.
 
     Args:
-        restored_HWC: the restored image, floating point in [0, 1], C = 1 or 3. Other values are
-            clipped.
+        restored_HWC: the restored image, floating point in [0, 1]. Other values are clipped.
         clean_HWC: the clean image, of the same shape.
         crop_border: number of pixels cropped from each side before measuring.
+        rounded: whether both images are rounded to 8 bits.
 
     Returns:
-        10 log10(255^2 / MSE) of the 8-bit images. It is infinite if they are equal, and NaN if a
-        value is NaN.
+        10 log10(255^2 / MSE) of levels from 0 to 255. It is infinite if the images are equal, and
+        NaN if a value is NaN.
 
     Raises:
-        ImageError: if the shapes differ or are not (H, W, 1) or (H, W, 3), the values are not
-            floating point, or the crop leaves no pixels.
+        ImageError: if the shapes differ or are not (H, W, C), the values are not floating point,
+            or the crop leaves no pixels.
     """
-    restored_HWC, clean_HWC = _prepare(restored_HWC, clean_HWC, crop_border)
+    restored_HWC, clean_HWC = _prepare(restored_HWC, clean_HWC, crop_border, rounded)
     return _psnr_of_levels(restored_HWC, clean_HWC)
 
 
@@ -78,13 +85,19 @@ def mean_psnr(decibels: Sequence[float]) -> float:
     return sum(finite) / len(finite)
 
 
-def ssim(restored_HWC: np.ndarray, clean_HWC: np.ndarray, *, crop_border: int = 0) -> float:
+def ssim(
+    restored_HWC: np.ndarray,
+    clean_HWC: np.ndarray,
+    *,
+    crop_border: int = 0,
+    rounded: bool = True,
+) -> float:
     """Compute the structural similarity, averaged over all channels; 1 for equal images.
 
     Arguments and errors are those of :func:`psnr`. The cropped image must have at least 11 x 11
     pixels, the size of the window.
     """
-    restored_HWC, clean_HWC = _prepare(restored_HWC, clean_HWC, crop_border)
+    restored_HWC, clean_HWC = _prepare(restored_HWC, clean_HWC, crop_border, rounded)
     return _ssim_of_levels(restored_HWC, clean_HWC)
 
 
@@ -117,12 +130,12 @@ def rgb_to_y(rgb_HWC: np.ndarray) -> np.ndarray:
 
 
 def _prepare(
-    restored_HWC: np.ndarray, clean_HWC: np.ndarray, crop_border: int
+    restored_HWC: np.ndarray, clean_HWC: np.ndarray, crop_border: int, rounded: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Check and crop both images, and round them to levels of 0 to 255, in float64."""
+    """Check and crop both images, and convert them to levels of 0 to 255, in float64."""
     _check(restored_HWC, clean_HWC, crop_border)
     inside = _inside(clean_HWC, crop_border)
-    return _levels(restored_HWC[inside]), _levels(clean_HWC[inside])
+    return _levels(restored_HWC[inside], rounded), _levels(clean_HWC[inside], rounded)
 
 
 def _check(restored_HWC: np.ndarray, clean_HWC: np.ndarray, crop_border: int) -> None:
@@ -131,8 +144,8 @@ def _check(restored_HWC: np.ndarray, clean_HWC: np.ndarray, crop_border: int) ->
             f"PSNR needs images of the same shape, not {restored_HWC.shape} and {clean_HWC.shape}; "
             "crop the clean image to a multiple of the scale"
         )
-    if clean_HWC.ndim != 3 or clean_HWC.shape[2] not in (1, 3):
-        raise ImageError(f"PSNR needs shape (H, W, 1) or (H, W, 3), not {clean_HWC.shape}")
+    if clean_HWC.ndim != 3 or 0 in clean_HWC.shape:
+        raise ImageError(f"PSNR needs images of shape (H, W, C), not {clean_HWC.shape}")
     for image_HWC in (restored_HWC, clean_HWC):
         if not np.issubdtype(image_HWC.dtype, np.floating):
             raise ImageError(f"PSNR needs floating point in [0, 1], not {image_HWC.dtype}")
@@ -149,12 +162,14 @@ def _inside(image_HWC: np.ndarray, crop_border: int) -> tuple[slice, slice]:
     return np.s_[crop_border : height - crop_border, crop_border : width - crop_border]
 
 
-def _levels(image_HWC: np.ndarray) -> np.ndarray:
-    return round_to_levels(image_HWC).astype(np.float64)
+def _levels(image_HWC: np.ndarray, rounded: bool) -> np.ndarray:
+    if rounded:
+        return round_to_levels(image_HWC).astype(np.float64)
+    return np.clip(image_HWC.astype(np.float64), 0, 1) * PEAK
 
 
 def _y_of_levels(image_HWC: np.ndarray) -> np.ndarray:
-    return rgb_to_y(image_HWC / PEAK) * PEAK if image_HWC.shape[2] == 3 else image_HWC
+    return image_HWC if image_HWC.shape[2] == 1 else rgb_to_y(image_HWC / PEAK) * PEAK
 
 
 def _psnr_of_levels(restored_HWC: np.ndarray, clean_HWC: np.ndarray) -> float:

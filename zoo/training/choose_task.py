@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from zoo.evaluation import Protocol
-from zoo.evaluation.settings import evaluate_settings
+from zoo.evaluation.settings import evaluate_settings, protocol_of
 from zoo.networks import Network
 from zoo.recipe import Recipe
 from zoo.training.burst_task import BurstTask
@@ -36,7 +35,7 @@ def make_task(
     return PhotoTask(
         data,
         network,
-        protocol=Protocol(channel=wanted.channel, crop=wanted.crop),
+        protocol=protocol_of(wanted, network, data.range),
         iterations=settings.iterations,
         seed=settings.seed,
         progress=progress,

@@ -75,7 +75,9 @@ class PhotoTask:
         check_named(network.guides, settings.validate_guides, "data.validate_guides.")
 
         def load(source: str | tuple[str, ...]) -> list[AnyPhoto]:
-            return load_training_photos(source, memory=settings.memory, progress=progress)
+            return load_training_photos(
+                source, memory=settings.memory, progress=progress, value_range=settings.range
+            )
 
         self.photos = load(settings.photos)
         self.degraded = None if settings.degraded is None else load(settings.degraded)
@@ -87,7 +89,8 @@ class PhotoTask:
             settings.validate,
             settings.validate_degraded,
             self.scale,
-            [settings.validate_guides[name] for name in network.guides],
+            guides=[settings.validate_guides[name] for name in network.guides],
+            value_range=settings.range,
             alike=self.channels == self.out_channels,
         )
         for stage in self.plan:
@@ -159,7 +162,8 @@ class PhotoTask:
             "psnr": mean.psnr,
             "ssim": mean.ssim,
             "baseline": mean.baseline_psnr,
-            "photos": [found._asdict() for found in scores],
+            "photos": [found.data() for found in scores],
+            **mean.others,
         }
         return values, {name: picture for _, part in parts for name, picture in part.items()}
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from zoo.data.burst.synthesis import BurstSynthesis
 from zoo.data.degradations import Degradation
+from zoo.data.value_range import check_range
 from zoo.errors import RecipeError, shown
 from zoo.ops.precision import Precision
 from zoo.recipe import Recipe, section
@@ -73,6 +74,9 @@ class DataSettings:
         memory: photos are kept in memory up to this size in GB; the others are read at each use.
         mixup: in half of the steps, each pair is blended with another pair of the batch, with
             weights drawn from Beta(mixup, mixup). 0 turns mixup off.
+        range: the values of the files that are black and white, such as [0, 10000], for data that
+            is no photograph. Null means 0 and the largest level of the files' type; floating-point
+            values must then be in [0, 1].
         paper: training data of the paper, for information only.
     """
 
@@ -88,6 +92,7 @@ class DataSettings:
     validate_guides: Mapping[str, str] = field(default_factory=dict)
     memory: float = 4.0
     mixup: float = 0.0
+    range: tuple[float, float] | None = None
     paper: str = ""
 
     def __post_init__(self) -> None:
@@ -96,6 +101,7 @@ class DataSettings:
             if value is not None and self.stages:
                 raise RecipeError(f"{name} and stages are both given; stages set {name}: omit one")
         _check_sizes(self)
+        check_range(self.range)
         at_least(self, 0, "memory", most=MOST_WEIGHT)
         at_least(self, 0, "mixup", most=1e3)
         if 0 < self.mixup < 1e-3:

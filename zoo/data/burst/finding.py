@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from zoo.data.burst.raw import SUFFIX
-from zoo.data.images import EXTENSIONS
+from zoo.data.formats import PHOTO_EXTENSIONS
 from zoo.errors import ImageError
 from zoo.files import natural_key
 
@@ -20,7 +20,7 @@ NOT_FRAMES = (PREVIEW, "gt.png")
 _CONVERT = {
     (".3fr", ".arw", ".cr2", ".cr3", ".nef", ".orf", ".pef", ".raf", ".rw2", ".srw"):
         "convert them to DNG, with Adobe DNG Converter or 'dnglab convert'",
-    (".avi", ".gif", ".mkv", ".mov", ".mp4", ".webm"):
+    (".avi", ".mkv", ".mov", ".mp4", ".webm"):
         "write their frames as images, with 'ffmpeg -i VIDEO frame_%03d.png'",
     (".jxl",): "convert them to PNG or JPEG",
 }  # fmt: skip
@@ -98,7 +98,7 @@ def dng_files(folder: Path) -> list[Path]:
 
 def _has_images(folder: Path) -> bool:
     return any(
-        path.suffix.lower() in EXTENSIONS
+        path.suffix.lower() in PHOTO_EXTENSIONS
         and path.name not in NOT_FRAMES
         and not path.name.startswith(".")
         for path in folder.iterdir()

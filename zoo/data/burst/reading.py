@@ -29,13 +29,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.data.burst.arrays import read_arrays
 from zoo.data.burst.camera import Camera
 from zoo.data.burst.facts import FACTS_JSON, FACTS_PICKLE, facts_beside, numbers
 from zoo.data.burst.finding import NOT_FRAMES, NPZ, dng_files
 from zoo.data.burst.raw import read_dng
 from zoo.data.burst.stored import WHITE, read_planes
 from zoo.data.images import list_photos, read_photo
+from zoo.data.npy import read_arrays
 from zoo.data.pixels import to_tensor, with_channels
 from zoo.errors import ImageError
 from zoo.files import natural_key

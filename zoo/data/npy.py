@@ -1,4 +1,4 @@
-"""Reading arrays from npz files, without believing what a file says about their sizes.
+"""Reading arrays from npy and npz files, without believing what a file says about their sizes.
 
 An npz file is a zip archive of npy files. NumPy reserves memory for the shape in an npy header
 before it reads the values, so a header of a few bytes can ask for terabytes. Here, the shape must
@@ -12,7 +12,8 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -56,20 +57,60 @@ def read_arrays(path: Path, large: str, most: int) -> dict[str, np.ndarray]:
             array is damaged, has Python objects, or declares another size than it has.
     """
     data = read_input(path, "npz file")
+    return arrays_of(path, data, lambda name: None if name == large else most)
+
+
+def arrays_of(path: Path, data: bytes, most: Callable[[str], int | None]) -> dict[str, np.ndarray]:
+    """Read arrays of the bytes of an npz file; see :func:`read_arrays`.
+
+    Args:
+        path: the file, for messages.
+        data: its bytes.
+        most: returns the largest number of values of the array of a name, or None for any number;
+            arrays with more are left out.
+    """
+    with (
+        _told(f"npz file {str(path)!r}", "numpy.savez"),
+        zipfile.ZipFile(io.BytesIO(data)) as archive,
+    ):
+        return dict(_arrays(archive, most))
+
+
+def array_of(path: Path, data: bytes) -> np.ndarray:
+    """Read the array of the bytes of an npy file.
+
+    Args:
+        path: the file, for messages.
+        data: its bytes.
+
+    Raises:
+        ImageError: if it is damaged or too large, has Python objects, or declares another size than
+            it has.
+    """
+    with _told(f"npy file {str(path)!r}", "numpy.save"):
+        left = max_pixels() * _BYTES_OF_PIXEL
+        found = _array(io.BytesIO(data), len(data), left, None)
+        assert found is not None
+        return found
+
+
+@contextmanager
+def _told(name: str, writer: str) -> Iterator[None]:
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return dict(_arrays(archive, large, most))
+        yield
     except MemoryError as error:
-        raise ImageError(f"npz file {str(path)!r} is larger than the free memory") from error
+        raise ImageError(f"{name} is larger than the free memory") from error
     except Exception as error:
         # Damaged archives and headers raise a dozen kinds of errors, from zlib.error to TokenError.
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ImageError(
-            f"npz file {str(path)!r} cannot be read: {reason}; write it again with numpy.savez"
+            f"{name} cannot be read: {reason}; write it again with {writer}"
         ) from error
 
 
-def _arrays(archive: zipfile.ZipFile, large: str, most: int) -> Iterator[tuple[str, np.ndarray]]:
+def _arrays(
+    archive: zipfile.ZipFile, most: Callable[[str], int | None]
+) -> Iterator[tuple[str, np.ndarray]]:
     left = max_pixels() * _BYTES_OF_PIXEL
     for entry in archive.infolist():
         name = entry.filename.removesuffix(".npy")
@@ -80,7 +121,7 @@ def _arrays(archive: zipfile.ZipFile, large: str, most: int) -> Iterator[tuple[s
         if entry.file_size > entry.compress_size * _RATIO:
             raise ValueError(f"{name} declares {entry.file_size} bytes, but has fewer")
         with archive.open(entry) as file:
-            array = _array(file, entry.file_size, left, None if name == large else most)
+            array = _array(file, entry.file_size, left, most(name))
         if array is not None:
             left -= _memory(array.size, array.nbytes)
             yield name, array
