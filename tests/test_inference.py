@@ -427,3 +427,11 @@ def test_hidden_pixels_take_the_nearest_visible_colour_and_visible_ones_stay():
 def test_values_of_another_range_are_an_error_and_no_white_picture(image, said):
     with pytest.raises(ZooError, match=said + r".*divide it by 255"):
         restore_tensor(Nearest(1), image)
+
+
+def test_noise_may_exceed_the_range_of_an_image():
+    """Noise of sigma 50, on black and on white; its extremes are those of an image of -1 to 1."""
+    noise = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * (64 / 255)
+    noise[..., 0, 0], noise[..., 9, 9] = -1.2, 2.3
+    for level in (0.0, 1.0):
+        assert restore_tensor(Nearest(1), noise + level).shape == noise.shape

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.errors import ZooError, is_out_of_memory
@@ -31,9 +32,9 @@ from zoo.registry import capabilities_of
 
 logger = logging.getLogger(__name__)
 
-_LEAST, _MOST = -0.5, 2
-"""Bounds of an image: a sharpened or noisy one can exceed 0 and 1, one of 0 to 255 exceeds 2, and
-one of -1 to 1 is below -0.5."""
+_LEAST, _MOST, _BLOCK = -0.5, 2, 8
+"""Bounds of the mean of a block of pixels, and its side: a sharpened image can exceed 0 and 1, and
+noise averages out; an image of 0 to 255 exceeds 2, and one of -1 to 1 is below -0.5."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +139,10 @@ def _check_range(image_BIHW: Tensor) -> None:
     if not image_BIHW.numel():
         return
     least, most = (float(bound) for bound in image_BIHW.aminmax())
+    if least < _LEAST or most > _MOST:
+        side = min(_BLOCK, *image_BIHW.shape[-2:])
+        images_NIHW = image_BIHW.flatten(0, -4).float()
+        least, most = (float(bound) for bound in F.avg_pool2d(images_NIHW, side).aminmax())
     if most > _MOST:
         raise ZooError(f"the image has values up to {most:g}; networks take 0 to 1: {fix}")
     if least < _LEAST:
