@@ -31,8 +31,11 @@ def refused(path):
 
 
 def frames(path, number=3, **more):
-    """Write an animation or pages."""
-    images = [Image.fromarray(np.roll(colours(), 5 * k, axis=1)) for k in range(number)]
+    """Write an animation of a square that moves, or pages."""
+    pictures = [colours() for _ in range(number)]
+    for k, picture in enumerate(pictures):
+        picture[4:9, 5 + 6 * k : 10 + 6 * k] = (255, 0, 9)
+    images = [Image.fromarray(picture) for picture in pictures]
     images[0].save(path, save_all=True, append_images=images[1:], **more)
 
 
@@ -189,6 +192,15 @@ def test_photos_of_phones_are_read_with_what_they_say(tmp_path, kind, orientatio
     assert photo.metadata.profile == rgb_profile() and photo.metadata.xmp == XMP
     assert tiff.value(photo.metadata.exif, tiff.ORIENTATION) in (None, 1)
     assert photo.metadata.resolution.per_inch() == ((200, 300) if orientation == 6 else (300, 200))
+
+
+def test_the_kind_of_a_phones_photo_is_that_of_any_of_its_brands():
+    for brand, others, kinds in (
+        (b"mif1", b"miafavif", (False, True)), (b"mif1", b"miafheic", (True, False)),
+        (b"heic", b"", (True, False)), (b"isom", b"mp42", (False, False)),
+    ):  # fmt: skip
+        data = struct.pack(">I", 16 + len(others)) + b"ftyp" + brand + bytes(4) + others + b"heic"
+        assert (heif.is_heic(data), heif.is_avif(data)) == kinds
 
 
 def test_a_deep_heic_keeps_its_bits_and_white_stays_white(tmp_path):

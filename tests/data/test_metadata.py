@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ from tests.helpers.photographs import EXPOSURE, LATITUDE, MAKER, XMP, colours, e
 from tests.helpers.profiles import gray_profile, rgb_profile
 from zoo.data import tags, tiff
 from zoo.data.containers import png_chunk
-from zoo.data.images import Photo, read_photo, write_photo
-from zoo.data.metadata import Metadata, read_metadata
+from zoo.data.images import Photo, Saving, read_photo, write_photo
+from zoo.data.metadata import Metadata, Resolution, read_metadata
 
 FORMATS = ["png", "jpg", "tif", "webp"]
 
@@ -77,7 +78,7 @@ def test_exif_is_kept_byte_for_byte_where_nothing_in_it_is_wrong_now(tmp_path, s
 
 
 @pytest.mark.parametrize("kind", [*FORMATS, "deep.tif"])
-@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_orientation_is_applied_once_and_reset(tmp_path, kind, orientation):
     path, target = tmp_path / f"a.{kind}", tmp_path / f"b.{kind}"
     xmp = XMP.replace(b'dc:title="a photo"', b'tiff:Orientation="%d"' % orientation)
@@ -91,13 +92,17 @@ def test_the_orientation_is_applied_once_and_reset(tmp_path, kind, orientation):
         resolution = tags.copied(path.read_bytes(), (282, 283, 296, tags.XMP), "<")
         path.write_bytes(tags.with_tags(data, [turn, *resolution]))
     image = restored(path, target, scale=1)
-    turns = {1: 0, 3: 2, 6: 3, 8: 1}[orientation]
+    turned = {
+        1: colours(), 2: colours()[:, ::-1], 3: colours()[::-1, ::-1], 4: colours()[::-1],
+        5: np.rot90(colours()[::-1], 3), 6: np.rot90(colours(), 3),
+        7: np.rot90(colours()[::-1], 1), 8: np.rot90(colours(), 1),
+    }[orientation]  # fmt: skip
     pixels = np.round(read_photo(target).color_HWC * 255)
     tolerance = 12 if kind == "jpg" else 0
-    np.testing.assert_allclose(pixels, np.rot90(colours(), turns), atol=tolerance)
+    np.testing.assert_allclose(pixels, turned, atol=tolerance)
     assert image.getexif().get(274, 1) == 1
     assert b'tiff:Orientation="1"' in xmp_of(image)
-    expected = (200, 300) if orientation in (6, 8) else (300, 200)
+    expected = (200, 300) if orientation > 4 else (300, 200)
     assert dpi_of(image) == pytest.approx(expected, rel=1e-3)
 
 
@@ -226,6 +231,67 @@ def test_a_block_of_the_other_byte_order_becomes_tags_of_a_tiff(tmp_path):
     write_photo(tmp_path / "a.tif", photo)
     below = opened(tmp_path / "a.tif").getexif().get_ifd(0x8769)
     assert below[EXPOSURE] == 1 / 125 and below[0xA002] == 36
+
+
+def test_a_resolution_is_that_of_the_file_before_that_of_exif_and_an_aspect_ratio_is_none(tmp_path):
+    save(tmp_path / "a.jpg", colours(), block=exif(dpi=(300, 300)), dpi=(100, 100))
+    assert read_photo(tmp_path / "a.jpg").metadata.resolution.per_inch() == (100, 100)
+    save(tmp_path / "a.png", colours())
+    data = (tmp_path / "a.png").read_bytes()
+    for unit in (0, 1):
+        chunk = png_chunk(b"pHYs", struct.pack(">IIB", 4000, 2000, unit))
+        found = read_metadata(data[:33] + chunk + data[33:]).resolution
+        assert (found is None) == (unit == 0)
+    assert found.per_centimetre() == (40, 20)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("value", [Fraction(2**40), Fraction(2**34 - 1, 4), Fraction(1, 2**40)])
+def test_resolutions_that_no_format_can_hold_are_written_as_the_nearest(tmp_path, kind, value):
+    said = Metadata(resolution=Resolution(value, value, "inch"))
+    write_photo(tmp_path / f"a.{kind}", Photo(colours().astype(np.float32) / 255, metadata=said))
+    assert opened(tmp_path / f"a.{kind}").size == (36, 24)
+    found = read_photo(tmp_path / f"a.{kind}").metadata.resolution
+    if value > 1:
+        assert found.x > 1e4
+
+
+def test_all_directories_of_exif_reach_a_tiff_and_its_values_have_even_places(tmp_path):
+    index = tags.Tag(1, 2, b"R03\0")
+    inside = (tags.Tag(tags.INTEROPERABILITY, tags.LONG, inside=(index,)),)
+    block = tags.with_tags(tags.EMPTY + b"odd", [tags.Tag(tags.EXIF, tags.LONG, inside=inside)])
+    assert struct.unpack_from("<I", block, 4)[0] % 2 == 0
+    photo = Photo(colours().astype(np.float32) / 255, metadata=Metadata(exif=block))
+    write_photo(tmp_path / "a.tif", photo)
+    with Image.open(tmp_path / "a.tif") as image:
+        assert image.getexif().get_ifd(tags.INTEROPERABILITY) == {1: "R03"}
+
+
+def test_types_that_only_bigtiff_has_are_not_copied():
+    head = b"II+\0" + struct.pack("<HHQQ", 8, 0, 16, 2)
+    entries = struct.pack("<HHQQ", 270, 16, 1, 5) + struct.pack("<HHQQ", 305, 3, 1, 5)
+    found = tags.copied(head + entries + bytes(8), tags.DESCRIPTIVE, "<")
+    assert [(tag.tag, tag.data) for tag in found] == [(305, b"\5\0")]
+
+
+def test_a_size_of_more_than_16_bits_becomes_a_longer_number():
+    for width in (36, 70_000):
+        block = Metadata(exif=exif()).of_size(width, 24).exif
+        (place,) = tiff.values(block, tags.EXIF)
+        below = tiff.directory(block, place)
+        assert tiff.values_in(block, below, 0xA002) == (width,)
+        assert tiff.values_in(block, below, 0xA003) == (24,)
+
+
+@pytest.mark.parametrize("quality", [None, 80])
+@pytest.mark.parametrize("transparent", [False, True])
+def test_the_header_of_a_webp_says_whether_it_has_alpha(tmp_path, quality, transparent):
+    alpha = np.full((24, 36), 0.5, np.float32) if transparent else None
+    photo = Photo(colours().astype(np.float32) / 255, alpha, metadata=Metadata(rgb_profile()))
+    write_photo(tmp_path / "a.webp", photo, Saving(quality=quality))
+    data = (tmp_path / "a.webp").read_bytes()
+    assert data[12:16] == b"VP8X" and bool(data[20] & 0x10) == transparent
+    assert opened(tmp_path / "a.webp").mode == ("RGBA" if transparent else "RGB")
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -108,7 +108,8 @@ def _into_png(path: Path, encoded: bytes, said: Metadata) -> bytes:
     if said.exif:
         parts.append(png_chunk(b"eXIf", said.exif))
     if said.resolution:
-        x, y = (min(round(value * 100), 2**31 - 1) for value in said.resolution.per_centimetre())
+        both = said.resolution.per_centimetre()
+        x, y = (max(1, min(round(value * 100), 2**31 - 1)) for value in both)
         parts.append(png_chunk(b"pHYs", struct.pack(">IIB", x, y, 1)))
     if said.xmp:
         parts.append(png_chunk(b"iTXt", PNG_XMP + bytes(5) + said.xmp))

@@ -164,10 +164,10 @@ def _written(
 
 
 def rational(value: Fraction, endian: str) -> bytes:
-    """Return the bytes of a positive number below 2^32 as a quotient of two 32-bit integers."""
+    """Return the bytes of a positive number, at most 2^32 - 1, as a quotient of two integers."""
     near = value.limit_denominator(10_000)
     if near.numerator >= 2**32:
-        near = Fraction(round(value))
+        near = Fraction(min(round(value), 2**32 - 1))
     return struct.pack(f"{endian}II", near.numerator, near.denominator)
 
 
