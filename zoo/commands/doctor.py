@@ -36,10 +36,11 @@ def _run(options: argparse.Namespace) -> None:
     for status in backends():
         print(f"  {'yes' if status.available else 'no ':<4} {status.name:<10} {status.note}")
     print("image files:")
+    width = max(len(each.name) for each in FORMATS)
     for each in FORMATS:
         work, missing = "read and written" if each.encode else "read", each.missing()
         note = f"{work}: {', '.join(each.extensions)}" + (f"; {missing}" if missing else "")
-        print(f"  {'no' if missing else 'yes':<4} {each.name:<10} {note}")
+        print(f"  {'no' if missing else 'yes':<4} {each.name:<{width}} {note}")
     if requested := os.environ.get(ENVIRONMENT, ""):
         print(f"{ENVIRONMENT}={requested} requests a backend")
     check_environment()
