@@ -18,7 +18,7 @@ from export.model import facts_of, network_of
 from export.precision import DTYPES, Precision, prepared
 from export.shape import input_shape
 from zoo.command import run_command, whole
-from zoo.errors import ZooError
+from zoo.errors import ZooError, pip_install
 from zoo.files import check_writable, write_bytes
 from zoo.networks import Network
 
@@ -181,8 +181,7 @@ def check_packages() -> None:
         import onnxscript  # noqa: F401
     except ModuleNotFoundError as error:
         raise ExportError(
-            f"export needs the package {error.name!r}; install the extra: "
-            "pip install 'mamba-restoration-zoo[onnx]'"
+            f"export needs the package {error.name!r}; {pip_install('onnx')}"
         ) from error
 
 

@@ -9,9 +9,12 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from zoo.command import leading_options, package_version, run_command
+from zoo.errors import ZooError
 from zoo.interrupts import quiet_imports
+from zoo.shipped import check_not_hidden
 
 GROUPS = {
     "export": "Export a model to ONNX, TensorRT or a model server.",
@@ -53,11 +56,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, (module, _) in COMMANDS.items():
         rest = first + len(name.split())
         if words[first:rest] == name.split():
+            try:
+                check_not_hidden(module.split(".")[0])
+            except ZooError as error:
+                parser = argparse.ArgumentParser(prog=f"zoo {name}")
+                return run_command(parser, partial(_refuse, error), words[:first])
             with quiet_imports():
                 command = importlib.import_module(module).main
             return int(command(words[:first] + words[rest:], prog=f"zoo {name}"))
     # No command is named: this prints the help, the version, or what is wrong.
     return run_command(_parser(), lambda _: None, words)
+
+
+def _refuse(error: ZooError, options: argparse.Namespace) -> None:
+    raise error
 
 
 def _parser() -> argparse.ArgumentParser:

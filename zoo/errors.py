@@ -15,6 +15,24 @@ LONGEST_MESSAGE = 480
 """Characters of a message; a longer one loses its middle."""
 
 
+_ONNX = ("onnx", "onnxruntime", "onnxscript")
+EXTRAS = {
+    "heif": ("pillow", "pillow-heif"),
+    "onnx": _ONNX,
+    "openvino": ("openvino",),
+    "raw": ("rawpy",),
+    "timm": ("timm",),
+    "trt": (*_ONNX, "tensorrt"),
+    "trt-rtx": (*_ONNX, "tensorrt-rtx-cu13"),
+}
+"""The packages of the extras that messages name; ``pyproject.toml`` has all, with versions."""
+
+
+def pip_install(extra: str) -> str:
+    """Return the command that installs an extra's packages, however this package was installed."""
+    return f"pip install {' '.join(EXTRAS[extra])} (the extra [{extra}])"
+
+
 class ZooError(Exception):
     """Base class of all errors that come from the input and not from a bug in the package.
 

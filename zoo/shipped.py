@@ -6,9 +6,10 @@ PyTorch is not imported, so that commands which only list things are fast.
 from __future__ import annotations
 
 import fnmatch
+from importlib.util import find_spec
 from pathlib import Path
 
-from zoo.errors import CheckpointError, nearest
+from zoo.errors import CheckpointError, ZooError, nearest
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 """Folder of the published recipes, beside this package."""
@@ -25,6 +26,27 @@ def list_models(pattern: str = "*") -> list[str]:
 def shipped_weights() -> list[str]:
     """Return the sorted names of the models with weights in the package."""
     return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
+
+
+PACKAGES = ("zoo", "export", "recipes", "trt_plugins")
+"""The packages of this distribution. Their names are plain, so another one may have them too."""
+
+
+def check_not_hidden(package: str) -> None:
+    """Check that one of our packages is what Python imports by its name.
+
+    Raises:
+        ZooError: if it is a package of somebody else; the message says where that lies.
+    """
+    spec = find_spec(package)
+    home = Path(__file__).resolve().parents[1]
+    found = None if spec is None or spec.origin is None else Path(spec.origin).resolve()
+    if found is None or found.parents[1] != home:
+        where = f"{found} is imported by that name" if found else "it is not beside the package zoo"
+        raise ZooError(
+            f"our package {package!r} is hidden: {where}; install mamba-restoration-zoo in an "
+            "environment without that package"
+        )
 
 
 def located(source: str | Path) -> Path:

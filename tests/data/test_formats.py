@@ -235,7 +235,7 @@ def test_without_the_extra_it_is_said_what_to_install(tmp_path, monkeypatch, kin
     brand = {"heic": b"heic", "avif": b"avif"}[kind]
     data = struct.pack(">I", 24) + b"ftyp" + brand + bytes(4) + b"mif1" + brand
     (tmp_path / f"a.{kind}").write_bytes(data + bytes(40))
-    assert "pip install 'mamba-restoration-zoo[heif]'" in refused(tmp_path / f"a.{kind}")
+    assert "pip install pillow pillow-heif" in refused(tmp_path / f"a.{kind}")
     found = {each.name: each.missing() for each in FORMATS}
     assert found["HEIC"] == found["AVIF"] == heif.INSTALL and found["PNG"] == ""
 

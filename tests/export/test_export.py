@@ -336,7 +336,7 @@ def test_without_the_package(monkeypatch, tmp_path, capsys):
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     assert main(["-n", "mambair_tiny_x2", "-o", str(tmp_path / "a.onnx")]) == 2
-    assert "pip install 'mamba-restoration-zoo[onnx]'" in capsys.readouterr().err
+    assert "pip install onnx onnxruntime onnxscript (the extra [onnx])" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])

@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from zoo.command import package_version, run_command
 from zoo.data.formats import FORMATS
+from zoo.errors import ZooError
 from zoo.ops import backends
+from zoo.ops.precision import SLOW_BFLOAT16, bfloat16_is_slow
+from zoo.ops.scan import chunked, native, triton
 from zoo.ops.scan.dispatch import ENVIRONMENT, check_environment
-from zoo.shipped import list_models, shipped_weights
+from zoo.shipped import PACKAGES, check_not_hidden, list_models, shipped_weights
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "zoo doctor") -> int:
@@ -24,6 +27,37 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo doctor") -> in
         allow_abbrev=False,
     )
     return run_command(parser, _run, arguments)
+
+
+def advice() -> Iterator[str]:
+    """What is wasted or slow in this installation: a sentence with the fix for each."""
+    for package in PACKAGES:
+        try:
+            check_not_hidden(package)
+        except ZooError as error:
+            yield str(error)
+    gpu = torch.cuda.is_available()
+    built_for = "CUDA" if torch.version.cuda else "ROCm" if torch.version.hip else ""
+    if built_for and not gpu:
+        yield (
+            f"this PyTorch is built for {built_for}, but finds no GPU; without one, the build for "
+            "CPUs saves gigabytes: pip install --force-reinstall torch --index-url "
+            "https://download.pytorch.org/whl/cpu; with one, install its driver"
+        )
+    if not native.LIBRARY.exists():
+        yield f"the C++ kernel is missing, so restoring on the CPU is slow: {native.unavailable()}"
+    if bfloat16_is_slow("cpu"):
+        yield f"{SLOW_BFLOAT16}; use --precision fp32"
+    if gpu and not os.environ.get(ENVIRONMENT) and _first_on_gpu() == chunked.NAME:
+        why_not = triton.unavailable()
+        faster = why_not or f"{ENVIRONMENT}=triton asks for the Triton kernels, which are faster"
+        yield f"scans on the GPU run on the backend {chunked.NAME!r}; {faster}"
+
+
+def _first_on_gpu() -> str:
+    """The backend that is tried first for tokens on a GPU."""
+    others = (status for status in backends() if status.name != native.NAME)
+    return next(status.name for status in others if status.available)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -41,6 +75,8 @@ def _run(options: argparse.Namespace) -> None:
         work, missing = "read and written" if each.encode else "read", each.missing()
         note = f"{work}: {', '.join(each.extensions)}" + (f"; {missing}" if missing else "")
         print(f"  {'no' if missing else 'yes':<4} {each.name:<{width}} {note}")
+    for sentence in advice():
+        print(f"warning: {sentence}")
     if requested := os.environ.get(ENVIRONMENT, ""):
         print(f"{ENVIRONMENT}={requested} requests a backend")
     check_environment()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from zoo.distributed import process_group
 from zoo.errors import ZooError
 from zoo.inference import RestoreSettings, restore_files
 from zoo.networks import Network
+from zoo.ops.precision import SLOW_BFLOAT16, bfloat16_is_slow
+
+logger = logging.getLogger(__name__)
 
 EXAMPLES = """examples:
   zoo restore photo.png -o restored.png -n mambair_tiny_x2
@@ -170,7 +174,10 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo restore") -> i
 def _run(options: argparse.Namespace) -> None:
     """Restore an image, a burst or a folder; processes started by torchrun share the work."""
     with process_group() as group:
-        network = _network(options).to(group.device(options.device))
+        network, device = _network(options), group.device(options.device)
+        network = network.to(device)
+        if options.precision == "bf16" and bfloat16_is_slow(device):
+            logger.warning("--precision bf16: %s", SLOW_BFLOAT16)
         report = restore_files(
             network,
             options.input,

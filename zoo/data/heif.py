@@ -19,7 +19,7 @@ import numpy as np
 from zoo.data.metadata import Metadata, checked
 from zoo.data.photo import Photo
 from zoo.data.raster import check_size, damaged, several_frames, too_large, upright
-from zoo.errors import ImageError
+from zoo.errors import ImageError, pip_install
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def missing_avif() -> str:
     return "" if plugin is not None and plugin.SUPPORTED else INSTALL
 
 
-INSTALL = "pip install 'mamba-restoration-zoo[heif]'"
+INSTALL = pip_install("heif")
 """What to run so that HEIC and AVIF files can be read."""
 
 

@@ -52,6 +52,9 @@ def _sklearn(file: str, credit: str) -> Sample:
     return Sample(Path(file).stem, "sklearn", path, "CC BY 2.0", credit, False, 3)
 
 
+PACKAGES = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
+"""What pip calls the packages."""
+
 SAMPLE_PHOTOS = (
     _skimage("astronaut.png", 3, "public domain", "NASA"),
     _skimage("brick.png", 1, "CC0", "CC0Textures, Bricks25"),
@@ -95,12 +98,12 @@ def load_sample(name: str) -> Photo:
     if spec is None or spec.origin is None:
         raise ZooError(
             f"sample photo {name!r} is part of the package {sample.package!r}, which is not "
-            "installed; run: pip install mamba-restoration-zoo[dev], or name a folder of photos"
+            f"installed; run: pip install {PACKAGES[sample.package]}, or name a folder of photos"
         )
     path = Path(spec.origin).parent / sample.file
     if not path.is_file():
         raise ZooError(
             f"sample photo {name!r} is missing from the installed package {sample.package!r} "
-            f"({sample.file}); run: pip install --force-reinstall mamba-restoration-zoo[dev]"
+            f"({sample.file}); run: pip install --force-reinstall {PACKAGES[sample.package]}"
         )
     return read_photo(path)

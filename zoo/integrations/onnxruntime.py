@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, pip_install
 from zoo.integrations.exported import ExportedNetwork, Range, guides_in
 from zoo.ops.scan import native
 
@@ -50,8 +50,7 @@ def open_session(
         import onnxruntime
     except ModuleNotFoundError as error:
         raise OnnxError(
-            f"{name}: the package 'onnxruntime' is needed to run it; install the extra: "
-            "pip install 'mamba-restoration-zoo[onnx]'"
+            f"{name}: the package 'onnxruntime' is needed to run it; {pip_install('onnx')}"
         ) from error
     if not isinstance(source, bytes) and not Path(source).is_file():
         raise OnnxError(f"{name}: cannot open: the file does not exist")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, pip_install
 from zoo.integrations.exported import ExportedNetwork, Range, guides_in
 
 SETTINGS = {"INFERENCE_PRECISION_HINT": "f32"}
@@ -75,8 +75,7 @@ def load_openvino(path: str | Path) -> OpenVinoNetwork:
         import openvino
     except ModuleNotFoundError as error:
         raise OpenVinoError(
-            f"{path}: the package 'openvino' is needed to run it; install the extra: "
-            "pip install 'mamba-restoration-zoo[openvino]'"
+            f"{path}: the package 'openvino' is needed to run it; {pip_install('openvino')}"
         ) from error
     if not Path(path).is_file():
         raise OpenVinoError(f"{path}: cannot open: the file does not exist")

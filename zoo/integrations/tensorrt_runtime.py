@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, pip_install
 from zoo.files import cache_folder
 from zoo.ops.scan.names import NAMESPACE, NODES, VERSION
 
@@ -112,9 +112,7 @@ def open_tensorrt(name: str = "auto") -> TensorRT:
         except (ImportError, OSError) as error:
             reasons.append(f"{each} does not load: {' '.join(str(error).split())[:200]}")
     extra = EXTRAS[wanted[0]]
-    raise EngineError(
-        f"{'; '.join(reasons)}; install it: pip install 'mamba-restoration-zoo[{extra}]'"
-    )
+    raise EngineError(f"{'; '.join(reasons)}; install it: {pip_install(extra)}")
 
 
 def _mend_library_name() -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, pip_install
 from zoo.networks import Network
 from zoo.recipe import build
 from zoo.shipped import list_models
@@ -40,7 +40,7 @@ def register(pattern: str = "*") -> list[str]:
         from timm.models import register_model
     except (ImportError, RuntimeError) as error:
         raise ZooError(
-            f"timm cannot be imported ({error}); pip install 'mamba-restoration-zoo[timm]' with a "
+            f"timm cannot be imported ({error}); {pip_install('timm')}, with a "
             "torchvision built for the installed torch"
         ) from error
     names = list_models(pattern)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, TypeAlias
 
@@ -16,6 +17,9 @@ DTYPES: dict[Precision, torch.dtype] = {
 }
 
 
+SLOW_BFLOAT16 = "bfloat16 is slower than float32 here: the processor has no instructions for it"
+
+
 def autocast(device: str | torch.device, precision: Precision) -> AbstractContextManager[Any]:
     """Autocast: run a network's matrix products and convolutions in the given precision.
 
@@ -24,6 +28,22 @@ def autocast(device: str | torch.device, precision: Precision) -> AbstractContex
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(torch.device(device).type, DTYPES[precision])
+
+
+def bfloat16_is_slow(device: str | torch.device) -> bool:
+    """Whether bfloat16 is slower than float32 on a device, up to 2.6 times.
+
+    That is so on x86-64 processors that have no instructions for it (AVX512_BF16 or AMX). Of other
+    processors nothing is known; the answer is False.
+    """
+    if torch.device(device).type != "cpu" or platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    # PyTorch has these tests, but no public names for them.
+    tests = [
+        getattr(torch.cpu, name, None)
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    ]
+    return None not in tests and not any(test() for test in tests if test)
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:

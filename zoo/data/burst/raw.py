@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.inputs import read_input
-from zoo.errors import ImageError
+from zoo.errors import ImageError, pip_install
 from zoo.limits import PIXELS_VARIABLE, max_pixels
 
 SUFFIX = ".dng"
@@ -94,8 +94,7 @@ def _opened(name: str, data: bytes) -> Iterator[Any]:
         import rawpy
     except ImportError as error:
         raise ImageError(
-            f"{name} needs rawpy, which cannot be imported ({error}); "
-            "pip install 'mamba-restoration-zoo[raw]'"
+            f"{name} needs rawpy, which cannot be imported ({error}); {pip_install('raw')}"
         ) from error
     try:
         with rawpy.imread(io.BytesIO(data)) as raw:
