@@ -4,15 +4,21 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/installed
 
-.PHONY: install demo test test-full test-sanitize test-tensorrt test-runtimes wheels gpu-check mutate fuzz lint \
+.PHONY: install demo test test-full test-sanitize test-tensorrt test-runtimes test-oldest wheels gpu-check mutate fuzz lint \
 	bench clean
 
 install: $(STAMP)
 
-# The constraints are versions known to work on a CPU. Without them, "torch" would install CUDA.
+# Where PyTorch comes from: an index, a folder of wheels, or empty for pip's own choice, which on
+# Linux is the CUDA build. An index that does not answer is left out.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH_SOURCE = $(PYTHON) build_tools/torch_source.py "$(TORCH_INDEX)"
+
+# The constraints are versions known to work together.
 $(STAMP): pyproject.toml setup.py constraints.txt $(wildcard build_tools/*.py zoo/ops/scan/csrc/*)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	source=$$($(TORCH_SOURCE)) && $(BIN)/pip install --quiet --disable-pip-version-check \
+		-c constraints.txt $$source -e ".[dev]"
 	touch $@
 
 demo: install
@@ -48,6 +54,19 @@ $(TENSORRT_VENV)/installed: pyproject.toml constraints.txt
 # own in .runtimes (900 MB; needs npm): minutes. benchmarks/onnx_runtimes.py prints the whole table.
 test-runtimes: install
 	$(BIN)/python -m pytest -m "not gpu" tests/export/test_runtimes.py tests/test_web_page.py
+
+# A smoke test with the oldest versions that are promised, in an environment of its own.
+#   OLDEST_PYTHON=python3.10
+OLDEST_PYTHON ?= $(PYTHON)
+OLDEST_VENV = .venv-oldest
+test-oldest: $(OLDEST_VENV)/installed
+	$(OLDEST_VENV)/bin/python tests/smoke.py
+
+$(OLDEST_VENV)/installed: pyproject.toml tests/oldest.txt
+	$(OLDEST_PYTHON) -m venv $(OLDEST_VENV)
+	source=$$($(TORCH_SOURCE)) && $(OLDEST_VENV)/bin/pip install --quiet \
+		--disable-pip-version-check -c tests/oldest.txt $$source .
+	touch $@
 
 # Wheels for all platforms, a wheel without the kernel for the rest, and an sdist, in dist/: a few
 # minutes. Zig, which compiles for the other platforms, and the checkers have an environment of their
@@ -117,4 +136,4 @@ bench: install
 	$(BIN)/python benchmarks/network_limits.py
 
 clean:
-	rm -rf $(VENV) $(TENSORRT_VENV) $(GPU_VENV) $(WHEELS_VENV) .runtimes demo build dist *.egg-info
+	rm -rf $(VENV) $(TENSORRT_VENV) $(GPU_VENV) $(WHEELS_VENV) $(OLDEST_VENV) .runtimes demo build dist *.egg-info

@@ -15,6 +15,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 from build_tools import kernel
+from build_tools.description import long_description
 
 
 class BuildKernel(build_ext):
@@ -49,6 +50,8 @@ class Wheel(bdist_wheel):
 LIBRARY = Extension("zoo.ops.scan._native", [], optional=True)
 
 setup(
+    long_description=long_description(kernel.ROOT),
+    long_description_content_type="text/markdown",
     ext_modules=[LIBRARY] if kernel.chosen_tag() != kernel.ANYWHERE else [],
     cmdclass={"build_ext": BuildKernel, "bdist_wheel": Wheel},
 )

