@@ -175,7 +175,9 @@ def build_library(library: Path, temporary: Path) -> None:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(compile_one, files))
-    _run([*linker, *own, "-shared", "-o", str(library), *map(str, results)])
+    linked = temporary / library.name  # for Windows, the linker writes more files beside it
+    _run([*linker, *own, "-shared", "-o", str(linked), *map(str, results)])
+    shutil.move(linked, library)
 
 
 def _for_windows() -> bool:
