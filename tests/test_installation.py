@@ -143,10 +143,11 @@ def test_messages_name_the_packages_of_an_extra():
     assert pip_install("raw") == "pip install rawpy (the extra [raw])"
 
 
-def test_no_message_sends_to_an_index_that_does_not_have_the_package():
-    for path in (ROOT / name for name in ("zoo", "export", "recipes", "trt_plugins")):
-        for module in path.rglob("*.py"):
-            assert "mamba-restoration-zoo[" not in module.read_text(encoding="utf-8"), module
+def test_nothing_sends_to_an_index_that_does_not_have_the_package():
+    folders = ("zoo", "export", "recipes", "trt_plugins", "docs")
+    for path in (path for name in folders for path in (ROOT / name).rglob("*.*")):
+        if path.suffix in (".py", ".md"):
+            assert "mamba-restoration-zoo[" not in path.read_text(encoding="utf-8"), path
 
 
 MARKER = re.compile(r'^([\w.-]+)==([\w.]+)(?:; python_version (<|>=) "3\.11")?$')

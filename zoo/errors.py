@@ -18,9 +18,11 @@ LONGEST_MESSAGE = 480
 _ONNX = ("onnx", "onnxruntime", "onnxscript")
 EXTRAS = {
     "heif": ("pillow", "pillow-heif"),
+    "mat": ("scipy",),
     "onnx": _ONNX,
     "openvino": ("openvino",),
     "raw": ("rawpy",),
+    "tiff": ("tifffile",),
     "timm": ("timm",),
     "trt": (*_ONNX, "tensorrt"),
     "trt-rtx": (*_ONNX, "tensorrt-rtx-cu13"),

@@ -21,7 +21,7 @@ from zoo.data import npy
 from zoo.data.inputs import read_input
 from zoo.data.photo import Photo, Saving
 from zoo.data.value_range import image_of, of_file
-from zoo.errors import ImageError
+from zoo.errors import ImageError, pip_install
 from zoo.limits import PIXELS_VARIABLE, max_pixels
 
 NPY_SIGNATURE = b"\x93NUMPY"
@@ -41,7 +41,7 @@ _BYTES_OF_PIXEL = 8
 _DEFLATE_RATIO = 1032
 
 
-INSTALL_MAT = "pip install 'mamba-restoration-zoo[mat]'"
+INSTALL_MAT = pip_install("mat")
 
 
 def missing_mat() -> str:

@@ -26,7 +26,7 @@ import numpy as np
 from zoo.data import raster, tiff
 from zoo.data.photo import Photo, Saving
 from zoo.data.value_range import image_of, is_photographic, of_file
-from zoo.errors import ImageError
+from zoo.errors import ImageError, pip_install
 
 _SAMPLE_FORMAT, _UNSIGNED = 339, 1
 _GRAY = (0, 1)
@@ -44,7 +44,7 @@ _LARGEST_RATIO = 2**16
 """The same for all other compressions, of which LZW reaches about 1400 and zstd more."""
 
 
-INSTALL = "pip install 'mamba-restoration-zoo[tiff]'"
+INSTALL = pip_install("tiff")
 
 
 def missing() -> str:
