@@ -386,6 +386,8 @@ def test_other_numbers_of_channels_than_the_networks_are_one_sentence(tmp_path):
     assert zoo.restore(Nearest(2, 8), data.getvalue(), progress=False)[:6] == b"\x93NUMPY"
     with pytest.raises(ImageError, match=r"8 channels cannot become one of 3.*channels=8"):
         restore_photo(Nearest(2, 3), photo)
+    with pytest.raises(ImageError, match=r"channels seem to be first: move them last"):
+        restore_photo(Nearest(2, 4), photo)
     found = restore_photo(Nearest(2, 1), photo)  # a gray network takes channels one by one
     np.testing.assert_array_equal(found.color_HWC, photo.color_HWC.repeat(2, 0).repeat(2, 1))
 

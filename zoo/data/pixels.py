@@ -64,10 +64,12 @@ def with_channels(color_HWC: np.ndarray, channels: int) -> np.ndarray:
     if color_HWC.shape[2] == channels:
         return color_HWC
     if (color_HWC.shape[2], channels) not in [(1, 3), (3, 1)]:
+        fix = f"choose a network with channels={color_HWC.shape[2]}"
+        if color_HWC.shape[0] == channels:
+            fix = "its channels seem to be first: move them last, with numpy.moveaxis(array, 0, -1)"
         raise ImageError(
             f"an image of {color_HWC.shape[2]} channels cannot become one of {channels}, because "
-            "only gray and RGB are converted; choose a network with channels="
-            f"{color_HWC.shape[2]}"
+            f"only gray and RGB are converted; {fix}"
         )
     if channels == 3:
         return np.repeat(color_HWC, 3, axis=2)
