@@ -66,8 +66,11 @@ def test_every_level_matches_the_reference(case, dtype, level):
 @needs_library
 @pytest.mark.parametrize("states", range(1, 20))
 def test_every_number_of_states_is_cut_into_blocks(states, level):
-    """Each level keeps another number of states in registers, and an odd one is padded."""
-    case = Case(B=1, L=35, K=1, E=5, R=2, N=states)
+    """Each level keeps another number of states in registers, and an odd one is padded.
+
+    With two images, groups have several vectors of channels, whose gradients are added.
+    """
+    case = Case(B=2, L=35, K=1, E=37, R=2, N=states)
     inputs = make_inputs(case, torch.float32)
     exact = [t if t is None or t.dtype == torch.int32 else t.double() for t in inputs]
     found, expected = run(inputs, case, "native"), run(exact, case, "chunked")

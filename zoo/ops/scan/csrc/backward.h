@@ -15,7 +15,12 @@ using Advance = void (*)(const BackwardScratch&, const Ahead&, int64_t row, int6
 constexpr Advance kAdvance[] = ZOO_BY_STATES(advance, kForwardStates);
 using Retreat = void (*)(const BackwardScratch&, const Ahead&, int64_t row, int64_t n0,
                          const float* decay_rate, const float* before, float* carry, float* gA);
-constexpr Retreat kRetreat[] = ZOO_BY_STATES(retreat, kBackwardStates);
+template <int kStates>
+constexpr Retreat kRetreatFirst = retreat<kStates, true>;
+template <int kStates>
+constexpr Retreat kRetreatNext = retreat<kStates, false>;
+constexpr Retreat kRetreat[2][9] = {ZOO_BY_STATES(kRetreatNext, kBackwardStates),
+                                    ZOO_BY_STATES(kRetreatFirst, kBackwardStates)};
 
 template <class Format>
 class Backward {
@@ -125,8 +130,6 @@ class Backward {
     }
     for (int64_t c = groups_.chunks - 1; c >= 0; --c) {
       chunk.template gather<Format>(scan_, sizes_, c * kChunk, (c - 1) * kChunk);
-      memset(walk->m.gB, 0, chunk.count * state_floats() * sizeof(float));
-      memset(walk->m.gC, 0, chunk.count * state_floats() * sizeof(float));
       for (int64_t i = 0; i < walk->group.tiles; ++i) retreat_tile(*walk, i, c);
       add_up_lanes(*walk);
     }
@@ -190,7 +193,8 @@ class Backward {
     const Ahead ahead(m, walk.group, i);
     for (int64_t n = 0; n < scan_.states;) {
       const int size = any ? 1 : block_states(scan_.states - n, kBackwardStates);
-      const auto block = any ? retreat<1, true> : kRetreat[size / 2];
+      const auto slow = i == 0 ? retreat<1, true, true> : retreat<1, false, true>;
+      const auto block = any ? slow : kRetreat[i == 0][size / 2];
       block(m, ahead, sizes_.padded_states, n, t.parameters.decay_rate,
             t.checkpoints + c * state_floats(), t.carry, g.A);
       n += size;
@@ -231,23 +235,19 @@ class Backward {
   // Sums over the channels of the group, for each token of the chunk.
   void add_up_lanes(const Walk& walk) const {
     const BackwardScratch& m = walk.m;
+    const int64_t vectors = m.chunk.count * m.states, bytes = scan_.states * sizeof(float);
+    for (int64_t i = 0; i < vectors; i += 16) {
+      sum_lanes_16(m.gB + i * kLanes, m.gB_sums + i);
+      sum_lanes_16(m.gC + i * kLanes, m.gC_sums + i);
+    }
     for (int s = 0; s < m.chunk.count; ++s) {
       const int64_t token = m.chunk.rows[s];
       if (token == scan_.tokens) continue;
       const int64_t row = (walk.index * scan_.batch + walk.batch) * scan_.tokens + token;
       float* out = tokens_ + (row * scan_.directions + walk.direction) * token_floats();
       add_up_step(walk, s, out);
-      add_up_states(m.gB + s * state_floats(), out + sizes_.rank);
-      add_up_states(m.gC + s * state_floats(), out + sizes_.rank + scan_.states);
-    }
-  }
-
-  void add_up_states(const float* lanes, float* out) const {
-    for (int64_t n = 0; n < scan_.states; n += 16) {
-      float sums[16];
-      sum_lanes_16(lanes + n * kLanes, sums);
-      const int64_t left = scan_.states - n;
-      memcpy(out + n, sums, (left < 16 ? left : 16) * sizeof(float));
+      memcpy(out + sizes_.rank, m.gB_sums + s * m.states, bytes);
+      memcpy(out + sizes_.rank + scan_.states, m.gC_sums + s * m.states, bytes);
     }
   }
 

@@ -57,7 +57,9 @@ struct BackwardScratch {
   float* gy_chunk;                 // (T, W)
   float *gdu, *glog;               // (T, W)
   float *decay, *state;            // (T, kBackwardStates, W), (T + 1, kBackwardStates, W)
-  float *gB, *gC;                  // (T, P, W): not yet summed over lanes
+  int64_t states;                  // of a row of gB and gC: N, made even
+  float *gB, *gC;                  // (T, states, W): not yet summed over lanes
+  float *gB_sums, *gC_sums;        // (T, states)
 
   BackwardScratch(const ZooScan& scan, const Sizes& sizes, const Groups& groups, Arena* arena)
       : chunk(scan, sizes, arena),
@@ -72,8 +74,11 @@ struct BackwardScratch {
         glog(arena->floats(kChunk * kLanes)),
         decay(arena->floats(kChunk * kBackwardStates * kLanes)),
         state(arena->floats((kChunk + 1) * kBackwardStates * kLanes)),
-        gB(arena->floats(kChunk * sizes.padded_states * kLanes)),
-        gC(arena->floats(kChunk * sizes.padded_states * kLanes)) {}
+        states((scan.states + 1) / 2 * 2),
+        gB(arena->floats(kChunk * states * kLanes)),
+        gC(arena->floats(kChunk * states * kLanes)),
+        gB_sums(arena->floats(kChunk * states)),
+        gC_sums(arena->floats(kChunk * states)) {}
 };
 
 // Data of a tile's next chunk, prefetched while this one is computed.
@@ -120,8 +125,9 @@ void advance(const BackwardScratch& m, const Ahead& ahead, int64_t row, int64_t 
   for (int n = 0; n < kStates; ++n) store(after + (n0 + n) * kLanes, state[n]);
 }
 
-// Recomputes kStates states of a chunk from `before`, then propagates their gradient back.
-template <int kStates, bool kAny = false>
+// Recomputes kStates states of a chunk from `before`, then propagates their gradient back. kFirst:
+// gB and gC are written, not added to.
+template <int kStates, bool kFirst, bool kAny = false>
 void retreat(const BackwardScratch& m, const Ahead& ahead, int64_t row, int64_t n0,
              const float* decay_rate, const float* before, float* carry, float* gA) {
   constexpr int kMany = together(kStates);
@@ -167,13 +173,14 @@ void retreat(const BackwardScratch& m, const Ahead& ahead, int64_t row, int64_t 
     const Vector step = load(m.delta + s * kLanes);
     Vector gdu = load(m.gdu + s * kLanes), glog = load(m.glog + s * kLanes);
     const float *B = m.chunk.B + s * row + n0, *C = m.chunk.C + s * row + n0;
-    float *gB = m.gB + (s * row + n0) * kLanes, *gC = m.gC + (s * row + n0) * kLanes;
+    float *gB = m.gB + (s * m.states + n0) * kLanes, *gC = m.gC + (s * m.states + n0) * kLanes;
 #pragma GCC unroll 16
     for (int n = 0; n < kStates; ++n) {
       const Vector gh = fma(gy, broadcast(C[n]), back[n]);
       const float* h = m.state + s * kBlock + n * kLanes;
-      store(gC + n * kLanes, fma(gy, load(h + kBlock), load(gC + n * kLanes)));
-      store(gB + n * kLanes, fma(gh, input, load(gB + n * kLanes)));
+      const Vector after = load(h + kBlock);
+      store(gC + n * kLanes, kFirst ? gy * after : fma(gy, after, load(gC + n * kLanes)));
+      store(gB + n * kLanes, kFirst ? gh * input : fma(gh, input, load(gB + n * kLanes)));
       gdu = fma(gh, broadcast(B[n]), gdu);
       back[n] = gh * load(m.decay + s * kBlock + n * kLanes);
       // The decay is 2^(delta rate): its gradient passes to delta and to the rate.
