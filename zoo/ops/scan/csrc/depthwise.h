@@ -106,6 +106,8 @@ class Depthwise {
       held[t] = load(strip.weight + t * kLanes);
       offset[t] = (t / kSide * row + t % kSide * column) * call_.dilation;
     }
+    // From a kernel's corner to the first pixel below it, which the next row needs.
+    const int64_t below = (2 * reach + 1) * row + reach * column;
     const int64_t first_inside = reach > strip.left ? reach : strip.left;
     const int64_t end_inside = least(call_.width - reach, strip.right);
     for (int64_t y = strip.top; y < strip.bottom; ++y) {
@@ -124,6 +126,8 @@ class Depthwise {
       const float* corner = image + (y - reach) * row + (begin - reach) * column;
       for (int64_t x = begin; x < end; ++x, corner += column) {
         Vector sum = bias;
+        __builtin_prefetch(corner + below);
+        __builtin_prefetch(out + (x + call_.width) * channels, 1);
 #pragma GCC unroll 9
         for (int t = 0; t < kHeld; ++t) {
           sum = fma(held[t], read_lanes<Float32>(corner + offset[t], width), sum);
