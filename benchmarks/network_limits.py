@@ -1,6 +1,6 @@
 """Whole networks on a CPU, compared with the limit of this machine, one thread, float32.
 
-    python benchmarks/network_limits.py [MODEL ...] [--size 64] [--seconds 10]
+    python benchmarks/network_limits.py [MODEL ...] [--size 64] [--seconds 5]
 
 The limit is the time of the products and of the exponentials alone: products at the rate of one
 large matrix product, exponentials at the rate of the scan's own loop on data in the L1 cache. It
@@ -33,10 +33,11 @@ from measure import best_times, machine, table
 from operator_cpu import STATES, limit
 
 MODELS = ("mambair_light_x4", "mambair_classic_x4", "mambacsr_final", "mambair_realdn")
-SIDE = 1024
+SIDE = 2048
 """Side of the matrices of the product that measures the machine."""
-LENGTH, CHANNELS = 1024, 90
-"""Size of the scan whose exponentials measure the machine."""
+LENGTH, CHANNELS = 4096, 360
+"""Size of the scan whose exponentials measure the machine. Both take about as long as a network, so
+that all paths take turns to the end."""
 
 
 class Work(NamedTuple):
@@ -118,7 +119,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("models", nargs="*", default=MODELS, help=f"models [{', '.join(MODELS)}]")
     parser.add_argument("--size", type=int, default=64, help="side of the image, pixels [64]")
-    parser.add_argument("--seconds", type=float, default=10.0, help="time of each path [10]")
+    parser.add_argument("--seconds", type=float, default=5.0, help="time of each path [5]")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{machine()}\n\nMilliseconds, and ratios to the limit\n")
