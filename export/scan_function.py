@@ -14,6 +14,7 @@ import onnx
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
 from export import scan_text
+from export.scan_bodies import Body, one_by_one, side_by_side, together
 from zoo.ops.scan.contract import SCHEMA
 from zoo.ops.scan.names import NAMESPACE, NODES, PLUGIN_ATTRIBUTES
 
@@ -27,16 +28,17 @@ NUMBERS = 2**16
 """Decays computed per iteration, at most, so that they stay in a core's cache: 256 KiB. Larger
 chunks save the cost of iterations and of nodes."""
 
+FEW, LANES, WALK = 2**10, 16, 8
+"""Scans of up to so many decays per step are computed in lanes of so many steps."""
 
-def scan_function(name: str, opset: int, chunk: int, *, tensorrt: bool = False) -> FunctionProto:
+
+def scan_function(name: str, opset: int, body: Body) -> FunctionProto:
     """Make the function of one of ``NODES`` from standard operators.
 
     Args:
         name: name of the node.
         opset: version of the standard operators, 18 or later.
-        chunk: steps per iteration.
-        tensorrt: whether the steps of an iteration are computed at the same time, for TensorRT:
-            about six times the arithmetic, but far fewer operators. ``chunk`` is a power of two.
+        body: how it computes a chunk of steps.
     """
     text = scan_text.FUNCTION.format(
         domain=NAMESPACE,
@@ -44,9 +46,10 @@ def scan_function(name: str, opset: int, chunk: int, *, tensorrt: bool = False) 
         name=name,
         opset=opset,
         attributes=", ".join(PLUGIN_ATTRIBUTES),
-        chunk=chunk,
-        softplus=scan_text.SOFTPLUS if tensorrt else scan_text.SOFTPLUS_IN_PARTS,
-        recurrence=scan_text.together(chunk) if tensorrt else scan_text.one_by_one(chunk),
+        chunk=body.chunk,
+        places=body.places,
+        scan=body.scan,
+        first_rows=body.first_rows,
         result=scan_text.RESULTS[name],
     )
     function = onnx.parser.parse_function(text)
@@ -78,8 +81,8 @@ def attach_functions(model: ModelProto, *, tensorrt: bool = False) -> None:
     opset = next(entry.version for entry in model.opset_import if not entry.domain)
     numbers = _decays_of_a_step(model)
     for name, largest in sorted(numbers.items()):
-        chunk = TENSORRT_CHUNK if tensorrt else _chunk(largest)
-        model.functions.append(scan_function(name, opset, chunk, tensorrt=tensorrt))
+        body = together(TENSORRT_CHUNK) if tensorrt else _body(largest)
+        model.functions.append(scan_function(name, opset, body))
 
 
 def _decays_of_a_step(model: ModelProto) -> dict[str, int]:
@@ -92,10 +95,13 @@ def _decays_of_a_step(model: ModelProto) -> dict[str, int]:
     return found
 
 
-def _chunk(numbers: int) -> int:
-    """Steps per iteration, a power of two, for a scan of so many decays per step."""
+def _body(numbers: int) -> Body:
+    """How to compute a scan of so many decays per step, outside TensorRT."""
+    if numbers <= FEW:
+        return side_by_side(LANES, WALK)
     fewest, most = CHUNKS
-    return min(most, max(fewest, 2 ** (max(1, NUMBERS // numbers).bit_length() - 1)))
+    chunk = 2 ** (max(1, NUMBERS // numbers).bit_length() - 1)
+    return one_by_one(min(most, max(fewest, chunk)))
 
 
 def strip_functions(model: ModelProto) -> None:

@@ -14,6 +14,7 @@ import torch
 from onnx import TensorProto, helper
 
 from export.graph import written_out
+from export.scan_bodies import one_by_one, side_by_side, together
 from export.scan_function import attach_functions, scan_function, strip_functions
 from tests.helpers.scan_cases import CASES, Case, make_inputs
 from zoo.integrations.onnxruntime import OnnxError, open_session
@@ -35,8 +36,15 @@ needs_native = pytest.mark.skipif(
 )
 
 
-def one_node(case, inputs, opset=20, tensorrt=False):
-    """A model of one scan whose sizes are all unknown."""
+BODIES = {
+    "one by one": one_by_one(8),
+    "side by side": side_by_side(3, 2),
+    "together": together(8),
+}
+
+
+def one_node(case, inputs, opset=20, body=None):
+    """A model of one scan whose sizes are all unknown, with the usual function or that body."""
     name = SUM if case.reduce else EACH
     node = helper.make_node(name, list(SCHEMA), ["y"], domain=NAMESPACE, **PLUGIN_ATTRIBUTES)
     values = [
@@ -50,7 +58,9 @@ def one_node(case, inputs, opset=20, tensorrt=False):
         opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(NAMESPACE, VERSION)],
         ir_version=9,
     )
-    attach_functions(model, tensorrt=tensorrt)
+    attach_functions(model)
+    if body is not None:
+        model.functions[0].CopyFrom(scan_function(name, opset, body))
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -64,27 +74,27 @@ def run(model, inputs, **options):
     return torch.from_numpy(session.run(None, feeds(inputs))[0])
 
 
-@pytest.mark.parametrize("tensorrt", [False, True], ids=["one by one", "together"])
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("case", [case for case in LOW_RANK if case.B], ids=str)
-def test_the_body_is_the_definition(case, dtype, tensorrt):
+def test_the_body_is_the_definition(case, dtype, body):
     inputs = make_inputs(case, dtype)
     expected = selective_scan(*inputs, reduce=case.reduce, backend="reference")
-    found = run(one_node(case, inputs, tensorrt=tensorrt), inputs, operator=False)
+    found = run(one_node(case, inputs, body=body), inputs, operator=False)
     assert found.dtype == dtype
     # float16: the same float32 sums, rounded once at the end.
     tolerance = {torch.float32: 1e-6, torch.float16: 1e-3}[dtype]
     assert (found - expected).abs().max() <= tolerance * expected.abs().max()
 
 
-@pytest.mark.parametrize("tensorrt", [False, True], ids=["one by one", "together"])
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 @pytest.mark.parametrize("case", [c for c in LOW_RANK if c.B > 1 and not c.per_image], ids=str)
-def test_the_body_takes_an_order_for_each_image(case, tensorrt):
+def test_the_body_takes_an_order_for_each_image(case, body):
     inputs = make_inputs(case, torch.float32)
     *others, order_KS = inputs
     orders_BKS = torch.stack([order_KS.roll(b, 1) for b in range(case.B)])
     given = [*others, orders_BKS]
-    found = run(one_node(case, given, tensorrt=tensorrt), given, operator=False)
+    found = run(one_node(case, given, body=body), given, operator=False)
     for b, order in enumerate(orders_BKS):
         image = [
             x[b : b + 1] if spec.kind is Kind.TOKENS else x
@@ -95,11 +105,7 @@ def test_the_body_takes_an_order_for_each_image(case, tensorrt):
 
 
 def functions():
-    return [
-        scan_function(name, 20, 8, tensorrt=tensorrt)
-        for name in NODES
-        for tensorrt in (True, False)
-    ]
+    return [scan_function(name, 20, body) for name in NODES for body in BODIES.values()]
 
 
 def scan_body(function):
@@ -107,7 +113,7 @@ def scan_body(function):
     return next(entry.g for entry in scan.attribute if entry.name == "body")
 
 
-@pytest.mark.parametrize("function", functions(), ids=range(4))
+@pytest.mark.parametrize("function", functions(), ids=range(6))
 def test_the_body_keeps_to_what_older_runtimes_read(function):
     """ONNX Runtime 1.18 to 1.24 refuse lists of integers, OpenVINO refuses values from outside."""
     body = scan_body(function)
@@ -126,16 +132,45 @@ def test_the_body_keeps_to_what_older_runtimes_read(function):
         assert not any(size.dim_param for size in value.type.tensor_type.shape.dim)
 
 
-@pytest.mark.parametrize(
-    ("channels", "states", "steps"), [(4, 2, 32), (512, 4, 32), (512, 8, 16), (4096, 16, 4)]
-)
-def test_an_iteration_takes_as_many_steps_as_the_cache_holds(channels, states, steps):
+def usual_splits(channels, states):
+    """Parts of each ``Split`` in the usual function of a scan of such sizes."""
     inputs = make_inputs(Case(K=1, E=channels, N=states), torch.float32)
     model = one_node(LOW_RANK[0], inputs)
     model.graph.initializer.append(onnx.numpy_helper.from_array(inputs[4].numpy(), "A"))
     attach_functions(model)
-    splits = [node for node in scan_body(model.functions[0]).node if node.op_type == "Split"]
-    assert [len(node.output) for node in splits] == [steps, steps]
+    body = scan_body(model.functions[0])
+    return [len(node.output) for node in body.node if node.op_type == "Split"]
+
+
+@pytest.mark.parametrize(
+    ("channels", "states", "steps"), [(257, 4, 32), (512, 4, 32), (512, 8, 16), (4096, 16, 4)]
+)
+def test_an_iteration_takes_as_many_steps_as_the_cache_holds(channels, states, steps):
+    assert usual_splits(channels, states) == [steps, steps]
+
+
+@pytest.mark.parametrize("channels", [4, 256])
+def test_scans_with_few_states_run_in_lanes(channels):
+    assert usual_splits(channels, states=4) == [8] * 4 + [16] * 2
+
+
+def test_the_softplus_of_the_body_is_right_for_every_step():
+    """Its parts are a fitted series; errors of small steps would be relative ones."""
+    raw = np.linspace(-80, 80, 100001, dtype=np.float32)
+    parts = list(scan_body(scan_function(SUM, 20, BODIES["one by one"])).node)
+    first = next(i for i, node in enumerate(parts) if node.output[0] == "two")
+    last = next(i for i, node in enumerate(parts) if node.output[0] == "step")
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        parts[first : last + 1],
+        "softplus",
+        [value("raw", TensorProto.FLOAT, [raw.size])],
+        [value("step", TensorProto.FLOAT, [raw.size])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    session = open_session(model.SerializeToString())
+    expected = np.logaddexp(0, raw.astype(np.float64))
+    np.testing.assert_allclose(session.run(None, {"raw": raw})[0], expected, rtol=6e-7)
 
 
 @needs_native
