@@ -27,18 +27,18 @@ class Small(Network):
 
 
 def small_graph(network):
-    """Six convolutions, one after the other, and a pixel shuffle: a doubling of the image."""
+    """Seven convolutions, one after the other, and a pixel shuffle: a doubling of the image."""
     generator = np.random.default_rng(0)
-    channels = [3, 8, 8, 8, 8, 8, 12]
+    channels = [3, 16, 16, 15, 16, 16, 16, 12]
     nodes, constants = [], []
     for i, (before, after) in enumerate(itertools.pairwise(channels)):
-        weight = generator.normal(0, 0.3, (after, before, 3, 3)).astype(np.float32)
+        weight = generator.normal(0, 0.2, (after, before, 3, 3)).astype(np.float32)
         constants.append(numpy_helper.from_array(weight, f"w{i}"))
         nodes.append(
             helper.make_node("Conv", [f"x{i}", f"w{i}"], [f"x{i + 1}"], f"conv{i}", pads=[1] * 4)
         )
     nodes[0].input[0] = "input"
-    nodes.append(helper.make_node("DepthToSpace", ["x6"], ["output"], "shuffle", blocksize=2))
+    nodes.append(helper.make_node("DepthToSpace", ["x7"], ["output"], "shuffle", blocksize=2))
     values = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3, None, None])
         for name in ("input", "output")
@@ -62,7 +62,7 @@ def photos(tmp_path):
     return folder
 
 
-def test_the_middle_convolutions_are_quantised_and_the_loss_is_in_the_file(photos, caplog):
+def test_wide_convolutions_in_the_middle_are_quantised_and_the_loss_is_in_the_file(photos, caplog):
     caplog.set_level("INFO")
     model = quantised(Small(), small_graph(Small()), photos=photos, max_loss=100)
     makers = {name: node for node in model.graph.node for name in node.output}
@@ -71,13 +71,36 @@ def test_the_middle_convolutions_are_quantised_and_the_loss_is_in_the_file(photo
         for node in model.graph.node
         if node.op_type == "Conv"
     }
-    expected = ["float", "DequantizeLinear", "DequantizeLinear", "float", "float", "float"]
+    # The fourth sums 15 * 9 products.
+    expected = ["float", "DequantizeLinear", "DequantizeLinear", *["float"] * 4]
     assert list(weights.values()) == expected
     facts = facts_in(model)
     assert facts.items() >= facts_of(Small(), "random").items()
     assert facts["int8_loss"].endswith(" dB") and abs(float(facts["int8_loss"][:-3])) < 3
     assert "int8 loses" in caplog.text and "on 1 photos" in caplog.text
     onnx.checker.check_model(model, full_check=True)
+
+
+def test_a_network_whose_layers_are_all_narrow_is_refused(photos, monkeypatch):
+    monkeypatch.setattr(int8, "SUMMED", 16 * 9 + 1)
+    with pytest.raises(ZooError, match="no layer of this network sums 145 products"):
+        quantised(Small(), small_graph(Small()), photos=photos)
+
+
+@pytest.mark.parametrize(
+    ("kind", "weight", "attributes", "summed"),
+    [
+        ("Conv", (48, 16, 3, 3), {}, 144),
+        ("Conv", (48, 1, 3, 3), {"group": 48}, 9),
+        ("MatMul", (180, 360), {}, 180),
+        ("Gemm", (180, 360), {}, 180),
+        ("Gemm", (360, 180), {"transB": 1}, 180),
+        ("MatMul", None, {}, 0),
+    ],
+)
+def test_the_products_that_an_output_sums(kind, weight, attributes, summed):
+    layer = helper.make_node(kind, ["x", "w"], ["y"], **attributes)
+    assert int8._summed(layer, weight) == summed
 
 
 def test_photos_that_calibrate_do_not_measure(photos, monkeypatch):
