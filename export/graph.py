@@ -205,9 +205,10 @@ def _write_mean(
     tokens_1 = tape.op("Shape", [x_BLC], {"start": 1, "end": 2})
     row_shape = tape.op("Concat", [constant("one", [1]), tokens_1], {"axis": 0})
     unit = onnx_ir.tensor([1.0], dtype=onnx_ir.DataType.FLOAT)
-    ones_1L = tape.op("ConstantOfShape", [row_shape], {"value": unit})
+    # Types follow x, so that converters may change them.
+    ones_1L = tape.op("CastLike", [tape.op("ConstantOfShape", [row_shape], {"value": unit}), x])
     sum_B1C = tape.op("MatMul", [ones_1L, x_BLC])
-    count_1 = tape.op("Cast", [tokens_1], {"to": onnx_ir.DataType.FLOAT})
+    count_1 = tape.op("CastLike", [tokens_1, x])
     mean_B1C = tape.op("Div", [sum_B1C, count_1])
     mean = tape.op("Reshape", [mean_B1C, constant("shape", shape)])
     mean.type, mean.shape = node.outputs[0].type, node.outputs[0].shape

@@ -96,6 +96,7 @@ def test_means_over_tokens_are_products(sizes, keep):
     kinds = [n.op_type for n in after.graph.node]
     assert "MatMul" in kinds
     assert "ReduceMean" not in kinds
+    assert "Cast" not in kinds, "a type that float16 converters cannot change"
     onnx.checker.check_model(after, full_check=True)
     for batch, tokens in ((1, 1), (2, 7), (1, 4099)):
         x = np.random.default_rng(0).random((batch, tokens, *sizes), np.float32)
