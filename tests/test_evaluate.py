@@ -383,6 +383,15 @@ def test_a_network_may_have_other_channels_out_than_in(tmp_path, channels, out):
     np.testing.assert_allclose(restored, shown.restored, rtol=0, atol=rounded)
 
 
+def test_the_baseline_of_other_channels_is_their_mean():
+    clean, degraded = torch.rand(2, 12, 16), torch.rand(4, 12, 16)
+    found = restore_clean(Mean(4, 2), clean, None, degraded_IHW=degraded)
+    mean = degraded.mean(0)[..., None].repeat(1, 1, 2).numpy()
+    np.testing.assert_allclose(found.baseline, mean, atol=1e-6)
+    np.testing.assert_allclose(found.restored, mean, atol=1e-6)
+    assert strip(found).shape[0] == 12  # as a picture
+
+
 class Mean(Network):
     """The mean of the channels, in as many as come out."""
 

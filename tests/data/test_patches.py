@@ -157,6 +157,20 @@ def test_settings_of_patches_that_make_no_sense_are_refused(changes, message):
         patches_of([numbered(4, 4)], **changes)
 
 
+def test_networks_of_other_channels_out_than_in_train_on_pairs_only():
+    """Of gray and RGB, a degradation makes one from the other."""
+    clean = TrainingPhoto("a", np.arange(36, dtype=np.uint8).reshape(6, 6, 1))
+    bands = TrainingPhoto("a", np.arange(144, dtype=np.uint8).reshape(6, 6, 4))
+    common = {"scale": 1, "patch": 6, "augment": False, "length": 1, "seed": 0, "out_channels": 1}
+    [(degraded, target)] = PairDataset([clean], [bands], channels=4, **common)
+    assert degraded.shape == (4, 6, 6) and target.shape == (1, 6, 6)
+    assert torch.equal((255 * degraded).round().flatten(1).T, torch.arange(144.0).reshape(36, 4))
+    with pytest.raises(ImageError, match=r"'a' must have shape \(H, W, 5\), not \(6, 6, 4\)"):
+        PairDataset([clean], [bands], channels=5, **common)
+    with pytest.raises(RecipeError, match="takes 4 channels and returns 1, which no degradation"):
+        patches_of([clean], channels=4, out_channels=1)
+
+
 def test_photos_of_a_wrong_kind_are_refused():
     for pixels, message in (
         (np.zeros((4, 4, 2), np.uint8), "shape"),

@@ -160,6 +160,11 @@ class PatchDataset(_Patches):
             guides=guides,
         )
         self.degradation = degradation
+        if channels != self.out_channels and {channels, self.out_channels} != {1, 3}:
+            raise RecipeError(
+                f"the network takes {channels} channels and returns {self.out_channels}, which no "
+                "degradation makes from one image; train on pairs: data.photos and data.degraded"
+            )
         if degradation.photographs_only and channels not in (1, 3):
             raise RecipeError(
                 f"{type(degradation).__name__} degrades gray and RGB photographs only, and the "
@@ -241,9 +246,9 @@ class PairDataset(_Patches):
             out_channels=out_channels,
             guides=guides,
         )
-        self._degraded = match_degraded(
-            photos, degraded, scale, alike=self.channels == self.out_channels
-        )
+        alike = self.channels == self.out_channels
+        matched = match_degraded(photos, degraded, scale, alike=alike)
+        self._degraded = [_checked(photo, index, channels) for index, photo in enumerate(matched)]
 
     def __getitem__(self, index: int) -> Example:
         number, turn, rng = self._draw(index)

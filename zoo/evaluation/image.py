@@ -158,10 +158,17 @@ def restore_clean(
         baseline_IHW = resize_bicubic(degraded_IHW[None], scale)[0]
     return Restored(
         degraded=to_array(degraded_IHW.clamp(0, 1)),
-        baseline=with_channels(to_array(baseline_IHW.clamp(0, 1)), network.out_channels),
+        baseline=_comparable(to_array(baseline_IHW.clamp(0, 1)), network.out_channels),
         restored=to_array(restored_IHW.clamp(0, 1)),
         clean=clean,
     )
+
+
+def _comparable(image_HWC: np.ndarray, channels: int) -> np.ndarray:
+    """Return an input with the channels of the output: gray or RGB, or else the mean in each."""
+    if image_HWC.shape[2] == channels or {image_HWC.shape[2], channels} == {1, 3}:
+        return with_channels(image_HWC, channels)
+    return image_HWC.mean(axis=2, keepdims=True).repeat(channels, axis=2)
 
 
 def _fitting(
@@ -299,7 +306,7 @@ def strip(images: Restored, side: int = 160) -> np.ndarray:
     """
     height, width = images.clean.shape[:2]
     scale = height // images.degraded.shape[0]
-    degraded = with_channels(images.degraded, images.clean.shape[2])
+    degraded = _comparable(images.degraded, images.clean.shape[2])
     enlarged = degraded.repeat(scale, axis=0).repeat(scale, axis=1)
     top, left = max(0, height - side) // 2, max(0, width - side) // 2
     parts = []
