@@ -23,8 +23,9 @@ import numpy as np
 
 _STDERR = 2
 
-_LOG = re.compile(rb"\[ ?(?:WARN|ERROR|FATAL):")
-"""Start of a line of OpenCV's log."""
+_LOG = re.compile(rb"^\[ ?(?:WARN|ERROR|FATAL):.*\n(?:(?:> .*\n)*\n)?", re.MULTILINE)
+"""A message of OpenCV's log. That of an error goes on with the condition that is not met, and ends
+with an empty line."""
 
 _COMPLAINT = re.compile(
     # Warnings of libjpeg. It writes only the first. Some cameras write a few bytes that mean
@@ -139,14 +140,18 @@ def _memory_file() -> IO[bytes]:
     return tempfile.TemporaryFile()
 
 
+def _only_complaint(message: re.Match[bytes]) -> bytes:
+    return message[0] if _COMPLAINT.search(message[0]) else b""
+
+
 def _sort(written: bytes, said: list[str]) -> None:
     """Take the complaints, drop the rest of OpenCV's log, and pass on what others wrote."""
     others = b""
-    for line in written.splitlines(keepends=True):
+    for line in _LOG.sub(_only_complaint, written).splitlines(keepends=True):
         if _COMPLAINT.search(line):
             text = line.decode(errors="replace").strip()
             said.append(re.sub(r"^\[.*TIFF_\w+ ", "", text))
-        elif not _LOG.match(line):
+        else:
             others += line
     with suppress(OSError):
         os.write(_STDERR, others)

@@ -51,8 +51,15 @@ at most 255."""
 _JPEG_SCANS = 200
 """Largest number of passes over a JPEG image. Usual files have 1 to 12; each takes its time."""
 
-_SEPARATED = 5
-"""Value of the TIFF tag of the meaning of samples: each is an ink."""
+_WHITE_IS_ZERO, _SEPARATED, _YCBCR, _LAB = 0, 5, 6, (8, 9, 10)
+"""Values of the TIFF tag of the meaning of samples: gray from white to black, inks, brightness and
+differences of colours, and CIELab."""
+
+_SEPARATE_PLANES = 2
+"""Value of the TIFF tag of the sequence of samples."""
+
+_TILE_BYTES = 1024
+"""libtiff reads uncompressed tiles of 8-bit samples from memory only in multiples of these."""
 
 _SOS = 0xDA
 _SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
@@ -72,6 +79,37 @@ def inks(data: bytes) -> str:
         frame = next((a for marker, a, _ in jpeg_segments(data) if marker in _SOF), len(data))
         return "CMYK" if data[frame + 9 : frame + 10] == b"\4" else ""
     return "CMYK" if tiff.value(data, tiff.PHOTOMETRIC) == _SEPARATED else ""
+
+
+def is_negative(data: bytes) -> bool:
+    """Whether the samples of a gray TIFF file are 0 for white."""
+    return tiff.value(data, tiff.PHOTOMETRIC) == _WHITE_IS_ZERO
+
+
+def undecodable(data: bytes) -> str:
+    """What an undamaged TIFF file has that OpenCV refuses or decodes to wrong colours, or ""."""
+    if not data.startswith(tiff.SIGNATURES):
+        return ""
+    kind, samples = tiff.value(data, tiff.PHOTOMETRIC), tiff.value(data, tiff.SAMPLES) or 1
+    deep = (tiff.value(data, tiff.BITS) or 1) > 8
+    if kind in _LAB:
+        return "has CIELab colours; convert it to RGB"
+    if kind == _SEPARATED and deep:
+        return "has CMYK colours of 16 bits; convert it to RGB"
+    if deep and samples > 1 and tiff.value(data, tiff.PLANES) == _SEPARATE_PLANES:
+        return "has 16-bit samples in separate planes; save it with the samples of a pixel together"
+    if not deep and _has_odd_tiles(data, kind):
+        return "has uncompressed tiles of a size that cannot be read; save it without tiles"
+    return ""
+
+
+def _has_odd_tiles(data: bytes, kind: int | None) -> bool:
+    width, height = tiff.value(data, tiff.TILE_WIDTH), tiff.value(data, tiff.TILE_HEIGHT)
+    if not width or not height or kind == _YCBCR or tiff.value(data, tiff.COMPRESSION) != 1:
+        return False
+    together = tiff.value(data, tiff.PLANES) != _SEPARATE_PLANES
+    bits = (tiff.value(data, tiff.BITS) or 1) * ((tiff.value(data, tiff.SAMPLES) or 1) ** together)
+    return bool(height * ((width * bits + 7) // 8) % _TILE_BYTES)
 
 
 def extra_samples(data: bytes) -> int | None:

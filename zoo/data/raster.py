@@ -121,6 +121,11 @@ def _photo(path: Path, data: bytes, samples: np.ndarray) -> Photo:
         )
     bit_depth = _BITS[samples.dtype]
     color_HWC, alpha_HW = _split(samples_HWC)
+    if bit_depth == 16 and headers.is_negative(data):  # the decoder turns 8-bit samples itself
+        color_HWC = 1 - color_HWC
+    inks = headers.inks(data)
+    if inks:
+        alpha_HW = None  # the decoder makes one up
     if headers.is_gray_png(data):
         color_HWC = color_HWC[..., :1]
     extra_samples = headers.extra_samples(data)
@@ -134,7 +139,7 @@ def _photo(path: Path, data: bytes, samples: np.ndarray) -> Photo:
         safe_HW1 = np.maximum(alpha_HW, np.float32(1 / 65535))[..., None]
         np.divide(color_HWC, safe_HW1, out=color_HWC)
         np.minimum(color_HWC, np.float32(1), out=color_HWC)
-    if inks := headers.inks(data):
+    if inks:
         log.warning(
             "%s: %s became RGB without its colour profile, so colours can differ from print; to "
             "choose them, convert the file to RGB in an image editor",
@@ -211,6 +216,8 @@ def decode(path: Path, data: bytes) -> np.ndarray:
             f"{name} cannot be decoded: its content is none of PNG, JPEG, WebP, TIFF, BMP and GIF; "
             "open it in a viewer and save it as PNG"
         )
+    if fault := headers.undecodable(data):
+        raise ImageError(f"{name} {fault}")
     size = headers.size(data)
     if size is not None:
         check_size(name, *size, max(_PIXEL_BYTES, tiff.bytes_of_pixel(data)))

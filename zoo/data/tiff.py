@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 WIDTH, HEIGHT, BITS, COMPRESSION, FILL_ORDER, SAMPLES = 256, 257, 258, 259, 266, 277
 PHOTOMETRIC, ORIENTATION, EXTRA_SAMPLES = 262, 274, 338
+PLANES, TILE_WIDTH, TILE_HEIGHT = 284, 322, 323
 SUBFILE, SUB_DIRECTORIES = 254, 330
 _DATA = ((273, 279), (324, 325))
 """Tags of the places and the lengths of the strips, and of the tiles."""
