@@ -175,6 +175,46 @@ def test_the_same_seed_writes_the_same_files_and_existing_ones_are_kept(photo):
     assert (folder / "im_raw_01.png").read_bytes() == first
 
 
+def test_a_burst_over_another_leaves_nothing_of_the_old_one(photo):
+    """An old burst.npz would be read first, old frames with the new ones."""
+    folder = burst_of(photo, "--npz", "--frames", 5)
+    burst_of(photo, "--overwrite", "--rgb")
+    names = {path.name for path in folder.iterdir()}
+    frames = {f"frame_{number:02d}.png" for number in range(3)}
+    assert names == {*frames, "gt", "meta.json", "preview.png"}
+    assert read_burst(folder).frames_TIHW.shape == (3, 3, 16, 16)
+
+
+def test_a_burst_that_fails_leaves_the_old_one_whole(photo, monkeypatch):
+    folder = burst_of(photo)
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    monkeypatch.setattr("zoo.data.burst.writing.write_photo", fail)
+    with pytest.raises(ZeroDivisionError):
+        burst_of(photo, "--overwrite", "--rgb")
+    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
+
+
+def fail(*arguments):
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("burst", "name"),
+    [
+        *((True, name) for name in ("notes.txt", "frame_00.jpg", "gt/mine.png", "one/a.png")),
+        *((False, name) for name in ("frame_00.png", "one/frame_00.png")),
+    ],
+)
+def test_files_of_others_are_not_lost_with_a_burst(photo, capsys, name, burst):
+    folder = burst_of(photo) if burst else photo.parent / "made"
+    mine = folder / name
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    mine.write_bytes(b"mine")
+    assert make([str(photo), "-o", str(folder), "--crop", "64", "--overwrite"]) == 2
+    assert "is of no burst that this command wrote; choose another" in capsys.readouterr().err
+    assert mine.read_bytes() == b"mine" and len(list(folder.glob("im_raw*"))) == 3 * burst
+
+
 def test_rgb_bursts_and_folders_of_bursts(photo):
     folder = burst_of(photo, "--rgb", "--count", 2)
     bursts = find_bursts(folder)

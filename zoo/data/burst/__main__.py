@@ -8,20 +8,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from zoo.command import run_command, whole
 from zoo.data.burst.dataset import BurstDataset
 from zoo.data.burst.facts import FACTS_JSON
-from zoo.data.burst.finding import NPZ
 from zoo.data.burst.synthesis import BurstSynthesis
 from zoo.data.burst.writing import write_burst
 from zoo.data.images import list_photos, read_photo
 from zoo.data.patches import TrainingPhoto
 from zoo.data.pixels import quantise
 from zoo.errors import ImageError
-from zoo.files import partial_file
 
 logger = logging.getLogger("zoo.data.burst")
 
@@ -86,10 +83,8 @@ def _run(options: argparse.Namespace) -> None:
             augment=False,
         )
         burst = bursts.burst(number)
-        if options.npz:
-            with partial_file(folder / NPZ) as temporary, temporary.open("wb") as file:
-                np.savez_compressed(file, frames=burst.frames.numpy(), flow=burst.flow.numpy())
-        write_burst(folder, burst, {"photo": path.name, "seed": options.seed, "number": number})
+        facts = {"photo": path.name, "seed": options.seed, "number": number}
+        write_burst(folder, burst, facts, npz=options.npz)
         written += 1
     logger.info("wrote %d bursts to %s", written, options.output)
     if written < len(jobs):
