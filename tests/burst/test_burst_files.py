@@ -394,6 +394,32 @@ def test_frames_are_never_replaced_by_the_picture(tmp_path, monkeypatch):
     assert read_photo(tmp_path / "out.png").color_HWC.shape == (8, 8, 3)
 
 
+def test_pictures_of_npz_bursts_are_png_and_never_replace_a_burst(tmp_path):
+    """An npz file is both a burst and a format of images, and a folder may be named like one."""
+    folder = tmp_path / "in"
+    write_photo(folder / "x.npy" / "0.png", Photo(np.random.rand(8, 8, 3).astype(np.float32)))
+    for name in ("a.npz", "b.npz", "x.npy/burst.npz"):
+        np.savez(folder / name, frames=np.random.rand(2, 3, 8, 8).astype(np.float32))
+    before = (folder / "a.npz").read_bytes()
+    for source in (folder, folder / "a.npz"):
+        zoo.restore(Watched(), source, folder, overwrite=True, progress=False)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "a.npz", "a.png", "b.npz", "b.png", "x.npy", "x.png"
+    ]  # fmt: skip
+    inside = folder / "x.npy"
+    for source, output in (
+        (folder / "a.npz", folder / "a.npz"),
+        (folder / "a.npz", f"{folder}/../in/a.npz"),
+        (inside, inside / "burst.npz"),
+        (inside, inside / "0.png"),
+    ):
+        with pytest.raises(ImageError, match="would replace a frame"):
+            zoo.restore(Watched(), source, output, overwrite=True, progress=False)
+    with pytest.raises(ImageError, match="would replace a frame"):
+        zoo.restore(Watched(), folder, folder, overwrite=True, format="npz", progress=False)
+    assert (folder / "a.npz").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -5,13 +5,14 @@ Shape suffixes: B batch, T frames, I channels of a frame, H height, W width in p
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from torch import Tensor
 
 from zoo.data.burst.camera import GAMMA, Camera
-from zoo.data.burst.finding import find_bursts
+from zoo.data.burst.finding import NPZ, find_bursts
 from zoo.data.burst.raw import upright
 from zoo.data.burst.reading import BurstFiles, read_burst
 from zoo.data.burst.stored import is_raw
@@ -176,15 +177,19 @@ def _plan(source: Path, outputs: Outputs) -> Plan:
         pairs = list(zip(bursts, names, strict=True))
     else:
         pairs = [(source, outputs.of_one(Path(source.resolve().name)))]
+    files = {burst: _files(burst) for burst in bursts}
+    inputs = {os.path.realpath(file) for found in files.values() for file in found}
     for burst, output in pairs:
-        if any(is_same_file(output, frame) for frame in _frames(burst)):
+        own = any(is_same_file(output, file) for file in files[burst])
+        if own or os.path.realpath(output) in inputs:
             raise ImageError(f"{output}: the output would replace a frame; choose another place")
     return planned(pairs, outputs, many=many)
 
 
-def _frames(burst: Path) -> list[Path]:
-    """Files of a burst's frames that a picture could replace."""
+def _files(burst: Path) -> list[Path]:
+    """Files of a burst that a picture could replace."""
     if burst.is_file():
-        return []
+        return [burst]
     planes = [*burst.glob("im_raw_*.png"), *burst.glob("samsung_*/im_raw.png")]
-    return planes or [file for file in burst.iterdir() if file.suffix.lower() in EXTENSIONS]
+    images = [file for file in burst.iterdir() if file.suffix.lower() in EXTENSIONS]
+    return [burst / NPZ, *(planes or images)]

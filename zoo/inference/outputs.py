@@ -25,6 +25,8 @@ class Outputs:
         suffix: text that files in a folder get: ``photo.png`` becomes ``photo_TEXT.png``.
         format: the format of files in a folder, as an extension without its dot; "" for that of
             the input, or PNG where that is not written.
+        keeps_format: whether inputs are pictures, so that outputs have their format; the outputs of
+            others, such as bursts, are PNG.
         overwrite: whether existing outputs are overwritten; otherwise they are skipped.
         saving: how pictures are written.
 
@@ -37,6 +39,7 @@ class Outputs:
     target: str | Path
     suffix: str = ""
     format: str = ""
+    keeps_format: bool = True
     overwrite: bool = False
     saving: Saving = AS_USUAL
 
@@ -99,7 +102,7 @@ class Outputs:
         extension = name.suffix
         if self.format:
             extension = f".{self.format}"
-        elif extension.lower() not in WRITE_EXTENSIONS:
+        elif not self.keeps_format or extension.lower() not in WRITE_EXTENSIONS:
             extension = ".png"
         if suffix := self.suffix.lstrip("_"):
             stem = f"{stem}_{suffix}"
