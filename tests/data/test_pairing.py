@@ -7,7 +7,8 @@ import pytest
 
 from tests.helpers.toy import register_toy
 from zoo.data import PairDataset, Photo, load_training_photos, write_photo
-from zoo.data.pairing import counterparts, without_roles, without_scale
+from zoo.data.pair_names import without_roles, without_scale
+from zoo.data.pairing import counterparts
 from zoo.data.testsets import find_test_set, validation_images
 from zoo.errors import ImageError
 from zoo.evaluation import Protocol
@@ -53,6 +54,78 @@ def test_equal_names_are_refused_where_folders_do_not_tell(tmp_path):
     assert counterparts(["A/1.png", "B/2.png"], ["lq/2.png", "lq/1.png"], 1) == [1, 0]
 
 
+def files_in(folders):
+    return [f"{folder}/1.png" for folder in folders]
+
+
+@pytest.mark.parametrize(
+    ("clean", "degraded"),
+    [
+        (["A/train/gt", "B/train/gt"], ["A/train/lq", "B/train/lq"]),
+        (["A/hr/images", "B/hr/images"], ["A/lr/images", "B/lr/images"]),
+        (["A/HR/train", "B/HR/train"], ["A/LR/train", "B/LR/train"]),
+        (["a/HR/2", "b/HR/2"], ["a/LR/2", "b/LR/2"]),
+        (["DIV2K_HR", "Flickr2K_HR"], ["DIV2K_LR_jpeg", "Flickr2K_LR_jpeg"]),
+        (["a_targets", "b_targets"], ["a_inputs", "b_inputs"]),
+        (["gtA", "gtB"], ["lqA", "lqB"]),
+        (["HR1", "HR2"], ["LR1", "LR2"]),
+        (["rain/gt", "noise/gt"], ["rain/input", "noise/input"]),
+        (["X/gt", "X_more/clean"], ["X/lq", "X_more/noisy"]),
+        (["Rain100H/norain", "Rain100L/norain"], ["Rain100H/rain", "Rain100L/rain"]),
+        (["ä/gt", "ö/gt"], ["ä/lq", "ö/lq"]),
+    ],
+)
+def test_whole_paths_say_the_order_of_folders_with_equal_names(clean, degraded):
+    assert counterparts(files_in(clean), files_in(degraded), 2) == [0, 1]
+    with pytest.raises(ImageError, match=r"in another order|the paths do not say which"):
+        counterparts(files_in(clean), files_in(degraded[::-1]), 2)
+
+
+@pytest.mark.parametrize(
+    ("clean", "degraded"),
+    [
+        (["A_gt", "B_gt"], ["B_lq", "C_lq"]),
+        (["A_gt", "B_gt"], ["A_lq", "C_lq"]),
+        (["A_gt", "B_gt"], ["lq", "lq"]),
+        (["x", "y"], ["p", "q"]),
+        (["A/B/gt", "B/A/gt"], ["A/B/lq", "B/A/lq"]),
+    ],
+)
+def test_folders_with_equal_names_whose_paths_say_no_order_are_refused(clean, degraded):
+    with pytest.raises(ImageError, match=r"hold files of the same names, and the paths do not say"):
+        counterparts(files_in(clean), files_in(degraded), 2)
+
+
+def test_an_image_is_not_its_own_degraded_version(tmp_path):
+    image(tmp_path / "one" / "1.png", 0.5)
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    clean = str(tmp_path / "one")
+    for other in (clean, str(tmp_path / "link"), f"{clean}/../one"):
+        with pytest.raises(ImageError, match=r"1\.png' is its own degraded version; give two fold"):
+            levels(clean, other, 1)
+        with pytest.raises(ImageError, match=r"1\.png' is its own degraded version; give two fold"):
+            validation_images(clean, other)
+    # A network that colours gray images learns from one folder.
+    assert validation_images(clean, clean, alike=False)
+
+
+@pytest.mark.parametrize(
+    ("degraded", "clean"),
+    [
+        ("A_noisy/1.png", "A_gt/1.png"),
+        ("SIDD/input/1.png", "SIDD/target/1.png"),
+        ("blurs/1.png", "sharps/1.png"),
+        ("set/img_LR.png", "set2/img_HR.png"),
+        ("lqA/1.png", "gtA/1.png"),
+    ],
+)
+def test_sides_that_are_exchanged_are_refused(degraded, clean):
+    with pytest.raises(ImageError, match=r"clean and degraded images are exchanged: '.*; exchange"):
+        counterparts([degraded], [clean], 1)
+    assert counterparts([clean], [degraded], 1) == [0]
+    assert counterparts(["noisy/gt/1.png"], ["noisy/in/1.png"], 1) == [0]  # the set's name
+
+
 def test_a_counterpart_in_the_folder_of_others_is_not_taken():
     clean, degraded = ["A/1.png", "B/2.png"], ["C/2.png", "D/1.png"]
     with pytest.raises(ImageError, match=r"2 of 2 pairs do not match: 'A/1\.png' has no degraded"):
@@ -77,6 +150,13 @@ def test_a_counterpart_in_the_folder_of_others_is_not_taken():
         ("7_gt.png", "7_hazy.jpg"),
         ("img_HR_x2.png", "img_x2.png"),
         ("x2.png", "x2.png"),
+        ("0001.png", "0001x2m.png"),
+        ("0001.png", "0001x2w1.png"),
+        ("normal00001.png", "low00001.png"),
+        ("p_1_x1.png", "p_1_x2.png"),
+        ("imgHR.png", "imgLR.png"),
+        ("gtA.png", "lqA.png"),
+        ("1_targets.png", "1_inputs.png"),
     ],
 )
 def test_usual_names_pair(clean, degraded):

@@ -7,37 +7,15 @@ Names may have usual endings: ``0801x2.png`` belongs to ``0801.png``, ``img_LR.j
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from zoo.data.pair_folders import check_order, folder_pair, opposite_roles
+from zoo.data.pair_names import without_roles, without_scale
 from zoo.data.photos import AnyPhoto, all_faults
 from zoo.errors import ImageError
-
-ROLES = (
-    *(
-        "gt",
-        "hr",
-        "hq",
-        "clean",
-        "sharp",
-        "target",
-        "original",
-        "clear",
-        "norain",
-        "high",
-        "normal",
-    ),
-    *("lr", "lq", "sr", "degraded", "noisy", "noise", "blur", "blurry", "input", "hazy", "haze"),
-    *("rain", "rainy", "low"),
-)
-"""Words in names that say which image of a pair it is, in lower case."""
-
-MAKERS = ("bicubic", "unknown", "mild", "difficult", "wild")
-"""Words in names of folders that say how degraded images were made."""
-
 
 Files: TypeAlias = list[tuple[int, str]]
 """The files of a folder, each with its number among all files."""
@@ -96,6 +74,11 @@ def misfit(
             f"{clean!r} has {width}x{height} pixels and {degraded!r} {small_width}x{small_height}, "
             f"which is not 1/{scale} of that size"
         )
+    if alike and _is_one_file(clean, degraded):
+        return (
+            f"{clean!r} is its own degraded version; give two folders, one of clean and one of "
+            "degraded images"
+        )
     if alike and channels != others:
         return f"{clean!r} has {channels} channels and {degraded!r} {others}; store both alike"
     return None
@@ -119,12 +102,14 @@ def counterparts(
         what: what the degraded files are, for error messages; they may also be guides.
 
     Raises:
-        ImageError: if a file has no counterpart or several, or the folders are in another order.
+        ImageError: if a file has no counterpart or several, or has the role of the other side,
+            or if the folders are in another order or do not say in which.
     """
     names, others = [str(name) for name in clean], [str(name) for name in degraded]
     sides = [_folders(names), _folders(others)]
     if len(sides[0]) == len(sides[1]):
-        _check_order(sides[0], sides[1], scale)
+        files = ([[name for _, name in folder] for folder in side] for side in sides)
+        check_order([folder_pair(ours, theirs, scale) for ours, theirs in zip(*files, strict=True)])
     else:
         sides = [[list(enumerate(names))], [list(enumerate(others))]]
     found: dict[int, int] = {}
@@ -138,7 +123,28 @@ def counterparts(
         faults += wrong
     if faults:
         raise ImageError(all_faults(faults, len(names), "pairs do not match"))
-    return [found[number] for number in range(len(names))]
+    result = [found[number] for number in range(len(names))]
+    if what == "degraded":
+        _check_roles([(name, others[n]) for name, n in zip(names, result, strict=True)])
+    return result
+
+
+def _check_roles(pairs: Iterable[tuple[str, str]]) -> None:
+    """Raise an ImageError if paths say that the clean image of a pair is the degraded one."""
+    for clean, other in pairs:
+        if opposite_roles(clean, other):
+            raise ImageError(
+                f"clean and degraded images are exchanged: {clean!r} is given as the clean version "
+                f"of {other!r}; exchange the two folders"
+            )
+
+
+def _is_one_file(clean: str, degraded: str) -> bool:
+    """Return whether two names are those of one file; names of images in memory are of none."""
+    try:
+        return Path(clean).samefile(degraded)
+    except OSError:
+        return False
 
 
 def _folders(names: Sequence[str]) -> list[Files]:
@@ -220,44 +226,3 @@ def _grouped(names: Iterable[str], key: Callable[[str], str]) -> dict[str, list[
     for name in names:
         groups[key(name)].append(name)
     return dict(groups)
-
-
-def without_scale(stem: str, scale: int) -> str:
-    """Return a name without the scale at its end: ``0001`` for ``0001x2``."""
-    return re.sub(rf"(?<=.)[_-]?x{scale}$", "", stem, flags=re.IGNORECASE)
-
-
-def without_roles(stem: str, scale: int) -> str:
-    """Return a name without the scale and the words that say which image of a pair it is.
-
-    The name is returned in lower case.
-    """
-    return _without(stem, scale, ROLES) or stem.lower()
-
-
-def _without(name: str, scale: int, words: Iterable[str]) -> str:
-    """Return a name in lower case without these words, which the scale may follow."""
-    word = re.compile(rf"(?:{'|'.join(words)})(?:x?{scale})?|x{scale}")
-    pieces = re.split(r"[-_. ]+", without_scale(name.lower(), scale))
-    return "_".join(piece for piece in pieces if not word.fullmatch(piece))
-
-
-def _check_order(clean: Sequence[Files], degraded: Sequence[Files], scale: int) -> None:
-    """Raise an ImageError if the names of the folders say that they are in another order."""
-    folders = [[Path(files[0][1]).parent for files in side] for side in (clean, degraded)]
-    ours, theirs = ([_topic(folder, scale) for folder in side] for side in folders)
-    if ours == theirs or sorted(ours) != sorted(theirs):
-        return
-    first = next(number for number, topic in enumerate(ours) if topic != theirs[number])
-    names = [str(side[first]) for side in folders]
-    raise ImageError(
-        f"folders of clean and degraded images are in another order: {names[0]!r} would belong to "
-        f"{names[1]!r}; list them in the same order"
-    )
-
-
-def _topic(folder: Path, scale: int) -> str:
-    """Return what the name of a folder says of its images, clean or degraded."""
-    words = (*ROLES, *MAKERS)
-    own = _without(folder.name, scale, words)
-    return own or _without(folder.parent.name, scale, words) or folder.name.lower()
