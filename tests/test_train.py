@@ -270,7 +270,8 @@ def test_pairs_that_do_not_match_are_named(photos, tmp_path, capsys):
     write_photo(other / "1.png", Photo(np.zeros((20, 48, 3), np.float32)))
     write_photo(photos / "2.png", read_photo(photos / "1.png"))
     settings = [f"data.degraded={other}", "data.degradation=null"]
-    settings += [f"data.validate={other}", f"data.validate_degraded={other}"]
+    sides = [make_photos(tmp_path / name, count=1) for name in ("sharp", "noisy")]
+    settings += [f"data.validate={sides[0]}", f"data.validate_degraded={sides[1]}"]
     settings += ["network.scale=1", "network.head=residual"]
     assert train(photos, tmp_path / "run", *settings) == 2
     said = capsys.readouterr().err
