@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 
 import numpy as np
 import pytest
@@ -72,6 +73,36 @@ def test_a_folder_names_all_that_failed_and_ends_with_counts(photos, tmp_path, c
         last,
     )
     assert below(tmp_path / "out") == ["a.png", "b.jpg"]
+
+
+class Faulty(Nearest):
+    def forward(self, image_BIHW):
+        if image_BIHW.shape[3] == 5:
+            raise struct.error("argument out of range")
+        return super().forward(image_BIHW)
+
+
+def test_a_bug_that_one_file_meets_does_not_end_the_folder(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("zoo.commands.restore.choose_network", lambda *_, **__: Faulty())
+    write_photo(photos / "a.png", Photo(np.full((3, 5, 3), 0.5, np.float32)))
+    assert run(photos, "-o", tmp_path / "out") == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "1 of 2 images failed" in last
+    assert "a.png: cannot be restored: error: argument out of range" in last
+    assert below(tmp_path / "out") == ["b.jpg"]
+    with pytest.raises(ImageError) as found:
+        zoo.restore(Faulty(), photos, tmp_path / "out", progress=False)
+    assert isinstance(found.value.__cause__.__cause__, struct.error)  # for --debug
+
+
+@pytest.mark.parametrize("fault", [ImageError, OSError, KeyError])
+def test_an_error_of_the_callback_ends_the_folder(photos, tmp_path, fault):
+    def stop(_):
+        raise fault("stop")
+
+    with pytest.raises(fault, match="stop"):
+        zoo.restore(Nearest(), photos, tmp_path / "out", progress=stop)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_with_the_folders_in_it_keeps_the_tree(photos, tmp_path, capsys, caplog):

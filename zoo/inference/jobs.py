@@ -103,6 +103,9 @@ def restore_each(
 ) -> Report:
     """Run the jobs of a plan, shared among processes; a failed job does not stop the others.
 
+    Of several jobs, one fails by any error, also by a bug that only its file meets. An error that
+    ``progress`` raises ends the work.
+
     What failed and what was skipped is logged by name.
 
     Args:
@@ -119,15 +122,22 @@ def restore_each(
     """
     jobs = plan.waiting
     shown = progress if group.is_first else False
+    raised: list[BaseException] = []
 
     def attempt(number: int) -> Path | ZooError:
         source, output = jobs[number]
         try:
-            one(source, output, _part(shown, number, len(jobs)))
-        except (ImageError, WriteError) as error:
-            return error
-        except OSError as error:
-            return ImageError(f"{source}: cannot be read: {error.strerror or error}")
+            one(source, output, _part(shown, number, len(jobs), raised))
+        except Exception as error:
+            if error in raised:
+                raise
+            if isinstance(error, (ImageError, WriteError)):
+                return error
+            if isinstance(error, OSError):
+                return ImageError(f"{source}: cannot be read: {error.strerror or error}")
+            if not plan.many or isinstance(error, ZooError):
+                raise
+            return _unforeseen(source, error)
         return output
 
     task = f"restore/{jobs[0][1]}" if jobs else "restore"
@@ -147,15 +157,30 @@ def restore_each(
         raise ImageError(
             f"{len(report.failed)} of {len(jobs)} {unit}s failed, the others are done; "
             f"{report.counts}; first failure: {report.failed[0]}"
-        )
+        ) from report.failed[0]
     return report
 
 
-def _part(progress: Progress, number: int, count: int) -> Progress:
-    """Return how one of several jobs tells its progress."""
+def _part(progress: Progress, number: int, count: int, raised: list[BaseException]) -> Progress:
+    """Return how one of several jobs tells its progress; errors of the caller go into a list."""
     if not callable(progress):
         return progress
-    return lambda done: progress((number + done) / count)
+
+    def tell(done: float) -> None:
+        try:
+            progress((number + done) / count)
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    return tell
+
+
+def _unforeseen(source: Path, error: Exception) -> ImageError:
+    """Return the error that says that a file met a bug; --debug shows its cause, too."""
+    failure = ImageError(f"{source}: cannot be restored: {type(error).__name__}: {error}")
+    failure.__cause__ = error
+    return failure
 
 
 def _tell(report: Report) -> None:
