@@ -35,7 +35,10 @@ def test_a_lower_quality_makes_a_smaller_file(tmp_path, kind):
         ("a.jpg", {"lossless": True}, "a.jpg: JPEG cannot be lossless; write .png or .webp"),
         ("a.png", {"quality": 80}, "a.png: PNG has no quality, only JPEG and WebP have one"),
         ("a.png", {"quality": 80, "lossless": True}, "cannot be lossless and have a quality"),
-        ("a.jpg", {"quality": 101}, "quality is 101; it must be from 1 to 100"),
+        ("a.jpg", {"quality": 101}, "quality is 101; it must be a whole number from 1 to 100"),
+        ("a.jpg", {"quality": "80"}, "quality is '80'; it must be a whole number from 1 to 100"),
+        ("a.jpg", {"quality": 50.5}, "quality is 50.5; it must be a whole number from 1 to 100"),
+        ("a.jpg", {"quality": True}, "quality is True; it must be a whole number from 1 to 100"),
     ],
 )
 def test_what_cannot_be_is_said_before_the_work(tmp_path, name, saving, message):

@@ -7,6 +7,7 @@ is no photograph).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 
@@ -77,8 +78,11 @@ class Saving:
     def __post_init__(self) -> None:
         if self.quality is None:
             return
-        if not 1 <= self.quality <= 100:
-            raise ImageError(f"quality is {self.quality}; it must be from 1 to 100")
+        whole = isinstance(self.quality, Integral) and not isinstance(self.quality, bool)
+        if not whole or not 1 <= self.quality <= 100:
+            raise ImageError(
+                f"quality is {self.quality!r}; it must be a whole number from 1 to 100"
+            )
         if self.lossless:
             raise ImageError("files cannot be lossless and have a quality; leave one of them out")
 
