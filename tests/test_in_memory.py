@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 import zoo
 from tests.helpers.case_names import case_name
 from tests.helpers.networks import Nearest
+from tests.helpers.photographs import exif
 from zoo.data import Photo, read_photo, write_photo
 from zoo.errors import CheckpointError, ImageError, ZooError
 from zoo.registry import Capabilities
@@ -126,6 +129,86 @@ def test_a_pil_image_keeps_its_transparency_or_is_refused():
     assert zoo.restore(Nearest(), palette).mode == "RGBA"
     with pytest.raises(ImageError, match=r"the PIL image has the mode CMYK.*convert\('RGB'\)"):
         zoo.restore(Nearest(), pil.new("CMYK", (4, 3)))
+
+
+@pytest.mark.parametrize(
+    ("mode", "level", "expected"), [("1", 0, "LA"), ("L", 100, "LA"), ("RGB", (100,) * 3, "RGBA")]
+)
+def test_a_transparent_colour_of_a_pil_image_becomes_alpha(mode, level, expected):
+    pil = pytest.importorskip("PIL.Image")
+    image = pil.new("L", (4, 3), 255)
+    image.paste(0 if mode == "1" else 100, (0, 0, 2, 3))
+    image = image.convert(mode)
+    image.info["transparency"] = level
+    found = zoo.restore(Nearest(1), image)
+    assert found.mode == expected and "transparency" not in found.info
+    assert np.asarray(found)[..., -1].tolist() == [[0, 0, 255, 255]] * 3
+
+
+def test_a_deep_pil_image_with_a_transparent_level_is_refused():
+    pil = pytest.importorskip("PIL.Image")
+    image = pil.fromarray(np.zeros((3, 4), np.uint16))
+    image.info["transparency"] = 0
+    with pytest.raises(ImageError, match="16 bits and a transparent level"):
+        zoo.restore(Nearest(), image)
+
+
+@pytest.mark.parametrize("kind", ["gif", "png", "webp", "tiff"])
+def test_an_animation_of_pil_is_not_restored_as_its_first_frame(kind):
+    pil = pytest.importorskip("PIL.Image")
+    from PIL import ImageSequence
+
+    frames = [pil.new("RGB", (4, 3), colour) for colour in ("red", "lime", "blue")]
+    held = io.BytesIO()
+    frames[0].save(held, kind, save_all=True, append_images=frames[1:])
+    image = pil.open(held)
+    with pytest.raises(ImageError, match=r"has 3 frames.*frame\.copy\(\)"):
+        zoo.restore(Nearest(), image)
+    done = [zoo.restore(Nearest(), frame.copy()) for frame in ImageSequence.Iterator(image)]
+    assert len(done) == 3
+    if kind in ("gif", "webp"):
+        with pytest.raises(ImageError, match="save the bytes as FILE, run 'zoo data frames FILE"):
+            zoo.restore(Nearest(), held.getvalue())
+
+
+def test_a_view_beside_the_picture_of_pil_is_said(caplog):
+    pil = pytest.importorskip("PIL.Image")
+    held = io.BytesIO()
+    pil.new("RGB", (4, 3)).save(held, "MPO", save_all=True, append_images=[pil.new("RGB", (4, 3))])
+    assert zoo.restore(Nearest(), pil.open(held)).size == (8, 6)
+    assert "has 2 pictures; the current one is restored" in caplog.text
+
+
+def test_a_pil_image_says_its_new_size_and_resolution():
+    pil = pytest.importorskip("PIL.Image")
+    image = pil.new("RGB", (36, 24))
+    image.info |= {"dpi": (300, 200), "exif": b"Exif\0\0" + exif(), "xmp": b"packet"}
+    found = zoo.restore(Nearest(), image)
+    assert found.info["dpi"] == (600, 400) and found.info["xmp"] == b"packet"
+    said = found.getexif()
+    below = said.get_ifd(0x8769)
+    assert (said[282], said[283]) == (600, 400)
+    assert (below[0xA002], below[0xA003]) == found.size == (72, 48)
+    assert zoo.restore(Nearest(), image, strip_metadata=True).info == {}
+    image.info = {"exif": b"no block"}
+    assert zoo.restore(Nearest(), image).info == {"exif": b"no block"}
+
+
+def test_options_of_files_that_have_no_effect_in_memory_are_refused():
+    pil = pytest.importorskip("PIL.Image")
+    for image in (np.zeros((3, 4, 3)), torch.zeros(3, 3, 4), pil.new("RGB", (4, 3))):
+        for given in ({"quality": 80}, {"lossless": True}):
+            with pytest.raises(ImageError, match=f"{next(iter(given))} is for files; leave it out"):
+                zoo.restore(Nearest(), image, **given)
+    for image in (np.zeros((3, 4, 3)), torch.zeros(3, 3, 4)):
+        with pytest.raises(ImageError, match="strip_metadata has no effect"):
+            zoo.restore(Nearest(), image, strip_metadata=True)
+    held = io.BytesIO()
+    pil.new("RGB", (4, 3)).save(held, "PNG")
+    network = Nearest()
+    with pytest.raises(ImageError, match="PNG has no quality"):
+        zoo.restore(network, held.getvalue(), quality=80)
+    assert not network.sizes
 
 
 def test_a_model_is_named_in_place_of_a_network(tmp_path):

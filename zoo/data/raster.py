@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 JPEG_QUALITY = 95
 _WEBP_LOSSLESS = 101
 
+IN_MEMORY = Path("(bytes)")
+"""The path, in messages, of a file that is given as its bytes."""
+
 _PIXEL_BYTES = 8
 """Largest pixel that is read: four samples of 16 bits."""
 
@@ -244,9 +247,11 @@ def damaged(path: Path, complaint: str = "") -> ImageError:
 
 def several_frames(path: Path, frames: int) -> ImageError:
     """Return the error that says that a file holds more than one picture, and what to do."""
+    first = "save the bytes as FILE, " if path == IN_MEMORY else ""
+    name = "FILE" if path == IN_MEMORY else path.name
     return ImageError(
         f"image file {str(path)!r} has {frames} frames or pages, and one picture at a time is "
-        f"restored; run 'zoo data frames {path.name} -o FOLDER', then restore the folder"
+        f"restored; {first}run 'zoo data frames {name} -o FOLDER', then restore the folder"
     )
 
 

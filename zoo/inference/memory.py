@@ -8,8 +8,8 @@ picture, s scale.
 
 from __future__ import annotations
 
+import logging
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from zoo.data.burst.reading import BurstFiles
-from zoo.data.formats import encoded, format_of
-from zoo.data.photo import Photo, Saving
+from zoo.data.formats import check_saving, encoded, format_of
+from zoo.data.metadata import JPEG_EXIF, Metadata, checked
+from zoo.data.photo import AS_USUAL, Photo, Saving
 from zoo.data.pixels import dequantise, quantise, to_array, to_tensor
+from zoo.data.raster import IN_MEMORY
 from zoo.data.value_range import in_range, range_of
 from zoo.errors import ImageError
 from zoo.inference.burst import restore_burst
@@ -27,6 +29,8 @@ from zoo.inference.image import restore_photo
 from zoo.inference.runner import RestoreSettings, restore_tensor
 from zoo.inference.tiling import Progress
 from zoo.networks import Network
+
+logger = logging.getLogger(__name__)
 
 _PICTURES = (1, 3)
 """Channels of networks for pictures, which are converted between gray and RGB as files are."""
@@ -39,8 +43,8 @@ _MODES = {
 }  # fmt: skip
 """Modes of PIL images, and the mode in which each is restored."""
 
-_KEPT = ("icc_profile", "exif", "xmp")
-"""What the result keeps of the ``info`` of a PIL image."""
+_TRANSPARENT = {"1": "LA", "L": "LA", "P": "RGBA", "RGB": "RGBA"}
+"""The same for images with a colour that is transparent."""
 
 
 def restore_in_memory(
@@ -56,6 +60,7 @@ def restore_in_memory(
         ImageError: if the image is of another kind, or its shape or dtype is not that of an image
             for this network.
     """
+    _check_saving(image, saving)
     if isinstance(image, Tensor):
         return _restored_tensor(network, image, settings, progress)
     if network.takes_burst:
@@ -69,11 +74,27 @@ def restore_in_memory(
         return _restored_bytes(network, bytes(image), settings, progress, saving)
     pil = sys.modules.get("PIL.Image")  # without it, the image is none of its own
     if pil is not None and isinstance(image, pil.Image):
-        return _restored_pil(network, image, settings, progress, pil)
+        return _restored_pil(network, image, settings, progress, pil, saving)
     raise ImageError(
         "an image is a path, a NumPy array, a PIL image, the bytes of a file or a tensor, not "
         f"{type(image).__name__}"
     )
+
+
+def _check_saving(image: Any, saving: Saving) -> None:
+    """Check that each option that says how files are written has an effect.
+
+    Raises:
+        ImageError: if one has none.
+    """
+    if isinstance(image, (bytes, bytearray, memoryview)) or saving == AS_USUAL:
+        return
+    kind = type(image).__name__
+    for name, given in (("quality", saving.quality is not None), ("lossless", saving.lossless)):
+        if given:
+            raise ImageError(f"{name} is for files; leave it out for an image of type {kind}")
+    if isinstance(image, (Tensor, np.ndarray)):
+        raise ImageError(f"strip_metadata has no effect: an image of type {kind} has no metadata")
 
 
 def _restored_tensor(
@@ -188,26 +209,66 @@ def _restored_bytes(
     network: Network, data: bytes, settings: RestoreSettings, progress: Progress, saving: Saving
 ) -> bytes:
     """Restore an encoded image, and encode it in its format; PNG where that is only read."""
-    name = Path("(bytes)")
+    name = IN_MEMORY
     found = format_of(name, data)
-    extension = found.extensions[0] if found.encode else ".png"
+    output = name.with_suffix(found.extensions[0] if found.encode else ".png")
+    check_saving([output], saving)
     image = in_range(name, found.read(name, data), range_of(network.recipe))
     photo = restore_photo(network, image, settings, progress)
-    return encoded(name.with_suffix(extension), photo, saving)
+    return encoded(output, photo, saving)
 
 
 def _restored_pil(
-    network: Network, image: Any, settings: RestoreSettings, progress: Progress, pil: Any
+    network: Network,
+    image: Any,
+    settings: RestoreSettings,
+    progress: Progress,
+    pil: Any,
+    saving: Saving,
 ) -> Any:
     if image.mode not in _MODES:
         raise ImageError(
             f"the PIL image has the mode {image.mode}, which has no defined range here; use "
             "image.convert('RGB')"
         )
+    _check_frames(image)
     mode = _MODES[image.mode]
-    if image.mode == "P" and "transparency" in image.info:
-        mode = "RGBA"
+    if "transparency" in image.info:
+        mode = _TRANSPARENT.get(image.mode, mode)
+        if mode == "I;16":
+            raise ImageError(
+                "the PIL image has 16 bits and a transparent level, which PIL cannot keep; restore "
+                "its file, or delete image.info['transparency']"
+            )
     pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     restored = pil.fromarray(_restored_array(network, pixels, settings, progress))
-    restored.info.update({key: image.info[key] for key in _KEPT if key in image.info})
+    if saving.metadata:
+        restored.info.update(_info(image.info, network.scale, restored.size))
     return restored
+
+
+def _check_frames(image: Any) -> None:
+    """Refuse an animation. Beside its picture, an MPO photo has previews or a second view."""
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format == "MPO":
+        logger.warning("the PIL image has %d pictures; the current one is restored", frames)
+    elif frames > 1:
+        raise ImageError(
+            f"the PIL image has {frames} frames, and one at a time is restored; give frame.copy() "
+            "for each frame of PIL.ImageSequence.Iterator(image)"
+        )
+
+
+def _info(info: dict[str, Any], scale: int, size: tuple[int, int]) -> dict[str, Any]:
+    """What the result keeps of the ``info`` of a PIL image, with the numbers of its size.
+
+    The orientation stays, because PIL does not apply it.
+    """
+    kept: dict[str, Any] = {key: info[key] for key in ("icc_profile", "xmp") if key in info}
+    if "dpi" in info:
+        kept["dpi"] = tuple(value * scale for value in info["dpi"])
+    if exif := info.get("exif"):
+        said = checked(Metadata(exif=exif)).enlarged(scale).of_size(*size).exif
+        prefix = JPEG_EXIF if exif.startswith(JPEG_EXIF) else b""
+        kept["exif"] = exif if said is None else prefix + said
+    return kept
