@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 import sys
 import zipfile
@@ -182,10 +183,10 @@ def test_pixels_without_data_are_said_and_stay_so(tmp_path, caplog, suffix, empt
         zoo.restore(network, path, tmp_path / f"b{suffix}", progress=False)
     assert f"a{suffix} has 1 pixels without data (2.8 %" in caplog.text
     assert torch.isfinite(network.seen).all()
-    neighbours = array[1:4, 2:5].reshape(-1, 3)
-    assert network.seen[0, :, 2, 3].tolist() in neighbours.tolist()
+    assert network.seen[0, 1, 2, 3].item() in array[1:4, 2:5, 1].reshape(-1).tolist()
     found = get(tmp_path / f"b{suffix}")
-    assert np.isnan(found[4:6, 6:8]).all() and np.isnan(found).sum() == 4 * 3
+    expected = np.where(np.isfinite(array), array, np.nan).repeat(2, 0).repeat(2, 1)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)  # the other bands keep their values
 
 
 def test_the_mark_of_no_data_in_a_geotiff_is_heeded_and_kept(tmp_path):
@@ -195,10 +196,110 @@ def test_the_mark_of_no_data_in_a_geotiff_is_heeded_and_kept(tmp_path):
     array[0, 0] = 65535
     path = put(tmp_path / "a.tif", array, extratags=[(42113, 2, 6, "65535", False)])
     photo = read_photo(path)
-    assert photo.no_data_HW.sum() == 1 and photo.no_data_HW[0, 0] and photo.no_data == 65535
+    assert photo.no_data_HWC.sum() == 4 and photo.no_data_HWC[0, 0].all()
+    assert photo.no_data == 65535
     zoo.restore(Nearest(2, 4), path, tmp_path / "b.tif", progress=False)
     again = read_photo(tmp_path / "b.tif")
-    assert again.no_data_HW.sum() == 4 and (get(tmp_path / "b.tif")[:2, :2] == 65535).all()
+    assert again.no_data_HWC.sum() == 16 and (get(tmp_path / "b.tif")[:2, :2] == 65535).all()
+
+
+def marked(path, array, mark, **options):
+    """Write a GeoTIFF with a mark of pixels without data, as GDAL does."""
+    return put(path, array, extratags=[(42113, 2, len(mark) + 1, mark, False)], **options)
+
+
+def restored(network, path, suffix=".tif"):
+    output = path.with_name(f"out{suffix}")
+    zoo.restore(network, path, output, progress=False, overwrite=True)
+    return output
+
+
+def test_each_band_is_marked_by_itself(tmp_path, caplog):
+    array = values((6, 6, 4), "uint16") // 2 + 1
+    array[..., 1] = 0  # no data at all
+    array[2, 3, 2] = 0
+    network = Remembers(2, 4)
+    output = restored(network, marked(tmp_path / "a.tif", array, "0"))
+    np.testing.assert_array_equal(get(output), array.repeat(2, 0).repeat(2, 1))
+    assert "has 36 pixels without data (1e+02 %" in caplog.text
+    assert "; other bands have data there)" in caplog.text
+    seen_HWC = network.seen[0].permute(1, 2, 0).numpy()
+    assert seen_HWC[2, 3, 2] > 0 and (seen_HWC[..., 1] == 0).all()
+    again = read_photo(output).no_data_HWC
+    np.testing.assert_array_equal(again, (array == 0).repeat(2, 0).repeat(2, 1))
+
+
+def test_a_colour_is_without_data_where_all_its_channels_are(tmp_path):
+    """Pure red has two channels of 0, the usual mark."""
+    array = np.full((5, 5, 3), 90, np.uint8)
+    array[0, 0], array[1, 1] = (255, 0, 0), (0, 0, 0)
+    path = marked(tmp_path / "a.tif", array, "0", photometric="rgb")
+    photo = read_photo(path)
+    assert np.argwhere(photo.no_data_HWC.any(axis=2)).tolist() == [[1, 1]]
+    output = restored(Nearest(1, 3), path)
+    np.testing.assert_array_equal(get(output), array)
+    tifffile = pytest.importorskip("tifffile")
+    with tifffile.TiffFile(output) as file:
+        assert file.pages.first.photometric == tifffile.PHOTOMETRIC.RGB
+        assert not file.pages.first.extrasamples
+
+
+def test_float_colours_stay_colours_and_bands_stay_bands(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    for kind, photometric in itertools.product(("float32", "uint8"), ("rgb", "minisblack")):
+        path = put(tmp_path / "a.tif", values((4, 5, 3), kind), photometric=photometric)
+        with tifffile.TiffFile(restored(Nearest(1, 3), path)) as file:
+            assert file.pages.first.photometric.name.lower() == photometric, kind
+
+
+class Constant(Nearest):
+    """Returns one value."""
+
+    value = 0.0
+
+    def forward(self, image_BIHW):
+        return torch.full_like(super().forward(image_BIHW), self.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mark", "beside"), [("uint8", 0, 1), ("uint16", 65535, 65534), ("float32", 1, None)]
+)
+def test_an_output_that_equals_the_mark_is_not_taken_for_no_data(tmp_path, kind, mark, beside):
+    array = np.full((4, 4, 2), 0.5 if kind == "float32" else 9, kind)
+    array[0, 0] = mark
+    network = Constant(1, 2)
+    network.value = mark / KINDS[kind]
+    output = restored(network, marked(tmp_path / "a.tif", array, str(mark)))
+    np.testing.assert_array_equal(read_photo(output).no_data_HWC, array == mark)
+    beside = np.nextafter(np.float32(1), np.float32(0)) if beside is None else beside
+    assert get(output)[3, 3].tolist() == [beside, beside]
+
+
+@pytest.mark.parametrize("mark", ["-3.4028234663852886e+38", "-3.40282346638529e+38"])
+def test_the_usual_float_marks_are_heeded(tmp_path, mark):
+    array = values((4, 4, 2), "float32")
+    array[1, 1] = np.finfo(np.float32).min
+    photo = read_photo(marked(tmp_path / "a.tif", array, mark))
+    np.testing.assert_array_equal(photo.no_data_HWC, array < 0)
+    found = get(restored(Nearest(1, 2), tmp_path / "a.tif"))
+    np.testing.assert_allclose(found, array, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mark", ["-9999", "abc", "1.5", "1e400", "70000", "nan", ""])
+@pytest.mark.parametrize("kind", ["uint16", "uint8", "float32"])
+def test_a_mark_that_no_value_can_equal_has_no_effect(tmp_path, mark, kind):
+    array = values((4, 4, 2), kind)
+    photo = read_photo(marked(tmp_path / "a.tif", array, mark))
+    assert photo.no_data_HWC is None
+    np.testing.assert_allclose(photo.color_HWC, array / KINDS[kind], rtol=1e-6)
+
+
+def test_a_mark_beyond_float32_becomes_nan(tmp_path):
+    array = np.full((4, 4), 0.5)
+    array[0, 0] = -1.7976931348623157e308
+    photo = read_photo(marked(tmp_path / "a.tif", array, "-1.7976931348623157e+308"))
+    assert photo.no_data_HWC.sum() == 1 and photo.no_data is None
+    assert np.isnan(get(restored(Nearest(1, 1), tmp_path / "a.tif"))).sum() == 1
 
 
 def test_an_image_without_any_data_is_refused(tmp_path):

@@ -25,17 +25,23 @@ import numpy as np
 
 from zoo.data import raster, tiff
 from zoo.data.photo import Photo, Saving
-from zoo.data.value_range import image_of, is_photographic, of_file
+from zoo.data.value_range import image_of, is_photographic, is_rgb, of_file
 from zoo.errors import ImageError, pip_install
 
 _SAMPLE_FORMAT, _UNSIGNED = 339, 1
 _GRAY = (0, 1)
 """Values of the tag of the meaning of samples for gray images."""
 
+_RGB = 2
+"""Its value for red, green and blue."""
+
 _UNSPECIFIED = 0
 """Value of ExtraSamples for a band that is no alpha."""
 
 _GDAL_NO_DATA = 42113
+_OF_NO_DATA = "parsing GDAL_NODATA tag"
+"""What tifffile says of a mark of no data that no value of the file can equal."""
+
 _REDUCED = 1
 _RATIO = {1: 1}
 """Largest number of bytes that one byte of image data can become, by compression."""
@@ -90,10 +96,12 @@ def read(path: Path, data: bytes) -> Photo:
                     name, page.imagewidth, page.imagelength, tiff.bytes_of_pixel(data)
                 )
                 array = page.asarray()
-                if complaints:
-                    raise ValueError(complaints[0])
+                if faults := [said for said in complaints if _OF_NO_DATA not in said]:
+                    raise ValueError(faults[0])
                 array_HWC = np.moveaxis(array, 0, -1) if page.axes.startswith("S") else array
-                return image_of(path, array_HWC, _no_data(page))
+                three = array_HWC.ndim == 3 and array_HWC.shape[2] == 3
+                rgb = int(page.photometric) == _RGB if three else None
+                return image_of(path, array_HWC, _no_data(page), rgb=rgb)
     except ImageError:
         raise
     except MemoryError as error:
@@ -174,22 +182,23 @@ def encode(path: Path, photo: Photo, saving: Saving) -> bytes:
     Raises:
         ImageError: if a value is not finite, or tifffile is not installed.
     """
-    photographic = is_photographic(photo.color_HWC.shape[2], photo.value_range)
-    if photographic and photo.bit_depth != 32 and photo.no_data_HW is None:
+    channels = photo.color_HWC.shape[2]
+    photographic = is_photographic(channels, photo.value_range)
+    bands = photo.bit_depth == 32 or photo.no_data_HWC is not None or photo.rgb is False
+    if photographic and not bands:
         return raster.encode(path, photo, saving, alpha=True, deep=True)
     values_HWC = of_file(path, photo)
-    channels = values_HWC.shape[2]
     if photo.alpha_HW is not None:
         raise ImageError(f"cannot write {str(path)!r}: bands have no alpha channel")
     held = io.BytesIO()
     extra = []
-    if photo.no_data_HW is not None:
+    if photo.no_data_HWC is not None:
         mark = "nan" if photo.no_data is None else f"{photo.no_data:.17g}"
         extra.append((_GDAL_NO_DATA, 2, len(mark) + 1, mark, False))
     _tifffile(repr(str(path))).imwrite(
         held,
         values_HWC[..., 0] if channels == 1 else values_HWC,
-        photometric="minisblack",
+        photometric="rgb" if is_rgb(photo) else "minisblack",
         planarconfig="contig" if channels > 1 else None,
         metadata=None,
         software=False,

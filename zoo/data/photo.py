@@ -26,9 +26,11 @@ class Photo:
         metadata: what the file says beside its pixels: colour profile, EXIF, XMP and resolution.
         value_range: values of the file that are 0 and 1 here; None for 0 and the largest level, or
             1 for floating point. See :mod:`zoo.data.value_range`.
-        no_data_HW: where the file has no data, bool; None if it has data everywhere. The colours of
-            these pixels are those of their neighbours.
-        no_data: the value of these pixels in the file; None for NaN.
+        no_data_HWC: where the file has no data, bool, for each channel; None if it has data
+            everywhere. The values here are those of neighbours.
+        no_data: the file's value where it has no data; None for NaN.
+        rgb: whether the file says that its three channels are red, green and blue, not bands; None
+            if it says nothing.
 
     Raises:
         ImageError: if a shape, a dtype or the bit depth is not as above.
@@ -39,8 +41,9 @@ class Photo:
     bit_depth: int = 8
     metadata: Metadata = NOTHING
     value_range: tuple[float, float] | None = None
-    no_data_HW: np.ndarray | None = None
+    no_data_HWC: np.ndarray | None = None
     no_data: float | None = None
+    rgb: bool | None = None
 
     def __post_init__(self) -> None:
         shape = self.color_HWC.shape
@@ -50,6 +53,11 @@ class Photo:
             raise ImageError(
                 f"a photo of shape {shape} needs an alpha of shape {shape[:2]}, "
                 f"not {self.alpha_HW.shape}"
+            )
+        if self.no_data_HWC is not None and self.no_data_HWC.shape != shape:
+            raise ImageError(
+                f"an image of shape {shape} needs marks of the same shape, not "
+                f"{self.no_data_HWC.shape}"
             )
         for plane in (self.color_HWC, self.alpha_HW):
             if plane is not None and plane.dtype != np.float32:

@@ -172,7 +172,7 @@ def encode(path: Path, photo: Photo, saving: Saving, *, alpha: bool, deep: bool)
             f"cannot write {str(path)!r}: {path.suffix.lower()} holds 1 or 3 channels, not "
             f"{channels}; use .tif, .npy or .npz"
         )
-    if photo.no_data_HW is not None:
+    if photo.no_data_HWC is not None:
         log.warning("%s: %s cannot mark pixels without data", path, path.suffix.lower())
     check_finite(path, photo.color_HWC)
     # Floating-point values have no levels: the file shows the range as from black to white.

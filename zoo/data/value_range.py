@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -96,7 +96,10 @@ def in_range(path: Path, photo: Photo, value_range: ValueRange | None) -> Photo:
         low, high = value_range
         color_HWC = photo.color_HWC * np.float64(_WHITE[photo.bit_depth])
         color_HWC = ((color_HWC - low) / (high - low)).astype(np.float32)
-        outside = float(((color_HWC < 0) | (color_HWC > 1)).mean())
+        outside_HWC = (color_HWC < 0) | (color_HWC > 1)
+        if photo.no_data_HWC is not None:
+            outside_HWC &= ~photo.no_data_HWC
+        outside = float(outside_HWC.mean())
         if outside > _MANY:
             logger.warning(
                 "%s: %.2g %% of the values are outside %s", path, 100 * outside, value_range
@@ -115,7 +118,8 @@ def in_range(path: Path, photo: Photo, value_range: ValueRange | None) -> Photo:
 def of_file(path: Path, photo: Photo) -> np.ndarray:
     """Convert an image back to the values of a file, (H, W, C) uint8, uint16 or float32.
 
-    Values are clipped to the range. Pixels without data get the file's value for them.
+    Values are clipped to the range. Where there is no data, the file's value for it is written. A
+    value that equals it elsewhere becomes the next one, or it would be taken for no data.
 
     Raises:
         ImageError: if a value is not finite.
@@ -126,9 +130,38 @@ def of_file(path: Path, photo: Photo) -> np.ndarray:
         values_HWC = values_HWC.astype(np.float32)
     else:
         values_HWC = quantise(values_HWC, photo.bit_depth)
-    if photo.no_data_HW is not None:
-        values_HWC[photo.no_data_HW] = math.nan if photo.no_data is None else photo.no_data
+    if photo.no_data_HWC is None:
+        return values_HWC
+    if photo.no_data is None:
+        values_HWC[photo.no_data_HWC] = math.nan
+        return values_HWC
+    mark = values_HWC.dtype.type(photo.no_data)
+    same_HWC = _marked(values_HWC, mark, together=is_rgb(photo)) & ~photo.no_data_HWC
+    values_HWC[same_HWC] = _beside(mark)
+    values_HWC[photo.no_data_HWC] = mark
     return values_HWC
+
+
+def is_rgb(photo: Photo) -> bool:
+    """Whether an image is red, green and blue, not bands: the file says so, or it has no range."""
+    if photo.color_HWC.shape[2] != 3:
+        return False
+    return photo.value_range is None if photo.rgb is None else photo.rgb
+
+
+def _marked(values_HWC: np.ndarray, mark: Any, *, together: bool) -> np.ndarray:
+    """Where values equal the mark; of colours, where all channels of a pixel do."""
+    marked_HWC: np.ndarray = values_HWC == mark
+    if together:
+        marked_HWC = np.broadcast_to(marked_HWC.all(axis=2, keepdims=True), marked_HWC.shape)
+    return marked_HWC
+
+
+def _beside(mark: Any) -> Any:
+    """The value beside a mark: the next one towards 0, or above 0."""
+    if isinstance(mark, np.floating):
+        return np.nextafter(mark, mark.dtype.type(0 if mark else 1))
+    return mark - 1 if mark else mark + 1
 
 
 def of_levels(photo: Photo) -> np.ndarray:
@@ -156,20 +189,25 @@ def check_finite(path: Path, values: np.ndarray) -> None:
         )
 
 
-def image_of(path: Path, array: np.ndarray, no_data: float | None = None) -> Photo:
+def image_of(
+    path: Path, array: np.ndarray, no_data: float | None = None, *, rgb: bool | None = None
+) -> Photo:
     """Convert an array of a file to an image; :func:`in_range` comes next.
 
-    Pixels where a channel is NaN, infinite or ``no_data`` have no data. They get the values of the
-    nearest pixel that has data, so that a network does not spread them.
+    Where a value is NaN, infinite or ``no_data``, its band has no data. It gets the nearest value
+    that the band has, so that a network does not spread it. A band without any data becomes 0.
 
     Args:
         path: the file, for messages.
         array: (H, W) or (H, W, C) real numbers. uint8 and uint16 keep their depth; all others
             become float32.
-        no_data: a finite value that means that there is no data, beside NaN.
+        no_data: a finite value that means that there is no data, beside NaN. A value that the
+            array cannot hold has no effect.
+        rgb: whether three channels are red, green and blue. Such a pixel has no data where all
+            three are ``no_data``: 0 is a usual mark, and a usual value of one channel.
 
     Raises:
-        ImageError: if the shape or dtype is another, or no pixel has data.
+        ImageError: if the shape or dtype is another, or there is no data at all.
     """
     name = f"image file {str(path)!r}"
     if array.ndim not in (2, 3) or 0 in array.shape:
@@ -185,21 +223,46 @@ def image_of(path: Path, array: np.ndarray, no_data: float | None = None) -> Pho
     with np.errstate(over="ignore"):
         color_HWC = array_HWC.astype(np.float32)
     empty_HWC = ~np.isfinite(color_HWC)
-    if no_data is not None:
-        empty_HWC |= array_HWC == no_data
-    empty_HW = np.asarray(empty_HWC.any(axis=2))
+    mark = None if no_data is None else _as_value(no_data, array.dtype)
+    if mark is not None:
+        empty_HWC |= _marked(array_HWC, mark, together=bool(rgb))
     if bit_depth != 32:
         color_HWC /= np.float32(_WHITE[bit_depth])
-    if not empty_HW.any():
-        return Photo(np.ascontiguousarray(color_HWC), bit_depth=bit_depth)
-    if empty_HW.all():
-        raise ImageError(f"{name} has no pixel with data in all channels; check the file")
+    if not empty_HWC.any():
+        return Photo(np.ascontiguousarray(color_HWC), bit_depth=bit_depth, rgb=rgb)
+    if empty_HWC.all():
+        raise ImageError(f"{name} has no pixel with data; check the file")
+    held = no_data is not None and _as_value(no_data, np.dtype(np.float32)) is not None
     return Photo(
-        bleed_colors(color_HWC, np.where(empty_HW, 0.0, 1.0)),
+        _filled(color_HWC, empty_HWC),
         bit_depth=bit_depth,
-        no_data_HW=empty_HW,
-        no_data=no_data,
+        no_data_HWC=empty_HWC,
+        no_data=no_data if held else None,  # float64 is written as float32
+        rgb=rgb,
     )
+
+
+def _as_value(no_data: float, dtype: np.dtype) -> Any:
+    """A mark as a value of a type; None if the type does not have it."""
+    with np.errstate(over="ignore"):
+        if dtype.kind == "f":
+            value = dtype.type(no_data)
+            return value if np.isfinite(value) else None
+    limits = np.iinfo(dtype)
+    whole = no_data == math.floor(no_data) and limits.min <= no_data <= limits.max
+    return dtype.type(int(no_data)) if whole else None
+
+
+def _filled(color_HWC: np.ndarray, empty_HWC: np.ndarray) -> np.ndarray:
+    """Give each value of a band where it has no data the nearest value that it has, or 0."""
+    if (empty_HWC == empty_HWC[..., :1]).all():
+        return bleed_colors(color_HWC, np.where(empty_HWC[..., 0], 0.0, 1.0))
+    filled_HWC = np.where(empty_HWC, np.float32(0), color_HWC)
+    for band in range(color_HWC.shape[2]):
+        alone = np.s_[..., band : band + 1]
+        seen_HW = np.where(empty_HWC[..., band], 0.0, 1.0)
+        filled_HWC[alone] = bleed_colors(filled_HWC[alone], seen_HW)
+    return filled_HWC
 
 
 def refuse_no_data(path: str | Path, photo: Photo) -> None:
@@ -208,13 +271,18 @@ def refuse_no_data(path: str | Path, photo: Photo) -> None:
     Raises:
         ImageError: if some have none; the message says how many.
     """
-    if photo.no_data_HW is not None:
+    if photo.no_data_HWC is not None:
         raise ImageError(f"image file {str(path)!r} {said_of_no_data(photo)}; cut them off first")
 
 
 def said_of_no_data(photo: Photo) -> str:
     """Say how many pixels have no data, as in "has 12 pixels without data (0.1 %)"."""
-    assert photo.no_data_HW is not None
-    count = int(photo.no_data_HW.sum())
-    share = 100 * count / photo.no_data_HW.size
-    return f"has {count} pixels without data ({share:.2g} %: NaN, infinite or marked in the file)"
+    assert photo.no_data_HWC is not None
+    any_HW = photo.no_data_HWC.any(axis=2)
+    count = int(any_HW.sum())
+    share = 100 * count / any_HW.size
+    some = "" if photo.no_data_HWC[any_HW].all() else "; other bands have data there"
+    return (
+        f"has {count} pixels without data ({share:.2g} %: NaN, infinite or marked in the file"
+        f"{some})"
+    )

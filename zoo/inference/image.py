@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from zoo.data.bicubic import resize_bicubic
@@ -48,7 +49,7 @@ def restore_images(
 
     def one(image: Path, output: Path, progress: Progress) -> None:
         photo = read_photo(image, value_range)
-        if photo.no_data_HW is not None:
+        if photo.no_data_HWC is not None:
             logger.warning(
                 "%s %s; the network sees their neighbours, and the output has no data there either",
                 image,
@@ -98,16 +99,25 @@ def restore_photo(
     if alpha_HW is not None and network.scale > 1:
         enlarged = resize_bicubic(to_tensor(alpha_HW[..., None])[None], network.scale)
         alpha_HW = to_array(enlarged[0])[..., 0]
-    no_data_HW = photo.no_data_HW
-    if no_data_HW is not None:
-        no_data_HW = no_data_HW.repeat(network.scale, 0).repeat(network.scale, 1)
     return replace(
         photo,
         color_HWC=color_HWC,
         alpha_HW=alpha_HW,
         metadata=photo.metadata.enlarged(network.scale),
-        no_data_HW=no_data_HW,
+        no_data_HWC=_enlarged_marks(photo.no_data_HWC, network.scale, color_HWC.shape[2]),
     )
+
+
+def _enlarged_marks(no_data_HWC: np.ndarray | None, scale: int, channels: int) -> np.ndarray | None:
+    """Where an output has no data: where its band of the input has none.
+
+    With other channels than the input's, where no band of the input has any.
+    """
+    if no_data_HWC is None:
+        return None
+    if no_data_HWC.shape[2] != channels:
+        no_data_HWC = no_data_HWC.all(axis=2, keepdims=True).repeat(channels, axis=2)
+    return no_data_HWC.repeat(scale, 0).repeat(scale, 1)
 
 
 def _plan(source: Path, outputs: Outputs, *, recursive: bool) -> Plan:
