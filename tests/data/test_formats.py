@@ -49,6 +49,51 @@ def test_an_animation_and_pages_are_never_read_as_their_first_picture(tmp_path, 
     assert read_photo(tmp_path / f"b.{kind}").color_HWC.shape == (24, 36, 3)
 
 
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_still_picture_beside_an_animation_is_a_frame_of_its_own(tmp_path, number):
+    pictures = [Image.new("RGB", (8, 6), name) for name in ("red", "lime", "blue", "white")]
+    more = {"save_all": True, "append_images": pictures[1 : number + 1], "default_image": True}
+    pictures[0].save(tmp_path / "a.png", **more)
+    assert f"has {number + 1} frames or pages" in refused(tmp_path / "a.png")
+    found = [photo.color_HWC[2, 3].tolist() for photo in read_frames(tmp_path / "a.png")]
+    assert found == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]][: number + 1]
+
+
+def test_views_of_full_size_in_a_jpeg_are_pictures_and_a_smaller_one_is_a_preview(tmp_path):
+    first, second = Image.new("RGB", (40, 24), "red"), Image.new("RGB", (40, 24), "blue")
+    more = {"format": "MPO", "save_all": True}
+    first.save(tmp_path / "a.jpg", append_images=[second, second.resize((20, 12))], **more)
+    assert "has 2 frames or pages" in refused(tmp_path / "a.jpg")
+    photos = read_frames(tmp_path / "a.jpg")
+    assert [int(photo.color_HWC[5, 5].argmax()) for photo in photos] == [0, 2]
+    for aside in (second.resize((20, 12)), second.convert("L")):
+        first.save(tmp_path / "b.jpg", append_images=[aside], **more)
+        assert read_photo(tmp_path / "b.jpg").color_HWC.shape == (24, 40, 3)
+        assert len(read_frames(tmp_path / "b.jpg")) == 1
+
+
+def test_a_damaged_list_of_pictures_in_a_jpeg_is_one_picture(tmp_path):
+    picture = Image.new("RGB", (40, 24), "red")
+    picture.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[picture])
+    data = (tmp_path / "a.jpg").read_bytes()
+    at = data.index(b"MPF\0") + 4
+    for cut in range(0, 80, 7):
+        (tmp_path / "a.jpg").write_bytes(data[: at + cut] + b"\xee" * 60 + data[at + cut + 60 :])
+        assert headers.frames((tmp_path / "a.jpg").read_bytes()) in (1, 2)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "I;16"])
+def test_a_transparent_level_of_a_gray_png_is_alpha(tmp_path, mode):
+    gray = np.array([[0, 255, 90], [255, 0, 0]], np.uint16 if mode == "I;16" else np.uint8)
+    image = Image.fromarray(gray).convert("1", dither=0) if mode == "1" else Image.fromarray(gray)
+    level = 1 if mode == "1" else 255
+    image.save(tmp_path / "a.png", transparency=level)
+    photo = read_photo(tmp_path / "a.png")
+    assert photo.alpha_HW.tolist() == [[1, 0, 1], [0, 1, 1]] and photo.color_HWC.shape[2] == 1
+    zoo.restore(Nearest(1), tmp_path / "a.png", tmp_path / "b.png", progress=False)
+    assert read_photo(tmp_path / "b.png").alpha_HW.tolist() == [[1, 0, 1], [0, 1, 1]]
+
+
 @pytest.mark.parametrize("kind", ["gif", "webp", "png", "tif", "avif"])
 def test_every_frame_of_an_animation_and_every_page_can_be_restored(tmp_path, kind, capsys):
     more = {"gif": {}, "webp": {"lossless": True}, "avif": {"quality": 95}}.get(kind, {})

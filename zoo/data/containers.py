@@ -21,6 +21,9 @@ GIF_SIGNATURES = (b"GIF87a", b"GIF89a")
 EOI = 0xD9
 """JPEG marker of the end of the image."""
 
+SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+"""JPEG markers of the header of an image."""
+
 _JPEG_MARKER = re.compile(rb"\xff[^\0\xff]")
 _JPEG_ALONE = {0x01, *range(0xD0, 0xD9)}
 """Markers without a length: TEM, RST0 to RST7 and SOI."""
@@ -50,6 +53,12 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         (length,) = struct.unpack_from(">H", data, start + 2)
         yield marker, start, start + 2 + length
         start += 2 + max(length, 2)
+
+
+def jpeg_frame(data: bytes) -> bytes:
+    """Bits, height, width and number of channels, 1, 2, 2 and 1 bytes; shorter without a header."""
+    start = next((a for marker, a, _ in jpeg_segments(data) if marker in SOF), len(data))
+    return data[start + 4 : start + 10]
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

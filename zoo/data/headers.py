@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import struct
 
-from zoo.data import tiff
+from zoo.data import several, tiff
 from zoo.data.containers import (
     BMP_SIGNATURE,
     EOI,
     GIF_SIGNATURES,
     JPEG_SIGNATURE,
     PNG_SIGNATURE,
+    SOF,
     gif_frames,
     is_webp,
+    jpeg_frame,
     jpeg_segments,
     png_chunks,
     riff_chunks,
@@ -62,7 +64,6 @@ _TILE_BYTES = 1024
 """libtiff reads uncompressed tiles of 8-bit samples from memory only in multiples of these."""
 
 _SOS = 0xDA
-_SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _PNG_GRAY_TYPES = (0, 4)
 # The chunks that affect pixels. The others (colour profiles, text, time) only make libpng warn.
 _PNG_PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
@@ -73,11 +74,23 @@ def is_gray_png(data: bytes) -> bool:
     return data.startswith(PNG_SIGNATURE) and data[25:26] != b"" and data[25] in _PNG_GRAY_TYPES
 
 
+def transparent_level(data: bytes) -> int | None:
+    """The level of a gray PNG file that is transparent, at 8 or 16 bits; None if there is none."""
+    if not is_gray_png(data):
+        return None
+    chunks = png_chunks(data)
+    body = next((data[a + 8 : b - 4] for name, a, b in chunks if name == b"tRNS"), b"")
+    if len(body) != 2:
+        return None
+    bits, level = data[24], int.from_bytes(body, "big")
+    # Decoders look at the lowest bits of the level only.
+    return level if bits == 16 else (level & (2**bits - 1)) * (255 // (2**bits - 1))
+
+
 def inks(data: bytes) -> str:
     """Name of the printing colours of a JPEG or TIFF file, or "" if its colours are others."""
     if data.startswith(JPEG_SIGNATURE):
-        frame = next((a for marker, a, _ in jpeg_segments(data) if marker in _SOF), len(data))
-        return "CMYK" if data[frame + 9 : frame + 10] == b"\4" else ""
+        return "CMYK" if jpeg_frame(data)[5:] == b"\4" else ""
     return "CMYK" if tiff.value(data, tiff.PHOTOMETRIC) == _SEPARATED else ""
 
 
@@ -128,8 +141,7 @@ def size(data: bytes) -> tuple[int, int] | None:
         if data.startswith(PNG_SIGNATURE):
             return _pair(">II", data, 16)
         if data.startswith(JPEG_SIGNATURE):
-            frame = next((a for marker, a, _ in jpeg_segments(data) if marker in _SOF), None)
-            return None if frame is None else _pair(">HH", data, frame + 5)[::-1]
+            return _pair(">HH", jpeg_frame(data), 1)[::-1]
         if data.startswith(BMP_SIGNATURE):
             (header,) = struct.unpack_from("<I", data, 14)
             return _pair("<HH" if header == 12 else "<ii", data, 18)
@@ -147,11 +159,12 @@ def frames(data: bytes) -> int:
     """Number of frames of an animation, or of pages; reduced versions and masks are no pages.
 
     A file with a preview first and the picture elsewhere, such as a RAW photo, has more than one.
+    So has an animation with a still picture for programs that do not know animations.
     """
     if data.startswith(PNG_SIGNATURE):
-        chunks = png_chunks(data)
-        body = next((data[a + 8 : b - 4] for name, a, b in chunks if name == b"acTL"), b"")
-        return int.from_bytes(body[:4], "big") if len(body) == 8 else 1
+        return max(1, sum(several.png_animation(data)))
+    if data.startswith(JPEG_SIGNATURE):
+        return len(several.jpeg_pictures(data))
     if is_webp(data):
         return max(1, sum(name == b"ANMF" for name, _, _ in riff_chunks(data)))
     if data.startswith(GIF_SIGNATURES):
@@ -205,7 +218,7 @@ def _is_cut_short_jpeg(data: bytes) -> bool:
     for marker, start, end in jpeg_segments(data):
         if scan_start is not None:
             scan_bytes += start - scan_start
-        if marker in _SOF and start + 9 <= len(data):
+        if marker in SOF and start + 9 <= len(data):
             height, width = struct.unpack_from(">HH", data, start + 5)
             pixels = max(pixels, height * width)
         scans += marker == _SOS

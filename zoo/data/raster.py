@@ -13,8 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from zoo.data import headers, tiff
-from zoo.data.containers import is_webp
+from zoo.data import headers, several, tiff
+from zoo.data.containers import JPEG_SIGNATURE, PNG_SIGNATURE, is_webp
 from zoo.data.decoding import decoded, quiet_opencv
 from zoo.data.embedding import embedded
 from zoo.data.metadata import read_metadata
@@ -79,16 +79,12 @@ def read_all(path: Path, data: bytes) -> list[Photo]:
         return list(_pages(path, name, data))
     if headers.is_cut_short(data):
         raise damaged(path)
-    with quiet_opencv():
-        try:
-            done, animation = cv2.imdecodeanimation(np.frombuffer(data, np.uint8))
-        except cv2.error as error:
-            raise damaged(path, str(error)) from error
-    if not done or len(animation.frames) != frames:
-        raise damaged(path)
+    if data.startswith(JPEG_SIGNATURE):
+        return [read(path, picture) for picture in several.jpeg_pictures(data)]
+    still = data.startswith(PNG_SIGNATURE) and several.png_animation(data).still
+    photos = [_photo(path, data, decode(path, data))] if still else []
     metadata = read_metadata(data)
-    photos = []
-    for samples_HWC in animation.frames:
+    for samples_HWC in _animated(path, data, frames - still):
         color_HWC, alpha_HW = _split(upright(samples_HWC, metadata.orientation))
         if alpha_HW is not None and alpha_HW.min() == 1:
             alpha_HW = None
@@ -96,6 +92,21 @@ def read_all(path: Path, data: bytes) -> list[Photo]:
         color_HWC = np.ascontiguousarray(color_HWC)
         photos.append(Photo(color_HWC, alpha_HW, bits, metadata.upright()))
     return photos
+
+
+def _animated(path: Path, data: bytes, frames: int) -> list[np.ndarray]:
+    """Decode the frames of an animation to samples, with the channels in OpenCV's order."""
+    alone = frames == 1
+    if alone:
+        data = several.with_second_frame(data)
+    with quiet_opencv():
+        try:
+            done, animation = cv2.imdecodeanimation(np.frombuffer(data, np.uint8))
+        except cv2.error as error:
+            raise damaged(path, str(error)) from error
+    if not done or len(animation.frames) != frames + alone:
+        raise damaged(path)
+    return list(animation.frames[:frames])
 
 
 def _pages(path: Path, name: str, data: bytes) -> Iterator[Photo]:
@@ -131,6 +142,9 @@ def _photo(path: Path, data: bytes, samples: np.ndarray) -> Photo:
         alpha_HW = None  # the decoder makes one up
     if headers.is_gray_png(data):
         color_HWC = color_HWC[..., :1]
+    level = headers.transparent_level(data)
+    if level is not None and alpha_HW is None:  # the decoder leaves it out
+        alpha_HW = (samples_HWC[..., 0] != level).astype(np.float32)
     extra_samples = headers.extra_samples(data)
     if extra_samples is not None and alpha_HW is None:
         log.warning("%s: the alpha channel of a gray TIFF cannot be read and is ignored", path)
