@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -174,7 +175,7 @@ def test_alpha_is_enlarged_by_bicubic():
     photo = Photo(color.astype(np.float32), alpha.astype(np.float32), 8)
     found = restore_photo(Nearest(), photo).alpha_HW
     expected = resize_bicubic(torch.from_numpy(alpha), 2).numpy()
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found, expected.clip(0, 1), atol=1e-5)
 
 
 def test_a_file_is_restored_to_the_bytes_that_the_network_computes(tmp_path):
@@ -427,6 +428,50 @@ def test_hidden_pixels_take_the_nearest_visible_colour_and_visible_ones_stay():
 def test_values_of_another_range_are_an_error_and_no_white_picture(image, said):
     with pytest.raises(ZooError, match=said + r".*divide it by 255"):
         restore_tensor(Nearest(1), image)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_is_an_error_and_no_empty_picture(value):
+    for shape in ((1, 3, 4, 4), (1, 2, 3, 4, 4)):
+        image = torch.zeros(shape)
+        image[..., 1, 2] = value
+        with pytest.raises(ZooError, match=r"has NaN or infinite values; replace them.*nan_to_num"):
+            restore_tensor(Nearest(1), image)
+
+
+@pytest.mark.parametrize("tile", [0, 4])
+def test_a_restored_tensor_can_be_changed_and_trained(tile):
+    found = restore_tensor(
+        Nearest(1), torch.rand(1, 3, 8, 8), RestoreSettings(tile=tile, overlap=0)
+    )
+    assert not found.is_inference()
+    found.mul_(255)
+    (found * torch.ones((), requires_grad=True)).sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"tile": 20.5}, "tile is 20.5; it must be a whole number of pixels"),
+        ({"tile": "64"}, "tile is '64'; it must"),
+        ({"tile": True}, "tile is True; it must"),
+        ({"overlap": 4.5}, "overlap is 4.5; it must"),
+        ({"overlap": None}, "overlap is None; it must"),
+    ],
+    ids=str,
+)
+def test_tiles_of_no_whole_number_are_refused(words, said):
+    with pytest.raises(ZooError, match=said):
+        RestoreSettings(**words)
+    assert RestoreSettings(tile=np.int64(64), overlap=np.uint8(4)).tile == 64
+
+
+def test_enlarged_alpha_stays_in_its_range():
+    """Bicubic interpolation overshoots at edges."""
+    alpha_HW = np.zeros((8, 8), np.float32)
+    alpha_HW[3:6, 3:6] = 1
+    found = restore_photo(Nearest(2), Photo(np.zeros((8, 8, 3), np.float32), alpha_HW)).alpha_HW
+    assert found.min() == 0 and found.max() == 1
 
 
 def test_noise_may_exceed_the_range_of_an_image():

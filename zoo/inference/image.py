@@ -98,7 +98,7 @@ def restore_photo(
         color_HWC = with_channels(color_HWC, channels)
     if alpha_HW is not None and network.scale > 1:
         enlarged = resize_bicubic(to_tensor(alpha_HW[..., None])[None], network.scale)
-        alpha_HW = to_array(enlarged[0])[..., 0]
+        alpha_HW = to_array(enlarged[0])[..., 0].clip(0, 1)
     return replace(
         photo,
         color_HWC=color_HWC,

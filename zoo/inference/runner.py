@@ -6,14 +6,16 @@ Shape suffixes: B batch, I image channels, H height, W width in pixels, s scale.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.errors import ZooError, is_out_of_memory
+from zoo.errors import ZooError, is_out_of_memory, shown
 from zoo.inference.tiling import (
     BURST_TILE,
     OVERLAP,
@@ -51,7 +53,8 @@ class RestoreSettings:
         precision: "fp32", or "bf16" or "fp16" for autocast. The scan's state is always float32.
 
     Raises:
-        ZooError: if a value is out of range, or the tile is smaller than twice the overlap.
+        ZooError: if a value is out of range or no whole number, or the tile is smaller than twice
+            the overlap.
     """
 
     tile: int | None = None
@@ -60,6 +63,10 @@ class RestoreSettings:
     precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
+        for name, value in (("tile", self.tile), ("overlap", self.overlap)):
+            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+            if not whole and not (name == "tile" and value is None):
+                raise ZooError(f"{name} is {shown(value)}; it must be a whole number of pixels")
         if (self.tile or 0) < 0 or self.overlap < 0:
             raise ZooError(
                 f"tile is {self.tile} and overlap is {self.overlap}; both must be at least 0 pixels"
@@ -75,7 +82,6 @@ class RestoreSettings:
             )
 
 
-@torch.inference_mode()
 def restore_tensor(
     network: Network,
     image_BIHW: Tensor,
@@ -97,11 +103,24 @@ def restore_tensor(
         (B, O, s*H, s*W) float32 in [0, 1], on the CPU.
 
     Raises:
-        ZooError: if the image has integers or values from 0 to 255, a guide is missing or has a
-            wrong size, or the memory is too small.
+        ZooError: if the image has integers, NaN, infinite values or values from 0 to 255, a guide
+            is missing or has a wrong size, or the memory is too small.
     """
     _check_range(image_BIHW)
-    settings = settings or RestoreSettings()
+    with torch.inference_mode():
+        restored = _in_memory(network, image_BIHW, settings or RestoreSettings(), progress, guides)
+        values = restored.numpy()
+    return torch.from_numpy(values)  # the same memory, as a tensor that may be changed and trained
+
+
+def _in_memory(
+    network: Network,
+    image_BIHW: Tensor,
+    settings: RestoreSettings,
+    progress: Progress,
+    guides: Sequence[Tensor],
+) -> Tensor:
+    """Restore with tiles that fit in memory."""
     if not network.takes_burst:
         check_guides(network.guides, image_BIHW, guides)
     device = next(network.parameters()).device
@@ -132,13 +151,17 @@ def restore_tensor(
 
 
 def _check_range(image_BIHW: Tensor) -> None:
-    fix = "divide it by 255 (65535 for 16 bits)"
+    fix = "divide it by 255 (65535 for 16 bits), or by the value that is white"
     if not image_BIHW.is_floating_point():
         kind = str(image_BIHW.dtype).removeprefix("torch.")
         raise ZooError(f"the image has {kind} values; networks take floats from 0 to 1: {fix}")
     if not image_BIHW.numel():
         return
     least, most = (float(bound) for bound in image_BIHW.aminmax())
+    if not (math.isfinite(least) and math.isfinite(most)):
+        raise ZooError(
+            "the image has NaN or infinite values; replace them first, as torch.nan_to_num does"
+        )
     if least < _LEAST or most > _MOST:
         side = min(_BLOCK, *image_BIHW.shape[-2:])
         images_NIHW = image_BIHW.flatten(0, -4).float()
