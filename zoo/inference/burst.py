@@ -6,6 +6,7 @@ Shape suffixes: B batch, T frames, I channels of a frame, H height, W width in p
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -77,7 +78,8 @@ def restore_bursts(
         restored = restore_burst(network, burst, settings, progress)
         write_photo(output, developed(restored, burst, look), outputs.saving)
 
-    plan = group.from_first(lambda: _plan(source, outputs))
+    named = replace(outputs, keeps_format=False)
+    plan = group.from_first(lambda: _plan(source, named))
     return restore_each(plan, one, "burst", progress=progress, group=group)
 
 

@@ -47,7 +47,6 @@ def restore_files(
         target=target,
         suffix=suffix,
         format=format,
-        keeps_format=not network.takes_burst,
         overwrite=overwrite,
         saving=saving or Saving(),
     )
