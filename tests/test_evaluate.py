@@ -455,16 +455,20 @@ def test_an_image_that_is_restored_exactly_is_counted_apart_and_not_in_the_mean(
     same = score("a", Restored(clean, 0.9 * clean, clean, clean), 1)
     other = score("b", Restored(clean, clean, 0.8 * clean, clean), 1)
     assert same.psnr == other.baseline_psnr == np.inf
-    mean = mean_score([same, other])
-    assert mean.psnr == other.psnr and mean.baseline_psnr == same.baseline_psnr
-    assert mean.ssim == pytest.approx((1 + other.ssim) / 2)
-    assert mean_score([same]).psnr == np.inf
+    usual = score("c", Restored(clean, 0.5 * clean, 0.7 * clean, clean), 1)
+    mean = mean_score([same, other, usual])
+    assert (mean.psnr, mean.baseline_psnr) == (usual.psnr, usual.baseline_psnr)
+    assert mean.ssim == pytest.approx((1 + other.ssim + usual.ssim) / 3)
+    alone = mean_score([same, same])
+    assert alone.psnr == np.inf and alone.baseline_psnr == pytest.approx(same.baseline_psnr)
+    assert np.isnan(mean_score([same, other]).psnr)  # no image is in both means
     assert exact([same, other, same]) == (2, 1)
-    results = [SetResult("S", [same, other], "made")]
+    results = [SetResult("S", [same, other, usual], "made")]
     [row] = rows(results, {})
-    assert (row["psnr"], row["exact"]) == (f"{other.psnr:.2f}", "1")
+    assert (row["psnr"], row["exact"]) == (f"{usual.psnr:.2f}", "1")
+    assert row["baseline_psnr"] == f"{usual.baseline_psnr:.2f}"
     line = markdown("title", "notes", results, {}, "bicubic").splitlines()[-1]
-    assert line.count("(1 exact, not in the mean)") == 2
+    assert line.count("(1 exact, in neither mean)") == 2
 
 
 def test_a_strip_shows_input_baseline_result_and_truth_from_the_middle():

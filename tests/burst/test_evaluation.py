@@ -159,6 +159,8 @@ def test_scores_are_of_the_burst_of_the_reference_alone_and_of_its_enlargement(
 def test_the_mean_over_bursts_is_that_of_each_column():
     mean = mean_burst_score([BurstScore(1, 2, 3), BurstScore(3, 6, 9), BurstScore(*[math.inf] * 3)])
     assert mean == BurstScore(restored=2, baseline=4, all_reference=6)
+    mean = mean_burst_score([BurstScore(1, math.inf, 3), BurstScore(3, 6, 9)])
+    assert mean == BurstScore(restored=3, baseline=6, all_reference=9)  # over the same bursts
 
 
 def test_clean_images_of_the_public_layout_lie_in_a_folder_of_their_own(bursts, tmp_path):

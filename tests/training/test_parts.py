@@ -357,6 +357,22 @@ def test_checkpoints_are_kept_and_found_by_step_not_by_spelling(tmp_path):
     assert latest_checkpoint(tmp_path / "none") is None
 
 
+def test_the_log_is_json_also_with_values_that_are_not_finite(tmp_path, monkeypatch):
+    """Python writes Infinity, which other readers of JSON refuse."""
+    monkeypatch.setattr("zoo.training.metrics_log.find_spec", lambda name: None)
+    scores = [{"name": "a", "psnr": math.inf}, {"name": "b", "psnr": math.nan, "ssim": 0.5}]
+    MetricsLog(tmp_path, 0).write(1, 0.5, psnr=-math.inf, loss=np.float64("nan"), photos=scores)
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    found = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=refuse)
+    assert found["psnr"] is None and found["loss"] is None
+    assert found["photos"] == [
+        {"name": "a", "psnr": None}, {"name": "b", "psnr": None, "ssim": 0.5}
+    ]  # fmt: skip
+
+
 def test_a_resumed_log_drops_what_comes_again_and_a_torn_line(tmp_path, monkeypatch):
     monkeypatch.setattr("zoo.training.metrics_log.find_spec", lambda name: None)
     log = MetricsLog(tmp_path, 0)

@@ -21,7 +21,7 @@ from zoo.errors import ImageError
 from zoo.evaluation import Score
 from zoo.inference import RestoreSettings
 from zoo.inference.burst import restore_burst
-from zoo.metrics import mean_psnr
+from zoo.metrics import mean_psnrs
 from zoo.metrics.burst import linear_psnr, linear_ssim
 from zoo.networks import Network
 from zoo.networks.phase import enlarge_frame
@@ -70,8 +70,8 @@ def score_burst(network: Network, sample: BurstSample, border: int) -> BurstScor
 
 
 def mean_burst_score(scores: list[BurstScore]) -> BurstScore:
-    """Return the mean of each score over the bursts, in dB; see :func:`zoo.metrics.mean_psnr`."""
-    return BurstScore(*(mean_psnr(column) for column in zip(*scores, strict=True)))
+    """Return the mean of each score over the bursts, in dB; see :func:`zoo.metrics.mean_psnrs`."""
+    return BurstScore(*mean_psnrs(list(zip(*scores, strict=True))))
 
 
 class BurstTest(NamedTuple):

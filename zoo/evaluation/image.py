@@ -24,7 +24,7 @@ from zoo.data.testsets import TestImage
 from zoo.errors import ImageError
 from zoo.inference import RestoreSettings, restore_tensor
 from zoo.metrics import Metric
-from zoo.metrics.image import SSIM_WINDOW, mean_psnr, psnr, psnr_y, ssim, ssim_y
+from zoo.metrics.image import SSIM_WINDOW, mean_psnrs, psnr, psnr_y, ssim, ssim_y
 from zoo.networks import Network
 
 NOTHING: Mapping[str, float] = {}
@@ -264,25 +264,30 @@ def evaluate(
 def mean_score(scores: Sequence[Score]) -> Score:
     """Return the mean over photos, without the SSIM of photos that are too small to have one.
 
-    Means of PSNR are those of :func:`zoo.metrics.mean_psnr`, without photos that are restored
-    exactly; :func:`exact` counts them. The mean of another metric is over the photos where it is
-    finite.
+    Means of PSNR are those of :func:`zoo.metrics.mean_psnrs`, without photos that equal the
+    restored image or the baseline; :func:`exact` counts them. The mean of another metric is over
+    the photos where it is finite.
     """
 
     def mean_ssim(values: list[float]) -> float:
         found = [value for value in values if value == value]
         return sum(found) / len(found) if found else float("nan")
 
-    def mean(field: str) -> float:
-        values = [getattr(score, field) for score in scores]
-        return mean_ssim(values) if field.endswith("ssim") else mean_psnr(values)
-
     others = {}
     for name in {name: None for score in scores for name in score.others}:
         found = [score.others[name] for score in scores if math.isfinite(score.others[name])]
         others[name] = sum(found) / len(found) if found else float("nan")
-    known = dict(zip(MEASURES, map(mean, MEASURES), strict=True))
-    return Score("mean", **known, others=others)
+    psnr_mean, baseline_mean = mean_psnrs(
+        [[score.psnr for score in scores], [score.baseline_psnr for score in scores]]
+    )
+    return Score(
+        "mean",
+        psnr_mean,
+        mean_ssim([score.ssim for score in scores]),
+        baseline_mean,
+        mean_ssim([score.baseline_ssim for score in scores]),
+        others,
+    )
 
 
 def exact(scores: Sequence[Score]) -> tuple[int, int]:

@@ -48,7 +48,7 @@ def rows(results: Sequence[SetResult], paper: Published) -> list[dict[str, str]]
     """Return one row for each set: mean scores, the paper's scores if any, and the difference.
 
     Images that equal the clean one have no finite PSNR. They are counted apart (``exact``,
-    ``baseline_exact``) and not in the mean.
+    ``baseline_exact``), and neither in the mean of the network nor in that of the baseline.
 
     Args:
         results: results of each set.
@@ -68,7 +68,7 @@ def rows(results: Sequence[SetResult], paper: Published) -> list[dict[str, str]]
             "ssim": _number(mean.ssim, 4),
             "paper_psnr": _number(published[0], 2) if published else "-",
             "paper_ssim": _number(published[1], 4) if len(published) > 1 else "-",
-            "difference_psnr": f"{mean.psnr - published[0]:+.2f}" if published else "-",
+            "difference_psnr": _number(mean.psnr - published[0], 2, "+") if published else "-",
             "exact": str(equal[0]),
             "baseline_exact": str(equal[1]),
             **{name: _number(value, 4) for name, value in mean.others.items()},
@@ -155,7 +155,7 @@ def write_report(
 
 
 def _told(exact: str) -> str:
-    return "" if exact == "0" else f" ({exact} exact, not in the mean)"
+    return "" if exact == "0" else f" ({exact} exact, in neither mean)"
 
 
 def _csv(lines: Sequence[Mapping[str, str]], columns: Sequence[str]) -> str:
@@ -166,5 +166,5 @@ def _csv(lines: Sequence[Mapping[str, str]], columns: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def _number(value: float, places: int) -> str:
-    return "-" if value != value else f"{value:.{places}f}"
+def _number(value: float, places: int, sign: str = "") -> str:
+    return "-" if value != value else f"{value:{sign}.{places}f}"

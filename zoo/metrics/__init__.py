@@ -6,7 +6,7 @@
 """
 
 from zoo.metrics.contract import METRICS, Metric
-from zoo.metrics.image import mean_psnr, psnr, psnr_y, rgb_to_y, ssim, ssim_y
+from zoo.metrics.image import mean_psnrs, psnr, psnr_y, rgb_to_y, ssim, ssim_y
 from zoo.metrics.spectral import Bands, Ergas, SpectralAngle
 
 __all__ = [
@@ -15,7 +15,7 @@ __all__ = [
     "Ergas",
     "Metric",
     "SpectralAngle",
-    "mean_psnr",
+    "mean_psnrs",
     "psnr",
     "psnr_y",
     "rgb_to_y",

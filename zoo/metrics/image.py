@@ -73,16 +73,31 @@ def psnr_y(restored_HWC: np.ndarray, clean_HWC: np.ndarray, *, crop_border: int)
     return _psnr_of_levels(_y_of_levels(restored_HWC), _y_of_levels(clean_HWC))
 
 
-def mean_psnr(decibels: Sequence[float]) -> float:
-    """Return the mean of PSNR values, without infinite ones, of equal images.
+def mean_psnrs(columns: Sequence[Sequence[float]]) -> list[float]:
+    """Return the mean PSNR of each of several results, over the same images.
 
-    One pair of equal images would make the mean of a whole set infinite. The mean is infinite if
-    all pairs are equal, and NaN if there is none or a value is NaN.
+    One infinite value, of equal images, would make the mean of a whole set infinite. So an image
+    is left out of all means if any result equals it.
+
+    Args:
+        columns: for each result, the PSNR of each image in dB.
+
+    Returns:
+        A mean for each result; NaN if a value is NaN. If every image is left out, it is infinite
+        for a result that equals all images, the mean over all for one that equals none, and
+        otherwise NaN.
     """
-    finite = [value for value in decibels if value != math.inf]
-    if not finite:
-        return math.inf if decibels else math.nan
-    return sum(finite) / len(finite)
+    rows = [row for row in zip(*columns, strict=True) if math.inf not in row]
+    if rows:
+        return [sum(column) / len(column) for column in zip(*rows, strict=True)]
+    return [_mean_of_all(column) for column in columns]
+
+
+def _mean_of_all(decibels: Sequence[float]) -> float:
+    exact = sum(value == math.inf for value in decibels)
+    if not decibels or 0 < exact < len(decibels):
+        return math.nan
+    return sum(decibels) / len(decibels)
 
 
 def ssim(

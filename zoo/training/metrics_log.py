@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,15 @@ class MetricsLog:
     def write(self, step: int, seconds: float, **values: Any) -> None:
         """Add a line to the log; TensorBoard shows its numbers as curves.
 
+        NaN and infinite values become null: JSON has no other way to write them.
+
         Args:
             step: number of steps done.
             seconds: training time so far in seconds.
             values: further values, by name.
         """
-        line = json.dumps({"step": step, "seconds": round(seconds, 1), **values})
+        facts = {"step": step, "seconds": round(seconds, 1), **values}
+        line = json.dumps(_finite(facts), allow_nan=False)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         if self._board is not None:
@@ -78,6 +82,15 @@ class MetricsLog:
         """Close the files."""
         if self._board is not None:
             self._board.close()
+
+
+def _finite(value: Any) -> Any:
+    """Return values with None in place of NaN and infinite ones."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(held) for name, held in value.items()}
+    return [_finite(held) for held in value] if isinstance(value, (list, tuple)) else value
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
