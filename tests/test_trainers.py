@@ -93,7 +93,10 @@ def dotless(state):
 AVERAGED = {
     **{
         name: lambda s, a, n=name: {"params": s, n: a}
-        for name in ("params_ema", "params-ema", "ema", "EMA", "ema_model", "swa_state_dict")
+        for name in (
+            *("params_ema", "params-ema", "ema", "EMA", "ema_model", "swa_state_dict"),
+            *("paramsEMA", "emaModel", "modelEma", "shadow", "polyak", "mean_teacher"),
+        )
     },
     "timm": lambda s, a: {"state_dict": s, "state_dict_ema": a},
     "model_ema": lambda s, a: {"model": s, "model_ema": below("module.", a), "epoch": 1},
@@ -152,6 +155,75 @@ def test_names_that_only_look_like_an_average_are_none(plain, caplog):
     assert "moving average" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["model_no_ema", "params_without_ema", "params_non_ema", "state_dict_pre_ema", "nonEMA"],
+)
+def test_names_that_deny_an_average_are_none(plain, average, name, caplog):
+    with caplog.at_level(logging.INFO):
+        assert holds(zoo.load({name: plain}), plain)
+        assert "moving average" not in caplog.text
+        assert holds(zoo.load({name: plain, "model_ema": average}), average)
+
+
+NEVER = {
+    "PyTorch": lambda s, a: {
+        "model": s,
+        "swa": {"n_averaged": torch.tensor(0), **below("module.", a)},
+    },
+    "a plain number": lambda s, a: {"params": s, "avg": {"n_averaged": 0, **a}},
+    "ema-pytorch": lambda s, a: {
+        **below("model.", s),
+        **below("ema_model.", a),
+        "initted": torch.tensor(False),
+    },
+    "ema-pytorch, by its step": lambda s, a: {
+        "model": s,
+        "ema": {"step": torch.tensor(0), **below("ema_model.", a)},
+    },
+    "LitEma": lambda s, a: {
+        **below("model.", s),
+        **below("model_ema.", {**dotless(a), "num_updates": torch.tensor(0)}),
+    },
+}
+
+
+@pytest.mark.parametrize("layout", NEVER)
+def test_an_average_that_averaged_no_weights_yet_is_not_taken(plain, average, layout, caplog):
+    with caplog.at_level(logging.INFO):
+        assert holds(zoo.load(NEVER[layout](plain, average)), plain)
+    assert "has averaged no weights yet" in caplog.text
+    assert "used the moving average" not in caplog.text
+
+
+def test_an_average_is_ready_once_its_counters_are_not_0(plain, average):
+    for counter in ({"num_updates": torch.tensor(9)}, {"num_updates": -1}, {"step": torch.ones(1)}):
+        assert holds(zoo.load({"model": plain, "ema": {**counter, "m": average}}), average)
+
+
+@pytest.mark.parametrize(
+    ("names", "layout"),
+    [
+        ("ema.shadow_params", lambda a: {"ema": {"decay": 0.9, "shadow_params": a}}),
+        ("callbacks.EMA.ema_weights", lambda a: {"callbacks": {"EMA": {"ema_weights": a}}}),
+    ],
+)
+def test_an_average_without_names_is_said_not_to_be_used(plain, average, names, layout, caplog):
+    with caplog.at_level(logging.INFO):
+        content = {"state_dict": plain, **layout(list(average.values()))}
+        assert holds(zoo.load({**content, "avg_losses": [torch.zeros(1)]}), plain)
+    assert f"average below '{names}' is not used, because it is a list of tensors" in caplog.text
+    assert caplog.text.count("moving average") == 1
+
+
+def test_an_average_that_lacks_most_tensors_is_said_not_to_be_used(plain, average, caplog):
+    few = {key: average[key] for key in list(average)[:3]}
+    with caplog.at_level(logging.INFO):
+        assert holds(zoo.load({"params": plain, "params_ema": few}), plain)
+    lacking = f"it lacks {len(plain) - 3} of {len(plain)} tensors"
+    assert f"average below 'params_ema' is not used, because {lacking}" in caplog.text
+
+
 def test_names_above_a_network_are_at_most_four(plain):
     assert holds(zoo.load(below("a.b.c.d.", plain)), plain)
     with pytest.raises(CheckpointError, match="not recognised"):
@@ -161,6 +233,7 @@ def test_names_above_a_network_are_at_most_four(plain):
 def test_weights_that_were_averaged_by_pytorch_are_read(caplog):
     network = small_network()
     averaged = AveragedModel(network)
+    averaged.update_parameters(network)
     with torch.no_grad():
         averaged.module.shallow.bias += 1
     with caplog.at_level(logging.INFO):

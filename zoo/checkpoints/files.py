@@ -14,8 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import save as serialised
 from torch import Tensor
 
+from zoo.checkpoints.averages import averages_without_names
 from zoo.checkpoints.left_out import MOST_NAMES, left_out, other_names
-from zoo.checkpoints.trainers import MOST_TENSORS, State, joined, too_many_tensors
+from zoo.checkpoints.trainers import DEEPEST, MOST_TENSORS, State, joined, too_many_tensors
 from zoo.errors import CheckpointError, shown
 from zoo.files import partial_file
 from zoo.limits import OPTION, VARIABLE, max_parameters
@@ -61,6 +62,12 @@ def checked_state(content: Any, what: str) -> State:
         CheckpointError: if there are no tensors, too many, or some that are not dense.
     """
     state = joined(content, what)
+    for place in averages_without_names(content, DEEPEST):
+        logger.info(
+            "%s: the moving average below %s is not used, because it is a list of tensors without "
+            "names",
+            *(what, shown(place)),
+        )
     for key, tensor in state.items():
         fault = _fault(tensor)
         if fault:

@@ -125,7 +125,9 @@ def _most_of(names: Iterable[str]) -> Callable[[State], bool]:
 
 
 def tell_choice(what: str, found: Found) -> None:
-    """Log which weights were taken if there was a choice, or if they are a moving average."""
+    """Log which weights were taken if there was a choice, and what there is to say of averages."""
+    for note in found.notes:
+        logger.info("%s: %s", what, note)
     if not (found.averaged or found.others):
         return
     kind = "the moving average of the weights" if found.averaged else "the weights"

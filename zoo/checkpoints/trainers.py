@@ -13,8 +13,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
+from zoo.checkpoints.averages import COUNTERS, names_average, never_averaged, plain_name
 from zoo.errors import CheckpointError, shown
 
 State = dict[str, Tensor]
@@ -37,12 +39,6 @@ USUAL = (
 )
 """Usual names above a network. If there are several, an earlier one is preferred."""
 
-_AVERAGE = re.compile(r"[._-]?(?<![a-z])(?:ema|swa|averaged?|avg)(?![a-z])[._-]?", re.IGNORECASE)
-"""What makes a name that of averaged weights: ``params_ema``, ``params-ema``, ``ema_model``."""
-
-_COUNTER = "n_averaged"
-"""Name that ``torch.optim.swa_utils.AveragedModel`` has beside the averaged weights."""
-
 _TRANSPARENT = re.compile(
     r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
 )
@@ -57,12 +53,14 @@ class Found(NamedTuple):
         place: the names above them, such as ``state_dict.net_g.``; empty if there are none.
         averaged: whether they are a moving average.
         others: other places where the network was found.
+        notes: what is to be said of averages that were not taken, or are none yet.
     """
 
     state: State
     place: str = ""
     averaged: bool = False
     others: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def bare_name(name: str) -> str:
@@ -124,6 +122,8 @@ def _tensors(content: Mapping[Any, Any], above: str, deeper: int) -> Iterator[tu
     for key, value in content.items():
         known = isinstance(key, str)
         name = f"{above}{key}" if known else ""
+        if key in COUNTERS and isinstance(value, int):
+            value = torch.tensor(bool(value))  # all that counts is whether it is 0
         yield name, value if known and isinstance(value, Tensor) else None
         if known and deeper and isinstance(value, Mapping):
             yield from _tensors(value, f"{name}.", deeper - 1)
@@ -145,7 +145,7 @@ def network_in(state: State, fits: Callable[[State], bool], what: str) -> Found 
     """
     places = dict(_places(state))
     found = {place: tensors for place, tensors in places.items() if fits(tensors)}
-    averages = [place for place in places if place not in found and _is_average(place, state)]
+    averages = [p for p, t in places.items() if t and p not in found and names_average(p, state)]
     for plain in list(found)[:MOST_PLACES]:
         for place in averages:
             restored = _with_dots(places[place], plain, found[plain])
@@ -160,15 +160,35 @@ def network_in(state: State, fits: Callable[[State], bool], what: str) -> Found 
             f"{what}: has the network twice, below {names}; pass the state dict of one of them to "
             "zoo.load"
         )
-    tensors = {key: tensor for key, tensor in found[first].items() if key != _COUNTER}
-    return Found(tensors, first, _is_average(first, state), tuple(others))
+    tensors = {key: tensor for key, tensor in found[first].items() if key not in COUNTERS}
+    averaged = _is_average(first, state)
+    notes = [_not_yet(place) for place in found if _is_stale(place, state)]
+    if not averaged:
+        notes += _incomplete({place: places[place] for place in averages}, tensors)
+    return Found(tensors, first, averaged, tuple(others), tuple(notes))
+
+
+def _not_yet(place: str) -> str:
+    return f"the moving average below {shown(place.rstrip('.'))} has averaged no weights yet"
+
+
+def _incomplete(averages: Mapping[str, State], taken: State) -> list[str]:
+    """Return what is to be said of averages of a network that lack most of its tensors."""
+    for place, tensors in averages.items():
+        lacking = len(taken.keys() - tensors.keys())
+        if 0 < lacking < len(taken):
+            return [
+                f"the moving average below {shown(place.rstrip('.'))} is not used, because it "
+                f"lacks {lacking} of {len(taken)} tensors"
+            ]
+    return []
 
 
 def without_usual_names(state: State) -> State:
     """Take off the usual names that are above all tensors, so that messages name the tensors."""
     first = next(iter(state), "")
     for name in first.split(".")[:-1]:
-        if name not in USUAL and not _AVERAGE.search(name):
+        if name not in USUAL and plain_name(name) is None:
             break
         if not all(key.startswith(f"{name}.") for key in state):
             break
@@ -190,18 +210,25 @@ def _places(state: State) -> Iterator[tuple[str, State]]:
         level = deeper
 
 
-def _rank(place: str, state: State) -> tuple[bool, int, list[int]]:
+def _rank(place: str, state: State) -> tuple[bool, bool, int, list[int]]:
     """Return how far a place is from the preferred one."""
-    names = [_AVERAGE.sub("", name) for name in place.split(".") if name]
+    names = [_without_average(name) for name in place.split(".") if name]
     known = [USUAL.index(name) if name in USUAL else -1 for name in names if name]
-    return not _is_average(place, state), known.count(-1), known
+    return _is_stale(place, state), not _is_average(place, state), known.count(-1), known
+
+
+def _without_average(name: str) -> str:
+    plain = plain_name(name)
+    return name if plain is None else plain
 
 
 def _is_average(place: str, state: State) -> bool:
-    """Return whether the names of a place, or a counter beside them, tell of averaged weights."""
-    names = place.split(".")[:-1]
-    above = (".".join([*names[:depth], _COUNTER]) for depth in range(len(names) + 1))
-    return any(map(_AVERAGE.search, names)) or any(counter in state for counter in above)
+    return names_average(place, state) and not never_averaged(place, state)
+
+
+def _is_stale(place: str, state: State) -> bool:
+    """Return whether a place is that of an average which is still what it was at the start."""
+    return names_average(place, state) and never_averaged(place, state)
 
 
 def _with_dots(average: State, place: str, plain: State) -> State | None:
