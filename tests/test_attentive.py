@@ -127,6 +127,26 @@ def test_every_second_block_of_a_group_shifts_its_windows():
     assert WindowAttention(8).shift == 0  # alone
 
 
+def test_windows_alternate_among_the_blocks_of_their_kind_where_kinds_take_turns():
+    def shifts(*block):
+        network = zoo.build(
+            {"network": {"type": "single_image", "dim": 8, "depths": [6], "block": list(block)}}
+        )
+        mixers = (block.mixer for block in network.groups[0].blocks)
+        return [mixer.shift if isinstance(mixer, WindowAttention) else None for mixer in mixers]
+
+    plain = {"type": "rssb", "branch": None}
+
+    def attend(window):
+        return {**plain, "mixer": {"type": "window_attention", "window": window}}
+
+    assert shifts(plain, attend(4)) == [None, 0, None, 2, None, 0]
+    assert shifts(attend(4), plain) == [0, None, 2, None, 0, None]
+    assert shifts(attend(4), attend(6)) == [0, 0, 2, 3, 0, 0]
+    assert shifts(attend(4), plain, attend(4), plain) == [0, None, 2, None, 0, None]
+    assert shifts(attend(4)) == shifts(attend(4), attend(4)) == [0, 2, 0, 2, 0, 2]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -34,6 +34,8 @@ _PLAIN = {int: "a whole number", float: "a number", str: "text", bool: "true or 
 class Factory(Generic[T]):
     """A part's class with checked options; each call builds a new part.
 
+    Factories of the same class with the same options are equal.
+
     The network passes the supplied arguments to the call. A ValueError of the constructor becomes a
     RecipeError that gives the place in the recipe.
     """
@@ -46,6 +48,14 @@ class Factory(Generic[T]):
         return _construct(
             self.entry.target, self.path, what, *arguments, **self.options, **supplied
         )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Factory):
+            return NotImplemented
+        return self.entry == other.entry and self.options == other.options
+
+    def __hash__(self) -> int:
+        return hash((self.entry.kind, self.entry.name))
 
     def __repr__(self) -> str:
         options = ", ".join(f"{key}={value!r}" for key, value in self.options.items())

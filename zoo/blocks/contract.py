@@ -39,7 +39,10 @@ class Placed(nn.Module):
     """A part that depends on the place of its block in the group, such as a shifted window."""
 
     def place(self, index: int) -> None:
-        """Learn the block's place, counted from 0; the group calls it once, after building."""
+        """Learn the block's place among those of its kind in the group, counted from 0.
+
+        The group calls it once, after building. Blocks of the same part and options are of a kind.
+        """
         raise NotImplementedError
 
 

@@ -6,6 +6,7 @@ Shape suffixes: B batch, H height, W width, C channels.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import count
 from typing import Literal, TypeAlias, TypeVar, cast
 
 from torch import Tensor, nn
@@ -103,20 +104,28 @@ def build_blocks(
                 f"scans[{index}] is {type(scan).__name__}, which scans {scan.grids} grids, but a "
                 "block has only one; set this order in coarse.fusion.scan instead"
             )
+    kinds = [factories[index % len(factories)] for index in range(len(drop_paths))]
     blocks = [
-        factories[index % len(factories)](dim, scan=scans[index % len(scans)], drop_path=rate)
-        for index, rate in enumerate(drop_paths)
+        kind(dim, scan=scans[index % len(scans)], drop_path=rate)
+        for index, (kind, rate) in enumerate(zip(kinds, drop_paths, strict=True))
     ]
-    return nn.ModuleList(in_a_row(blocks))
+    # Two kinds in turn would otherwise have even places and odd places only.
+    places = [kinds[:index].count(kind) for index, kind in enumerate(kinds)]
+    return nn.ModuleList(in_a_row(blocks, places))
 
 
-def in_a_row(blocks: Iterable[Block]) -> list[Block]:
-    """Tell the parts that depend on it the place of their block in a row; return the blocks."""
+def in_a_row(blocks: Iterable[Block], places: Iterable[int] | None = None) -> list[Block]:
+    """Tell the parts that depend on it the place of their block in a row; return the blocks.
+
+    Args:
+        blocks: the blocks, from the first to the last.
+        places: place of each among the blocks of its kind; None for one kind.
+    """
     row = list(blocks)
-    for index, block in enumerate(row):
+    for block, place in zip(row, count() if places is None else places, strict=False):
         for part in block.modules():
             if isinstance(part, Placed):
-                part.place(index)
+                part.place(place)
     return row
 
 

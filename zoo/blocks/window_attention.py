@@ -54,7 +54,7 @@ class WindowAttention(Mixer, Placed):
         window: side of a window in tokens.
         heads: number of heads.
         shift: displacement of the windows in tokens, below ``window``. None shifts them by half a
-            window in every second block of a group and leaves them in the others.
+            window in every second block of its kind in a group, and leaves them in the others.
     """
 
     def __init__(
