@@ -140,6 +140,8 @@ def test_a_part_that_derives_from_another_has_its_rules(own_parts):
         ("ab", "is not a pair of names"),
         (("a", 5), "is not a pair of names"),
         (("", "b"), "is not a pair of names"),
+        (("a", "b", 5), "must be a function of a tensor"),
+        (("a", "b", "flat"), "must be a function of a tensor"),
     ],
 )
 def test_a_wrong_rule_is_named_when_the_part_is_registered(rule, message):
@@ -149,6 +151,29 @@ def test_a_wrong_rule_is_named_when_the_part_is_registered(rule, message):
         zoo.register("block", "mine")(Own)  # the name is still free
     with pytest.raises(RecipeError, match=f"^keys: .*{message}"):
         zoo.load("mambair_tiny_x2", keys=[rule])
+
+
+@pytest.mark.parametrize("keys", [None, 5])
+def test_keys_that_are_no_list_are_said(keys):
+    message = f"keys is {keys}; give a list of pairs of names"
+    with temporary_registrations(), pytest.raises(RecipeError, match=f"^block 'mine': {message}"):
+        zoo.register("block", "mine", keys=keys)(Own)
+    with pytest.raises(RecipeError, match=f"^keys: {message}"):
+        zoo.load("mambair_tiny_x2", keys=keys)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        [("x.weight", "head.out.weight"), ("x.weight", "head.out.bias")],
+        [("conv_first.weight", "head.out.weight")],  # a name that the release has
+    ],
+)
+def test_rules_that_give_two_tensors_one_name_write_nothing(own_parts, tmp_path, keys):
+    network = zoo.build({"network": NETWORKS["head"][0]})
+    with pytest.raises(CheckpointError, match=r"w\.pth: the key rules give .* the name .*already;"):
+        save_official(network, tmp_path / "w.pth", keys=keys)
+    assert not (tmp_path / "w.pth").exists()
 
 
 def test_names_without_rules_are_still_an_error(tmp_path):

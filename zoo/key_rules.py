@@ -57,8 +57,13 @@ def checked_rules(keys: Keys, what: str) -> tuple[Rule, ...]:
         what: whose rules they are, for error messages.
 
     Raises:
-        RecipeError: if one is not a pair of names with the same fields, each of them once.
+        RecipeError: if one is not a pair of names with the same fields, each of them once, with a
+            function as its third value if it has one.
     """
+    if not isinstance(keys, Iterable):
+        raise RecipeError(
+            f"{what}: keys is {shown(keys)}; give a list of pairs of names (theirs, ours)"
+        )
     return tuple(_checked(rule, what) for rule in keys)
 
 
@@ -75,5 +80,10 @@ def _checked(rule: Any, what: str) -> Rule:
         raise RecipeError(
             f"{what}: the names of the key rule {shown(names)} must have the same fields, such as "
             "{i} or {rest}, each of them once"
+        )
+    if len(rule) == 3 and rule[2] is not None and not callable(rule[2]):
+        raise RecipeError(
+            f"{what}: the third value of the key rule {shown(names)} is {shown(rule[2])}; it must "
+            "be a function of a tensor, such as zoo.checkpoints.flat"
         )
     return Rule(*rule)

@@ -13,6 +13,10 @@ from zoo.key_rules import FIELD, Rule
 State = dict[str, Tensor]
 
 
+class SameNameError(CheckpointError):
+    """Two tensors would get one name, so one would be lost; the message is half a sentence."""
+
+
 class MissingKeyError(CheckpointError):
     """A file lacks a key that its format needs; the message is the second half of a sentence."""
 
@@ -71,13 +75,24 @@ class KeyMap:
         return {self.to_ours(key) or key: state[key] for key in kept}
 
     def state_to_theirs(self, state: Mapping[str, Tensor]) -> State | None:
-        """Rename and reshape our tensors, and make the buffers; None if a key has no rule."""
+        """Rename and reshape our tensors, and make the buffers; None if a key has no rule.
+
+        Raises:
+            SameNameError: if two tensors get one name.
+        """
         renamed: State = {}
+        owners = dict.fromkeys(self.buffers, "a tensor that follows from others")
         for key, value in state.items():
             found = _renamed(key, self._to_theirs)
             if found is None:
                 return None
             name, rule = found
+            if name in owners:
+                raise SameNameError(
+                    f"the key rules give {_brief(key)} the name {_brief(name)}, which "
+                    f"{_brief(owners[name])} has already"
+                )
+            owners[name] = key
             renamed[name] = value if rule.shape is None else rule.shape(value)
         try:
             return renamed | {name: make(renamed) for name, make in self.buffers.items()}

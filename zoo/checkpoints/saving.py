@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from zoo.blocks import SS2D, Attentive, CrossScaleMixer, HeadScan, Router, WindowAttention
 from zoo.checkpoints.files import SUFFIX, write_pickled, write_safetensors
+from zoo.checkpoints.keymap import SameNameError
 from zoo.checkpoints.loading import load
 from zoo.checkpoints.releases import OFFICIAL, OfficialFormat, key_map_of, rules_of_parts
 from zoo.checkpoints.source import Source
@@ -68,24 +69,28 @@ def save_official(network: nn.Module, path: str | Path, keys: Keys = ()) -> None
             computes the same is not checked then, nor if a part has registered key rules.
 
     Raises:
-        CheckpointError: if the authors' code does not have this network or its scan orders.
+        CheckpointError: if the authors' code does not have this network or its scan orders, or if
+            the key rules give two tensors one name.
         RecipeError: if a key rule is wrong.
         WriteError: if the file cannot be written.
     """
     rules = checked_rules(keys, "keys")
     network = _unwrapped(network)
     own = bool(rules) or bool(rules_of_parts(network, ()))
+    fault = "the authors' code does not have this network; save it as .safetensors instead"
     for release in OFFICIAL if network.recipe is not None else ():
-        state = key_map_of(release, network, rules).state_to_theirs(_state_of(network))
+        try:
+            state = key_map_of(release, network, rules).state_to_theirs(_state_of(network))
+        except SameNameError as error:
+            fault = f"{error}; give each tensor a name of its own" if own else fault
+            continue
         if state is not None and (own or release.recognises(state)):
             if not own:
                 _check_walks(network, release, state, path)
             write_pickled(Path(path), {release.wrapper: state} if release.wrapper else state)
             _tell_routing(network, path)
             return
-    raise CheckpointError(
-        f"{path}: the authors' code does not have this network; save it as .safetensors instead"
-    )
+    raise CheckpointError(f"{path}: {fault}")
 
 
 def convert(source: Source, target: str | Path, *, keys: Keys = (), **overrides: Any) -> Network:
