@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -78,6 +79,11 @@ def test_a_burst_is_a_tensor_of_frames():
             return super().forward(frames_BTIHW[:, 0, :3])
 
     frames = torch.rand(2, 4, 3, 5)
+    told = []
+    zoo.restore(First(channels=4), torch.stack([frames] * 4), progress=told.append)
+    assert told == [0.25, 0.5, 0.75, 1]
+    with pytest.raises(ImageError, match="value_range is for images"):
+        zoo.restore(First(channels=4), frames, value_range=(0, 2))
     found = zoo.restore(First(channels=4), frames)
     assert found.shape == (3, 6, 10) and torch.equal(found[:, ::2, ::2], frames[0, :3])
     assert torch.equal(zoo.restore(First(channels=4), torch.stack([frames, frames]))[1], found)
@@ -259,6 +265,81 @@ def test_what_is_for_files_is_refused_for_an_image_in_memory(tmp_path):
         zoo.restore(Nearest(), image, tmp_path / "a.png")
     with pytest.raises(ImageError, match=r"a\.png: give the file or folder to write, too"):
         zoo.restore(Nearest(), tmp_path / "a.png")
+
+
+class Ranged(Nearest):
+    """A network that was trained on values from 100 to 4100."""
+
+    recipe = SimpleNamespace(train={"data": {"range": [100, 4100]}})
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32", "float64"])
+@pytest.mark.parametrize("channels", [1, 3, 8])
+def test_arrays_and_tensors_have_the_trained_range_as_the_bytes_of_their_file(dtype, channels):
+    values = RANDOM.integers(0, 4300, (5, 6, channels)).astype(dtype)
+    network = Ranged(channels=channels)
+    if channels in (1, 3):  # alpha has the range of its type
+        opaque = np.full((5, 6, 1), 65535 if dtype == "uint16" else 1, dtype)
+        found = zoo.restore(network, np.concatenate([values, opaque], axis=2))
+        assert (found[..., -1] == opaque[0, 0, 0]).all() and np.array_equal(
+            found[..., :-1], zoo.restore(network, values)
+        )
+    stored = io.BytesIO()
+    np.save(stored, values)
+    expected = np.atleast_3d(np.load(io.BytesIO(zoo.restore(network, stored.getvalue()))))
+    assert np.array_equal(zoo.restore(network, values), expected)
+    np.testing.assert_allclose(expected, enlarged(values.clip(100, 4100)), atol=1e-3)
+    plain = Nearest(channels=channels)
+    assert np.array_equal(zoo.restore(plain, values, value_range=(100, 4100)), expected)
+    tensor = torch.from_numpy(values.transpose(2, 0, 1).copy())
+    found = zoo.restore(network, tensor)
+    assert found.dtype == tensor.dtype and not found.is_inference()
+    np.testing.assert_allclose(found.numpy().transpose(1, 2, 0), expected, atol=1e-3)
+
+
+def test_an_array_has_no_data_where_it_is_nan_and_a_tensor_may_not_be_nan(caplog):
+    image = RANDOM.random((4, 5, 3)).astype(np.float32)
+    expected = enlarged(image)
+    image[1, 2] = np.nan
+    expected[2:4, 4:6] = np.nan
+    for network, options in ((Nearest(), {}), (Nearest(), {"value_range": (0, 1)})):
+        np.testing.assert_allclose(zoo.restore(network, image, **options), expected, atol=1e-6)
+        assert "the array has 1 pixels without data" in caplog.text
+        with pytest.raises(ZooError, match="NaN or infinite values; replace them first"):
+            zoo.restore(network, torch.from_numpy(image).permute(2, 0, 1), **options)
+
+
+@pytest.mark.parametrize("alpha", [255.0, -1.0, np.nan])
+def test_alpha_of_floats_is_from_0_to_1(alpha):
+    image = np.ones((4, 5, 4))
+    image[1, 2, 3] = alpha
+    with pytest.raises(ImageError, match="it is alpha, which is from 0 to 1"):
+        zoo.restore(Nearest(), image)
+    image[1, 2, 3] = 0  # bicubic interpolation overshoots beside it
+    found = zoo.restore(Nearest(), image)[..., 3]
+    assert found.min() >= 0 and found.max() <= 1
+
+
+def test_tensors_without_values_of_their_own_are_refused():
+    with pytest.raises(ImageError, match=r"stored as torch\.sparse_coo; use x\.to_dense\(\)"):
+        zoo.restore(Nearest(), torch.zeros(3, 4, 5).to_sparse())
+    with pytest.raises(ImageError, match="on the device meta, so it has no values"):
+        zoo.restore(Nearest(), torch.zeros(3, 4, 5, device="meta"))
+
+
+def test_a_compiled_network_is_restored_with():
+    image = RANDOM.random((4, 5, 3)).astype(np.float32)
+    compiled = torch.nn.Module()  # torch.compile takes seconds
+    compiled._orig_mod = Nearest()
+    assert np.array_equal(zoo.restore(compiled, image), enlarged(image))
+    with pytest.raises(ZooError, match="Linear is no network of this package"):
+        zoo.restore(torch.nn.Linear(1, 1), image)
+
+
+@pytest.mark.parametrize("value_range", [(1, 0), (0, 1, 2), 5, ("a", "b")], ids=str)
+def test_a_range_that_is_none_is_told_in_one_sentence(value_range):
+    with pytest.raises(ZooError, match="it must be the value that is black and the larger value"):
+        zoo.restore(Nearest(), np.zeros((4, 5, 3), np.float32), value_range=value_range)
 
 
 def test_the_image_that_is_given_stays_as_it_is():

@@ -44,7 +44,7 @@ def save(network: nn.Module, path: str | Path, **metadata: str) -> None:
     path = Path(path)
     if path.suffix.lower() != SUFFIX:
         raise CheckpointError(f"{path}: the suffix must be {SUFFIX}")
-    network = _unwrapped(network)
+    network = unwrapped(network)
     if network.recipe is None:
         raise CheckpointError(
             f"{type(network).__name__} was not built from a recipe, so its file could not describe "
@@ -75,7 +75,7 @@ def save_official(network: nn.Module, path: str | Path, keys: Keys = ()) -> None
         WriteError: if the file cannot be written.
     """
     rules = checked_rules(keys, "keys")
-    network = _unwrapped(network)
+    network = unwrapped(network)
     own = bool(rules) or bool(rules_of_parts(network, ()))
     fault = "the authors' code does not have this network; save it as .safetensors instead"
     for release in OFFICIAL if network.recipe is not None else ():
@@ -123,7 +123,7 @@ def convert(source: Source, target: str | Path, *, keys: Keys = (), **overrides:
     return network
 
 
-def _unwrapped(network: nn.Module) -> Network:
+def unwrapped(network: nn.Module) -> Network:
     """Return the network that ``torch.compile``, DDP or an averaged model holds."""
     inner: Any = network
     while isinstance(inner, nn.Module) and not isinstance(inner, Network):

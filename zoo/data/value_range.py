@@ -49,13 +49,16 @@ def check_range(value_range: ValueRange | None) -> ValueRange | None:
     """
     if value_range is None:
         return None
-    low, high = value_range
+    try:
+        low, high = map(float, value_range)
+    except (TypeError, ValueError):
+        low = high = 0.0
     if not (-_LARGEST < low < high < _LARGEST):
         raise RecipeError(
-            f"range is {shown(list(value_range))}; it must be the value that is black and the "
+            f"range is {shown(value_range)}; it must be the value that is black and the "
             "larger value that is white, such as [0, 10000]"
         )
-    return float(low), float(high)
+    return low, high
 
 
 def range_of(recipe: Recipe | None) -> ValueRange | None:
@@ -93,18 +96,9 @@ def in_range(path: Path, photo: Photo, value_range: ValueRange | None) -> Photo:
         ImageError: if the range of floating-point values is not stated and not [0, 1].
     """
     if value_range is not None:
-        low, high = value_range
-        color_HWC = photo.color_HWC * np.float64(_WHITE[photo.bit_depth])
-        color_HWC = ((color_HWC - low) / (high - low)).astype(np.float32)
-        outside_HWC = (color_HWC < 0) | (color_HWC > 1)
-        if photo.no_data_HWC is not None:
-            outside_HWC &= ~photo.no_data_HWC
-        outside = float(outside_HWC.mean())
-        if outside > _MANY:
-            logger.warning(
-                "%s: %.2g %% of the values are outside %s", path, 100 * outside, value_range
-            )
-        return replace(photo, color_HWC=color_HWC.clip(0, 1), value_range=value_range)
+        values_HWC = photo.color_HWC * np.float64(_WHITE[photo.bit_depth])
+        color_HWC = scaled(path, values_HWC, value_range, photo.no_data_HWC)
+        return replace(photo, color_HWC=color_HWC, value_range=value_range)
     if photo.bit_depth == 32:
         low, high = float(photo.color_HWC.min()), float(photo.color_HWC.max())
         if low < -_SLACK or high > 1 + _SLACK:
@@ -113,6 +107,34 @@ def in_range(path: Path, photo: Photo, value_range: ValueRange | None) -> Photo:
                 "are black and white, with data.range='[LOW, HIGH]' or zoo restore --range LOW HIGH"
             )
     return photo
+
+
+def scaled(
+    path: Path, values: np.ndarray, value_range: ValueRange, no_data: np.ndarray | None = None
+) -> np.ndarray:
+    """Convert values to [0, 1], float32. Those outside the range are clipped; many, with a warning.
+
+    Args:
+        path: the file, for the warning.
+        values: values of any shape.
+        value_range: the values that become 0 and 1.
+        no_data: where values mean nothing.
+    """
+    low, high = value_range
+    found: np.ndarray = ((values - np.float64(low)) / (high - low)).astype(np.float32)
+    outside = (found < 0) | (found > 1)
+    if no_data is not None:
+        outside &= ~no_data
+    if (share := float(outside.mean())) > _MANY:
+        logger.warning("%s: %.0f %% of the values are outside %s", path, 100 * share, value_range)
+    return found.clip(0, 1)
+
+
+def unscaled(values: np.ndarray, value_range: ValueRange) -> np.ndarray:
+    """Undo :func:`scaled`: values of any shape, float64."""
+    low, high = value_range
+    found: np.ndarray = values.clip(0, 1) * np.float64(high - low) + low
+    return found
 
 
 def of_file(path: Path, photo: Photo) -> np.ndarray:
@@ -171,9 +193,7 @@ def of_levels(photo: Photo) -> np.ndarray:
     """
     if photo.value_range is None:
         return photo.color_HWC.clip(0, 1)
-    low, high = photo.value_range
-    levels_HWC: np.ndarray = photo.color_HWC.clip(0, 1) * np.float64(high - low) + low
-    return levels_HWC / _WHITE[photo.bit_depth]
+    return unscaled(photo.color_HWC, photo.value_range) / _WHITE[photo.bit_depth]
 
 
 def check_finite(path: Path, values: np.ndarray) -> None:

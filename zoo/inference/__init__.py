@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+from torch import nn
+
 from zoo.checkpoints import load
+from zoo.checkpoints.saving import unwrapped
 from zoo.data.photo import Saving
 from zoo.data.value_range import ValueRange
 from zoo.distributed import ProcessGroup
@@ -60,7 +63,8 @@ def restore(  # type: ignore[misc]  # the two above do not repeat the options
 
     An image in memory is a NumPy array (H, W) or (H, W, C), a PIL image, the bytes of an image
     file, or a tensor (I, H, W) or (B, I, H, W). The result is of the same kind. Values are uint8,
-    uint16, or floats from 0 to 1. Two or four channels of an array are gray or RGB with alpha. A
+    uint16, or floats from 0 to 1; with a range of values, any in it. Where an array is NaN, so is
+    the result. Two or four channels of an array are gray or RGB with alpha. A
     burst in memory is a tensor (T, I, H, W), or a batch of them; its result is linear where its
     frames are.
 
@@ -71,7 +75,7 @@ def restore(  # type: ignore[misc]  # the two above do not repeat the options
 
     Args:
         network: the network, or what :func:`zoo.load` takes: the name of a model whose weights
-            ship, or a file of weights.
+            ship, or a file of weights. In place of a compiled network, the network itself runs.
         source: an image in memory, an image file or a folder of image files; for a burst network, a
             burst or a folder of bursts.
         target: file or folder to write; a missing folder is created. For one input, a path that
@@ -96,8 +100,8 @@ def restore(  # type: ignore[misc]  # the two above do not repeat the options
         lossless: whether an output format that always loses, JPEG, is an error.
         strip_metadata: whether to write pixels only, without colour profile, EXIF, XMP and
             resolution. Without its profile, a photo of many colours looks duller.
-        value_range: the values of the files that are black and white, for data that is no
-            photograph; None for those that the network was trained with.
+        value_range: the values that are black and white, for data that is no photograph; None for
+            those that the network was trained with.
         guides: for each guide that the network needs, by name, a file, or a folder of files with
             the names of the images.
         group: processes that share the files. Each takes the next file when it is free. None
@@ -116,8 +120,7 @@ def restore(  # type: ignore[misc]  # the two above do not repeat the options
     """
     settings = RestoreSettings(tile=tile, overlap=overlap, ensemble=ensemble, precision=precision)
     saving = Saving(quality=quality, lossless=lossless, metadata=not strip_metadata)
-    if not isinstance(network, Network):
-        network = load(network)
+    network = unwrapped(network) if isinstance(network, nn.Module) else load(network)
     if isinstance(source, (str, Path)):
         if target is None:
             raise ImageError(f"{source}: give the file or folder to write, too")
@@ -138,11 +141,10 @@ def restore(  # type: ignore[misc]  # the two above do not repeat the options
             group=group,
         ).written
     for_files = {"target": target, "suffix": suffix, "format": format, "recursive": recursive,
-                 "overwrite": overwrite, "look": look != "auto", "guides": guides,
-                 "value_range": value_range}  # fmt: skip
+                 "overwrite": overwrite, "look": look != "auto", "guides": guides}  # fmt: skip
     if given := [name for name, value in for_files.items() if value]:
         raise ImageError(f"{given[0]} is for files; leave it out for an image in memory")
-    return restore_in_memory(network, source, settings, progress, saving)
+    return restore_in_memory(network, source, settings, progress, saving, value_range)
 
 
 __all__ = [

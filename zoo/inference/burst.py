@@ -25,7 +25,7 @@ from zoo.errors import ImageError, ZooError
 from zoo.files import is_same_file
 from zoo.inference.jobs import Plan, Report, planned, restore_each
 from zoo.inference.outputs import Outputs
-from zoo.inference.runner import RestoreSettings, restore_tensor
+from zoo.inference.runner import RestoreSettings, check_range, restore_tensor
 from zoo.inference.tiling import Progress
 from zoo.networks import Network
 from zoo.ops.registration import register_burst
@@ -117,6 +117,7 @@ def restore_burst(
             "flow_prior: registration"
         )
     burst_BTIHW = frames_TIHW[None]
+    check_range(burst_BTIHW)  # registration fails on values that are not finite
     flow = (register_burst(burst_BTIHW),) if network.takes_flow else ()
     return restore_tensor(network, burst_BTIHW, settings, progress, flow)[0]
 

@@ -11,7 +11,7 @@ from zoo.distributed import ProcessGroup, map_shared
 from zoo.errors import ImageError, WriteError, ZooError
 from zoo.files import remove_leftovers
 from zoo.inference.outputs import Outputs, exists
-from zoo.inference.tiling import Progress
+from zoo.inference.tiling import Progress, part_of
 
 logger = logging.getLogger(__name__)
 
@@ -166,9 +166,12 @@ def _part(progress: Progress, number: int, count: int, raised: list[BaseExceptio
     if not callable(progress):
         return progress
 
+    part = part_of(progress, number, count)
+    assert callable(part)
+
     def tell(done: float) -> None:
         try:
-            progress((number + done) / count)
+            part(done)
         except BaseException as error:
             raised.append(error)
             raise

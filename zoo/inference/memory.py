@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,15 +21,25 @@ from torch import Tensor
 from zoo.data.burst.reading import BurstFiles
 from zoo.data.formats import check_saving, encoded, format_of
 from zoo.data.metadata import JPEG_EXIF, Metadata, checked
-from zoo.data.photo import AS_USUAL, Photo, Saving
-from zoo.data.pixels import dequantise, quantise, to_array, to_tensor
+from zoo.data.photo import AS_USUAL, Saving
+from zoo.data.pixels import dequantise, quantise
 from zoo.data.raster import IN_MEMORY
-from zoo.data.value_range import in_range, range_of
+from zoo.data.value_range import (
+    ValueRange,
+    check_range,
+    image_of,
+    in_range,
+    of_file,
+    range_of,
+    said_of_no_data,
+    scaled,
+    unscaled,
+)
 from zoo.errors import ImageError
 from zoo.inference.burst import restore_burst
 from zoo.inference.image import restore_photo
 from zoo.inference.runner import RestoreSettings, restore_tensor
-from zoo.inference.tiling import Progress
+from zoo.inference.tiling import Progress, part_of
 from zoo.networks import Network
 
 logger = logging.getLogger(__name__)
@@ -43,6 +55,12 @@ _MODES = {
 }  # fmt: skip
 """Modes of PIL images, and the mode in which each is restored."""
 
+_ARRAY = Path("(array)")
+"""The path, in messages, of an array."""
+
+_SLACK = 1e-3
+"""Alpha may be outside [0, 1] by so much, as filters leave it."""
+
 _TRANSPARENT = {"1": "LA", "L": "LA", "P": "RGBA", "RGB": "RGBA"}
 """The same for images with a colour that is transparent."""
 
@@ -53,28 +71,35 @@ def restore_in_memory(
     settings: RestoreSettings,
     progress: Progress,
     saving: Saving,
+    value_range: ValueRange | None = None,
 ) -> Any:
     """Restore an image in memory and return one of the same kind; see :func:`zoo.restore`.
 
     Raises:
-        ImageError: if the image is of another kind, or its shape or dtype is not that of an image
-            for this network.
+        ImageError: if the image is of another kind, or its shape, dtype or values are not those of
+            an image for this network.
     """
+    if network.takes_burst and value_range is not None:
+        raise ImageError(
+            "value_range is for images; divide the frames of a burst by their white level"
+        )
+    if not network.takes_burst:
+        value_range = check_range(value_range) or range_of(network.recipe)
     _check_saving(image, saving)
     if isinstance(image, Tensor):
-        return _restored_tensor(network, image, settings, progress)
+        return _restored_tensor(network, image, settings, progress, value_range)
     if network.takes_burst:
         raise ImageError(
             f"bursts are given as a path or as a tensor (T, {network.channels}, H, W), not as "
             f"{type(image).__name__}"
         )
     if isinstance(image, np.ndarray):
-        return _restored_array(network, image, settings, progress)
+        return _restored_array(network, image, settings, progress, value_range)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return _restored_bytes(network, bytes(image), settings, progress, saving)
+        return _restored_bytes(network, bytes(image), settings, progress, saving, value_range)
     pil = sys.modules.get("PIL.Image")  # without it, the image is none of its own
     if pil is not None and isinstance(image, pil.Image):
-        return _restored_pil(network, image, settings, progress, pil, saving)
+        return _restored_pil(network, image, settings, progress, pil, saving, value_range)
     raise ImageError(
         "an image is a path, a NumPy array, a PIL image, the bytes of a file or a tensor, not "
         f"{type(image).__name__}"
@@ -98,23 +123,32 @@ def _check_saving(image: Any, saving: Saving) -> None:
 
 
 def _restored_tensor(
-    network: Network, image: Tensor, settings: RestoreSettings, progress: Progress
+    network: Network,
+    image: Tensor,
+    settings: RestoreSettings,
+    progress: Progress,
+    value_range: ValueRange | None,
 ) -> Tensor:
     """Restore (I, H, W) or (B, I, H, W); of a burst network, the same with T before I."""
     axes = "TIHW" if network.takes_burst else "IHW"
     _check_tensor(network, image, axes)
     batched = image if image.dim() == len(axes) + 1 else image[None]
-    values = _as_floats(batched)
+    values = _as_floats(batched, value_range)
     if network.takes_burst:
         restored = torch.stack(
             [
-                restore_burst(network, BurstFiles("tensor", frames), settings, progress)
-                for frames in values
+                restore_burst(
+                    network,
+                    BurstFiles("tensor", frames),
+                    settings,
+                    part_of(progress, number, len(values)),
+                )
+                for number, frames in enumerate(values)
             ]
         )
     else:
         restored = restore_tensor(network, values, settings, progress)
-    restored = _as_before(restored, image.dtype).to(image.device)
+    restored = _as_before(restored, image.dtype, value_range).to(image.device)
     return restored if image.dim() == len(axes) + 1 else restored[0]
 
 
@@ -129,52 +163,79 @@ def _check_tensor(network: Network, image: Tensor, axes: str) -> None:
         raise ImageError(f"the tensor has the shape {shape}; for this network it is {wanted}{fix}")
     if not image.is_floating_point() and _name(image.dtype) not in _LEVELS:
         raise ImageError(_wrong_dtype("tensor", _name(image.dtype)))
+    if image.is_meta:
+        raise ImageError("the tensor is on the device meta, so it has no values")
+    if image.layout is not torch.strided:
+        raise ImageError(f"the tensor is stored as {image.layout}; use x.to_dense()")
 
 
-def _as_floats(image: Tensor) -> Tensor:
+def _as_floats(image: Tensor, value_range: ValueRange | None) -> Tensor:
     levels = _LEVELS.get(_name(image.dtype))
-    return image.float() if levels is None else image.float() / levels
+    if value_range is None:
+        return image.float() if levels is None else image.float() / levels
+    values = image.detach().cpu().double().numpy()
+    if not np.isfinite(values).all():
+        raise ImageError("the tensor has NaN or infinite values; replace them first")
+    return torch.from_numpy(scaled(Path("the tensor"), values, value_range))
 
 
-def _as_before(restored: Tensor, dtype: torch.dtype) -> Tensor:
+def _as_before(restored: Tensor, dtype: torch.dtype, value_range: ValueRange | None) -> Tensor:
     levels = _LEVELS.get(_name(dtype))
+    values = restored.numpy() if value_range is None else unscaled(restored.numpy(), value_range)
     if levels is None:
-        return restored.to(dtype)
-    return torch.from_numpy(quantise(restored.numpy(), 8 if levels == 255 else 16))
+        return torch.from_numpy(values).to(dtype)
+    bits = 8 if levels == 255 else 16
+    return torch.from_numpy(quantise(values if value_range is None else values / levels, bits))
 
 
 def _restored_array(
-    network: Network, image: np.ndarray, settings: RestoreSettings, progress: Progress
+    network: Network,
+    image: np.ndarray,
+    settings: RestoreSettings,
+    progress: Progress,
+    value_range: ValueRange | None,
 ) -> np.ndarray:
-    """Restore (H, W) or (H, W, C)."""
+    """Restore (H, W) or (H, W, C), as a file of the array is restored."""
     pictures = network.channels in _PICTURES
     _check_array(network, image, (1, 2, 3, 4) if pictures else (network.channels,))
-    dtype = image.dtype
-    values_HWC = np.atleast_3d(image)
-    values_HWC = dequantise(values_HWC) if dtype.name in _LEVELS else values_HWC.astype(np.float32)
-    if not pictures:
-        restored_BIHW = restore_tensor(network, to_tensor(values_HWC)[None], settings, progress)
-        restored_HWC = to_array(restored_BIHW[0])
-    else:
-        restored_HWC = _restored_picture(network, values_HWC, settings, progress)
-    if dtype.name in _LEVELS:
-        restored_HWC = quantise(restored_HWC, 8 if dtype == np.uint8 else 16)
-    restored_HWC = restored_HWC.astype(dtype)
+    values_HWC, alpha_HW = np.atleast_3d(image), None
+    if pictures and values_HWC.shape[2] in (2, 4):
+        values_HWC, alpha_HW = values_HWC[..., :-1], _alpha(values_HWC[..., -1])
+    photo = image_of(_ARRAY, values_HWC)
+    if value_range is not None:
+        photo = in_range(_ARRAY, photo, value_range)
+    if photo.no_data_HWC is not None:
+        logger.warning(
+            "the array %s; the network sees their neighbours, and the result is NaN there",
+            said_of_no_data(photo),
+        )
+    photo = replace(photo, alpha_HW=alpha_HW)
+    restored = restore_photo(network, photo, settings, progress)
+    restored_HWC = of_file(_ARRAY, restored)
+    if restored.alpha_HW is not None:
+        alpha_HW1 = restored.alpha_HW[..., None]
+        if image.dtype.name in _LEVELS:
+            alpha_HW1 = quantise(alpha_HW1, photo.bit_depth)
+        restored_HWC = np.concatenate([restored_HWC, alpha_HW1], axis=2)
+    restored_HWC = restored_HWC.astype(image.dtype)
     return restored_HWC[..., 0] if image.ndim == 2 else restored_HWC
 
 
-def _restored_picture(
-    network: Network, values_HWC: np.ndarray, settings: RestoreSettings, progress: Progress
-) -> np.ndarray:
-    """Restore gray or RGB with or without alpha, as files are."""
-    transparent = values_HWC.shape[2] in (2, 4)
-    colors = values_HWC.shape[2] - transparent
-    alpha_HW = values_HWC[..., -1] if transparent else None
-    color_HWC = np.ascontiguousarray(values_HWC[..., :colors])
-    found = restore_photo(network, Photo(color_HWC, alpha_HW), settings, progress)
-    if found.alpha_HW is None:
-        return found.color_HWC
-    return np.concatenate([found.color_HWC, found.alpha_HW[..., None]], axis=2)
+def _alpha(alpha_HW: np.ndarray) -> np.ndarray:
+    """Convert the alpha of an array to float32 in [0, 1].
+
+    Raises:
+        ImageError: if floats are not from 0 to 1.
+    """
+    if alpha_HW.dtype.name in _LEVELS:
+        return dequantise(alpha_HW)
+    least, most = float(alpha_HW.min()), float(alpha_HW.max())
+    if not (least >= -_SLACK and most <= 1 + _SLACK):  # also NaN
+        raise ImageError(
+            f"the last channel of the array has values from {least:g} to {most:g}; it is alpha, "
+            "which is from 0 to 1"
+        )
+    return alpha_HW.astype(np.float32).clip(0, 1)
 
 
 def _check_array(network: Network, image: np.ndarray, channels: tuple[int, ...]) -> None:
@@ -206,14 +267,19 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _restored_bytes(
-    network: Network, data: bytes, settings: RestoreSettings, progress: Progress, saving: Saving
+    network: Network,
+    data: bytes,
+    settings: RestoreSettings,
+    progress: Progress,
+    saving: Saving,
+    value_range: ValueRange | None,
 ) -> bytes:
     """Restore an encoded image, and encode it in its format; PNG where that is only read."""
     name = IN_MEMORY
     found = format_of(name, data)
     output = name.with_suffix(found.extensions[0] if found.encode else ".png")
     check_saving([output], saving)
-    image = in_range(name, found.read(name, data), range_of(network.recipe))
+    image = in_range(name, found.read(name, data), value_range)
     photo = restore_photo(network, image, settings, progress)
     return encoded(output, photo, saving)
 
@@ -225,6 +291,7 @@ def _restored_pil(
     progress: Progress,
     pil: Any,
     saving: Saving,
+    value_range: ValueRange | None,
 ) -> Any:
     if image.mode not in _MODES:
         raise ImageError(
@@ -241,7 +308,7 @@ def _restored_pil(
                 "its file, or delete image.info['transparency']"
             )
     pixels = np.asarray(image if image.mode == mode else image.convert(mode))
-    restored = pil.fromarray(_restored_array(network, pixels, settings, progress))
+    restored = pil.fromarray(_restored_array(network, pixels, settings, progress, value_range))
     if saving.metadata:
         restored.info.update(_info(image.info, network.scale, restored.size))
     return restored

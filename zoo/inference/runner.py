@@ -106,7 +106,7 @@ def restore_tensor(
         ZooError: if the image has integers, NaN, infinite values or values from 0 to 255, a guide
             is missing or has a wrong size, or the memory is too small.
     """
-    _check_range(image_BIHW)
+    check_range(image_BIHW)
     with torch.inference_mode():
         restored = _in_memory(network, image_BIHW, settings or RestoreSettings(), progress, guides)
         values = restored.numpy()
@@ -150,8 +150,16 @@ def _in_memory(
         network.train(was_training)
 
 
-def _check_range(image_BIHW: Tensor) -> None:
-    fix = "divide it by 255 (65535 for 16 bits), or by the value that is white"
+def check_range(image_BIHW: Tensor) -> None:
+    """Check the values of images.
+
+    Raises:
+        ZooError: if they are integers, not finite, or far from [0, 1].
+    """
+    fix = (
+        "divide it by 255 (65535 for 16 bits), or by the value that is white, as value_range= of "
+        "zoo.restore does"
+    )
     if not image_BIHW.is_floating_point():
         kind = str(image_BIHW.dtype).removeprefix("torch.")
         raise ZooError(f"the image has {kind} values; networks take floats from 0 to 1: {fix}")

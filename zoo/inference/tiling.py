@@ -43,6 +43,14 @@ Progress: TypeAlias = bool | Callable[[float], None]
 the part of the work that is done, above 0 and up to 1. If it raises an error, the work ends. The
 part is smaller again if memory runs out and smaller tiles are tried."""
 
+
+def part_of(progress: Progress, number: int, count: int) -> Progress:
+    """Return how one of ``count`` jobs tells its progress, so that all of them go from 0 to 1."""
+    if not callable(progress):
+        return progress
+    return lambda done: progress((number + done) / count)
+
+
 Run: TypeAlias = Callable[..., Tensor]
 """Takes images, and their guides if there are any, and returns images of ``scale`` times the size,
 on the CPU."""
