@@ -26,7 +26,7 @@ from zoo.data.degradations import Degradation
 from zoo.data.images import Photo, write_photo
 from zoo.data.photos import SAMPLES_SOURCE
 from zoo.data.testsets import TestImage, find_test_set, set_names, validation_images
-from zoo.data.value_range import ValueRange, range_of
+from zoo.data.value_range import ValueRange, is_photographic, range_of
 from zoo.distributed import ProcessGroup, map_shared, process_group
 from zoo.errors import ZooError
 from zoo.evaluation import Protocol, Restored, Run, Score, evaluate
@@ -69,10 +69,13 @@ def evaluate_recipe(options: argparse.Namespace, group: ProcessGroup) -> None:
     if network.takes_burst:
         run_bursts(options, group, recipe, network, source)
         return
+    value_range = range_of(recipe)
     degradation = _degradation(recipe, settings, network.scale)
+    if degradation is not None:
+        photographic = is_photographic(network.channels, value_range)
+        degradation = degradation.for_data(photographic=photographic)
     if options.official_tiling and network.guides:
         raise ZooError("--official-tiling is for networks without guides; use --tile")
-    value_range = range_of(recipe)
     sets = _sets(options, settings, degradation, network, value_range)
     protocol = protocol_of(settings, network, value_range)
     through = _through(network, settings, options)

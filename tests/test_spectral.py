@@ -8,11 +8,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 import zoo
 from tests.helpers.networks import Nearest
 from zoo.cli import main
 from zoo.data import Bicubic
+from zoo.data.bicubic import resize_bicubic
 from zoo.data.testsets import TestImage
 from zoo.errors import RecipeError
 from zoo.evaluation import Protocol, Restored, evaluate, mean_score, score, strip
@@ -165,7 +167,7 @@ train:
     range: [0, 10000]
     patch: 8
     batch: 1
-    degradation: {type: bicubic, rounded: false}
+    degradation: bicubic
 evaluate: {metrics: [sam, ergas, bands], datasets: [], paper: null}
 """
 
@@ -195,6 +197,13 @@ def test_an_eight_band_network_trains_validates_evaluates_restores_and_exports(
         [line] = csv.DictReader(file)
     assert float(line["psnr"]) == pytest.approx(entry["psnr"], abs=0.01)
     assert float(line["ergas"]) == pytest.approx(entry["ergas"], rel=1e-3)
+    # The degraded image is not rounded to 8 bits, as one of a photograph is.
+    clean_CHW = torch.from_numpy(tifffile.imread("val/c.tif") / 10000).permute(2, 0, 1)
+    small_CHW = resize_bicubic(clean_CHW.double(), 0.5).float()
+    enlarged_CHW = resize_bicubic(small_CHW[None], 2)[0].clamp(0, 1)
+    images = [image_CHW.permute(1, 2, 0).float().numpy() for image_CHW in (enlarged_CHW, clean_CHW)]
+    expected = psnr(*images, crop_border=2, rounded=False)
+    assert float(line["baseline_psnr"]) == pytest.approx(expected, abs=1e-5)
     text = capsys.readouterr().out
     assert "PSNR (dB) and SSIM on all channels, not rounded" in text and "| sam | ergas |" in text
     assert np.load("kept/val/c.npy").shape == (24, 24, 8)

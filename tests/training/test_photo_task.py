@@ -69,6 +69,23 @@ def photo_task_of(
 STAGES = (stage(3, 6, 4), stage(5, 8, 2))
 
 
+@pytest.mark.parametrize(
+    ("channels", "stated", "rounds"),
+    [(3, None, True), (1, None, True), (3, (0.0, 255.0), False), (8, None, False)],
+)
+def test_only_photographs_are_rounded_to_8_bits(photos, tmp_path, channels, stated, rounds):
+    """Rounding took most levels of 16 bits and of floating-point bands away in silence."""
+    source = photos
+    if channels == 8:
+        source = tmp_path / "bands"
+        source.mkdir()
+        np.save(source / "a.npy", np.random.default_rng(0).random((40, 40, 8), np.float32))
+    task = photo_task_of(source, degradation=Bicubic, channels=channels, range=stated)
+    clean_CHW = torch.rand(channels, 8, 8, generator=torch.Generator().manual_seed(0))
+    levels = task.degradation.for_test(clean_CHW, 0) * 255
+    assert torch.allclose(levels, levels.round(), atol=1e-3) == rounds
+
+
 def test_examples_follow_stage_seed_channels_and_are_enough(photos):
     task = photo_task_of(photos, degradation=Bicubic, stages=STAGES, channels=1)
     assert [s.iterations for s in task.plan] == [3, 7]

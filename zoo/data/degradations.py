@@ -6,7 +6,7 @@ Shape suffixes: C channels (1 gray, 3 RGB, or any other number), H height, W wid
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import cv2
@@ -62,6 +62,14 @@ class Degradation(ABC):
         """
         return self(clean_CHW, np.random.default_rng(seed))
 
+    def for_data(self, *, photographic: bool) -> Degradation:
+        """Return the degradation of images that are photographs or not, as their data needs it.
+
+        Args:
+            photographic: whether images are gray or RGB without a stated range of values.
+        """
+        return self
+
 
 DEGRADATIONS = Registry("degradation", Degradation, supplied=("scale",))
 
@@ -91,7 +99,8 @@ class Bicubic(Degradation):
 
     Args:
         scale: downscaling factor, 1 (rounding only) to 8.
-        rounded: whether values are rounded to 8 bits; false for data that is no photograph.
+        rounded: whether photographs are rounded to 8 bits. Other data, with a stated range or other
+            channels than gray or RGB, never is.
     """
 
     scale: int
@@ -100,6 +109,9 @@ class Bicubic(Degradation):
     def __post_init__(self) -> None:
         if self.scale not in range(1, 9):
             raise RecipeError(f"degradation 'bicubic': scale must be 1 to 8, not {self.scale}")
+
+    def for_data(self, *, photographic: bool) -> Bicubic:
+        return self if photographic else replace(self, rounded=False)
 
     def __call__(self, clean_CHW: Tensor, rng: np.random.Generator) -> Tensor:
         check_multiple(clean_CHW, self.scale)

@@ -17,6 +17,7 @@ from zoo.data.pairing import counterparts
 from zoo.data.patches import Example, PairDataset, PatchDataset
 from zoo.data.photos import SAMPLES_SOURCE, AnyPhoto, load_training_photos, photo_files
 from zoo.data.testsets import TestImage, validation_images
+from zoo.data.value_range import is_photographic
 from zoo.distributed import ProcessGroup, shard
 from zoo.errors import RecipeError
 from zoo.evaluation import Protocol, evaluate, mean_score, strip
@@ -66,7 +67,7 @@ class PhotoTask:
             logger.info("training on the few bundled photos; the paper uses %s", settings.paper)
         self.degradation = None
         if settings.degraded is None:
-            self.degradation = _degradation(settings, self.scale)
+            self.degradation = _degradation(settings, network)
         else:
             _check_pairs(settings)
             # Names are compared before any file is read, which may take minutes.
@@ -168,13 +169,14 @@ class PhotoTask:
         return values, {name: picture for _, part in parts for name, picture in part.items()}
 
 
-def _degradation(settings: DataSettings, scale: int) -> Degradation:
+def _degradation(settings: DataSettings, network: Network) -> Degradation:
     if settings.degradation is None:
         raise RecipeError(
             "train.data: this recipe trains on pairs of files; give data.photos=CLEAN_FOLDER and "
             "data.degraded=DEGRADED_FOLDER, or a data.degradation to make pairs"
         )
-    return settings.degradation(scale=scale)
+    photographic = is_photographic(network.channels, settings.range)
+    return settings.degradation(scale=network.scale).for_data(photographic=photographic)
 
 
 def _check_pairs(settings: DataSettings) -> None:
