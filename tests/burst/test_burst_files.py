@@ -237,6 +237,48 @@ def test_burstsr_folders(tmp_path):
     torch.testing.assert_close(frames[:, 0, 0, 0], torch.tensor([100.0, 200.0]) / 1023)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_burstsr_frame_without_its_black_level_is_not_brighter_than_others(
+    tmp_path, caplog, shared
+):
+    for index in range(2):
+        folder = tmp_path / f"samsung_{index:02d}"
+        folder.mkdir()
+        cv2.imwrite(str(folder / "im_raw.png"), np.full((2, 2, 4), 163, np.uint16))
+    assert read_burst(tmp_path).frames_TIHW.unique().tolist() == pytest.approx([163 / 1023])
+    assert "no frame has a black_level beside it" in caplog.text
+    facts = {"black_level": [63] * 4}
+    (tmp_path / "samsung_00" / "meta_info.pkl").write_bytes(pickle.dumps(facts))
+    if shared:
+        (tmp_path / "meta.json").write_text(json.dumps(facts))
+        assert read_burst(tmp_path).frames_TIHW.unique().tolist() == pytest.approx([100 / 1023])
+        return
+    with pytest.raises(ImageError, match=r"samsung_01/im_raw\.png' has no black_level .* copy its"):
+        read_burst(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["uint16", "float32"])
+@pytest.mark.parametrize("black", [64, [64, 65, 66, 67]])
+def test_the_black_level_of_an_npz_file_is_subtracted_from_frames_and_white(tmp_path, kind, black):
+    levels = np.random.default_rng(0).integers(64, 1024, (2, 4, 3, 3)).astype(np.uint16)
+    dark = np.array(black, float).reshape(-1, 1, 1)
+    expected = (levels - dark) / (1023 - dark)
+    if kind == "float32":
+        np.savez(tmp_path / "a.npz", frames=levels / np.float32(1023), black_level=dark / 1023)
+    else:
+        np.savez(tmp_path / "a.npz", frames=levels, white_level=1023, black_level=black)
+    found = read_burst(tmp_path / "a.npz").frames_TIHW
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("black", [1023, -1, [1, 2, 3], "dark", [0, 0, 0, 2000]])
+def test_a_wrong_black_level_of_an_npz_file_is_one_sentence(tmp_path, black):
+    frames = np.ones((2, 4, 3, 3), np.uint16)
+    np.savez(tmp_path / "a.npz", frames=frames, white_level=1023, black_level=black)
+    with pytest.raises(ImageError, match=r"a\.npz' has a 'black_level'"):
+        read_burst(tmp_path / "a.npz")
+
+
 def test_public_pickles_of_facts_are_read(tmp_path):
     facts = {
         "rgb2cam": torch.eye(3), "red_gain": torch.tensor(2.1), "blue_gain": np.float32(1.7),

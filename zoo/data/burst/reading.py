@@ -4,11 +4,12 @@ The folder of a burst contains one of these:
 
 * ``im_raw_00.png``, ``im_raw_01.png``, ...: 16-bit PNGs with four channels, the planes of a Bayer
   mosaic (the synthetic sets of the NTIRE challenge, and ours); see :mod:`zoo.data.burst.stored`.
-* ``samsung_00/im_raw.png``, ..., each with its ``meta_info.pkl`` (BurstSR): 10 bits; the black
-  level is not subtracted.
+* ``samsung_00/im_raw.png``, ..., each with its ``meta_info.pkl`` (BurstSR): 10 bits, from which
+  its ``black_level`` is subtracted.
 * DNG files, in natural order (phones, HDR+); see :mod:`zoo.data.burst.raw`.
 * ``burst.npz`` with ``frames`` (T, 4 or 3, h, w), either floating point in [0, 1], or integers and
-  ``white_level``. Other entries of up to 100 values are facts.
+  ``white_level``; ``black_level``, for all channels or each, is subtracted from both. Other entries
+  of up to 100 values are facts.
 * any image files, in natural order: RGB frames.
 
 :mod:`zoo.data.burst.facts` reads the facts (gains and colour matrix) next to the frames.
@@ -19,6 +20,7 @@ Shape suffixes: T frames, I channels of a frame, H height, W width in pixels.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +42,8 @@ from zoo.data.pixels import to_tensor, with_channels
 from zoo.errors import ImageError
 from zoo.files import natural_key
 from zoo.limits import PIXELS_VARIABLE, max_pixels
+
+logger = logging.getLogger(__name__)
 
 SAMSUNG_WHITE = 1023
 
@@ -115,9 +119,9 @@ def _read_burst(path: Path) -> BurstFiles:
         frames = _frames(path, (read_planes(file).div_(WHITE) for file in planes))
         return BurstFiles(path.name, frames, facts_beside(path), 16)
     if phone := sorted(path.glob("samsung_*/im_raw.png"), key=natural_key):
-        frames = _frames(path, map(_phone_frame, phone))
-        facts = facts_beside(phone[0].parent) or facts_beside(path)
-        return BurstFiles(path.name, frames, facts, 16)
+        known = _phone_facts(path, phone)
+        frames = _frames(path, map(_phone_frame, phone, known))
+        return BurstFiles(path.name, frames, known[0], 16)
     if files := dng_files(path):
         return _from_dng(path, files)
     return _from_photos(path)
@@ -139,8 +143,30 @@ def _from_dng(folder: Path, files: Sequence[Path]) -> BurstFiles:
     return BurstFiles(folder.name, frames_TIHW, facts, 16, flips[0])
 
 
-def _phone_frame(file: Path) -> Tensor:
-    facts = facts_beside(file.parent)
+def _phone_facts(folder: Path, files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Read the facts beside each frame; those of the folder stand in for missing ones.
+
+    Raises:
+        ImageError: if only some frames have a black level: the others would be brighter.
+    """
+    shared = facts_beside(folder)
+    known = [facts_beside(file.parent) or shared for file in files]
+    bare = [file for file, facts in zip(files, known, strict=True) if "black_level" not in facts]
+    if bare and len(bare) < len(files):
+        raise ImageError(
+            f"{str(bare[0])!r} has no black_level beside it, and other frames of the burst have "
+            f"one; copy its {FACTS_PICKLE} again"
+        )
+    if bare:
+        logger.warning(
+            "burst %s: no frame has a black_level beside it in %s, so nothing is subtracted",
+            folder,
+            FACTS_PICKLE,
+        )
+    return known
+
+
+def _phone_frame(file: Path, facts: Mapping[str, Any]) -> Tensor:
     try:
         black = _black_level(facts)
     except ValueError as error:
@@ -191,7 +217,7 @@ def _from_npz(path: Path) -> BurstFiles:
             f"{shape}"
         )
     try:
-        frames = _scaled(frames, content.get("white_level"))
+        frames = _scaled(frames, content.get("white_level"), content.get("black_level"))
     except ValueError as error:
         raise ImageError(f"npz file {str(path)!r} {error}") from error
     facts = facts_beside(path.parent) if path.name == NPZ else {}
@@ -200,7 +226,7 @@ def _from_npz(path: Path) -> BurstFiles:
     return BurstFiles(name, torch.from_numpy(frames), facts, 16)
 
 
-def _scaled(frames: np.ndarray, white: np.ndarray | None) -> np.ndarray:
+def _scaled(frames: np.ndarray, white: np.ndarray | None, black: np.ndarray | None) -> np.ndarray:
     """Convert the frames of an npz file to float32, about [0, 1].
 
     Raises:
@@ -218,7 +244,9 @@ def _scaled(frames: np.ndarray, white: np.ndarray | None) -> np.ndarray:
         raise ValueError(f"has frames of type {frames.dtype}; they must be numbers")
     with np.errstate(over="ignore"):
         scaled = frames.astype(np.float32, order="C")
-        scaled /= np.float32(level)
+        dark = _black_levels(black, frames.shape[1], level)
+        scaled -= dark
+        scaled /= np.float32(level) - dark
     if not np.isfinite(scaled).all():
         raise ValueError("has NaN or infinite values")
     largest = max(-scaled.min(), scaled.max())
@@ -228,6 +256,25 @@ def _scaled(frames: np.ndarray, white: np.ndarray | None) -> np.ndarray:
             "frames by their white level, or correct 'white_level' of integers"
         )
     return scaled
+
+
+def _black_levels(black: np.ndarray | None, channels: int, white: float) -> np.ndarray:
+    """The black level of each channel, (1 or C, 1, 1) float32, from 0 to below white.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    try:
+        levels = numbers(0 if black is None else black.tolist(), 1, channels)
+    except ValueError as error:
+        raise ValueError(f"has a 'black_level' that {error}") from error
+    found = np.array(levels, np.float32).reshape(-1, 1, 1)
+    if not ((found >= 0) & (found < np.float32(white))).all():
+        raise ValueError(
+            f"has a 'black_level' of {max(levels):g}; it must be from 0 to below white, which is "
+            f"{white:g}: remove it if it is subtracted already"
+        )
+    return found
 
 
 def _white_level(white: np.ndarray) -> float:
