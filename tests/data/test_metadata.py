@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 import zlib
 from fractions import Fraction
 
@@ -178,7 +179,117 @@ def test_a_damaged_profile_and_one_that_the_format_cannot_hold_are_told(tmp_path
     write_photo(tmp_path / "a.png", Photo(color, metadata=Metadata(b"no profile")))
     assert "a.png: the colour profile is damaged" in caplog.text
     write_photo(tmp_path / "a.bmp", Photo(color, metadata=Metadata(rgb_profile())))
-    assert "a.bmp: the colour profile is dropped" in caplog.text
+    assert "a.bmp: dropped, because the format cannot hold it: colour profile" in caplog.text
+
+
+def test_all_that_a_bmp_drops_is_told_in_one_line(tmp_path, caplog):
+    save(tmp_path / "a.png", colours(), block=exif(), xmp=XMP, dpi=(300, 200))
+    restored(tmp_path / "a.png", tmp_path / "a.bmp")
+    assert caplog.text.count("dropped, because the format cannot hold it") == 1
+    assert "cannot hold it: EXIF, XMP, resolution\n" in caplog.text
+    caplog.clear()
+    zoo.restore(
+        Nearest(), tmp_path / "a.png", tmp_path / "b.bmp", strip_metadata=True, progress=False
+    )
+    assert not caplog.text
+
+
+GAMMA = (b"gAMA", struct.pack(">I", 50_000))
+USUAL = (b"gAMA", struct.pack(">I", 45_455))
+PRIMARIES = (b"cHRM", struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000))
+
+
+@pytest.mark.parametrize(
+    ("chunks", "said"),
+    [
+        ([GAMMA], "gAMA"),
+        ([PRIMARIES, USUAL], "cHRM"),
+        ([(b"cICP", bytes([9, 16, 0, 1]))], "cICP"),
+        ([(b"cICP", bytes([1, 13, 0, 1])), GAMMA], ""),
+        ([(b"sRGB", b"\0"), USUAL], ""),
+        ([USUAL], ""),
+        ([(b"gAMA", b"?")], ""),
+    ],
+    ids=["gamma", "primaries", "codes", "usual codes", "srgb", "usual gamma", "damaged"],
+)
+def test_colours_that_only_a_png_can_name_are_told_by_other_formats(tmp_path, caplog, chunks, said):
+    photo = Photo(colours() / np.float32(255), metadata=Metadata(png_chunks=tuple(chunks)))
+    write_photo(tmp_path / "a.png", photo)
+    assert not caplog.text
+    write_photo(tmp_path / "a.jpg", photo)
+    assert caplog.text.count("\n") == bool(said)
+    assert (f"a.jpg: dropped, because the format cannot hold it: the meaning of colours ({said} of"
+            in caplog.text) == bool(said)  # fmt: skip
+
+
+PACKET = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF>
+<rdf:Description xmlns:t="http://ns.adobe.com/tiff/1.0/" xmlns:exif = 'http://ns.adobe.com/exif/1.0/'
+ t:XResolution="72/1" tiff:YResolution = ' 3000000/10000 ' exif:PixelXDimension="36"
+ my:Orientation="6">
+<t:Orientation xml:lang="x"> 6 </t:Orientation>
+<exif:PixelYDimension>24</exif:PixelYDimension><t:ImageWidth>36</t:ImageWidth>
+<tiff:ImageLength a="b">24</tiff:ImageLength><t:Orientations>6</t:Orientations>
+</rdf:Description></rdf:RDF></x:xmpmeta>"""
+
+
+def test_numbers_in_xmp_fit_the_new_picture_under_any_prefix(tmp_path):
+    save(tmp_path / "a.png", colours(), xmp=PACKET)
+    expected = PACKET
+    for old, new in (
+        (b'"72/1"', b'"144/1"'),
+        (b"3000000/10000", b"600/1"),
+        (b'sion="36"', b'sion="72"'),
+        (b"> 6 <", b"> 1 <"),
+        (b">24</exif", b">48</exif"),
+        (b">36<", b">72<"),
+        (b'a="b">24', b'a="b">48'),
+    ):
+        assert expected.count(old) == 1
+        expected = expected.replace(old, new)
+    image = restored(tmp_path / "a.png", tmp_path / "b.png")
+    assert xmp_of(image) == expected
+
+
+@pytest.mark.parametrize(
+    "part",
+    [b" tiff:Orientation ", b'xmlns:a="http://ns.adobe.com/tiff/1.0/" ', b"<tiff:Orientation="],
+)
+def test_a_hostile_packet_takes_time_that_grows_with_its_length_only(part):
+    packet = part * 30_000
+    start = time.perf_counter()
+    said = Metadata(xmp=packet).upright().enlarged(2).of_size(1, 1)
+    assert said.xmp == packet
+    assert time.perf_counter() - start < 10  # 0.5 s; without bounds, a minute
+
+
+@pytest.mark.parametrize("name", [b"exif", b"APP1", b"xmp"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_raw_profiles_of_a_png_are_exif_and_xmp(tmp_path, name, packed):
+    block = PACKET if name == b"xmp" else b"Exif\0\0" + exif(6)
+    digits = block.hex().encode()
+    lines = b"\n".join(digits[at : at + 72] for at in range(0, len(digits), 72))
+    text = b"\n%s\n%8d\n%s\n" % (name, len(block), lines)
+    body = b"Raw profile type " + name + b"\0" + (b"\0" + zlib.compress(text) if packed else text)
+    save(tmp_path / "a.png", colours())
+    data = (tmp_path / "a.png").read_bytes()
+    chunk = png_chunk(b"zTXt" if packed else b"tEXt", body)
+    (tmp_path / "a.png").write_bytes(data[:33] + chunk + data[33:])
+    photo = read_photo(tmp_path / "a.png")
+    assert photo.metadata.png_chunks == ()
+    if name == b"xmp":
+        assert photo.metadata.xmp == PACKET.replace(b"> 6 <", b"> 1 <")
+    else:
+        assert photo.metadata.exif is not None and photo.color_HWC.shape == (36, 24, 3)
+        np.testing.assert_allclose(photo.color_HWC * 255, np.rot90(colours(), 3), atol=1e-3)
+
+
+@pytest.mark.parametrize("text", [b"", b"\nexif\n 3\n", b"\nexif\n 3\nzz", b"\nexif\n 1\n\xff"])
+def test_a_damaged_raw_profile_stays_a_text(tmp_path, text):
+    save(tmp_path / "a.png", colours())
+    data = (tmp_path / "a.png").read_bytes()
+    body = b"Raw profile type exif\0" + text
+    found = read_metadata(data[:33] + png_chunk(b"tEXt", body) + data[33:])
+    assert found.exif is None and found.png_chunks == ((b"tEXt", body),)
 
 
 def test_a_profile_of_many_segments_and_a_block_that_is_too_long(tmp_path, caplog):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from zoo.data import headers, tags
 from zoo.data.containers import (
+    BMP_SIGNATURE,
     JPEG_SIGNATURE,
     PNG_SIGNATURE,
     is_webp,
@@ -40,6 +41,18 @@ _SEGMENT = 65533
 _SPACES = {1: b"GRAY", 3: b"RGB "}
 """How ICC profiles name the colours of a picture with so many channels."""
 
+_SRGB_CODES = (b"\1\r\0\1", b"\1\1\0\1")
+"""Bodies of the chunk cICP for sRGB and for BT.709, which programs show alike."""
+
+_SRGB_CHUNKS = {
+    b"gAMA": (45455,),
+    b"cHRM": (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000),
+}
+"""Numbers of sRGB in units of 1/100000: the exponent, and places of white, red, green and blue."""
+
+_NEAR = 500
+"""Differences from these numbers that nobody sees."""
+
 _PROFILE_NAME = b"ICC profile\0\0"
 
 _VP8L_ALPHA = 0x10
@@ -59,6 +72,8 @@ def embedded(path: Path, encoded: bytes, metadata: Metadata, shape: tuple[int, i
     """
     height, width, channels = shape
     metadata = metadata.of_size(width, height)
+    if lost := _lost(metadata, encoded):
+        log.warning("%s: dropped, because the format cannot hold it: %s", path, ", ".join(lost))
     profile = _fitting(path, metadata.profile, channels)
     metadata = Metadata(
         profile, metadata.exif, metadata.xmp, metadata.resolution, metadata.png_chunks
@@ -75,10 +90,40 @@ def embedded(path: Path, encoded: bytes, metadata: Metadata, shape: tuple[int, i
     elif encoded.startswith((b"II*\0", b"MM\0*")):
         write = _into_tiff
     else:
-        if metadata.profile:
-            log.warning("%s: the colour profile is dropped, because the format has none", path)
         return encoded
     return write(path, encoded, metadata)
+
+
+def _lost(said: Metadata, encoded: bytes) -> list[str]:
+    """Name what a format cannot hold."""
+    lost = []
+    if encoded.startswith(BMP_SIGNATURE):
+        each = {
+            "colour profile": said.profile,
+            "EXIF": said.exif,
+            "XMP": said.xmp,
+            "resolution": said.resolution,
+        }
+        lost = [name for name, value in each.items() if value]
+    if not encoded.startswith(PNG_SIGNATURE) and (chunk := _colours(said)):
+        lost.append(f"the meaning of colours ({chunk} of PNG), so that they can look different")
+    return lost
+
+
+def _colours(said: Metadata) -> str:
+    """Name of the chunk that makes the colours of a PNG file others than usual, or ""."""
+    chunks = dict(said.png_chunks)
+    if b"cICP" in chunks:  # it comes before all others
+        return "" if chunks[b"cICP"] in _SRGB_CODES else "cICP"
+    if said.profile or b"sRGB" in chunks:
+        return ""
+    for name, usual in _SRGB_CHUNKS.items():
+        numbers = chunks.get(name, b"")
+        if len(numbers) == 4 * len(usual):
+            held = struct.unpack(f">{len(usual)}I", numbers)
+            if any(abs(a - b) > _NEAR for a, b in zip(held, usual, strict=True)):
+                return name.decode()
+    return ""
 
 
 def _fitting(path: Path, profile: bytes | None, channels: int) -> bytes | None:

@@ -2,8 +2,8 @@
 
 Blocks are kept byte for byte, and only numbers that would be wrong for the new picture change: the
 orientation, because it has been applied; the resolution, because pixels have become more; and the
-size in EXIF. No library is used for this: the one that could do it for pixels of 16 bits, libvips,
-waits forever in a forked process. docs/data.md has the comparison.
+size in EXIF and XMP. No library is used for this: the one that could do it for pixels of 16 bits,
+libvips, waits forever in a forked process. docs/data.md has the comparison.
 
 Sources: EXIF 2.32 Sec. 4.6 and 4.7, PNG (3rd ed.) Sec. 11.3, JFIF 1.02, ICC.1:2022 Sec. 7.2 and
 Annex B, XMP Part 3, WebP container specification, TIFF 6.0 Sec. 8.
@@ -11,7 +11,6 @@ Annex B, XMP Part 3, WebP container specification, TIFF 6.0 Sec. 8.
 
 from __future__ import annotations
 
-import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import NamedTuple
 
-from zoo.data import tags, tiff
+from zoo.data import tags, tiff, xmp
 from zoo.data.containers import (
     JPEG_SIGNATURE,
     PNG_SIGNATURE,
@@ -41,7 +40,9 @@ _SOS = 0xDA
 _WIDTH, _HEIGHT = 0xA002, 0xA003
 """EXIF tags of the size of the picture."""
 
-_XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>))[2-8](?=["'<])""")
+_RAW_PROFILE = b"Raw profile type "
+_RAW_PROFILES = (b"exif", b"APP1", b"xmp")
+"""What ImageMagick and others write as hexadecimal digits into a text of a PNG file."""
 
 
 class Resolution(NamedTuple):
@@ -98,8 +99,8 @@ class Metadata:
             resolution = resolution._replace(x=resolution.y, y=resolution.x)
         if turn > 1 and exif is not None:
             exif = _turned(exif, swap=turn > 4)
-        xmp = self.xmp if self.xmp is None else _XMP_ORIENTATION.sub(rb"\g<1>1", self.xmp)
-        return replace(self, exif=exif, xmp=xmp, resolution=resolution, orientation=1)
+        packet = self.xmp and xmp.upright(self.xmp)
+        return replace(self, exif=exif, xmp=packet, resolution=resolution, orientation=1)
 
     def enlarged(self, scale: int) -> Metadata:
         """Return what is true after each side has become ``scale`` times as many pixels."""
@@ -115,12 +116,14 @@ class Metadata:
                 if value is not None:
                     tags.set_fraction(block, found, tag, value * scale)
             exif = bytes(block)
-        return replace(self, exif=exif, resolution=resolution)
+        packet = self.xmp and xmp.enlarged(self.xmp, scale)
+        return replace(self, exif=exif, xmp=packet, resolution=resolution)
 
     def of_size(self, width: int, height: int) -> Metadata:
-        """Return what is true for a picture of a size, if EXIF says a size."""
+        """Return what is true for a picture of a size, if EXIF or XMP says a size."""
+        packet = self.xmp and xmp.of_size(self.xmp, width, height)
         if self.exif is None:
-            return self
+            return replace(self, xmp=packet)
         block, found = bytearray(self.exif), tiff.directory(self.exif)
         for pointer in tiff.values_in(self.exif, found, tags.EXIF)[:1]:
             below = tiff.directory(self.exif, pointer)
@@ -128,7 +131,7 @@ class Metadata:
             tags.set_number(block, below, _HEIGHT, height)
         tags.set_number(block, found, tiff.WIDTH, width)
         tags.set_number(block, found, tiff.HEIGHT, height)
-        return replace(self, exif=bytes(block))
+        return replace(self, exif=bytes(block), xmp=packet)
 
 
 NOTHING = Metadata()
@@ -188,7 +191,7 @@ def _resolution(block: bytes) -> Resolution | None:
 
 
 def _of_png(data: bytes) -> Metadata:
-    found, kept = Metadata(), []
+    found, raw, kept = Metadata(), Metadata(), []
     for name, start, end in png_chunks(data):
         body = data[start + 8 : end - 4] if name != b"IDAT" else b""
         if name == b"IDAT" or len(body) > tags.LONGEST or not _is_whole(data, start, end):
@@ -205,9 +208,28 @@ def _of_png(data: bytes) -> Metadata:
                 found = replace(found, resolution=Resolution(*both, "centimetre"))
         elif name == b"iTXt" and body.startswith(PNG_XMP + b"\0"):
             found = replace(found, xmp=found.xmp or _international(body))
+        elif name in (b"tEXt", b"zTXt") and (said := _raw_profile(name, body)):
+            raw = replace(raw, exif=raw.exif or said.exif, xmp=raw.xmp or said.xmp)
         elif name in _PNG_KEPT:
             kept.append((name, body))
-    return replace(found, png_chunks=tuple(kept))
+    exif, packet = found.exif or raw.exif, found.xmp or raw.xmp
+    return replace(found, exif=exif, xmp=packet, png_chunks=tuple(kept))
+
+
+def _raw_profile(name: bytes, body: bytes) -> Metadata | None:
+    """EXIF or XMP of a text: an empty line, kind, number of bytes, and hexadecimal digits."""
+    keyword, _, rest = body.partition(b"\0")
+    kind = keyword.removeprefix(_RAW_PROFILE)
+    if keyword == kind or kind not in _RAW_PROFILES:
+        return None
+    text = inflated(rest[1:]) if name == b"zTXt" else rest
+    try:
+        block = bytes.fromhex((text or b"").split(None, 2)[2].decode("ascii"))
+    except (IndexError, ValueError):
+        return None
+    if kind == b"xmp" or block.startswith(JPEG_XMP):
+        return Metadata(xmp=block.removeprefix(JPEG_XMP))
+    return Metadata(exif=block)
 
 
 def _is_whole(data: bytes, start: int, end: int) -> bool:
