@@ -383,13 +383,17 @@ def test_a_network_may_have_other_channels_out_than_in(tmp_path, channels, out):
     np.testing.assert_allclose(restored, shown.restored, rtol=0, atol=rounded)
 
 
-def test_the_baseline_of_other_channels_is_their_mean():
-    clean, degraded = torch.rand(2, 12, 16), torch.rand(4, 12, 16)
-    found = restore_clean(Mean(4, 2), clean, None, degraded_IHW=degraded)
-    mean = degraded.mean(0)[..., None].repeat(1, 1, 2).numpy()
-    np.testing.assert_allclose(found.baseline, mean, atol=1e-6)
-    np.testing.assert_allclose(found.restored, mean, atol=1e-6)
-    assert strip(found).shape[0] == 12  # as a picture
+@pytest.mark.parametrize(("channels", "out"), [(4, 2), (8, 3), (4, 1), (8, 1), (1, 2), (3, 8)])
+def test_an_input_of_other_channels_is_no_baseline(channels, out):
+    """No conversion is right, so scores and pictures have none."""
+    clean, degraded = torch.rand(out, 12, 16), torch.rand(channels, 12, 16)
+    found = restore_clean(Mean(channels, out), clean, None, degraded_IHW=degraded)
+    assert found.baseline is None and found.degraded.shape == (12, 16, channels)
+    given = score("a", found, 1, Protocol(photographic=False))
+    assert np.isfinite(given.psnr) and np.isnan([given.baseline_psnr, given.baseline_ssim]).all()
+    [row] = rows([SetResult("S", [given, given], "files")], {})
+    assert (row["baseline_psnr"], row["baseline_ssim"], row["baseline_exact"]) == ("-", "-", "0")
+    assert strip(found).shape == (12, 3 * 16 + 2 * 6, 3 if out >= 3 else 1)
 
 
 class Mean(Network):

@@ -165,8 +165,13 @@ def test_networks_of_other_channels_out_than_in_train_on_pairs_only():
     [(degraded, target)] = PairDataset([clean], [bands], channels=4, **common)
     assert degraded.shape == (4, 6, 6) and target.shape == (1, 6, 6)
     assert torch.equal((255 * degraded).round().flatten(1).T, torch.arange(144.0).reshape(36, 4))
-    with pytest.raises(ImageError, match=r"'a' must have shape \(H, W, 5\), not \(6, 6, 4\)"):
+    wrong = r"'a' must have shape \(H, W, 5\), not \(6, 6, 4\); .* change network.channels$"
+    with pytest.raises(ImageError, match=wrong):
         PairDataset([clean], [bands], channels=5, **common)
+    common["out_channels"] = 2
+    wrong = r"'a' must have shape \(H, W, 2\), not \(6, 6, 1\); .* change network.out_channels$"
+    with pytest.raises(ImageError, match=wrong):
+        PairDataset([clean], [bands], channels=4, **common)
     with pytest.raises(RecipeError, match="takes 4 channels and returns 1, which no degradation"):
         patches_of([clean], channels=4, out_channels=1)
 

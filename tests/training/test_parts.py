@@ -415,6 +415,16 @@ def test_progress_says_images_per_second_and_the_time_left(tmp_path, monkeypatch
     assert "step 8 of 10: loss 0.2500, 2.0 images/s, 00:20 left" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("baseline", "told"), [(20.5, "25.00 dB, 20.50 dB without the network"), (math.nan, "25.00 dB")]
+)
+def test_a_validation_tells_the_baseline_if_there_is_one(baseline, told, tmp_path, caplog):
+    plan = [stage(2, 8, 1)]
+    with caplog.at_level(logging.INFO), Progress(tmp_path, plan, 0, is_first=True) as progress:
+        progress.show_validation(1, 1.0, {"psnr": 25.0, "baseline": baseline}, {})
+    assert [record.getMessage() for record in caplog.records] == [f"step 1: {told}"]
+
+
 def test_processes_beside_the_first_write_no_log(tmp_path):
     with Progress(tmp_path, [stage(2, 8, 1)], 0, is_first=False) as progress:
         progress.show_loss(1, 1.0, 0.5, 1e-3)

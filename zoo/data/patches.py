@@ -67,7 +67,10 @@ class _Patches(Dataset[Example]):
         self.augment = augment
         self.length = length
         self.seed = seed
-        self._photos = [_checked(photo, index, out_channels) for index, photo in enumerate(photos)]
+        option = "channels" if channels == out_channels else "out_channels"
+        self._photos = [
+            _checked(photo, index, out_channels, option) for index, photo in enumerate(photos)
+        ]
         needed = patch * scale
         small = [
             f"training photo {photo.name!r} has {photo.shape[1]}x{photo.shape[0]} pixels"
@@ -248,7 +251,9 @@ class PairDataset(_Patches):
         )
         alike = self.channels == self.out_channels
         matched = match_degraded(photos, degraded, scale, alike=alike)
-        self._degraded = [_checked(photo, index, channels) for index, photo in enumerate(matched)]
+        self._degraded = [
+            _checked(photo, index, channels, "channels") for index, photo in enumerate(matched)
+        ]
 
     def __getitem__(self, index: int) -> Example:
         number, turn, rng = self._draw(index)
@@ -268,8 +273,11 @@ def _tensor(pixels_HWC: np.ndarray, channels: int) -> Tensor:
     return to_tensor(with_channels(dequantise(pixels_HWC), channels))
 
 
-def _checked(photo: AnyPhoto | np.ndarray, index: int, channels: int) -> AnyPhoto:
-    """Convert an array to a photo, and check shape and dtype of the photo."""
+def _checked(photo: AnyPhoto | np.ndarray, index: int, channels: int, option: str) -> AnyPhoto:
+    """Convert an array to a photo, and check shape and dtype of the photo.
+
+    ``option`` of the network sets the number of channels.
+    """
     if isinstance(photo, np.ndarray):
         floating = np.issubdtype(photo.dtype, np.floating)
         photo = TrainingPhoto(f"number {index}", quantise(photo, 16) if floating else photo)
@@ -278,7 +286,7 @@ def _checked(photo: AnyPhoto | np.ndarray, index: int, channels: int) -> AnyPhot
         wanted = " or ".join(f"(H, W, {number})" for number in known)
         raise ImageError(
             f"training photo {photo.name!r} must have shape {wanted}, not {photo.shape}; choose "
-            "other photos, or change network.channels"
+            f"other photos, or change network.{option}"
         )
     dtypes = (np.uint8, np.uint16, np.float32)
     if isinstance(photo, TrainingPhoto) and photo.pixels_HWC.dtype not in dtypes:

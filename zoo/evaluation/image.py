@@ -36,8 +36,9 @@ MEASURES = ("psnr", "ssim", "baseline_psnr", "baseline_ssim")
 class Score(NamedTuple):
     """PSNR in dB and SSIM of one photo: of the restored image, and of a baseline.
 
-    The baseline is bicubic upsampling, or the degraded image itself if the sizes are equal. SSIM is
-    NaN if the photo is smaller than the SSIM window. Other metrics of the restored image are in
+    The baseline is bicubic upsampling, or the degraded image itself if the sizes are equal. Its
+    numbers are NaN where there is none; see :class:`Restored`. SSIM is NaN if the photo is smaller
+    than the SSIM window. Other metrics of the restored image are in
     ``others``, by name.
     """
 
@@ -56,11 +57,12 @@ class Score(NamedTuple):
 class Restored(NamedTuple):
     """The images of one score, ``(H, W, I)`` float32 in [0, 1].
 
-    All but ``degraded`` have the channels of the network's output.
+    All but ``degraded`` have the channels of the network's output. ``baseline`` is None if the
+    input has other channels, unless one is gray and the other RGB.
     """
 
     degraded: np.ndarray
-    baseline: np.ndarray
+    baseline: np.ndarray | None
     restored: np.ndarray
     clean: np.ndarray
 
@@ -164,11 +166,11 @@ def restore_clean(
     )
 
 
-def _comparable(image_HWC: np.ndarray, channels: int) -> np.ndarray:
-    """Return an input with the channels of the output: gray or RGB, or else the mean in each."""
+def _comparable(image_HWC: np.ndarray, channels: int) -> np.ndarray | None:
+    """Return an input with the channels of the output, or None if it cannot be converted."""
     if image_HWC.shape[2] == channels or {image_HWC.shape[2], channels} == {1, 3}:
         return with_channels(image_HWC, channels)
-    return image_HWC.mean(axis=2, keepdims=True).repeat(channels, axis=2)
+    return None
 
 
 def _fitting(
@@ -201,7 +203,9 @@ def score(name: str, images: Restored, scale: int, protocol: Protocol | None = N
         decibels = partial(psnr, rounded=protocol.photographic)
         likeness = partial(ssim, rounded=protocol.photographic)
 
-    def measure(image: np.ndarray) -> tuple[float, float]:
+    def measure(image: np.ndarray | None) -> tuple[float, float]:
+        if image is None:
+            return float("nan"), float("nan")
         found = decibels(image, images.clean, crop_border=crop)
         if not large_enough:
             return found, float("nan")
@@ -303,21 +307,30 @@ def strip(images: Restored, side: int = 160) -> np.ndarray:
     """Return the centres of input, baseline, result and clean image, side by side.
 
     Args:
-        images: the images; the input is upsampled by nearest neighbour.
+        images: the images; the input is upsampled by nearest neighbour. Without a baseline, it is
+            left out.
         side: side of each picture, in pixels of the clean image.
 
     Returns:
         (H, W, 1) or (H, W, 3) float32 in [0, 1]: of several bands, the first three or the first.
     """
-    height, width = images.clean.shape[:2]
+    height, width, channels = images.clean.shape
     scale = height // images.degraded.shape[0]
-    degraded = _comparable(images.degraded, images.clean.shape[2])
-    enlarged = degraded.repeat(scale, axis=0).repeat(scale, axis=1)
+    enlarged = images.degraded.repeat(scale, axis=0).repeat(scale, axis=1)
     top, left = max(0, height - side) // 2, max(0, width - side) // 2
     parts = []
     for bands in (enlarged, images.baseline, images.restored, images.clean):
-        # The first band is shown in gray, or the first three as red, green and blue.
-        picture = bands[..., :3] if bands.shape[2] >= 3 else bands[..., :1]
-        part = picture[top : top + side, left : left + side]
+        if bands is None:
+            continue
+        part = _picture(bands, 3 if channels >= 3 else 1)[top : top + side, left : left + side]
         parts += [part, np.ones((part.shape[0], 6, part.shape[2]), np.float32)]
     return np.concatenate(parts[:-1], axis=1)
+
+
+def _picture(bands_HWC: np.ndarray, channels: int) -> np.ndarray:
+    """Show the first band in gray, or the first three as red, green and blue."""
+    found = _comparable(bands_HWC, channels)
+    if found is not None:
+        return found
+    shown = bands_HWC[..., : 3 if bands_HWC.shape[2] >= 3 else 1]
+    return with_channels(shown, channels)

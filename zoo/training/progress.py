@@ -92,7 +92,7 @@ class Progress:
         Args:
             step: number of steps done.
             seconds: training time so far in seconds.
-            values: scores, including ``psnr`` and ``baseline`` in dB.
+            values: scores, including ``psnr`` and ``baseline`` in dB; without a baseline it is NaN.
             pictures: pictures (H, W, C) float32 in [0, 1], by name.
         """
         if self.log is None:
@@ -100,10 +100,9 @@ class Progress:
         self.log.write(step, seconds, **values)
         for name, picture_HWC in pictures.items():
             self.log.show(step, name, picture_HWC)
-        logger.info(
-            "step %d: %.2f dB, %.2f dB without the network",
-            *(step, values["psnr"], values["baseline"]),
-        )
+        baseline = values["baseline"]
+        beside = "" if baseline != baseline else f", {baseline:.2f} dB without the network"
+        logger.info("step %d: %.2f dB%s", step, values["psnr"], beside)
 
     def restart_clock(self, step: int) -> None:
         """Measure the speed from now on, to exclude the time for validating and saving."""

@@ -64,7 +64,7 @@ class Task(Protocol):
 
         Returns:
             Values for the log, including ``psnr`` and ``baseline`` (mean PSNR in dB with and
-            without the network), and pictures by name.
+            without the network, NaN if there is none), and pictures by name.
         """
         ...
 
