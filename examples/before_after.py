@@ -34,6 +34,7 @@ def main(output: Path) -> None:
     for name, (top, left) in CROPS.items():
         clean = photos[name].read_clean()
         images = restore_clean(network, clean, Bicubic(scale=network.scale))
+        assert images.baseline is not None  # RGB goes in and comes out
         crops = [
             picture[top : top + HEIGHT, left : left + WIDTH]
             .repeat(REPEAT, axis=0)

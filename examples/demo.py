@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import zoo
 from zoo.data import Bicubic, Photo, write_photo
 from zoo.data.testsets import validation_images
 from zoo.errors import ZooError
-from zoo.evaluation import Restored, Score, mean_score, restore_clean, score
+from zoo.evaluation import Score, mean_score, restore_clean, score
 
 MODEL = "mambair_tiny_x2"
 SHOWN = "coffee"
@@ -55,6 +56,7 @@ def demonstrate(folder: Path) -> None:
         scores.append(found)
         print(_row(found) + f"{seconds:>9.1f}")
         if name == SHOWN:
+            assert images.baseline is not None  # RGB goes in and comes out
             pictures = {
                 "input": images.degraded,
                 "bicubic": images.baseline,
@@ -63,7 +65,7 @@ def demonstrate(folder: Path) -> None:
             }
             for label, picture in pictures.items():
                 _write(folder / f"{name}_{label}.png", picture)
-            _write(folder / f"{name}_side_by_side.png", _side_by_side(images))
+            _write(folder / f"{name}_side_by_side.png", _side_by_side(list(pictures.values())[1:]))
     print(_row(mean_score(scores)))
     print(f"images of {SHOWN!r}: {folder}/{SHOWN}_*.png (side by side: bicubic, ours, original)")
 
@@ -77,10 +79,10 @@ def _write(path: Path, picture_HWC: np.ndarray) -> None:
     write_photo(path, Photo(picture_HWC))
 
 
-def _side_by_side(images: Restored) -> np.ndarray:
+def _side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """Return the centres of bicubic, ours and the original side by side, enlarged by 2."""
     crops = []
-    for picture in (images.baseline, images.restored, images.clean):
+    for picture in pictures:
         height, width = picture.shape[:2]
         top, left = (height - 200) // 2, (width - 200) // 2
         crop = picture[top : top + 200, left : left + 200]
