@@ -16,12 +16,17 @@ from export.verify import verify
 from recipes.evaluate import main as evaluate
 from recipes.train import main as train
 from zoo.cli import main
-from zoo.data import Photo, read_photo, write_photo
+from zoo.data import Bicubic, Photo, read_photo, write_photo
+from zoo.data.pixels import dequantise
 from zoo.errors import ImageError, RecipeError, ZooError
+from zoo.evaluation import Protocol
 from zoo.inference import RestoreSettings, restore, restore_tensor
+from zoo.inference.guides import GuideFiles
 from zoo.integrations.exported import guides_in
 from zoo.integrations.onnxruntime import load_onnx
 from zoo.networks import Guide, Network
+from zoo.training.photo_task import PhotoTask
+from zoo.training.settings import DataSettings
 
 
 class Sharpener(Network):
@@ -140,6 +145,38 @@ def test_a_network_with_guides_trains_validates_restores_and_is_evaluated(recipe
     words = [str(recipe), "-w", str(weights), "--data", str(root), "-o", str(tmp_path / "scores")]
     assert evaluate(words) == 0
     assert f"{validated['psnr']:.2f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("memory", [4.0, 0.0])
+def test_guides_of_8_bits_have_their_own_range_beside_bands(network, tmp_path, memory):
+    """The range of reflectances made them black; guides in floating point share it."""
+    names, stated = ("clean", "pan", "map"), (0.0, 10000.0)
+    for name in names:
+        (tmp_path / name).mkdir()
+    np.save(tmp_path / "clean" / "0.npy", np.full((20, 20, 3), 2500, np.float32))
+    np.save(tmp_path / "map" / "0.npy", np.full((10, 10, 3), 5000, np.float32))
+    pan = np.full((20, 20, 1), 102 / 255, np.float32)
+    write_photo(tmp_path / "pan" / "0.png", Photo(pan))
+    expected = {"pan": 0.4, "map": 0.5}
+
+    folders_of = {name: str(tmp_path / name) for name in expected}
+    settings = DataSettings(
+        photos=str(tmp_path / "clean"), validate=str(tmp_path / "clean"), patch=4, memory=memory,
+        range=stated, degradation=Bicubic, guides=folders_of, validate_guides=folders_of,
+    )  # fmt: skip
+    task = PhotoTask(settings, network, protocol=Protocol(), iterations=1, seed=0)
+    [tested] = task.validation
+    files = GuideFiles(network, folders_of, tmp_path / "clean" / "0.npy", stated)
+    small = Photo(np.zeros((10, 10, 3), np.float32))
+    seen = zip(
+        expected.items(), task.guides, tested.read_guides(),
+        files.of(tmp_path / "clean" / "0.npy", small), strict=True,
+    )  # fmt: skip
+    for (name, value), trained, scored, restored in seen:
+        pixels = dequantise(trained.photos[0].pixels_HWC)
+        for found in (pixels, scored, restored.numpy()):
+            np.testing.assert_allclose(found, value, atol=1e-6, err_msg=name)
+    assert tested.read_clean().unique().tolist() == [0.25]
 
 
 def test_guides_of_one_image_are_files_or_folders(network, tmp_path):

@@ -38,7 +38,9 @@ __all__ = [
 ]
 
 
-def read_photo(path: str | Path, value_range: ValueRange | None = None) -> Photo:
+def read_photo(
+    path: str | Path, value_range: ValueRange | None = None, *, floats_only: bool = False
+) -> Photo:
     """Read an image file of a format in :data:`zoo.data.formats.FORMATS`.
 
     Images may be gray, RGB or palette, with or without alpha, with 8 or 16 bits per sample. A file
@@ -53,6 +55,8 @@ def read_photo(path: str | Path, value_range: ValueRange | None = None) -> Photo
         path: the file.
         value_range: the values of the file that are 0 and 1 in memory; None for 0 and the largest
             level, or for floating-point values that are in [0, 1].
+        floats_only: whether the range is not that of 8 or 16 bits, as for guides, which are often
+            pictures beside data of another kind.
 
     Raises:
         ImageError: if the file is missing, a folder, empty, not an image or damaged, or if the
@@ -60,7 +64,9 @@ def read_photo(path: str | Path, value_range: ValueRange | None = None) -> Photo
     """
     path = Path(path)
     data = read_input(path, "image file")
-    return in_range(path, format_of(path, data).read(path, data), value_range)
+    photo = format_of(path, data).read(path, data)
+    stated = value_range if photo.bit_depth == 32 or not floats_only else None
+    return in_range(path, photo, stated)
 
 
 def read_frames(path: str | Path) -> list[Photo]:

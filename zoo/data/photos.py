@@ -50,6 +50,7 @@ class StoredPhoto:
     name: str
     shape: tuple[int, ...]
     value_range: ValueRange | None = None
+    floats_only: bool = False
 
     @property
     def pixels_HWC(self) -> np.ndarray:  # noqa: N802 - the field's name
@@ -58,7 +59,8 @@ class StoredPhoto:
         Raises:
             ImageError: if the file cannot be read, or its shape has changed since training began.
         """
-        found = _compact(self.name, read_photo(self.name, self.value_range))
+        photo = read_photo(self.name, self.value_range, floats_only=self.floats_only)
+        found = _compact(self.name, photo)
         if found.shape != self.shape:
             raise ImageError(
                 f"image file {self.name!r} changed during training: it had shape {self.shape} and "
@@ -76,6 +78,7 @@ def load_training_photos(
     memory: float = 4.0,
     progress: bool = False,
     value_range: ValueRange | None = None,
+    floats_only: bool = False,
 ) -> list[AnyPhoto]:
     """Read the training photos; alpha channels are dropped.
 
@@ -88,6 +91,7 @@ def load_training_photos(
         memory: limit of the memory for photos, in GB (1e9 bytes).
         progress: whether to show a progress bar.
         value_range: the values of the files that are 0 and 1; see :func:`zoo.data.read_photo`.
+        floats_only: whether the range is that of floating-point files only.
 
     Raises:
         ImageError: if a folder or files cannot be read, or pixels have no data; the message names
@@ -101,14 +105,14 @@ def load_training_photos(
     faults: list[str] = []
     left = memory * 1e9
     with ThreadPoolExecutor(NUM_THREADS) as threads:
-        results = threads.map(lambda path: _read(path, value_range), paths)
+        results = threads.map(lambda path: _read(path, value_range, floats_only), paths)
         hidden = not progress or None
         for found in tqdm(results, "checking photos", len(paths), disable=hidden, leave=False):
             if isinstance(found, str):
                 faults.append(found)
                 continue
             left -= found.pixels_HWC.nbytes
-            stored = StoredPhoto(found.name, found.shape, value_range)
+            stored = StoredPhoto(found.name, found.shape, value_range, floats_only)
             photos.append(found if left >= 0 else stored)
     if faults:
         raise ImageError(all_faults(faults, len(paths), "training photos cannot be read"))
@@ -133,9 +137,9 @@ def all_faults(faults: Iterable[str], total: int, what: str) -> str:
     return f"{len(faults)} of {total} {what}: {shown}{more}"
 
 
-def _read(path: Path, value_range: ValueRange | None) -> TrainingPhoto | str:
+def _read(path: Path, value_range: ValueRange | None, floats_only: bool) -> TrainingPhoto | str:
     try:
-        return _compact(str(path), read_photo(path, value_range))
+        return _compact(str(path), read_photo(path, value_range, floats_only=floats_only))
     except ImageError as error:
         return str(error)
 

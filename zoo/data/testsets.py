@@ -85,14 +85,14 @@ class TestImage:
         blocks = image_of(path, blocks_of(path)[self.block])
         return to_tensor(in_range(path, blocks, self.value_range).color_HWC)
 
-    def _pixels(self, path: Path) -> np.ndarray:
-        photo = read_photo(path, self.value_range)
+    def _pixels(self, path: Path, *, floats_only: bool = False) -> np.ndarray:
+        photo = read_photo(path, self.value_range, floats_only=floats_only)
         refuse_no_data(path, photo)
         return photo.color_HWC
 
     def read_guides(self) -> tuple[np.ndarray, ...]:
         """Read the guides, each (H, W, C) float32 in [0, 1]."""
-        return tuple(map(self._pixels, self.guides))
+        return tuple(self._pixels(path, floats_only=True) for path in self.guides)
 
 
 def validation_images(

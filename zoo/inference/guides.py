@@ -28,7 +28,7 @@ class GuideFiles:
         given: for each guide of the network, by name, a file for one image, or a folder. A folder
             has files with the names of the images, in the same folders inside it.
         source: the image, or the folder of images.
-        value_range: the values of the files that are 0 and 1.
+        value_range: the values of floating-point files that are 0 and 1.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class GuideFiles:
         found = []
         for name, guide in self.guides.items():
             file = self._file(image, name)
-            pixels_HWC = read_photo(file, self.value_range).color_HWC
+            pixels_HWC = read_photo(file, self.value_range, floats_only=True).color_HWC
             try:
                 found.append(fitted(pixels_HWC, guide, height, width, name))
             except ImageError as error:

@@ -75,15 +75,25 @@ class PhotoTask:
         check_named(network.guides, settings.guides, "data.guides.")
         check_named(network.guides, settings.validate_guides, "data.validate_guides.")
 
-        def load(source: str | tuple[str, ...]) -> list[AnyPhoto]:
+        def load(source: str | tuple[str, ...], *, floats_only: bool = False) -> list[AnyPhoto]:
             return load_training_photos(
-                source, memory=settings.memory, progress=progress, value_range=settings.range
+                source,
+                memory=settings.memory,
+                progress=progress,
+                value_range=settings.range,
+                floats_only=floats_only,
             )
 
         self.photos = load(settings.photos)
         self.degraded = None if settings.degraded is None else load(settings.degraded)
         self.guides = [
-            match_guides(self.photos, load(settings.guides[name]), guide, self.scale, name)
+            match_guides(
+                self.photos,
+                load(settings.guides[name], floats_only=True),
+                guide,
+                self.scale,
+                name,
+            )
             for name, guide in network.guides.items()
         ]
         self.validation = validation_images(
