@@ -153,6 +153,18 @@ def test_a_wrong_rule_is_named_when_the_part_is_registered(rule, message):
         zoo.load("mambair_tiny_x2", keys=[rule])
 
 
+def test_a_rule_of_a_call_that_renames_nothing_is_said(own_parts, tmp_path, caplog):
+    network = zoo.build({"network": NETWORKS["head"][0]})
+    save_official(network, tmp_path / "w.pth")
+    keys = [("to_image.{rest}", "head.out.{rest}"), ("to_imag.{rest}", "head.out.{rest}")]
+    zoo.load(tmp_path / "w.pth", recipe=network.recipe, keys=keys)
+    assert "the key rule ('to_imag.{rest}', 'head.out.{rest}') has no effect" in caplog.text
+    assert caplog.text.count("has no effect") == 1
+    zoo.save(network, tmp_path / "w.safetensors")
+    zoo.load(tmp_path / "w.safetensors", keys=keys[:1])  # our format has our names
+    assert caplog.text.count("has no effect") == 2
+
+
 @pytest.mark.parametrize("keys", [None, 5])
 def test_keys_that_are_no_list_are_said(keys):
     message = f"keys is {keys}; give a list of pairs of names"

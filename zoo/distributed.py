@@ -86,8 +86,8 @@ def checked_device(name: str, option: str = "--device") -> str:
     Raises:
         ZooError: if there is no such device.
     """
-    if name == "cpu":
-        return name
+    if name in ("cpu", "cpu:0"):
+        return "cpu"
     if name == "mps":
         if torch.backends.mps.is_available():
             return name

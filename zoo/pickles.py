@@ -67,8 +67,8 @@ def load_tensors(source: Path | IO[bytes], steps: int = STEPS) -> Any:
     """
     if isinstance(source, Path):
         with source.open("rb") as file:
-            check_tensors(file, steps)
-        return torch.load(source, map_location="cpu", weights_only=True)
+            # Given a path, PyTorch chooses the format by its suffix.
+            return load_tensors(file, steps)
     check_tensors(source, steps)
     return torch.load(source, map_location="cpu", weights_only=True)
 

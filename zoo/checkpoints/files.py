@@ -16,7 +16,14 @@ from torch import Tensor
 
 from zoo.checkpoints.averages import averages_without_names
 from zoo.checkpoints.left_out import MOST_NAMES, left_out, other_names
-from zoo.checkpoints.trainers import DEEPEST, MOST_TENSORS, State, joined, too_many_tensors
+from zoo.checkpoints.trainers import (
+    DEEPEST,
+    MOST_TENSORS,
+    State,
+    holds_tensors,
+    joined,
+    too_many_tensors,
+)
 from zoo.errors import CheckpointError, shown
 from zoo.files import partial_file
 from zoo.limits import OPTION, VARIABLE, max_parameters
@@ -34,6 +41,8 @@ BYTES_PER_PARAMETER = 16
 def read_state(path: Path) -> tuple[State, dict[str, str]]:
     """Read tensors and metadata from ``.safetensors`` or a pickled ``.pth`` / ``.pt`` / ``.ckpt``.
 
+    Which of the two a file is shows its content, so a wrong suffix does not matter.
+
     Returns:
         The tensors, dense and on the CPU, by their joined names (see
         :func:`zoo.checkpoints.trainers.joined`), and the metadata, which is empty for pickled
@@ -44,7 +53,7 @@ def read_state(path: Path) -> tuple[State, dict[str, str]]:
             dict.
     """
     _check_file(path)
-    if path.suffix.lower() == SUFFIX:
+    if _is_safetensors(path):
         content, metadata = _read_safetensors(path)
     else:
         content, metadata = _read_pickled(path), {}
@@ -95,6 +104,18 @@ def _check_file(path: Path) -> None:
         )
 
 
+def _is_safetensors(path: Path) -> bool:
+    """Return whether a file is safetensors, by its content, or by its name if that is damaged."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot read weights: {error.strerror}") from error
+    if path.suffix.lower() == SUFFIX:
+        return not start.startswith((b"PK\x03\x04", b"\x80\x02"))  # an archive, a pickle
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+
+
 def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
@@ -115,11 +136,13 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
 def _read_pickled(path: Path) -> Any:
     try:
         return _without_other_objects(path)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         if _has_other_objects(error):
             raise CheckpointError(
                 f"{path}: contains other objects than tensors, which could run code when loaded; "
-                "use a file with the state dict only"
+                "save the state_dict() of the network only"
             ) from error
         raise CheckpointError(f"{path}: not a PyTorch weights file ({_short(error)})") from error
     except Exception as error:  # a damaged pickle can raise any error
@@ -142,6 +165,11 @@ def _without_other_objects(path: Path) -> Any:
                 content = load_tensors(path)
         except pickle.UnpicklingError:
             raise error from None  # it needs what the objects were
+    if isinstance(content, Mapping) and not holds_tensors(content):
+        raise CheckpointError(
+            f"{path}: holds objects such as {shown(names[0])} in place of tensors; save the "
+            "state_dict() of the network, not the network"
+        )
     logger.info("%s: left out what is no tensor, such as %s", path, shown(names[0]))
     return content
 

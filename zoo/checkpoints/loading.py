@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,14 @@ from torch import nn
 
 from zoo.checkpoints.detection import checked_recipe, facts_known, recipe_in, recipe_of
 from zoo.checkpoints.evidence import difference
-from zoo.checkpoints.keymap import fit
+from zoo.checkpoints.keymap import fit, pattern_of
 from zoo.checkpoints.named_recipe import differences
 from zoo.checkpoints.releases import key_map_of
 from zoo.checkpoints.source import Source, Weights, opened, tell_choice, tensors_of
 from zoo.checkpoints.trainers import State
 from zoo.distributed import checked_device
 from zoo.errors import CheckpointError, MisfitError, RecipeError, ZooError, shown
-from zoo.key_rules import Keys, checked_rules
+from zoo.key_rules import Keys, Rule, checked_rules
 from zoo.networks import Network
 from zoo.recipe import Recipe, build
 from zoo.registry import capabilities_of
@@ -33,7 +33,7 @@ def load(
     recipe: str | Path | Mapping[str, Any] | Recipe | None = None,
     keys: Keys = (),
     device: str | torch.device = "cpu",
-    dtype: torch.dtype | None = None,
+    dtype: str | torch.dtype | None = None,
     **overrides: Any,
 ) -> Network:
     """Build a network and load its weights.
@@ -53,7 +53,7 @@ def load(
             ``recipe`` too. Rules that hold for every file are better registered with the part; see
             :meth:`zoo.registry.Registry.register`.
         device: where the network goes: cpu, cuda, cuda:N or mps.
-        dtype: dtype of the parameters; None for float32.
+        dtype: dtype of the parameters, or its name, such as "bfloat16"; None for float32.
         overrides: options of the network by dotted path, as for :func:`zoo.build`. For an authors'
             MambaCSR file without ``recipe``, ``scan_size`` is an option too, because the tensors do
             not show it.
@@ -67,7 +67,7 @@ def load(
         RecipeError: if ``recipe``, a key rule or an override is wrong.
         ZooError: if there is no such device, or the network does not work in the dtype.
     """
-    checked_device(str(device), "device")
+    device = checked_device(str(device), "device")
     rules = checked_rules(keys, "keys")
     weights = opened(source)
     named = recipe is not None
@@ -78,6 +78,7 @@ def load(
     else:
         network = build(recipe, **overrides)
     found, release = tensors_of(network, weights, rules)
+    _tell_rules_without_effect(weights.what, rules, found.state if release else {})
     state = found.state
     if release is not None:
         state = key_map_of(release, network, rules).state_to_ours(state)
@@ -140,13 +141,25 @@ def load_state(network: Network, state: State, what: str) -> None:
     network.load_state_dict(fit(state, network.state_dict(), what))
 
 
-def _cast(network: Network, dtype: torch.dtype | None) -> Network:
+def _cast(network: Network, dtype: str | torch.dtype | None) -> Network:
     if dtype is None:
         return network
     known = capabilities_of(network).dtypes
-    if str(dtype).removeprefix("torch.") not in known:
+    name = str(dtype).removeprefix("torch.")
+    if name not in known:
         raise ZooError(f"dtype is {shown(dtype)}; this network works in {', '.join(known)}")
-    return network.to(dtype)
+    return network.to(getattr(torch, name))
+
+
+def _tell_rules_without_effect(what: str, rules: Sequence[Rule], state: State) -> None:
+    """Log which key rules rename no tensor of an authors' file."""
+    for rule in rules:
+        pattern = pattern_of(rule.theirs)
+        if not any(map(pattern.fullmatch, state)):
+            logger.warning(
+                "%s: the key rule %s has no effect, because no tensor has such a name",
+                *(what, shown(tuple(rule[:2]))),
+            )
 
 
 def _tell_differences(weights: Weights, network: Network, overrides: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
+from numpy import ndarray
 from torch import Tensor, nn
 
 from zoo.checkpoints.averages import COUNTERS, names_average, never_averaged, plain_name
@@ -86,14 +87,17 @@ def joined(content: Any, what: str) -> State:
     Raises:
         CheckpointError: if there is no tensor, there are too many, or two have one name.
     """
-    if not isinstance(content, Mapping) or not content:
+    if not isinstance(content, Mapping):
         raise CheckpointError(f"{what}: contains {type(content).__name__}, not a state dict")
+    if not content:
+        raise CheckpointError(f"{what}: is empty; it holds no tensor of a network")
     state: State = {}
     entries = 0
-    for key, tensor in _tensors(content, "", DEEPEST):
+    for key, value in _entries(content):
         entries += 1
         if entries > MOST_ENTRIES:
             raise CheckpointError(f"{what}: has too many entries; it is no weights file")
+        tensor = _tensor_of(key, value)
         if tensor is None:
             continue
         name = bare_name(key)
@@ -104,6 +108,12 @@ def joined(content: Any, what: str) -> State:
         raise CheckpointError(too_many_tensors(what, len(state)))
     if not state:
         first = next(iter(content))
+        array = next((key for key, value in _entries(content) if isinstance(value, ndarray)), "")
+        if array:
+            raise CheckpointError(
+                f"{what}: {shown(array)} is a NumPy array; make tensors of the arrays with "
+                "torch.from_numpy"
+            )
         name = shown(first) if isinstance(first, str) else f"with a key of {type(first).__name__}"
         raise CheckpointError(
             f"{what}: not a state dict: entry {name} is not a tensor with a name, and no entry "
@@ -117,16 +127,27 @@ def too_many_tensors(what: str, count: int) -> str:
     return f"{what}: has {count:,} tensors, more than {MOST_TENSORS:,}; it is no weights file"
 
 
-def _tensors(content: Mapping[Any, Any], above: str, deeper: int) -> Iterator[tuple[str, Any]]:
-    """Yield the joined name of each entry with its tensor, or None if it is none."""
+def holds_tensors(content: Mapping[Any, Any]) -> bool:
+    """Return whether there is a tensor with a name in nested mappings."""
+    return any(name and isinstance(value, Tensor) for name, value in _entries(content))
+
+
+def _tensor_of(key: str, value: Any) -> Tensor | None:
+    """Return an entry with a name if it is a tensor, or a number that counts averages."""
+    if key.rpartition(".")[2] in COUNTERS and isinstance(value, int):
+        return torch.tensor(bool(value))  # all that counts is whether it is 0
+    return value if key and isinstance(value, Tensor) else None
+
+
+def _entries(
+    content: Mapping[Any, Any], above: str = "", deeper: int = DEEPEST
+) -> Iterator[tuple[str, Any]]:
+    """Yield each entry of nested mappings with its joined name, which is empty if it has none."""
     for key, value in content.items():
-        known = isinstance(key, str)
-        name = f"{above}{key}" if known else ""
-        if key in COUNTERS and isinstance(value, int):
-            value = torch.tensor(bool(value))  # all that counts is whether it is 0
-        yield name, value if known and isinstance(value, Tensor) else None
-        if known and deeper and isinstance(value, Mapping):
-            yield from _tensors(value, f"{name}.", deeper - 1)
+        name = f"{above}{key}" if isinstance(key, str) else ""
+        yield name, value
+        if name and deeper and isinstance(value, Mapping):
+            yield from _entries(value, f"{name}.", deeper - 1)
 
 
 def network_in(state: State, fits: Callable[[State], bool], what: str) -> Found | None:
