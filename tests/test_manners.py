@@ -150,6 +150,92 @@ def test_outputs_beside_their_inputs_are_not_restored_again(photos, capsys):
     ]  # fmt: skip
 
 
+def test_an_input_that_is_named_like_an_output_is_restored(photos, capsys, caplog):
+    """Where nothing is there that it could be the output of."""
+    caplog.set_level("INFO")
+    (photos / "b.jpg").rename(photos / "k_x2.jpg")
+    for written in (2, 0):
+        assert run(photos, "-o", photos, "--suffix", "x2") == 0
+        assert f"images: {written} written" in capsys.readouterr().out
+    assert below(photos)[:4] == [".hidden/e.png", "README", "a.png", "a_x2.png"]
+    assert (photos / "k_x2_x2.jpg").exists()
+    assert "replaces it: a_x2.png, k_x2_x2.jpg" in caplog.text
+
+
+def test_outputs_of_another_format_beside_their_inputs_are_not_restored_again(photos, capsys):
+    (photos / "b.jpg").rename(photos / "b.webp")
+    before = below(photos)
+    for written in (2, 0):
+        assert run(photos, "-o", photos, "--format", "jpg") == 0
+        assert f"images: {written} written" in capsys.readouterr().out
+        assert sorted({*below(photos)} - {*before}) == ["a.jpg", "b.jpg"]
+    # Which is the input of which is not known, and nothing that could be an input is replaced.
+    assert run(photos, "-o", photos, "--format", "jpg", "--overwrite") == 2
+    assert "the output would replace the input" in capsys.readouterr().err
+
+
+def test_skipped_files_and_folders_are_named_with_their_folder(photos, tmp_path, capsys, caplog):
+    caplog.set_level("INFO")
+    (photos / "sub" / "c.png").unlink()  # an image two levels down is left
+    (photos / "sub" / "deep" / "e.cr2").write_bytes(b"x")
+    assert run(photos, "-o", tmp_path / "out") == 0
+    assert re.search(r"skipped folders \(-r, .*: sub\n", caplog.text)
+    for _ in range(2):
+        assert run(photos, "-o", tmp_path / "out", "-r") == 0
+    assert "which are not read: other.cr2, raw.cr2, sub/deep/e.cr2\n" in caplog.text
+    assert "replaces it: a.png, b.jpg, sub/deep/d.webp\n" in caplog.text
+    capsys.readouterr()
+    assert run(photos / "sub", "-o", tmp_path / "other") == 2
+    assert "; -r (in Python, recursive=True) looks in the folders" in capsys.readouterr().err
+
+
+def test_a_missing_input_is_told_where_its_output_exists(photos, tmp_path, capsys):
+    (tmp_path / "o.png").write_bytes(b"mine")
+    (photos / "link.png").symlink_to(photos / "gone.png")
+    for name, said in (("nothere.png", "does not exist"), ("link.png", "is a link to a missing")):
+        assert run(photos / name, "-o", tmp_path / "o.png") == 2
+        assert f"{name}' {said}" in capsys.readouterr().err
+
+
+def test_an_error_of_any_kind_names_its_file_and_the_others_are_restored(
+    photos, tmp_path, monkeypatch, caplog
+):
+    real = zoo.inference.image.restore_photo
+    errors = [ZooError("memory is too small"), ImageError("bad bands"), MemoryError()]
+    for name in ("c.png", "d.png"):
+        write_photo(photos / name, Photo(np.zeros((2, 2, 3), np.float32)))
+
+    def some(*words):
+        if errors:
+            raise errors.pop(0)
+        return real(*words)
+
+    monkeypatch.setattr("zoo.inference.image.restore_photo", some)
+    told = []
+    with pytest.raises(ImageError, match=r"3 of 4 images failed.* first failure: .*a\.png: memory"):
+        zoo.restore(Nearest(), photos, tmp_path / "out", progress=told.append)
+    assert told == [0.25, 0.5, 0.75, 1] and below(tmp_path / "out") == ["d.png"]
+    for said in (r"a\.png: memory is too", r"b\.jpg: bad bands", r"c\.png: memory ran out; use"):
+        assert re.search(said, caplog.text)
+    errors.append(ImageError("bad bands"))
+    with pytest.raises(ImageError, match=r"a\.png: bad bands"):
+        zoo.restore(Nearest(), photos / "a.png", tmp_path / "o.png", progress=False)
+
+
+def test_an_error_of_the_files_kind_that_the_progress_raises_ends_the_work(photos, tmp_path):
+    def full(done):
+        raise OSError("the window is gone")
+
+    with pytest.raises(OSError, match=r"^the window is gone$"):
+        zoo.restore(Nearest(), photos, tmp_path / "out", progress=full)
+
+
+def test_options_for_a_folder_say_where_they_have_no_effect(photos, tmp_path, caplog):
+    assert run(photos / "a.png", "-o", tmp_path / "q.jpeg", "--format", "jpg", "-r") == 0
+    assert (tmp_path / "q.jpeg").read_bytes().startswith(b"\xff\xd8")
+    assert re.search(r"-r \(recursive=True\) has no effect: .*a\.png is no folder", caplog.text)
+
+
 def test_inputs_of_one_name_have_outputs_of_their_own(photos, tmp_path):
     write_photo(photos / "b.png", Photo(np.zeros((2, 2, 3), np.float32)))
     write_photo(photos / "b.tif", Photo(np.zeros((2, 2, 3), np.float32)))
@@ -208,6 +294,12 @@ def test_empty_paths_are_refused_in_python_too(photos, tmp_path):
         zoo.restore(Nearest(), photos, "")
     with pytest.raises(ImageError, match="images are not written as 'gif'; use one of bmp, "):
         zoo.restore(Nearest(), photos, tmp_path / "out", format="gif")
+    with pytest.raises(ImageError, match="the output is b'out'; it must be a path"):
+        zoo.restore(Nearest(), photos, b"out")
+    for name in ("suffix", "format"):
+        for wrong in (3, None):
+            with pytest.raises(ImageError, match=f"{name} is {wrong}; it must be a text"):
+                zoo.restore(Nearest(), photos, tmp_path / "out", **{name: wrong})
 
 
 class Frames(Network):

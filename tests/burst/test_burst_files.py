@@ -436,6 +436,20 @@ def test_frames_are_never_replaced_by_the_picture(tmp_path, monkeypatch):
     assert read_photo(tmp_path / "out.png").color_HWC.shape == (8, 8, 3)
 
 
+def test_outputs_in_the_folder_of_bursts_are_no_burst_and_other_folders_are_named(tmp_path, caplog):
+    caplog.set_level("INFO")
+    for name in ("a/0.png", "b/0.png", "gt/a.png"):
+        write_photo(tmp_path / "in" / name, Photo(np.zeros((8, 8, 3), np.float32)))
+    (tmp_path / "in" / "notes").mkdir()
+    for written in (["a.png", "b.png"], []):
+        found = zoo.restore(Watched(), tmp_path / "in", tmp_path / "in" / "out", progress=False)
+        assert [path.name for path in found] == written
+    assert "skipped folders, which hold no burst: notes\n" in caplog.text
+    for written in (1, 0):  # one burst
+        burst = tmp_path / "in" / "a"
+        assert len(zoo.restore(Watched(), burst, burst / "out", progress=False)) == written
+
+
 def test_pictures_of_npz_bursts_are_png_and_never_replace_a_burst(tmp_path):
     """An npz file is both a burst and a format of images, and a folder may be named like one."""
     folder = tmp_path / "in"

@@ -330,7 +330,7 @@ def test_damaged_dng_files_are_one_sentence(tmp_path, monkeypatch):
 def test_dng_files_without_rawpy_name_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "rawpy", None)
     (tmp_path / "a.dng").write_bytes(dng(mosaic_of(scene(), "RGGB"), "RGGB"))
-    with pytest.raises(ImageError, match=r"a\.dng' needs rawpy.*mamba-restoration-zoo\[raw\]"):
+    with pytest.raises(ImageError, match=r"a\.dng' needs rawpy.*the extra \[raw\]"):
         read_burst(tmp_path)
 
 

@@ -6,6 +6,7 @@ Shape suffixes: B batch, T frames, I channels of a frame, H height, W width in p
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -22,7 +23,7 @@ from zoo.data.photo import Photo
 from zoo.data.pixels import to_array
 from zoo.distributed import ProcessGroup
 from zoo.errors import ImageError, ZooError
-from zoo.files import is_same_file
+from zoo.files import is_same_file, natural_key
 from zoo.inference.jobs import Plan, Report, planned, restore_each
 from zoo.inference.outputs import Outputs
 from zoo.inference.runner import RestoreSettings, check_range, restore_tensor
@@ -172,9 +173,10 @@ def _plain(linear_3HW: Tensor) -> Tensor:
 
 
 def _plan(source: Path, outputs: Outputs) -> Plan:
-    bursts = find_bursts(source)
+    bursts, unread = find_bursts(source, outputs.folder), []
     many = bursts != [source]
     if many:
+        unread = _beside(bursts, outputs.folder)
         outputs.check_folder("the input has several bursts")
         names = outputs.of_several([Path(burst.name) for burst in bursts])
         pairs = list(zip(bursts, names, strict=True))
@@ -186,7 +188,22 @@ def _plan(source: Path, outputs: Outputs) -> Plan:
         own = any(is_same_file(output, file) for file in files[burst])
         if own or os.path.realpath(output) in inputs:
             raise ImageError(f"{output}: the output would replace a frame; choose another place")
-    return planned(pairs, outputs, many=many)
+    return planned(pairs, outputs, source=source, many=many, unread=unread)
+
+
+def _beside(bursts: Sequence[Path], without: Path) -> list[Path]:
+    """Folders beside bursts that are none, without that of the outputs and that of true images."""
+    found = (path for path in bursts[0].parent.iterdir() if path.is_dir() and path not in bursts)
+    return sorted(
+        (
+            path
+            for path in found
+            if path.name != "gt"
+            and not path.name.startswith(".")
+            and not is_same_file(path, without)
+        ),
+        key=natural_key,
+    )
 
 
 def _files(burst: Path) -> list[Path]:

@@ -6,6 +6,7 @@ Shape suffixes: B batch, I image channels, H height, W width in pixels, s scale.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -127,15 +128,29 @@ def _plan(source: Path, outputs: Outputs, *, recursive: bool) -> Plan:
         outputs.check_folder("the input is a folder")
         images, unread = find_images(source, recursive=recursive, without=outputs.folder)
         if is_same_file(source, outputs.folder):
-            images = [image for image in images if not outputs.is_own(image)]
+            images = outputs.without_own(images)
         names = [image.relative_to(source) for image in images]
         pairs = list(zip(images, outputs.of_several(names), strict=True))
     else:
         pairs = [(source, outputs.of_one(Path(source.name)))]
+        _check_one(source, recursive=recursive)
     for image, output in pairs:
         if is_same_file(image, output):
             raise ImageError(f"{output}: the output would replace the input; choose another path")
-    return planned(pairs, outputs, many=many, unread=unread)
+    return planned(pairs, outputs, source=source, many=many, unread=unread)
+
+
+def _check_one(source: Path, *, recursive: bool) -> None:
+    """Check the only input, also where its output exists, so that it is not read."""
+    if recursive:
+        logger.warning("-r (recursive=True) has no effect: %s is no folder", source)
+    try:
+        source.stat()
+    except FileNotFoundError as error:
+        fault = "is a link to a missing file" if source.is_symlink() else "does not exist"
+        raise ImageError(f"image file {str(source)!r} {fault}; check the path") from error
+    except (OSError, ValueError):
+        pass  # reading it says what is wrong
 
 
 def find_images(folder: Path, *, recursive: bool, without: Path) -> tuple[list[Path], list[Path]]:
@@ -164,7 +179,7 @@ def find_images(folder: Path, *, recursive: bool, without: Path) -> tuple[list[P
                 continue
             elif recursive and not path.is_symlink():
                 waiting.append(path)
-            elif any(inner.suffix.lower() in EXTENSIONS for inner in _visible(path)):
+            elif _holds_image(path):
                 unread.append(path)
     images, arrays = without_arrays(images)
     if images:
@@ -174,6 +189,16 @@ def find_images(folder: Path, *, recursive: bool, without: Path) -> tuple[list[P
         f"image folder {str(folder)!r} holds no image; it needs files that end in one of "
         f"{', '.join(EXTENSIONS)}"
         + ("; -r (in Python, recursive=True) looks in the folders inside it" if folders else "")
+    )
+
+
+def _holds_image(folder: Path) -> bool:
+    """Whether an image is in a folder, or in the folders inside it."""
+    return any(
+        Path(name).suffix.lower() in EXTENSIONS and not name.startswith(".")
+        for here, _, names in os.walk(folder)
+        if not any(part.startswith(".") for part in Path(here).relative_to(folder).parts)
+        for name in names
     )
 
 

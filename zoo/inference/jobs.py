@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zoo.distributed import ProcessGroup, map_shared
-from zoo.errors import ImageError, WriteError, ZooError
+from zoo.errors import ImageError, ZooError, is_out_of_memory
 from zoo.files import remove_leftovers
 from zoo.inference.outputs import Outputs, exists
 from zoo.inference.tiling import Progress, part_of
@@ -25,12 +25,16 @@ class Plan:
         existing: outputs that exist and are not overwritten.
         unread: files and folders in the input folder that are not read.
         many: whether the input is several images or bursts.
+        source: the input, which names of unread files are relative to.
+        target: the output, which names of existing ones are relative to.
     """
 
     waiting: list[tuple[Path, Path]]
     existing: list[Path] = field(default_factory=list)
     unread: list[Path] = field(default_factory=list)
     many: bool = False
+    source: Path = Path()
+    target: Path = Path()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +74,12 @@ _REPLACED = "; --overwrite (in Python, overwrite=True) replaces it"
 
 
 def planned(
-    jobs: list[tuple[Path, Path]], outputs: Outputs, *, many: bool, unread: Sequence[Path] = ()
+    jobs: list[tuple[Path, Path]],
+    outputs: Outputs,
+    *,
+    source: Path,
+    many: bool,
+    unread: Sequence[Path] = (),
 ) -> Plan:
     """Check jobs (input, output), and return which of them are to be done.
 
@@ -90,6 +99,8 @@ def planned(
         existing=existing,
         unread=list(unread),
         many=many,
+        source=source,
+        target=outputs.folder,
     )
 
 
@@ -103,8 +114,8 @@ def restore_each(
 ) -> Report:
     """Run the jobs of a plan, shared among processes; a failed job does not stop the others.
 
-    Of several jobs, one fails by any error, also by a bug that only its file meets. An error that
-    ``progress`` raises ends the work.
+    Of several jobs, one fails by any error, also by a bug that only its file meets; its error names
+    the file. An error that ``progress`` raises ends the work.
 
     What failed and what was skipped is logged by name.
 
@@ -126,19 +137,18 @@ def restore_each(
 
     def attempt(number: int) -> Path | ZooError:
         source, output = jobs[number]
+        part = _part(shown, number, len(jobs), raised)
         try:
-            one(source, output, _part(shown, number, len(jobs), raised))
+            one(source, output, part)
         except Exception as error:
-            if error in raised:
+            failure = None if error in raised else _failure(source, output, error, many=plan.many)
+            if failure is None:
                 raise
-            if isinstance(error, (ImageError, WriteError)):
-                return error
-            if isinstance(error, OSError):
-                return ImageError(f"{source}: cannot be read: {error.strerror or error}")
-            if not plan.many or isinstance(error, ZooError):
-                raise
-            return _unforeseen(source, error)
-        return output
+        else:
+            return output
+        if plan.many and callable(part):
+            part(1.0)
+        return failure
 
     task = f"restore/{jobs[0][1]}" if jobs else "restore"
     bar = plan.many and bool(progress) and not callable(progress)
@@ -179,9 +189,25 @@ def _part(progress: Progress, number: int, count: int, raised: list[BaseExceptio
     return tell
 
 
-def _unforeseen(source: Path, error: Exception) -> ImageError:
-    """Return the error that says that a file met a bug; --debug shows its cause, too."""
-    failure = ImageError(f"{source}: cannot be restored: {type(error).__name__}: {error}")
+def _failure(source: Path, output: Path, error: Exception, *, many: bool) -> ZooError | None:
+    """Return the error of a job, which names its file; --debug shows its cause, too.
+
+    None for a bug that only one job met: its traceback says more.
+    """
+    if isinstance(error, ZooError):
+        names = (str(source), str(output), repr(source.name), repr(source.stem))
+        if any(name in str(error) for name in names) or not (many or isinstance(error, ImageError)):
+            return error
+        text = str(error)
+    elif is_out_of_memory(error):
+        text = "memory ran out; use smaller tiles (-t, in Python tile=) or a smaller model"
+    elif isinstance(error, OSError):
+        text = f"cannot be read: {error.strerror or error}"
+    elif many:
+        text = f"cannot be restored: {type(error).__name__}: {error}"
+    else:
+        return None
+    failure = ImageError(f"{source}: {text}")
     failure.__cause__ = error
     return failure
 
@@ -193,16 +219,23 @@ def _tell(report: Report) -> None:
     for error in report.failed:
         logger.error("failed: %s", error)
     if report.plan.existing:
-        names = ", ".join(path.name for path in report.plan.existing)
+        names = ", ".join(_within(path, report.plan.target) for path in report.plan.existing)
         logger.info("skipped, because their output exists%s: %s", _REPLACED, names)
     kinds: dict[str, list[str]] = {}
     for path in report.plan.unread:
-        kinds.setdefault(_why_unread(path), []).append(path.name)
+        why = _why_unread(path, report.unit)
+        kinds.setdefault(why, []).append(_within(path, report.plan.source))
     for kind, files in kinds.items():
         logger.info("skipped %s: %s", kind, ", ".join(files))
 
 
-def _why_unread(path: Path) -> str:
+def _within(path: Path, folder: Path) -> str:
+    return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
+
+
+def _why_unread(path: Path, unit: str) -> str:
+    if unit == "burst":
+        return "folders, which hold no burst"
     if not path.is_dir():
         return f"{path.suffix.lower() or 'other'} files, which are not read"
     if path.is_symlink():

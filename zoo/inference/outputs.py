@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.data.formats import WRITE_EXTENSIONS, check_saving
+from zoo.data.formats import WRITE_EXTENSIONS, check_saving, format_for
 from zoo.data.photo import AS_USUAL, Saving
-from zoo.errors import ImageError
+from zoo.errors import ImageError, shown
 from zoo.files import write_error
 
 
@@ -31,8 +31,8 @@ class Outputs:
         saving: how pictures are written.
 
     Raises:
-        ImageError: if the target is empty, the suffix cannot be in a name, or the format is not
-            known.
+        ImageError: if the target is empty or no path, the suffix cannot be in a name, or the format
+            is not known.
         WriteError: if the target cannot exist, for example because its name is too long.
     """
 
@@ -44,6 +44,11 @@ class Outputs:
     saving: Saving = AS_USUAL
 
     def __post_init__(self) -> None:
+        if not isinstance(self.target, (str, Path)):
+            raise ImageError(f"the output is {shown(self.target)}; it must be a path")
+        for name, text in (("suffix", self.suffix), ("format", self.format)):
+            if not isinstance(text, str):
+                raise ImageError(f"{name} is {shown(text)}; it must be a text, '' for none")
         if not str(self.target):
             raise ImageError("the path of the output is empty; give a file or a folder")
         if {"/", "\\", os.sep, "\0"} & set(self.suffix):
@@ -74,7 +79,7 @@ class Outputs:
                 f"{self.target}: the output has a name already; leave out the suffix, or put a / "
                 "at the end to write to a folder"
             )
-        if self.format and self.folder.suffix.lower() != f".{self.format}":
+        if self.format and f".{self.format}" not in format_for(self.folder).extensions:
             raise ImageError(
                 f"{self.target}: the output is not a .{self.format} file; leave out the format, or "
                 "put a / at the end to write to a folder"
@@ -108,10 +113,23 @@ class Outputs:
             stem = f"{stem}_{suffix}"
         return self.folder / name.parent / f"{stem}{extension}"
 
-    def is_own(self, source: Path) -> bool:
-        """Return whether a file in the target is an output of an earlier run, by its suffix."""
-        suffix = self.suffix.lstrip("_")
-        return bool(suffix) and source.stem.endswith(f"_{suffix}")
+    def without_own(self, images: Sequence[Path]) -> list[Path]:
+        """Return the images of the target that are no outputs of an earlier run.
+
+        By its name, ``a_TEXT.png`` is one where ``a.png`` or another ``a`` is; and without a
+        suffix, ``a.jpg`` beside ``a.png``, for the format "jpg". The latter stay if outputs are
+        overwritten: they could be inputs.
+        """
+        ending = f"_{self.suffix.lstrip('_')}" if self.suffix.lstrip("_") else ""
+        names = Counter((image.parent, name) for image in images for name in _stems(image))
+
+        def own(image: Path) -> bool:
+            base = (image.parent, image.stem.removesuffix(ending))
+            if ending:
+                return image.stem.endswith(ending) and base in names
+            return image.suffix == f".{self.format}" and not self.overwrite and names[base] > 1
+
+        return [image for image in images if not own(image)]
 
     def check_folder(self, what: str) -> None:
         """Check that several pictures can go into the target.
@@ -157,6 +175,11 @@ class Outputs:
                 f"{', '.join(WRITE_EXTENSIONS)}, or put a / at the end to write to a folder"
             )
         return True
+
+
+def _stems(image: Path) -> tuple[str, str]:
+    """The names that an output of the image may start with; see :meth:`Outputs.of_several`."""
+    return image.stem, image.name
 
 
 def exists(output: Path) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from zoo.data.burst.raw import SUFFIX
 from zoo.data.formats import PHOTO_EXTENSIONS
 from zoo.errors import ImageError
-from zoo.files import natural_key
+from zoo.files import is_same_file, natural_key
 
 NPZ = "burst.npz"
 PREVIEW = "preview.png"
@@ -27,25 +27,29 @@ _CONVERT = {
 """What is not read, and how to convert it."""
 
 
-def find_bursts(source: str | Path) -> list[Path]:
+def find_bursts(source: str | Path, without: Path | None = None) -> list[Path]:
     """List the bursts at a path, which is one burst or a folder of bursts, in natural order.
 
     Only names are examined. If any subfolder is a burst, the folder is a folder of bursts, and
     image files directly in it are ignored.
+
+    Args:
+        source: the path.
+        without: a folder in it that is left out: that of the outputs.
 
     Raises:
         ImageError: if there is no burst.
     """
     source = Path(source)
     try:
-        return _find_bursts(source)
+        return _find_bursts(source, without)
     except OSError as error:
         raise ImageError(
             f"burst {str(source)!r} cannot be read: {error.strerror}; check the path"
         ) from error
 
 
-def _find_bursts(source: Path) -> list[Path]:
+def _find_bursts(source: Path, without: Path | None) -> list[Path]:
     if not source.exists():
         raise ImageError(f"burst {str(source)!r} does not exist; check the path")
     if source.suffix == ".npz" or _has_planes(source):
@@ -58,6 +62,7 @@ def _find_bursts(source: Path) -> list[Path]:
             if (path.is_dir() and path.name != "gt" and (_has_planes(path) or _has_images(path)))
             or (path.suffix == ".npz" and not path.name.startswith("."))
         ]
+        found = [path for path in found if without is None or not is_same_file(path, without)]
         if found:
             return found
         if _has_images(inside):
