@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from functools import partial
 from types import SimpleNamespace
 
@@ -118,6 +119,20 @@ def test_pairs_of_files_come_in_the_right_roles(photos, tmp_path):
         assert degraded.max() > 0.9 or degraded.min() < 0.1
     [first, *_] = task.validation
     assert first.read_clean().max() < 0.76 < first.read_degraded().max()
+
+
+def test_options_of_data_that_have_no_effect_are_said(photos, tmp_path, caplog):
+    noisy = str(make_photos(tmp_path / "noisy", count=3, noise=0.3))
+    made = {"scale": 1, "degradation": partial(GaussianNoise, sigma=1.0)}
+    with caplog.at_level(logging.INFO):
+        task = photo_task_of(photos, **made, degraded=noisy, validate_degraded=noisy)
+    assert task.degradation is None
+    assert "data.degraded replaces data.degradation" in caplog.text
+    with pytest.raises(ZooError, match="validate_degraded has no effect on the bundled photos"):
+        photo_task_of(photos, **made, validate="samples", validate_degraded=noisy)
+    # Files that are there are used to validate a training on degraded photos.
+    task = photo_task_of(photos, **made, validate_degraded=noisy)
+    assert task.validation[0].read_degraded().max() > 0.9
 
 
 def test_photos_too_small_for_a_later_stage_are_told_before_the_first_step(photos):

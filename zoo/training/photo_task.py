@@ -185,6 +185,11 @@ def _degradation(settings: DataSettings, network: Network) -> Degradation:
             "train.data: this recipe trains on pairs of files; give data.photos=CLEAN_FOLDER and "
             "data.degraded=DEGRADED_FOLDER, or a data.degradation to make pairs"
         )
+    if settings.validate == SAMPLES_SOURCE and settings.validate_degraded is not None:
+        raise RecipeError(
+            "train.data.validate_degraded has no effect on the bundled photos; give "
+            "data.validate=CLEAN_FOLDER, too, or leave it out"
+        )
     photographic = is_photographic(network.channels, settings.range)
     return settings.degradation(scale=network.scale).for_data(photographic=photographic)
 
@@ -197,3 +202,5 @@ def _check_pairs(settings: DataSettings) -> None:
             "train.data: training on pairs also validates on pairs; give data.validate="
             "CLEAN_FOLDER and data.validate_degraded=DEGRADED_FOLDER"
         )
+    if settings.degradation is not None:
+        logger.info("data.degraded replaces data.degradation: pairs of files are used")
