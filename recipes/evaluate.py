@@ -123,8 +123,13 @@ def run_bursts(
     if not group.is_first:
         return
     inputs = "made" if options.data == SAMPLES_SOURCE else "files"
+    values = (
+        "Linear PSNR (dB) and SSIM"
+        if network.channels == 4
+        else "PSNR (dB) and SSIM of RGB values, as they are stored"
+    )
     notes = (
-        f"Linear PSNR (dB) and SSIM, 14 bits, {border} border pixels excluded. The baseline is the "
+        f"{values}, 14 bits, {border} border pixels excluded. The baseline is the "
         f"bilinearly upsampled reference frame, registered at the corner. Weights: {source.told}."
     )
     results = [SetResult(Path(options.data).name, scores, inputs)]

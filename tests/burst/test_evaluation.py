@@ -80,7 +80,18 @@ def test_a_burst_without_a_clean_image_is_named(weights, bursts, capsys):
 
 def test_the_frozen_set_is_scored(weights, capsys):
     assert main(weights) == 0
-    assert "| samples |" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "| samples |" in said and "Linear PSNR (dB) and SSIM, 14 bits" in said
+
+
+def test_scores_of_rgb_bursts_are_not_said_to_be_linear(weights, tmp_path, capsys):
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(recipe.read_text().replace("network:\n", "network:\n  channels: 3\n"))
+    zoo.save(zoo.build(str(recipe)), tmp_path / "small.safetensors")
+    assert main(weights) == 0
+    assert (
+        "PSNR (dB) and SSIM of RGB values, as they are stored, 14 bits" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(

@@ -471,6 +471,39 @@ def test_formats_of_photographs_refuse_bands(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+class Untouched(Nearest):
+    """Fails when it is called."""
+
+    def forward(self, image_BIHW):
+        raise AssertionError("the work was done in vain")
+
+
+@pytest.mark.parametrize("channels", [1, 8])
+def test_bands_to_a_png_are_refused_before_the_work(tmp_path, channels):
+    path = put(tmp_path / "a.npy", values((4, 5, 8), "float32"))
+    with pytest.raises(ImageError, match=r"\.png holds 1 or 3 channels, not 8; use \.tif"):
+        zoo.restore(Untouched(2, channels), path, tmp_path / "b.png", progress=False)
+
+
+@pytest.mark.parametrize(("suffix", "marks"), [(".png", False), (".tif", True), (".npy", True)])
+def test_only_outputs_that_mark_no_data_are_said_to(tmp_path, caplog, suffix, marks):
+    array = values((4, 5, 3), "float32")
+    array[0, 0] = np.nan
+    restored(Nearest(1, 3), put(tmp_path / "a.npy", array), suffix)
+    assert ("the output has no data there either" in caplog.text) == marks
+    assert (".png cannot mark pixels without data" in caplog.text) != marks
+
+
+def test_arrays_of_a_folder_of_photographs_are_not_said_to_be_unreadable(tmp_path, caplog):
+    write_photo(tmp_path / "in" / "a.png", Photo(values((4, 5, 3), "float32")))
+    put(tmp_path / "in" / "labels.npy", np.zeros((4, 5)))
+    (tmp_path / "in" / "notes.txt").write_text("")
+    with caplog.at_level(logging.INFO):
+        zoo.restore(Nearest(1, 3), tmp_path / "in", tmp_path / "out", progress=False)
+    assert "skipped .npy files, as arrays beside photographs are: labels.npy" in caplog.text
+    assert "skipped .txt files, which are not read: notes.txt" in caplog.text
+
+
 def test_a_float_image_of_three_channels_becomes_a_picture(tmp_path):
     array = values((4, 5, 3), "float32") * 100
     path = put(tmp_path / "a.npy", array)

@@ -39,6 +39,7 @@ class Format:
         lossy: whether files can lose colours, so that they have a quality.
         lossless: whether files can keep all colours.
         photographs: whether files hold photographs, not arrays of any meaning.
+        bands: whether files hold any number of channels, and marks where there is no data.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Format:
     lossy: bool = False
     lossless: bool = True
     photographs: bool = True
+    bands: bool = False
 
 
 def _starts(*signatures: bytes) -> Callable[[bytes], bool]:
@@ -95,6 +97,7 @@ def _array(
         encode=encode,
         missing=missing,
         photographs=False,
+        bands=True,
     )
 
 
@@ -111,6 +114,7 @@ FORMATS = (
         read=multiband.read,
         encode=multiband.encode,
         missing=multiband.missing,
+        bands=True,
     ),
     _raster("TIFF", (".tif", ".tiff"), _starts(*tiff.SIGNATURES), alpha=True, deep=True),
     _raster("BMP", (".bmp",), _starts(containers.BMP_SIGNATURE)),
@@ -155,6 +159,9 @@ EXTENSIONS = _extensions(FORMATS)
 PHOTO_EXTENSIONS = _extensions(each for each in FORMATS if each.photographs)
 """Those of photographs."""
 
+ARRAY_EXTENSIONS = _extensions(each for each in FORMATS if not each.photographs)
+"""Those of arrays."""
+
 WRITE_EXTENSIONS = _extensions(each for each in FORMATS if each.encode)
 """File name extensions, in lower case, that are written."""
 
@@ -196,9 +203,23 @@ def format_for(path: Path) -> Format:
 def encoded(path: Path, photo: Photo, saving: Saving) -> bytes:
     """Encode a photo in the format of a path's extension; see :func:`zoo.data.write_photo`."""
     found = format_for(path)
+    check_channels(path, photo.color_HWC.shape[2])
     check_saving([path], replace(saving, quality=None))  # others of a folder may have one
     assert found.encode is not None
     return found.encode(path, photo, saving)
+
+
+def check_channels(path: Path, channels: int) -> None:
+    """Check that a file can hold so many channels.
+
+    Raises:
+        ImageError: if its format holds 1 or 3.
+    """
+    if channels not in (1, 3) and not format_for(path).bands:
+        raise ImageError(
+            f"cannot write {str(path)!r}: {path.suffix.lower()} holds 1 or 3 channels, not "
+            f"{channels}; use .tif, .npy or .npz"
+        )
 
 
 def check_saving(outputs: Sequence[Path], saving: Saving) -> None:

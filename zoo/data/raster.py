@@ -172,7 +172,7 @@ def encode(path: Path, photo: Photo, saving: Saving, *, alpha: bool, deep: bool)
 
     Args:
         path: the file to be written.
-        photo: the photo.
+        photo: the photo, of 1 or 3 channels.
         saving: quality and metadata.
         alpha: whether the format can hold an alpha channel.
         deep: whether it can hold 16 bits per sample.
@@ -180,12 +180,6 @@ def encode(path: Path, photo: Photo, saving: Saving, *, alpha: bool, deep: bool)
     Raises:
         ImageError: for values that are not finite, or an image too large for the format.
     """
-    channels = photo.color_HWC.shape[2]
-    if channels not in (1, 3):
-        raise ImageError(
-            f"cannot write {str(path)!r}: {path.suffix.lower()} holds 1 or 3 channels, not "
-            f"{channels}; use .tif, .npy or .npz"
-        )
     if photo.no_data_HWC is not None:
         log.warning("%s: %s cannot mark pixels without data", path, path.suffix.lower())
     check_finite(path, photo.color_HWC)

@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from zoo.data.bicubic import resize_bicubic
+from zoo.data.formats import check_channels, format_for
 from zoo.data.images import EXTENSIONS, read_photo, without_arrays, write_photo
 from zoo.data.photo import Photo
 from zoo.data.pixels import bleed_colors, to_array, to_tensor, with_channels
@@ -50,11 +51,14 @@ def restore_images(
 
     def one(image: Path, output: Path, progress: Progress) -> None:
         photo = read_photo(image, value_range)
+        check_channels(output, _channels_out(network, photo))  # now, not after the work
         if photo.no_data_HWC is not None:
+            marked = ", and the output has no data there either"
             logger.warning(
-                "%s %s; the network sees their neighbours, and the output has no data there either",
+                "%s %s; the network sees their neighbours%s",
                 image,
                 said_of_no_data(photo),
+                marked if format_for(output).bands else "",
             )
         restored = restore_photo(network, photo, settings, progress, beside.of(image, photo))
         write_photo(output, restored, outputs.saving)
@@ -107,6 +111,12 @@ def restore_photo(
         metadata=photo.metadata.enlarged(network.scale),
         no_data_HWC=_enlarged_marks(photo.no_data_HWC, network.scale, color_HWC.shape[2]),
     )
+
+
+def _channels_out(network: Network, photo: Photo) -> int:
+    """Channels of a restored photo: a gray network restores each of the photo's."""
+    each = network.channels == network.out_channels == 1
+    return photo.color_HWC.shape[2] if each else network.out_channels
 
 
 def _enlarged_marks(no_data_HWC: np.ndarray | None, scale: int, channels: int) -> np.ndarray | None:

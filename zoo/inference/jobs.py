@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from zoo.data.formats import ARRAY_EXTENSIONS
 from zoo.distributed import ProcessGroup, map_shared
 from zoo.errors import ImageError, ZooError, is_out_of_memory
 from zoo.files import remove_leftovers
@@ -237,7 +238,9 @@ def _why_unread(path: Path, unit: str) -> str:
     if unit == "burst":
         return "folders, which hold no burst"
     if not path.is_dir():
-        return f"{path.suffix.lower() or 'other'} files, which are not read"
+        arrays = path.suffix.lower() in ARRAY_EXTENSIONS
+        why = "as arrays beside photographs are" if arrays else "which are not read"
+        return f"{path.suffix.lower() or 'other'} files, {why}"
     if path.is_symlink():
         return "links to folders, which are not followed"
     return "folders (-r, in Python recursive=True, restores what is in them)"
