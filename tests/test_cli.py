@@ -91,7 +91,7 @@ def test_restore_without_options_has_the_documented_defaults(monkeypatch, capsys
     assert words.options.pop("group").world_size == 1
     assert words.options == {
         "suffix": "", "format": "", "recursive": False, "overwrite": False, "look": "auto",
-        "saving": Saving(),
+        "saving": Saving(), "guides": {}, "value_range": None,
     }  # fmt: skip
     assert capsys.readouterr().out == "wrote out.png\n"
 
@@ -105,6 +105,7 @@ def test_every_option_of_restore_is_passed_on(monkeypatch, capsys):
     options = ["-n", "model", "-w", "w.pth", "-s", 3, "--random-weights", "--compat", "official"]
     options += ["-t", 96, "--overlap", 8, "--ensemble", "--precision", "bf16", "--overwrite"]
     options += ["--quality", 70, "--strip-metadata", "-r", "--suffix", "x3", "--format", "jpg"]
+    options += ["--guide", "pan=p.png", "--range", "0", "4095"]
     assert run("restore", "in", "-o", "out", *options, "--look", "plain", "--device", "cuda") == 0
     assert words.chosen == (
         "model",
@@ -114,7 +115,8 @@ def test_every_option_of_restore_is_passed_on(monkeypatch, capsys):
     del words.options["group"]
     assert moved == ["cuda"] and words.options == {
         "suffix": "x3", "format": "jpg", "recursive": True, "overwrite": True, "look": "plain",
-        "saving": Saving(quality=70, metadata=False),
+        "saving": Saving(quality=70, metadata=False), "guides": {"pan": "p.png"},
+        "value_range": (0.0, 4095.0),
     }  # fmt: skip
     assert words.arguments[3] == RestoreSettings(
         tile=96, overlap=8, ensemble=True, precision="bf16"
