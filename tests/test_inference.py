@@ -480,3 +480,25 @@ def test_noise_may_exceed_the_range_of_an_image():
     noise[..., 0, 0], noise[..., 9, 9] = -1.2, 2.3
     for level in (0.0, 1.0):
         assert restore_tensor(Nearest(1), noise + level).shape == noise.shape
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (lambda x: x, r"shape \(1, 3, 12, 20\)"),
+        (lambda x: x[:, :1].repeat(1, 1, 2, 2), r"shape \(1, 1, 24, 40\)"),
+        (lambda x: x[0].repeat(1, 2, 2), r"shape \(3, 24, 40\)"),
+        (lambda x: (x, x.repeat(1, 1, 2, 2)), "tuple"),
+        (lambda x: {"image": x}, "dict"),
+    ],
+    ids=["scale", "channels", "dimensions", "tuple", "dict"],
+)
+@pytest.mark.parametrize("tile", [0, 8])
+def test_a_network_that_breaks_its_contract_is_one_sentence(wrong, told, tile):
+    """One channel, or one pixel, would otherwise pass as broadcast."""
+    network = Nearest(2)
+    network.forward = wrong
+    told = told if not tile else told.replace("12, 20", "8, 8").replace("24, 40", "16, 16")
+    with pytest.raises(ZooError, match=f"^Nearest returned {told} for an image of shape") as error:
+        restore_tensor(network, torch.rand(1, 3, 12, 20), RestoreSettings(tile=tile, overlap=2))
+    assert "(B, out_channels, scale * H, scale * W)" in str(error.value)

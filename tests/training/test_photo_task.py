@@ -24,7 +24,7 @@ from zoo.recipe import load_recipe
 from zoo.training import (
     make_task,
 )
-from zoo.training.losses import L1
+from zoo.training.losses import L1, loss_of_scales
 from zoo.training.photo_task import PhotoTask
 from zoo.training.settings import (
     DataSettings,
@@ -161,9 +161,43 @@ def test_the_loss_sees_every_scale_that_a_network_returns(photos):
     cells = clean.unflatten(3, (3, 2)).unflatten(2, (2, 2)).mean((3, 5))
     expected = (small.bfloat16().float() - cells).abs().mean() + (whole - clean).abs().mean()
     torch.testing.assert_close(value, expected)
-    for wrong, message in (((), "returned no image"), ((torch.rand(2, 3, 5, 6),), r"\(5, 6\)")):
-        with pytest.raises(ZooError, match=message):
-            task.loss(lambda _, wrong=wrong: wrong, L1(), (degraded, clean), 0.0)
+
+
+def sized(*shape):
+    return torch.rand(shape)
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        ((), "no image"),
+        (None, "NoneType"),
+        ({"image": sized(2, 3, 8, 8)}, "dict"),
+        ((sized(2, 3, 8, 8), {}), "tuple of Tensor, dict"),
+        (sized(2, 1, 8, 8), r"an image of shape \(2, 1, 8, 8\)"),
+        (sized(1, 3, 8, 8), r"an image of shape \(1, 3, 8, 8\)"),
+        (sized(3, 8, 8), r"an image of shape \(3, 8, 8\)"),
+        (sized(2, 3, 4, 4), r"an image of shape \(2, 3, 4, 4\)"),
+        ((sized(2, 3, 9, 9),), r"an image of shape \(2, 3, 9, 9\)"),
+        ((sized(2, 3, 8, 8), sized(2, 3, 4, 4)), r"an image of shape \(2, 3, 4, 4\)"),
+        ((sized(2, 1, 4, 4), sized(2, 3, 8, 8)), r"an image of shape \(2, 1, 4, 4\)"),
+        ((sized(2, 3, 4, 8), sized(2, 3, 8, 8)), r"an image of shape \(2, 3, 4, 8\)"),
+        ((sized(2, 3, 16, 16), sized(2, 3, 8, 8)), r"an image of shape \(2, 3, 16, 16\)"),
+    ],
+    ids=range(13),
+)
+def test_what_a_network_may_not_return_in_training_is_one_sentence(returned, told):
+    with pytest.raises(ZooError, match=f"^the network returned {told} in training mode; return "):
+        loss_of_scales(L1(), returned, sized(2, 3, 8, 8))
+
+
+def test_smaller_images_of_odd_patches_have_the_aspect_but_for_rounding():
+    for side in (7, 8):
+        images = (sized(1, 3, side // 2, side // 2), sized(1, 3, side, 15))
+        with pytest.raises(ZooError):
+            loss_of_scales(L1(), images, sized(1, 3, side, 15))
+        images = (sized(1, 3, 4, 8), sized(1, 3, side, 15))
+        assert loss_of_scales(L1(), images, sized(1, 3, side, 15)) > 0
 
 
 def test_examples_have_the_channels_of_input_and_output(photos):

@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -223,7 +224,8 @@ def _runner(network: Network, settings: RestoreSettings) -> Run:
         if parameter.device.type == "cuda":
             moved = [channels_last(tensor) for tensor in moved]
         with autocast(parameter.device, settings.precision):
-            return network(*moved).float().cpu()
+            found = network(*moved)
+        return _checked(found, network, inputs[0]).float().cpu()
 
     def ensemble(*inputs: Tensor) -> Tensor:
         total = None
@@ -235,6 +237,25 @@ def _runner(network: Network, settings: RestoreSettings) -> Run:
         return total / 8
 
     return ensemble if settings.ensemble else once
+
+
+def _checked(found: Any, network: Network, image_BIHW: Tensor) -> Tensor:
+    """Return what a network returned, if its shape is that of the contract.
+
+    Raises:
+        ZooError: if it is not: a wrong size or a single channel would pass silently, as broadcast.
+    """
+    height, width = (network.scale * size for size in image_BIHW.shape[-2:])
+    expected = (len(image_BIHW), network.out_channels, height, width)
+    if isinstance(found, Tensor) and tuple(found.shape) == expected:
+        return found
+    told = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+    raise ZooError(
+        f"{type(network).__name__} returned {told} for an image of shape "
+        f"{tuple(image_BIHW.shape)}; in evaluation mode it must return one tensor "
+        f"(B, out_channels, scale * H, scale * W), here {expected}: correct its head, or the "
+        "attributes of the network"
+    )
 
 
 def channels_last(image_BIHW: Tensor) -> Tensor:

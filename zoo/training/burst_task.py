@@ -22,7 +22,7 @@ from zoo.data.samples import load_sample, sample_names
 from zoo.distributed import ProcessGroup, shard
 from zoo.evaluation.burst import BurstScore, mean_burst_score, score_burst
 from zoo.networks import Network
-from zoo.training.losses import Loss
+from zoo.training.losses import Loss, loss_of_scales
 from zoo.training.settings import BurstDataSettings, BurstTrainSettings, Stage
 from zoo.training.task import examples_of
 
@@ -75,7 +75,7 @@ class BurstTask:
         burst_BTIHW, clean_B3HW, flow_BT2HW = batch
         given = flow_BT2HW if self.needs_flow else None
         output, displacements = forward(burst_BTIHW, given)
-        total = criterion(output.float(), clean_B3HW)
+        total = loss_of_scales(criterion, output, clean_B3HW)
         weight = self.flow_loss * (1 - done)
         if weight and displacements:
             total = total + weight * flow_distance(displacements, flow_BT2HW)

@@ -114,24 +114,55 @@ def loss_of_scales(
         The sum over the images.
 
     Raises:
-        ZooError: if the network returned no image, or one that is larger than the clean image.
+        ZooError: if these are not images with the batch and the channels of the clean image, the
+            last in its size and the others smaller with its aspect.
     """
     images = (output,) if isinstance(output, Tensor) else output
-    if not images:
-        raise ZooError("the network returned no image in training mode; return one or several")
+    _check_scales(images, clean_BIHW)
     return torch.stack(
         [criterion(image.float(), _in_size_of(image, clean_BIHW)) for image in images]
     ).sum()
 
 
+def _check_scales(images: object, clean_BIHW: Tensor) -> None:
+    """Check what a network returned. A single channel, for example, would pass as broadcast."""
+    clean = tuple(clean_BIHW.shape)
+    contract = (
+        f"return an image of shape {clean}, or several in a tuple, the last of this shape and the "
+        "others smaller, with the same channels and aspect"
+    )
+    if not isinstance(images, (tuple, list)) or not all(isinstance(i, Tensor) for i in images):
+        raise ZooError(f"the network returned {_told(images)} in training mode; {contract}")
+    if not images:
+        raise ZooError(f"the network returned no image in training mode; {contract}")
+    for image in images:
+        shape = tuple(image.shape)
+        if image is images[-1]:
+            fits = shape == clean
+        else:
+            fits = len(shape) == 4 and shape[:2] == clean[:2] and _is_smaller(shape, clean)
+        if not fits:
+            raise ZooError(
+                f"the network returned an image of shape {shape} in training mode; {contract}"
+            )
+
+
+def _told(found: object) -> str:
+    if not isinstance(found, (tuple, list)):
+        return type(found).__name__
+    return f"{type(found).__name__} of {', '.join(type(item).__name__ for item in found[:4])}"
+
+
+def _is_smaller(shape: Sequence[int], clean: Sequence[int]) -> bool:
+    """Whether an image is at most as large as the clean one, with its aspect but for rounding."""
+    (height, width), (most_height, most_width) = shape[-2:], clean[-2:]
+    if not (1 <= height <= most_height and 1 <= width <= most_width):
+        return False
+    return abs(height * most_width - width * most_height) < max(most_height, most_width)
+
+
 def _in_size_of(image_BIHW: Tensor, clean_BIHW: Tensor) -> Tensor:
-    (height, width), largest = image_BIHW.shape[-2:], clean_BIHW.shape[-2:]
-    if (height, width) == largest:
+    height, width = image_BIHW.shape[-2:]
+    if (height, width) == clean_BIHW.shape[-2:]:
         return clean_BIHW
-    if height > largest[0] or width > largest[1]:
-        raise ZooError(
-            f"the network returned an image of {(height, width)} pixels in training mode, larger "
-            f"than the clean image of {tuple(largest)}; return images of the output's size or "
-            "smaller"
-        )
     return F.adaptive_avg_pool2d(clean_BIHW, (height, width))
