@@ -504,6 +504,31 @@ def test_arrays_of_a_folder_of_photographs_are_not_said_to_be_unreadable(tmp_pat
     assert "skipped .txt files, which are not read: notes.txt" in caplog.text
 
 
+@pytest.mark.parametrize(("kind", "channels"), [("uint16", 8), ("float32", 3)])
+def test_bands_keep_their_resolution_times_the_scale(tmp_path, kind, channels):
+    options = {"resolution": (300, 150), "resolutionunit": "INCH"}
+    path = put(tmp_path / "a.tif", values((4, 5, channels), kind), **options)
+    output = restored(Nearest(2, channels), path)
+    found = read_photo(output).metadata.resolution
+    assert (found.x, found.y, found.unit) == (600, 300, "inch")
+    np.testing.assert_allclose(get(output), get(path).repeat(2, 0).repeat(2, 1), rtol=1e-6)
+
+
+def test_what_is_not_kept_is_said(tmp_path, caplog):
+    pixel_size = (33550, 12, 3, (10.0, 10.0, 0.0), False)
+    path = put(tmp_path / "a.tif", values((4, 5, 8), "uint16"), extratags=[pixel_size])
+    restored(Nearest(2, 8), path)
+    assert caplog.messages == [f"{path}: not kept in the output: the georeference"]
+    caplog.clear()
+    np.savez(tmp_path / "a.npz", image=values((4, 5), "uint8"), mask=np.ones(3), lines=np.ones(2))
+    restored(Nearest(2, 1), tmp_path / "a.npz", ".npz")
+    said = "not kept in the output: the array 'mask', the array 'lines'"
+    assert caplog.messages == [f"{tmp_path / 'a.npz'}: {said}"]
+    caplog.clear()
+    restored(Nearest(2, 1), put(tmp_path / "b.npz", values((4, 5), "uint8")), ".npz")
+    assert caplog.messages == []
+
+
 def test_a_float_image_of_three_channels_becomes_a_picture(tmp_path):
     array = values((4, 5, 3), "float32") * 100
     path = put(tmp_path / "a.npy", array)

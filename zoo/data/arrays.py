@@ -12,6 +12,7 @@ import importlib.util
 import io
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,20 @@ def read_npz(path: Path, data: bytes) -> Photo:
     """Read the image of an npz file: its array ``image``, or its only array with two dimensions."""
     arrays = npy.arrays_of(path, data, lambda name: None)
     shapes = {name: array.shape for name, array in arrays.items()}
-    return image_of(path, arrays[_chosen(path, shapes)])
+    name = _chosen(path, shapes)
+    return replace(image_of(path, arrays[name]), dropped=_others(shapes, name))
 
 
 def read_mat(path: Path, data: bytes) -> Photo:
     """Read the image of a MATLAB file: its array ``image``, or its only array of numbers."""
     shapes = mat_shapes(path, data)
-    return image_of(path, mat_array(path, data, _chosen(path, shapes)))
+    name = _chosen(path, shapes)
+    return replace(image_of(path, mat_array(path, data, name)), dropped=_others(shapes, name))
+
+
+def _others(names: Iterable[str], chosen: str) -> tuple[str, ...]:
+    """Say which arrays are not the image."""
+    return tuple(f"the array {name[:40]!r}" for name in names if name != chosen)
 
 
 def mat_shapes(path: Path, data: bytes) -> dict[str, tuple[int, ...]]:

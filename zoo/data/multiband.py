@@ -18,12 +18,15 @@ import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from zoo.data import raster, tiff
+from zoo.data.embedding import embedded
+from zoo.data.metadata import read_metadata
 from zoo.data.photo import Photo, Saving
 from zoo.data.value_range import image_of, is_photographic, is_rgb, of_file
 from zoo.errors import ImageError, pip_install
@@ -39,6 +42,9 @@ _UNSPECIFIED = 0
 """Value of ExtraSamples for a band that is no alpha."""
 
 _GDAL_NO_DATA = 42113
+_GEOREFERENCE = (33550, 33922, 34264, 34735)
+"""Tags of pixel size, tie points, transformation and coordinate system, of GeoTIFF 1.1 Sec. 7."""
+
 _OF_NO_DATA = "parsing GDAL_NODATA tag"
 """What tifffile says of a mark of no data that no value of the file can equal."""
 
@@ -101,7 +107,13 @@ def read(path: Path, data: bytes) -> Photo:
                 array_HWC = np.moveaxis(array, 0, -1) if page.axes.startswith("S") else array
                 three = array_HWC.ndim == 3 and array_HWC.shape[2] == 3
                 rgb = int(page.photometric) == _RGB if three else None
-                return image_of(path, array_HWC, _no_data(page), rgb=rgb)
+                photo = image_of(path, array_HWC, _no_data(page), rgb=rgb)
+                georeferenced = any(tag in page.tags for tag in _GEOREFERENCE)
+                return replace(
+                    photo,
+                    metadata=replace(read_metadata(data), orientation=1),
+                    dropped=("the georeference",) if georeferenced else (),
+                )
     except ImageError:
         raise
     except MemoryError as error:
@@ -176,8 +188,8 @@ def _no_data(page: Any) -> float | None:
 def encode(path: Path, photo: Photo, saving: Saving) -> bytes:
     """Encode an image as TIFF: a photograph as such, everything else as bands.
 
-    Bands are not compressed. They keep the dtype of their file, and the mark of pixels without
-    data.
+    Bands are not compressed. They keep the dtype of their file, the mark of pixels without data,
+    and metadata as photographs do.
 
     Raises:
         ImageError: if a value is not finite, or tifffile is not installed.
@@ -204,7 +216,11 @@ def encode(path: Path, photo: Photo, saving: Saving) -> bytes:
         software=False,
         extratags=extra,
     )
-    return held.getvalue()
+    encoded = held.getvalue()
+    if not saving.metadata:
+        return encoded
+    height, width, _ = values_HWC.shape
+    return embedded(path, encoded, photo.metadata, (height, width, channels))
 
 
 def _tifffile(name: str) -> Any:

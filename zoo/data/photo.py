@@ -31,6 +31,7 @@ class Photo:
         no_data: the file's value where it has no data; None for NaN.
         rgb: whether the file says that its three channels are red, green and blue, not bands; None
             if it says nothing.
+        dropped: what else the file holds that is not kept, in words.
 
     Raises:
         ImageError: if a shape, a dtype or the bit depth is not as above.
@@ -44,6 +45,7 @@ class Photo:
     no_data_HWC: np.ndarray | None = None
     no_data: float | None = None
     rgb: bool | None = None
+    dropped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shape = self.color_HWC.shape

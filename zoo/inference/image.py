@@ -52,6 +52,9 @@ def restore_images(
     def one(image: Path, output: Path, progress: Progress) -> None:
         photo = read_photo(image, value_range)
         check_channels(output, _channels_out(network, photo))  # now, not after the work
+        if photo.dropped and outputs.saving.metadata:
+            names = ", ".join(photo.dropped[:4]) + (", ..." if len(photo.dropped) > 4 else "")
+            logger.warning("%s: not kept in the output: %s", image, names)
         if photo.no_data_HWC is not None:
             marked = ", and the output has no data there either"
             logger.warning(
