@@ -86,6 +86,8 @@ def load(
         load_state(network, state, weights.what)
     except MisfitError as error:
         hint = difference(found.state, (release,)) if release else None
+        if hint is None and release is not None and not named:
+            hint = f"pass its recipe, as it is not quite the network of {release.name}"
         raise MisfitError(f"{error}; {hint}" if hint else str(error)) from error
     tell_choice(weights.what, found)
     if named and "recipe" in weights.metadata:
@@ -184,4 +186,6 @@ def _build_from_file(what: str, recipe: Mapping[str, Any], overrides: Mapping[st
         checked_recipe(what, recipe)
         if overrides:
             raise  # the recipe is right, so an override is wrong
-        raise CheckpointError(f"{what}: its recipe cannot be built: {wrong}") from wrong
+        raise CheckpointError(
+            f"{what}: the network that it seems to hold cannot be built: {wrong}; pass its recipe"
+        ) from wrong

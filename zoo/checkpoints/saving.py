@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from zoo.blocks import SS2D, Attentive, CrossScaleMixer, HeadScan, Router, WindowAttention
 from zoo.checkpoints.files import SUFFIX, write_pickled, write_safetensors
 from zoo.checkpoints.keymap import SameNameError
 from zoo.checkpoints.loading import load
-from zoo.checkpoints.releases import OFFICIAL, OfficialFormat, key_map_of, rules_of_parts
+from zoo.checkpoints.releases import OFFICIAL, key_map_of, rules_of_parts
 from zoo.checkpoints.source import Source
-from zoo.checkpoints.trainers import State, joined, named_modules
+from zoo.checkpoints.trainers import State, joined
+from zoo.checkpoints.unheld import check_held, told_of
 from zoo.command import package_version
 from zoo.errors import CheckpointError
 from zoo.key_rules import Keys, checked_rules
-from zoo.networks import Network, SingleImage
-from zoo.recipe import build
-from zoo.scans import ScanOrder
+from zoo.networks import Network
 
 logger = logging.getLogger(__name__)
 
@@ -86,9 +83,14 @@ def save_official(network: nn.Module, path: str | Path, keys: Keys = ()) -> None
             continue
         if state is not None and (own or release.recognises(state)):
             if not own:
-                _check_walks(network, release, state, path)
+                try:
+                    check_held(network, release, state)
+                except CheckpointError as error:
+                    raise CheckpointError(
+                        f"{path}: {error}; save it as .safetensors instead"
+                    ) from error
             write_pickled(Path(path), {release.wrapper: state} if release.wrapper else state)
-            _tell_routing(network, path)
+            _tell_options(network, path)
             return
     raise CheckpointError(f"{path}: {fault}")
 
@@ -138,56 +140,11 @@ def _state_of(network: Network) -> State:
     return joined(network.state_dict(), type(network).__name__)
 
 
-def _check_walks(
-    network: Network, release: OfficialFormat, state: Mapping[str, Tensor], path: str | Path
-) -> None:
-    """Raise a CheckpointError if the authors' code would compute something else.
-
-    The tensors do not show scan orders and some other settings, so the authors' code would silently
-    use its own.
-    """
-    walks = _walks(network)
-    with torch.device("meta"):
-        theirs = build({"network": release.network(state, release.facts_of(walks))})
-    for place, their in _walks(theirs).items():
-        ours = walks.get(place, "something else")
-        if ours != their:
-            raise CheckpointError(
-                f"{path}: {place} scans {ours}, but the authors' {release.name} would scan "
-                f"{their}; save it as .safetensors instead"
-            )
-    settings = _hidden_settings(network)
-    for place, their in _hidden_settings(theirs).items():
-        if settings.get(place) != their:
-            raise CheckpointError(
-                f"{path}: {place} is {settings.get(place)!r}, but the authors' {release.name} has "
-                f"{their!r}; save it as .safetensors instead"
-            )
-
-
-def _tell_routing(network: Network, path: str | Path) -> None:
-    """Log that an authors' file does not hold ``routing: sample``."""
-    if any(isinstance(m, Router) and m.routing == "sample" for m in network.modules()):
+def _tell_options(network: Network, path: str | Path) -> None:
+    """Log the options that the authors' code has, too, but that its files do not hold."""
+    for option, value in told_of(network).items():
+        name = option.rpartition(".")[2]
         logger.warning(
-            "%s does not hold routing 'sample': the authors' code always samples, but here the "
-            "file is loaded with 'argmax' unless you give block.mixer.routing=sample",
-            path,
+            "%s does not hold %s %r: it is loaded without it unless you give %s=%s",
+            *(path, name, value, option, value),
         )
-
-
-def _walks(network: Network) -> dict[str, ScanOrder]:
-    mixers = (SS2D, CrossScaleMixer, HeadScan, Attentive)
-    return {name: m.scan for name, m in named_modules(network) if isinstance(m, mixers)}
-
-
-_HIDDEN = ((Attentive, "prompt"), (WindowAttention, "shift"), (SingleImage, "padding"))
-"""Settings that change the output and that the tensors do not show."""
-
-
-def _hidden_settings(network: Network) -> dict[str, Any]:
-    return {
-        f"{name}.{setting}".lstrip("."): getattr(module, setting)
-        for name, module in named_modules(network)
-        for kind, setting in _HIDDEN
-        if isinstance(module, kind)
-    }

@@ -66,4 +66,7 @@ class Extension:
         return crop(restore(pad(image_BIHW, margin, self.mode)), margin, scale)
 
     def __str__(self) -> str:
-        return "none" if self.grid == 1 else f"{self.mode} to multiples of {self.grid}"
+        if self.grid == 1 and not self.extra:
+            return "none"
+        more = ", always by at least one" if self.extra else ""
+        return f"{self.mode} to multiples of {self.grid}{more}"

@@ -122,7 +122,6 @@ class SingleImage(Network):
             )
         needed = 1 if self.coarse is None else self.coarse.size_multiple
         self.extension = Extension(padding, pad_to, needed=needed)
-        self.padding = str(self.extension)
         self.capabilities = Capabilities(size_multiple=self.extension.grid)
         self.norm = nn.LayerNorm(dim)
         self.after_body = group_conv(dim, conv)

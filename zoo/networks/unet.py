@@ -125,6 +125,7 @@ class UNet(Network):
             self.decoders.append(level(index, width, decoder_depths[index]))
         self.refinement = level(0, width, refinement)
         self.output = head(width, scale=scale, channels=self.out_channels)
+        self.residual = residual
         self.enlarge = Enlarge(scale) if residual else None
         self.extension = Extension(padding, pad_to, needed=2**lowest)
         self.capabilities = Capabilities(size_multiple=self.extension.grid)
