@@ -33,6 +33,7 @@ from zoo.networks.wavelet import BandSelect
 from zoo.ops.haar import haar, inverse_haar
 from zoo.ops.padding import PadMode, margin_to_grid, pad
 from zoo.ops.scan import selective_scan
+from zoo.recipe import load_recipe
 from zoo.registry import Capabilities
 from zoo.scans import Raster
 
@@ -249,12 +250,30 @@ def test_a_quantiser_reaches_the_projections_of_a_burst():
 def test_blocks_take_turns_and_groups_may_have_their_own():
     turns = zoo.build(single(depths=[3], block=["my_gain", "res"]))
     assert [type(b).__name__ for b in turns.groups[0].blocks] == ["MyGain", "ResBlock", "MyGain"]
-    groups = zoo.build(single(depths=[2, 1], block=[["res"], ["my_gain", "res"]]))
+    groups = zoo.build(single(depths=[2, 3], block=[["res"], ["my_gain", "res"]]))
     names = [[type(b).__name__ for b in group.blocks] for group in groups.groups]
-    assert names == [["ResBlock", "ResBlock"], ["MyGain"]]
+    assert names == [["ResBlock", "ResBlock"], ["MyGain", "ResBlock", "MyGain"]]
     coarse = {"depths": [1], "fusion": {"scan": {"size": 4}}}
     beside = zoo.build(single(depths=[1, 1], block=[["my_gain"], ["res"]], coarse=coarse))
     assert type(beside.coarse.groups[0].blocks[0]).__name__ == "MyGain"
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("single_image", {"depths": [1, 2]}),
+        ("single_image", {"depths": [3, 1], "block": [["res"], ["res", "my_gain"]]}),
+        ("unet", {"depths": [1, 2], "refinement": 2}),
+        ("wavelet", {"depths": [1, 2], "high_depths": [1, 1], "guided": "my_guide"}),
+    ],
+)
+def test_a_kind_of_block_that_no_group_has_a_place_for_is_refused(kind, more):
+    """One list for all groups may be longer than some of them."""
+    small = {"type": kind, "dim": 8, "block": ["res", "my_gain", "res"], **more}
+    with pytest.raises(RecipeError, match=r"block has [23] kinds .* at most [12] blocks"):
+        zoo.build({"network": small})
+    if "block" not in more:
+        zoo.build({"network": {**small, "block": ["res", "my_gain"]}})
 
 
 def test_levels_of_a_unet_have_their_own_widths_depths_blocks_and_scan_orders():
@@ -310,6 +329,7 @@ def test_an_image_of_other_channels_keeps_the_mean_of_those_that_come_out():
         ({"depths": [1], "block": []}, "block is empty"),
         ({"depths": [1], "out_channels": 1}, "out_channels is 1, .* set residual to false"),
         ({"depths": [1], "out_channels": 0}, "out_channels is 0; it must be at least 1"),
+        ({"depths": [1, 1], "block": ["res"] * 5}, "block has 5 kinds .* at most 4 blocks"),
         ({"depths": [1], "padding": "wrap"}, "expected one of replicate, reflect, mirror"),
         ({"depths": [1], "block": {"norm": {"eps": 0}}}, r"block\.norm: eps is 0"),
         ({"depths": [1], "scale": 2}, "scale is 2, but the conv head keeps the size"),
@@ -478,6 +498,29 @@ def test_files_with_former_names_of_options_load_unchanged(former, current, tmp_
     assert current.items() <= {"padding": "reflect", **again.recipe.network}.items()
     with torch.no_grad():
         assert torch.equal(again(image), network(image))
+
+
+@pytest.mark.parametrize(
+    ("kind", "former", "current"),
+    [
+        ("single_image", "mirror_pad", {"pad_to": 8}),
+        ("single_image", "mirror_pad", {"padding": "reflect"}),
+        ("wavelet", "grid", {"pad_to": 8}),
+    ],
+)
+def test_the_former_and_the_current_name_of_an_option_do_not_go_together(kind, former, current):
+    with pytest.raises(RecipeError, match=f"{former} is the former name of pad_to"):
+        load_recipe({"network": {"type": kind, former: 4, **current}})
+    with pytest.raises(RecipeError, match=r"padding is 'mirror', .* set pad_to"):
+        zoo.build({"network": {"type": "single_image", "depths": [1], "padding": "mirror"}})
+
+
+def test_an_override_by_the_current_name_wins_over_a_former_name():
+    data = {"network": {"type": "single_image", "mirror_pad": 4}}
+    network = load_recipe(data, {"network.pad_to": 8}).network
+    assert (network["pad_to"], network["padding"]) == (8, "mirror") and "mirror_pad" not in network
+    heir = {"extends": "mambairv2_light_x2", "network": {"mirror_pad": 8}}
+    assert load_recipe(heir).network["pad_to"] == 8  # the name of a file of its time
 
 
 def test_plain_parts_of_levels_equal_their_definitions():

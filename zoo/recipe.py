@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from zoo.errors import RecipeError, shown
 from zoo.networks import NETWORKS, Network
-from zoo.networks.former import with_current_options
+from zoo.networks.former import check_names_of_one_time, with_current_options
 from zoo.networks.guide import check_names
 from zoo.networks.size import build_within_limit
 from zoo.plain_data import read_yaml
@@ -100,6 +100,12 @@ def parse_value(text: str) -> Any:
         raise RecipeError(f"cannot read the value {shown(text)}: {error}") from error
 
 
+def _with_current_options(data: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(data.get("network"), dict):
+        return data
+    return {**data, "network": with_current_options(data["network"])}
+
+
 def load_recipe(
     source: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | None = None
 ) -> Recipe:
@@ -118,11 +124,12 @@ def load_recipe(
     data, file = read_recipe(source)
     label = "recipe" if file is None else file.name
     try:
-        data = extended(data, [] if file is None else [file])
+        if isinstance(data.get("network"), dict):
+            check_names_of_one_time(data["network"])
+        data = _with_current_options(extended(data, [] if file is None else [file]))
         for path, value in (overrides or {}).items():
             override(data, path, value)
-        if isinstance(data.get("network"), dict):
-            data["network"] = with_current_options(data["network"])
+        data = _with_current_options(data)
         recipe: Recipe = resolve(Recipe, data, "")
         resolve_part(NETWORKS, recipe.network, "network")
     except RecipeError as error:

@@ -65,7 +65,9 @@ def test_a_part_with_parameters_moves_with_the_sum():
     [
         ({"losses": []}, "losses is empty"),
         ({"losses": ["l1"], "weights": [1, 2]}, "weights has 2 numbers for 1 losses"),
-        ({"losses": ["l2"]}, r"loss\.losses\[0\]: unknown loss 'l2'; known: charbonnier"),
+        ({"losses": ["l1"], "weights": [0]}, r"weights is \[0.0\]; .* one above 0"),
+        ({"losses": ["l1", "l1"], "weights": [2, -1]}, r"weights is \[2.0, -1.0\]; .* at least 0"),
+        ({"losses": ["l2"]}, r"loss\.losses\[0\]: unknown loss 'l2'; known: .*charbonnier"),
     ],
 )
 def test_a_wrong_sum_is_named(options, message):

@@ -64,17 +64,28 @@ def scans_of_groups(
     return _of_groups(scans, groups, what)
 
 
-def blocks_of_groups(blocks: BlocksOfGroups, groups: int) -> list[Blocks]:
+def blocks_of_groups(blocks: BlocksOfGroups, depths: Sequence[int]) -> list[Sequence[BlockFactory]]:
     """Return the kinds of block of each group.
 
     Args:
         blocks: the same for all groups, or a list of kinds for each group.
-        groups: number of groups.
+        depths: number of blocks of each group.
 
     Raises:
-        ValueError: if the number of lists is not the number of groups.
+        ValueError: if the number of lists is not the number of groups, or no group has as many
+            blocks as its list has kinds.
     """
-    return list(_of_groups(blocks if isinstance(blocks, Sequence) else [blocks], groups, "block"))
+    given = blocks if isinstance(blocks, Sequence) else [blocks]
+    found = list(_of_groups(given, len(depths), "block"))
+    for index, kinds in enumerate(found):
+        # One list for all groups may be longer than some of them.
+        most = max(depth for depth, other in zip(depths, found, strict=True) if other is kinds)
+        if len(kinds) > most:
+            raise ValueError(
+                f"block has {len(kinds)} kinds for group {index}, which take turns among at most "
+                f"{most} blocks; name fewer kinds, or use more blocks"
+            )
+    return found
 
 
 def _of_groups(

@@ -29,7 +29,8 @@ class Extension:
         grid: height and width become multiples of this.
 
     Raises:
-        ValueError: if ``pad_to`` is out of range, or does not go with ``needed``.
+        ValueError: if ``pad_to`` is out of range, or does not go with ``needed``; or if ``mode``
+            has no effect, because nothing is ever added.
     """
 
     def __init__(self, mode: PadMode, pad_to: int, *, needed: int = 1, extra: bool = False) -> None:
@@ -41,6 +42,12 @@ class Extension:
             raise ValueError(
                 f"pad_to is {pad_to}; the network needs multiples of {needed}, so images would be "
                 f"extended to multiples of {self.grid}; use a multiple or a divisor of {needed}"
+            )
+
+        if self.grid == 1 and mode != "replicate" and not extra:
+            raise ValueError(
+                f"padding is {mode!r}, but the network pads to multiples of 1, which adds nothing; "
+                "set pad_to, or leave padding out"
             )
 
     def margin(self, image: Tensor) -> Margin:

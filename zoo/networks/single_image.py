@@ -7,7 +7,7 @@ s scale.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, zip_longest
 
 from torch import Tensor, nn
 
@@ -104,7 +104,9 @@ class SingleImage(Network):
         rates = [drop_path * index / max(sum(depths) - 1, 1) for index in range(sum(depths))]
         drop_paths = [rates[start:stop] for start, stop in pairwise(accumulate(depths, initial=0))]
         schedules = scans_of_groups(scans, len(depths))
-        blocks = blocks_of_groups(block, len(depths))
+        beside = () if coarse is None else coarse.depths
+        most = [max(both) for both in zip_longest(depths, beside[: len(depths)], fillvalue=0)]
+        blocks = blocks_of_groups(block, most)
         self.groups = nn.ModuleList(
             ResidualGroup(dim, block=kinds, scans=schedule, drop_paths=group, conv=conv)
             for kinds, schedule, group in zip(blocks, schedules, drop_paths, strict=True)

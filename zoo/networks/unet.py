@@ -103,7 +103,8 @@ class UNet(Network):
         decoder_depths = depths[:-1] if decoder_depths is None else decoder_depths
         _check_depths(depths, decoder_depths, refinement)
         widths = _widths(dim, len(depths))
-        kinds = blocks_of_groups(block, len(depths))
+        uses = [max(both) for both in zip(depths, (*decoder_depths, 0), strict=True)]
+        kinds = blocks_of_groups(block, [max(uses[0], refinement), *uses[1:]])
         schedules = scans_of_groups(scans, len(depths))
 
         def level(index: int, width: int, depth: int) -> Level:

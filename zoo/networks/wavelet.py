@@ -12,7 +12,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from zoo.blocks.group import Blocks, build_blocks
+from zoo.blocks.group import Blocks, blocks_of_groups, build_blocks
 from zoo.blocks.guided import GuidedBlockFactory, HighFrequencyBlock
 from zoo.blocks.layers import Conv2d
 from zoo.blocks.rssb import RSSB
@@ -165,9 +165,11 @@ class Wavelet(Network):
         check_levels(depths)
         check_depths([*depths, *high_depths])
 
+        kinds = blocks_of_groups(block, depths)
+
         def parts(level: int) -> tuple[nn.ModuleList, nn.ModuleList]:
             rates = [drop_path] * depths[level]
-            low = build_blocks(dim, block=block, scans=scans, drop_paths=rates)
+            low = build_blocks(dim, block=kinds[level], scans=scans, drop_paths=rates)
             return low, nn.ModuleList(guided(dim) for _ in range(high_depths[level]))
 
         levels = range(len(depths))

@@ -75,7 +75,7 @@ class WeightedSum(Loss):
 
     Args:
         losses: the losses.
-        weights: the weight of each; None for 1 each.
+        weights: the weight of each, at least 0 and not all 0; None for 1 each.
     """
 
     def __init__(
@@ -89,6 +89,10 @@ class WeightedSum(Loss):
         if len(self.weights) != len(losses):
             raise RecipeError(
                 f"weights has {len(self.weights)} numbers for {len(losses)} losses; give one each"
+            )
+        if min(self.weights) < 0 or max(self.weights) == 0:
+            raise RecipeError(
+                f"weights is {list(self.weights)}; each must be at least 0, and one above 0"
             )
         self.parts = nn.ModuleList(losses)
 
