@@ -29,6 +29,8 @@ from zoo.blocks import (
 from zoo.errors import RecipeError
 from zoo.heads import Head
 from zoo.networks import Extension, Network
+from zoo.networks.guide import check_names
+from zoo.networks.unet import UNet
 from zoo.networks.wavelet import BandSelect
 from zoo.ops.haar import haar, inverse_haar
 from zoo.ops.padding import PadMode, margin_to_grid, pad
@@ -546,3 +548,14 @@ def test_plain_parts_of_levels_equal_their_definitions():
         weight, cells = strided.conv.weight, x.unflatten(2, (3, 2)).unflatten(1, (2, 2))
         expected = torch.einsum("bhiwjc,ocij->bhwo", cells, weight) + strided.conv.bias
         torch.testing.assert_close(strided(x), expected)
+
+
+def test_a_missing_attribute_of_a_part_from_outside_is_named():
+    class NoOut(Skip):
+        def __init__(self, dim):
+            super().__init__()
+
+    with pytest.raises(ValueError, match="NoOut has no attribute 'out'; a skip sets it"):
+        UNet(dim=32, depths=[1, 1, 1], skip=NoOut)
+    with pytest.raises(ValueError, match=r"the guide pan of the network is tuple; .* a Guide"):
+        check_names({"pan": (1, 2)})

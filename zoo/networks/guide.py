@@ -48,8 +48,13 @@ class Guide:
 
 
 def check_names(guides: Mapping[str, Guide]) -> None:
-    """Raise a ValueError if a name is not an identifier, or is that of another tensor."""
-    for name in guides:
+    """Raise a ValueError if a name is not an identifier, or that of another tensor, or no Guide."""
+    for name, guide in guides.items():
+        if not isinstance(guide, Guide):
+            raise ValueError(
+                f"the guide {name} of the network is {type(guide).__name__}; it must be a Guide, "
+                "such as Guide(channels=1, scale=4)"
+            )
         if not re.fullmatch(r"[A-Za-z]\w*", name) or name in INPUTS:
             raise ValueError(
                 f"{name!r} cannot be the name of a guide; use letters, digits and '_', and none of "

@@ -22,6 +22,7 @@ from zoo.blocks.levels import (
     ConcatConvSkip,
     ConcatSkip,
     DownsamplerFactory,
+    Skip,
     SkipFactory,
     UnshuffleDown,
 )
@@ -121,7 +122,7 @@ class UNet(Network):
         for index in reversed(range(lowest)):
             self.ups.append(up(width, out=widths[index]))
             joined = (skip if index else top_skip)(widths[index])
-            width = joined.out
+            width = _out(joined)
             self.reduces.append(joined)
             self.decoders.append(level(index, width, decoder_depths[index]))
         self.refinement = level(0, width, refinement)
@@ -155,6 +156,15 @@ class UNet(Network):
 def _level(width: int, depth: int, blocks: Blocks, scans: Schedule, drop_path: float) -> Level:
     rates = [drop_path] * depth
     return Level(*build_blocks(width, block=blocks, scans=scans, drop_paths=rates))
+
+
+def _out(joined: Skip) -> int:
+    if not isinstance(getattr(joined, "out", None), int):
+        raise ValueError(
+            f"{type(joined).__name__} has no attribute 'out'; a skip sets it in its constructor to "
+            "the number of channels that it returns"
+        )
+    return joined.out
 
 
 def _check_depths(depths: Sequence[int], decoder_depths: Sequence[int], refinement: int) -> None:
