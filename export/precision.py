@@ -17,6 +17,7 @@ from zoo.errors import ZooError
 from zoo.networks import Network
 from zoo.ops.precision import DTYPES, Precision
 from zoo.registry import capabilities_of
+from zoo.scans import ScanOrder
 
 SCAN_PARAMETERS = ("A_log", "D", "dt_proj_weight", "dt_proj_bias")
 """Parameters of a mixer that the scan uses. They stay float32, like its arithmetic. A parameter of
@@ -61,7 +62,8 @@ def prepared(
         half_border: whether input and output have the precision, too; otherwise they are float32.
 
     Raises:
-        ZooError: if the network is not accurate enough in the precision.
+        ZooError: if the network is not accurate enough in the precision, or a scan order cannot be
+            traced.
     """
     dtype = DTYPES[precision]
     wanted = str(dtype).removeprefix("torch.")
@@ -72,6 +74,10 @@ def prepared(
             f"--precision {precision}: {type(network).__name__} is too inaccurate in {wanted}; "
             f"use {' or '.join(names)}"
         )
+    for module in network.modules():
+        scan = vars(module).get("scan")
+        if isinstance(scan, ScanOrder):  # told before the tracing, which takes long
+            scan.check_traceable()
     copied = copy.deepcopy(network).eval().cpu().requires_grad_(False)
     if dtype != torch.float32:
         _round(copied, dtype)

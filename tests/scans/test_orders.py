@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import zoo
 from zoo.errors import RecipeError
 from zoo.scans import (
     SCANS,
@@ -416,6 +417,17 @@ def test_cross_scale_is_traced_with_one_side_fixed_and_the_other_padded(fixed, a
         height, width = (6, side) if fixed == 1 else (side, 6)
         found = traced.module()(torch.zeros(1, height, width))
         assert torch.equal(found, order.order(height + -height % 4, width + -width % 4))
+
+
+@pytest.mark.parametrize("name", ["hilbert_cropped", "hilbert", "shuffled"])
+def test_an_order_that_cannot_be_traced_is_refused_before_the_tracing(name, tmp_path, monkeypatch):
+    """Also for a fixed size; the message names orders that can be traced."""
+    from export.onnx import export
+
+    monkeypatch.setattr("export.graph.traced_graph", lambda *a: pytest.fail("traced"))
+    network = zoo.build("mambair_tiny_x2", dim=30, depths=[1], scans=[name])
+    with pytest.raises(RecipeError, match=r"cannot be traced, .*not even for one size; .*stripes"):
+        export(network, tmp_path / "a.onnx", shape="1x3x8x8")
 
 
 def test_the_cache_returns_the_same_tensor_and_is_bounded():

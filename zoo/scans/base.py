@@ -60,6 +60,20 @@ class ScanOrder(ABC):
         """Return the number L of tokens that the order reads from."""
         return height * width
 
+    def check_traceable(self) -> None:
+        """Raise a RecipeError if the order cannot be traced, whether or not the size is fixed."""
+        if not self.traceable:
+            orders = [(entry.name, entry.target) for entry in SCANS.entries()]
+            known = [
+                name
+                for name, order in orders
+                if order.traceable is True and order.grids == 1 and not order.by_content
+            ]
+            raise RecipeError(
+                f"the scan order {type(self).__name__} cannot be traced, so the network cannot be "
+                f"exported, not even for one size; use one of {', '.join(known)}"
+            )
+
     def order(self, height: int, width: int, device: torch.device | str | None = None) -> Tensor:
         """Return ``order_KS`` (int32), from the cache if possible.
 
@@ -68,11 +82,7 @@ class ScanOrder(ABC):
         """
         device = torch.device("cpu" if device is None else device)
         if torch.compiler.is_compiling() or not isinstance(height, int):
-            if not self.traceable:
-                raise RecipeError(
-                    f"scan order {type(self).__name__} cannot be traced with dynamic sizes; "
-                    "to export the network, use raster, window, serpentine or diagonal"
-                )
+            self.check_traceable()
             return self.build(height, width, device)
         key = (self, height, width, device)
         with _lock:
