@@ -270,7 +270,9 @@ def test_a_published_model_is_counted_and_found_again_from_its_shapes(release, n
 
 def test_a_mair_file_needs_the_width_of_its_stripes(tmp_path):
     torch.save({"params": state_dict("mair_dn_16x20")}, tmp_path / "w.pth")
-    with pytest.raises(zoo.errors.CheckpointError, match="pass scan_len=8 for mair_light_t"):
+    with pytest.raises(
+        zoo.errors.CheckpointError, match="-n mair_light_t_x4, or in Python pass scan_len=8 for"
+    ):
         zoo.load(tmp_path / "w.pth")
     with pytest.raises(zoo.errors.CheckpointError, match="scan_len is 0; it must be the width"):
         zoo.load(tmp_path / "w.pth", scan_len=0)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import zoo
+from zoo.blocks import linear_projections
 from zoo.checkpoints import save_official
 from zoo.errors import CheckpointError
 
@@ -96,3 +97,10 @@ def test_an_old_file_that_detection_does_not_fit_says_to_pass_the_recipe(tmp_pat
         with pytest.raises(CheckpointError, match=r"w\.pth.*; pass its recipe"):
             zoo.load(tmp_path / "w.pth")
         zoo.load(tmp_path / "w.pth", recipe=network.recipe)
+
+
+def test_a_network_with_linear_projections_is_not_saved_as_a_file_that_cannot_be_loaded(tmp_path):
+    network = linear_projections(zoo.build("mambair_tiny_x2", dim=30, depths=[1]))
+    with pytest.raises(CheckpointError, match="linear_projections has changed the names"):
+        zoo.save(network, tmp_path / "w.safetensors")
+    assert not list(tmp_path.iterdir())

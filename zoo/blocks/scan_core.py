@@ -143,6 +143,11 @@ class ScanCore(nn.Module):
             weight_KXE = weight_KXE[which : which + 1]
         return F.linear(x, weight_KXE.flatten(0, 1)).unflatten(-1, (len(weight_KXE), -1))
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether projections are in ``nn.Linear`` layers; see :func:`linear_projections`."""
+        return any(name in self._modules for name in self.projections)
+
     def use_linear(self, name: str) -> None:
         """Put a projection into an ``nn.Linear`` of its name; see :func:`linear_projections`."""
         if name in self._modules:

@@ -60,8 +60,8 @@ class MaIRFormat:
         if length is None:
             raise CheckpointError(
                 "this is a MaIR checkpoint, and its tensors do not show the width of the stripes: "
-                "pass scan_len=8 for mair_light_t and mair_classic, scan_len=4 for mair_light_s "
-                "and mair_dn"
+                "name the model, as in -n mair_light_t_x4, or in Python pass scan_len=8 for "
+                "mair_light_t and mair_classic, scan_len=4 for mair_light_s and mair_dn"
             )
         if not isinstance(length, int) or length < 1:
             raise CheckpointError(

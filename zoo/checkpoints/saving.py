@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from zoo.blocks.scan_core import ScanCore
 from zoo.checkpoints.files import SUFFIX, write_pickled, write_safetensors
 from zoo.checkpoints.keymap import SameNameError
 from zoo.checkpoints.loading import load
@@ -35,7 +36,8 @@ def save(network: nn.Module, path: str | Path, **metadata: str) -> None:
         metadata: further metadata to store, such as ``step="20000"``.
 
     Raises:
-        CheckpointError: if the network has no recipe, or the suffix is not ``.safetensors``.
+        CheckpointError: if the network has no recipe, its tensors have other names than usual, or
+            the suffix is not ``.safetensors``.
         WriteError: if the file cannot be written.
     """
     path = Path(path)
@@ -46,6 +48,11 @@ def save(network: nn.Module, path: str | Path, **metadata: str) -> None:
         raise CheckpointError(
             f"{type(network).__name__} was not built from a recipe, so its file could not describe "
             "it; build it with zoo.build, or save its state_dict yourself"
+        )
+    if any(module.is_linear for module in network.modules() if isinstance(module, ScanCore)):
+        raise CheckpointError(
+            f"{path}: linear_projections has changed the names of the tensors, so the file could "
+            "not be loaded; save the network before, or its state_dict yourself"
         )
     facts = {
         "format": "zoo",
