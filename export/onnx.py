@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from export.int8 import MAX_LOSS, check_int8, quantised
-from export.model import facts_of, network_of
+from export.model import check_no_guides, facts_of, network_of
 from export.precision import DTYPES, Precision, prepared
 from export.shape import input_shape
 from zoo.command import run_command, whole
@@ -269,6 +269,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.output is not None:
         _check_name(options.output)
     source = network_of(options.model, options.weights)
+    if options.target == "tensorrt":
+        check_no_guides(source.network.guides, "--for tensorrt")
     shape = input_shape(source.network, options.shape)
     path = options.output or default_path(
         options.model, str(shape), options.precision, options.opset

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from export.model import network_of
+from export.model import check_no_guides, network_of
 from export.model_repository import (
     PLUGIN,
     Plan,
@@ -99,6 +99,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.engine is not None and not with_plan:
         raise ServeError("--engine cannot be used with --backend onnx")
     source = network_of(options.model, options.weights)
+    check_no_guides(source.network.guides, options.model)
     name = Path(options.model).stem
     batch = f"1,{(options.max_batch + 1) // 2},{options.max_batch}"
     burst = source.network.takes_burst

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import zoo
-from export.model import facts_of
+from export.model import Source, facts_of
 from export.onnx import export
 from export.verify import verify
 from recipes.evaluate import main as evaluate
@@ -18,6 +18,7 @@ from recipes.train import main as train
 from zoo.cli import main
 from zoo.data import Bicubic, Photo, read_photo, write_photo
 from zoo.data.pixels import dequantise
+from zoo.data.testsets import _guide_folder
 from zoo.errors import ImageError, RecipeError, ZooError
 from zoo.evaluation import Protocol
 from zoo.inference import RestoreSettings, restore, restore_tensor
@@ -207,6 +208,28 @@ def test_files_of_guides_that_do_not_fit_are_told(network, given, message, tmp_p
     files = {name: root / folder for name, folder in given.items()}
     with pytest.raises(ZooError, match=message):
         restore(network, root / "input", tmp_path / "out", guides=files)
+
+
+def test_a_test_set_that_is_the_folder_of_clean_images_names_the_folder_above(tmp_path):
+    root = folders(tmp_path / "set")
+    (root / "hr").rename(root / "other")
+    (root / "target").mkdir()
+    with pytest.raises(
+        ImageError, match=r"next to .* clean images; name '.*set', the folder above"
+    ):
+        _guide_folder(root / "target", "map")
+
+
+def test_targets_that_take_no_guides_are_refused_before_the_tracing(
+    network, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("export.serve.network_of", lambda *a: Source(network, "random"))
+    monkeypatch.setattr("export.onnx.network_of", lambda *a: Source(network, "random"))
+    output = ["-n", "mine", "-o", str(tmp_path / "new.onnx")]
+    for command in (["serve", *output], ["onnx", *output, "--for", "tensorrt"]):
+        assert main(["export", *command]) == 2
+        assert "not for a network with guides" in capsys.readouterr().err
+    assert not (tmp_path / "new.onnx").exists()
 
 
 def test_options_of_guides_are_read_from_words(tmp_path, capsys):

@@ -209,9 +209,12 @@ def find_test_set(
 def _guide_folder(folder: Path, guide: str) -> Path:
     found = _subfolder(folder, [guide.lower()])
     if found is None:
+        above = Path(folder).resolve().parent
+        beside = _subfolder(above, [guide.lower()]) is not None
+        hint = f"; name {str(above)!r}, the folder above it" if beside else ""
         raise ImageError(
             f"test set {str(folder)!r} needs the folder {guide!r} of guides, next to the folder of "
-            "clean images"
+            f"clean images{hint}"
         )
     return found
 
