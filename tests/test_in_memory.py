@@ -309,6 +309,16 @@ def test_an_array_has_no_data_where_it_is_nan_and_a_tensor_may_not_be_nan(caplog
             zoo.restore(network, torch.from_numpy(image).permute(2, 0, 1), **options)
 
 
+def test_shares_of_values_are_told_as_people_write_them(caplog):
+    image = np.full((2, 500), 9, np.float32)
+    zoo.restore(Nearest(channels=1), image, value_range=(0, 1))
+    assert "100 % of the values are outside (0.0, 1.0)" in caplog.text
+    image[:] = np.nan
+    image[0, 0] = 0
+    zoo.restore(Nearest(channels=1), image)
+    assert "has 999 pixels without data (100 %:" in caplog.text
+
+
 @pytest.mark.parametrize("alpha", [255.0, -1.0, np.nan])
 def test_alpha_of_floats_is_from_0_to_1(alpha):
     image = np.ones((4, 5, 4))

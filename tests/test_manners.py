@@ -324,12 +324,36 @@ def test_compat_without_what_it_changes_is_told(monkeypatch, capsys):
     words = ["restore", "in.png", "-o", "out.png", "-n", "mambair_tiny_x2", "--compat", "official"]
     assert main(words) == 2
     assert "--compat has no effect on mambair_tiny_x2: it is for" in capsys.readouterr().err
+    words[words.index("mambair_tiny_x2")] = "qmambabsr_tiny"
+    assert main(words) == 2
+    assert "--compat has no effect on qmambabsr_tiny: it is for" in capsys.readouterr().err
     network = zoo.load("mambair_tiny_x2")
     monkeypatch.setattr("zoo.checkpoints.convert_command.convert", lambda *_, **__: network)
     words = ["convert", "a.safetensors", "-o", "a.pth"]
     assert main([*words, "--compat", "official"]) == 0
     assert "--compat has no effect on this network" in capsys.readouterr().out
     assert main(words) == 0 and "--compat" not in capsys.readouterr().out
+
+
+def test_an_overlap_without_tiles_is_told(photos, tmp_path, caplog):
+    assert run(photos / "a.png", "-o", tmp_path / "a.png", "-t", 0) == 0
+    assert "--overlap" not in caplog.text
+    assert run(photos / "a.png", "-o", tmp_path / "b.png", "-t", 0, "--overlap", 8) == 0
+    assert "--overlap has no effect: with -t 0 there are no tiles" in caplog.text
+
+
+def test_a_folder_in_place_of_weights_is_told(tmp_path, capsys):
+    words = ["restore", "a.png", "-o", "o.png", "-w", str(tmp_path)]
+    for more in ([], ["-n", "mambair_tiny_x2"]):
+        assert main([*words, *more]) == 2
+        assert f"{tmp_path} is a folder; name a file of weights" in capsys.readouterr().err
+
+
+def test_a_part_of_an_unknown_kind_is_told(capsys):
+    assert main(["show", "blok/rssb"]) == 2
+    assert "'blok/rssb': unknown kind of part 'blok'; did you mean 'block'?" in (
+        capsys.readouterr().err
+    )
 
 
 def test_random_weights_that_are_not_used_are_told(tmp_path, caplog):

@@ -134,7 +134,12 @@ def describe(
     kind_name, slash, part = name.partition("/")
     if slash and kind_name in kinds():
         return _describe_part(kind_name, part)
-    if not slash and name not in list_models() and not name.endswith((".yaml", ".yml")):
+    unknown = name not in list_models() and not name.endswith((".yaml", ".yml"))
+    if unknown and kind_name and part:
+        raise RecipeError(
+            f"{name!r}: unknown kind of part {kind_name!r}{nearest(kind_name, kinds())}"
+        )
+    if not slash and unknown:
         parts = [full for full in list_parts() if full.endswith(f"/{name}")]
         if parts:
             raise RecipeError(f"{name!r} is not a model; did you mean {parts[0]!r}?")

@@ -66,4 +66,6 @@ def located(source: str | Path) -> Path:
             f"no weights ship for {name!r}: pass a weights file, or use zoo.build({name!r}) for a "
             f"randomly initialised network; shipped: {', '.join(shipped_weights()) or 'none'}"
         )
+    if name and path.is_dir():
+        raise CheckpointError(f"{name} is a folder; name a file of weights in it")
     raise CheckpointError(f"unknown model or file {name!r}{nearest(name, list_models(), 3)}")

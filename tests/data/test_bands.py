@@ -221,7 +221,7 @@ def test_each_band_is_marked_by_itself(tmp_path, caplog):
     network = Remembers(2, 4)
     output = restored(network, marked(tmp_path / "a.tif", array, "0"))
     np.testing.assert_array_equal(get(output), array.repeat(2, 0).repeat(2, 1))
-    assert "has 36 pixels without data (1e+02 %" in caplog.text
+    assert "has 36 pixels without data (100 %" in caplog.text
     assert "; other bands have data there)" in caplog.text
     seen_HWC = network.seen[0].permute(1, 2, 0).numpy()
     assert seen_HWC[2, 3, 2] > 0 and (seen_HWC[..., 1] == 0).all()

@@ -34,6 +34,7 @@ def test_a_lower_quality_makes_a_smaller_file(tmp_path, kind):
     [
         ("a.jpg", {"lossless": True}, "a.jpg: JPEG cannot be lossless; write .png or .webp"),
         ("a.png", {"quality": 80}, "a.png: PNG has no quality, only JPEG and WebP have one"),
+        ("a.npy", {"quality": 80}, "a.npy: NPY has no quality, only JPEG and WebP have one"),
         ("a.png", {"quality": 80, "lossless": True}, "cannot be lossless and have a quality"),
         ("a.jpg", {"quality": 101}, "quality is 101; it must be a whole number from 1 to 100"),
         ("a.jpg", {"quality": "80"}, "quality is '80'; it must be a whole number from 1 to 100"),

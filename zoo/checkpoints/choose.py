@@ -39,7 +39,27 @@ def choose_network(
         ZooError: if neither model nor weights are given, the model is unknown or has no weights,
             or its scale is not ``scale``.
     """
-    overrides = overrides or {}
+    try:
+        return _chosen(model, weights, scale, random_weights, overrides or {})
+    except ZooError as error:
+        if "network.compat: unknown option" in str(error):
+            raise _no_compat(model or weights) from error
+        raise
+
+
+def _no_compat(what: object) -> ZooError:
+    return ZooError(
+        f"--compat has no effect on {what}: it is for cross-scale MambaCSR; leave it out"
+    )
+
+
+def _chosen(
+    model: str | None,
+    weights: Path | None,
+    scale: int | None,
+    random_weights: bool,
+    overrides: dict[str, Any],
+) -> Network:
     if model is None:
         if weights is None:
             raise ZooError("name a model with -n (see 'zoo list'), or a weights file with -w")
@@ -50,10 +70,7 @@ def choose_network(
         network = _named_network(model, weights, random_weights, overrides)
     check_scale(network, scale, str(model or weights))
     if "compat" in overrides and not compat_matters(network):
-        raise ZooError(
-            f"--compat has no effect on {model or weights}: it is for cross-scale MambaCSR; leave "
-            "it out"
-        )
+        raise _no_compat(model or weights)
     return network
 
 

@@ -13,6 +13,7 @@ from zoo.data.photo import Saving
 from zoo.distributed import process_group
 from zoo.errors import ZooError
 from zoo.inference import RestoreSettings, restore_files
+from zoo.inference.tiling import OVERLAP
 from zoo.networks import Network
 from zoo.ops.precision import SLOW_BFLOAT16, bfloat16_is_slow
 
@@ -118,7 +119,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo restore") -> i
     parser.add_argument(
         "--overlap",
         type=whole("--overlap", 0),
-        default=32,
+        default=OVERLAP,
         help="overlap of tiles in pixels [32]",
     )
     parser.add_argument(
@@ -178,6 +179,8 @@ def _run(options: argparse.Namespace) -> None:
         network = network.to(device)
         if options.precision == "bf16" and bfloat16_is_slow(device):
             logger.warning("--precision bf16: %s", SLOW_BFLOAT16)
+        if options.tile == 0 and options.overlap != OVERLAP:
+            logger.warning("--overlap has no effect: with -t 0 there are no tiles")
         report = restore_files(
             network,
             options.input,

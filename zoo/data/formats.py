@@ -234,4 +234,5 @@ def check_saving(outputs: Sequence[Path], saving: Saving) -> None:
             raise ImageError(f"{path}: {found.name} cannot be lossless; write .png or .webp")
     if saving.quality is not None and formats and not any(found.lossy for found in formats):
         names = " and ".join(sorted(found.name for found in FORMATS if found.lossy))
-        raise ImageError(f"{outputs[0]}: {formats[0].name} has no quality, only {names} have one")
+        kind = outputs[0].suffix[1:].upper()
+        raise ImageError(f"{outputs[0]}: {kind} has no quality, only {names} have one")

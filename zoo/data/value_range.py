@@ -104,7 +104,8 @@ def in_range(path: Path, photo: Photo, value_range: ValueRange | None) -> Photo:
         if low < -_SLACK or high > 1 + _SLACK:
             raise ImageError(
                 f"image file {str(path)!r} has values from {low:g} to {high:g}; state which values "
-                "are black and white, with data.range='[LOW, HIGH]' or zoo restore --range LOW HIGH"
+                "are black and white, with data.range='[LOW, HIGH]', zoo restore --range LOW HIGH "
+                "or, in Python, value_range=(LOW, HIGH)"
             )
     return photo
 
@@ -300,9 +301,7 @@ def said_of_no_data(photo: Photo) -> str:
     assert photo.no_data_HWC is not None
     any_HW = photo.no_data_HWC.any(axis=2)
     count = int(any_HW.sum())
-    share = 100 * count / any_HW.size
+    percent = 100 * count / any_HW.size
+    share = f"{percent:.0f}" if percent > 10 else f"{percent:.2g}"
     some = "" if photo.no_data_HWC[any_HW].all() else "; other bands have data there"
-    return (
-        f"has {count} pixels without data ({share:.2g} %: NaN, infinite or marked in the file"
-        f"{some})"
-    )
+    return f"has {count} pixels without data ({share} %: NaN, infinite or marked in the file{some})"
