@@ -8,7 +8,7 @@ from tests.mutants.covered import CoverageMap
 from tests.mutants.mutant import Mutant
 from tests.mutants.source import Source
 
-LOOKING = ("tests/test_dataclasses.py", "tests/test_part_defaults.py")
+LOOKING = ("tests/test_constants.py", "tests/test_dataclasses.py", "tests/test_part_defaults.py")
 """Tests that look at definitions, such as defaults, and run none of their lines."""
 
 
