@@ -195,7 +195,7 @@ def test_names_without_rules_are_still_an_error(tmp_path):
         save_official(zoo.build(recipe), tmp_path / "w.pth")
     with temporary_registrations():
         zoo.register("block", "own")(Own)
-        with pytest.raises(CheckpointError, match=r"missing 4: .*mix.* unexpected 4: .*my_mix"):
+        with pytest.raises(CheckpointError, match=r"missing 4: .*mix.*my_mix"):
             zoo.load(tmp_path / "w.pth", recipe=recipe)
         with pytest.raises(CheckpointError, match="does not have this network"):
             save_official(zoo.build(recipe), tmp_path / "b.pth")

@@ -267,7 +267,7 @@ def test_a_network_of_odd_numbers_is_written_and_recognised(changes, tmp_path):
     [
         ({"block.mixer.prompt": "sorted"}, "prompt is 'sorted', but the authors' MambaIRv2 has"),
         (
-            {"pad_to": 1},
+            {"pad_to": 1, "padding": "replicate"},
             "padding is 'none', but the authors' MambaIRv2 has 'mirror to multiples of",
         ),
         ({"block.attention.shift": 0}, r"blocks\.1\.near\.mixer\.shift is 0, but the authors'"),

@@ -24,7 +24,7 @@ import zoo
 from tests.fuzz.frame import ACCEPTED, FaultError, refusal
 from tests.fuzz.images import declaring, reason
 from tests.helpers.damage import HOSTILE_FACTS, PLACES, Change, changed, changes, put
-from zoo.data.burst import reading
+from zoo.data.burst import camera
 from zoo.data.images import read_photo
 from zoo.limits import PIXELS_VARIABLE
 from zoo.networks import Network
@@ -152,7 +152,7 @@ def attempt(case: Case, folder: Path) -> str:
 
 
 def planted() -> AbstractContextManager[object]:
-    return mock.patch.object(reading, "numbers", lambda value, *counts: [float(value)])
+    return mock.patch.object(camera, "numbers", lambda value, *counts: [float(value)])
 
 
 def content(case: Case) -> dict[str, bytes]:

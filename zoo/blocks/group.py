@@ -77,13 +77,15 @@ def blocks_of_groups(blocks: BlocksOfGroups, depths: Sequence[int]) -> list[Sequ
     """
     given = blocks if isinstance(blocks, Sequence) else [blocks]
     found = list(_of_groups(given, len(depths), "block"))
+    # One list for all groups may be longer than some of them.
+    most: dict[int, int] = {}
+    for depth, kinds in zip(depths, found, strict=True):
+        most[id(kinds)] = max(depth, most.get(id(kinds), 0))
     for index, kinds in enumerate(found):
-        # One list for all groups may be longer than some of them.
-        most = max(depth for depth, other in zip(depths, found, strict=True) if other is kinds)
-        if len(kinds) > most:
+        if len(kinds) > most[id(kinds)]:
             raise ValueError(
                 f"block has {len(kinds)} kinds for group {index}, which take turns among at most "
-                f"{most} blocks; name fewer kinds, or use more blocks"
+                f"{most[id(kinds)]} blocks; name fewer kinds, or use more blocks"
             )
     return found
 
