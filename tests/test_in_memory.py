@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import zoo
 from tests.helpers.case_names import case_name
@@ -115,11 +116,10 @@ def test_bytes_that_are_no_image_are_named():
      ("I;16", "I;16")],
 )  # fmt: skip
 def test_a_pil_image_gives_a_pil_image(mode, expected):
-    pil = pytest.importorskip("PIL.Image")
     if mode == "I;16":
-        image = pil.fromarray(np.arange(12, dtype=np.uint16).reshape(3, 4) * 5000)
+        image = Image.fromarray(np.arange(12, dtype=np.uint16).reshape(3, 4) * 5000)
     else:
-        image = pil.fromarray(RANDOM.integers(0, 256, (3, 4, 3), np.uint8)).convert(mode)
+        image = Image.fromarray(RANDOM.integers(0, 256, (3, 4, 3), np.uint8)).convert(mode)
     image.info["icc_profile"] = b"profile"
     found = zoo.restore(Nearest(), image)
     assert (found.mode, found.size, found.info) == (expected, (8, 6), {"icc_profile": b"profile"})
@@ -129,20 +129,18 @@ def test_a_pil_image_gives_a_pil_image(mode, expected):
 
 
 def test_a_pil_image_keeps_its_transparency_or_is_refused():
-    pil = pytest.importorskip("PIL.Image")
-    palette = pil.new("P", (4, 3), 1)
+    palette = Image.new("P", (4, 3), 1)
     palette.info["transparency"] = 1
     assert zoo.restore(Nearest(), palette).mode == "RGBA"
     with pytest.raises(ImageError, match=r"the PIL image has the mode CMYK.*convert\('RGB'\)"):
-        zoo.restore(Nearest(), pil.new("CMYK", (4, 3)))
+        zoo.restore(Nearest(), Image.new("CMYK", (4, 3)))
 
 
 @pytest.mark.parametrize(
     ("mode", "level", "expected"), [("1", 0, "LA"), ("L", 100, "LA"), ("RGB", (100,) * 3, "RGBA")]
 )
 def test_a_transparent_colour_of_a_pil_image_becomes_alpha(mode, level, expected):
-    pil = pytest.importorskip("PIL.Image")
-    image = pil.new("L", (4, 3), 255)
+    image = Image.new("L", (4, 3), 255)
     image.paste(0 if mode == "1" else 100, (0, 0, 2, 3))
     image = image.convert(mode)
     image.info["transparency"] = level
@@ -152,8 +150,7 @@ def test_a_transparent_colour_of_a_pil_image_becomes_alpha(mode, level, expected
 
 
 def test_a_deep_pil_image_with_a_transparent_level_is_refused():
-    pil = pytest.importorskip("PIL.Image")
-    image = pil.fromarray(np.zeros((3, 4), np.uint16))
+    image = Image.fromarray(np.zeros((3, 4), np.uint16))
     image.info["transparency"] = 0
     with pytest.raises(ImageError, match="16 bits and a transparent level"):
         zoo.restore(Nearest(), image)
@@ -161,13 +158,12 @@ def test_a_deep_pil_image_with_a_transparent_level_is_refused():
 
 @pytest.mark.parametrize("kind", ["gif", "png", "webp", "tiff"])
 def test_an_animation_of_pil_is_not_restored_as_its_first_frame(kind):
-    pil = pytest.importorskip("PIL.Image")
     from PIL import ImageSequence
 
-    frames = [pil.new("RGB", (4, 3), colour) for colour in ("red", "lime", "blue")]
+    frames = [Image.new("RGB", (4, 3), colour) for colour in ("red", "lime", "blue")]
     held = io.BytesIO()
     frames[0].save(held, kind, save_all=True, append_images=frames[1:])
-    image = pil.open(held)
+    image = Image.open(held)
     with pytest.raises(ImageError, match=r"has 3 frames.*frame\.copy\(\)"):
         zoo.restore(Nearest(), image)
     done = [zoo.restore(Nearest(), frame.copy()) for frame in ImageSequence.Iterator(image)]
@@ -178,16 +174,16 @@ def test_an_animation_of_pil_is_not_restored_as_its_first_frame(kind):
 
 
 def test_a_view_beside_the_picture_of_pil_is_said(caplog):
-    pil = pytest.importorskip("PIL.Image")
     held = io.BytesIO()
-    pil.new("RGB", (4, 3)).save(held, "MPO", save_all=True, append_images=[pil.new("RGB", (4, 3))])
-    assert zoo.restore(Nearest(), pil.open(held)).size == (8, 6)
+    Image.new("RGB", (4, 3)).save(
+        held, "MPO", save_all=True, append_images=[Image.new("RGB", (4, 3))]
+    )
+    assert zoo.restore(Nearest(), Image.open(held)).size == (8, 6)
     assert "has 2 pictures; the current one is restored" in caplog.text
 
 
 def test_a_pil_image_says_its_new_size_and_resolution():
-    pil = pytest.importorskip("PIL.Image")
-    image = pil.new("RGB", (36, 24))
+    image = Image.new("RGB", (36, 24))
     image.info |= {"dpi": (300, 200), "exif": b"Exif\0\0" + exif(), "xmp": b"packet"}
     found = zoo.restore(Nearest(), image)
     assert found.info["dpi"] == (600, 400) and found.info["xmp"] == b"packet"
@@ -201,8 +197,7 @@ def test_a_pil_image_says_its_new_size_and_resolution():
 
 
 def test_options_of_files_that_have_no_effect_in_memory_are_refused():
-    pil = pytest.importorskip("PIL.Image")
-    for image in (np.zeros((3, 4, 3)), torch.zeros(3, 3, 4), pil.new("RGB", (4, 3))):
+    for image in (np.zeros((3, 4, 3)), torch.zeros(3, 3, 4), Image.new("RGB", (4, 3))):
         for given in ({"quality": 80}, {"lossless": True}):
             with pytest.raises(ImageError, match=f"{next(iter(given))} is for files; leave it out"):
                 zoo.restore(Nearest(), image, **given)
@@ -210,7 +205,7 @@ def test_options_of_files_that_have_no_effect_in_memory_are_refused():
         with pytest.raises(ImageError, match="strip_metadata has no effect"):
             zoo.restore(Nearest(), image, strip_metadata=True)
     held = io.BytesIO()
-    pil.new("RGB", (4, 3)).save(held, "PNG")
+    Image.new("RGB", (4, 3)).save(held, "PNG")
     network = Nearest()
     with pytest.raises(ImageError, match="PNG has no quality"):
         zoo.restore(network, held.getvalue(), quality=80)

@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 import zoo
@@ -175,7 +176,6 @@ evaluate: {metrics: [sam, ergas, bands], datasets: [], paper: null}
 def test_an_eight_band_network_trains_validates_evaluates_restores_and_exports(
     tmp_path, monkeypatch, capsys
 ):
-    tifffile = pytest.importorskip("tifffile")
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
     for name in ("train/a.tif", "train/b.tif", "val/c.tif"):
@@ -213,7 +213,6 @@ def test_an_eight_band_network_trains_validates_evaluates_restores_and_exports(
     assert restored.shape == (48, 48, 8) and restored.dtype == np.float32
     assert restored.min() >= 0 and 1 < restored.max() <= 10_000
 
-    pytest.importorskip("onnxruntime")
     words = ["export", "onnx", "-n", "eight.yaml", *weights, "-o", "eight.onnx", "--verify"]
     assert main(words) == 0
     assert "verified" in capsys.readouterr().out

@@ -205,7 +205,6 @@ def mosaic_of(scene_3HW, pattern):
 @pytest.mark.parametrize("pattern", ["RGGB", "GRBG", "GBRG", "BGGR"])
 def test_dng_files_of_every_phase_give_the_same_planes(tmp_path, pattern):
     """The black level of each colour is subtracted, and 1 is the white level above it."""
-    pytest.importorskip("rawpy")
     data = dng(mosaic_of(scene(), pattern), pattern, black=BLACK, white=1040)
     (tmp_path / "payload_N000.dng").write_bytes(data)
     (tmp_path / "payload_N001.DNG").write_bytes(data)
@@ -227,7 +226,6 @@ def test_dng_files_of_every_phase_give_the_same_planes(tmp_path, pattern):
 
 
 def test_the_margins_of_a_dng_file_are_left_out(tmp_path):
-    pytest.importorskip("rawpy")
     values = mosaic_of(scene(), "RGGB")
     framed = np.full((50, 68), 999)
     framed[2:, 4:] = values
@@ -241,7 +239,6 @@ def test_the_margins_of_a_dng_file_are_left_out(tmp_path):
 
 def test_gains_and_colour_matrix_of_a_dng_file_become_facts(tmp_path):
     """Gray of the camera becomes gray, and a file of facts goes first."""
-    pytest.importorskip("rawpy")
     (tmp_path / "a.dng").write_bytes(dng(mosaic_of(scene(), "RGGB"), "RGGB"))
     camera = read_burst(tmp_path).camera
     assert (camera.red, camera.blue) == pytest.approx((2.0, 1.6))
@@ -261,7 +258,6 @@ def test_gains_and_colour_matrix_of_a_dng_file_become_facts(tmp_path):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_picture_of_dng_files_is_upright(tmp_path, orientation):
     """As EXIF defines it: which side of the stored picture is at the top and at the left."""
-    pytest.importorskip("rawpy")
     (tmp_path / "a.dng").write_bytes(
         dng(mosaic_of(scene(), "RGGB"), "RGGB", orientation=orientation)
     )
@@ -309,7 +305,6 @@ def test_pictures_are_turned_upright_as_libraw_says(flips):
 
 
 def test_damaged_dng_files_are_one_sentence(tmp_path, monkeypatch):
-    pytest.importorskip("rawpy")
     whole = dng(mosaic_of(scene(), "RGGB"), "RGGB")
     path = tmp_path / "a.dng"
     for data, message in (

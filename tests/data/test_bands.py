@@ -12,6 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import scipy.io
+import tifffile
 import torch
 
 import zoo
@@ -55,9 +57,8 @@ def put(path, array, **options):
     elif path.suffix == ".npz":
         np.savez(path, array)
     elif path.suffix == ".mat":
-        pytest.importorskip("scipy.io").savemat(path, {"found": array})
+        scipy.io.savemat(path, {"found": array})
     else:
-        tifffile = pytest.importorskip("tifffile")
         shape = {"photometric": "minisblack", "metadata": None}
         if array.ndim == 3:
             shape["planarconfig"] = "contig"
@@ -72,10 +73,10 @@ def get(path):
     if path.suffix == ".npz":
         return np.load(path)["image"]
     if path.suffix == ".mat":
-        return pytest.importorskip("scipy.io").loadmat(path)["image"]
+        return scipy.io.loadmat(path)["image"]
     if not is_multiband(path.read_bytes()):  # compressed as photographs are
         return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    return pytest.importorskip("tifffile").imread(path)
+    return tifffile.imread(path)
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".mat", ".tif"])
@@ -238,14 +239,12 @@ def test_a_colour_is_without_data_where_all_its_channels_are(tmp_path):
     assert np.argwhere(photo.no_data_HWC.any(axis=2)).tolist() == [[1, 1]]
     output = restored(Nearest(1, 3), path)
     np.testing.assert_array_equal(get(output), array)
-    tifffile = pytest.importorskip("tifffile")
     with tifffile.TiffFile(output) as file:
         assert file.pages.first.photometric == tifffile.PHOTOMETRIC.RGB
         assert not file.pages.first.extrasamples
 
 
 def test_float_colours_stay_colours_and_bands_stay_bands(tmp_path):
-    tifffile = pytest.importorskip("tifffile")
     for kind, photometric in itertools.product(("float32", "uint8"), ("rgb", "minisblack")):
         path = put(tmp_path / "a.tif", values((4, 5, 3), kind), photometric=photometric)
         with tifffile.TiffFile(restored(Nearest(1, 3), path)) as file:
@@ -389,7 +388,6 @@ def test_a_damaged_tiff_of_bands_is_told(tmp_path, damage):
 
 
 def test_a_tiff_of_several_pages_and_one_of_another_compression_say_what_to_do(tmp_path):
-    tifffile = pytest.importorskip("tifffile")
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, values((4, 20, 30), "float32"), photometric="minisblack")
     with pytest.raises(ImageError, match=r"4 (pages|frames)"):

@@ -8,6 +8,7 @@ import struct
 import sys
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -215,10 +216,9 @@ def avif(path, **more):
 
 
 def heic(path, pixels, **more):
-    library = pytest.importorskip("pillow_heif")
     mode = {2: "RGB;16", 1: "RGBA" if pixels.shape[2] == 4 else "RGB"}[pixels.dtype.itemsize]
     size = pixels.shape[1::-1]
-    library.from_bytes(mode, size, pixels.tobytes()).save(path, quality=-1, chroma=444, **more)
+    pillow_heif.from_bytes(mode, size, pixels.tobytes()).save(path, quality=-1, chroma=444, **more)
 
 
 @pytest.mark.parametrize("kind", ["avif", "heic"])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from tests.helpers.photographs import colours
 from zoo.data.decoding import _sort
 from zoo.data.images import read_photo
 from zoo.errors import ImageError
-
-tifffile = pytest.importorskip("tifffile")
 
 
 def test_gray_tiffs_where_zero_is_white_are_no_negatives(tmp_path):
