@@ -1,9 +1,8 @@
-"""Evaluation: layouts of test sets, the table, the authors' tiling, and every mistake named."""
+"""Evaluation: protocols, scores, the table, weights by name, and every mistake named."""
 
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import re
 import zlib
@@ -17,7 +16,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import zoo
 from recipes import evaluate as command
-from recipes.evaluate import main
+from tests.helpers.evaluation import photo_file, run, weights_in
 from tests.helpers.networks import Nearest
 from zoo.checkpoints import shipped_weights
 from zoo.checkpoints.scored import scored_weights
@@ -26,15 +25,12 @@ from zoo.data import (
     BicubicJpeg,
     Degradation,
     GaussianNoise,
-    Jpeg,
-    Photo,
     read_photo,
     resize_bicubic,
-    write_photo,
 )
 from zoo.data.pixels import to_array, to_tensor, with_channels
-from zoo.data.testsets import TestImage, find_test_set, validation_images
-from zoo.errors import ImageError, ZooError
+from zoo.data.testsets import TestImage
+from zoo.errors import ImageError
 from zoo.evaluation import (
     Protocol,
     Restored,
@@ -46,81 +42,17 @@ from zoo.evaluation import (
     score,
     strip,
 )
-from zoo.evaluation.official_tiling import tiled
 from zoo.evaluation.report import SetResult, markdown, rows
-from zoo.evaluation.settings import TilingSettings, evaluate_settings
+from zoo.evaluation.settings import evaluate_settings
 from zoo.inference import RestoreSettings, restore_photo
 from zoo.metrics import psnr, psnr_y, ssim_y
 from zoo.networks import Network
-from zoo.plots import training_curves
-from zoo.plots.training_curves import render_runs
 from zoo.recipe import load_recipe
-
-
-def photo_file(path, seed=0, size=(24, 30)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).random((*size, 3)).astype(np.float32)
-    write_photo(path, Photo(pixels))
-    return path
 
 
 @pytest.fixture
 def weights(tmp_path):
-    torch.manual_seed(0)
-    network = zoo.build("mambair_light_x2", dim=30, depths=[1])
-    zoo.save(network, tmp_path / "a.safetensors")
-    (tmp_path / "small.yaml").write_text(
-        "extends: mambair_light_x2\n"
-        "network: {dim: 30, depths: [1]}\n"
-        "evaluate: {paper: {Set5: [30.5, 0.9]}, paper_ensemble: {Set5: [31, 0.91]}}\n"
-    )
-    return tmp_path / "small.yaml", "-w", tmp_path / "a.safetensors"
-
-
-def run(*words):
-    return main([str(word) for word in words])
-
-
-@pytest.mark.parametrize(
-    ("name", "clean", "degraded", "degradation"),
-    [
-        ("Set5", "Set5/a.png", None, Bicubic(scale=2)),
-        ("Set5", "set5/HR/a.png", "set5/LR_bicubic/X2/ax2.png", Bicubic(scale=2)),
-        ("Urban100", "Urban100/GTmod12/a.png", "Urban100/LRbicx2/a.png", Bicubic(scale=2)),
-        ("B100", "BSDS100/HR/a.png", None, Bicubic(scale=2)),
-        (
-            "DIV2K",
-            "DIV2K/DIV2K_valid_HR/a.png",
-            "DIV2K/DIV2K_valid_LR_bicubic/X2/ax2.png",
-            Bicubic(scale=2),
-        ),
-        ("CBSD68", "CBSD68HQ/a.png", None, GaussianNoise(scale=1, sigma=15)),
-        ("Classic5", "classic5/Classic5_HQ/a.png", "classic5/Classic5_LQ/10/a.png", "jpeg"),
-        ("SIDD", "SIDD/target_crops/a.png", "SIDD/input_crops/a.png", None),
-    ],
-)
-def test_layouts(tmp_path, name, clean, degraded, degradation):
-    if degradation == "jpeg":
-        degradation = Jpeg(scale=1, quality=10)
-    photo_file(tmp_path / clean)
-    if degraded:
-        photo_file(tmp_path / degraded, size=(12, 15))
-    [image] = find_test_set(tmp_path, name, degradation, degradation.scale if degradation else 1)
-    assert image.clean == tmp_path / clean
-    assert image.degraded == (tmp_path / degraded if degraded else None)
-    if degraded and degradation:
-        [made] = find_test_set(tmp_path, name, degradation, degradation.scale, made=True)
-        assert made.degraded is None
-    assert find_test_set(tmp_path, "Manga109", degradation, 2) is None
-
-
-def test_a_set_without_its_pairs_is_told(tmp_path):
-    photo_file(tmp_path / "SIDD" / "target" / "a.png")
-    with pytest.raises(ImageError, match="needs a folder of degraded images"):
-        find_test_set(tmp_path, "SIDD", None, 1)
-    photo_file(tmp_path / "SIDD" / "input" / "b.png")
-    with pytest.raises(ImageError, match="no degraded counterpart"):
-        find_test_set(tmp_path, "SIDD", None, 1)
+    return weights_in(tmp_path)
 
 
 def test_the_table_and_its_files(tmp_path, weights, capsys):
@@ -195,69 +127,6 @@ def test_mistakes(tmp_path, weights, capsys, words, message):
     assert run("mambair_classic_x2", "-o", tmp_path / "out") == 2
     said = capsys.readouterr().err
     assert "no weights ship" in said
-
-
-def by_slices(run, image, scale, limit, shave):
-    """The authors' procedure step by step, on a padded image."""
-    height, width = image.shape[2:]
-    rows, columns = height // limit + 1, width // limit + 1
-    below, right = -height % rows, -width % columns
-    padded = torch.nn.functional.pad(image, (0, right, 0, below), mode="reflect")
-    h, w = padded.shape[2] // rows, padded.shape[3] // columns
-    dy, dx = h // shave, w // shave
-    result = torch.zeros(1, image.shape[1], padded.shape[2] * scale, padded.shape[3] * scale)
-    for i in range(rows):
-        for j in range(columns):
-            top = i * h - (dy if i else 0)
-            bottom = (i + 1) * h + (dy if i < rows - 1 else 0)
-            left = j * w - (dx if j else 0)
-            end = (j + 1) * w + (dx if j < columns - 1 else 0)
-            out = run(padded[:, :, top:bottom, left:end])
-            y, x = (dy * scale if i else 0), (dx * scale if j else 0)
-            part = out[:, :, y : y + h * scale, x : x + w * scale]
-            result[
-                :, :, i * h * scale : (i + 1) * h * scale, j * w * scale : (j + 1) * w * scale
-            ] = part
-    return result[:, :, : height * scale, : width * scale]
-
-
-@pytest.mark.parametrize("size", [(19, 23), (20, 61), (45, 33)])
-def test_the_authors_tiling(size):
-    seen = []
-
-    def run(image):
-        seen.append(tuple(image.shape[2:]))
-        # Not local: what is in a tile changes all of it.
-        return torch.nn.functional.interpolate(image, scale_factor=2) + image.mean()
-
-    image = torch.rand(1, 3, *size)
-    settings = TilingSettings(limit=20, shave=4)
-    assert torch.equal(tiled(run, image, 2, settings), by_slices(run, image, 2, 20, 4))
-    seen.clear()
-    tiled(run, image, 2, TilingSettings(limit=20, shave=4, grid=8))
-    # At least one mirrored pixel, up to the next multiple: a tile of 16 becomes one of 24.
-    assert all(height % 8 == 0 and width % 8 == 0 for height, width in seen)
-
-
-@pytest.mark.parametrize("size", [(16, 16), (9, 20), (3, 5), (2, 1)])
-def test_tiles_are_continued_by_their_mirror_image_beyond_the_next_multiple(size):
-    """Up to twice the tile, which is all that a mirror shows."""
-    seen = []
-
-    def run(image):
-        seen.append(image)
-        return image.repeat_interleave(2, 2).repeat_interleave(2, 3)
-
-    image = torch.rand(1, 1, *size)
-    found = tiled(run, image, 2, TilingSettings(limit=100, shave=4, grid=8))
-    assert torch.equal(found, image.repeat_interleave(2, 2).repeat_interleave(2, 3))
-    whole = np.pad(image[0, 0].numpy(), [(0, side) for side in size], mode="symmetric")
-    height, width = (min((side // 8 + 1) * 8, 2 * side) for side in size)
-    assert np.array_equal(seen[0][0, 0].numpy(), whole[:height, :width])
-
-
-def test_defaults_of_the_authors_tiling_are_those_of_mambair():
-    assert TilingSettings() == TilingSettings(limit=200, shave=10, grid=0)
 
 
 def test_protocols():
@@ -501,36 +370,6 @@ def test_the_table_has_each_number_in_its_column():
     ]  # fmt: skip
 
 
-def test_official_tiling_cuts_images_as_the_recipe_says(tmp_path, weights):
-    """Limit 12 and a quarter of overlap, mirrored: not whole, and not as by default."""
-    recipe = weights[0]
-    recipe.write_text(
-        recipe.read_text()[:-2].rstrip() + ", tiling: {limit: 12, shave: 4, grid: 8}}\n"
-    )
-    path = photo_file(tmp_path / "data" / "Set5" / "a.png", size=(40, 28))
-    options = [*weights, "--data", tmp_path / "data", "-o", tmp_path / "out"]
-    assert run(*options, "--official-tiling") == 0
-    [row] = csv.DictReader((tmp_path / "out" / "images.csv").open())
-    network = zoo.load(tmp_path / "a.safetensors")
-    clean = read_photo(path).color_HWC
-    small = Bicubic(scale=2)(to_tensor(clean), np.random.default_rng(0))[None]
-
-    def mirrored(tile):
-        height, width = tile.shape[2:]
-        below, right = 8 - height % 8, 8 - width % 8
-        padded = np.pad(tile[0].numpy(), ((0, 0), (0, below), (0, right)), mode="symmetric")
-        with torch.inference_mode():
-            return network(torch.from_numpy(padded)[None])[:, :, : 2 * height, : 2 * width]
-
-    restored = by_slices(mirrored, small, 2, 12, 4)[0].clamp(0, 1)
-    expected = psnr_y(to_array(restored), clean, crop_border=2)
-    assert float(row["psnr"]) == pytest.approx(expected, abs=1e-4)
-    with torch.inference_mode():
-        whole = network(small)[0].clamp(0, 1)
-    assert abs(psnr_y(to_array(whole), clean, crop_border=2) - expected) > 1e-3
-    assert "tiled as in the authors' code" in (tmp_path / "out" / "summary.md").read_text()
-
-
 @pytest.mark.parametrize(
     ("words", "expected", "said"),
     [
@@ -661,32 +500,6 @@ def test_kept_images_never_replace_those_of_the_set(tmp_path, weights, monkeypat
     assert path.read_bytes() == before
 
 
-def test_pairs_of_a_set_are_found_by_name_scale_and_quality(tmp_path):
-    for name in ("a", "b"):
-        photo_file(tmp_path / "Set5" / "HR" / f"{name}.png")
-    for scale, names in ((2, ("b", "a", "z")), (3, ("a", "b"))):
-        for name in names:
-            photo_file(tmp_path / "Set5" / "LR_bicubic" / f"X{scale}" / f"{name}x{scale}.png")
-    for scale in (2, 3):
-        found = find_test_set(tmp_path, "Set5", Bicubic(scale=scale), scale)
-        assert [image.degraded.name for image in found] == [f"ax{scale}.png", f"bx{scale}.png"]
-        assert all(image.degraded.parent.name == f"X{scale}" for image in found)
-    for quality in (10, 40):
-        photo_file(tmp_path / "LIVE1" / "LQ" / str(quality) / "a.png")
-    photo_file(tmp_path / "LIVE1" / "HQ" / "a.png")
-    [image] = find_test_set(tmp_path, "LIVE1", Jpeg(scale=1, quality=40), 1)
-    assert image.degraded.parent.name == "40"
-
-
-def test_every_file_of_a_validation_set_is_read_before_anything_starts(tmp_path):
-    for side in ("clean", "degraded"):
-        photo_file(tmp_path / side / "a.png")
-    assert len(validation_images(str(tmp_path / "clean"), str(tmp_path / "degraded"))) == 1
-    (tmp_path / "degraded" / "a.png").write_text("no image")
-    with pytest.raises(ImageError, match="1 of 1 test images cannot be used"):
-        validation_images(str(tmp_path / "clean"), str(tmp_path / "degraded"))
-
-
 def test_a_source_without_scores_is_not_told(tmp_path, weights, capsys):
     recipe, *rest = weights
     recipe.write_text(recipe.read_text().partition("evaluate:")[0] + "evaluate: {paper: null}\n")
@@ -694,50 +507,3 @@ def test_a_source_without_scores_is_not_told(tmp_path, weights, capsys):
     words = ["--data", tmp_path, "-o", tmp_path / "out"]
     assert run(recipe, *rest, *words) == 0
     assert "Paper:" not in capsys.readouterr().out
-
-
-def test_curves_of_runs(tmp_path, capsys):
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        lines = [f'{{"step": {s}, "loss": {1 / s}}}' for s in range(1, 60)]
-        lines += ['{"step": 30, "psnr": 28.5}', '{"step": 59, "psnr": 29.5}', '{"step": 60, "lo']
-        (tmp_path / name / "metrics.jsonl").write_text("\n".join(lines))
-    one = render_runs([tmp_path / "one"])
-    both = render_runs([tmp_path / "one", tmp_path / "two"])
-    assert one.shape[1] == both.shape[1] == 2 * 760 and both.shape[0] == one.shape[0] + 22
-    # The loss falls: the curve is high at the left and low at the right.
-    blue = np.argwhere((one[:440, :760] == (31, 119, 180)).all(axis=2))
-    left, right = blue[blue[:, 1] < 200], blue[blue[:, 1] > 650]
-    assert left[:, 0].mean() < right[:, 0].mean()
-    with pytest.raises(ZooError, match="no run here"):
-        render_runs([tmp_path])
-    words = [str(tmp_path / "one"), str(tmp_path / "two"), "-o", str(tmp_path / "curves.png")]
-    assert training_curves.main(words) == 0
-    assert capsys.readouterr().out == f"wrote {tmp_path / 'curves.png'}\n"
-    drawn = read_photo(tmp_path / "curves.png").color_HWC
-    assert np.array_equal((255 * drawn).round(), both)
-
-
-@pytest.mark.parametrize("losses", [(10, 1, 0.1), (10, 5, 0)])
-def test_curves_lie_where_their_numbers_are(tmp_path, monkeypatch, losses):
-    """The loss by its logarithm, unless it is zero somewhere; steps from left to right."""
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        lines = [{"step": 50 * n, "loss": loss} for n, loss in enumerate(losses)]
-        lines += [{"step": 75, "loss": float("nan")}]
-        lines += [{"step": 50 * n, "psnr": psnr} for n, psnr in enumerate((20, 28, 30))]
-        text = "\n".join(json.dumps(line) for line in lines)
-        (tmp_path / name / "metrics.jsonl").write_text(text)
-    drawn = []
-    monkeypatch.setattr(
-        training_curves.cv2,
-        "polylines",
-        lambda canvas, points, closed, color, *more: drawn.append((points[0], color)),
-    )
-    render_runs([tmp_path / "one", tmp_path / "two"])
-    assert len(drawn) == 4 and drawn[0][1] != drawn[1][1] and drawn[0][1] == drawn[2][1]
-    for points, middle in ((drawn[0][0], 0.5), (drawn[2][0], 0.2)):
-        (x0, y0), (x1, y1), (x2, y2) = points.tolist()
-        assert x0 == 84 and x2 == 740 and abs(x1 - 412) <= 1
-        assert abs((y1 - y2) / (y0 - y2) - middle) < 0.01
-    assert drawn[0][0][0, 1] < drawn[0][0][2, 1] and drawn[2][0][0, 1] > drawn[2][0][2, 1]

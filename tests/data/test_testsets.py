@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.helpers.evaluation import photo_file
 from zoo.data import Bicubic, Photo, write_photo
 from zoo.data.degradations import GaussianNoise, Jpeg
-from zoo.data.testsets import ALIASES, find_test_set
+from zoo.data.testsets import ALIASES, find_test_set, validation_images
 from zoo.errors import ImageError
 
 NAMES = {
@@ -86,3 +87,71 @@ def test_folders_of_another_scale_or_quality_are_not_taken(tmp_path):
     image(tmp_path / "SIDD" / "HR" / "a.png")
     with pytest.raises(ImageError, match="needs a folder of degraded images, such as 'input'"):
         find_test_set(tmp_path, "SIDD", None, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "clean", "degraded", "degradation"),
+    [
+        ("Set5", "Set5/a.png", None, Bicubic(scale=2)),
+        ("Set5", "set5/HR/a.png", "set5/LR_bicubic/X2/ax2.png", Bicubic(scale=2)),
+        ("Urban100", "Urban100/GTmod12/a.png", "Urban100/LRbicx2/a.png", Bicubic(scale=2)),
+        ("B100", "BSDS100/HR/a.png", None, Bicubic(scale=2)),
+        (
+            "DIV2K",
+            "DIV2K/DIV2K_valid_HR/a.png",
+            "DIV2K/DIV2K_valid_LR_bicubic/X2/ax2.png",
+            Bicubic(scale=2),
+        ),
+        ("CBSD68", "CBSD68HQ/a.png", None, GaussianNoise(scale=1, sigma=15)),
+        ("Classic5", "classic5/Classic5_HQ/a.png", "classic5/Classic5_LQ/10/a.png", "jpeg"),
+        ("SIDD", "SIDD/target_crops/a.png", "SIDD/input_crops/a.png", None),
+    ],
+)
+def test_layouts(tmp_path, name, clean, degraded, degradation):
+    if degradation == "jpeg":
+        degradation = Jpeg(scale=1, quality=10)
+    photo_file(tmp_path / clean)
+    if degraded:
+        photo_file(tmp_path / degraded, size=(12, 15))
+    [image] = find_test_set(tmp_path, name, degradation, degradation.scale if degradation else 1)
+    assert image.clean == tmp_path / clean
+    assert image.degraded == (tmp_path / degraded if degraded else None)
+    if degraded and degradation:
+        [made] = find_test_set(tmp_path, name, degradation, degradation.scale, made=True)
+        assert made.degraded is None
+    assert find_test_set(tmp_path, "Manga109", degradation, 2) is None
+
+
+def test_a_set_without_its_pairs_is_told(tmp_path):
+    photo_file(tmp_path / "SIDD" / "target" / "a.png")
+    with pytest.raises(ImageError, match="needs a folder of degraded images"):
+        find_test_set(tmp_path, "SIDD", None, 1)
+    photo_file(tmp_path / "SIDD" / "input" / "b.png")
+    with pytest.raises(ImageError, match="no degraded counterpart"):
+        find_test_set(tmp_path, "SIDD", None, 1)
+
+
+def test_pairs_of_a_set_are_found_by_name_scale_and_quality(tmp_path):
+    for name in ("a", "b"):
+        photo_file(tmp_path / "Set5" / "HR" / f"{name}.png")
+    for scale, names in ((2, ("b", "a", "z")), (3, ("a", "b"))):
+        for name in names:
+            photo_file(tmp_path / "Set5" / "LR_bicubic" / f"X{scale}" / f"{name}x{scale}.png")
+    for scale in (2, 3):
+        found = find_test_set(tmp_path, "Set5", Bicubic(scale=scale), scale)
+        assert [image.degraded.name for image in found] == [f"ax{scale}.png", f"bx{scale}.png"]
+        assert all(image.degraded.parent.name == f"X{scale}" for image in found)
+    for quality in (10, 40):
+        photo_file(tmp_path / "LIVE1" / "LQ" / str(quality) / "a.png")
+    photo_file(tmp_path / "LIVE1" / "HQ" / "a.png")
+    [image] = find_test_set(tmp_path, "LIVE1", Jpeg(scale=1, quality=40), 1)
+    assert image.degraded.parent.name == "40"
+
+
+def test_every_file_of_a_validation_set_is_read_before_anything_starts(tmp_path):
+    for side in ("clean", "degraded"):
+        photo_file(tmp_path / side / "a.png")
+    assert len(validation_images(str(tmp_path / "clean"), str(tmp_path / "degraded"))) == 1
+    (tmp_path / "degraded" / "a.png").write_text("no image")
+    with pytest.raises(ImageError, match="1 of 1 test images cannot be used"):
+        validation_images(str(tmp_path / "clean"), str(tmp_path / "degraded"))

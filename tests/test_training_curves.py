@@ -1,0 +1,62 @@
+"""The picture of losses and scores of training runs."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from zoo.data import (
+    read_photo,
+)
+from zoo.errors import ZooError
+from zoo.plots import training_curves
+from zoo.plots.training_curves import render_runs
+
+
+def test_curves_of_runs(tmp_path, capsys):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        lines = [f'{{"step": {s}, "loss": {1 / s}}}' for s in range(1, 60)]
+        lines += ['{"step": 30, "psnr": 28.5}', '{"step": 59, "psnr": 29.5}', '{"step": 60, "lo']
+        (tmp_path / name / "metrics.jsonl").write_text("\n".join(lines))
+    one = render_runs([tmp_path / "one"])
+    both = render_runs([tmp_path / "one", tmp_path / "two"])
+    assert one.shape[1] == both.shape[1] == 2 * 760 and both.shape[0] == one.shape[0] + 22
+    # The loss falls: the curve is high at the left and low at the right.
+    blue = np.argwhere((one[:440, :760] == (31, 119, 180)).all(axis=2))
+    left, right = blue[blue[:, 1] < 200], blue[blue[:, 1] > 650]
+    assert left[:, 0].mean() < right[:, 0].mean()
+    with pytest.raises(ZooError, match="no run here"):
+        render_runs([tmp_path])
+    words = [str(tmp_path / "one"), str(tmp_path / "two"), "-o", str(tmp_path / "curves.png")]
+    assert training_curves.main(words) == 0
+    assert capsys.readouterr().out == f"wrote {tmp_path / 'curves.png'}\n"
+    drawn = read_photo(tmp_path / "curves.png").color_HWC
+    assert np.array_equal((255 * drawn).round(), both)
+
+
+@pytest.mark.parametrize("losses", [(10, 1, 0.1), (10, 5, 0)])
+def test_curves_lie_where_their_numbers_are(tmp_path, monkeypatch, losses):
+    """The loss by its logarithm, unless it is zero somewhere; steps from left to right."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        lines = [{"step": 50 * n, "loss": loss} for n, loss in enumerate(losses)]
+        lines += [{"step": 75, "loss": float("nan")}]
+        lines += [{"step": 50 * n, "psnr": psnr} for n, psnr in enumerate((20, 28, 30))]
+        text = "\n".join(json.dumps(line) for line in lines)
+        (tmp_path / name / "metrics.jsonl").write_text(text)
+    drawn = []
+    monkeypatch.setattr(
+        training_curves.cv2,
+        "polylines",
+        lambda canvas, points, closed, color, *more: drawn.append((points[0], color)),
+    )
+    render_runs([tmp_path / "one", tmp_path / "two"])
+    assert len(drawn) == 4 and drawn[0][1] != drawn[1][1] and drawn[0][1] == drawn[2][1]
+    for points, middle in ((drawn[0][0], 0.5), (drawn[2][0], 0.2)):
+        (x0, y0), (x1, y1), (x2, y2) = points.tolist()
+        assert x0 == 84 and x2 == 740 and abs(x1 - 412) <= 1
+        assert abs((y1 - y2) / (y0 - y2) - middle) < 0.01
+    assert drawn[0][0][0, 1] < drawn[0][0][2, 1] and drawn[2][0][0, 1] > drawn[2][0][2, 1]
