@@ -1,4 +1,4 @@
-"""Images that are no photographs: any channels, floating point, ranges, pixels without data."""
+"""Images that are no photographs: any channels, floating point, ranges, and files of bands."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import scipy.io
 import tifffile
 import torch
 
 import zoo
+from tests.helpers.bands import KINDS, Remembers, get, put, restored, values
 from tests.helpers.networks import Nearest
 from zoo.cli import main
 from zoo.data import (
@@ -37,46 +37,6 @@ from zoo.data.value_range import check_range, in_range, range_of
 from zoo.errors import ImageError, RecipeError
 from zoo.inference import restore_photo
 from zoo.recipe import Recipe
-
-KINDS = {"uint8": 255, "uint16": 65535, "float32": 1}
-"""Types that files keep, with the value that is 1."""
-
-
-def values(shape, kind, seed=0):
-    """Random values of a type, over its whole range."""
-    random = np.random.default_rng(seed)
-    if kind == "float32":
-        return random.random(shape, np.float32)
-    return random.integers(0, KINDS[kind] + 1, shape).astype(kind)
-
-
-def put(path, array, **options):
-    """Write an array with the usual library of its format, not with ours."""
-    if path.suffix == ".npy":
-        np.save(path, array)
-    elif path.suffix == ".npz":
-        np.savez(path, array)
-    elif path.suffix == ".mat":
-        scipy.io.savemat(path, {"found": array})
-    else:
-        shape = {"photometric": "minisblack", "metadata": None}
-        if array.ndim == 3:
-            shape["planarconfig"] = "contig"
-        tifffile.imwrite(path, array, **{**shape, **options})
-    return path
-
-
-def get(path):
-    """Read an array with the usual library of its format."""
-    if path.suffix == ".npy":
-        return np.load(path)
-    if path.suffix == ".npz":
-        return np.load(path)["image"]
-    if path.suffix == ".mat":
-        return scipy.io.loadmat(path)["image"]
-    if not is_multiband(path.read_bytes()):  # compressed as photographs are
-        return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    return tifffile.imread(path)
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".mat", ".tif"])
@@ -153,14 +113,6 @@ def trained_with(data):
     return Recipe(name="a", network={"type": "single_image"}, train={"data": data})
 
 
-class Remembers(Nearest):
-    """Keeps what it is given."""
-
-    def forward(self, image_BIHW):
-        self.seen = image_BIHW
-        return super().forward(image_BIHW)
-
-
 def test_the_range_of_the_training_is_used_unless_another_is_given(tmp_path):
     path = put(tmp_path / "a.npy", np.full((4, 4), 50.0))
     network = Remembers(1, 1)
@@ -172,151 +124,11 @@ def test_the_range_of_the_training_is_used_unless_another_is_given(tmp_path):
     assert np.load(tmp_path / "c.npy").max() == 50
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".tif"])
-@pytest.mark.parametrize("empty", [np.nan, np.inf, -np.inf])
-def test_pixels_without_data_are_said_and_stay_so(tmp_path, caplog, suffix, empty):
-    """The network sees the nearest values, or one NaN would spread over the whole image."""
-    array = values((6, 6, 3), "float32")
-    array[2, 3, 1] = empty
-    path = put(tmp_path / f"a{suffix}", array)
-    network = Remembers(2, 3)
-    with caplog.at_level(logging.WARNING):
-        zoo.restore(network, path, tmp_path / f"b{suffix}", progress=False)
-    assert f"a{suffix} has 1 pixels without data (2.8 %" in caplog.text
-    assert torch.isfinite(network.seen).all()
-    assert network.seen[0, 1, 2, 3].item() in array[1:4, 2:5, 1].reshape(-1).tolist()
-    found = get(tmp_path / f"b{suffix}")
-    expected = np.where(np.isfinite(array), array, np.nan).repeat(2, 0).repeat(2, 1)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)  # the other bands keep their values
-
-
-def test_the_mark_of_no_data_in_a_geotiff_is_heeded_and_kept(tmp_path):
-    array = values((6, 6, 4), "uint16")
-    array[0, 0] = 65535
-    array[array == 65535] = 65534
-    array[0, 0] = 65535
-    path = put(tmp_path / "a.tif", array, extratags=[(42113, 2, 6, "65535", False)])
-    photo = read_photo(path)
-    assert photo.no_data_HWC.sum() == 4 and photo.no_data_HWC[0, 0].all()
-    assert photo.no_data == 65535
-    zoo.restore(Nearest(2, 4), path, tmp_path / "b.tif", progress=False)
-    again = read_photo(tmp_path / "b.tif")
-    assert again.no_data_HWC.sum() == 16 and (get(tmp_path / "b.tif")[:2, :2] == 65535).all()
-
-
-def marked(path, array, mark, **options):
-    """Write a GeoTIFF with a mark of pixels without data, as GDAL does."""
-    return put(path, array, extratags=[(42113, 2, len(mark) + 1, mark, False)], **options)
-
-
-def restored(network, path, suffix=".tif"):
-    output = path.with_name(f"out{suffix}")
-    zoo.restore(network, path, output, progress=False, overwrite=True)
-    return output
-
-
-def test_each_band_is_marked_by_itself(tmp_path, caplog):
-    array = values((6, 6, 4), "uint16") // 2 + 1
-    array[..., 1] = 0  # no data at all
-    array[2, 3, 2] = 0
-    network = Remembers(2, 4)
-    output = restored(network, marked(tmp_path / "a.tif", array, "0"))
-    np.testing.assert_array_equal(get(output), array.repeat(2, 0).repeat(2, 1))
-    assert "has 36 pixels without data (100 %" in caplog.text
-    assert "; other bands have data there)" in caplog.text
-    seen_HWC = network.seen[0].permute(1, 2, 0).numpy()
-    assert seen_HWC[2, 3, 2] > 0 and (seen_HWC[..., 1] == 0).all()
-    again = read_photo(output).no_data_HWC
-    np.testing.assert_array_equal(again, (array == 0).repeat(2, 0).repeat(2, 1))
-
-
-def test_a_colour_is_without_data_where_all_its_channels_are(tmp_path):
-    """Pure red has two channels of 0, the usual mark."""
-    array = np.full((5, 5, 3), 90, np.uint8)
-    array[0, 0], array[1, 1] = (255, 0, 0), (0, 0, 0)
-    path = marked(tmp_path / "a.tif", array, "0", photometric="rgb")
-    photo = read_photo(path)
-    assert np.argwhere(photo.no_data_HWC.any(axis=2)).tolist() == [[1, 1]]
-    output = restored(Nearest(1, 3), path)
-    np.testing.assert_array_equal(get(output), array)
-    with tifffile.TiffFile(output) as file:
-        assert file.pages.first.photometric == tifffile.PHOTOMETRIC.RGB
-        assert not file.pages.first.extrasamples
-
-
 def test_float_colours_stay_colours_and_bands_stay_bands(tmp_path):
     for kind, photometric in itertools.product(("float32", "uint8"), ("rgb", "minisblack")):
         path = put(tmp_path / "a.tif", values((4, 5, 3), kind), photometric=photometric)
         with tifffile.TiffFile(restored(Nearest(1, 3), path)) as file:
             assert file.pages.first.photometric.name.lower() == photometric, kind
-
-
-class Constant(Nearest):
-    """Returns one value."""
-
-    value = 0.0
-
-    def forward(self, image_BIHW):
-        return torch.full_like(super().forward(image_BIHW), self.value)
-
-
-@pytest.mark.parametrize(
-    ("kind", "mark", "beside"), [("uint8", 0, 1), ("uint16", 65535, 65534), ("float32", 1, None)]
-)
-def test_an_output_that_equals_the_mark_is_not_taken_for_no_data(tmp_path, kind, mark, beside):
-    array = np.full((4, 4, 2), 0.5 if kind == "float32" else 9, kind)
-    array[0, 0] = mark
-    network = Constant(1, 2)
-    network.value = mark / KINDS[kind]
-    output = restored(network, marked(tmp_path / "a.tif", array, str(mark)))
-    np.testing.assert_array_equal(read_photo(output).no_data_HWC, array == mark)
-    beside = np.nextafter(np.float32(1), np.float32(0)) if beside is None else beside
-    assert get(output)[3, 3].tolist() == [beside, beside]
-
-
-@pytest.mark.parametrize("mark", ["-3.4028234663852886e+38", "-3.40282346638529e+38"])
-def test_the_usual_float_marks_are_heeded(tmp_path, mark):
-    array = values((4, 4, 2), "float32")
-    array[1, 1] = np.finfo(np.float32).min
-    photo = read_photo(marked(tmp_path / "a.tif", array, mark))
-    np.testing.assert_array_equal(photo.no_data_HWC, array < 0)
-    found = get(restored(Nearest(1, 2), tmp_path / "a.tif"))
-    np.testing.assert_allclose(found, array, rtol=1e-6)
-
-
-@pytest.mark.parametrize("mark", ["-9999", "abc", "1.5", "1e400", "70000", "nan", ""])
-@pytest.mark.parametrize("kind", ["uint16", "uint8", "float32"])
-def test_a_mark_that_no_value_can_equal_has_no_effect(tmp_path, mark, kind):
-    array = values((4, 4, 2), kind)
-    photo = read_photo(marked(tmp_path / "a.tif", array, mark))
-    assert photo.no_data_HWC is None
-    np.testing.assert_allclose(photo.color_HWC, array / KINDS[kind], rtol=1e-6)
-
-
-def test_a_mark_beyond_float32_becomes_nan(tmp_path):
-    array = np.full((4, 4), 0.5)
-    array[0, 0] = -1.7976931348623157e308
-    photo = read_photo(marked(tmp_path / "a.tif", array, "-1.7976931348623157e+308"))
-    assert photo.no_data_HWC.sum() == 1 and photo.no_data is None
-    assert np.isnan(get(restored(Nearest(1, 1), tmp_path / "a.tif"))).sum() == 1
-
-
-def test_an_image_without_any_data_is_refused(tmp_path):
-    path = put(tmp_path / "a.npy", np.full((3, 3), np.nan))
-    with pytest.raises(ImageError, match="no pixel with data"):
-        read_photo(path)
-
-
-def test_training_and_scores_refuse_pixels_without_data(tmp_path):
-    array = values((8, 8, 2), "float32")
-    array[0, 0, 0] = np.nan
-    (tmp_path / "set").mkdir()
-    put(tmp_path / "set" / "a.npy", array)
-    with pytest.raises(ImageError, match=r"a\.npy' has 1 pixels without data .*cut them off first"):
-        load_training_photos(tmp_path / "set")
-    [image] = find_test_set(tmp_path, "set", Bicubic(scale=1), 1)
-    with pytest.raises(ImageError, match="has 1 pixels without data"):
-        image.read_clean()
 
 
 @pytest.mark.parametrize(
@@ -481,15 +293,6 @@ def test_bands_to_a_png_are_refused_before_the_work(tmp_path, channels):
     path = put(tmp_path / "a.npy", values((4, 5, 8), "float32"))
     with pytest.raises(ImageError, match=r"\.png holds 1 or 3 channels, not 8; use \.tif"):
         zoo.restore(Untouched(2, channels), path, tmp_path / "b.png", progress=False)
-
-
-@pytest.mark.parametrize(("suffix", "marks"), [(".png", False), (".tif", True), (".npy", True)])
-def test_only_outputs_that_mark_no_data_are_said_to(tmp_path, caplog, suffix, marks):
-    array = values((4, 5, 3), "float32")
-    array[0, 0] = np.nan
-    restored(Nearest(1, 3), put(tmp_path / "a.npy", array), suffix)
-    assert ("the output has no data there either" in caplog.text) == marks
-    assert (".png cannot mark pixels without data" in caplog.text) != marks
 
 
 def test_arrays_of_a_folder_of_photographs_are_not_said_to_be_unreadable(tmp_path, caplog):
