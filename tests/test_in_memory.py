@@ -17,6 +17,7 @@ from tests.helpers.networks import Nearest
 from tests.helpers.photographs import exif
 from zoo.data import Photo, read_photo, write_photo
 from zoo.errors import CheckpointError, ImageError, ZooError
+from zoo.networks import Guide, Network
 from zoo.registry import Capabilities
 
 RANDOM = np.random.default_rng(0)
@@ -352,3 +353,49 @@ def test_the_image_that_is_given_stays_as_it_is():
     before = values.copy()
     zoo.restore(Nearest(), values)
     assert np.array_equal(values, before)
+
+
+class Recoloured(Network):
+    """Other channels out than in: the first channel times 1, 1/2, 1/3 ..."""
+
+    scale = 1
+
+    def __init__(self, channels, out_channels):
+        super().__init__()
+        self._set_sizes(scale=1, channels=channels, out_channels=out_channels)
+        self.unit = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, image_BIHW):
+        parts = 1 / torch.arange(1.0, self.out_channels + 1)[:, None, None]
+        return image_BIHW[:, :1] * parts * self.unit
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16"])
+def test_a_gray_array_becomes_all_channels_that_the_network_returns(kind):
+    """Only the first one came back: a network that colours seemed to do nothing."""
+    gray = np.full((4, 5), 240, kind)
+    found = zoo.restore(Recoloured(1, 3), gray)
+    assert found.shape == (4, 5, 3) and found[0, 0].tolist() == [240, 120, 80]
+    colour = gray[..., None].repeat(3, 2)
+    assert zoo.restore(Recoloured(3, 1), colour).shape == (4, 5, 1)
+
+
+def test_a_pil_image_takes_the_mode_of_what_the_network_returns():
+    gray, colour = Image.new("L", (5, 4), 240), Image.new("RGB", (5, 4), (240, 0, 0))
+    found = zoo.restore(Recoloured(1, 3), gray)
+    assert found.mode == "RGB" and found.getpixel((0, 0)) == (240, 120, 80)
+    found = zoo.restore(Recoloured(3, 1), colour)
+    assert found.mode == "L" and found.getpixel((0, 0)) == 240
+    for channels in (2, 8):
+        with pytest.raises(ImageError, match=f"returns {channels} channels, which no PIL image"):
+            zoo.restore(Recoloured(3, channels), colour)
+    with pytest.raises(ImageError, match="16 bits and 3 channels, which PIL does not have"):
+        zoo.restore(Recoloured(1, 3), Image.new("I;16", (5, 4)))
+
+
+@pytest.mark.parametrize("options", [{}, {"guides": {"pan": "a.png"}}], ids=["none", "given"])
+def test_a_network_with_guides_says_how_to_give_them_in_memory(options):
+    network = Nearest()
+    network.guides = {"pan": Guide(channels=1)}
+    with pytest.raises(ImageError, match=r"takes guides \(pan\).*restore_tensor\(network, image"):
+        zoo.restore(network, np.zeros((4, 4, 3), np.uint8), **options)

@@ -31,7 +31,7 @@ ValueRange: TypeAlias = tuple[float, float]
 _LARGEST = 1e30
 """Largest value in a range; the square of a difference must fit float64."""
 
-_SLACK = 1e-3
+SLACK = 1e-3
 """Values of an unstated range may be outside [0, 1] by so much, as filters leave them."""
 
 _MANY = 0.01
@@ -101,7 +101,7 @@ def in_range(path: Path, photo: Photo, value_range: ValueRange | None) -> Photo:
         return replace(photo, color_HWC=color_HWC, value_range=value_range)
     if photo.bit_depth == 32:
         low, high = float(photo.color_HWC.min()), float(photo.color_HWC.max())
-        if low < -_SLACK or high > 1 + _SLACK:
+        if low < -SLACK or high > 1 + SLACK:
             raise ImageError(
                 f"image file {str(path)!r} has values from {low:g} to {high:g}; state which values "
                 "are black and white, with data.range='[LOW, HIGH]', zoo restore --range LOW HIGH "

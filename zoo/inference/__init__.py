@@ -142,6 +142,8 @@ def restore(  # type: ignore[misc]  # the two above do not repeat the options
         ).written
     for_files = {"target": target, "suffix": suffix, "format": format, "recursive": recursive,
                  "overwrite": overwrite, "look": look != "auto", "guides": guides}  # fmt: skip
+    if network.guides:
+        del for_files["guides"]  # the sentence of what is restored in memory says more
     if given := [name for name, value in for_files.items() if value]:
         raise ImageError(f"{given[0]} is for files; leave it out for an image in memory")
     return restore_in_memory(network, source, settings, progress, saving, value_range)

@@ -25,6 +25,7 @@ from zoo.data.photo import AS_USUAL, Saving
 from zoo.data.pixels import dequantise, quantise
 from zoo.data.raster import IN_MEMORY
 from zoo.data.value_range import (
+    SLACK,
     ValueRange,
     check_range,
     image_of,
@@ -58,9 +59,6 @@ _MODES = {
 _ARRAY = Path("(array)")
 """The path, in messages, of an array."""
 
-_SLACK = 1e-3
-"""Alpha may be outside [0, 1] by so much, as filters leave it."""
-
 _TRANSPARENT = {"1": "LA", "L": "LA", "P": "RGBA", "RGB": "RGBA"}
 """The same for images with a colour that is transparent."""
 
@@ -79,6 +77,12 @@ def restore_in_memory(
         ImageError: if the image is of another kind, or its shape, dtype or values are not those of
             an image for this network.
     """
+    if network.guides:
+        raise ImageError(
+            f"the network takes guides ({', '.join(network.guides)}), which are read from files; "
+            "restore a file with guides={NAME: PATH}, or use "
+            "zoo.inference.restore_tensor(network, image, guides=...)"
+        )
     if network.takes_burst and value_range is not None:
         raise ImageError(
             "value_range is for images; divide the frames of a burst by their white level"
@@ -218,7 +222,8 @@ def _restored_array(
             alpha_HW1 = quantise(alpha_HW1, photo.bit_depth)
         restored_HWC = np.concatenate([restored_HWC, alpha_HW1], axis=2)
     restored_HWC = restored_HWC.astype(image.dtype)
-    return restored_HWC[..., 0] if image.ndim == 2 else restored_HWC
+    single = image.ndim == 2 and restored_HWC.shape[2] == 1
+    return restored_HWC[..., 0] if single else restored_HWC
 
 
 def _alpha(alpha_HW: np.ndarray) -> np.ndarray:
@@ -230,7 +235,7 @@ def _alpha(alpha_HW: np.ndarray) -> np.ndarray:
     if alpha_HW.dtype.name in _LEVELS:
         return dequantise(alpha_HW)
     least, most = float(alpha_HW.min()), float(alpha_HW.max())
-    if not (least >= -_SLACK and most <= 1 + _SLACK):  # also NaN
+    if not (least >= -SLACK and most <= 1 + SLACK):  # also NaN
         raise ImageError(
             f"the last channel of the array has values from {least:g} to {most:g}; it is alpha, "
             "which is from 0 to 1"
@@ -308,7 +313,18 @@ def _restored_pil(
                 "its file, or delete image.info['transparency']"
             )
     pixels = np.asarray(image if image.mode == mode else image.convert(mode))
-    restored = pil.fromarray(_restored_array(network, pixels, settings, progress, value_range))
+    if network.out_channels != network.channels and network.out_channels not in _PICTURES:
+        raise ImageError(
+            f"the network returns {network.out_channels} channels, which no PIL image has; give an "
+            "array"
+        )
+    restored_HWC = np.atleast_3d(_restored_array(network, pixels, settings, progress, value_range))
+    if restored_HWC.shape[2] > 1 and restored_HWC.dtype != np.uint8:
+        raise ImageError(
+            f"a PIL image of mode {image.mode} becomes one of 16 bits and "
+            f"{restored_HWC.shape[2]} channels, which PIL does not have; give an array"
+        )
+    restored = pil.fromarray(restored_HWC[..., 0] if restored_HWC.shape[2] == 1 else restored_HWC)
     if saving.metadata:
         restored.info.update(_info(image.info, network.scale, restored.size))
     return restored
