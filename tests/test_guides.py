@@ -282,3 +282,13 @@ def test_what_takes_no_guides_says_so(network, tmp_path):
 def test_the_description_of_a_model_lists_its_guides(recipe):
     told = str(zoo.describe(str(recipe)))
     assert "guide       pan: 1 channel, 2 times the size" in told
+
+
+def test_a_guide_without_data_is_refused(network, tmp_path):
+    root = folders(tmp_path)
+    pan = np.full((20, 25), 0.5, np.float32)
+    pan[3, 4] = np.nan
+    np.save(root / "pan.npy", pan)
+    guides = {"pan": root / "pan.npy", "map": root / "map" / "0.png"}
+    with pytest.raises(ImageError, match=r"pan\.npy' has 1 pixels without data"):
+        restore(network, root / "input" / "0x2.png", tmp_path / "o.png", guides=guides)

@@ -399,3 +399,9 @@ def test_a_network_with_guides_says_how_to_give_them_in_memory(options):
     network.guides = {"pan": Guide(channels=1)}
     with pytest.raises(ImageError, match=r"takes guides \(pan\).*restore_tensor\(network, image"):
         zoo.restore(network, np.zeros((4, 4, 3), np.uint8), **options)
+
+
+def test_a_masked_array_says_how_to_give_what_has_no_data():
+    masked = np.ma.masked_greater(RANDOM.random((4, 4, 3)), 0.5)
+    with pytest.raises(ImageError, match=r"use image\.filled\(numpy\.nan\)"):
+        zoo.restore(Nearest(), masked)

@@ -31,6 +31,7 @@ from zoo.data import (
 )
 from zoo.data.arrays import blocks_of
 from zoo.data.multiband import is_multiband
+from zoo.data.photo import Saving
 from zoo.data.pixels import quantise
 from zoo.data.testsets import find_test_set
 from zoo.data.value_range import check_range, in_range, range_of
@@ -446,3 +447,61 @@ def test_a_range_also_holds_in_memory():
     photo = Photo(np.array([[[0.2, 0.6]]], np.float32), bit_depth=16)
     found = in_range(Path("a"), photo, (0, 32767.5))
     np.testing.assert_allclose(found.color_HWC, [[[0.4, 1.0]]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".bmp"])
+def test_a_range_of_more_levels_than_the_output_is_shown_from_black_to_white(
+    tmp_path, suffix, caplog
+):
+    """12 bits became the 8 highest of 16: nearly black."""
+    levels = np.full((16, 16, 3), 4095, np.uint16)
+    levels[:8] = 0
+    path = put(tmp_path / "a.npy", levels)
+    zoo.restore(Nearest(), path, tmp_path / f"b{suffix}", value_range=(0, 4095), progress=False)
+    found = cv2.imread(str(tmp_path / f"b{suffix}"))
+    assert found[:8].max() < 9 and found[-8:].min() > 246
+    assert f"16 bits become 8 bits, because {suffix} cannot hold it" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".bmp"])
+def test_lossless_refuses_to_lose_bits_and_alpha(tmp_path, suffix):
+    deep = Photo(np.zeros((4, 4, 3), np.float32), bit_depth=16)
+    with pytest.raises(ImageError, match="without loss: 16 bits become 8 bits"):
+        write_photo(tmp_path / f"a{suffix}", deep, Saving(lossless=True))
+    clear = Photo(np.zeros((4, 4, 3), np.float32), np.ones((4, 4), np.float32))
+    if suffix == ".bmp":
+        with pytest.raises(ImageError, match="without loss: alpha is dropped"):
+            write_photo(tmp_path / f"a{suffix}", clear, Saving(lossless=True))
+    write_photo(tmp_path / "a.png", deep, Saving(lossless=True))
+    assert not (tmp_path / f"a{suffix}").exists()
+
+
+def test_alpha_that_an_array_cannot_hold_is_said(tmp_path, caplog):
+    photo = Photo(np.zeros((4, 4, 3), np.float32), np.ones((4, 4), np.float32))
+    write_photo(tmp_path / "a.npy", photo)
+    assert "alpha is dropped, because arrays have none" in caplog.text
+
+
+def test_a_tiff_of_bands_is_turned_as_its_orientation_says(tmp_path):
+    stored = values((4, 6, 2), "float32")
+    path = put(tmp_path / "a.tif", stored, extratags=[(274, 3, 1, 6, True)])
+    photo = read_photo(path)
+    assert np.array_equal(photo.color_HWC, np.rot90(stored, -1))
+    zoo.restore(Nearest(2, 2), path, tmp_path / "b.tif", progress=False)
+    with tifffile.TiffFile(tmp_path / "b.tif") as written:
+        tag = written.pages[0].tags.get(274)
+        assert written.pages[0].shape[:2] == (12, 8) and (tag is None or tag.value == 1)
+
+
+def test_another_range_than_that_of_the_weights_is_said(tmp_path, caplog):
+    small = {"type": "single_image", "dim": 30, "depths": [1], "block": "rlmb"}
+
+    def of_range(*stated):
+        data = {"data": {"range": list(stated)}} if stated else {}
+        return {"name": "a", "network": small, "train": data}
+
+    zoo.save(zoo.build(of_range(0, 4095)), tmp_path / "a.safetensors")
+    zoo.load(tmp_path / "a.safetensors", recipe=of_range(0, 4095))
+    assert "data.range" not in caplog.text
+    zoo.load(tmp_path / "a.safetensors", recipe=of_range())
+    assert "was trained with data.range [0, 4095], but a, which is used, has None" in caplog.text

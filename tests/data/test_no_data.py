@@ -157,3 +157,20 @@ def test_only_outputs_that_mark_no_data_are_said_to(tmp_path, caplog, suffix, ma
     restored(Nearest(1, 3), put(tmp_path / "a.npy", array), suffix)
     assert ("the output has no data there either" in caplog.text) == marks
     assert (".png cannot mark pixels without data" in caplog.text) != marks
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".mat"])
+def test_the_mark_of_a_tiff_is_nan_in_arrays(tmp_path, suffix):
+    """Arrays have no tag that tells the mark, so it would be taken for data."""
+    array = values((4, 5, 2), "float32")
+    array[1, 2] = -9999
+    found = get(restored(Nearest(1, 2), marked(tmp_path / "a.tif", array, "-9999"), suffix))
+    assert np.isnan(found[1, 2]).all() and np.isnan(found).sum() == 2
+
+
+def test_integers_of_arrays_cannot_mark_and_say_so(tmp_path, caplog):
+    array = np.full((4, 5, 2), 9, np.uint16)
+    array[1, 2] = 65535
+    restored(Nearest(1, 2), marked(tmp_path / "a.tif", array, "65535"), ".npy")
+    assert "integers of .npy cannot mark pixels without data" in caplog.text
+    assert "has no data there either" not in caplog.text

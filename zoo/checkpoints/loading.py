@@ -167,16 +167,30 @@ def _tell_rules_without_effect(what: str, rules: Sequence[Rule], state: State) -
 def _tell_differences(weights: Weights, network: Network, overrides: Mapping[str, Any]) -> None:
     """Log where the recipe in a file differs from the one that was named and counts."""
     try:
-        held = recipe_in(weights).get("network")
+        recipe = recipe_in(weights)
     except CheckpointError:
         return  # to name a recipe is the way around a damaged one
     assert network.recipe is not None
+    held, name = recipe.get("network"), network.recipe.name
+    trained, used = _range_in(recipe), _range_in(network.recipe.data())
+    if trained != used:
+        logger.warning(
+            "%s was trained with data.range %s, but %s, which is used, has %s; state the range",
+            *(weights.what, shown(trained), name, shown(used)),
+        )
     found = differences(network.recipe.network, held if isinstance(held, dict) else {}, overrides)
     if found is not None:
-        name = network.recipe.name
         logger.warning(
             "%s has another recipe than %s, which is used: %s", weights.what, name, found
         )
+
+
+def _range_in(recipe: Mapping[str, Any]) -> Any:
+    """The ``train.data.range`` of a recipe, whatever it is; None if there is none."""
+    found: Any = recipe
+    for key in ("train", "data", "range"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
 
 
 def _build_from_file(what: str, recipe: Mapping[str, Any], overrides: Mapping[str, Any]) -> Network:

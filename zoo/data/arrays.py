@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import io
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -24,6 +25,8 @@ from zoo.data.photo import Photo, Saving
 from zoo.data.value_range import image_of, of_file
 from zoo.errors import ImageError, pip_install
 from zoo.limits import PIXELS_VARIABLE, max_pixels
+
+logger = logging.getLogger(__name__)
 
 NPY_SIGNATURE = b"\x93NUMPY"
 ZIP_SIGNATURE = b"PK\x03\x04"
@@ -185,8 +188,13 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _flat(path: Path, photo: Photo) -> np.ndarray:
-    """Values of a file, (H, W) for one channel, otherwise (H, W, C)."""
-    values_HWC = of_file(path, photo)
+    """Values of a file, (H, W) for one channel, otherwise (H, W, C); NaN where there is no data."""
+    if photo.alpha_HW is not None:
+        logger.warning("%s: alpha is dropped, because arrays have none", path)
+    if photo.no_data_HWC is not None and photo.bit_depth != 32:
+        logger.warning("%s: integers of %s cannot mark pixels without data", path, path.suffix)
+    # A mark has a meaning beside its tag in a TIFF file only.
+    values_HWC = of_file(path, replace(photo, no_data=None) if photo.bit_depth == 32 else photo)
     return values_HWC[..., 0] if values_HWC.shape[2] == 1 else values_HWC
 
 

@@ -39,7 +39,8 @@ class Format:
         lossy: whether files can lose colours, so that they have a quality.
         lossless: whether files can keep all colours.
         photographs: whether files hold photographs, not arrays of any meaning.
-        bands: whether files hold any number of channels, and marks where there is no data.
+        bands: whether files hold any number of channels, and mark where there is no data.
+        marks_levels: whether they mark it among integers, too, which have no NaN.
     """
 
     name: str
@@ -53,6 +54,11 @@ class Format:
     lossless: bool = True
     photographs: bool = True
     bands: bool = False
+    marks_levels: bool = False
+
+    def marks(self, photo: Photo) -> bool:
+        """Whether a file tells where a photo has no data."""
+        return self.marks_levels or (self.bands and photo.bit_depth == 32)
 
 
 def _starts(*signatures: bytes) -> Callable[[bytes], bool]:
@@ -115,6 +121,7 @@ FORMATS = (
         encode=multiband.encode,
         missing=multiband.missing,
         bands=True,
+        marks_levels=True,
     ),
     _raster("TIFF", (".tif", ".tiff"), _starts(*tiff.SIGNATURES), alpha=True, deep=True),
     _raster("BMP", (".bmp",), _starts(containers.BMP_SIGNATURE)),

@@ -107,11 +107,13 @@ def read(path: Path, data: bytes) -> Photo:
                 array_HWC = np.moveaxis(array, 0, -1) if page.axes.startswith("S") else array
                 three = array_HWC.ndim == 3 and array_HWC.shape[2] == 3
                 rgb = int(page.photometric) == _RGB if three else None
-                photo = image_of(path, array_HWC, _no_data(page), rgb=rgb)
+                metadata = read_metadata(data)
+                upright_HWC = raster.upright(np.atleast_3d(array_HWC), metadata.orientation)
+                photo = image_of(path, upright_HWC, _no_data(page), rgb=rgb)
                 georeferenced = any(tag in page.tags for tag in _GEOREFERENCE)
                 return replace(
                     photo,
-                    metadata=replace(read_metadata(data), orientation=1),
+                    metadata=metadata.upright(),
                     dropped=("the georeference",) if georeferenced else (),
                 )
     except ImageError:

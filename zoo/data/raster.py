@@ -183,18 +183,24 @@ def encode(path: Path, photo: Photo, saving: Saving, *, alpha: bool, deep: bool)
     if photo.no_data_HWC is not None:
         log.warning("%s: %s cannot mark pixels without data", path, path.suffix.lower())
     check_finite(path, photo.color_HWC)
-    # Floating-point values have no levels: the file shows the range as from black to white.
-    color_HWC = photo.color_HWC if photo.bit_depth == 32 else of_levels(photo)
-    planes = [color_HWC]
-    if photo.alpha_HW is not None:
-        if alpha:
-            planes = [with_channels(color_HWC, 3), photo.alpha_HW[..., None]]
-        else:
-            log.warning(
-                "%s: alpha is dropped, because %s cannot hold it", path, path.suffix.lower()
-            )
-    samples_HWC = np.concatenate(planes, axis=-1)
     depth = min(photo.bit_depth, 16) if deep else 8
+    # With fewer levels than the range has, the file shows the range as from black to white.
+    shown = photo.value_range is not None and depth < photo.bit_depth
+    color_HWC = photo.color_HWC.clip(0, 1) if shown else of_levels(photo)
+    planes, lost = [color_HWC], []
+    if photo.alpha_HW is not None and alpha:
+        planes = [with_channels(color_HWC, 3), photo.alpha_HW[..., None]]
+    elif photo.alpha_HW is not None:
+        lost.append("alpha is dropped")
+    if depth < photo.bit_depth:
+        kind = "floating-point values" if photo.bit_depth == 32 else f"{photo.bit_depth} bits"
+        lost.append(f"{kind} become {depth} bits")
+    for what in lost:
+        said = f"{what}, because {path.suffix.lower()} cannot hold it"
+        if saving.lossless:
+            raise ImageError(f"cannot write {str(path)!r} without loss: {said}")
+        log.warning("%s: %s", path, said)
+    samples_HWC = np.concatenate(planes, axis=-1)
     encoded = _encode(path, quantise(samples_HWC, depth), saving.quality)
     if not saving.metadata:
         return encoded

@@ -15,7 +15,7 @@ from zoo.data.guides import fitted
 from zoo.data.images import list_photos, read_photo
 from zoo.data.pairing import counterparts
 from zoo.data.photo import Photo
-from zoo.data.value_range import ValueRange
+from zoo.data.value_range import ValueRange, refuse_no_data
 from zoo.errors import ImageError
 from zoo.networks import Network
 
@@ -47,15 +47,17 @@ class GuideFiles:
         """Read the guides of an image, each (C, H, W).
 
         Raises:
-            ImageError: if a guide is missing or has a wrong size; the message names it.
+            ImageError: if a guide is missing, has a wrong size or pixels without data; the message
+                names it.
         """
         height, width, _ = photo.color_HWC.shape
         found = []
         for name, guide in self.guides.items():
             file = self._file(image, name)
-            pixels_HWC = read_photo(file, self.value_range, floats_only=True).color_HWC
+            read = read_photo(file, self.value_range, floats_only=True)
+            refuse_no_data(file, read)
             try:
-                found.append(fitted(pixels_HWC, guide, height, width, name))
+                found.append(fitted(read.color_HWC, guide, height, width, name))
             except ImageError as error:
                 raise ImageError(f"{image}: {error}; its file is {file}") from error
         return tuple(found)

@@ -61,7 +61,7 @@ def restore_images(
                 "%s %s; the network sees their neighbours%s",
                 image,
                 said_of_no_data(photo),
-                marked if format_for(output).bands else "",
+                marked if format_for(output).marks(photo) else "",
             )
         restored = restore_photo(network, photo, settings, progress, beside.of(image, photo))
         write_photo(output, restored, outputs.saving)

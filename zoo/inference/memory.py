@@ -244,6 +244,8 @@ def _alpha(alpha_HW: np.ndarray) -> np.ndarray:
 
 
 def _check_array(network: Network, image: np.ndarray, channels: tuple[int, ...]) -> None:
+    if isinstance(image, np.ma.MaskedArray):
+        raise ImageError("the array is masked; use image.filled(numpy.nan), of floats, instead")
     shape = image.shape
     counts = " or ".join(map(str, channels))
     wanted = f"(H, W, C) with C = {counts}" + (", or (H, W)" if 1 in channels else "")
