@@ -112,9 +112,15 @@ class Registry(Generic[T]):
     contract: type[T]
     supplied: tuple[str, ...] = ()
     _entries: dict[str, Entry[T]] = field(default_factory=dict, init=False, repr=False)
+    _by_class: dict[type, Entry[T]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         _KINDS[self.kind] = self
+
+    def _restore(self, entries: dict[str, Entry[T]]) -> None:
+        self._entries = entries
+        # The first of several names of a class, sorted, is the one that is kept.
+        self._by_class = {entries[name].target: entries[name] for name in sorted(entries)[::-1]}
 
     def register(
         self, name: str, *, capabilities: Capabilities | None = None, keys: Keys = ()
@@ -149,7 +155,7 @@ class Registry(Generic[T]):
             rules = checked_rules(keys, f"{self.kind} {name!r}")
             entry = Entry(self.kind, name, target, capabilities or Capabilities(), rules)
             self._check_signature(entry)
-            self._entries[name] = entry
+            self._restore({**self._entries, name: entry})
             return target
 
         return add
@@ -174,6 +180,10 @@ class Registry(Generic[T]):
     def entries(self) -> list[Entry[T]]:
         """Return all parts of the kind, sorted by name."""
         return [self._entries[name] for name in sorted(self._entries)]
+
+    def of_class(self, target: type) -> Entry[T] | None:
+        """Return the part of this class, or None if the class is not registered."""
+        return self._by_class.get(target)
 
     def get(self, name: str, path: str = "") -> Entry[T]:
         """Return the part with this name.
@@ -213,8 +223,7 @@ def nearest_entry(target: type) -> Entry[Any] | None:
 
 def entry_of(target: type) -> Entry[Any] | None:
     """Return the registration of a part's class, or None if it is not registered."""
-    entries = (entry for registry in _KINDS.values() for entry in registry.entries())
-    return next((entry for entry in entries if entry.target is target), None)
+    return next(filter(None, (registry.of_class(target) for registry in _KINDS.values())), None)
 
 
 def kinds() -> dict[str, Registry[Any]]:
@@ -270,6 +279,5 @@ def temporary_registrations() -> Iterator[None]:
     finally:
         _KINDS.clear()
         for name, (registry, entries) in before.items():
-            registry._entries.clear()
-            registry._entries.update(entries)
+            registry._restore(entries)
             _KINDS[name] = registry

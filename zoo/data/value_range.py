@@ -150,6 +150,8 @@ def of_file(path: Path, photo: Photo) -> np.ndarray:
     check_finite(path, photo.color_HWC)
     values_HWC = of_levels(photo)
     if photo.bit_depth == 32:
+        if photo.value_range is None:
+            values_HWC = values_HWC.clip(0, 1)
         values_HWC = values_HWC.astype(np.float32)
     else:
         values_HWC = quantise(values_HWC, photo.bit_depth)
@@ -190,10 +192,11 @@ def _beside(mark: Any) -> Any:
 def of_levels(photo: Photo) -> np.ndarray:
     """Undo a stated range: (H, W, C), where 1 is the largest level again.
 
-    Floating-point values are those of the file.
+    Floating-point values are those of the file. Without a range, values are not clipped: encoders
+    clip when they quantise.
     """
     if photo.value_range is None:
-        return photo.color_HWC.clip(0, 1)
+        return photo.color_HWC
     return unscaled(photo.color_HWC, photo.value_range) / _WHITE[photo.bit_depth]
 
 
