@@ -13,7 +13,7 @@ import zoo.startup  # noqa: F401 - before all others, as in "python -m recipes.e
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from zoo.checkpoints.scored import RUN_WEIGHTS, ScoredWeights, scored_weights
-from zoo.command import run_command, whole
+from zoo.command import COMPAT, run_command, whole
 from zoo.data.degradations import Degradation
 from zoo.data.images import Photo, write_photo
 from zoo.data.photos import SAMPLES_SOURCE
@@ -32,7 +32,7 @@ from zoo.errors import ZooError
 from zoo.evaluation import Protocol, Restored, Run, Score, evaluate
 from zoo.evaluation.burst import burst_tests, evaluate_burst
 from zoo.evaluation.official_tiling import tiled
-from zoo.evaluation.report import SetResult, markdown, write_report
+from zoo.evaluation.report import Published, SetResult, markdown, write_report
 from zoo.evaluation.settings import EvaluateSettings, evaluate_settings, protocol_of
 from zoo.files import is_same_file
 from zoo.inference import RestoreSettings, restore_tensor
@@ -65,7 +65,8 @@ def evaluate_recipe(options: argparse.Namespace, group: ProcessGroup) -> None:
     source = scored_weights(recipe, options.weights)
     if group.is_first:
         logger.info("weights: %s", source.told)
-    network = source.network(recipe).to(group.device(options.device))
+    overrides = {} if options.compat is None else {"compat": options.compat}
+    network = source.network(recipe, overrides).to(group.device(options.device))
     if network.takes_burst:
         run_bursts(options, group, recipe, network, source)
         return
@@ -92,9 +93,11 @@ def evaluate_recipe(options: argparse.Namespace, group: ProcessGroup) -> None:
         results.append(SetResult(name, scores, inputs))
     if not group.is_first:
         return
-    paper = (settings.paper_ensemble if options.ensemble else settings.paper) or {}
+    paper = settings.paper_ensemble if options.ensemble else settings.paper
+    released = None if options.ensemble else settings.released
+    published = Published(paper or {}, released or {})
     notes = f"{_notes(network, settings, protocol, options)} Weights: {source.told}."
-    _report(options, recipe, notes, results, paper, "bicubic" if network.scale > 1 else "input")
+    _report(options, recipe, notes, results, published, "bicubic" if network.scale > 1 else "input")
 
 
 def run_bursts(
@@ -133,7 +136,7 @@ def run_bursts(
         f"bilinearly upsampled reference frame, registered at the corner. Weights: {source.told}."
     )
     results = [SetResult(Path(options.data).name, scores, inputs)]
-    _report(options, recipe, notes, results, {}, "upsampled reference")
+    _report(options, recipe, notes, results, Published(), "upsampled reference")
 
 
 def _report(
@@ -141,14 +144,14 @@ def _report(
     recipe: Recipe,
     notes: str,
     results: list[SetResult],
-    paper: Mapping[str, tuple[float, ...] | None],
+    published: Published,
     baseline: str,
 ) -> None:
     title = f"{recipe.name}{'+' if options.ensemble else ''}"
-    text = markdown(title, notes, results, paper, baseline)
+    text = markdown(title, notes, results, published, baseline)
     sys.stdout.write(text)
     folder = options.output or Path("results") / recipe.name
-    written = write_report(folder, text, results, paper)
+    written = write_report(folder, text, results, published)
     logger.info("wrote %s", ", ".join(str(path) for path in written))
 
 
@@ -277,13 +280,19 @@ def _notes(
 ) -> str:
     channel, crop = protocol.for_scale(network.scale)
     what = "the Y channel (BT.601)" if channel == "y" else "all channels"
-    bits = "8 bits" if protocol.photographic else "not rounded"
+    bits = "8 bits" if protocol.rounds else "not rounded"
     cut = "tiled as in the authors' code" if options.official_tiling else "whole"
     if options.tile and not options.official_tiling:
         cut = f"in blended tiles of {options.tile} pixels"
     parts = [
         f"PSNR (dB) and SSIM on {what}, {bits}, {crop} border pixels excluded; each image {cut}.",
     ]
+    if protocol.ssim == "volume" and channel == "all":
+        parts.append("SSIM of the image as a volume, as in MATLAB.")
+    if options.compat:
+        parts.append(
+            "Tokens of the coarse scan return as in the authors' code (--compat official)."
+        )
     if options.ensemble:
         parts.append("Self-ensemble of 8 flips and quarter turns.")
     if options.precision != "fp32":
@@ -340,6 +349,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--official-tiling", action="store_true", help="tile images as the authors' code does"
     )
+    parser.add_argument("--compat", choices=["official"], help=COMPAT)
     parser.add_argument(
         "--precision", choices=list(DTYPES), default="fp32", help="precision of the layers [fp32]"
     )

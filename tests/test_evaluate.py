@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
+from scipy.io import loadmat
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import zoo
 from recipes import evaluate as command
+from tests.helpers.author_layouts import sidd
 from tests.helpers.evaluation import photo_file, run, weights_in
 from tests.helpers.networks import Nearest
 from zoo.checkpoints import shipped_weights
@@ -30,7 +33,7 @@ from zoo.data import (
 )
 from zoo.data.pixels import to_array, to_tensor, with_channels
 from zoo.data.testsets import TestImage
-from zoo.errors import ImageError
+from zoo.errors import ImageError, RecipeError
 from zoo.evaluation import (
     Protocol,
     Restored,
@@ -42,10 +45,11 @@ from zoo.evaluation import (
     score,
     strip,
 )
-from zoo.evaluation.report import SetResult, markdown, rows
+from zoo.evaluation.report import Published, SetResult, markdown, rows
 from zoo.evaluation.settings import evaluate_settings
 from zoo.inference import RestoreSettings, restore_photo
 from zoo.metrics import psnr, psnr_y, ssim_y
+from zoo.metrics.volume import ssim_volume
 from zoo.networks import Network
 from zoo.recipe import load_recipe
 
@@ -260,7 +264,7 @@ def test_an_input_of_other_channels_is_no_baseline(channels, out):
     assert found.baseline is None and found.degraded.shape == (12, 16, channels)
     given = score("a", found, 1, Protocol(photographic=False))
     assert np.isfinite(given.psnr) and np.isnan([given.baseline_psnr, given.baseline_ssim]).all()
-    [row] = rows([SetResult("S", [given, given], "files")], {})
+    [row] = rows([SetResult("S", [given, given], "files")], Published())
     assert (row["baseline_psnr"], row["baseline_ssim"], row["baseline_exact"]) == ("-", "-", "0")
     assert strip(found).shape == (12, 3 * 16 + 2 * 6, 3 if out >= 3 else 1)
 
@@ -337,10 +341,10 @@ def test_an_image_that_is_restored_exactly_is_counted_apart_and_not_in_the_mean(
     assert np.isnan(mean_score([same, other]).psnr)  # no image is in both means
     assert exact([same, other, same]) == (2, 1)
     results = [SetResult("S", [same, other, usual], "made")]
-    [row] = rows(results, {})
+    [row] = rows(results, Published())
     assert (row["psnr"], row["exact"]) == (f"{usual.psnr:.2f}", "1")
     assert row["baseline_psnr"] == f"{usual.baseline_psnr:.2f}"
-    line = markdown("title", "notes", results, {}, "bicubic").splitlines()[-1]
+    line = markdown("title", "notes", results, Published(), "bicubic").splitlines()[-1]
     assert line.count("(1 exact, in neither mean)") == 2
 
 
@@ -357,7 +361,7 @@ def test_a_strip_shows_input_baseline_result_and_truth_from_the_middle():
 def test_the_table_has_each_number_in_its_column():
     scores = [Score("a", 30.0, 0.9, 20.0, 0.5), Score("b", 32.0, 0.8, 22.0, float("nan"))]
     results = [SetResult("S", scores, "made"), SetResult("T", scores[:1], "files")]
-    paper = {"S": (31.5, 0.8765), "T": (29.25,)}
+    paper = Published({"S": (31.5, 0.8765), "T": (29.25,)})
     text = markdown("title", "notes", results, paper, "bicubic").splitlines()
     assert "| bicubic PSNR / SSIM | ours PSNR / SSIM | paper PSNR / SSIM |" in text[4]
     assert text[6:] == [
@@ -368,6 +372,93 @@ def test_the_table_has_each_number_in_its_column():
         "S", "2", "made", "21.00", "0.5000", "31.00", "0.8500", "31.50", "0.8765", "-0.50",
         "0", "0",
     ]  # fmt: skip
+    both = Published(paper.paper, {"T": (28.5, 0.75)})
+    text = markdown("title", "notes", results, both, "bicubic").splitlines()
+    assert text[4].endswith("| difference PSNR | released weights PSNR / SSIM |")
+    assert text[5].count("---") == 8
+    assert [line.split(" | ")[-2:] for line in text[6:]] == [
+        ["-0.50", "- / - |"], ["+0.75", "28.50 / 0.7500 |"],
+    ]  # fmt: skip
+
+
+def test_scores_of_released_weights_stand_beside_those_of_the_paper(tmp_path, capsys):
+    network = {"dim": 30, "depths": [1]}
+    zoo.save(zoo.build("mambair_dn25", **network), tmp_path / "a.safetensors")
+    recipe = tmp_path / "dn.yaml"
+    recipe.write_text(
+        "extends: mambair_dn25\nnetwork: {dim: 30, depths: [1]}\n"
+        "evaluate: {paper: {Urban100: [33.21]}, released: {Urban100: [32.99]}}\n"
+    )
+    photo_file(tmp_path / "data" / "Urban100HQ" / "a.png")
+    words = ["-w", tmp_path / "a.safetensors", "--data", tmp_path / "data", "-o", tmp_path]
+    assert run(recipe, *words) == 0
+    assert "| 33.21 / - | " in (table := capsys.readouterr().out) and "| 32.99 / - |" in table
+    [row] = csv.DictReader((tmp_path / "summary.csv").open())
+    assert (row["paper_psnr"], row["released_psnr"], row["released_ssim"]) == (
+        "33.21",
+        "32.99",
+        "-",
+    )
+    assert run(recipe, *words, "--ensemble") == 0  # the weights were scored without
+    assert "released weights" not in capsys.readouterr().out
+
+
+def test_sidd_is_scored_as_its_script_does_not_rounded_and_as_a_volume(tmp_path, capsys):
+    sidd(tmp_path / "data")
+    data = load_recipe("mambair_realdn").data()
+    data["network"] |= {"dim": 30, "depths": [1, 1, 1, 1], "refinement": 1}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(data))
+    network = zoo.build(str(tmp_path / "small.yaml"))
+    zoo.save(network, tmp_path / "a.safetensors")
+    words = ["-w", tmp_path / "a.safetensors", "--data", tmp_path / "data", "-o", tmp_path]
+    assert run(tmp_path / "small.yaml", *words) == 0
+    told = capsys.readouterr().out
+    assert "not rounded, 0 border" in told and "as a volume, as in MATLAB" in told
+    assert "| 39.89 / 0.9600 |" in told
+    clean, noisy = (
+        loadmat(tmp_path / "data" / "SIDD" / f"{key}.mat")[key].reshape(-1, 16, 16, 3) / 255
+        for key in ("ValidationGtBlocksSrgb", "ValidationNoisyBlocksSrgb")
+    )
+    images = list(csv.DictReader((tmp_path / "images.csv").open()))
+    assert len(images) == 6
+    for number, row in enumerate(images):
+        block = torch.from_numpy(noisy[number]).permute(2, 0, 1)[None].float()
+        with torch.inference_mode():
+            restored = network.eval()(block)[0].permute(1, 2, 0).clamp(0, 1).double().numpy()
+        error = ((restored - clean[number]) ** 2).mean()
+        assert float(row["psnr"]) == pytest.approx(-10 * np.log10(error), abs=1e-4)
+        likeness = ssim_volume(restored, clean[number], crop_border=0, rounded=False)
+        assert float(row["ssim"]) == pytest.approx(likeness, abs=1e-5)
+
+
+@pytest.mark.parametrize("option", ["rounded: false", "ssim: volume"])
+def test_what_only_scores_of_all_channels_have_is_refused_for_luma(tmp_path, option):
+    (tmp_path / "a.yaml").write_text(f"extends: mambair_light_x2\nevaluate: {{{option}}}\n")
+    with pytest.raises(RecipeError, match="add channel: all"):
+        evaluate_settings(load_recipe(tmp_path / "a.yaml"))
+
+
+def test_compat_reaches_the_network_or_is_refused(tmp_path, weights, capsys):
+    """12 x 24 pixels are 1 x 2 windows of 16: not square, so the mapping back matters."""
+    data = load_recipe("mambacsr_final").data()
+    data["network"] |= {"dim": 30, "depths": [1]}
+    data["network"]["coarse"]["depths"] = [1]
+    (tmp_path / "csr.yaml").write_text(yaml.safe_dump(data))
+    torch.manual_seed(1)
+    zoo.save(zoo.build(str(tmp_path / "csr.yaml")), tmp_path / "csr.safetensors")
+    photo_file(tmp_path / "data" / "Set5" / "a.png", size=(48, 128))
+    words = ["-w", tmp_path / "csr.safetensors", "--data", tmp_path / "data"]
+    found = {}
+    for name, options in {"ours": [], "theirs": ["--compat", "official"]}.items():
+        out = tmp_path / name
+        assert run(tmp_path / "csr.yaml", *words, "-o", out, *options) == 0
+        assert ("--compat official" in capsys.readouterr().out) == bool(options)
+        found[name] = (out / "images.csv").read_text()
+    assert found["ours"] != found["theirs"]
+    assert run(*weights, "--data", tmp_path / "data", "--compat", "official") == 2
+    assert "--compat has no effect on small" in capsys.readouterr().err
+    assert run("qmambabsr_tiny", "--compat", "official") == 2
+    assert "--compat has no effect on qmambabsr_tiny" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

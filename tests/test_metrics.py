@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 import pytest
+from scipy.ndimage import correlate
 from skimage import metrics
 from skimage.color import rgb2ycbcr
 
 from zoo.errors import ImageError
 from zoo.metrics import psnr, psnr_y, rgb_to_y, ssim, ssim_y
+from zoo.metrics.volume import ssim_volume
 
 
 def test_psnr_by_hand():
@@ -104,3 +106,34 @@ def test_ssim_needs_room_for_its_window():
     assert ssim(np.ones((11, 11, 1)), np.ones((11, 11, 1))) == pytest.approx(1)
     with pytest.raises(ImageError, match="SSIM needs 11x11"):
         ssim_y(np.ones((20, 20, 3)), np.ones((20, 20, 3)), crop_border=5)
+
+
+def plain_ssim_volume(x, y):
+    """MATLAB's ssim of a volume: one dense window of 11 x 11 x 11, edges repeated."""
+    steps = np.mgrid[-5:6, -5:6, -5:6]
+    window = np.exp(-(steps**2).sum(axis=0) / (2 * 1.5**2))
+    window /= window.sum()
+
+    def blurred(volume):
+        return correlate(volume, window, mode="nearest")
+
+    mean_x, mean_y = blurred(x), blurred(y)
+    top = (2 * mean_x * mean_y + 1e-4) * (2 * (blurred(x * y) - mean_x * mean_y) + 9e-4)
+    spread = blurred(x * x) - mean_x**2 + blurred(y * y) - mean_y**2
+    return (top / ((mean_x**2 + mean_y**2 + 1e-4) * (spread + 9e-4))).mean()
+
+
+@pytest.mark.parametrize("channels", [3, 1, 5])
+def test_ssim_of_a_volume_equals_a_dense_window(channels):
+    rng = np.random.default_rng(0)
+    x = rng.random((14, 17, channels))
+    y = np.clip(x + rng.normal(0, 0.1, x.shape), 0, 1)
+    found = ssim_volume(x, y, crop_border=0, rounded=False)
+    assert found == pytest.approx(plain_ssim_volume(x, y), abs=1e-9)
+    cut = ssim_volume(x, y, crop_border=2, rounded=False)
+    assert cut == pytest.approx(plain_ssim_volume(x[2:-2, 2:-2], y[2:-2, 2:-2]), abs=1e-9)
+    levels = [np.round(image * 255) / 255 for image in (x, y)]
+    assert ssim_volume(x, y, crop_border=0) == pytest.approx(plain_ssim_volume(*levels), abs=1e-9)
+    assert ssim_volume(x, x, crop_border=0) == 1
+    with pytest.raises(ImageError):
+        ssim_volume(x, y[:, 1:], crop_border=0)

@@ -20,7 +20,10 @@ from zoo.shipped import RECIPES, list_models
 MOST_FILES = 16
 """Files that one recipe may extend, one after another."""
 
-OF_ONE_NETWORK = {"train": ("initial",), "evaluate": ("paper", "paper_ensemble", "source")}
+OF_ONE_NETWORK = {
+    "train": ("initial",),
+    "evaluate": ("paper", "paper_ensemble", "released", "source"),
+}
 """Keys that a recipe does not inherit. Another network would start from the few tensors that happen
 to fit, and be compared with scores that are not its own, both without a word."""
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.evaluation import photo_file
-from zoo.data import Bicubic, Photo, write_photo
+from zoo.data import Bicubic, BicubicJpeg, Photo, write_photo
 from zoo.data.degradations import GaussianNoise, Jpeg
 from zoo.data.testsets import ALIASES, find_test_set, validation_images
 from zoo.errors import ImageError
@@ -17,7 +17,7 @@ NAMES = {
     "Kodak24": ("kodak24", "Kodak", "Kodak24HQ"),
     "McMaster": ("McMaster", "McMasterHQ", "mcm"),
     "Urban100": ("urban100", "Urban100HQ"),
-    "DIV2K": ("div2k", "DIV2K_valid", "DIV2K100", "div2kvalid"),
+    "DIV2K": ("div2k", "DIV2K_valid", "DIV2K100", "div2kvalid", "DIV2K_test"),
     "SIDD": ("SIDD", "sidd_val"),
     "Set5": ("Set5", "set5"),
 }
@@ -31,6 +31,11 @@ DEGRADED = [
         Bicubic(scale=2),
         2,
         ("LR_bicubic/X2", "LRbicx2", "LR_bicubic_x2", "LR/x2", "BSD100_LRbicx2", "b100LRbicx2"),
+    ),
+    (
+        BicubicJpeg(scale=2, quality=30),
+        2,
+        ("LR_q30", "LRq30", "LR/q30", "LR_jpeg30", "LR_30", "B100_LR_q30", "bsd100lr30"),
     ),
     (Jpeg(scale=1, quality=30), 1, ("LQ/30", "jpeg30", "q30", "B100_jpeg30", "bsds100q30")),
 ]
@@ -81,7 +86,13 @@ def test_folders_of_another_scale_or_quality_are_not_taken(tmp_path):
     image(tmp_path / "B100" / "HR" / "a.png")
     image(tmp_path / "B100" / "LR_bicubic" / "X3" / "ax3.png")
     image(tmp_path / "B100" / "LQ" / "40" / "a.png")
-    for degradation, scale in ((Bicubic(scale=2), 2), (Jpeg(scale=1, quality=30), 1)):
+    image(tmp_path / "B100" / "LR_q40" / "a.png")
+    compressed = BicubicJpeg(scale=2, quality=30)
+    for degradation, scale in (
+        (Bicubic(scale=2), 2),
+        (Jpeg(scale=1, quality=30), 1),
+        (compressed, 2),
+    ):
         [found] = find_test_set(tmp_path, "B100", degradation, scale)
         assert found.degraded is None
     image(tmp_path / "SIDD" / "HR" / "a.png")
@@ -102,6 +113,12 @@ def test_folders_of_another_scale_or_quality_are_not_taken(tmp_path):
             "DIV2K/DIV2K_valid_LR_bicubic/X2/ax2.png",
             Bicubic(scale=2),
         ),
+        (
+            "Manga109",
+            "Manga109/HR/ARMS.png",
+            "Manga109/LR_bicubic/X2/ARMS_LRBI_x2.png",
+            Bicubic(scale=2),
+        ),
         ("CBSD68", "CBSD68HQ/a.png", None, GaussianNoise(scale=1, sigma=15)),
         ("Classic5", "classic5/Classic5_HQ/a.png", "classic5/Classic5_LQ/10/a.png", "jpeg"),
         ("SIDD", "SIDD/target_crops/a.png", "SIDD/input_crops/a.png", None),
@@ -119,7 +136,7 @@ def test_layouts(tmp_path, name, clean, degraded, degradation):
     if degraded and degradation:
         [made] = find_test_set(tmp_path, name, degradation, degradation.scale, made=True)
         assert made.degraded is None
-    assert find_test_set(tmp_path, "Manga109", degradation, 2) is None
+    assert find_test_set(tmp_path, "Rain100H", degradation, 2) is None
 
 
 def test_a_set_without_its_pairs_is_told(tmp_path):

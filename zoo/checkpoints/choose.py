@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,33 @@ def choose_network(
         ZooError: if neither model nor weights are given, the model is unknown or has no weights,
             or its scale is not ``scale``.
     """
+    options = overrides or {}
+    return with_compat(
+        lambda: _chosen(model, weights, scale, random_weights, options), options, model or weights
+    )
+
+
+def with_compat(make: Callable[[], Network], overrides: Mapping[str, Any], name: object) -> Network:
+    """Return the network that a function makes with these overrides.
+
+    Args:
+        make: makes the network.
+        overrides: options of the network by dotted path.
+        name: what the user calls the network, for the message.
+
+    Raises:
+        ZooError: if the overrides have ``compat`` and the network has no such option, or if it
+            changes nothing; and whatever ``make`` raises.
+    """
     try:
-        return _chosen(model, weights, scale, random_weights, overrides or {})
+        network = make()
     except ZooError as error:
         if "network.compat: unknown option" in str(error):
-            raise _no_compat(model or weights) from error
+            raise _no_compat(name) from error
         raise
+    if "compat" in overrides and not compat_matters(network):
+        raise _no_compat(name)
+    return network
 
 
 def _no_compat(what: object) -> ZooError:
@@ -69,8 +91,6 @@ def _chosen(
             model = f"{model}_x{scale}"
         network = _named_network(model, weights, random_weights, overrides)
     check_scale(network, scale, str(model or weights))
-    if "compat" in overrides and not compat_matters(network):
-        raise _no_compat(model or weights)
     return network
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from zoo.checkpoints.choose import with_compat
 from zoo.checkpoints.loading import load
 from zoo.errors import MisfitError, ZooError
 from zoo.networks import Network
@@ -28,14 +30,23 @@ class ScoredWeights(NamedTuple):
     told: str
     trained: bool = False
 
-    def network(self, recipe: Recipe) -> Network:
+    def network(self, recipe: Recipe, overrides: Mapping[str, Any] | None = None) -> Network:
         """Build the network of a recipe with these weights.
 
+        Args:
+            recipe: the recipe.
+            overrides: options of the network by dotted path.
+
         Raises:
-            CheckpointError: if they cannot be read or do not fit.
+            CheckpointError: if the weights cannot be read or do not fit.
+            ZooError: if ``compat`` is overridden and has no effect.
         """
+        options = dict(overrides or {})
+        return with_compat(lambda: self._network(recipe, options), options, recipe.name)
+
+    def _network(self, recipe: Recipe, overrides: dict[str, Any]) -> Network:
         try:
-            return load(self.weights, recipe=recipe)
+            return load(self.weights, recipe=recipe, **overrides)
         except MisfitError as error:
             if not self.trained:
                 raise

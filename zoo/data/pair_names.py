@@ -12,7 +12,20 @@ CLEAN = (
 """Words in names of clean images, in lower case."""
 
 DEGRADED = (
-    *("lr", "lq", "sr", "degraded", "noisy", "noise", "blur", "blurry", "input", "hazy", "haze"),
+    *(
+        "lr",
+        "lrbi",
+        "lq",
+        "sr",
+        "degraded",
+        "noisy",
+        "noise",
+        "blur",
+        "blurry",
+        "input",
+        "hazy",
+        "haze",
+    ),
     *("rain", "rainy", "low"),
 )
 """Words in names of degraded images, in lower case."""

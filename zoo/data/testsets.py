@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from zoo.data.arrays import blocks_of
+from zoo.data.compressed import BicubicJpeg
 from zoo.data.degradations import Bicubic, Degradation, Jpeg
 from zoo.data.images import list_photos, read_photo
 from zoo.data.pairing import counterparts, misfit
@@ -31,7 +32,7 @@ ALIASES = {
     "kodak24": ("kodak", "kodak24hq"),
     "mcmaster": ("mcmasterhq", "mcm"),
     "urban100": ("urban100hq",),
-    "div2k": ("div2k_valid", "div2k100", "div2kvalid"),
+    "div2k": ("div2k_valid", "div2k100", "div2kvalid", "div2k_test"),
     "sidd": ("sidd_val",),
 }
 """Other names of test sets, in lower case."""
@@ -258,6 +259,10 @@ def _degraded_names(degradation: Degradation | None, scale: int, names: Iterable
         return list(DEGRADED)
     if isinstance(degradation, Bicubic) and scale > 1:
         ends = [f"lr_bicubic/x{scale}", f"lrbicx{scale}", f"lr_bicubic_x{scale}", f"lr/x{scale}"]
+        return ends + [f"{name}{join}{end}" for name in names for join in ("", "_") for end in ends]
+    if isinstance(degradation, BicubicJpeg):
+        quality = degradation.quality
+        ends = [f"lr{join}{mark}{quality}" for mark in ("q", "jpeg", "") for join in ("_", "/", "")]
         return ends + [f"{name}{join}{end}" for name in names for join in ("", "_") for end in ends]
     if isinstance(degradation, Jpeg):
         quality = degradation.quality

@@ -25,6 +25,7 @@ from zoo.errors import ImageError
 from zoo.inference import RestoreSettings, restore_tensor
 from zoo.metrics import Metric
 from zoo.metrics.image import SSIM_WINDOW, mean_psnrs, psnr, psnr_y, ssim, ssim_y
+from zoo.metrics.volume import SsimOf, ssim_volume
 from zoo.networks import Network
 
 NOTHING: Mapping[str, float] = {}
@@ -78,13 +79,24 @@ class Protocol:
             super-resolution and 0 otherwise.
         photographic: whether images are gray or RGB photographs. Others are measured on all
             channels, and without rounding to 8 bits.
+        rounded: whether images are rounded to 8 bits if measured on all channels; None means yes if
+            they are photographic.
+        ssim: "planes" for the mean of the channels' SSIM, "volume" for that of the image as a
+            volume (:func:`zoo.metrics.volume.ssim_volume`), if measured on all channels.
         metrics: what else is measured.
     """
 
     channel: Literal["y", "all"] | None = None
     crop: int | None = None
     photographic: bool = True
+    rounded: bool | None = None
+    ssim: SsimOf = "planes"
     metrics: tuple[Metric, ...] = ()
+
+    @property
+    def rounds(self) -> bool:
+        """Whether images are rounded to 8 bits before they are measured."""
+        return self.photographic if self.rounded is None else self.rounded
 
     def for_scale(self, scale: int) -> tuple[Literal["y", "all"], int]:
         """Return the channel and crop for a scale."""
@@ -200,8 +212,9 @@ def score(name: str, images: Restored, scale: int, protocol: Protocol | None = N
     decibels: Callable[..., float] = psnr_y
     likeness: Callable[..., float] = ssim_y
     if channel == "all":
-        decibels = partial(psnr, rounded=protocol.photographic)
-        likeness = partial(ssim, rounded=protocol.photographic)
+        decibels = partial(psnr, rounded=protocol.rounds)
+        of_all = ssim_volume if protocol.ssim == "volume" else ssim
+        likeness = partial(of_all, rounded=protocol.rounds)
 
     def measure(image: np.ndarray | None) -> tuple[float, float]:
         if image is None:

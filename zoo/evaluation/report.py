@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,22 @@ class SetResult(NamedTuple):
     inputs: str
 
 
-Published = Mapping[str, tuple[float, ...] | None]
+Scores = Mapping[str, tuple[float, ...] | None]
+"""Published PSNR in dB, and SSIM if published, by test set."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """Published scores.
+
+    Attributes:
+        paper: those of the paper.
+        released: those that the authors state for the weights that they released.
+    """
+
+    paper: Scores = field(default_factory=dict)
+    released: Scores = field(default_factory=dict)
+
 
 _COLUMNS = (
     "set",
@@ -44,7 +60,7 @@ _COLUMNS = (
 )
 
 
-def rows(results: Sequence[SetResult], paper: Published) -> list[dict[str, str]]:
+def rows(results: Sequence[SetResult], published: Published) -> list[dict[str, str]]:
     """Return one row for each set: mean scores, the paper's scores if any, and the difference.
 
     Images that equal the clean one have no finite PSNR. They are counted apart (``exact``,
@@ -52,12 +68,12 @@ def rows(results: Sequence[SetResult], paper: Published) -> list[dict[str, str]]
 
     Args:
         results: results of each set.
-        paper: published PSNR in dB and SSIM by set.
+        published: published scores.
     """
     found = []
     for result in results:
         mean, equal = mean_score(result.scores), exact(result.scores)
-        published = paper.get(result.name) or ()
+        paper = published.paper.get(result.name) or ()
         values = {
             "set": result.name,
             "images": str(len(result.scores)),
@@ -66,19 +82,27 @@ def rows(results: Sequence[SetResult], paper: Published) -> list[dict[str, str]]
             "baseline_ssim": _number(mean.baseline_ssim, 4),
             "psnr": _number(mean.psnr, 2),
             "ssim": _number(mean.ssim, 4),
-            "paper_psnr": _number(published[0], 2) if published else "-",
-            "paper_ssim": _number(published[1], 4) if len(published) > 1 else "-",
-            "difference_psnr": _number(mean.psnr - published[0], 2, "+") if published else "-",
+            **_columns("paper", paper),
+            "difference_psnr": _number(mean.psnr - paper[0], 2, "+") if paper else "-",
             "exact": str(equal[0]),
             "baseline_exact": str(equal[1]),
             **{name: _number(value, 4) for name, value in mean.others.items()},
         }
+        if published.released:
+            values |= _columns("released", published.released.get(result.name) or ())
         found.append(values)
     return found
 
 
+def _columns(name: str, scores: tuple[float, ...]) -> dict[str, str]:
+    return {
+        f"{name}_psnr": _number(scores[0], 2) if scores else "-",
+        f"{name}_ssim": _number(scores[1], 4) if len(scores) > 1 else "-",
+    }
+
+
 def markdown(
-    title: str, notes: str, results: Sequence[SetResult], paper: Published, baseline: str
+    title: str, notes: str, results: Sequence[SetResult], published: Published, baseline: str
 ) -> str:
     """Return the table of mean scores as Markdown.
 
@@ -86,25 +110,27 @@ def markdown(
         title: heading: what was evaluated.
         notes: how it was evaluated, in a sentence or two.
         results: results of each set.
-        paper: published PSNR in dB and SSIM by set.
+        published: published scores.
         baseline: name of the baseline, such as "bicubic".
     """
+    released = bool(published.released)
     lines = [
         f"# {title}",
         "",
         notes,
         "",
         f"| set | images | inputs | {baseline} PSNR / SSIM | ours PSNR / SSIM | paper PSNR / SSIM "
-        "| difference PSNR |",
-        "|---|---|---|---|---|---|---|",
+        f"| difference PSNR |{' released weights PSNR / SSIM |' if released else ''}",
+        "|---" * (7 + released) + "|",
     ]
-    found = rows(results, paper)
+    found = rows(results, published)
     for row in found:
         lines.append(
             f"| {row['set']} | {row['images']} | {row['inputs']} "
             f"| {row['baseline_psnr']} / {row['baseline_ssim']}{_told(row['baseline_exact'])} "
             f"| {row['psnr']} / {row['ssim']}{_told(row['exact'])} "
             f"| {row['paper_psnr']} / {row['paper_ssim']} | {row['difference_psnr']} |"
+            + (f" {row['released_psnr']} / {row['released_ssim']} |" if released else "")
         )
     others = _others(results)
     if others:
@@ -121,7 +147,7 @@ def _others(results: Sequence[SetResult]) -> list[str]:
 
 
 def write_report(
-    folder: Path, text: str, results: Sequence[SetResult], paper: Published
+    folder: Path, text: str, results: Sequence[SetResult], published: Published
 ) -> list[Path]:
     """Write ``summary.md``, ``summary.csv`` and ``images.csv``, each whole or not at all.
 
@@ -129,7 +155,7 @@ def write_report(
         folder: folder to write to.
         text: content of ``summary.md``.
         results: results of each set.
-        paper: published PSNR in dB and SSIM by set.
+        published: published scores.
 
     Returns:
         The files that were written.
@@ -146,12 +172,16 @@ def write_report(
     others = _others(results)
     texts = {
         "summary.md": text,
-        "summary.csv": _csv(rows(results, paper), (*_COLUMNS, *others)),
+        "summary.csv": _csv(rows(results, published), (*_columns_of(published), *others)),
         "images.csv": _csv(images, ("set", "image", *MEASURES, *others)),
     }
     for name, content in texts.items():
         write_text(folder / name, content)
     return [folder / name for name in texts]
+
+
+def _columns_of(published: Published) -> tuple[str, ...]:
+    return (*_COLUMNS, *(("released_psnr", "released_ssim") if published.released else ()))
 
 
 def _told(exact: str) -> str:

@@ -8,8 +8,10 @@ from typing import Literal
 
 from zoo.data.degradations import Degradation
 from zoo.data.value_range import ValueRange, is_photographic
+from zoo.errors import RecipeError
 from zoo.evaluation.image import Protocol
 from zoo.metrics import Metric
+from zoo.metrics.volume import SsimOf
 from zoo.networks import Network
 from zoo.recipe import Recipe, section
 from zoo.schema import at_least
@@ -46,11 +48,17 @@ class EvaluateSettings:
             super-resolution and "all" otherwise.
         crop: number of border pixels excluded at each side. Null means the scale for
             super-resolution and 0 otherwise.
+        rounded: whether results are rounded to 8 bits before they are measured. Null means yes for
+            photographs and no for other data.
+        ssim: "planes" for the SSIM of each channel, averaged; "volume" for that of an image as a
+            volume of (H, W, C), as MATLAB's function has it.
         metrics: what else is measured, by name: "sam", "ergas", "bands" (each channel); see ``zoo
             list --parts metric``.
         tiling: the authors' tiling of test images, for ``--official-tiling``.
         paper: published PSNR in dB, and SSIM if published, by test set.
         paper_ensemble: published PSNR in dB and SSIM with self-ensemble ("+"), by test set.
+        released: PSNR in dB, and SSIM if given, that the authors state for the weights that they
+            released, by test set, where these are not the paper's.
         source: place of these scores in the paper, such as a table.
     """
 
@@ -58,14 +66,21 @@ class EvaluateSettings:
     degradation: Callable[..., Degradation] | None = None
     channel: Literal["y", "all"] | None = None
     crop: int | None = None
+    rounded: bool | None = None
+    ssim: SsimOf = "planes"
     metrics: tuple[Metric, ...] = ()
     tiling: TilingSettings = TilingSettings()
     paper: dict[str, tuple[float, ...] | None] | None = None
     paper_ensemble: dict[str, tuple[float, ...] | None] | None = None
+    released: dict[str, tuple[float, ...] | None] | None = None
     source: str = ""
 
     def __post_init__(self) -> None:
         at_least(self, 0, "crop")
+        if self.channel != "all" and (self.rounded is False or self.ssim == "volume"):
+            raise RecipeError(
+                "rounded: false and ssim: volume are for scores on all channels; add channel: all"
+            )
 
 
 def evaluate_settings(recipe: Recipe) -> EvaluateSettings:
@@ -90,6 +105,8 @@ def protocol_of(
     return Protocol(
         channel=settings.channel,
         crop=settings.crop,
+        rounded=settings.rounded,
+        ssim=settings.ssim,
         photographic=is_photographic(network.out_channels, value_range),
         metrics=settings.metrics,
     )

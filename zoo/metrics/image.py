@@ -58,7 +58,7 @@ def psnr(
         ImageError: if the shapes differ or are not (H, W, C), the values are not floating point,
             or the crop leaves no pixels.
     """
-    restored_HWC, clean_HWC = _prepare(restored_HWC, clean_HWC, crop_border, rounded)
+    restored_HWC, clean_HWC = prepared(restored_HWC, clean_HWC, crop_border, rounded)
     return _psnr_of_levels(restored_HWC, clean_HWC)
 
 
@@ -69,7 +69,7 @@ def psnr_y(restored_HWC: np.ndarray, clean_HWC: np.ndarray, *, crop_border: int)
     its one channel is used as Y, without conversion to studio range. Arguments, result and errors
     are those of :func:`psnr`.
     """
-    restored_HWC, clean_HWC = _prepare(restored_HWC, clean_HWC, crop_border)
+    restored_HWC, clean_HWC = prepared(restored_HWC, clean_HWC, crop_border)
     return _psnr_of_levels(_y_of_levels(restored_HWC), _y_of_levels(clean_HWC))
 
 
@@ -112,7 +112,7 @@ def ssim(
     Arguments and errors are those of :func:`psnr`. The cropped image must have at least 11 x 11
     pixels, the size of the window.
     """
-    restored_HWC, clean_HWC = _prepare(restored_HWC, clean_HWC, crop_border, rounded)
+    restored_HWC, clean_HWC = prepared(restored_HWC, clean_HWC, crop_border, rounded)
     return _ssim_of_levels(restored_HWC, clean_HWC)
 
 
@@ -121,7 +121,7 @@ def ssim_y(restored_HWC: np.ndarray, clean_HWC: np.ndarray, *, crop_border: int)
 
     Y is computed as in :func:`psnr_y`. Arguments and errors are those of :func:`ssim`.
     """
-    restored_HWC, clean_HWC = _prepare(restored_HWC, clean_HWC, crop_border)
+    restored_HWC, clean_HWC = prepared(restored_HWC, clean_HWC, crop_border)
     return _ssim_of_levels(_y_of_levels(restored_HWC), _y_of_levels(clean_HWC))
 
 
@@ -144,7 +144,7 @@ def rgb_to_y(rgb_HWC: np.ndarray) -> np.ndarray:
     return y_HW[..., None] / PEAK
 
 
-def _prepare(
+def prepared(
     restored_HWC: np.ndarray, clean_HWC: np.ndarray, crop_border: int, rounded: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """Check and crop both images, and convert them to levels of 0 to 255, in float64."""
