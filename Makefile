@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/installed
 
-.PHONY: install demo test test-full test-sanitize test-tensorrt test-runtimes test-oldest wheels gpu-check mutate fuzz lint \
+.PHONY: install demo test test-full test-sanitize test-tensorrt test-runtimes test-app test-oldest wheels gpu-check mutate fuzz lint \
 	bench clean
 
 install: $(STAMP)
@@ -54,6 +54,19 @@ $(TENSORRT_VENV)/installed: pyproject.toml constraints.txt
 # own in .runtimes (900 MB; needs npm): minutes. benchmarks/onnx_runtimes.py prints the whole table.
 test-runtimes: install
 	$(BIN)/python -m pytest -m "not gpu" tests/export/test_runtimes.py tests/test_web_page.py
+
+# Tests the page of `zoo app` in headless Chromium (Debian: apt install chromium chromium-driver), in
+# an environment of its own: two minutes.
+APP_VENV = .venv-app
+test-app: $(APP_VENV)/installed
+	command -v chromium && command -v chromedriver
+	OMP_NUM_THREADS=1 $(APP_VENV)/bin/python -m pytest tests/app
+
+$(APP_VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(APP_VENV)
+	source=$$($(TORCH_SOURCE)) && $(APP_VENV)/bin/pip install --quiet --disable-pip-version-check \
+		-c constraints.txt $$source -e ".[dev,app]"
+	touch $@
 
 # A smoke test with the oldest versions that are promised, in an environment of its own.
 #   OLDEST_PYTHON=python3.10
@@ -136,4 +149,4 @@ bench: install
 	$(BIN)/python benchmarks/network_limits.py
 
 clean:
-	rm -rf $(VENV) $(TENSORRT_VENV) $(GPU_VENV) $(WHEELS_VENV) $(OLDEST_VENV) .runtimes demo build dist *.egg-info
+	rm -rf $(VENV) $(TENSORRT_VENV) $(GPU_VENV) $(WHEELS_VENV) $(OLDEST_VENV) $(APP_VENV) .runtimes demo build dist *.egg-info

@@ -76,6 +76,7 @@ def test_the_check_sees_what_is_told_wrongly():
 
 
 NEEDED = {
+    "zoo app": [],
     "zoo doctor": [],
     "zoo list": [],
     "zoo restore": ["input", "--output"],

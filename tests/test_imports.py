@@ -39,6 +39,7 @@ NEED = {
     "export.blocks": {"onnx_ir"},
     "export.graph": {"onnx", "onnx_ir", "onnxscript"},
     "export.tracing": {"onnx", "onnx_ir", "onnxscript"},
+    "zoo.app.page": {"gradio"},
 }
 """Modules that may import an optional package at the top: they are useless without it."""
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "list": ("zoo.commands.listing", "List models, or with --parts the parts they are made of."),
     "show": ("zoo.commands.show", "Describe a model (size, operations) or a part (options)."),
     "restore": ("zoo.commands.restore", "Restore an image, a burst, or a folder of them."),
+    "app": ("zoo.commands.app", "Restore photos on a page in the browser."),
     "train": ("recipes.train", "Train a model from its recipe."),
     "evaluate": ("recipes.evaluate", "Evaluate a model on test sets."),
     "export onnx": ("export.onnx", "Write an ONNX file, which runs everywhere."),

@@ -17,6 +17,7 @@ LONGEST_MESSAGE = 480
 
 _ONNX = ("onnx", "onnxruntime", "onnxscript")
 EXTRAS = {
+    "app": ("gradio",),
     "heif": ("pillow", "pillow-heif"),
     "mat": ("scipy",),
     "onnx": _ONNX,

@@ -1,0 +1,214 @@
+"""What the app does without its page: jobs, previews, networks on offer, the command's errors."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+import zoo
+from tests.helpers.networks import Nearest
+from tests.helpers.small_weights import small_network
+from zoo.app import work
+from zoo.app.models import DEFAULT, Models
+from zoo.app.server import is_loopback
+from zoo.app.visitors import Visitors
+from zoo.app.work import Cancelled, Job, packed
+from zoo.cli import main
+from zoo.commands import app
+from zoo.data import Photo, read_photo, write_photo
+from zoo.errors import ZooError
+from zoo.inference import RestoreSettings
+
+SETTINGS = RestoreSettings()
+
+
+def photo(path, height=6, width=8, channels=3, **facts):
+    values = np.random.default_rng(0).integers(0, 256, (height, width, channels)) / 255
+    write_photo(path, Photo(values.astype(np.float32), **facts))
+    return path
+
+
+def twice(values):
+    return values.repeat(2, 0).repeat(2, 1)
+
+
+def folder_of(tmp_path):
+    (tmp_path / "job").mkdir()
+    return tmp_path / "job"
+
+
+def test_each_photo_is_restored_under_its_name(tmp_path):
+    first, second = photo(tmp_path / "a.png"), photo(tmp_path / "b.webp", 4, 5)
+    told = []
+    job = Job(folder_of(tmp_path))
+    found = [*job.run(Nearest(), [first, second], SETTINGS, progress=told.append)]
+    assert [result.name for result in found] == ["a.png", "b.webp"]
+    assert [result.output.name for result in found] == ["a_x2.png", "b_x2.webp"]
+    for result, source in zip(found, (first, second), strict=True):
+        expected = twice(read_photo(source).color_HWC)
+        np.testing.assert_array_equal(read_photo(result.output).color_HWC, expected)
+    assert told[0] == 0 and told[-1] == 1 and told == sorted(told) and 0.5 in told
+
+
+def test_the_preview_is_both_pictures_with_8_bits(tmp_path):
+    alpha = np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8)
+    source = photo(tmp_path / "a.png", bit_depth=16, alpha_HW=alpha)
+    [result] = Job(folder_of(tmp_path)).run(Nearest(), [source], SETTINGS)
+    assert read_photo(result.output).bit_depth == 16
+    preview = result.preview
+    assert (preview.width, preview.height, preview.cut) == (16, 12, False)
+    before, after = read_photo(preview.before), read_photo(preview.after)
+    assert before.bit_depth == after.bit_depth == 8
+    assert before.color_HWC.shape == (6, 8, 3) and after.alpha_HW.shape == (12, 16)
+    np.testing.assert_allclose(before.color_HWC, read_photo(source).color_HWC, atol=1 / 500)
+    np.testing.assert_allclose(after.color_HWC, read_photo(result.output).color_HWC, atol=1 / 500)
+
+
+def test_of_a_large_photo_the_middle_is_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr(work, "PREVIEW", 64)  # 8 x 8 pixels of the output, 4 x 4 of the input
+    source = photo(tmp_path / "a.png", 3, 9)
+    [result] = Job(folder_of(tmp_path)).run(Nearest(), [source], SETTINGS)
+    preview = result.preview
+    assert (preview.width, preview.height, preview.cut) == (8, 6, True)
+    middle = read_photo(source).color_HWC[:, 2:6]
+    np.testing.assert_array_equal(read_photo(preview.before).color_HWC, middle)
+    np.testing.assert_array_equal(read_photo(preview.after).color_HWC, twice(middle))
+
+
+def test_a_failure_names_the_photo_and_not_the_folder(tmp_path, caplog):
+    (tmp_path / "no.png").write_bytes(b"nothing")
+    good = photo(tmp_path / "good.png")
+    found = [*Job(folder_of(tmp_path)).run(Nearest(), [tmp_path / "no.png", good], SETTINGS)]
+    assert found[0].output is None and found[0].preview is None
+    assert "no.png" in found[0].error and str(tmp_path) not in found[0].error
+    assert found[1].output is not None and not caplog.records
+
+    broken = Nearest()
+    broken.forward = lambda image: image[:, :, 1:].foo
+    [result] = Job(tmp_path / "job").run(broken, [good], SETTINGS)
+    assert result.output is None and result.error
+    assert "good.png cannot be restored" in caplog.text  # with its traceback, for the server
+
+
+def test_cancelling_keeps_what_is_done(tmp_path):
+    job = Job(folder_of(tmp_path))
+    sources = [photo(tmp_path / f"{name}.png", 40, 40) for name in "abc"]
+
+    def progress(done):
+        if done > 0.4:  # in the second of three
+            job.cancel()
+
+    settings, results = RestoreSettings(tile=16, overlap=4), []
+    with pytest.raises(Cancelled):
+        for result in job.run(Nearest(), sources, settings, progress=progress):
+            results.append(result)
+    assert [result.output.name for result in results] == ["a_x2.png"]
+    assert results[0].output.exists()
+    assert not [*(job.folder / "2").glob("*")] and not (job.folder / "3").exists()
+
+
+def test_several_outputs_are_packed(tmp_path):
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+    sources = [photo(tmp_path / name) for name in ("x/a.png", "y/a.png", "b.png")]
+    results = [*Job(folder_of(tmp_path)).run(Nearest(), sources, SETTINGS)]
+    assert packed(results[:1], tmp_path / "one.zip") is None
+    with zipfile.ZipFile(packed(results, tmp_path / "all.zip")) as archive:
+        assert archive.namelist() == ["1_a_x2.png", "2_a_x2.png", "b_x2.png"]
+        assert archive.read("2_a_x2.png") == results[1].output.read_bytes()
+
+
+def test_visitors_have_jobs_of_their_own(tmp_path):
+    visitors = Visitors(tmp_path, at_once=2)
+    mine, theirs = visitors.begin("me"), visitors.begin("them")
+    assert mine.folder != theirs.folder
+    visitors.cancel("me")
+    visitors.cancel("nobody")
+    source = photo(tmp_path / "a.png")
+    with pytest.raises(Cancelled):
+        next(mine.run(Nearest(), [source], SETTINGS))
+    [result] = theirs.run(Nearest(), [source], SETTINGS)
+    again = visitors.begin("me")  # what the last one wrote is gone, and it is not cancelled
+    assert not mine.folder.exists() and again.folder.exists()
+    next(again.run(Nearest(), [source], SETTINGS))
+    visitors.leave("them")
+    assert not result.output.exists()
+    with pytest.raises(Cancelled):
+        next(theirs.run(Nearest(), [source], SETTINGS))
+
+
+def test_models_on_offer():
+    models = Models()
+    assert models.names == [DEFAULT, "mambacsr_tiny_x2"]  # no burst network
+    network = models.get(DEFAULT)
+    assert network is models.get(DEFAULT) and not network.training
+    with pytest.raises(ZooError, match=r"'other' is not on offer; choose one of mambair_tiny_x2"):
+        models.get("other")
+
+
+def test_given_weights_come_first(tmp_path):
+    network = small_network()
+    zoo.save(network, tmp_path / "a=b.safetensors")
+    models = Models([str(tmp_path / "a=b.safetensors")])
+    assert models.names == ["a=b", DEFAULT, "mambacsr_tiny_x2"]
+    assert sum(p.numel() for p in models.get("a=b").parameters()) == sum(
+        p.numel() for p in network.parameters()
+    )
+    named = f"{DEFAULT}={zoo.shipped.WEIGHTS / DEFAULT}.safetensors"
+    assert Models([named]).names[0] == DEFAULT
+    with pytest.raises(ZooError, match="two files of weights are named 'mambair_tiny_x2'"):
+        Models([named, named])
+    with pytest.raises(ZooError, match="needs a burst"):
+        Models([str(zoo.shipped.WEIGHTS / "qmambabsr_tiny.safetensors")])
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("127.8.8.8", True), ("localhost", True), ("::1", True),
+     ("0.0.0.0", False), ("192.168.0.1", False), ("example.org", False)],
+)  # fmt: skip
+def test_loopback_addresses(host, loopback):
+    assert is_loopback(host) is loopback
+
+
+def test_the_command_without_gradio(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert main(["app"]) == 2
+    assert "the app needs Gradio: pip install gradio (the extra [app])" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-w", "missing.pth"], "missing.pth"),
+        (["--port", "0"], "--port 0: give a whole number from 1 to 65535"),
+        (["--device", "tpu"], "--device tpu: unknown device"),
+    ],
+)
+def test_what_is_given_is_checked_first(words, said, capsys):
+    assert main(["app", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_options_reach_the_server(monkeypatch, capsys):
+    given = {}
+
+    def serve(models, *, ready, **options):
+        given.update(options, names=models.names)
+        ready("http://127.0.0.1:1/")
+
+    monkeypatch.setattr(app, "serve", serve)
+    words = ["--host", "::1", "--port", "9", "--max-upload", "7", "--at-once", "3", "--open"]
+    assert main(["app", *words]) == 0
+    assert given == {
+        "host": "::1",
+        "port": 9,
+        "most_megabytes": 7,
+        "at_once": 3,
+        "open_browser": True,
+        "names": [DEFAULT, "mambacsr_tiny_x2"],
+    }
+    assert capsys.readouterr().out == "the page is at http://127.0.0.1:1/ (Ctrl-C ends it)\n"
