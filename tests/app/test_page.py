@@ -24,7 +24,7 @@ import pytest
 
 from tests.helpers.browser import Driver, free_port, wait_for
 from zoo.cli import main
-from zoo.data import Photo, load_sample, read_photo, write_photo
+from zoo.data import Photo, load_sample, write_photo
 
 pytestmark = [
     pytest.mark.slow,
