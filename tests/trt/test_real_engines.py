@@ -23,6 +23,9 @@ FULL = (
 )
 
 
+FIELD = ("eamamba_realdn", "mair_light_t_x2", "vmambair_derain")
+
+
 def scans_of(network):
     """How often a network calls the operator, by what PyTorch dispatches."""
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -59,6 +62,16 @@ def test_a_tiny_engine_without_the_plugin(rtx, tmp_path, capsys):
     assert main([*words, "--max", "128x128"]) == 0
     assert "verified: worst" in capsys.readouterr().out
     assert read_sidecar(path)["plugin"] is None
+
+
+@pytest.mark.parametrize("name", FIELD)
+def test_full_models_of_the_field_build_with_the_plugin(name, rtx, tmp_path):
+    path = tmp_path / "field.engine"
+    words = ["-n", name, "--runtime", "tensorrt-rtx", "-o", str(path), "--max", "256x256"]
+    assert main(words) == 0
+    said = read_sidecar(path)
+    assert said["plugin"]["layers"] == scans_of(zoo.build(name).eval()) > 0
+    assert said["plugin"]["named_in_engine"] == 2 * said["plugin"]["layers"]
 
 
 @pytest.mark.parametrize("name", FULL)
