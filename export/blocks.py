@@ -129,7 +129,12 @@ class SideBySide(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, tokens: list[Tensor]) -> list[Tensor]:
-        return [block(x_BHWC) for block, x_BHWC in zip(self.blocks, tokens, strict=True)]
+        found = []
+        for block, x_BHWC in zip(self.blocks, tokens, strict=True):
+            y_BHWC = block(x_BHWC)
+            # A block may change nothing, but an input that is an output has only one name.
+            found.append(y_BHWC.clone() if y_BHWC is x_BHWC else y_BHWC)
+        return found
 
 
 def _functions(kinds: list[Call], opset: int) -> list[onnx_ir.Function]:
