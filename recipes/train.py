@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from zoo.checkpoints import save
 from zoo.command import run_command, whole
 from zoo.distributed import ProcessGroup, process_group
-from zoo.errors import ZooError
+from zoo.errors import ZooError, no_effect_is_told
 from zoo.networks import Network
 from zoo.ops.precision import autocast
 from zoo.recipe import Recipe, build, load_recipe, parse_overrides
@@ -382,7 +382,8 @@ def _resumed(
     with restoring(path):
         # With a budget, the schedule was shortened to this number of steps.
         recipe = shortened(recipe, json.loads(state["recipe"])["train"]["iterations"])
-    trainer = trainer_of(recipe)
+    with no_effect_is_told():  # a run of an earlier version goes on
+        trainer = trainer_of(recipe)
     with restoring(path):
         trainer.restore(state)
     logger.info("resumed at step %d", trainer.step)

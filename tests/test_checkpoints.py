@@ -325,7 +325,16 @@ def test_shipped_weights_load_by_name():
         {"head": "residual", "scale": 1, "channels": 1},
         {"scans": [{"type": "raster", "directions": ["row"]}]},
         {"scans": [{"type": "raster", "directions": ["row", "row_reversed"]}]},
-        {"block.mixer": {"type": "ss2d", "d_inner": 41, "d_state": 3, "dt_rank": 5, "d_conv": 5}},
+        {
+            "block.mixer": {
+                "type": "ss2d",
+                "expand": None,
+                "d_inner": 41,
+                "d_state": 3,
+                "dt_rank": 5,
+                "d_conv": 5,
+            }
+        },
         {"block.branch": {"type": "cab", "compress": 5, "squeeze": 7}},
     ],
     ids=str,

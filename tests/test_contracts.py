@@ -278,6 +278,137 @@ def test_a_kind_of_block_that_no_group_has_a_place_for_is_refused(kind, more):
         zoo.build({"network": {**small, "block": ["res", "my_gain"]}})
 
 
+class MyAxial(Mixer):
+    """Scans on its own, as it says."""
+
+    takes_scan = False
+
+    def __init__(self, dim, *, scan=None):
+        super().__init__()
+        self.linear = nn.Linear(dim, dim)
+
+    def forward(self, x_BHWC):
+        return self.linear(x_BHWC.cumsum(1))
+
+
+class MyKeeper(Block):
+    """A block with a mixer that takes no scan order, and a scan of its own that does."""
+
+    def __init__(self, dim, *, scan=None, drop_path=0.0):
+        super().__init__()
+        self.mixer, self.order = MyAxial(dim), scan
+
+    def forward(self, x_BHWC):
+        return self.mixer(x_BHWC)
+
+
+def rows(mixer):
+    return {"type": "rssb", "branch": None, "mixer": mixer}
+
+
+SCANLESS = {"axial": "AxialSS2D", "mamba1d": "Mamba1D", "my_axial": "MyAxial",
+            "window_attention": "WindowAttention"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *(
+            ({"block": rows(mixer)}, rf"scans has no effect, because {name} takes no scan order")
+            for mixer, name in SCANLESS.items()
+        ),
+        ({"block": ["res", "channel_transformer"]}, "ChannelTransformer and ResBlock take no scan"),
+        ({"block": {"type": "msfm", "branches": ["conv"]}}, "MSFM takes no scan order"),
+        ({"block": {"type": "msfm"}}, "AxialSS2D and ChannelTransformer take no scan order"),
+        (
+            {"depths": [2, 1], "block": [["res"], ["res"]], "scans": [["zigzag"], ["spiral"]]},
+            "scans has no effect, because ResBlock takes",
+        ),
+        (
+            {
+                "block": [["res"]],
+                "scans": ["raster"],
+                "coarse": {"depths": [1], "scans": ["zigzag"], "fusion": {"scan": {"size": 4}}},
+            },
+            r"coarse\.scans has no effect",
+        ),
+    ],
+)
+def test_scan_orders_that_no_part_takes_are_refused(options, message):
+    zoo.register("mixer", "my_axial")(MyAxial)
+    told = {"type": "single_image", "dim": 16, "depths": [2], "scans": ["zigzag"], **options}
+    with pytest.raises(RecipeError, match=rf"{message}.*; leave it out, or set it to \[raster\]"):
+        zoo.build({"network": told})
+    without = {key: value for key, value in told.items() if key not in ("scans", "coarse")}
+    zoo.build({"network": without})
+    zoo.build({"network": {**without, "scans": ["raster"]}})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"type": "unet", "depths": [1, 1], "block": "res"},
+        {"type": "wavelet", "depths": [1], "high_depths": [1], "block": "res"},
+        {"type": "burst", "burst": 2, "stages": [1], "body": "res"},
+        {"type": "burst", "burst": 2, "stages": [0]},
+    ],
+    ids=["unet", "wavelet", "burst", "no block"],
+)
+def test_every_network_refuses_scan_orders_that_no_part_takes(options):
+    message = "scans has no effect, because (ResBlock takes no scan order|there is no block);"
+    with pytest.raises(RecipeError, match=message):
+        zoo.build({"network": {"dim": 8, "scans": ["zigzag"], **options}})
+
+
+@pytest.mark.parametrize(
+    "block",
+    ["my_gain", "my_keeper", ["res", "my_gain"], "attentive_layer", rows("my_plain_scan")],
+    ids=["silent", "keeper", "in turn", "one of two mixers", "outside"],
+)
+def test_scan_orders_that_a_part_takes_or_may_take_are_not_refused(block):
+    zoo.register("block", "my_keeper")(MyKeeper)
+    options = {"type": "single_image", "dim": 16, "depths": [2], "scans": ["zigzag"]}
+    zoo.build({"network": {**options, "block": block}})
+    # Lists by group have one for each, whatever its blocks.
+    zoo.build({"network": {**options, "block": [["res"], ["my_gain"]], "depths": [1, 1],
+                           "scans": [["zigzag"], ["spiral"]]}})  # fmt: skip
+
+
+@pytest.mark.parametrize("mixer", ["ss2d", "attentive"])
+def test_inner_channels_are_given_once(mixer):
+    def inner(**options):
+        network = zoo.build(single(block=rows({"type": mixer, **options})))
+        return network.groups[0].blocks[0].mixer.D.shape[1]
+
+    assert inner() == 32 and inner(expand=1.5) == 24 and inner(d_inner=20) == 20
+    assert inner(expand=None, d_inner=20) == 20
+    with pytest.raises(RecipeError, match=r"expand is 2 and d_inner is 20, .* leave expand out"):
+        inner(expand=2, d_inner=20)
+
+
+def test_files_with_options_without_effect_still_load(tmp_path, caplog):
+    """Earlier versions ignored them in silence; now a line says so."""
+    network = zoo.build(single(block=[rows({"d_inner": 20}), "res"])).eval()
+    plain = zoo.build(single(block=rows("axial"))).eval()
+    mixer = {"d_inner": 20, "expand": 1.5}
+    for known, added in (
+        (network, {"block": [rows(mixer), "res"]}),
+        (plain, {"scans": [{"type": "zigzag"}]}),
+    ):
+        recipe = known.recipe
+        known.recipe = dataclasses.replace(recipe, network={**recipe.network, **added})
+        zoo.save(known, tmp_path / "old.safetensors")
+        caplog.clear()
+        again = zoo.load(tmp_path / "old.safetensors")
+        [told] = [record.message for record in caplog.records]
+        assert "has no effect" in told or "expand is 1.5 and d_inner is 20" in told
+        image = torch.rand(1, 3, 5, 4)
+        with torch.no_grad():
+            assert torch.equal(again(image), known(image))
+        with pytest.raises(RecipeError, match=r"no effect|d_inner is 20"):
+            zoo.build(known.recipe)
+
+
 def test_levels_of_a_unet_have_their_own_widths_depths_blocks_and_scan_orders():
     network = zoo.build(
         {

@@ -168,6 +168,13 @@ def test_the_network_with_a_guide():
     network.train()(image, pan).mean().backward()
     assert not [name for name, p in network.named_parameters() if p.grad is None]
 
+    # Its fusion in the groups of another network.
+    grouped = zoo.build(yaml.safe_load(NAMED["pan.yaml"])).eval()
+    assert [type(f).__name__ for f in grouped.guidance.fusions] == ["GatedSum", "GatedSum"]
+    image, pan = grouped.example_inputs(5, 6)
+    found, other = (restore_tensor(grouped, image, guides=(guide,)) for guide in (pan, 1 - pan))
+    assert found.shape == (1, 3, 10, 12) and not torch.isclose(found, other).all()
+
 
 def test_the_table_of_kinds_is_complete_and_true():
     rows = re.findall(r"^\| `(\w+)` \| `([\w.]+)` \| (.*?) \| `([\w.]+)` \|$", GUIDE, re.MULTILINE)

@@ -6,10 +6,15 @@ and exit with code 2; they show the traceback only with ``--debug``.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import logging
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from typing import NamedTuple
+
+logger = logging.getLogger(__name__)
 
 LONGEST_MESSAGE = 480
 """Characters of a message; a longer one loses its middle."""
@@ -68,6 +73,37 @@ class ImageError(ZooError, ValueError):
 
 class WriteError(ZooError, OSError):
     """A file cannot be written: no permission, no space, or a folder with the same name."""
+
+
+_told: ContextVar[set[str] | None] = ContextVar("_told", default=None)
+"""What was said within :func:`no_effect_is_told`; None outside it."""
+
+
+def refuse_no_effect(message: str) -> None:
+    """Refuse an option that would have no effect.
+
+    Raises:
+        RecipeError: with this message; within :func:`no_effect_is_told`, it is logged instead.
+    """
+    told = _told.get()
+    if told is None:
+        raise RecipeError(message)
+    if message not in told:
+        told.add(message)
+        logger.warning("%s", message)
+
+
+@contextlib.contextmanager
+def no_effect_is_told() -> Iterator[None]:
+    """Within the context, options without effect are only told, once each.
+
+    Files of weights and runs of earlier versions may have such options.
+    """
+    token = _told.set(set())
+    try:
+        yield
+    finally:
+        _told.reset(token)
 
 
 def nearest(name: str, known: Iterable[str], count: int = 1) -> str:

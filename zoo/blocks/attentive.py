@@ -38,7 +38,7 @@ class Attentive(TokenScan, Mixer):
     Args:
         dim: channels C, at least 3.
         scan: the scan order, with K directions; ``by_class`` by default.
-        expand: inner channels E as a multiple of C, rounded down to an integer.
+        expand: inner channels E as a multiple of C, rounded down to an integer; 2 by default.
         d_inner: inner channels E, instead of ``expand``; None to use ``expand``.
         d_state: number of states N of each inner channel.
         dt_rank: rank R of the step size delta; ceil(E / 16) by default.
@@ -59,7 +59,7 @@ class Attentive(TokenScan, Mixer):
         dim: int,
         *,
         scan: ScanOrder | None = None,
-        expand: float = 2.0,
+        expand: float | None = None,
         d_inner: int | None = None,
         d_state: int = 16,
         dt_rank: int | None = None,
@@ -73,9 +73,10 @@ class Attentive(TokenScan, Mixer):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         check_kernel(d_conv, "d_conv")
-        inner = int(expand * dim) if d_inner is None else d_inner
-        rank = math.ceil(inner / 16) if dt_rank is None else dt_rank
-        sizes = scan_sizes(dim, expand=expand, d_inner=d_inner, d_state=d_state, dt_rank=rank)
+        sizes = scan_sizes(dim, expand=expand, d_inner=d_inner, d_state=d_state, dt_rank=dt_rank)
+        inner = sizes.inner
+        if dt_rank is None:
+            sizes = sizes._replace(rank=math.ceil(inner / 16))
         super().__init__(sizes, scan=ByClass() if scan is None else scan)
         self.classes, self.prompt = classes, prompt
         self.router = Router(dim, classes=classes, routing=routing)

@@ -30,12 +30,14 @@ class AxialSS2D(GatedScan, Mixer):
 
     Args:
         dim: channels C.
-        scan: ignored; the scan always follows rows and columns.
+        scan: not used; the scan always follows rows and columns.
         expand: inner channels E as a multiple of C, rounded down to an integer.
         d_state: number of states N of each inner channel.
         dt_rank: rank R of the step size delta; ceil(C / 16) by default.
         d_conv: kernel size of the depthwise convolution in pixels, odd.
     """
+
+    takes_scan = False
 
     def __init__(
         self,

@@ -76,11 +76,13 @@ class ChannelTransformer(Block):
 
     Args:
         dim: channels C.
-        scan: ignored; the block does not scan.
+        scan: not used; the block does not scan.
         drop_path: rate at which each branch is dropped in training, in [0, 1).
         heads: number of attention heads; must divide C.
         ratio: hidden channels of the feed-forward as a multiple of C, rounded down.
     """
+
+    takes_scan = False
 
     def __init__(
         self,

@@ -22,14 +22,27 @@ class Block(nn.Module):
 
     ``dim`` is C, ``scan`` is the block's scan order, and ``drop_path`` is the rate at which its
     residual branch is dropped in training.
+
+    Attributes:
+        takes_scan: whether the block, or a part in it, reads tokens along ``scan``. A block that
+            never does says so, and a recipe that gives it a scan order is refused.
     """
+
+    takes_scan: bool = True
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         raise NotImplementedError
 
 
 class Mixer(nn.Module):
-    """Mixes tokens along a scan order, ``(B, H, W, C) -> (B, H, W, C)``; ``mixer(dim, scan=)``."""
+    """Mixes tokens along a scan order, ``(B, H, W, C) -> (B, H, W, C)``; ``mixer(dim, scan=)``.
+
+    Attributes:
+        takes_scan: whether the mixer reads tokens along ``scan``. One that never does says so, and
+            a recipe that gives it a scan order is refused.
+    """
+
+    takes_scan: bool = True
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         raise NotImplementedError

@@ -11,9 +11,10 @@ from typing import Literal, TypeAlias, TypeVar, cast
 
 from torch import Tensor, nn
 
-from zoo.blocks.contract import Block, BlockFactory, Placed
+from zoo.blocks.contract import Block, BlockFactory, Mixer, Placed
 from zoo.blocks.layers import Conv2d, at_least_one
-from zoo.scans import ScanOrder
+from zoo.errors import refuse_no_effect
+from zoo.scans import Raster, ScanOrder
 
 GroupConv: TypeAlias = Literal["1conv", "3conv"]
 Schedule: TypeAlias = Sequence[ScanOrder]
@@ -62,6 +63,53 @@ def scans_of_groups(
         ValueError: if the number of lists is not the number of groups.
     """
     return _of_groups(scans, groups, what)
+
+
+def check_scans_are_taken(
+    scans: Schedule | Sequence[Schedule], groups: Iterable[Iterable[nn.Module]], what: str = "scans"
+) -> None:
+    """Check that scan orders have an effect: a block of the network takes them.
+
+    Raster, which all networks have by default, is no choice and passes.
+
+    Args:
+        scans: scan orders for all groups or for each group.
+        groups: the blocks of each group, built.
+        what: name of the option, for error messages.
+
+    Raises:
+        RecipeError: if no block takes a scan order; the message names the blocks and mixers.
+    """
+    row = [block for blocks in groups for block in blocks]
+    orders = [o for each in scans for o in (each if isinstance(each, Sequence) else [each])]
+    if all(order == Raster() for order in orders) or any(map(takes_scan, row)):
+        return
+    names = sorted({type(part).__name__ for block in row for part in _scanless(block)})
+    takes = "takes" if len(names) == 1 else "take"
+    reason = f"{' and '.join(names)} {takes} no scan order" if names else "there is no block"
+    refuse_no_effect(
+        f"{what} has no effect, because {reason}; leave it out, or set it to [raster] where it is "
+        "inherited"
+    )
+
+
+def takes_scan(block: nn.Module) -> bool:
+    """Whether a block, or a part in it, reads tokens along the scan order that it was built with.
+
+    True where that is not known, as for a block from outside that says nothing about it.
+    """
+    if not getattr(block, "takes_scan", True):
+        return False
+    inner = [module for module in block.modules() if module is not block]
+    parts = [module for module in inner if isinstance(module, Block | Mixer)]
+    own = [block, *(module for module in inner if module not in parts)]
+    keeps_one = any(isinstance(value, ScanOrder) for m in own for value in vars(m).values())
+    return keeps_one or not parts or any(part.takes_scan for part in parts)
+
+
+def _scanless(block: nn.Module) -> list[nn.Module]:
+    parts = [module for module in block.modules() if isinstance(module, Block | Mixer)]
+    return [part for part in parts if not part.takes_scan]
 
 
 def blocks_of_groups(blocks: BlocksOfGroups, depths: Sequence[int]) -> list[Sequence[BlockFactory]]:

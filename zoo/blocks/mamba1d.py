@@ -44,12 +44,14 @@ class Mamba1D(TokenScan, Mixer):
 
     Args:
         dim: channels C.
-        scan: ignored; tokens are always read row by row.
+        scan: not used; tokens are always read row by row.
         expand: inner channels E as a multiple of C, rounded down to an integer.
         d_state: number of states N of each inner channel.
         dt_rank: rank R of the step size delta; ceil(C / 16) by default.
         d_conv: kernel size of the causal convolution in tokens.
     """
+
+    takes_scan = False
 
     def __init__(
         self,

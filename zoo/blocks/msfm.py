@@ -33,7 +33,7 @@ class MSFM(Block):
 
     Args:
         dim: channels C.
-        scan: scan order of the mixer; the default mixer ignores it and scans rows and columns.
+        scan: scan order of the mixer; the default mixer takes none and scans rows and columns.
         drop_path: rate at which the branches are dropped in training, in [0, 1).
         branches: branches to use, any of "conv" (3x3), "ssm" and "transformer".
         mixer: builds the "ssm" branch.
@@ -58,6 +58,7 @@ class MSFM(Block):
                 f"branches is {list(branches)}; name at least one of {', '.join(BRANCHES)}, "
                 "each once"
             )
+        self.takes_scan = "ssm" in branches
         self.norm = nn.LayerNorm(dim)
         parts: dict[str, nn.Module] = {}
         if "conv" in branches:
@@ -86,9 +87,11 @@ class ResBlock(Block):
 
     Args:
         dim: channels C.
-        scan: ignored; the block does not scan.
+        scan: not used; the block does not scan.
         drop_path: rate at which the convolutions are dropped in training, in [0, 1).
     """
+
+    takes_scan = False
 
     def __init__(self, dim: int, *, scan: ScanOrder | None = None, drop_path: float = 0.0) -> None:
         super().__init__()

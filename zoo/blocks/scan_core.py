@@ -18,11 +18,16 @@ from zoo.blocks.contract import MergeFactory
 from zoo.blocks.joined import activated, gated_norm
 from zoo.blocks.layers import Conv2d, check_kernel
 from zoo.blocks.norm import LayerNorm, NormFactory
+from zoo.errors import refuse_no_effect
 from zoo.ops.scan.contract import ScanInputs
 from zoo.scans import ScanOrder
 
 STEP_RANGE = (1e-3, 1e-1)
 """Range of the initial step sizes; they are log-uniform in it (Mamba, Sec. 3.6)."""
+
+
+USUAL_EXPAND = 2.0
+"""Inner channels as a multiple of the channels, by default (Mamba, Sec. 3.4)."""
 
 
 class ScanSizes(NamedTuple):
@@ -46,7 +51,7 @@ MOST_STATES = 256
 def scan_sizes(
     dim: int,
     *,
-    expand: float,
+    expand: float | None,
     d_state: int,
     dt_rank: int | None = None,
     d_inner: int | None = None,
@@ -55,16 +60,23 @@ def scan_sizes(
 
     Args:
         dim: channels C.
-        expand: inner channels E as a multiple of C, rounded down to an integer.
+        expand: inner channels E as a multiple of C, rounded down to an integer; None for 2, or
+            ``d_inner``.
         d_state: number of states N of each inner channel.
         dt_rank: rank R of the step size delta; None for ceil(C / 16).
         d_inner: inner channels E, instead of ``expand``; None to use ``expand``.
 
     Raises:
-        ValueError: if a size is below 1, or the number of states is too large; the message names
-            it.
+        ValueError: if a size is below 1, the number of states is too large, or ``expand`` and
+            ``d_inner`` are both given; the message names it.
     """
-    inner = int(expand * dim) if d_inner is None else d_inner
+    if expand is not None and d_inner is not None:
+        refuse_no_effect(
+            f"expand is {expand:g} and d_inner is {d_inner}, but each sets the inner channels; "
+            "leave expand out, or set it to null where it is inherited"
+        )
+    multiple = USUAL_EXPAND if expand is None else expand
+    inner = int(multiple * dim) if d_inner is None else d_inner
     rank = math.ceil(dim / 16) if dt_rank is None else dt_rank
     width = "expand * dim" if d_inner is None else "d_inner"
     for name, value in {width: inner, "d_state": d_state, "dt_rank": rank}.items():

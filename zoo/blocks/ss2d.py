@@ -25,7 +25,7 @@ class SS2D(GatedScan, Mixer):
     Args:
         dim: channels C.
         scan: the scan order, with K directions; raster by default.
-        expand: inner channels E as a multiple of C, rounded down to an integer.
+        expand: inner channels E as a multiple of C, rounded down to an integer; 2 by default.
         d_inner: inner channels E, instead of ``expand``; None to use ``expand``.
         d_state: number of states N of each inner channel.
         dt_rank: rank R of the step size delta; ceil(C / 16) by default.
@@ -40,7 +40,7 @@ class SS2D(GatedScan, Mixer):
         dim: int,
         *,
         scan: ScanOrder | None = None,
-        expand: float = 2.0,
+        expand: float | None = None,
         d_inner: int | None = None,
         d_state: int = 16,
         dt_rank: int | None = None,

@@ -50,12 +50,14 @@ class WindowAttention(Mixer, Placed):
 
     Args:
         dim: channels C, a multiple of ``heads``.
-        scan: ignored; a window has no order.
+        scan: not used; a window has no order.
         window: side of a window in tokens.
         heads: number of heads.
         shift: displacement of the windows in tokens, below ``window``. None shifts them by half a
             window in every second block of its kind in a group, and leaves them in the others.
     """
+
+    takes_scan = False
 
     def __init__(
         self,

@@ -18,7 +18,14 @@ from zoo.checkpoints.releases import key_map_of
 from zoo.checkpoints.source import Source, Weights, opened, tell_choice, tensors_of
 from zoo.checkpoints.trainers import State
 from zoo.distributed import checked_device
-from zoo.errors import CheckpointError, MisfitError, RecipeError, ZooError, shown
+from zoo.errors import (
+    CheckpointError,
+    MisfitError,
+    RecipeError,
+    ZooError,
+    no_effect_is_told,
+    shown,
+)
 from zoo.key_rules import Keys, Rule, checked_rules
 from zoo.networks import Network
 from zoo.recipe import Recipe, build
@@ -195,7 +202,8 @@ def _range_in(recipe: Mapping[str, Any]) -> Any:
 
 def _build_from_file(what: str, recipe: Mapping[str, Any], overrides: Mapping[str, Any]) -> Network:
     try:
-        return build(recipe, **overrides)
+        with no_effect_is_told():
+            return build(recipe, **overrides)
     except RecipeError as wrong:
         checked_recipe(what, recipe)
         if overrides:

@@ -17,7 +17,7 @@ from zoo.blocks.align import AlignerFactory
 from zoo.blocks.burst_fusion import BurstFusionFactory
 from zoo.blocks.contract import BlockFactory
 from zoo.blocks.eda import EDA
-from zoo.blocks.group import in_a_row
+from zoo.blocks.group import check_scans_are_taken, in_a_row
 from zoo.blocks.layers import Conv2d
 from zoo.blocks.msfm import MSFM
 from zoo.blocks.qssm import QSSM
@@ -104,12 +104,14 @@ class BurstNetwork(Network):
         self.capabilities = replace(capabilities_of(self), size_multiple=self.align.grid)
         self.fusions = nn.ModuleList(fusion(dim, burst=burst) for _ in stages)
         numbers = iter(range(sum(stages)))
-        self.bodies = nn.ModuleList(
+        bodies = [
             nn.Sequential(
                 *in_a_row(body(dim, scan=scans[next(numbers) % len(scans)]) for _ in range(depth))
             )
             for depth in stages
-        )
+        ]
+        self.bodies = nn.ModuleList(bodies)
+        check_scans_are_taken(scans, bodies)
         self.head = head(dim, scale=scale, channels=self.out_channels)
         self.skip: PhaseSkip | MergedSkip | None = None
         if skip == "merged":

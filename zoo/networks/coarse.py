@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from zoo.blocks.cross_scale_mixer import Compat
-from zoo.blocks.group import Blocks, GroupConv, ResidualGroup, Schedule, scans_of_groups
+from zoo.blocks.group import (
+    Blocks,
+    GroupConv,
+    ResidualGroup,
+    Schedule,
+    check_scans_are_taken,
+    scans_of_groups,
+)
 from zoo.blocks.scale_fusion import CrossScaleFusion, ScaleFusionFactory
 from zoo.networks.size import check_depths
 from zoo.scans import Raster, ScanOrder
@@ -80,7 +87,7 @@ class CoarseBranch(nn.Module):
             )
         schedules: list[Schedule] = scans_of_groups(settings.scans, len(depths), "coarse.scans")
         self.norm = nn.LayerNorm(dim) if patch_norm else nn.Identity()
-        self.groups = nn.ModuleList(
+        groups = [
             ResidualGroup(
                 dim,
                 block=block,
@@ -91,7 +98,9 @@ class CoarseBranch(nn.Module):
             for depth, block, scans, rates in zip(
                 depths, blocks, schedules, drop_paths, strict=False
             )
-        )
+        ]
+        self.groups = nn.ModuleList(groups)
+        check_scans_are_taken(settings.scans, [group.blocks for group in groups], "coarse.scans")
         fusions = [settings.fusion(dim, compat=compat) for _ in depths]
         self.fusions = nn.ModuleList(fusions)
         self.size_multiple = math.lcm(*(fusion.size_multiple for fusion in fusions))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from zoo.errors import ImageError
-from zoo.networks.guide import Guide, check_guides, random_guides
+from zoo.networks.guide import NO_GUIDES, Guide, check_guides, check_names, random_guides
 from zoo.networks.size import check_scale
 from zoo.registry import Registry, capabilities_of
 
@@ -50,14 +49,21 @@ class Network(nn.Module):
 
     scale: int
     channels: int
-    guides: Mapping[str, Guide] = MappingProxyType({})
+    guides: Mapping[str, Guide] = NO_GUIDES
     burst: int = 1
     flow_prior: FlowPrior = "none"
     recipe: Any = None
     _out_channels: int | None = None
 
-    def _set_sizes(self, *, scale: int, channels: int, out_channels: int | None) -> None:
-        """Set the three attributes, after checking them.
+    def _set_sizes(
+        self,
+        *,
+        scale: int,
+        channels: int,
+        out_channels: int | None,
+        guides: Mapping[str, Guide] = NO_GUIDES,
+    ) -> None:
+        """Set the four attributes, after checking them.
 
         Raises:
             ValueError: if one is out of range; the message names it.
@@ -66,7 +72,9 @@ class Network(nn.Module):
         for name, value in {"channels": channels, "out_channels": out_channels}.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
+        check_names(guides)
         self.scale, self.channels, self._out_channels = scale, channels, out_channels
+        self.guides = dict(guides)
 
     @property
     def takes_burst(self) -> bool:

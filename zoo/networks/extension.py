@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -58,19 +58,29 @@ class Extension:
         return Margin(below, right)
 
     def around(
-        self, restore: Callable[[Tensor], Tensor], image_BIHW: Tensor, scale: int = 1
+        self,
+        restore: Callable[..., Tensor],
+        image_BIHW: Tensor,
+        scale: int = 1,
+        *,
+        guides: Sequence[tuple[Tensor, int]] = (),
     ) -> Tensor:
-        """Extend images, restore them, and crop the output.
+        """Extend images and their guides, restore them, and crop the output.
 
         Args:
-            restore: restores the extended images ``(B, I, H, W)``.
+            restore: restores the extended images ``(B, I, H, W)``; it gets their guides after them.
             image_BIHW: the images.
             scale: output over input size of ``restore``.
+            guides: guides of the images, each with its size over that of the images.
         """
         if self.grid == 1 and not self.extra:
-            return restore(image_BIHW)
+            return restore(image_BIHW, *(guide for guide, _ in guides))
         margin = self.margin(image_BIHW)
-        return crop(restore(pad(image_BIHW, margin, self.mode)), margin, scale)
+        extended = [
+            pad(guide, Margin(factor * margin.below, factor * margin.right), self.mode)
+            for guide, factor in guides
+        ]
+        return crop(restore(pad(image_BIHW, margin, self.mode), *extended), margin, scale)
 
     def __str__(self) -> str:
         if self.grid == 1 and not self.extra:

@@ -8,11 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from zoo.errors import ImageError
+from zoo.networks.size import check_scale
+
+NO_GUIDES: Mapping[str, Guide] = MappingProxyType({})
+"""The guides of a network that takes none."""
 
 INPUTS = ("input", "output", "flow")
 """Names that exported files have for other tensors."""
@@ -27,7 +32,7 @@ class Guide:
         scale: size of the guide over the size of the network's input.
 
     Raises:
-        ValueError: if one is below 1.
+        ValueError: if one is below 1, or the size is too large.
     """
 
     channels: int
@@ -37,6 +42,7 @@ class Guide:
         for name in ("channels", "scale"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        check_scale(self.scale)
 
     def shape(self, batch: int, height: int, width: int) -> tuple[int, int, int, int]:
         """Return the shape of the guide of images of this size."""
@@ -55,7 +61,7 @@ def check_names(guides: Mapping[str, Guide]) -> None:
                 f"the guide {name} of the network is {type(guide).__name__}; it must be a Guide, "
                 "such as Guide(channels=1, scale=4)"
             )
-        if not re.fullmatch(r"[A-Za-z]\w*", name) or name in INPUTS:
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w*", name) or name in INPUTS:
             raise ValueError(
                 f"{name!r} cannot be the name of a guide; use letters, digits and '_', and none of "
                 f"{', '.join(INPUTS)}"
@@ -88,6 +94,11 @@ def check_guides(guides: Mapping[str, Guide], image_BIHW: Tensor, given: Sequenc
             raise ImageError(
                 f"the guide {name} has the dtype {tensor.dtype}; convert it to float32, from 0 to 1"
             )
+
+
+def with_sizes(guides: Mapping[str, Guide], given: Sequence[Tensor]) -> list[tuple[Tensor, int]]:
+    """Return the guides that a network was called with, each with its size over the image's."""
+    return [(tensor, guide.scale) for guide, tensor in zip(guides.values(), given, strict=True)]
 
 
 def window(tensors: Sequence[Tensor], row: slice, column: slice) -> tuple[Tensor, ...]:

@@ -6,7 +6,7 @@ s scale.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise, zip_longest
 
 from torch import Tensor, nn
@@ -17,15 +17,19 @@ from zoo.blocks.group import (
     GroupConv,
     ResidualGroup,
     blocks_of_groups,
+    check_scans_are_taken,
     group_conv,
     scans_of_groups,
 )
+from zoo.blocks.guided import GuidedBlockFactory
 from zoo.blocks.layers import Conv2d, init_linear
 from zoo.blocks.rssb import RSSB
 from zoo.heads import HeadFactory, PixelShuffleHead
 from zoo.networks.coarse import Coarse, CoarseBranch
 from zoo.networks.contract import NETWORKS, Network, Normalise
 from zoo.networks.extension import Extension
+from zoo.networks.guidance import guidance
+from zoo.networks.guide import NO_GUIDES, Guide, with_sizes
 from zoo.networks.size import check_depths
 from zoo.ops.padding import PadMode
 from zoo.registry import Capabilities
@@ -59,6 +63,9 @@ class SingleImage(Network):
         padding: how the image is padded; see :func:`zoo.ops.padding.pad`.
         pad_to: the network pads the image at the bottom and on the right to multiples of this, in
             pixels, and crops the output (MambaIRv2: the side of a window). At most 256.
+        guides: images that the network sees beside the one that it restores, by name.
+        guided: builds a fusion of features and guides, which each group begins with; None for
+            ``hfe``. A coarse branch has none of its own.
     """
 
     def __init__(
@@ -80,9 +87,11 @@ class SingleImage(Network):
         compat: Compat | None = None,
         padding: PadMode = "replicate",
         pad_to: int = 1,
+        guides: Mapping[str, Guide] = NO_GUIDES,
+        guided: GuidedBlockFactory | None = None,
     ) -> None:
         super().__init__()
-        self._set_sizes(scale=scale, channels=channels, out_channels=out_channels)
+        self._set_sizes(scale=scale, channels=channels, out_channels=out_channels, guides=guides)
         if dim < 1:
             raise ValueError(f"dim is {dim}; it must be at least 1")
         if not 1e-3 <= img_range <= 1e6:
@@ -107,10 +116,13 @@ class SingleImage(Network):
         beside = () if coarse is None else coarse.depths
         most = [max(both) for both in zip_longest(depths, beside[: len(depths)], fillvalue=0)]
         blocks = blocks_of_groups(block, most)
-        self.groups = nn.ModuleList(
+        groups = [
             ResidualGroup(dim, block=kinds, scans=schedule, drop_paths=group, conv=conv)
             for kinds, schedule, group in zip(blocks, schedules, drop_paths, strict=True)
-        )
+        ]
+        self.groups = nn.ModuleList(groups)
+        check_scans_are_taken(scans, [group.blocks for group in groups])
+        self.guidance = guidance(guides, [dim] * len(depths), guided)
         self.coarse = None
         if coarse is not None:
             self.coarse = CoarseBranch(
@@ -130,17 +142,22 @@ class SingleImage(Network):
         self.head = head(dim, scale=scale, channels=self.out_channels)
         self.apply(init_linear)
 
-    def forward(self, image_BIHW: Tensor) -> Tensor:
-        self.check_image(image_BIHW)
-        return self.extension.around(self._restore, image_BIHW, self.scale)
+    def forward(self, image_BIHW: Tensor, *guides: Tensor) -> Tensor:
+        self.check_image(image_BIHW, *guides)
+        sized = with_sizes(self.guides, guides)
+        return self.extension.around(self._restore, image_BIHW, self.scale, guides=sized)
 
-    def _restore(self, image_BIHW: Tensor) -> Tensor:
+    def _restore(self, image_BIHW: Tensor, *guides: Tensor) -> Tensor:
         image_BHWI = self.normalise(image_BIHW.permute(0, 2, 3, 1).contiguous())
         shallow_BHWC = self.shallow(image_BHWI)
         x_BHWC = self.patch_norm(shallow_BHWC)
         if self.coarse is not None:
             coarse_BhwC = self.coarse.start(shallow_BHWC)
+        if self.guidance is not None:
+            guide_BHWC = self.guidance.start(guides)
         for index, group in enumerate(self.groups):
+            if self.guidance is not None:
+                x_BHWC, guide_BHWC = self.guidance.fuse(index, x_BHWC, guide_BHWC)
             x_BHWC = group(x_BHWC)
             if self.coarse is not None and index < len(self.coarse):
                 x_BHWC, coarse_BhwC = self.coarse.step(index, x_BHWC, coarse_BhwC)

@@ -5,7 +5,7 @@ Shape suffixes: B batch, H height, W width, C feature channels of a level, I ima
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -15,8 +15,10 @@ from zoo.blocks.group import (
     Schedule,
     blocks_of_groups,
     build_blocks,
+    check_scans_are_taken,
     scans_of_groups,
 )
+from zoo.blocks.guided import GuidedBlockFactory
 from zoo.blocks.layers import Conv2d
 from zoo.blocks.levels import (
     ConcatConvSkip,
@@ -30,6 +32,8 @@ from zoo.blocks.rssb import RSSB
 from zoo.heads import ConvHead, ConvShuffleUp, Enlarge, HeadFactory, UpsamplerFactory
 from zoo.networks.contract import NETWORKS, Network
 from zoo.networks.extension import Extension
+from zoo.networks.guidance import guidance
+from zoo.networks.guide import NO_GUIDES, Guide, with_sizes
 from zoo.networks.size import check_depths, check_levels
 from zoo.ops.padding import PadMode
 from zoo.registry import Capabilities
@@ -70,6 +74,9 @@ class UNet(Network):
         residual: whether the input image, enlarged by repeating pixels, is added to the output.
         padding: how the image is padded; see :func:`zoo.ops.padding.pad`.
         pad_to: the image is padded to multiples of this, too, in pixels, at most 256.
+        guides: images that the network sees beside the one that it restores, by name.
+        guided: builds a fusion of features and guides, which each level of the encoder and the
+            lowest one begin with; None for ``hfe``. ``down`` shrinks the features of the guides.
     """
 
     def __init__(
@@ -93,9 +100,11 @@ class UNet(Network):
         residual: bool = True,
         padding: PadMode = "replicate",
         pad_to: int = 1,
+        guides: Mapping[str, Guide] = NO_GUIDES,
+        guided: GuidedBlockFactory | None = None,
     ) -> None:
         super().__init__()
-        self._set_sizes(scale=scale, channels=channels, out_channels=out_channels)
+        self._set_sizes(scale=scale, channels=channels, out_channels=out_channels, guides=guides)
         if residual and self.out_channels != channels:
             raise ValueError(
                 f"channels is {channels} and out_channels is {self.out_channels}, so the input "
@@ -108,8 +117,12 @@ class UNet(Network):
         kinds = blocks_of_groups(block, [max(uses[0], refinement), *uses[1:]])
         schedules = scans_of_groups(scans, len(depths))
 
+        built: list[list[nn.Module]] = [[] for _ in depths]
+
         def level(index: int, width: int, depth: int) -> Level:
-            return _level(width, depth, kinds[index], schedules[index], drop_path)
+            made = _level(width, depth, kinds[index], schedules[index], drop_path)
+            built[index].extend(made)
+            return made
 
         lowest = len(depths) - 1
         self.shallow = Conv2d(channels, widths[0], 3, padding=1, bias=False)
@@ -126,24 +139,34 @@ class UNet(Network):
             self.reduces.append(joined)
             self.decoders.append(level(index, width, decoder_depths[index]))
         self.refinement = level(0, width, refinement)
+        check_scans_are_taken(scans, built)
+        self.guidance = guidance(guides, widths, guided, down)
         self.output = head(width, scale=scale, channels=self.out_channels)
         self.residual = residual
         self.enlarge = Enlarge(scale) if residual else None
         self.extension = Extension(padding, pad_to, needed=2**lowest)
         self.capabilities = Capabilities(size_multiple=self.extension.grid)
 
-    def forward(self, image_BIHW: Tensor) -> Tensor:
-        self.check_image(image_BIHW)
-        return self.extension.around(self._restore, image_BIHW, self.scale).contiguous()
+    def forward(self, image_BIHW: Tensor, *guides: Tensor) -> Tensor:
+        self.check_image(image_BIHW, *guides)
+        sized = with_sizes(self.guides, guides)
+        output = self.extension.around(self._restore, image_BIHW, self.scale, guides=sized)
+        return output.contiguous()
 
-    def _restore(self, image_BIHW: Tensor) -> Tensor:
+    def _restore(self, image_BIHW: Tensor, *guides: Tensor) -> Tensor:
         image_BHWI = image_BIHW.permute(0, 2, 3, 1).contiguous()
         x_BHWC = self.shallow(image_BHWI)
+        if self.guidance is not None:
+            guide_BHWC = self.guidance.start(guides)
         skips = []
-        for encoder, down in zip(self.encoders, self.downs, strict=True):
+        for index, (encoder, down) in enumerate(zip(self.encoders, self.downs, strict=True)):
+            if self.guidance is not None:
+                x_BHWC, guide_BHWC = self.guidance.fuse(index, x_BHWC, guide_BHWC)
             x_BHWC = encoder(x_BHWC)
             skips.append(x_BHWC)
             x_BHWC = down(x_BHWC)
+        if self.guidance is not None:
+            x_BHWC, _ = self.guidance.fuse(len(self.encoders), x_BHWC, guide_BHWC)
         x_BHWC = self.latent(x_BHWC)
         for up, join, decoder in zip(self.ups, self.reduces, self.decoders, strict=True):
             x_BHWC = decoder(join(up(x_BHWC), skips.pop()))

@@ -12,7 +12,12 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from zoo.blocks.group import Blocks, blocks_of_groups, build_blocks
+from zoo.blocks.group import (
+    Blocks,
+    blocks_of_groups,
+    build_blocks,
+    check_scans_are_taken,
+)
 from zoo.blocks.guided import GuidedBlockFactory, HighFrequencyBlock
 from zoo.blocks.layers import Conv2d
 from zoo.blocks.rssb import RSSB
@@ -178,6 +183,7 @@ class Wavelet(Network):
             DownLevel(dim, *parts(level), image=channels * 4 ** (level + 1)) for level in levels
         )
         self.ups = nn.ModuleList(UpLevel(dim, *parts(level)) for level in reversed(levels))
+        check_scans_are_taken(scans, [level.low for level in (*self.downs, *self.ups)])
         self.last = Conv2d(dim, channels, 3, padding=1)
         self.extension = Extension(padding, pad_to, needed=2 ** len(depths), extra=extra_grid)
         self.capabilities = Capabilities(size_multiple=self.extension.grid)
