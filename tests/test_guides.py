@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import zoo
@@ -57,10 +59,20 @@ def network():
     return zoo.build({"network": {"type": "sharpener"}}).eval()
 
 
+NETWORKS = {
+    "outside": "{type: sharpener}",
+    "groups": (
+        "{type: single_image, scale: 2, dim: 8, depths: [1], block: res, guides: {pan: {channels: "
+        "1, scale: 2}, map: {channels: 3}}}"
+    ),
+}
+
+
 @pytest.fixture
-def recipe(tmp_path):
+def recipe(tmp_path, request):
     path = tmp_path / "sharp.yaml"
-    path.write_text("network: {type: sharpener}\ntrain: {iterations: 2, data: {patch: 4}}\n")
+    text = NETWORKS[getattr(request, "param", "outside")]
+    path.write_text(f"network: {text}\ntrain: {{iterations: 2, data: {{patch: 4}}}}\n")
     return path
 
 
@@ -122,6 +134,7 @@ def test_tiles_and_turns_take_the_guides_along(network):
         torch.testing.assert_close(restore_tensor(network, image, settings, guides=guides), whole)
 
 
+@pytest.mark.parametrize("recipe", NETWORKS, indirect=True)
 def test_a_network_with_guides_trains_validates_restores_and_is_evaluated(recipe, tmp_path, capsys):
     root = folders(tmp_path / "set")
     told = [f"data.photos={root}/hr", f"data.degraded={root}/input", f"data.validate={root}/hr"]
@@ -292,3 +305,102 @@ def test_a_guide_without_data_is_refused(network, tmp_path):
     guides = {"pan": root / "pan.npy", "map": root / "map" / "0.png"}
     with pytest.raises(ImageError, match=r"pan\.npy' has 1 pixels without data"):
         restore(network, root / "input" / "0x2.png", tmp_path / "o.png", guides=guides)
+
+
+def in_memory(kind, pixels_HWC):
+    """An 8-bit image of a kind that :func:`zoo.restore` takes."""
+    if kind == "tensor":
+        return torch.from_numpy(pixels_HWC).movedim(-1, 0)
+    if kind == "array":
+        return pixels_HWC[..., 0] if pixels_HWC.shape[2] == 1 else pixels_HWC
+    image = Image.fromarray(pixels_HWC[..., 0] if pixels_HWC.shape[2] == 1 else pixels_HWC)
+    if kind == "pil":
+        return image
+    if kind == "bytes":
+        image.save(stream := io.BytesIO(), "PNG")
+        return stream.getvalue()
+    raise AssertionError(kind)
+
+
+def of_memory(kind, restored):
+    """The restored image as (H, W, C) uint8."""
+    if kind == "tensor":
+        return restored.movedim(0, -1).numpy()
+    if kind == "bytes":
+        return np.asarray(Image.open(io.BytesIO(restored)))
+    return np.asarray(restored)
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    random = np.random.default_rng(3)
+    sizes = {"image": (6, 5, 3), "pan": (12, 10, 1), "map": (6, 5, 3)}
+    return {name: random.integers(0, 256, size, np.uint8) for name, size in sizes.items()}
+
+
+@pytest.mark.parametrize("of_guide", ["tensor", "array", "pil", "bytes", "path"])
+@pytest.mark.parametrize("of_image", ["tensor", "array", "pil", "bytes"])
+def test_guides_in_memory_are_of_any_kind(network, pixels, of_image, of_guide, tmp_path):
+    floats = [torch.from_numpy(p).movedim(-1, 0)[None] / 255 for p in pixels.values()]
+    expected = restore_tensor(network, floats[0], guides=floats[1:])[0].movedim(0, -1).numpy()
+    if of_guide == "path":
+        for name in ("pan", "map"):
+            (tmp_path / f"{name}.png").write_bytes(in_memory("bytes", pixels[name]))
+        guides = {"map": str(tmp_path / "map.png"), "pan": tmp_path / "pan.png"}
+    else:
+        guides = {name: in_memory(of_guide, pixels[name]) for name in ("map", "pan")}
+    found = restore(network, in_memory(of_image, pixels["image"]), guides=guides)
+    assert np.abs(of_memory(of_image, found) - 255 * expected).max() <= 0.51
+
+
+def test_a_batch_in_memory_has_a_guide_for_each_image(network):
+    image, *guides = (torch.rand(2, *x.shape[1:]) for x in network.example_inputs(4, 5))
+    named = dict(zip(("pan", "map"), guides, strict=True))
+    found = restore(network, image, guides=named)
+    torch.testing.assert_close(found, restore_tensor(network, image, guides=guides))
+    one = {"pan": guides[0][0], "map": guides[1]}
+    with pytest.raises(ImageError, match=r"2 images and 1 of the guide pan; give a tensor \(B, C"):
+        restore(network, image, guides=one)
+
+
+def test_floats_in_memory_have_the_range_of_the_image(network):
+    """As in files: integers have their own range."""
+    image = np.full((4, 5, 3), 2500, np.float32)
+    guides = {"pan": np.full((8, 10), 102, np.uint8), "map": np.full((4, 5, 3), 5000, np.float64)}
+    found = restore(network, image, guides=guides, value_range=(0, 10000))
+    inputs = [torch.full((1, 3, 4, 5), 0.25), torch.full((1, 1, 8, 10), 0.4)]
+    expected = restore_tensor(network, inputs[0], guides=(inputs[1], torch.full((1, 3, 4, 5), 0.5)))
+    np.testing.assert_allclose(found / 10000, expected[0].movedim(0, -1).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pan": None}, r"needs the guide pan \(1 channel, 2 .*\); give it with guides={'pan': IM"),
+        ({"x": 1}, "guides has 'x', but the network takes pan, map; leave it out"),
+        ({"pan": 1}, "the guide pan is int; a guide is a NumPy array"),
+        ({"pan": np.zeros((4, 5))}, "the guide pan has 5x4 pixels, but must have 10x8"),
+        ({"map": np.zeros((4, 5, 2))}, "the guide map has 2 channels, but must have 3"),
+        ({"pan": np.zeros((8, 10), complex)}, r"\(guide pan\).* values of type complex128"),
+        ({"pan": np.full((8, 10), np.nan)}, r"\(guide pan\)' has no pixel with data"),
+        ({"pan": np.full((8, 10), 7.0)}, r"\(guide pan\)' has values from 7 to 7; state which"),
+        ({"pan": np.zeros((8, 10)) * [*[1] * 9, np.nan]}, r"\(guide pan\)' has 8 pixels without"),
+        ({"pan": torch.zeros(8, 10)}, r"guide pan is a tensor of shape \(8, 10\)"),
+        ({"pan": torch.zeros(1, 8, 10, device="meta")}, "on meta; it must be a dense tensor"),
+        ({"pan": b"no image"}, r"\(guide pan\)' cannot be decoded"),
+        ({"pan": "nowhere.png"}, "nowhere.png"),
+    ],
+)  # fmt: skip
+def test_guides_in_memory_that_do_not_fit_are_told(network, change, message):
+    guides = {"pan": np.zeros((8, 10)), "map": np.zeros((4, 5, 3)), **change}
+    with pytest.raises(ZooError, match=message):
+        restore(network, np.zeros((4, 5, 3)), guides=guides)
+
+
+def test_guides_in_memory_are_not_for_files_or_other_networks(network, tmp_path):
+    root = folders(tmp_path)
+    given = {"pan": np.zeros((20, 24)), "map": root / "map" / "0.png"}
+    with pytest.raises(ImageError, match="the guide pan of a file is ndarray; give the path"):
+        restore(network, root / "input" / "0x2.png", tmp_path / "o.png", guides=given)
+    with pytest.raises(ImageError, match="guides has 'pan', but the network takes no guide"):
+        restore("mambair_tiny_x2", np.zeros((4, 4, 3)), guides={"pan": np.zeros((4, 4))})

@@ -17,7 +17,7 @@ from tests.helpers.networks import Nearest
 from tests.helpers.photographs import exif
 from zoo.data import Photo, read_photo, write_photo
 from zoo.errors import CheckpointError, ImageError, ZooError
-from zoo.networks import Guide, Network
+from zoo.networks import Network
 from zoo.registry import Capabilities
 
 RANDOM = np.random.default_rng(0)
@@ -391,14 +391,6 @@ def test_a_pil_image_takes_the_mode_of_what_the_network_returns():
             zoo.restore(Recoloured(3, channels), colour)
     with pytest.raises(ImageError, match="16 bits and 3 channels, which PIL does not have"):
         zoo.restore(Recoloured(1, 3), Image.new("I;16", (5, 4)))
-
-
-@pytest.mark.parametrize("options", [{}, {"guides": {"pan": "a.png"}}], ids=["none", "given"])
-def test_a_network_with_guides_says_how_to_give_them_in_memory(options):
-    network = Nearest()
-    network.guides = {"pan": Guide(channels=1)}
-    with pytest.raises(ImageError, match=r"takes guides \(pan\).*restore_tensor\(network, image"):
-        zoo.restore(network, np.zeros((4, 4, 3), np.uint8), **options)
 
 
 def test_a_masked_array_says_how_to_give_what_has_no_data():

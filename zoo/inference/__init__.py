@@ -55,7 +55,7 @@ def restore(  # type: ignore[misc]  # the two above do not repeat the options
     quality: int | None = None,
     lossless: bool = False,
     strip_metadata: bool = False,
-    guides: Mapping[str, str | Path] | None = None,
+    guides: Mapping[str, Any] | None = None,
     group: ProcessGroup | None = None,
     value_range: ValueRange | None = None,
 ) -> Any:
@@ -103,7 +103,8 @@ def restore(  # type: ignore[misc]  # the two above do not repeat the options
         value_range: the values that are black and white, for data that is no photograph; None for
             those that the network was trained with.
         guides: for each guide that the network needs, by name, a file, or a folder of files with
-            the names of the images.
+            the names of the images. For an image in memory, a guide of any kind that an image may
+            have, or a file; for a batch of images, a tensor (B, C, H, W).
         group: processes that share the files. Each takes the next file when it is free. None
             means this process alone.
 
@@ -141,12 +142,10 @@ def restore(  # type: ignore[misc]  # the two above do not repeat the options
             group=group,
         ).written
     for_files = {"target": target, "suffix": suffix, "format": format, "recursive": recursive,
-                 "overwrite": overwrite, "look": look != "auto", "guides": guides}  # fmt: skip
-    if network.guides:
-        del for_files["guides"]  # the sentence of what is restored in memory says more
+                 "overwrite": overwrite, "look": look != "auto"}  # fmt: skip
     if given := [name for name, value in for_files.items() if value]:
         raise ImageError(f"{given[0]} is for files; leave it out for an image in memory")
-    return restore_in_memory(network, source, settings, progress, saving, value_range)
+    return restore_in_memory(network, source, settings, progress, saving, value_range, guides)
 
 
 __all__ = [

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from torch import Tensor
 from zoo.data.burst.reading import BurstFiles
 from zoo.data.formats import check_saving, encoded, format_of
 from zoo.data.metadata import JPEG_EXIF, Metadata, checked
-from zoo.data.photo import AS_USUAL, Saving
+from zoo.data.photo import AS_USUAL, Photo, Saving
 from zoo.data.pixels import dequantise, quantise
 from zoo.data.raster import IN_MEMORY
 from zoo.data.value_range import (
@@ -38,6 +39,7 @@ from zoo.data.value_range import (
 )
 from zoo.errors import ImageError
 from zoo.inference.burst import restore_burst
+from zoo.inference.guides import GuidesInMemory
 from zoo.inference.image import restore_photo
 from zoo.inference.runner import RestoreSettings, restore_tensor
 from zoo.inference.tiling import Progress, part_of
@@ -70,6 +72,7 @@ def restore_in_memory(
     progress: Progress,
     saving: Saving,
     value_range: ValueRange | None = None,
+    guides: Mapping[str, Any] | None = None,
 ) -> Any:
     """Restore an image in memory and return one of the same kind; see :func:`zoo.restore`.
 
@@ -77,33 +80,29 @@ def restore_in_memory(
         ImageError: if the image is of another kind, or its shape, dtype or values are not those of
             an image for this network.
     """
-    if network.guides:
-        raise ImageError(
-            f"the network takes guides ({', '.join(network.guides)}), which are read from files; "
-            "restore a file with guides={NAME: PATH}, or use "
-            "zoo.inference.restore_tensor(network, image, guides=...)"
-        )
     if network.takes_burst and value_range is not None:
         raise ImageError(
             "value_range is for images; divide the frames of a burst by their white level"
         )
     if not network.takes_burst:
         value_range = check_range(value_range) or range_of(network.recipe)
+    beside = GuidesInMemory(network, guides or {}, value_range)
     _check_saving(image, saving)
     if isinstance(image, Tensor):
-        return _restored_tensor(network, image, settings, progress, value_range)
+        return _restored_tensor(network, image, settings, progress, value_range, beside)
     if network.takes_burst:
         raise ImageError(
             f"bursts are given as a path or as a tensor (T, {network.channels}, H, W), not as "
             f"{type(image).__name__}"
         )
     if isinstance(image, np.ndarray):
-        return _restored_array(network, image, settings, progress, value_range)
+        return _restored_array(network, image, settings, progress, value_range, beside)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return _restored_bytes(network, bytes(image), settings, progress, saving, value_range)
+        data = bytes(image)
+        return _restored_bytes(network, data, settings, progress, saving, value_range, beside)
     pil = sys.modules.get("PIL.Image")  # without it, the image is none of its own
     if pil is not None and isinstance(image, pil.Image):
-        return _restored_pil(network, image, settings, progress, pil, saving, value_range)
+        return _restored_pil(network, image, settings, progress, pil, saving, value_range, beside)
     raise ImageError(
         "an image is a path, a NumPy array, a PIL image, the bytes of a file or a tensor, not "
         f"{type(image).__name__}"
@@ -132,6 +131,7 @@ def _restored_tensor(
     settings: RestoreSettings,
     progress: Progress,
     value_range: ValueRange | None,
+    beside: GuidesInMemory,
 ) -> Tensor:
     """Restore (I, H, W) or (B, I, H, W); of a burst network, the same with T before I."""
     axes = "TIHW" if network.takes_burst else "IHW"
@@ -151,7 +151,9 @@ def _restored_tensor(
             ]
         )
     else:
-        restored = restore_tensor(network, values, settings, progress)
+        height, width = values.shape[-2:]
+        seen = beside.of(len(values), height, width)
+        restored = restore_tensor(network, values, settings, progress, seen)
     restored = _as_before(restored, image.dtype, value_range).to(image.device)
     return restored if image.dim() == len(axes) + 1 else restored[0]
 
@@ -198,6 +200,7 @@ def _restored_array(
     settings: RestoreSettings,
     progress: Progress,
     value_range: ValueRange | None,
+    beside: GuidesInMemory,
 ) -> np.ndarray:
     """Restore (H, W) or (H, W, C), as a file of the array is restored."""
     pictures = network.channels in _PICTURES
@@ -214,7 +217,7 @@ def _restored_array(
             said_of_no_data(photo),
         )
     photo = replace(photo, alpha_HW=alpha_HW)
-    restored = restore_photo(network, photo, settings, progress)
+    restored = restore_photo(network, photo, settings, progress, _guides_of(photo, beside))
     restored_HWC = of_file(_ARRAY, restored)
     if restored.alpha_HW is not None:
         alpha_HW1 = restored.alpha_HW[..., None]
@@ -224,6 +227,12 @@ def _restored_array(
     restored_HWC = restored_HWC.astype(image.dtype)
     single = image.ndim == 2 and restored_HWC.shape[2] == 1
     return restored_HWC[..., 0] if single else restored_HWC
+
+
+def _guides_of(photo: Photo, beside: GuidesInMemory) -> list[Tensor]:
+    """Return the guides of one image, each (C, H, W)."""
+    height, width, _ = photo.color_HWC.shape
+    return [guide_BCHW[0] for guide_BCHW in beside.of(1, height, width)]
 
 
 def _alpha(alpha_HW: np.ndarray) -> np.ndarray:
@@ -280,6 +289,7 @@ def _restored_bytes(
     progress: Progress,
     saving: Saving,
     value_range: ValueRange | None,
+    beside: GuidesInMemory,
 ) -> bytes:
     """Restore an encoded image, and encode it in its format; PNG where that is only read."""
     name = IN_MEMORY
@@ -287,7 +297,7 @@ def _restored_bytes(
     output = name.with_suffix(found.extensions[0] if found.encode else ".png")
     check_saving([output], saving)
     image = in_range(name, found.read(name, data), value_range)
-    photo = restore_photo(network, image, settings, progress)
+    photo = restore_photo(network, image, settings, progress, _guides_of(image, beside))
     return encoded(output, photo, saving)
 
 
@@ -299,6 +309,7 @@ def _restored_pil(
     pil: Any,
     saving: Saving,
     value_range: ValueRange | None,
+    beside: GuidesInMemory,
 ) -> Any:
     if image.mode not in _MODES:
         raise ImageError(
@@ -320,7 +331,9 @@ def _restored_pil(
             f"the network returns {network.out_channels} channels, which no PIL image has; give an "
             "array"
         )
-    restored_HWC = np.atleast_3d(_restored_array(network, pixels, settings, progress, value_range))
+    restored_HWC = np.atleast_3d(
+        _restored_array(network, pixels, settings, progress, value_range, beside)
+    )
     if restored_HWC.shape[2] > 1 and restored_HWC.dtype != np.uint8:
         raise ImageError(
             f"a PIL image of mode {image.mode} becomes one of 16 bits and "
