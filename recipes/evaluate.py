@@ -15,26 +15,25 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from zoo.checkpoints.scored import RUN_WEIGHTS, ScoredWeights, scored_weights
 from zoo.command import COMPAT, run_command, whole
+from zoo.data.burst.sets import find_burst_set
 from zoo.data.degradations import Degradation
-from zoo.data.images import Photo, write_photo
 from zoo.data.photos import SAMPLES_SOURCE
 from zoo.data.testsets import TestImage, find_test_set, set_names, validation_images
 from zoo.data.value_range import ValueRange, is_photographic, range_of
 from zoo.distributed import ProcessGroup, map_shared, process_group
 from zoo.errors import ZooError
-from zoo.evaluation import Protocol, Restored, Run, Score, evaluate
-from zoo.evaluation.burst import burst_tests, evaluate_burst
+from zoo.evaluation import Protocol, Run, Score, evaluate
+from zoo.evaluation.burst import burst_tests, evaluate_burst, measured
+from zoo.evaluation.keeping import Keeper, check_nothing_is_replaced, image_keeper
 from zoo.evaluation.official_tiling import tiled
 from zoo.evaluation.report import Published, SetResult, markdown, write_report
 from zoo.evaluation.settings import EvaluateSettings, evaluate_settings, protocol_of
-from zoo.files import is_same_file
 from zoo.inference import RestoreSettings, restore_tensor
 from zoo.networks import Network
 from zoo.ops.precision import DTYPES
@@ -43,9 +42,6 @@ from zoo.training.burst_task import validation_bursts
 from zoo.training.settings import BurstTrainSettings, train_settings
 
 logger = logging.getLogger("zoo.evaluate")
-
-Keeper: TypeAlias = Callable[[str, Restored], None]
-"""Called with the name of an image and the images of its score."""
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
@@ -113,7 +109,12 @@ def run_bursts(
             raise ZooError(f"--{name.replace('_', '-')} is for single images, not for bursts")
     settings = train_settings(recipe)
     assert isinstance(settings, BurstTrainSettings)
-    tests = burst_tests(options.data, validation_bursts(settings.data, network))
+    wanted = evaluate_settings(recipe)
+    known: str | None = None
+    place = Path(options.data)
+    if options.data != SAMPLES_SOURCE:
+        known, place = find_burst_set(place, wanted.datasets)
+    tests = burst_tests(str(place), lambda: validation_bursts(settings.data, network))
     border = settings.data.border
     through = RestoreSettings(tile=options.tile, precision=options.precision)
     scores = map_shared(
@@ -126,17 +127,16 @@ def run_bursts(
     if not group.is_first:
         return
     inputs = "made" if options.data == SAMPLES_SOURCE else "files"
-    values = (
-        "Linear PSNR (dB) and SSIM"
-        if network.channels == 4
-        else "PSNR (dB) and SSIM of RGB values, as they are stored"
-    )
     notes = (
-        f"{values}, 14 bits, {border} border pixels excluded. The baseline is the "
-        f"bilinearly upsampled reference frame, registered at the corner. Weights: {source.told}."
+        f"{measured(network, tests[0].kind)}, 14 bits, {border} border pixels excluded. The "
+        "baseline is the bilinearly upsampled reference frame, registered at the corner. "
     )
-    results = [SetResult(Path(options.data).name, scores, inputs)]
-    _report(options, recipe, notes, results, Published(), "upsampled reference")
+    paper = (wanted.paper or {}) if known else {}
+    if paper and wanted.source:
+        notes += f"Paper: {wanted.source}. "
+    results = [SetResult(known or Path(options.data).name, scores, inputs)]
+    notes += f"Weights: {source.told}."
+    _report(options, recipe, notes, results, Published(paper), "upsampled reference")
 
 
 def _report(
@@ -230,8 +230,8 @@ def _scores(
         ZooError: if a restored image would replace an image of the set.
     """
     if folder is not None:
-        _check_nothing_is_replaced(images, folder)
-    keep = _image_keeper(folder)
+        check_nothing_is_replaced(images, folder)
+    keep = image_keeper(folder)
     return map_shared(
         group,
         len(images),
@@ -239,37 +239,6 @@ def _scores(
         task=f"evaluate/{name}",
         unit="image",
     )
-
-
-def _image_keeper(folder: Path | None) -> Keeper:
-    """Return a function that writes restored images to a folder; it does nothing without one."""
-
-    def keep(name: str, found: Restored) -> None:
-        if folder is not None:
-            channels = found.restored.shape[2]
-            depth = 8 if _is_picture(channels) else 32
-            write_photo(_kept(folder, name, channels), Photo(found.restored, bit_depth=depth))
-
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-    return keep
-
-
-def _check_nothing_is_replaced(images: Sequence[TestImage], folder: Path) -> None:
-    for image in images:
-        for file in (image.clean, image.degraded):
-            kept = (_kept(folder, image.name, channels) for channels in (1, 2))
-            if file is not None and any(is_same_file(file, path) for path in kept):
-                raise ZooError(f"--save-images: {file} would be replaced; choose another folder")
-
-
-def _is_picture(channels: int) -> bool:
-    return channels in (1, 3)
-
-
-def _kept(folder: Path, name: str, channels: int) -> Path:
-    """The file that holds the restored image of this name; an array if it is no picture."""
-    return folder / f"{name}{'.png' if _is_picture(channels) else '.npy'}"
 
 
 def _notes(

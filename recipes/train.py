@@ -58,6 +58,7 @@ from zoo.training import (
     shortened,
     write_checkpoint,
 )
+from zoo.training.epochs import in_steps
 from zoo.training.settings import TrainSettings, train_settings
 
 logger = logging.getLogger("zoo.train")
@@ -89,6 +90,7 @@ class Trainer:
         num_workers: int,
         group: ProcessGroup | None = None,
     ) -> None:
+        recipe = in_steps(recipe)
         self.recipe, self.folder, self.num_workers = recipe, folder, num_workers
         self.group = group or ProcessGroup()
         self.device = self.group.device(device)
@@ -363,6 +365,7 @@ def train(
         if found is not None:
             trainer = _resumed(*found, recipe, trainer_of)
         else:
+            recipe = in_steps(recipe)
             trainer = trainer_of(recipe)
             if budget is not None and seconds is not None:
                 step, validation = trainer.measure(0.05 * seconds)
@@ -381,7 +384,8 @@ def _resumed(
     """Return a trainer with the state of a checkpoint."""
     with restoring(path):
         # With a budget, the schedule was shortened to this number of steps.
-        recipe = shortened(recipe, json.loads(state["recipe"])["train"]["iterations"])
+        steps = json.loads(state["recipe"])["train"]["iterations"]
+        recipe = shortened(in_steps(recipe, steps), steps)
     with no_effect_is_told():  # a run of an earlier version goes on
         trainer = trainer_of(recipe)
     with restoring(path):

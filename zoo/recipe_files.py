@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,10 @@ OF_ONE_NETWORK = {
 }
 """Keys that a recipe does not inherit. Another network would start from the few tensors that happen
 to fit, and be compared with scores that are not its own, both without a word."""
+
+
+EITHER = (("iterations", "epochs"),)
+"""Keys that say the same in two ways: a recipe that gives one replaces the other of its parent."""
 
 
 def read_recipe(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], Path | None]:
@@ -131,6 +135,7 @@ def _merged(base: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
         return copy.deepcopy(dict(change))
     merged = dict(base)
     for key, value in change.items():
+        _drop_other(merged, key, change)
         old = merged.get(key)
         if isinstance(value, Mapping):
             merged[key] = _merged(old if isinstance(old, dict) else {}, value)
@@ -158,7 +163,16 @@ def override(data: dict[str, Any], path: str, value: Any) -> None:
     elif isinstance(value, Mapping):
         place[last] = _merged(_as_mapping(place.get(last)), value)
     else:
+        _drop_other(place, last)
         place[last] = value
+
+
+def _drop_other(section: dict[str, Any], key: str, given: Iterable[str] = ()) -> None:
+    """Remove what the key replaces, if it is not given with it; see :data:`EITHER`."""
+    for pair in EITHER:
+        if key in pair:
+            for other in set(pair) - {key, *given}:
+                section.pop(other, None)
 
 
 def _step(place: Any, key: str, path: str, here: str) -> Any:

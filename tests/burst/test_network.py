@@ -86,6 +86,9 @@ def test_every_recipe_trains_a_step_when_narrowed(name, tmp_path):
         del changes["network.body.heads"]
     data = {"patch": 4, "batch": 2, "validate_patch": 4, "validate_bursts": 1, "border": 0}
     changes |= {f"train.data.{key}": value for key, value in data.items()}
+    if load_recipe(name).train["data"]["synthesis"] is None:  # real bursts are files
+        changes |= {"train.data.synthesis": "ntire", "train.align_loss": False}
+        changes["train.initial"] = None
     recipe = load_recipe(name, {**changes, "train.iterations": 2})
     settings = train_settings(recipe)
     assert isinstance(settings, BurstTrainSettings)

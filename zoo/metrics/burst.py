@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,7 @@ BORDER = 40
 LEVELS = 2**14
 
 _SSIM_REACH, _SSIM_SIGMA = 5, 1.5
+_COLOUR_REACH = 3
 _C1, _C2 = 0.01**2, 0.03**2
 
 
@@ -75,23 +77,40 @@ def global_flow(restored_3HW: Tensor, clean_3HW: Tensor) -> Tensor:
     return register_burst(torch.stack([clean_3HW, restored_3HW])[None])[0, 1]
 
 
-def aligned_psnr(
+def as_rgb(frame_IHW: Tensor) -> Tensor:
+    """Return a frame as R, G, B: of the planes R, Gr, Gb, B, all but the third."""
+    return frame_IHW[[0, 1, 3]] if len(frame_IHW) == 4 else frame_IHW
+
+
+class Aligned(NamedTuple):
+    """A restored and a clean image that can be compared, without the border.
+
+    Attributes:
+        restored_3HW: the restored image, at the place and in the colours of the clean one; float64.
+        clean_3HW: the clean image, float64.
+        valid_1HW: 1 where the colours could be aligned, otherwise 0.
+    """
+
+    restored_3HW: Tensor
+    clean_3HW: Tensor
+    valid_1HW: Tensor
+
+
+def aligned(
     restored_3HW: Tensor,
     clean_3HW: Tensor,
     reference_3HW: Tensor,
     *,
     border: int = BORDER,
     flow: Callable[[Tensor, Tensor], Tensor] = global_flow,
-) -> float:
-    """Compute the PSNR in dB after aligning position and colour.
+) -> Aligned:
+    """Align the place and the colours of a restored image to a clean image that is another shot.
 
-    This is for bursts with a clean image that is another shot. The restored image is warped by
-    ``flow(restored, clean)``. A 3x3 colour matrix is fitted by least squares between the reference
-    frame, warped in the same way, and the clean image at the reference's size, both blurred. Pixels
-    where the matrix is off by more than 20/255 are excluded.
-
-    The published numbers use the flow of PWC-Net. The default is one affine motion for the whole
-    image, which is not comparable: report such results as ``aligned_psnr_global``.
+    The restored image is warped by ``flow(restored, clean)``. A 3x3 colour matrix is fitted by
+    least squares between the reference frame, warped in the same way, and the clean image at the
+    reference's size, both blurred. Pixels where the matrix is off by more than 20/255 are not
+    valid.
+    Gradients reach the restored image; the flow and the matrix are taken as they are.
 
     Args:
         restored_3HW: the network's output.
@@ -105,11 +124,17 @@ def aligned_psnr(
         ImageError: if the shapes differ, or no pixel is valid.
     """
     _inside(restored_3HW, clean_3HW, border)
-    peak_r, peak_c = (x.amax().clamp(min=1e-6) for x in (restored_3HW, clean_3HW))
-    moved_2HW = flow(restored_3HW / peak_r, clean_3HW / peak_c)
+    seen_3HW = restored_3HW.detach()
+    peak_r, peak_c = (x.amax().clamp(min=1e-6) for x in (seen_3HW, clean_3HW))
+    moved_2HW = flow(seen_3HW / peak_r, clean_3HW / peak_c)
     warped = warp(restored_3HW[None].float(), moved_2HW[None])[0].double()
 
     height, width = reference_3HW.shape[1:]
+    if min(height, width) <= 2 * _COLOUR_REACH:
+        raise ImageError(
+            f"frames of {width}x{height} are too small to align colours; they need at least "
+            f"{2 * _COLOUR_REACH + 1} pixels per side"
+        )
     shrink = clean_3HW.shape[1] / height
     small_2hw = F.interpolate(
         moved_2HW[None].float(), size=(height, width), mode="bilinear", antialias=True
@@ -118,7 +143,7 @@ def aligned_psnr(
     clean_small = F.interpolate(
         clean_3HW[None].double(), size=(height, width), mode="bilinear", antialias=True
     )[0]
-    blurred_r, blurred_c = (_blurred(x, reach=3) for x in (reference, clean_small))
+    blurred_r, blurred_c = (_blurred(x, reach=_COLOUR_REACH) for x in (reference, clean_small))
     inner = (slice(None), slice(5, -5), slice(5, -5)) if min(height, width) > 24 else (...,)
     matrix = torch.linalg.lstsq(blurred_r[inner].flatten(1).T, blurred_c[inner].flatten(1).T)
     colored = torch.einsum("ji,jhw->ihw", matrix.solution, warped)
@@ -130,12 +155,59 @@ def aligned_psnr(
         size=clean_3HW.shape[1:],
         mode="bilinear",
     )[0]
-    restored, clean = _inside(colored.clamp(0, 1), clean_3HW.double(), border)
-    mask = (_inside(valid, valid, border)[0] > 0.9).double()
-    if not mask.any():
+    inside, clean = _inside(colored, clean_3HW.double(), border)
+    mask_1HW = (_inside(valid, valid, border)[0] > 0.9).double()
+    if not mask_1HW.any():
         raise ImageError("no pixel can be compared: the images do not show the same scene")
-    error = float(((restored - clean).square() * mask).sum() / (mask.sum() * len(restored)))
+    return Aligned(inside, clean, mask_1HW)
+
+
+def aligned_psnr(
+    restored_3HW: Tensor,
+    clean_3HW: Tensor,
+    reference_3HW: Tensor,
+    *,
+    border: int = BORDER,
+    flow: Callable[[Tensor, Tensor], Tensor] = global_flow,
+) -> float:
+    """Compute the PSNR in dB after aligning position and colour, over the valid pixels.
+
+    This is for bursts with a clean image that is another shot. The published numbers use the flow
+    of PWC-Net. The default is one affine motion for the whole image, which is not comparable:
+    report such results as ``aligned_psnr_global``. Arguments and errors are those of
+    :func:`aligned`.
+    """
+    found = aligned(restored_3HW, clean_3HW, reference_3HW, border=border, flow=flow)
+    squares = (found.restored_3HW.clamp(0, 1) - found.clean_3HW).square()
+    error = float((squares * found.valid_1HW).sum() / (found.valid_1HW.sum() * len(squares)))
     return math.inf if error == 0 else -10 * math.log10(error)
+
+
+def developed_pair(
+    restored_3HW: Tensor, clean_3HW: Tensor, gains_311: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Develop linear images to pictures, as the code of RealBSR does to show them.
+
+    White balance, the mean brought to a fifth, a gamma of 2.2 and a smooth step. Both are
+    brightened by the mean of the clean image, so that an error of brightness stays one (our
+    reading: the code shows one image at a time).
+
+    Args:
+        restored_3HW: the restored image, linear.
+        clean_3HW: the clean image, linear, of the same shape.
+        gains_311: gains of R, G, B relative to G.
+
+    Returns:
+        Both pictures, float64 in [0, 1].
+    """
+    restored, clean = (x.double() * gains_311.double() for x in (restored_3HW, clean_3HW))
+    brightness = (clean.mean() * 5).clamp(min=1e-12)
+
+    def picture(x_3HW: Tensor) -> Tensor:
+        x_3HW = (x_3HW / brightness).clamp(0, 1) ** (1 / 2.2)
+        return 3 * x_3HW**2 - 2 * x_3HW**3
+
+    return picture(restored), picture(clean)
 
 
 def _inside(restored: Tensor, clean: Tensor, border: int) -> tuple[Tensor, Tensor]:
@@ -155,7 +227,7 @@ def _inside(restored: Tensor, clean: Tensor, border: int) -> tuple[Tensor, Tenso
 
 def _blurred(image_CHW: Tensor, reach: int = _SSIM_REACH) -> Tensor:
     """Blur with a Gaussian of sigma 1.5, without padding: ``reach`` pixels less at each side."""
-    taps = torch.arange(-reach, reach + 1, dtype=image_CHW.dtype)
+    taps = torch.arange(-reach, reach + 1, dtype=image_CHW.dtype, device=image_CHW.device)
     kernel = torch.exp(-((taps / _SSIM_SIGMA) ** 2) / 2)
     kernel = kernel / kernel.sum()
     rows = F.conv2d(image_CHW[:, None], kernel[None, None, :, None])

@@ -1,4 +1,5 @@
-"""Training on synthetic bursts made from photos, with an auxiliary loss on the alignment.
+"""Training on bursts: synthetic ones made from photos, with an auxiliary loss on the alignment, or
+real ones with their clean images.
 
 Shape suffixes: B batch, T frames, I channels of a frame, H height, W width in pixels.
 """
@@ -10,17 +11,22 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
-from zoo.data.burst.dataset import BurstDataset, ValidationBursts
+from zoo.data.burst.dataset import BurstDataset, BurstSample, ValidationBursts
+from zoo.data.burst.pairs import RealBurstDataset, RealValidation, real_bursts
 from zoo.data.burst.synthesis import BurstSynthesis
 from zoo.data.images import list_photos, read_photo
 from zoo.data.photos import SAMPLES_SOURCE, TrainingPhoto, load_training_photos
 from zoo.data.pixels import quantise
 from zoo.data.samples import load_sample, sample_names
 from zoo.distributed import ProcessGroup, shard
+from zoo.errors import RecipeError
 from zoo.evaluation.burst import BurstScore, mean_burst_score, score_burst
+from zoo.metrics.burst import aligned, as_rgb
 from zoo.networks import Network
 from zoo.training.losses import Loss, loss_of_scales
 from zoo.training.settings import BurstDataSettings, BurstTrainSettings, Stage
@@ -30,7 +36,7 @@ logger = logging.getLogger("zoo.train")
 
 
 class BurstTask:
-    """Training on synthetic bursts: examples, loss and validation.
+    """Training on bursts: examples, loss and validation.
 
     Args:
         settings: the recipe's ``train`` section.
@@ -48,19 +54,45 @@ class BurstTask:
         self.plan = [Stage(iterations=settings.iterations, patch=data.patch, batch=data.batch)]
         self.flow_loss, self.border, self.seed = settings.flow_loss, data.border, settings.seed
         self.needs_flow = network.needs_flow
-        self.synthesis = _synthesis(data, network)
-        self.photos = load_training_photos(data.photos, progress=progress)
+        self.align_loss, self.scale, self.frames = settings.align_loss, network.scale, network.burst
+        self.examples_at: Callable[[int, int], Dataset[BurstSample]]
+        if data.real is not None:
+            if self.needs_flow:
+                raise RecipeError(
+                    "network.flow_prior is given, and the motion of real bursts is not known: set "
+                    "it to registration or none"
+                )
+            self.examples_at = self._real(data.real, network)
+        else:
+            self.examples_at = self._synthetic(data, network, progress)
         self.validation = validation_bursts(data, network)
+        self.aligned_validation = settings.align_loss and data.validate_real is not None
 
-    def examples(self, stage: Stage) -> BurstDataset:
-        """Return the examples of a stage: frames, clean image and true flow."""
-        return BurstDataset(
-            self.photos,
-            synthesis=self.synthesis,
-            patch=stage.patch,
-            length=examples_of(self.plan, 0, stage.iterations),
+    def _real(self, folder: str, network: Network) -> Callable[[int, int], Dataset[BurstSample]]:
+        bursts = real_bursts(folder, network.burst, network.scale, network.channels)
+        return lambda patch, length: RealBurstDataset(
+            bursts,
+            frames=network.burst,
+            scale=network.scale,
+            patch=patch,
+            length=length,
             seed=self.seed,
         )
+
+    def _synthetic(
+        self, data: BurstDataSettings, network: Network, progress: bool
+    ) -> Callable[[int, int], Dataset[BurstSample]]:
+        synthesis = _synthesis(data, network)
+        photos = load_training_photos(data.photos, progress=progress)
+        if data.photos == SAMPLES_SOURCE and data.paper:
+            logger.info("training on the few bundled photos; the paper uses %s", data.paper)
+        return lambda patch, length: BurstDataset(
+            photos, synthesis=synthesis, patch=patch, length=length, seed=self.seed
+        )
+
+    def examples(self, stage: Stage) -> Dataset[BurstSample]:
+        """Return the examples of a stage: frames, clean image and true flow."""
+        return self.examples_at(stage.patch, examples_of(self.plan, 0, stage.iterations))
 
     def module(self, network: Network) -> nn.Module:
         return _WithDisplacements(network)
@@ -75,7 +107,11 @@ class BurstTask:
         burst_BTIHW, clean_B3HW, flow_BT2HW = batch
         given = flow_BT2HW if self.needs_flow else None
         output, displacements = forward(burst_BTIHW, given)
-        total = loss_of_scales(criterion, output, clean_B3HW)
+        total = (
+            _aligned_loss(criterion, output, clean_B3HW, burst_BTIHW[:, 0], self.border)
+            if self.align_loss
+            else loss_of_scales(criterion, output, clean_B3HW)
+        )
         weight = self.flow_loss * (1 - done)
         if weight and displacements:
             total = total + weight * flow_distance(displacements, flow_BT2HW)
@@ -85,7 +121,12 @@ class BurstTask:
         self, network: Network, group: ProcessGroup
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         mine = shard(range(len(self.validation)), group)
-        found = [score_burst(network, self.validation[index], self.border) for index in mine]
+        found = [
+            score_burst(
+                network, self.validation[index], self.border, aligned=self.aligned_validation
+            )
+            for index in mine
+        ]
         scores: list[BurstScore] = [score for part in group.gather(found) for score in part]
         mean = mean_burst_score(scores)
         logger.info("%.2f dB with the reference as every frame", mean.all_reference)
@@ -111,6 +152,20 @@ class _WithDisplacements(nn.Module):
         return self.network.forward_with_displacements(burst_BTIHW, flow_BT2HW)
 
 
+def _aligned_loss(
+    criterion: Loss, output: Any, clean_B3HW: Tensor, reference_BIHW: Tensor, border: int
+) -> Tensor:
+    """The mean loss over images that were aligned; pixels that are not valid do not count."""
+    total = clean_B3HW.new_zeros(())
+    for restored_3HW, clean_3HW, frame_IHW in zip(output, clean_B3HW, reference_BIHW, strict=True):
+        found = aligned(restored_3HW.float(), clean_3HW, as_rgb(frame_IHW), border=border)
+        used = found.valid_1HW.bool()
+        compared = torch.where(used, found.restored_3HW, found.clean_3HW)[None]
+        share = found.valid_1HW.mean().to(clean_B3HW)
+        total = total + criterion(compared.float(), found.clean_3HW[None].float()) / share
+    return total / len(clean_B3HW)
+
+
 def flow_distance(displacements: tuple[Tensor, ...], flow_BT2HW: Tensor) -> Tensor:
     """Return the mean absolute difference to the true flow over all levels, in full-size pixels.
 
@@ -126,8 +181,13 @@ def flow_distance(displacements: tuple[Tensor, ...], flow_BT2HW: Tensor) -> Tens
     return total / len(displacements)
 
 
-def validation_bursts(data: BurstDataSettings, network: Network) -> ValidationBursts:
+def validation_bursts(
+    data: BurstDataSettings, network: Network
+) -> ValidationBursts | RealValidation:
     """Return the fixed bursts on which a network is validated."""
+    if data.validate_real is not None:
+        bursts = real_bursts(data.validate_real, network.burst, network.scale, network.channels)
+        return RealValidation(bursts, frames=network.burst, scale=network.scale)
     return ValidationBursts(
         _validation_photos(data.validate),
         synthesis=_synthesis(data, network),
@@ -137,6 +197,11 @@ def validation_bursts(data: BurstDataSettings, network: Network) -> ValidationBu
 
 
 def _synthesis(data: BurstDataSettings, network: Network) -> BurstSynthesis:
+    if data.synthesis is None:
+        raise RecipeError(
+            "data.synthesis is null, so bursts are files: give data.real=FOLDER to train and "
+            "data.validate_real=FOLDER to validate (data.synthesis=ntire makes bursts from photos)"
+        )
     mode = "raw" if network.channels == 4 else "rgb"
     factor = network.scale // (2 if mode == "raw" else 1)
     return data.synthesis(frames=network.burst, factor=factor, mode=mode)

@@ -195,6 +195,8 @@ class TrainSettings:
         optimizer: the optimiser.
         schedule: the learning-rate schedule.
         iterations: total number of steps.
+        epochs: passes over the training data, instead of ``iterations``: one takes as many steps as
+            there are batches of photos, or of bursts.
         initial: weights to start from: a file, or a model with weights in the package. Tensors that
             do not match, such as the head of another scale, are initialised at random. Null
             initialises all tensors at random.
@@ -216,7 +218,8 @@ class TrainSettings:
     loss: Loss = field(default_factory=L1)
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings = ScheduleSettings()
-    iterations: int
+    iterations: int = 0
+    epochs: int = 0
     initial: str | None = None
     accumulate: int = 1
     precision: Precision = "fp32"
@@ -230,7 +233,11 @@ class TrainSettings:
     keep: int = 2
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "iterations", most=MOST_STEPS)
+        at_least(self, 0, "epochs", most=MOST_STEPS)
+        at_least(self, 0, "iterations", most=MOST_STEPS)
+        if bool(self.epochs) == bool(self.iterations):
+            found = "both given; omit one" if self.epochs else "both 0; give one of them"
+            raise RecipeError(f"iterations and epochs are {found}")
         at_least(self, 1, "log_every", "save_every", "accumulate", "keep", most=MOST_STEPS)
         at_least(self, 0, "clip", most=MOST_WEIGHT)
         at_least(self, 0, "seed", most=2**32 - 1)
@@ -243,7 +250,10 @@ class BurstDataSettings:
     """Where training and validation bursts come from.
 
     Attributes:
-        synthesis: synthesises a burst from a photo.
+        synthesis: synthesises a burst from a photo. Null to train on real bursts only.
+        real: a folder of bursts with their clean images, as in BurstSR and RealBSR
+            (:mod:`zoo.data.burst.clean`). Replaces ``photos`` and ``synthesis``.
+        validate_real: such a folder for validation. Replaces ``validate``.
         patch: side of a frame in pixels of its planes.
         batch: number of bursts in one step.
         photos: a folder of images, or "samples" for the bundled photos.
@@ -252,9 +262,12 @@ class BurstDataSettings:
         validate_bursts: number of bursts from each validation photo. They are the same in every
             validation.
         border: number of high-resolution pixels excluded at each side in scores.
+        paper: training data of the paper, for information only.
     """
 
-    synthesis: Callable[..., BurstSynthesis] = BurstSynthesis
+    synthesis: Callable[..., BurstSynthesis] | None = BurstSynthesis
+    real: str | None = None
+    validate_real: str | None = None
     patch: int = 48
     batch: int = 8
     photos: str = "samples"
@@ -262,6 +275,7 @@ class BurstDataSettings:
     validate_patch: int = 48
     validate_bursts: int = 4
     border: int = 40
+    paper: str = ""
 
     def __post_init__(self) -> None:
         _check_sizes(self)
@@ -278,15 +292,24 @@ class BurstTrainSettings(TrainSettings):
         data: training and validation bursts.
         flow_loss: weight of an auxiliary loss: the distance in pixels between the displacements
             that the alignment finds and the true displacements. The weight falls linearly to 0 at
-            the last step.
+            the last step. Real bursts have no true displacements: it must be 0.
+        align_loss: whether the loss compares images after their places and colours are aligned, for
+            real bursts whose clean image is another camera's; see
+            :func:`zoo.metrics.burst.aligned`.
     """
 
     data: BurstDataSettings = BurstDataSettings()  # type: ignore[assignment]
     flow_loss: float = 0.0
+    align_loss: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 0, "flow_loss", most=MOST_WEIGHT)
+        if self.flow_loss and self.data.real is not None:
+            raise RecipeError(
+                "flow_loss needs the true displacements of synthetic bursts; set flow_loss to 0 to "
+                "train on data.real"
+            )
 
 
 def train_settings(recipe: Recipe) -> TrainSettings:

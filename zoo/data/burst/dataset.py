@@ -88,11 +88,11 @@ class BurstDataset(Dataset[BurstSample]):
     def burst(self, index: int) -> SyntheticBurst:
         """Make one burst, with its camera and noise level."""
         rng = generator(self.seed, index)
-        photo = self.photos[_below(len(self.photos), rng)]
+        photo = self.photos[below(len(self.photos), rng)]
         window = self.synthesis.window(self.patch * self.synthesis.scale)
         piece_3HW = random_square(photo.pixels_HWC, window, rng)
         if self.augment:
-            turn = _below(8, rng)
+            turn = below(8, rng)
             piece_3HW = piece_3HW.rot90(turn % 4, (1, 2))
             if turn >= 4:
                 piece_3HW = piece_3HW.flip(2)
@@ -146,7 +146,7 @@ def random_square(pixels_HWC: np.ndarray, side: int, rng: torch.Generator) -> Te
     """
     height, width = pixels_HWC.shape[:2]
     taken = min(side, height, width)
-    top, left = _below(height - taken + 1, rng), _below(width - taken + 1, rng)
+    top, left = below(height - taken + 1, rng), below(width - taken + 1, rng)
     piece = pixels_HWC[top : top + taken, left : left + taken]
     piece_3HW = to_tensor(with_channels(dequantise(piece), 3))
     if taken < side:
@@ -155,5 +155,6 @@ def random_square(pixels_HWC: np.ndarray, side: int, rng: torch.Generator) -> Te
     return piece_3HW.clamp(0, 1)
 
 
-def _below(bound: int, rng: torch.Generator) -> int:
+def below(bound: int, rng: torch.Generator) -> int:
+    """Draw a whole number from 0 to below the bound."""
     return int(torch.randint(bound, (), generator=rng))

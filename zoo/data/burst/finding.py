@@ -16,6 +16,14 @@ from zoo.files import is_same_file, natural_key
 NPZ = "burst.npz"
 PREVIEW = "preview.png"
 NOT_FRAMES = (PREVIEW, "gt.png")
+CLEAN_END = "rewarp.png"
+"""How the names of clean images among the frames of RealBSR-RGB end."""
+
+REAL_RAW_CLEAN = "_rgb.png"
+"""How the names of clean images among the frames of RealBSR-RAW end."""
+
+INSIDE = ("bursts", "LR_aligned", "LR")
+"""Folders of bursts in a set that also has a folder of clean images."""
 
 _CONVERT = {
     (".3fr", ".arw", ".cr2", ".cr3", ".nef", ".orf", ".pef", ".raf", ".rw2", ".srw"):
@@ -54,7 +62,7 @@ def _find_bursts(source: Path, without: Path | None) -> list[Path]:
         raise ImageError(f"burst {str(source)!r} does not exist; check the path")
     if source.suffix == ".npz" or _has_planes(source):
         return [source]
-    inside = source / "bursts" if (source / "bursts").is_dir() else source
+    inside = next((source / name for name in INSIDE if _has_folders(source / name)), source)
     if inside.is_dir():
         found = [
             path
@@ -101,11 +109,39 @@ def dng_files(folder: Path) -> list[Path]:
     return sorted((path for path in found if not path.name.startswith(".")), key=natural_key)
 
 
+def real_raw_clean(burst: Path) -> Path | None:
+    """The clean image among the frames of a burst of RealBSR-RAW; None for other bursts.
+
+    Such a folder also holds a pickle of facts: there, names of photos do not say what they are.
+    """
+    if not burst.is_dir() or not any(burst.glob("*.pkl")):
+        return None
+    return next(iter(sorted(burst.glob(f"*{REAL_RAW_CLEAN}"))), None)
+
+
+def real_raw_frames(burst: Path) -> list[Path]:
+    """The frames of a burst of RealBSR-RAW, in natural order; none for other bursts."""
+    clean = real_raw_clean(burst)
+    if clean is None:
+        return []
+    return sorted((path for path in burst.glob("*.png") if path != clean), key=natural_key)
+
+
+def is_frame(path: Path) -> bool:
+    """Whether the name of an image in a burst's folder may be that of a frame."""
+    return path.name not in NOT_FRAMES and not path.name.endswith(CLEAN_END)
+
+
+def _has_folders(folder: Path) -> bool:
+    """Whether a folder may hold bursts: folders, or npz files."""
+    return folder.is_dir() and any(
+        path.is_dir() or path.suffix == ".npz" for path in folder.iterdir()
+    )
+
+
 def _has_images(folder: Path) -> bool:
     return any(
-        path.suffix.lower() in PHOTO_EXTENSIONS
-        and path.name not in NOT_FRAMES
-        and not path.name.startswith(".")
+        path.suffix.lower() in PHOTO_EXTENSIONS and is_frame(path) and not path.name.startswith(".")
         for path in folder.iterdir()
         if not path.is_dir()
     )

@@ -10,7 +10,10 @@ The folder of a burst contains one of these:
 * ``burst.npz`` with ``frames`` (T, 4 or 3, h, w), either floating point in [0, 1], or integers and
   ``white_level``; ``black_level``, for all channels or each, is subtracted from both. Other entries
   of up to 100 values are facts.
-* any image files, in natural order: RGB frames.
+* ``*.png`` with four channels of 14 bits, a clean image ``*_rgb.png`` and a pickle of facts
+  (RealBSR-RAW); the black level is subtracted already.
+* any image files, in natural order: RGB frames. A clean image ``*rewarp.png`` (RealBSR-RGB) is no
+  frame.
 
 :mod:`zoo.data.burst.facts` reads the facts (gains and colour matrix) next to the frames.
 :mod:`zoo.data.burst.writing` writes the first layout.
@@ -33,7 +36,7 @@ from torch import Tensor
 
 from zoo.data.burst.camera import Camera
 from zoo.data.burst.facts import FACTS_JSON, FACTS_PICKLE, facts_beside, numbers
-from zoo.data.burst.finding import NOT_FRAMES, NPZ, dng_files
+from zoo.data.burst.finding import NPZ, dng_files, is_frame, real_raw_frames
 from zoo.data.burst.raw import read_dng
 from zoo.data.burst.stored import WHITE, read_planes
 from zoo.data.images import list_photos, read_photo
@@ -46,6 +49,9 @@ from zoo.limits import PIXELS_VARIABLE, max_pixels
 logger = logging.getLogger(__name__)
 
 SAMSUNG_WHITE = 1023
+
+REAL_WHITE = 2**14 - 1
+"""The value that means 1 in frames and clean images of RealBSR-RAW."""
 
 _FACT = 100
 """Largest number of values of an array in an npz file that is kept as a fact."""
@@ -124,6 +130,9 @@ def _read_burst(path: Path) -> BurstFiles:
         return BurstFiles(path.name, frames, known[0], 16)
     if files := dng_files(path):
         return _from_dng(path, files)
+    if files := real_raw_frames(path):
+        frames = _frames(path, (read_planes(file).div_(REAL_WHITE) for file in files))
+        return BurstFiles(path.name, frames, {}, 16)
     return _from_photos(path)
 
 
@@ -175,7 +184,7 @@ def _phone_frame(file: Path, facts: Mapping[str, Any]) -> Tensor:
 
 
 def _from_photos(folder: Path) -> BurstFiles:
-    files = [path for path in list_photos(folder) if path.name not in NOT_FRAMES]
+    files = [path for path in list_photos(folder) if is_frame(path)]
     if not files:
         raise ImageError(f"burst folder {str(folder)!r} has no frame; see 'zoo restore --help'")
     bits = 8

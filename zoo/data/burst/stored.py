@@ -27,6 +27,8 @@ from zoo.files import write_bytes
 WHITE = 2**14
 """The value that means 1 in files of planes, which use 14 bits."""
 
+_LINEAR_RGB = "the clean image of a RAW burst is a 16-bit PNG with three channels"
+
 CLEAN = "im_rgb.png"
 """Name of the file of the clean image, in the folder ``gt``."""
 
@@ -80,8 +82,16 @@ def read_clean(path: Path, *, raw: bool) -> Tensor:
     """
     if not raw:
         return to_tensor(with_channels(read_photo(path).color_HWC, 3))
-    wanted = "the clean image of a RAW burst is a 16-bit PNG with three channels"
-    return _read_unswapped(path, 3, wanted) / WHITE
+    return read_rgb(path) / WHITE
+
+
+def read_rgb(path: Path) -> Tensor:
+    """Read the linear R, G, B of a file, unscaled, float32 (3, H, W).
+
+    Raises:
+        ImageError: if the file is damaged or not a 16-bit PNG with three channels.
+    """
+    return _read_unswapped(path, 3, _LINEAR_RGB)
 
 
 def _read_unswapped(path: Path, channels: int, wanted: str) -> Tensor:

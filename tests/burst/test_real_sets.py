@@ -1,0 +1,412 @@
+"""Public sets of bursts: found by name, read with their clean images, scored, and trained on."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+
+import pytest
+import torch
+import yaml
+
+import zoo
+from recipes.evaluate import main as evaluate
+from recipes.train import main as train
+from tests.helpers import author_layouts
+from tests.helpers.author_layouts import PHONE, burst, tag, write_facts
+from zoo.data.burst import pairs
+from zoo.data.burst.clean import CleanImage, clean_of
+from zoo.data.burst.dataset import generator
+from zoo.data.burst.pairs import RealBurst, RealBurstDataset, real_bursts
+from zoo.data.burst.reading import read_burst
+from zoo.data.burst.sets import find_burst_set
+from zoo.errors import ImageError, RecipeError
+from zoo.metrics.burst import aligned, as_rgb, developed_pair, linear_psnr, linear_ssim
+from zoo.recipe import load_recipe
+from zoo.training.burst_task import BurstTask
+from zoo.training.epochs import in_steps
+from zoo.training.losses import L1
+from zoo.training.settings import BurstTrainSettings, train_settings
+
+SMALL = {
+    "burst": 3, "dim": 8, "align": "none", "flow_prior": "none", "skip": "corner", "stages": [1],
+    "body": {"type": "res"}, "fusion": {"type": "concat"},
+}  # fmt: skip
+
+
+def small(name, folder, **train):
+    """A small network of a recipe with random weights: the recipe's file."""
+    data = load_recipe(name).data()
+    data["network"] |= SMALL
+    data["train"] |= {"initial": None, **train}
+    data["train"]["data"] |= {"border": 4}
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(data))
+    torch.manual_seed(0)
+    zoo.save(zoo.build(str(file)), folder / "weights.safetensors")
+    return file
+
+
+# ------------------------------------------------------------------ finding
+
+
+@pytest.mark.parametrize(
+    ("folders", "source", "name", "found"),
+    [
+        ("SyntheticBurst/bursts", "", "SyntheticBurst", "SyntheticBurst"),
+        ("SynBurst_val", "SynBurst_val", "SyntheticBurst", "SynBurst_val"),
+        ("burstsr_dataset/val", "", "BurstSR", "burstsr_dataset/val"),
+        ("burstsr_dataset/val", "burstsr_dataset/val", "BurstSR", "burstsr_dataset/val"),
+        ("BurstSR/train", "BurstSR/train", None, "BurstSR/train"),
+        ("RealBSR/RAW/testpatch", "", "RealBSR_RAW", "RealBSR/RAW/testpatch"),
+        ("RealBSR/RGB/test/testpatch", "RealBSR/RGB", "RealBSR_RGB", "RealBSR/RGB/test/testpatch"),
+        ("RealBSR-RGB/test", "", "RealBSR_RGB", "RealBSR-RGB/test"),
+        ("mine", "mine", None, "mine"),
+    ],
+)
+def test_a_set_is_found_at_its_folder_above_it_and_below_it(folders, source, name, found, tmp_path):
+    (tmp_path / folders).mkdir(parents=True)
+    wanted = [name] if name else ["BurstSR"]
+    assert find_burst_set(tmp_path / source, wanted) == (name, tmp_path / found)
+    with pytest.raises(ImageError, match="does not exist"):
+        find_burst_set(tmp_path / "nowhere", wanted)
+
+
+# ------------------------------------------------------------------ reading
+
+
+def test_the_clean_image_of_burstsr_is_as_bright_as_the_burst(tmp_path):
+    author_layouts.burstsr(tmp_path, 1)
+    made = burst(0)
+    [path] = (tmp_path / "burstsr_dataset" / "val").iterdir()
+    found = clean_of(path)
+    assert found.kind == "other_camera"
+    torch.testing.assert_close(found.read(raw=True), made.clean, atol=4e-4, rtol=0)
+    torch.testing.assert_close(read_burst(path).frames_TIHW, made.frames, atol=6e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"exif_data": {}}, "need exposure time, ISO and aperture as EXIF tags"),
+        ({"exif_data": PHONE | {"Image FNumber": tag(0)}}, "need exposure time, ISO and aperture"),
+        (
+            {"exif_data": PHONE | {"Image ISOSpeedRatings": tag(0)}},
+            "exposure in the facts of .* is 0",
+        ),
+        (None, "does not exist; the clean images of BurstSR need the facts of both cameras"),
+    ],
+)
+def test_facts_that_the_clean_image_of_burstsr_needs_are_named(tmp_path, change, message):
+    author_layouts.burstsr(tmp_path, 1)
+    [path] = (tmp_path / "burstsr_dataset" / "val").iterdir()
+    facts = path / "samsung_00" / "meta_info.pkl"
+    facts.unlink()
+    if change is not None:
+        write_facts(facts, {"black_level": [63] * 4, **change})
+    with pytest.raises(ImageError, match=message):
+        clean_of(path).read(raw=True)
+
+
+def test_bursts_of_realbsr_are_read_without_their_clean_image(tmp_path):
+    author_layouts.realbsr_raw(tmp_path, 1)
+    [path] = (tmp_path / "RealBSR" / "RAW" / "testpatch").iterdir()
+    torch.testing.assert_close(read_burst(path).frames_TIHW, burst(0).frames, atol=5e-5, rtol=0)
+    found = clean_of(path)
+    assert found.kind == "raw_photo"
+    torch.testing.assert_close(found.read(raw=True), burst(0).clean, atol=5e-5, rtol=0)
+    assert found.white_balance().flatten().tolist() == [2.0, 1.0, 1.5]
+    for pickle in path.glob("*.pkl"):
+        pickle.unlink()
+    with pytest.raises(ImageError, match="no pickle of facts"):
+        found.white_balance()
+
+    author_layouts.realbsr_rgb(tmp_path, 1)
+    [path] = (tmp_path / "RealBSR" / "RGB" / "test" / "LR_aligned").iterdir()
+    made = burst(0, mode="rgb")
+    found = clean_of(path)
+    assert found.kind == "same" and found.path.name == "000_MFSR_Sony_0000_x4.png"
+    torch.testing.assert_close(found.read(raw=False), made.clean, atol=3e-3, rtol=0)
+    # The other layout of the set: the clean image among the frames.
+    shutil.copy(found.path, path / "000_rewarp.png")
+    assert clean_of(path).path == path / "000_rewarp.png"
+    assert len(read_burst(path).frames_TIHW) == 3
+    (path / "000_rewarp.png").unlink()
+    for folder in ("HR/000_00", "HR"):
+        shutil.rmtree(tmp_path / "RealBSR" / "RGB" / "test" / folder, ignore_errors=True)
+    with pytest.raises(ImageError, match="no clean image: neither"):
+        clean_of(path)
+
+
+def test_photos_named_as_in_realbsr_stay_frames_without_its_facts(tmp_path):
+    for name in ("a_rgb.png", "b_rgb.png"):
+        author_layouts.picture(tmp_path / name, 8)
+    assert len(read_burst(tmp_path).frames_TIHW) == 2
+
+
+def test_unusable_bursts_are_named_before_training(tmp_path):
+    author_layouts.burstsr(tmp_path, 2)
+    folder = tmp_path / "burstsr_dataset" / "val"
+    assert len(real_bursts(folder, 3, 8, 4)) == 2
+    with pytest.raises(ImageError, match=r"0000_0001' has 3 frames; the network takes 4"):
+        real_bursts(folder, 4, 8, 4)
+    with pytest.raises(ImageError, match=r"\(64, 64\) pixels; at x4, .* needs \(32, 32\)"):
+        real_bursts(folder, 3, 4, 4)
+    with pytest.raises(ImageError, match="has 4 channels; the network takes 3"):
+        real_bursts(folder, 3, 8, 3)
+
+
+# ------------------------------------------------------------------ patches
+
+PLANES = (0, 0, 0), (1, 0, 1), (1, 1, 0), (2, 1, 1)
+"""Colour, row and column of the planes R, Gr, Gb, B in a mosaic."""
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("turned", range(8))
+@pytest.mark.parametrize("raw", [True, False])
+def test_flips_and_turns_keep_frames_and_clean_image_together(monkeypatch, raw, turned, whole):
+    """The clean image repeats every value of the mosaic, or of the frame, as a block."""
+    scale, side, patch = (8, 6, 6 if whole else 4) if raw else (4, 6, 6 if whole else 4)
+    cells = 2 * side if raw else side
+    block = scale * side // cells
+    colours = torch.rand(3, cells, cells, generator=generator(1))
+    clean = colours.repeat_interleave(block, 1).repeat_interleave(block, 2)
+    frame = colours
+    if raw:
+        frame = torch.stack([colours[c, row::2, column::2] for c, row, column in PLANES])
+    monkeypatch.setattr(RealBurst, "read", lambda *_: (frame[None].repeat(2, 1, 1, 1), clean))
+    monkeypatch.setattr(pairs, "below", lambda n, rng: turned if n == 8 else min(1, n - 1))
+    held = [RealBurst(None, CleanImage(None))]
+    data = RealBurstDataset(held, frames=2, scale=scale, patch=patch, length=1, seed=0)
+    found, target, flow = data[0]
+    assert found.shape == (2, frame.shape[0], patch, patch) and flow.shape == (2, 2, patch, patch)
+    assert target.shape == (3, scale * patch, scale * patch)
+    middles = target[:, block // 2 :: block, block // 2 :: block]
+    if not raw:
+        assert torch.equal(found[0], middles)
+        return
+    for plane, (colour, row, column) in enumerate(PLANES):
+        assert torch.equal(found[0, plane], middles[colour, row::2, column::2]), plane
+
+
+def test_patches_depend_on_seed_and_number_only(tmp_path):
+    author_layouts.burstsr(tmp_path, 2)
+    held = real_bursts(tmp_path / "burstsr_dataset" / "val", 3, 8, 4)
+
+    def data(seed):
+        return RealBurstDataset(held, frames=3, scale=8, patch=4, length=40, seed=seed)
+
+    first, again, other = data(0), data(0), data(1)
+    assert torch.equal(first[7].frames, again[7].frames)
+    assert torch.equal(first[7].clean, again[7].clean)
+    assert any(not torch.equal(first[n].frames, other[n].frames) for n in range(4))
+    assert len({str(first[n].frames) for n in range(40)}) > 10
+    with pytest.raises(IndexError):
+        first[40]
+    wide = RealBurstDataset(held, frames=3, scale=8, patch=9, length=1, seed=0)
+    with pytest.raises(ImageError, match=r"frames of 8x8; data\.patch is 9"):
+        wide[0]
+
+
+# ------------------------------------------------------------------ scores
+
+
+def scored(tmp_path, name, capsys):
+    file = small(name, tmp_path)
+    words = [str(file), "-w", str(tmp_path / "weights.safetensors"), "-o", str(tmp_path / "out")]
+    assert evaluate([*words, "--data", str(tmp_path)]) == 0, capsys.readouterr().err
+    with (tmp_path / "out" / "images.csv").open() as lines:
+        images = list(csv.DictReader(lines))
+    network = zoo.load(tmp_path / "weights.safetensors").eval()
+    return capsys.readouterr().out, images, network
+
+
+def restored(network, path):
+    with torch.inference_mode():
+        return network(read_burst(path).frames_TIHW[None])[0]
+
+
+def test_synthetic_bursts_stand_beside_the_papers_score(tmp_path, capsys):
+    author_layouts.synthetic_bursts(tmp_path)
+    table, images, network = scored(tmp_path, "qmambabsr", capsys)
+    assert "| SyntheticBurst | 2 | files |" in table and "| 43.12 / 0.9700 |" in table
+    assert "Paper: main results." in table and "Linear PSNR (dB) and SSIM, 14 bits, 4" in table
+    path = tmp_path / "SyntheticBurst" / "bursts" / "0001"
+    clean = clean_of(path).read(raw=True)
+    expected = linear_psnr(restored(network, path), clean, border=4)
+    assert float(images[1]["psnr"]) == pytest.approx(expected, abs=1e-3)
+
+
+def test_burstsr_is_scored_after_aligning_place_and_colour(tmp_path, capsys):
+    author_layouts.burstsr(tmp_path)
+    table, images, _ = scored(tmp_path, "qmambabsr_burstsr", capsys)
+    assert "| BurstSR | 2 | files |" in table and "after aligning place and colours" in table
+    assert all(row["ssim"] == "nan" for row in images)
+    # Twice as bright: nothing changes but what is linear.
+    for path in tmp_path.glob("burstsr_dataset/val/*/canon/meta_info.pkl"):
+        facts = {"black_level": [2048] * 4}
+        write_facts(
+            path, facts | {"exif_data": author_layouts.CANON | {"EXIF ISOSpeedRatings": tag(50)}}
+        )
+    _, brighter, _ = scored(tmp_path, "qmambabsr_burstsr", capsys)
+    for row, other in zip(images, brighter, strict=True):
+        assert float(row["psnr"]) != float(other["psnr"])
+        assert float(row["psnr"]) == pytest.approx(float(other["psnr"]) + 6.02, abs=1.5)
+
+
+def test_realbsr_raw_is_scored_developed_and_linear(tmp_path, capsys):
+    author_layouts.realbsr_raw(tmp_path)
+    table, images, network = scored(tmp_path, "qmambabsr_realbsr_raw", capsys)
+    assert "| RealBSR_RAW | 2 | files |" in table and "| 27.56 / 0.8200 |" in table
+    assert "its L-PSNR is 32.791" in table and "| set | l_psnr |" in table
+    path = sorted((tmp_path / "RealBSR" / "RAW" / "testpatch").iterdir())[0]
+    found, clean = restored(network, path), clean_of(path).read(raw=True)
+    assert float(images[0]["l_psnr"]) == pytest.approx(
+        linear_psnr(found, clean, border=4), abs=1e-3
+    )
+    gains = torch.tensor([2.0, 1.0, 1.5]).reshape(3, 1, 1)
+    balanced = [x.double().clamp(min=0) * gains for x in (found, clean)]
+    level = 5 * balanced[1].mean()
+    pictures = [((x / level).clamp(0, 1) ** (1 / 2.2)) for x in balanced]
+    pictures = [3 * x**2 - 2 * x**3 for x in pictures]
+    assert float(images[0]["psnr"]) == pytest.approx(linear_psnr(*pictures, border=4), abs=1e-3)
+    assert float(images[0]["ssim"]) == pytest.approx(linear_ssim(*pictures, border=4), abs=1e-4)
+    assert torch.equal(*developed_pair(clean, clean, gains))
+
+
+def test_realbsr_rgb_stands_beside_the_papers_score(tmp_path, capsys):
+    author_layouts.realbsr_rgb(tmp_path)
+    table, _, _ = scored(tmp_path, "qmambabsr_realbsr_rgb", capsys)
+    assert "| RealBSR_RGB | 2 | files |" in table and "| 31.40 / 0.9080 |" in table
+
+
+def test_no_score_of_the_paper_stands_beside_other_bursts(tmp_path, capsys):
+    author_layouts.synthetic_bursts(tmp_path)
+    shutil.move(tmp_path / "SyntheticBurst", tmp_path / "mine")
+    file = small("qmambabsr", tmp_path)
+    words = [str(file), "-w", str(tmp_path / "weights.safetensors"), "-o", str(tmp_path / "out")]
+    assert evaluate([*words, "--data", str(tmp_path / "mine")]) == 0
+    assert "43.12" not in (table := capsys.readouterr().out) and "| mine | 2 |" in table
+    real = small("qmambabsr_burstsr", tmp_path)
+    assert evaluate([str(real), *words[1:]]) == 2
+    assert "data.synthesis is null, so bursts are files" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------ training
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("qmambabsr_burstsr", author_layouts.burstsr),
+        ("qmambabsr_realbsr_raw", author_layouts.realbsr_raw),
+        ("qmambabsr_realbsr_rgb", author_layouts.realbsr_rgb),
+    ],
+)
+def test_recipes_of_real_bursts_train_an_epoch_and_resume(name, make, tmp_path, capsys):
+    """Three bursts in batches of two: an epoch is two steps."""
+    make(tmp_path, 3, half="train")
+    make(tmp_path, 1)
+    folders = {
+        "qmambabsr_burstsr": "burstsr_dataset/{}", "qmambabsr_realbsr_raw": "RealBSR/RAW/{}patch",
+        "qmambabsr_realbsr_rgb": "RealBSR/RGB/{}",
+    }  # fmt: skip
+    real = tmp_path / folders[name].format("train")
+    tested = tmp_path / folders[name].format("val" if name[10:] == "burstsr" else "test")
+    file = small(name, tmp_path)
+    words = [str(file), "-o", str(tmp_path / "run"), "--num-workers", "0", f"data.real={real}"]
+    words += [f"data.validate_real={tested}", "data.batch=2", "data.patch=8", "epochs=2"]
+    assert train(words) == 0, capsys.readouterr().err
+    state = torch.load(max(tmp_path.glob("run/**/*.pt")), weights_only=True)
+    assert state["step"] == 4
+    assert train(words) == 0  # nothing is left to do
+
+
+def test_an_epoch_is_a_pass_over_the_photos(tmp_path):
+    for number in range(5):
+        author_layouts.picture(tmp_path / f"{number}.png", 64)
+    recipe = load_recipe("qmambabsr", {"train.data.photos": str(tmp_path)})
+    assert train_settings(recipe).epochs == 300
+    assert train_settings(in_steps(recipe)).iterations == 300  # 5 photos are one batch of 8
+    recipe = load_recipe("qmambabsr", {"train.data.photos": str(tmp_path), "train.data.batch": 2})
+    found = in_steps(recipe)
+    assert train_settings(found).iterations == 900 and "epochs" not in found.train
+    assert in_steps(found) is found
+    assert train_settings(in_steps(recipe, 1000)).iterations == 1000
+    plain = load_recipe("mambair_light_x2")
+    assert in_steps(plain) is plain
+    photo = load_recipe(
+        "mambair_light_x2",
+        {"train.epochs": 3, "train.data.photos": str(tmp_path), "train.data.batch": 4},
+    )
+    assert train_settings(in_steps(photo)).iterations == 6
+    staged = load_recipe("mambair_realdn", {"train.epochs": 3})
+    with pytest.raises(RecipeError, match="epochs are for batches of one size"):
+        in_steps(staged)
+
+
+def test_steps_and_epochs_replace_each_other(tmp_path):
+    assert train_settings(load_recipe("qmambabsr", {"train.iterations": 7})).epochs == 0
+    found = train_settings(load_recipe("qmambabsr_tiny", {"train.epochs": 2}))
+    assert (found.iterations, found.epochs) == (0, 2)
+    assert train_settings(load_recipe("qmambabsr_tiny")).iterations == 400
+    (tmp_path / "a.yaml").write_text(
+        "extends: qmambabsr\ntrain: {iterations: 5, epochs: 5}\nnetwork: {dim: 16}\n"
+    )
+    with pytest.raises(RecipeError, match="iterations and epochs are both given"):
+        train_settings(load_recipe(tmp_path / "a.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train.flow_loss": 0.1}, "set flow_loss to 0"),
+        ({"network.flow_prior": "given"}, "the motion of real bursts is not known"),
+    ],
+)
+def test_what_real_bursts_do_not_have_is_refused(tmp_path, changes, message):
+    author_layouts.burstsr(tmp_path, 1)
+    folder = str(tmp_path / "burstsr_dataset" / "val")
+    recipe = load_recipe(
+        "qmambabsr_burstsr",
+        {
+            "network.burst": 3,
+            "train.data.real": folder,
+            "train.data.validate_real": folder,
+            **changes,
+        },
+    )
+    with pytest.raises(RecipeError, match=message):
+        BurstTask(train_settings(in_steps(recipe)), zoo.build(recipe))
+
+
+def test_images_too_small_to_align_are_told():
+    made = burst(0, side=6)
+    with pytest.raises(ImageError, match=r"frames of 6x6 are too small to align colours"):
+        aligned(made.clean, made.clean, as_rgb(made.frames[0]), border=4)
+
+
+def test_the_aligned_loss_forgives_place_and_colour_and_its_gradient_reaches_the_image():
+    made = burst(0, side=24)
+    colours = torch.tensor([[0.8, 0.1, 0.0], [0.0, 0.7, 0.1], [0.1, 0.0, 0.6]])
+    other = torch.einsum("ij,jhw->ihw", colours, made.clean)
+    clean = torch.roll(other, (1, 2), (1, 2))
+    image = made.clean.clone().requires_grad_()
+    settings = BurstTrainSettings(iterations=1, align_loss=True)
+    task = object.__new__(BurstTask)
+    task.align_loss, task.border, task.flow_loss, task.needs_flow = True, 16, 0.0, False
+    batch = made.frames[None], clean[None], made.flow[None]
+    assert settings.align_loss
+    loss = task.loss(lambda *_: (image[None], ()), L1(), batch, 0.0)
+    plain = float((made.clean - clean)[:, 16:-16, 16:-16].abs().mean())
+    loss.backward()
+    loss = float(loss.detach())
+    assert loss < 0.25 * plain
+    inside = image.grad[:, 20:-20, 20:-20]
+    assert torch.isfinite(image.grad).all() and float((inside != 0).float().mean()) > 0.7
+    # By hand, from what is aligned.
+    found = aligned(made.clean, clean, as_rgb(made.frames[0]), border=16)
+    used = found.valid_1HW.expand(3, -1, -1).bool()
+    expected = (found.restored_3HW - found.clean_3HW).abs()[used].mean()
+    assert loss == pytest.approx(float(expected), rel=1e-4)
