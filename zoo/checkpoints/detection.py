@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from zoo.checkpoints.as_published import network_of_our_names, published_facts
 from zoo.checkpoints.evidence import Evidence, difference
 from zoo.checkpoints.keymap import MissingKeyError
 from zoo.checkpoints.releases import OFFICIAL
@@ -21,11 +22,14 @@ OURS = ("shallow.", "groups.0.", "encoders.0.", "head.")
 """Starts of our own names of tensors."""
 
 
-def detect(source: Source, **facts: Any) -> Recipe:
+def detect(source: Source, *, as_published: bool = False, **facts: Any) -> Recipe:
     """Return the recipe of the network that weights belong to, without building it.
 
     Args:
         source: weights, as for :func:`load`.
+        as_published: whether to take what the tensors do not show, such as the scan orders, as it
+            is in the published networks, where it is neither in the file nor in ``facts``. Tensors
+            by our names are recognised, too, if a published network has them.
         facts: settings that the tensors do not show, such as ``scan_size`` of MambaCSR.
 
     Raises:
@@ -38,7 +42,7 @@ def detect(source: Source, **facts: Any) -> Recipe:
     for name in facts:
         if name not in known:
             raise RecipeError(f"{weights.what}: unknown fact {shown(name)}{nearest(name, known)}")
-    return checked_recipe(weights.what, recipe_of(weights, facts))
+    return checked_recipe(weights.what, recipe_of(weights, facts, as_published=as_published))
 
 
 def facts_known(weights: Weights) -> tuple[str, ...]:
@@ -46,12 +50,15 @@ def facts_known(weights: Weights) -> tuple[str, ...]:
     return () if weights.official is None else weights.official[1].facts
 
 
-def recipe_of(weights: Weights, facts: Mapping[str, Any]) -> dict[str, Any]:
+def recipe_of(
+    weights: Weights, facts: Mapping[str, Any], *, as_published: bool = False
+) -> dict[str, Any]:
     """Return the recipe in a file in our format, or else the one that the tensors show.
 
     Args:
         weights: the weights.
         facts: settings that the tensors do not show.
+        as_published: whether the others of these settings are as published.
 
     Raises:
         CheckpointError: if the recipe is missing or damaged, or the tensors are not recognised.
@@ -60,8 +67,14 @@ def recipe_of(weights: Weights, facts: Mapping[str, Any]) -> dict[str, Any]:
         return recipe_in(weights)
     what = weights.what
     if weights.official is None:
-        raise CheckpointError(f"{what}: these weights are not recognised {_stranger(weights)}")
+        ours = network_of_our_names(weights.tensors) if as_published else None
+        if ours is None:
+            raise CheckpointError(f"{what}: these weights are not recognised {_stranger(weights)}")
+        logger.info("%s has our names; what they do not show is taken to be as published", what)
+        return {"name": weights.title, "network": ours.recipe.network}
     found, release = weights.official
+    if as_published:
+        facts = {**published_facts(release, found.state), **facts}
     evidence = Evidence(found.state)
     try:
         network = release.network(evidence, facts)

@@ -11,13 +11,15 @@ import torch
 from torch import nn
 
 from zoo.blocks.scan_core import ScanCore
+from zoo.checkpoints.as_published import network_of_our_names
+from zoo.checkpoints.embedded import embedded
 from zoo.checkpoints.files import SUFFIX, write_pickled, write_safetensors
 from zoo.checkpoints.keymap import SameNameError
 from zoo.checkpoints.loading import load
 from zoo.checkpoints.releases import OFFICIAL, key_map_of, rules_of_parts
 from zoo.checkpoints.source import Source
 from zoo.checkpoints.trainers import State, joined
-from zoo.checkpoints.unheld import check_held, told_of
+from zoo.checkpoints.unheld import check_held, computes_the_same, told_of
 from zoo.command import package_version
 from zoo.errors import CheckpointError
 from zoo.key_rules import Keys, checked_rules
@@ -28,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 def save(network: nn.Module, path: str | Path, **metadata: str) -> None:
     """Write a network's weights and recipe as safetensors; the file appears whole or not at all.
+
+    The recipe is in the metadata. If the tensors alone would be taken for another network, it is
+    also one of the tensors, ``zoo.recipe``, because some tools read nothing but tensors.
 
     Args:
         network: a network that was built from a recipe; it may be wrapped by ``torch.compile`` or
@@ -54,13 +59,23 @@ def save(network: nn.Module, path: str | Path, **metadata: str) -> None:
             f"{path}: linear_projections has changed the names of the tensors, so the file could "
             "not be loaded; save the network before, or its state_dict yourself"
         )
+    recipe = json.dumps(network.recipe.data())
+    state = _state_of(network)
+    if not _tensors_tell(network, state):
+        state |= embedded(recipe)
     facts = {
         "format": "zoo",
-        "recipe": json.dumps(network.recipe.data()),
+        "recipe": recipe,
         "zoo_version": package_version(),
         "torch_version": torch.__version__,
     }
-    write_safetensors(path, _state_of(network), {**facts, **metadata})
+    write_safetensors(path, state, {**facts, **metadata})
+
+
+def _tensors_tell(network: Network, state: State) -> bool:
+    """Whether the network that the tensors show, as published, computes the same."""
+    shown = network_of_our_names(state)
+    return shown is not None and computes_the_same(network, shown)
 
 
 def save_official(network: nn.Module, path: str | Path, keys: Keys = ()) -> None:

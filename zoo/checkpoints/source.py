@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
+from zoo.checkpoints.embedded import without_recipe
 from zoo.checkpoints.evidence import SIMILAR
 from zoo.checkpoints.files import checked_state, read_state
 from zoo.checkpoints.releases import OFFICIAL, OfficialFormat, key_map_of, release_of
@@ -65,13 +66,21 @@ def opened(source: Source) -> Weights:
     """
     if isinstance(source, Mapping):
         what = "the state dict"
-        return Weights(what, "custom", checked_state(source, what), {})
+        return _weights(what, "custom", checked_state(source, what), {})
     if not isinstance(source, (str, Path)):
         raise CheckpointError(
             f"weights are the name of a model, a path or a state dict, not {type(source).__name__}"
         )
     path = located(source)
-    return Weights(str(path), path.stem, *read_state(path))
+    return _weights(str(path), path.stem, *read_state(path))
+
+
+def _weights(what: str, title: str, state: State, metadata: Mapping[str, str]) -> Weights:
+    """Return weights whose recipe, if it is one of the tensors, is in the metadata."""
+    tensors, recipe = without_recipe(state, what)
+    if recipe is not None and "recipe" not in metadata:
+        metadata = {**metadata, "format": "zoo", "recipe": recipe}
+    return Weights(what, title, tensors, metadata)
 
 
 def tensors_of(

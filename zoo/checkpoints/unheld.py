@@ -22,14 +22,10 @@ from zoo.recipe import build
 from zoo.scans import ScanOrder
 
 _PLAIN = (bool, int, float, str, tuple, ScanOrder, type(None))
-_LEFT_OUT = (
-    (nn.Module, "training"),
-    (CrossScaleMixer, "compat"),
-    (Router, "routing"),
-    (Normalise, "img_range"),
-    (WindowAttention, "alternates"),
-)
-"""Attributes that change no output, or that the authors' code has, too, as options of its own."""
+_OPTIONS = ((CrossScaleMixer, "compat"), (Router, "routing"), (Normalise, "img_range"))
+"""Attributes that the authors' code has, too, as options of its own."""
+_LEFT_OUT = ((nn.Module, "training"), (WindowAttention, "alternates"), *_OPTIONS)
+"""Attributes that change no output, and those options."""
 
 
 def check_held(network: Network, release: OfficialFormat, state: Mapping[str, Tensor]) -> None:
@@ -43,7 +39,26 @@ def check_held(network: Network, release: OfficialFormat, state: Mapping[str, Te
     Raises:
         CheckpointError: if it does; the message is the second half of a sentence.
     """
-    theirs = _network_read(network, release, state)
+    _compare(network, _network_read(network, release, state), release.name)
+
+
+def computes_the_same(network: Network, other: Network) -> bool:
+    """Whether two networks have the same modules with the same settings."""
+    try:
+        _compare(network, other, "")
+    except CheckpointError:
+        return False
+    modules = dict(named_modules(other))
+    return all(
+        vars(module)[option] == vars(modules[place])[option]
+        for place, module in named_modules(network)
+        for kind, option in _OPTIONS
+        if isinstance(module, kind)
+    )
+
+
+def _compare(network: Network, theirs: Network, name: str) -> None:
+    """Raise an error if a network computes something else than that of a release."""
     ours_by_place, theirs_by_place = _settings(network), _settings(theirs)
     for place, their in theirs_by_place.items():
         ours = ours_by_place.get(place, their)
@@ -52,19 +67,19 @@ def check_held(network: Network, release: OfficialFormat, state: Mapping[str, Te
         if isinstance(their, ScanOrder) and isinstance(ours, ScanOrder):
             what = place.removesuffix(".scan")
             raise CheckpointError(
-                f"{what} scans {ours}, but the authors' {release.name} would scan {their}"
+                f"{what} scans {ours}, but the authors' {name} would scan {their}"
             )
         raise CheckpointError(
-            f"{place} is {shown(ours)}, but the authors' {release.name} has {shown(their)}"
+            f"{place} is {shown(ours)}, but the authors' {name} has {shown(their)}"
         )
     own, held = (_places(one) for one in (network, theirs))
     for place in {**own, **held}:
         if (place in own) != (place in held):
             which = "has no" if place in own else "also has"
-            raise CheckpointError(f"the authors' {release.name} {which} {place}")
+            raise CheckpointError(f"the authors' {name} {which} {place}")
         if own[place] != held[place]:
             raise CheckpointError(
-                f"{place} is {own[place]}, but {held[place]} in the authors' {release.name}"
+                f"{place} is {own[place]}, but {held[place]} in the authors' {name}"
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from zoo.errors import ImageError
 from zoo.networks.guide import NO_GUIDES, Guide, check_guides, check_names, random_guides
 from zoo.networks.size import check_scale
-from zoo.registry import Registry, capabilities_of
+from zoo.registry import Capabilities, Registry, capabilities_of, nearest_entry
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean colour (R, G, B) of the DIV2K training photographs, in [0, 1]."""
@@ -75,6 +76,12 @@ class Network(nn.Module):
         check_names(guides)
         self.scale, self.channels, self._out_channels = scale, channels, out_channels
         self.guides = dict(guides)
+
+    @cached_property  # which an attribute of the same name, set in a constructor, replaces
+    def capabilities(self) -> Capabilities:
+        """What tools need to know: input, multiple of the size, minimum size, dtypes."""
+        entry = nearest_entry(type(self))
+        return Capabilities() if entry is None else entry.capabilities
 
     @property
     def takes_burst(self) -> bool:
