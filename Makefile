@@ -4,8 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/installed
 
-.PHONY: install demo test test-full test-sanitize test-tensorrt test-runtimes test-app test-oldest wheels gpu-check mutate fuzz lint \
-	bench clean
+.PHONY: install demo test test-full test-sanitize test-tensorrt test-runtimes test-app test-oldest test-integrations wheels gpu-check mutate \
+	fuzz lint bench clean
 
 install: $(STAMP)
 
@@ -66,6 +66,20 @@ $(APP_VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(APP_VENV)
 	source=$$($(TORCH_SOURCE)) && $(APP_VENV)/bin/pip install --quiet --disable-pip-version-check \
 		-c constraints.txt $$source -e ".[dev,app]"
+	touch $@
+
+# Loads our networks in the libraries of other tools, in an environment of its own: 6 GB, because
+# they need torchvision, which fits PyTorch's ordinary build only; then minutes.
+INTEGRATIONS_VENV = .venv-integrations
+test-integrations: $(INTEGRATIONS_VENV)/installed
+	TEST_INTEGRATIONS=1 OMP_NUM_THREADS=1 $(INTEGRATIONS_VENV)/bin/python -m pytest tests/integrations
+
+$(INTEGRATIONS_VENV)/installed: pyproject.toml tests/integrations/versions.txt
+	$(PYTHON) -m venv $(INTEGRATIONS_VENV)
+	$(INTEGRATIONS_VENV)/bin/pip install --quiet --disable-pip-version-check \
+		-c tests/integrations/versions.txt torch torchvision
+	$(INTEGRATIONS_VENV)/bin/pip install --quiet --disable-pip-version-check \
+		-c tests/integrations/versions.txt spandrel_extra_arches -e ".[dev,spandrel]"
 	touch $@
 
 # A smoke test with the oldest versions that are promised, in an environment of its own.
@@ -149,4 +163,5 @@ bench: install
 	$(BIN)/python benchmarks/network_limits.py
 
 clean:
-	rm -rf $(VENV) $(TENSORRT_VENV) $(GPU_VENV) $(WHEELS_VENV) $(OLDEST_VENV) $(APP_VENV) .runtimes demo build dist *.egg-info
+	rm -rf $(VENV) $(TENSORRT_VENV) $(GPU_VENV) $(WHEELS_VENV) $(OLDEST_VENV) $(APP_VENV) \
+		$(INTEGRATIONS_VENV) .runtimes demo build dist *.egg-info

@@ -28,6 +28,7 @@ EXTRAS = {
     "onnx": _ONNX,
     "openvino": ("openvino",),
     "raw": ("rawpy",),
+    "spandrel": ("spandrel",),
     "tiff": ("tifffile",),
     "timm": ("timm",),
     "trt": (*_ONNX, "tensorrt"),
