@@ -529,7 +529,7 @@ def test_groups_list_their_commands(capsys, name):
     text, code = shown(capsys, name, "--help")
     assert code == 0
     members = [full.split()[1] for full in COMMANDS if full.startswith(f"{name} ")]
-    assert members and all(re.search(rf"^    {member} ", text, re.MULTILINE) for member in members)
+    assert members and all(re.search(rf"^    {member}\s", text, re.MULTILINE) for member in members)
     assert shown(capsys, name)[1] == 2
     text, code = shown(capsys, name, "nothing")
     assert code == 2 and "invalid choice: 'nothing'" in text

@@ -18,6 +18,7 @@ MODULES = [
 IN_WORDS = {
     ("recipes.train", "--device"): "cuda if there is a GPU, otherwise cpu",
     ("recipes.evaluate", "--device"): "cuda if there is a GPU, otherwise cpu",
+    ("recipes.compare", "--device"): "cuda if there is a GPU, otherwise cpu",
 }
 """Defaults that depend on the machine."""
 
@@ -82,11 +83,16 @@ NEEDED = {
     "zoo restore": ["input", "--output"],
     "zoo show": ["name"],
     "zoo convert": ["input", "--output"],
+    "zoo analyse activations": ["name", "photos", "--output"],
+    "zoo analyse erf": ["name", "photos", "--output"],
+    "zoo analyse lam": ["name", "photo", "--output"],
+    "zoo analyse scans": ["name", "photo", "--output"],
     "zoo data frames": ["input", "--output"],
     "zoo data prepare": ["input", "--output"],
     "zoo runs plot": ["folders", "--output"],
     "zoo scans plot": ["name", "options", "--output"],
     "python recipes/train.py": ["name", "settings"],
+    "python recipes/compare.py": ["study", "settings"],
     "python recipes/evaluate.py": ["name"],
     "python -m export.onnx": ["--model"],
     "python -m export.serve": ["--model", "--output"],

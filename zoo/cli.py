@@ -17,6 +17,7 @@ from zoo.interrupts import quiet_imports
 from zoo.shipped import check_not_hidden
 
 GROUPS = {
+    "analyse": "Look inside a network: what it depends on, and how far it sees.",
     "export": "Export a model to ONNX, TensorRT or a model server.",
     "scans": "Plot scan orders.",
     "data": "Prepare training data.",
@@ -31,6 +32,7 @@ COMMANDS = {
     "app": ("zoo.commands.app", "Restore photos on a page in the browser."),
     "train": ("recipes.train", "Train a model from its recipe."),
     "evaluate": ("recipes.evaluate", "Evaluate a model on test sets."),
+    "compare": ("recipes.compare", "Train variants, such as scan orders, under equal budget."),
     "export onnx": ("export.onnx", "Write an ONNX file, which runs everywhere."),
     "export trt": ("export.trt", "Build a TensorRT engine for NVIDIA GPUs."),
     "export serve": ("export.serve", "Write a model repository for NVIDIA Triton Server."),
@@ -40,6 +42,13 @@ COMMANDS = {
     ),
     "data prepare": ("zoo.data.prepare", "Cut large photos into sub-images, which load faster."),
     "data frames": ("zoo.data.frames", "Write the frames of an animation or pages as PNG files."),
+    "analyse erf": ("zoo.commands.analyse_erf", "Draw the effective receptive field."),
+    "analyse lam": ("zoo.commands.analyse_lam", "Draw a local attribution map."),
+    "analyse activations": (
+        "zoo.commands.analyse_activations",
+        "Draw the activations of channels.",
+    ),
+    "analyse scans": ("zoo.commands.analyse_scans", "Draw how far each scan direction remembers."),
     "scans plot": ("zoo.plots.scans_plot", "Draw a scan order as a PNG file."),
     "runs plot": (
         "zoo.plots.training_curves",

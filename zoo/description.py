@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.errors import RecipeError, nearest
-from zoo.recipe import build
+from zoo.networks import Network
+from zoo.recipe import Recipe, build
 from zoo.recipe_files import read_recipe
 from zoo.registry import Capabilities, Entry, capabilities_of, entry_of, kind, kind_of, kinds
 from zoo.shipped import list_models
@@ -101,6 +103,21 @@ class ModelDescription:
     def data(self) -> dict[str, Any]:
         """Return the description as a dict of plain data."""
         return asdict(self)
+
+
+class Measured(NamedTuple):
+    """A network on PyTorch's device ``meta``, its number of parameters, and its operations.
+
+    Attributes:
+        network: the network; its parameters have shapes but no values.
+        parameters: number of trainable values.
+        gigaflops: floating-point operations for one input in units of 1e9; see
+            :class:`ModelDescription`.
+    """
+
+    network: Network
+    parameters: int
+    gigaflops: float
 
 
 def list_parts(kind_name: str | None = None, pattern: str = "*") -> list[str]:
@@ -219,13 +236,33 @@ def _entry_of(default: Any) -> Entry[Any] | None:
     return entry_of(default if isinstance(default, type) else type(default))
 
 
-def _describe_model(name: str, height: int, width: int) -> ModelDescription:
+def measured(
+    source: str | Path | Mapping[str, Any] | Recipe,
+    height: int = MEASURED_SIZE,
+    width: int = MEASURED_SIZE,
+) -> Measured:
+    """Build a network without memory for its values, and count its parameters and operations.
+
+    Args:
+        source: name of a published model, a path that ends in ``.yaml``, or the data itself.
+        height: height in pixels of the input for counting operations.
+        width: width in pixels of that input.
+
+    Raises:
+        RecipeError: if the recipe is wrong.
+    """
     with torch.device("meta"):
         # Counting hooks into autograd, which fails at slices of parameters made without gradients.
-        network = build(name).eval().requires_grad_(False)
+        network = build(source).eval().requires_grad_(False)
         inputs = network.example_inputs(height, width)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(*inputs)
+    parameters = sum(p.numel() for p in network.parameters())
+    return Measured(network, parameters, counter.get_total_flops() / 1e9)
+
+
+def _describe_model(name: str, height: int, width: int) -> ModelDescription:
+    network, parameters, gigaflops = measured(name, height, width)
     recipe = network.recipe
     paper = recipe.paper
     return ModelDescription(
@@ -237,8 +274,8 @@ def _describe_model(name: str, height: int, width: int) -> ModelDescription:
         channels=network.channels,
         out_channels=network.out_channels,
         guides={name: str(guide) for name, guide in network.guides.items()},
-        parameters=sum(p.numel() for p in network.parameters()),
-        gigaflops=counter.get_total_flops() / 1e9,
+        parameters=parameters,
+        gigaflops=gigaflops,
         size=(height, width),
         capabilities=capabilities_of(network),
     )

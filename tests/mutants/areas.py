@@ -12,6 +12,7 @@ AREAS = {
     "data": ["zoo/data/**/*.py"],
     "inference": ["zoo/inference/*.py"],
     "metrics": ["zoo/metrics/*.py"],
+    "analysis": ["zoo/analysis/*.py"],
     "evaluation": ["zoo/evaluation/*.py"],
     "training": ["zoo/training/*.py"],
     "plots": ["zoo/plots/*.py"],

@@ -1,1 +1,1 @@
-"""Plots of scan orders and of training runs."""
+"""Plots of scan orders, of training runs, of analyses and of comparisons."""

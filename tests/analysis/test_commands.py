@@ -1,0 +1,162 @@
+"""``zoo analyse``: pictures, numbers beside them, and what is said of bad input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from zoo.cli import main
+from zoo.data import Photo, read_photo, write_photo
+from zoo.shipped import WEIGHTS
+
+NAME = "mambair_tiny_x2"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index, size in enumerate([(20, 26), (24, 22)]):
+        pixels = np.random.default_rng(index).random((*size, 3)).astype(np.float32)
+        write_photo(folder / f"{index}.png", Photo(pixels))
+    return folder
+
+
+def run(*words):
+    return main(["analyse", *map(str, words)])
+
+
+def refused(capsys, *words):
+    assert run(*words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    return error
+
+
+def arrays(path):
+    with np.load(path, allow_pickle=False) as found:
+        return dict(found)
+
+
+def test_erf_writes_a_picture_numbers_and_how_far_it_reaches(photos, tmp_path, capsys):
+    one = tmp_path / "one.png"
+    assert run("erf", NAME, photos, "-o", one) == 0
+    out = capsys.readouterr().out
+    assert "20% within" in out and "99% within" in out and f"wrote {one} and " in out
+    found = arrays(tmp_path / "one.npz")
+    assert found["field"].shape == (20, 22) and found["field"].argmax() == 10 * 22 + 11
+    assert found["at"].tolist() == [10, 11] and str(found["title"]) == NAME
+    alone = read_photo(one).color_HWC
+
+    both = tmp_path / "both.png"
+    words = ["erf", NAME, photos / "0.png", "--size", "16x16", "--at", "2,25", "--title", "other"]
+    assert run(*words, "--beside", tmp_path / "one.npz", "-o", both) == 0
+    assert capsys.readouterr().out.startswith(f"{NAME}: 20% within")
+    picture = read_photo(both).color_HWC
+    np.testing.assert_array_equal(picture[:100, :200], alone[:100, :200])  # the earlier one is left
+    assert picture.shape[1] > 1.5 * alone.shape[1]
+    assert arrays(tmp_path / "both.npz")["at"].tolist() == [2, 15]
+    assert arrays(tmp_path / "both.npz")["field"].shape == (16, 16)
+
+
+def test_lam_writes_a_row_for_each_network(photos, tmp_path, capsys):
+    photo, one = photos / "0.png", tmp_path / "one.png"
+    words = ["lam", NAME, photo, "--steps", "2", "--side", "4"]
+    assert run(*words, "-o", one) == 0
+    assert capsys.readouterr().out.startswith(f"{NAME}: diffusion index ")
+    found = arrays(tmp_path / "one.npz")
+    assert found["map"].shape == (3, 20, 26) and found["output"].shape == (3, 40, 52)
+    assert found["target"].tolist() == [8, 11, 4]
+    np.testing.assert_allclose(found["image"].transpose(1, 2, 0), read_photo(photo).color_HWC)
+    both = tmp_path / "both.png"
+    words += ["--random-weights", "--title", "again", "--beside", tmp_path / "one.npz", "-o", both]
+    assert run(*words) == 0
+    assert len(read_photo(both).color_HWC) == 2 * len(read_photo(one).color_HWC)
+
+
+def test_lam_cuts_the_photo_around_the_target(photos, tmp_path):
+    out = tmp_path / "a.png"
+    place = ["--at", "15,2", "--size", "12x10", "--side", "4", "--steps", "1"]
+    assert run("lam", NAME, photos / "0.png", *place, "-o", out) == 0
+    found = arrays(tmp_path / "a.npz")
+    assert found["target"].tolist() == [7, 2, 4]  # cut out of the rows 8 to 19, columns 0 to 9
+    whole = read_photo(photos / "0.png").color_HWC
+    np.testing.assert_array_equal(found["image"].transpose(1, 2, 0), whole[8:20, :10])
+
+
+def test_activations_have_a_layer_of_bars_and_all_layers(photos, tmp_path, capsys):
+    for extra in ([], ["--layer", "0", "--of", "block"]):
+        assert run("activations", NAME, photos, *extra, "-o", tmp_path / "a.png") == 0
+        assert "48 active" in capsys.readouterr().out
+    # Groups are blocks too: four blocks, and two groups of two.
+    assert len(arrays(tmp_path / "a.npz")) == 6
+    error = refused(capsys, "activations", NAME, photos, "--layer", "4", "-o", tmp_path / "a.png")
+    assert "--layer 4: the network has the layers 0 to 3" in error
+
+
+def test_scans_has_the_arrays_of_all_mixers(photos, tmp_path, capsys):
+    out = tmp_path / "a.png"
+    assert run("scans", NAME, photos / "1.png", "--block", "1", "-o", out) == 0
+    assert capsys.readouterr().out.count("half of the state is gone after row ") == 4
+    found = arrays(tmp_path / "a.npz")
+    assert found["groups.1.blocks.0.mixer/kept_map"].shape == (4, 24, 22)
+    assert found["groups.1.blocks.0.mixer/directions"].tolist()[0] == "row"
+    error = refused(capsys, "scans", NAME, photos / "1.png", "--block", "9", "-o", out)
+    assert "--block 9: the network has the blocks 0 to 3" in error
+
+
+def test_weights_are_found_by_file_and_gray_photos_work(tmp_path):
+    pixels = np.random.default_rng(3).random((12, 12, 1)).astype(np.float32)
+    write_photo(tmp_path / "gray.png", Photo(pixels))
+    file = WEIGHTS / f"{NAME}.safetensors"
+    fields = []
+    for words in ([file], [NAME, "-w", file]):
+        assert run("erf", *words, tmp_path / "gray.png", "-o", tmp_path / "a.png") == 0
+        fields.append(arrays(tmp_path / "a.npz")["field"])
+    np.testing.assert_array_equal(*fields)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["erf", NAME, "{p}/0.png", "--at", "20,0"], "--at 20,0: outside"),
+        (["erf", NAME, "{p}/0.png", "--at=-1,0"], "--at -1,0: write ROW,COLUMN"),
+        (["erf", NAME, "{p}/0.png", "--size", "21x8"], "fewer than --size 21x8"),
+        (["erf", NAME, "{p}/0.png", "--size", "0x8"], "--size '0x8'"),
+        (["erf", NAME, "{p}/2.png"], "does not exist"),
+        (["erf", "mambair_tiny", "{p}/0.png"], "unknown model 'mambair_tiny'"),
+        (["erf", "mambair_light_x2", "{p}/0.png"], "no weights ship for 'mambair_light_x2'"),
+        (["erf", NAME, "{p}/0.png", "--beside", "{p}/0.png"], "cannot be read"),
+        (["erf", "qmambabsr_tiny", "{p}/0.png"], "takes bursts"),
+        (["lam", NAME, "{p}/0.png", "--side", "21"], "does not fit"),
+        (["lam", NAME, "{p}/0.png", "--at", "18,0", "--side", "4"], "--at 18,0: outside"),
+        (["lam", NAME, "{p}/0.png", "--at", "5"], "--at 5: write ROW,COLUMN"),
+        (["lam", NAME, "{p}/0.png", "--steps", "0"], "--steps 0"),
+        (["scans", NAME, "{p}/0.png", "--compat", "official"], "--compat has no effect"),
+    ],
+)
+def test_bad_input_is_one_sentence(words, message, photos, tmp_path, capsys):
+    given = [word.format(p=photos) for word in words]
+    assert message in refused(capsys, *given, "-o", tmp_path / "out.png")
+    assert not (tmp_path / "out.png").exists() and not (tmp_path / "out.npz").exists()
+
+
+def test_outputs_and_titles_are_checked_before_the_work(photos, tmp_path, capsys):
+    photo = photos / "0.png"
+    assert "name a picture, such as a.png" in refused(
+        capsys, "erf", NAME, photo, "-o", tmp_path / "a.npz"
+    )
+    assert run("erf", NAME, photo, "-o", tmp_path / "a.png") == 0
+    capsys.readouterr()
+    words = ["erf", NAME, photo, "--beside", tmp_path / "a.npz", "-o", tmp_path / "b.png"]
+    assert f"--title {NAME}: a field of --beside has it too" in refused(capsys, *words)
+    words = ["lam", NAME, photo, "--beside", tmp_path / "a.npz", "-o", tmp_path / "b.png"]
+    assert "has no array 'map'" in refused(capsys, *words)
+
+
+def test_maps_of_another_part_are_refused(photos, tmp_path, capsys):
+    words = ["lam", NAME, photos / "0.png", "--steps", "1", "--side", "2"]
+    assert run(*words, "-o", tmp_path / "a.png") == 0
+    capsys.readouterr()
+    words += ["--size", "10x10", "--beside", tmp_path / "a.npz", "-o", tmp_path / "b.png"]
+    assert "use the same photo, --at and --size" in refused(capsys, *words)

@@ -1,0 +1,236 @@
+"""``zoo compare``: variants under equal budget, resumable, with honest intervals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import recipes.compare
+from recipes.compare import Study, list_studies, load_study, main
+from tests.helpers.training import make_photos
+from zoo.description import measured
+from zoo.evaluation.comparison import STUDENT, Trained, differences, interval, ranked, table
+from zoo.plots.comparison import LINE, render_comparison
+
+STUDY = """
+name: toy
+base:
+  extends: mambair_tiny_x2
+  network: {dim: 8, depths: [1], block: {branch: {type: mlp}}}
+  train: {data: {patch: 8, batch: 1}, iterations: 2, save_every: 2}
+reference: rows
+seeds: [0, 3]
+variants:
+  rows: {network: {scans: [{type: raster, directions: [row]}]}}
+  columns: {network: {scans: [{type: raster, directions: [column]}]}, train: {optimizer: {lr: 0.1}}}
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    (tmp_path / "toy.yaml").write_text(STUDY)
+    return tmp_path / "toy.yaml"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return make_photos(tmp_path / "photos", 1)
+
+
+def compare(study, photos, output, *more):
+    data = [f"data.photos={photos}", f"data.validate={photos}"]
+    words = [study, *data, "-o", output, "--num-workers", "0", "--device", "cpu", *more]
+    return main(list(map(str, words)))
+
+
+def trainings(monkeypatch, fails_at=None):
+    """Record the runs that are trained; one of them may be stopped."""
+    found, train = [], recipes.compare.train
+
+    def recorded(recipe, folder, **options):
+        if len(found) == fails_at:
+            raise KeyboardInterrupt
+        found.append("/".join(folder.parts[-2:]))
+        return train(recipe, folder, **options)
+
+    monkeypatch.setattr(recipes.compare, "train", recorded)
+    return found
+
+
+def rows_of(folder):
+    return list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
+
+
+def test_a_stopped_study_goes_on_and_ends_as_one_that_was_not(
+    study, photos, tmp_path, monkeypatch, capsys
+):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    found = trainings(monkeypatch)
+    assert compare(study, photos, whole) == 0
+    assert found == ["rows/seed-0", "columns/seed-0", "rows/seed-3", "columns/seed-3"]
+    printed = capsys.readouterr().out
+    monkeypatch.undo()
+    found = trainings(monkeypatch, fails_at=3)
+    assert compare(study, photos, parts) == 130
+    assert len(rows_of(parts)) == 3 and "| `columns` |" in (parts / "summary.md").read_text()
+    capsys.readouterr()
+    monkeypatch.undo()
+    found = trainings(monkeypatch)
+    assert compare(study, photos, parts) == 0
+    assert found == ["columns/seed-3"] and capsys.readouterr().out == printed
+    for name in ("results.csv", "results.json", "summary.md", "comparison.png"):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes()
+
+    # What was written is what was trained.
+    line = json.loads((whole / "columns/seed-3/metrics.jsonl").read_text().splitlines()[-1])
+    [row] = [r for r in rows_of(whole) if (r["variant"], r["seed"]) == ("columns", "3")]
+    assert float(row["psnr"]) == line["psnr"] and float(row["ssim"]) == line["ssim"]
+    assert "2 steps of 1 patches of 8 x 8" in (whole / "summary.md").read_text()
+    facts = json.loads((whole / "results.json").read_text())
+    assert facts["variants"][0]["psnr"].keys() == {"0", "3"}
+    sizes = measured(load_study(study).recipe("rows", {}))
+    assert facts["variants"][0]["parameters"] == sizes.parameters == int(row["parameters"])
+
+
+def test_seeds_and_variants_can_be_chosen_and_added_to(study, photos, tmp_path, monkeypatch):
+    found = trainings(monkeypatch)
+    out = tmp_path / "out"
+    assert compare(study, photos, out, "--only", "columns", "--seeds", "1") == 0
+    assert found == ["columns/seed-0"] and not (out / "summary.md").exists()
+    assert compare(study, photos, out, "--seeds", "2") == 0
+    assert found[1:] == ["rows/seed-0", "rows/seed-1", "columns/seed-1"]
+
+
+def test_a_seed_is_that_of_the_training_and_settings_are_those_of_all(study):
+    recipe = load_study(study).recipe("columns", {"train.seed": 3, "train.iterations": 7})
+    assert (recipe.train["seed"], recipe.train["iterations"]) == (3, 7)
+    assert recipe.train["optimizer"]["lr"] == 0.1 and recipe.network["dim"] == 8
+    assert recipe.network["scans"] == [{"type": "raster", "directions": ["column"]}]
+
+
+def test_other_settings_are_not_mixed_with_what_is_there(study, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ["--only", "rows", "--seeds", "1"]
+    assert compare(study, photos, out, *words) == 0
+    capsys.readouterr()
+    assert compare(study, photos, out, *words, "iterations=3") == 2
+    error = capsys.readouterr().err
+    assert "belongs to another recipe or other settings" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "reference: rows",
+            "reference: row",
+            "reference: 'row' is no variant; did you mean 'rows'",
+        ),
+        ("seeds: [0, 3]", "seeds: [0, 0]", "none twice"),
+        ("seeds: [0, 3]", "seeds: []", "at least one seed"),
+        ("seeds: [0, 3]", "seeds: [-1]", "from 0 to"),
+        ("rows: {", "../rows: {", "names a folder"),
+        ("name: toy", "names: toy", "unknown"),
+        ("patch: 8", "path: 8", "train.data.path"),
+        ("directions: [column]", "directions: [up]", "variant 'columns'"),
+        (
+            "[{type: raster, directions: [column]}]",
+            "[raster]",
+            "variant 'columns' has +",
+        ),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_trained(
+    old, new, message, study, photos, tmp_path, monkeypatch, capsys
+):
+    found = trainings(monkeypatch)
+    study.write_text(STUDY.replace(old, new))
+    assert compare(study, photos, tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1, error
+    assert not found
+
+
+def test_a_budget_may_be_told_to_be_unequal(study):
+    study.write_text(
+        STUDY.replace("[{type: raster, directions: [column]}]", "[raster]")
+        + "tolerance: {parameters: 0.9, operations: 0.9}\n"
+    )
+    found = load_study(study)
+    sizes = {name: measured(found.recipe(name, {})) for name in found.variants}
+    recipes.compare.check_budget(sizes, found)
+
+
+def test_unknown_names_are_told(study, photos, tmp_path, capsys):
+    assert compare("scan_order", photos, tmp_path / "out") == 2
+    assert "unknown study 'scan_order'; did you mean 'scan_orders'?" in capsys.readouterr().err
+    assert compare(study, photos, tmp_path / "out", "--only", "row") == 2
+    assert "--only row: no such variant; did you mean 'rows'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", list_studies())
+def test_studies_that_ship_have_equal_budgets(name):
+    study = load_study(name)
+    sizes = {variant: measured(study.recipe(variant, {})) for variant in study.variants}
+    recipes.compare.check_budget(sizes, study)
+    assert len(study.seeds) >= 3 and study.tolerance.parameters <= 0.02
+
+
+def test_the_orders_that_people_ask_for_are_compared():
+    study = load_study("scan_orders")
+    assert set(study.variants) == {
+        *("raster", "two_way", "window", "dual_interleaved", "serpentine", "diagonal"),
+        *("hilbert", "shuffled", "mamba_rows"),
+    }
+    assert Study.recipe(study, "mamba_rows", {}).network["block"]["mixer"]["type"] == "mamba1d"
+
+
+def trained(name, *scores):
+    psnr = dict(enumerate(scores))
+    return Trained(name=name, parameters=1, gigaflops=0.1, psnr=psnr, ssim=dict.fromkeys(psnr, 0.5))
+
+
+def test_intervals_are_those_of_students_distribution():
+    for freedom, quantile in enumerate(STUDENT, 1):
+        assert quantile == pytest.approx(stats.t.ppf(0.975, freedom), abs=6e-4)
+    for count in (2, 3, 5, 10):
+        values = np.random.default_rng(count).normal(30, 1, count)
+        low, high = stats.t.interval(0.95, count - 1, np.mean(values), stats.sem(values))
+        found = interval(list(values))
+        assert found.mean == pytest.approx((low + high) / 2)
+        assert found.half == pytest.approx((high - low) / 2, rel=2e-3)
+    many = list(np.random.default_rng(0).normal(30, 1, 40))
+    assert interval(many).half >= 1.96 * stats.sem(many)
+    assert np.isnan(interval([3.0]).half) and not interval([3.0]).excludes_zero
+
+
+def test_variants_are_compared_seed_by_seed():
+    base, other = trained("base", 30.0, 32.0, 31.0), trained("other", 30.1, 32.1, 31.12)
+    apart = differences(other, base)
+    assert apart.mean == pytest.approx(0.32 / 3) and apart.half < 0.04 and apart.excludes_zero
+    assert interval(list(other.psnr.values())).half > 2  # the scores themselves vary far more
+    early = Trained(name="e", parameters=1, gigaflops=0.1, psnr={2: 31.5, 9: 0}, ssim={2: 1, 9: 1})
+    assert differences(early, base).mean == pytest.approx(0.5)  # of the seed that both have
+
+
+def test_the_table_and_the_picture_have_the_best_first_and_mark_what_is_sure():
+    variants = [
+        trained("worse", 29.0, 29.1, 29.05),
+        trained("base", 30.0, 30.2, 30.1),
+        trained("noisy", 30.5, 29.9, 30.3),
+    ]
+    assert [v.name for v in ranked(variants)] == ["noisy", "base", "worse"]
+    lines = table(variants, "base").splitlines()[2:]
+    assert [re.findall(r"`(\w+)`", line)[0] for line in lines] == ["noisy", "base", "worse"]
+    assert lines[1].endswith("| - |") and lines[2].endswith("* |") and "*" not in lines[0]
+    assert "-1.050 ± 0.124*" in lines[2]
+    picture = render_comparison(variants, "base")
+    red = np.argwhere((picture == (200, 60, 30)).all(2))[:, 0]
+    blue = np.argwhere((picture == (31, 119, 180)).all(2))[:, 0]
+    assert len(red) and len(blue) and blue.max() < red.min()  # noisy is first, worse is last
+    assert red.max() - red.min() < LINE
