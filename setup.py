@@ -6,11 +6,14 @@ Without a C++ compiler the installation still succeeds: scans then run on other 
 
 from __future__ import annotations
 
+import platform
+import shutil
 from pathlib import Path
 from typing import ClassVar
 
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
@@ -37,6 +40,18 @@ class BuildKernel(build_ext):
         BuildKernel.built = True
 
 
+class Build(build):
+    """Starts from an empty folder.
+
+    What an earlier build has left there would get into the wheel: a removed module, or the kernel
+    of another platform.
+    """
+
+    def run(self) -> None:
+        shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
+
+
 class Wheel(bdist_wheel):
     """Tags the wheel for any Python 3 on its platform; without the kernel, for any platform."""
 
@@ -44,7 +59,8 @@ class Wheel(bdist_wheel):
         if not BuildKernel.built:
             self.root_is_pure = True
             return "py3", "none", kernel.ANYWHERE
-        return "py3", "none", kernel.chosen_tag() or super().get_tag()[2]
+        here = super().get_tag()[2].replace("universal2", platform.machine())  # one architecture
+        return "py3", "none", kernel.chosen_tag() or here
 
 
 LIBRARY = Extension("zoo.ops.scan._native", [], optional=True)
@@ -53,5 +69,5 @@ setup(
     long_description=long_description(kernel.ROOT),
     long_description_content_type="text/markdown",
     ext_modules=[LIBRARY] if kernel.chosen_tag() != kernel.ANYWHERE else [],
-    cmdclass={"build_ext": BuildKernel, "bdist_wheel": Wheel},
+    cmdclass={"build": Build, "build_ext": BuildKernel, "bdist_wheel": Wheel},
 )

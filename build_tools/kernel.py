@@ -7,6 +7,7 @@ from that platform.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import platform
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +51,12 @@ LEVELS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """The source files of one architecture only, with their flags. One library serves every CPU of an
 architecture: it chooses among them at run time."""
+TRIAL = """
+#include <stdint.h>
+typedef float Vector __attribute__((vector_size(16)));
+extern "C" int32_t trial(int32_t x) { Vector v = {1}; return x + static_cast<int32_t>(v[0]); }
+"""
+"""What every compiler that can build the kernel compiles."""
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 """Other names of architectures."""
 
@@ -112,10 +120,39 @@ def requirements() -> list[str]:
 
 
 def own_compiler() -> list[str] | None:
-    """The command of this machine's C++ compiler: $CXX, Python's own, or the first usual name."""
-    asked = [os.environ.get("CXX"), sysconfig.get_config_var("CXX"), "c++", "g++", "clang++"]
-    found = (words.split() for words in asked if words and shutil.which(words.split()[0]))
-    return next(found, None)
+    """The command of this machine's C++ compiler: the first that works.
+
+    $CXX comes first, then Python's own and the usual names. On Windows only $CXX and clang++ are
+    tried: a g++ there is MinGW, which other programs bring along and whose kernels crash.
+    """
+    chosen = os.environ.get("CXX")
+    usual = ["clang++"] if os.name == "nt" else ["c++", "g++", "clang++"]
+    if os.name != "nt":
+        usual.insert(0, sysconfig.get_config_var("CXX") or "")
+    if chosen and not _works(_words(chosen)):
+        print(f"CXX is {chosen!r}, which compiles no C++17; it is not used", file=sys.stderr)
+    found = (_words(command) for command in (chosen, *usual) if command)
+    return next((list(words) for words in found if _works(words)), None)
+
+
+def _words(command: str) -> tuple[str, ...]:
+    """A command's words; the path of a compiler may have spaces, too."""
+    return (command,) if shutil.which(command) else tuple(command.split())
+
+
+@functools.cache
+def _works(words: tuple[str, ...]) -> bool:
+    """Whether a command compiles and links. One that exists may not: macOS has a stand-in of c++
+    that only says how to install one."""
+    if not shutil.which(words[0]):
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "trial.cpp")
+        source.write_text(TRIAL, encoding="utf-8")
+        line = [*words, "-std=c++17", "-shared", str(source), "-o", str(Path(folder, "trial.so"))]
+        if os.name != "nt":
+            line.append("-fPIC")
+        return subprocess.run(line, capture_output=True).returncode == 0
 
 
 def this_platform() -> Platform | None:

@@ -27,7 +27,7 @@ def options(source: str) -> list[str]:
     if "://" not in source:
         if not Path(source).is_dir():
             raise FileNotFoundError(f"TORCH_INDEX is {source!r}, which is no URL and no folder")
-        return ["--find-links", source]
+        return ["--find-links", Path(source).resolve().as_uri()]  # its name may have spaces
     try:
         with urlopen(f"{source.rstrip('/')}/torch/", timeout=PATIENCE):
             # Of equal versions pip takes the one with a suffix, such as 2.13.0+cpu.

@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -83,12 +84,46 @@ def test_the_backend_passes_the_compiler_on_to_pip(monkeypatch, no_compiler, mac
         assert getattr(backend, asked)() == ["mine", kernel.ZIG]
 
 
-def test_the_compiler_that_is_asked_for_comes_first(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
+def test_the_compiler_that_is_asked_for_comes_first(monkeypatch, capsys):
+    monkeypatch.setattr(kernel, "_works", lambda words: words[0] in ("ccache", "g++"))
     monkeypatch.setenv("CXX", "ccache clang++")
     assert kernel.own_compiler() == ["ccache", "clang++"]
-    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setenv("CXX", "clang++-99")
+    assert kernel.own_compiler() == ["g++"]
+    error = capsys.readouterr().err
+    assert error == "CXX is 'clang++-99', which compiles no C++17; it is not used\n"
+    monkeypatch.setattr(kernel, "_works", lambda words: False)
     assert kernel.own_compiler() is None
+
+
+def stand_in(path, lines):
+    path.write_text(f"#!/bin/sh\n{lines}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_compiler_must_work(monkeypatch, tmp_path):
+    """macOS has a program c++ that compiles nothing, and a path may have spaces."""
+    if os.name == "nt":
+        pytest.skip("needs a shell")
+    mute = stand_in(tmp_path / "c++", "echo 'no developer tools were found' >&2; exit 1")
+    assert not kernel._works((mute,))
+    assert not kernel._works((str(tmp_path / "missing"),))
+    real = kernel.own_compiler()
+    if real is None:
+        pytest.skip("no C++ compiler")
+    folder = tmp_path / "Program Files"
+    folder.mkdir()
+    passing = stand_in(folder / "clang++", f'exec {" ".join(real)} "$@"')
+    monkeypatch.setenv("CXX", passing)
+    assert kernel.own_compiler() == [passing]
+
+
+def test_on_windows_no_compiler_of_other_programs_is_taken(monkeypatch):
+    tried = []
+    monkeypatch.setattr(kernel, "_works", tried.append)
+    monkeypatch.setattr(kernel.os, "name", "nt")
+    assert kernel.own_compiler() is None and tried == [("clang++",)]
 
 
 def test_an_unknown_platform_is_named_with_the_known_ones(monkeypatch):
@@ -108,10 +143,19 @@ def test_each_architecture_has_its_own_sources():
     assert set.union(*files.values()) == known
 
 
-def build(folder, **environment):
-    """Build the wheel of a copy of the checkout, as pip does without isolation."""
+def build(folder, left=(), **environment):
+    """Build the wheel of a copy of the checkout, as pip does without isolation.
+
+    Args:
+        left: files that an earlier build has left in its folder.
+    """
     pytest.importorskip("setuptools")
     copy = folder / "copy"
+    for place in ("lib", f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"):
+        for name in left:
+            file = copy / "build" / place / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("raise SystemExit\n")
     left_out = shutil.ignore_patterns("__pycache__", "_native.*")
     for name in ("zoo", "export", "recipes", "trt_plugins", "build_tools"):
         shutil.copytree(ROOT / name, copy / name, ignore=left_out)
@@ -126,11 +170,13 @@ def build(folder, **environment):
 
 
 def test_without_a_compiler_the_wheel_is_one_for_any_platform(tmp_path):
-    done, wheels = build(tmp_path, PATH=str(tmp_path))
+    left = ("zoo/removed.py", "zoo/ops/scan/_native.so", "zoo/ops/scan/_native.dll")
+    done, wheels = build(tmp_path, left, PATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert [Path(wheel.filename).name.split("-", 2)[2] for wheel in wheels] == ["py3-none-any.whl"]
     names = wheels[0].namelist()
     assert "zoo/ops/scan/native.py" in names and not any("_native." in name for name in names)
+    assert "zoo/removed.py" not in names, "from the folder of an earlier build"
     facts = wheels[0].read(next(name for name in names if name.endswith("/WHEEL"))).decode()
     assert "Root-Is-Purelib: true" in facts and "Tag: py3-none-any" in facts
     assert "there is no C++ compiler" in done.stdout + done.stderr
