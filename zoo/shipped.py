@@ -5,7 +5,10 @@ PyTorch is not imported, so that commands which only list things are fast.
 
 from __future__ import annotations
 
+import base64
 import fnmatch
+import hashlib
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,11 +35,46 @@ PACKAGES = ("zoo", "export", "recipes", "trt_plugins")
 """The packages of this distribution. Their names are plain, so another one may have them too."""
 
 
+def altered_files(pattern: str = "*") -> list[str]:
+    """Return the installed files that are not what pip installed: overwritten, damaged or gone.
+
+    pip keeps a list of them with their checksums. A checkout, and an installation without that
+    list, has none to tell of.
+
+    Args:
+        pattern: of the files to look at, such as ``export/__init__.py``.
+    """
+    try:
+        files = distribution("mamba-restoration-zoo").files or []
+    except PackageNotFoundError:
+        return []
+    home = Path(__file__).resolve().parents[1]
+    ours = {
+        file.as_posix(): (Path(str(file.locate())), file.hash.value)
+        for file in files
+        if file.hash and file.hash.mode == "sha256" and file.parts[0] in PACKAGES
+    }
+    if not any(path.resolve() == home / "zoo/shipped.py" for path, _ in ours.values()):
+        return []  # the running package is another one than the installed one
+    wanted = fnmatch.filter(ours, pattern)
+    return [name for name in wanted if _checksum(ours[name][0]) != ours[name][1]]
+
+
+def _checksum(path: Path) -> str:
+    """The checksum as pip writes it, or an empty string if the file cannot be read."""
+    try:
+        digest = hashlib.sha256(path.read_bytes()).digest()
+    except OSError:
+        return ""
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
 def check_not_hidden(package: str) -> None:
     """Check that one of our packages is what Python imports by its name.
 
     Raises:
-        ZooError: if it is a package of somebody else; the message says where that lies.
+        ZooError: if it is a package of somebody else, beside ours or in the same folder; the
+            message says where that lies.
     """
     spec = find_spec(package)
     home = Path(__file__).resolve().parents[1]
@@ -46,6 +84,11 @@ def check_not_hidden(package: str) -> None:
         raise ZooError(
             f"our package {package!r} is hidden: {where}; install mamba-restoration-zoo in an "
             "environment without that package"
+        )
+    if altered_files(f"{package}/__init__.py"):
+        raise ZooError(
+            f"our package {package!r} was overwritten: {found} is not the file that was installed; "
+            "install mamba-restoration-zoo again, in an environment without the other package"
         )
 
 

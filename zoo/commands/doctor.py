@@ -16,7 +16,7 @@ from zoo.ops import backends
 from zoo.ops.precision import SLOW_BFLOAT16, bfloat16_is_slow
 from zoo.ops.scan import chunked, native, triton
 from zoo.ops.scan.dispatch import ENVIRONMENT, check_environment
-from zoo.shipped import PACKAGES, check_not_hidden, list_models, shipped_weights
+from zoo.shipped import PACKAGES, altered_files, check_not_hidden, list_models, shipped_weights
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "zoo doctor") -> int:
@@ -36,6 +36,14 @@ def advice() -> Iterator[str]:
             check_not_hidden(package)
         except ZooError as error:
             yield str(error)
+    told = {f"{package}/__init__.py" for package in PACKAGES}  # by the check above
+    if altered := [name for name in altered_files() if name not in told]:
+        names = ", ".join(altered[:3]) + (", ..." if len(altered) > 3 else "")
+        yield (
+            f"files that are not as they were installed: {len(altered)} ({names}); another package "
+            "has overwritten them, or they are damaged; install mamba-restoration-zoo again, in an "
+            "environment of its own: pip install --force-reinstall --no-deps"
+        )
     gpu = torch.cuda.is_available()
     built_for = "CUDA" if torch.version.cuda else "ROCm" if torch.version.hip else ""
     if built_for and not gpu:

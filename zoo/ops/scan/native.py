@@ -135,6 +135,8 @@ def unavailable() -> str | None:
         usable = level()
     except OSError as error:
         return f"its library does not load ({error}); install the package again on this machine"
+    except AttributeError as error:  # a checkout that has gone on since the kernel was compiled
+        return f"its library is of another version of the package ({error}); install it again"
     if usable is None:
         asked = os.environ.get(LEVEL_ENVIRONMENT)
         known = ", ".join(name for name in LEVELS if library().zoo_scan_level(name.encode()))
