@@ -7,15 +7,15 @@ import torch
 from torch import nn
 
 import zoo
+from tests.helpers.native_kernel import BUILT, passes_that_run
 from zoo.blocks import RSSB
 from zoo.blocks.channel_attention import LightCAB
 from zoo.blocks.joined import factors, in_a_row, scaled_sum_and_norm
 from zoo.blocks.layers import Conv2d
 from zoo.blocks.norm import LayerNorm
 from zoo.ops import passes
-from zoo.ops.scan import native
 
-pytestmark = pytest.mark.skipif(not native.LIBRARY.exists(), reason="the kernel was not built")
+pytestmark = pytest.mark.skipif(not BUILT, reason="the kernel was not built")
 
 NETWORKS = {
     "mambair_light_x4": {"dim": 30, "depths": [2]},
@@ -27,15 +27,7 @@ NETWORKS = {
 
 @pytest.fixture
 def ran(monkeypatch):
-    """Names of the passes that have run."""
-    names, run = [], passes._run
-
-    def spied(function, *arguments):
-        names.append(function)
-        run(function, *arguments)
-
-    monkeypatch.setattr(passes, "_run", spied)
-    return names
+    return passes_that_run(monkeypatch)
 
 
 def scrambled(module):
@@ -62,10 +54,31 @@ def test_a_network_gives_the_same_with_and_without_passes(name, ran, monkeypatch
     assert float((found - expected).abs().max()) <= 1e-5 * float(expected.max() - expected.min())
 
 
-def test_training_runs_no_pass(ran):
-    network = zoo.build("mambair_light_x2", dim=30, depths=[1]).train()
-    network(torch.rand(1, 3, 8, 8)).mean().backward()
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_has_the_same_gradients_with_and_without_passes(name, ran, monkeypatch):
+    network = scrambled(zoo.build(name, **NETWORKS[name]))
+    image = torch.rand(2, network.channels, 13, 9, requires_grad=True)
+    weight = torch.randn(2, network.channels, 13 * network.scale, 9 * network.scale)
+    inputs = [image, *network.parameters()]
+
+    def gradients():
+        return torch.autograd.grad((network(image) * weight).sum(), inputs)
+
+    found = gradients()
+    assert set(ran) == {
+        "zoo_depthwise",
+        "zoo_depthwise_slope",
+        "zoo_depthwise_weights",
+        "zoo_tokens",
+        "zoo_tokens_gradients",
+    }
+    ran.clear()
+    monkeypatch.setenv(passes.ENVIRONMENT, "0")
+    expected = gradients()
     assert not ran
+    for one, other in zip(found, expected, strict=True):
+        # Sums of hundreds of terms, in another sequence, through two blocks.
+        assert float((one - other).abs().max()) <= 2e-5 * float(other.abs().max())
 
 
 @pytest.mark.parametrize("kind", ["forward", "pre"])

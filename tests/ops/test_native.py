@@ -9,13 +9,12 @@ import pytest
 import torch
 
 import zoo
+from tests.helpers.native_kernel import BUILT, LEVELS
 from tests.helpers.scan_cases import CASES, TOLERANCE, Case, make_inputs, relative, run
 from zoo.ops import selective_scan
 from zoo.ops.scan import native
 from zoo.ops.scan.contract import ScanInputs
 
-BUILT = native.LIBRARY.exists()
-LEVELS = [n for n in native.LEVELS if BUILT and native.library().zoo_scan_level(n.encode())]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 needs_library = pytest.mark.skipif(not BUILT, reason="the C++ kernel was not built")

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.helpers.native_kernel import BUILT, LEVELS
 from zoo.ops import passes
+from zoo.ops.passes import library
 from zoo.ops.scan import native
 
-BUILT = native.LIBRARY.exists()
-LEVELS = [n for n in native.LEVELS if BUILT and native.library().zoo_scan_level(n.encode())]
 HEADER = Path(native.__file__).parent / "csrc" / "zoo_passes.h"
 ACTIVATIONS = {"none": lambda x: x, "silu": F.silu, "gelu": F.gelu}
 
@@ -189,7 +189,7 @@ def test_memory_that_was_given_back_is_an_error():
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
-def test_passes_leave_gradients_traces_and_modes_to_pytorch(monkeypatch):
+def test_passes_leave_traces_and_modes_to_pytorch(monkeypatch):
     x, norm = normal(2, 3, 4, 6), passes.NormWeights(None, None, 1e-5)
     seen = []
 
@@ -198,8 +198,6 @@ def test_passes_leave_gradients_traces_and_modes_to_pytorch(monkeypatch):
         return x
 
     assert passes.normalised(x, norm) is not None
-    with torch.enable_grad():
-        spied(x)
     with torch.autocast("cpu"):
         spied(x)
     with FlopCounterMode(display=False):
@@ -213,7 +211,7 @@ def test_passes_leave_gradients_traces_and_modes_to_pytorch(monkeypatch):
     torch.export.export(Module(spied), (x,))
     monkeypatch.setenv(passes.ENVIRONMENT, "0")
     spied(x)
-    assert len(seen) == 9 and all(found is None for found in seen)
+    assert len(seen) == 8 and all(found is None for found in seen)
 
 
 class Module(torch.nn.Module):
@@ -229,16 +227,18 @@ def test_a_library_without_passes_is_done_without(monkeypatch):
     """An installation that was not built again after an update."""
     monkeypatch.setattr(native, "library", lambda: object())
     monkeypatch.setattr(native, "unavailable", lambda: None)
-    passes._library.cache_clear()
+    library.library.cache_clear()
     try:
         assert passes.normalised(normal(2, 6), passes.NormWeights(None, None, 1e-5)) is None
     finally:
-        passes._library.cache_clear()
+        library.library.cache_clear()
 
 
-@pytest.mark.parametrize("structure", [passes._Depthwise, passes._Tokens])
+@pytest.mark.parametrize(
+    "structure", [library.ZooDepthwise, library.ZooTokens, library.ZooTokensGradients]
+)
 def test_structures_are_those_of_the_header(structure):
-    name = structure.__name__.replace("_", "Zoo")
+    name = structure.__name__
     (body,) = re.findall(rf"struct {name} \{{(.*?)\}} {name};", HEADER.read_text(), re.DOTALL)
     body = re.sub(r"/\*.*?\*/", "", body, flags=re.DOTALL)
     declared = []
@@ -256,19 +256,33 @@ def test_structures_are_those_of_the_header(structure):
 
 def test_the_library_refuses_wrong_sizes_by_itself():
     """It is called through a plain C interface, by whoever loads it."""
-    loaded, x = passes._library(), torch.zeros(64)
-    address = x.data_ptr()
+    loaded, x, written = library.library(), torch.zeros(64), torch.zeros(64)
+    address, place = x.data_ptr(), written.data_ptr()
 
     def depthwise(sizes=(1, 2, 2, 2), kernel=3, dilation=1, activation=0, at=address):
         strides = (8, 4, 2)
-        call = passes._Depthwise(activation, *sizes, kernel, dilation, at, strides, address, None)
+        call = library.ZooDepthwise(
+            activation, *sizes, kernel, dilation, at, strides, address, None
+        )
         return loaded.zoo_depthwise(ctypes.byref(call), address, None, 1, None)
 
     def tokens(sizes=(1, 2, 2), at=address):
-        call = passes._Tokens(*sizes, 1e-5, at, *[None] * 6, 2, 0, 0, None, address)
+        call = library.ZooTokens(*sizes, 1e-5, at, *[None] * 6, 2, 0, 0, None, address)
         return loaded.zoo_tokens(ctypes.byref(call), None, 1, None)
 
+    def gradients(out=None, total=address, scale=None, at=address):
+        call = library.ZooTokens(1, 2, 2, 1e-5, address, *[None] * 6, 2, 0, 0, None, None)
+        given = library.ZooTokensGradients(total, out, at, None, None, scale)
+        return loaded.zoo_tokens_gradients(ctypes.byref(call), ctypes.byref(given), None, 1, None)
+
+    def weights(kernel=3, at=address):
+        call = library.ZooDepthwise(0, 1, 2, 2, 2, kernel, 1, address, (8, 4, 2), address, None)
+        return loaded.zoo_depthwise_weights(ctypes.byref(call), at, place, None, None, 1, None)
+
     wrong_size, misaligned = 4, native._MISALIGNED
+    assert weights() == gradients(at=place) == 0
+    assert weights(kernel=2) == gradients(total=None) == gradients(scale=address) == wrong_size
+    assert weights(at=address + 1) == gradients(at=address + 2) == misaligned
     assert depthwise(at=None, sizes=(0, 2, 2, 2)) == tokens(sizes=(1, 0, 2)) == 0
     for sizes in [(-1, 2, 2, 2), (1, 2, 2, 2**62), (2**40, 2**40, 1, 1)]:
         assert depthwise(sizes=sizes) == wrong_size

@@ -1,4 +1,4 @@
-"""Layers that follow one another, in one pass where nothing is trained, traced or watched.
+"""Layers that follow one another, in one pass where nothing is traced or watched.
 
 Each function computes what its first line says. On a CPU it does so in one pass
 (:mod:`zoo.ops.passes`), if the layers are ordinary ones without hooks.
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from zoo.blocks.contract import Branch, GainedBranch
-from zoo.blocks.layers import ACTIVATIONS, Conv2d
+from zoo.blocks.layers import Conv2d
 from zoo.blocks.norm import LayerNorm
 from zoo.ops import passes
 
@@ -25,7 +25,7 @@ def activated(conv: nn.Module, x_BHWC: Tensor, activation: passes.Activation) ->
     """``activation(conv(x))``."""
     if type(conv) is Conv2d and is_plain(conv):
         return conv.activated(x_BHWC, activation)
-    return ACTIVATIONS[activation](conv(x_BHWC))
+    return passes.ACTIVATIONS[activation](conv(x_BHWC))
 
 
 def gated_norm(norm: nn.Module, y_BHWC: Tensor, gate_BHWC: Tensor) -> Tensor:

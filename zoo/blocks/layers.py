@@ -5,19 +5,11 @@ Shape suffixes: B batch, H height, W width, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.ops import passes
-
-ACTIVATIONS: dict[passes.Activation, Callable[[Tensor], Tensor]] = {
-    "none": lambda x: x,
-    "silu": F.silu,
-    "gelu": F.gelu,
-}
 
 
 class Conv2d(nn.Conv2d):
@@ -39,7 +31,7 @@ class Conv2d(nn.Conv2d):
         else:
             y_BCHW = super().forward(x_BHWC.permute(0, 3, 1, 2))
             y_BHWC = y_BCHW.permute(0, 2, 3, 1).contiguous()
-        return ACTIVATIONS[activation](y_BHWC)
+        return passes.ACTIVATIONS[activation](y_BHWC)
 
     def _is_a_product(self, x_BHWC: Tensor) -> bool:
         """Whether PyTorch's matrix product may replace the convolution; on a CPU it is faster."""

@@ -76,18 +76,37 @@ constexpr float kClosed = -1000.0f;
 
 INLINE Vector silu(Vector x) { return at_least(broadcast(kClosed), x) * sigmoid(x); }
 
-// x times the normal distribution's probability below x. That of -|x| is t P(t) e^(-x^2 / 2) with
-// t = 1 / (1 + |x| c), to 8e-8 (Abramowitz and Stegun, 7.1.26); it is small where x is large.
-INLINE Vector gelu(Vector x) {
+// The normal distribution: its probability below x, and its density at x times sqrt(2 pi). That of
+// -|x| is t P(t) e^(-x^2 / 2) with t = 1 / (1 + |x| c), to 8e-8 (Abramowitz and Stegun, 7.1.26); it
+// is small where x is large.
+struct Normal {
+  Vector below, density;
+  Vector distance;  // |x|, or 20 if it is larger: the density is 0 there
+};
+INLINE Normal normal(Vector x) {
   const Vector distance = at_most(broadcast(20.0f), broadcast(0.0f) - minus_magnitude(x));
   const Vector t = reciprocal(fma(distance, broadcast(0.231641888f), broadcast(1.0f)));
   Vector p = fma(broadcast(0.530702714f), t, broadcast(-0.726576013f));
   p = fma(p, t, broadcast(0.710706870f));
   p = fma(p, t, broadcast(-0.142248368f));
   p = fma(p, t, broadcast(0.127414796f));
-  const Vector power = exp2_product(distance * distance, broadcast(-0.5f * kLog2E));
-  const Vector below = p * t * power;
-  return at_least(broadcast(kClosed), x) * where_negative(x, below, broadcast(1.0f) - below);
+  const Vector density = exp2_product(distance * distance, broadcast(-0.5f * kLog2E));
+  const Vector below = p * t * density;
+  return {where_negative(x, below, broadcast(1.0f) - below), density, distance};
+}
+
+// x times the normal distribution's probability below x.
+INLINE Vector gelu(Vector x) { return at_least(broadcast(kClosed), x) * normal(x).below; }
+
+// Derivatives of the activations.
+INLINE Vector silu_slope(Vector x) {
+  const Vector open = sigmoid(x), kept = at_least(broadcast(kClosed), x);
+  return open * fma(kept, broadcast(1.0f) - open, broadcast(1.0f));
+}
+INLINE Vector gelu_slope(Vector x) {
+  const Normal n = normal(x);
+  const Vector bounded = where_negative(x, broadcast(0.0f) - n.distance, n.distance);
+  return fma(bounded * n.density, broadcast(0.398942280f), n.below);
 }
 
 }  // namespace

@@ -11,8 +11,12 @@ struct Kernel {
   const char* name;
   int (*forward)(const ZooScan&, void* y, const Team&);
   int (*backward)(const ZooScan&, const ZooScanGradients&, const Team&);
-  int (*depthwise)(const ZooDepthwise&, float* out, const Team&);
+  // grad: null for the output, else that of the output, for the gradient of the convolution.
+  int (*depthwise)(const ZooDepthwise&, const float* grad, float* out, const Team&);
+  int (*depthwise_weights)(const ZooDepthwise&, const float* grad, float* weight, float* bias,
+                           const Team&);
   int (*tokens)(const ZooTokens&, const Team&);
+  int (*tokens_gradients)(const ZooTokens&, const ZooTokensGradients&, const Team&);
   void (*exp)(const float* in, float* out, int64_t count);
   void (*softplus)(const float* in, float* out, int64_t count);
 };

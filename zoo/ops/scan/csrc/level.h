@@ -10,6 +10,7 @@
 #include "backward.h"
 #include "depthwise.h"
 #include "tokens.h"
+#include "tokens_gradient.h"
 
 namespace {
 
@@ -35,11 +36,21 @@ int run_backward(const ZooScan& scan, const ZooScanGradients& gradients, const T
   }
 }
 
-int run_depthwise(const ZooDepthwise& call, float* out, const Team& team) {
-  return Depthwise(call, out).run(team);
+int run_depthwise(const ZooDepthwise& call, const float* grad, float* out, const Team& team) {
+  return Depthwise(call, grad, out).run(team);
+}
+
+int run_depthwise_weights(const ZooDepthwise& call, const float* grad, float* weight, float* bias,
+                          const Team& team) {
+  return DepthwiseWeights(call, grad, weight, bias).run(team);
 }
 
 int run_tokens(const ZooTokens& call, const Team& team) { return TokenPass(call).run(team); }
+
+int run_tokens_gradients(const ZooTokens& call, const ZooTokensGradients& gradients,
+                         const Team& team) {
+  return TokenGradients(call, gradients).run(team);
+}
 
 // Computes in the same groups as the recurrence, to measure the cost of its exponentials alone.
 void run_exp(const float* in, float* out, int64_t count) {
@@ -70,5 +81,12 @@ void run_softplus(const float* in, float* out, int64_t count) {
     write_lanes<Float32>(out + i, softplus(read_lanes<Float32>(in + i, width)), width);
   }
 }
+
+// The entry of a level in the table of kernels.
+#define ZOO_KERNEL(name)                                                                       \
+  {                                                                                            \
+    name, run_forward, run_backward, run_depthwise, run_depthwise_weights, run_tokens,         \
+        run_tokens_gradients, run_exp, run_softplus                                            \
+  }
 
 }  // namespace

@@ -2,5 +2,4 @@
 
 #include "level.h"
 
-extern const Kernel kernel_neon = {
-    "neon", run_forward, run_backward, run_depthwise, run_tokens, run_exp, run_softplus};
+extern const Kernel kernel_neon = ZOO_KERNEL("neon");

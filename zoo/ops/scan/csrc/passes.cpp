@@ -36,12 +36,11 @@ Team team_for(int64_t count, int threads, ZooOpenMP openmp) {
   return {threads < useful ? threads : static_cast<int>(useful), openmp};
 }
 
-}  // namespace
-
-int zoo_depthwise(const ZooDepthwise* call, float* out, const char* level, int threads,
-                  ZooOpenMP openmp) {
-  const Kernel* kernel = nullptr;
-  const int status = find_kernel(level, &kernel);
+// Checks a convolution, and chooses its kernel and team. `tensors`: those beside the call's own.
+template <int kCount>
+int begin(const ZooDepthwise* call, const float* const (&tensors)[kCount], const char* level,
+          int threads, ZooOpenMP openmp, const Kernel** kernel, Team* team) {
+  const int status = find_kernel(level, kernel);
   if (status != ZOO_OK) return status;
   const int64_t count = elements({call->batch, call->height, call->width, call->channels});
   const int64_t taps = elements({call->channels, call->kernel, call->kernel});
@@ -49,21 +48,83 @@ int zoo_depthwise(const ZooDepthwise* call, float* out, const char* level, int t
   if (count < 0 || taps < 0 || !odd || call->dilation < 1) return ZOO_WRONG_SIZE;
   if (call->dilation > kMostElements / call->kernel) return ZOO_WRONG_SIZE;
   if (call->activation < ZOO_NO_ACTIVATION || call->activation > ZOO_GELU) return ZOO_WRONG_SIZE;
-  const float* tensors[] = {call->x, call->weight, call->bias, out};
-  if (!aligned(tensors)) return ZOO_MISALIGNED;
-  if (count == 0) return ZOO_OK;
-  return kernel->depthwise(*call, out, team_for(count, threads, openmp));
+  const float* own[] = {call->x, call->weight, call->bias};
+  if (!aligned(own) || !aligned(tensors)) return ZOO_MISALIGNED;
+  *team = team_for(count, threads, openmp);
+  return ZOO_OK;
+}
+
+// The same for a pass over tokens.
+template <int kCount>
+int begin(const ZooTokens* call, const float* const (&tensors)[kCount], const char* level,
+          int threads, ZooOpenMP openmp, const Kernel** kernel, Team* team) {
+  const int status = find_kernel(level, kernel);
+  if (status != ZOO_OK) return status;
+  const int64_t count = elements({call->images, call->tokens, call->channels});
+  if (count < 0) return ZOO_WRONG_SIZE;
+  const float* own[] = {call->x,    call->gain, call->skip, call->scale, call->weight,
+                        call->bias, call->gate, call->sum,  call->out};
+  if (!aligned(own) || !aligned(tensors)) return ZOO_MISALIGNED;
+  *team = team_for(count, threads, openmp);
+  return ZOO_OK;
+}
+
+bool empty(const ZooDepthwise* call) {
+  return call->batch == 0 || call->height == 0 || call->width == 0 || call->channels == 0;
+}
+bool empty(const ZooTokens* call) {
+  return call->images == 0 || call->tokens == 0 || call->channels == 0;
+}
+
+}  // namespace
+
+int zoo_depthwise(const ZooDepthwise* call, float* out, const char* level, int threads,
+                  ZooOpenMP openmp) {
+  const Kernel* kernel = nullptr;
+  Team team;
+  const int status = begin(call, {out}, level, threads, openmp, &kernel, &team);
+  if (status != ZOO_OK || empty(call)) return status;
+  return kernel->depthwise(*call, nullptr, out, team);
+}
+
+int zoo_depthwise_slope(const ZooDepthwise* call, const float* grad, float* out, const char* level,
+                        int threads, ZooOpenMP openmp) {
+  const Kernel* kernel = nullptr;
+  Team team;
+  const int status = begin(call, {grad, out}, level, threads, openmp, &kernel, &team);
+  if (status != ZOO_OK || empty(call)) return status;
+  return kernel->depthwise(*call, grad, out, team);
+}
+
+int zoo_depthwise_weights(const ZooDepthwise* call, const float* grad, float* weight, float* bias,
+                          const char* level, int threads, ZooOpenMP openmp) {
+  const Kernel* kernel = nullptr;
+  Team team;
+  const int status = begin(call, {grad, weight, bias}, level, threads, openmp, &kernel, &team);
+  if (status != ZOO_OK || empty(call)) return status;
+  return kernel->depthwise_weights(*call, grad, weight, bias, team);
 }
 
 int zoo_tokens(const ZooTokens* call, const char* level, int threads, ZooOpenMP openmp) {
   const Kernel* kernel = nullptr;
-  const int status = find_kernel(level, &kernel);
+  Team team;
+  const int status = begin(call, {call->x}, level, threads, openmp, &kernel, &team);
+  if (status != ZOO_OK || empty(call)) return status;
+  return kernel->tokens(*call, team);
+}
+
+int zoo_tokens_gradients(const ZooTokens* call, const ZooTokensGradients* gradients,
+                         const char* level, int threads, ZooOpenMP openmp) {
+  const Kernel* kernel = nullptr;
+  Team team;
+  const ZooTokensGradients& g = *gradients;
+  const int status = begin(
+      call, {g.sum, g.out, g.x, g.gain, g.skip, g.scale, g.weight, g.bias, g.gate}, level, threads,
+      openmp, &kernel, &team);
   if (status != ZOO_OK) return status;
-  const int64_t count = elements({call->images, call->tokens, call->channels});
-  if (count < 0) return ZOO_WRONG_SIZE;
-  const float* tensors[] = {call->x,    call->gain, call->skip, call->scale, call->weight,
-                            call->bias, call->gate, call->sum,  call->out};
-  if (!aligned(tensors)) return ZOO_MISALIGNED;
-  if (count == 0) return ZOO_OK;
-  return kernel->tokens(*call, team_for(count, threads, openmp));
+  // A gradient of the inputs needs one of the results, and those of the factors what they multiply.
+  if (g.sum == nullptr && g.out == nullptr) return ZOO_WRONG_SIZE;
+  if (g.scale != nullptr && call->skip == nullptr) return ZOO_WRONG_SIZE;
+  if (empty(call)) return ZOO_OK;
+  return kernel->tokens_gradients(*call, g, team);
 }

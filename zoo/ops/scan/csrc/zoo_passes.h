@@ -1,5 +1,5 @@
-/* Passes over the tokens of an image, for networks that are not trained: a depthwise convolution
- * with its activation, and sums, norms and gates of tokens. Part of the library's C interface; what
+/* Passes over the tokens of an image, and their gradients: a depthwise convolution with its
+ * activation, and sums, norms and gates of tokens. Part of the library's C interface; what
  * zoo_scan.h says about statuses, levels, threads and openmp holds here too.
  *
  * Shapes: B images, H height, W width, L tokens of an image, C channels. All tensors are float32.
@@ -45,9 +45,34 @@ typedef struct ZooTokens {
   float* out; /* (B L, C) */
 } ZooTokens;
 
+/* The gradients of a pass over tokens. `sum` and `out` are those of its results, contiguous; one of
+ * them may be NULL. The others are written, contiguous; those that are NULL are not computed. The
+ * call has the inputs of the pass and, if it has a norm and more than x in its sum, that sum. */
+typedef struct ZooTokensGradients {
+  const float* sum; /* (B L, C) */
+  const float* out; /* (B L, C) */
+  float* x;         /* (B L, C) */
+  float* gain;      /* (B, C) */
+  float* skip;      /* (B L, C) */
+  float* scale;     /* (C) */
+  float* weight;    /* (C) */
+  float* bias;      /* (C) */
+  float* gate;      /* (B L, C) */
+} ZooTokensGradients;
+
 ZOO_API int zoo_depthwise(const ZooDepthwise* call, float* out, const char* level, int threads,
                           ZooOpenMP openmp);
+/* out = grad * activation'(conv(x)), the gradient of conv(x), from grad, that of the output; both
+ * (B, H, W, C) contiguous. */
+ZOO_API int zoo_depthwise_slope(const ZooDepthwise* call, const float* grad, float* out,
+                                const char* level, int threads, ZooOpenMP openmp);
+/* The gradients of weight (C, kernel, kernel) and, unless it is NULL, bias (C), from grad, that of
+ * conv(x), (B, H, W, C) contiguous. */
+ZOO_API int zoo_depthwise_weights(const ZooDepthwise* call, const float* grad, float* weight,
+                                  float* bias, const char* level, int threads, ZooOpenMP openmp);
 ZOO_API int zoo_tokens(const ZooTokens* call, const char* level, int threads, ZooOpenMP openmp);
+ZOO_API int zoo_tokens_gradients(const ZooTokens* call, const ZooTokensGradients* gradients,
+                                 const char* level, int threads, ZooOpenMP openmp);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,289 @@
+"""Gradients of passes: every instruction set, odd sizes, second order, and what watches them."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.helpers.native_kernel import BUILT, LEVELS, passes_that_run
+from zoo.ops import passes
+from zoo.ops.scan import native
+
+pytestmark = pytest.mark.skipif(not BUILT, reason="the C++ kernel was not built")
+
+
+@pytest.fixture(params=LEVELS)
+def level(request, monkeypatch):
+    monkeypatch.setenv(native.LEVEL_ENVIRONMENT, request.param)
+    assert native.level() == request.param
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    return passes_that_run(monkeypatch)
+
+
+def normal(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def strided(x):
+    """The same values, with a gap between the rows and another sequence of the axes in memory."""
+    turned = F.pad(x, (0, 3)).transpose(1, 2).contiguous().transpose(1, 2)
+    return turned[..., : x.shape[-1]]
+
+
+def convolution(dilation, activation):
+    def ours(x, weight, bias=None):
+        found = passes.depthwise(x, weight, bias, dilation=dilation, activation=activation)
+        assert found is not None
+        return found
+
+    def theirs(x, weight, bias=None):
+        padding = dilation * (weight.shape[-1] // 2)
+        x = x.permute(0, 3, 1, 2)
+        y = F.conv2d(x, weight, bias, 1, padding, dilation, groups=weight.shape[0])
+        return {"none": lambda x: x, "silu": F.silu, "gelu": F.gelu}[activation](
+            y.permute(0, 2, 3, 1)
+        )
+
+    return ours, theirs
+
+
+def norm_of(x, weight=None, bias=None):
+    return F.layer_norm(x, x.shape[-1:], weight, bias, 1e-3)
+
+
+def weights(weight=None, bias=None):
+    return passes.NormWeights(weight, bias, 1e-3)
+
+
+def sum_and_norm(x, scale, added, weight, bias):
+    total = x * scale + added
+    return total, norm_of(total, weight, bias)
+
+
+# Ours, PyTorch's, and the shapes of the inputs: "x" is that of the features, "c" of the channels,
+# "g" of the gain.
+TOKENS = {
+    "norm": (lambda x, w, b: passes.normalised(x, weights(w, b)), norm_of, "xcc"),
+    "norm of weight": (lambda x, w: passes.normalised(x, weights(w)), norm_of, "xc"),
+    "norm alone": (lambda x: passes.normalised(x, weights()), norm_of, "x"),
+    "gated": (
+        lambda x, w, b, g: passes.normalised(x, weights(w, b), g),
+        lambda x, w, b, g: norm_of(x, w, b) * F.silu(g),
+        "xccx",
+    ),
+    "gated alone": (
+        lambda x, g: passes.normalised(x, weights(), g),
+        lambda x, g: norm_of(x) * F.silu(g),
+        "xx",
+    ),
+    "sum": (lambda x, y: passes.scaled_sum(x, None, y), lambda x, y: x + y, "xx"),
+    "scaled sum": (passes.scaled_sum, lambda x, s, y: x * s + y, "xcx"),
+    "gained sum": (passes.scaled_sum, lambda x, s, y, g: x * s + y * g, "xcxg"),
+    "gain alone": (
+        lambda x, y, g: passes.scaled_sum(x, None, y, g),
+        lambda x, y, g: x + y * g,
+        "xxg",
+    ),
+    "sum and norm": (
+        lambda x, s, y, w, b: passes.scaled_sum_and_norm(x, s, y, weights(w, b)),
+        sum_and_norm,
+        "xcxcc",
+    ),
+}
+
+
+def made(shape, letters):
+    """Inputs with these shapes, all different."""
+    shapes = {"x": shape, "c": shape[-1:], "g": (shape[0], 1, 1, shape[-1])}
+    return [normal(*shapes[letter]) + 0.1 * place for place, letter in enumerate(letters)]
+
+
+def gradients(function, inputs, grads=None, **settings):
+    inputs = [x.detach().requires_grad_() for x in inputs]
+    outputs = function(*inputs)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    if grads is None:
+        grads = [normal(*y.shape).to(y.dtype) - 0.3 for y in outputs]
+    return torch.autograd.grad(outputs, inputs, grads, **settings)
+
+
+def same(found, expected):
+    """Equal up to rounding: sums over all tokens have a thousand terms."""
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape
+        worst, scale = float((one - other).abs().max()), float(other.abs().max())
+        assert worst <= 4e-6 * scale + 1e-6
+
+
+def compare(ours, theirs, inputs):
+    expected = gradients(theirs, [x.double() for x in inputs])
+    same(gradients(ours, inputs), expected)
+    same(gradients(ours, [strided(x) if x.dim() == 4 else x for x in inputs]), expected)
+
+
+@pytest.mark.parametrize("activation", ["none", "silu", "gelu"])
+@pytest.mark.parametrize("kernel, dilation", [(3, 1), (3, 2), (1, 1), (5, 2)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1), (2, 3, 2, 7), (1, 17, 9, 16), (2, 4, 21, 40)], ids=str
+)
+def test_gradients_of_a_convolution_are_pytorchs(shape, kernel, dilation, activation, level):
+    inputs = [normal(*shape), normal(shape[-1], 1, kernel, kernel), normal(shape[-1])]
+    pair = convolution(dilation, activation)
+    compare(*pair, inputs)
+    same(gradients(pair[0], inputs[:2]), gradients(pair[1], [x.double() for x in inputs[:2]]))
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu"])
+def test_slopes_are_accurate_everywhere(activation, level):
+    x = torch.cat([torch.linspace(-100, 100, 2001), torch.linspace(-8, 8, 2001)])
+    x = torch.cat([x, torch.tensor([0.0, -0.0, 1e-30, 3e37, -3e37])]).reshape(1, 1, -1, 1)
+    one = torch.ones(1, 1, 1, 1)
+    grads = [torch.ones_like(x)]
+    ours, theirs = convolution(1, activation)
+    found = gradients(lambda x: ours(x, one), [x], grads)[0]
+    expected = gradients(lambda x: theirs(x, one.double()), [x.double()], [grads[0].double()])[0]
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=6e-7)
+    wrong = gradients(lambda x: ours(x, one), [x * float("nan")], grads)[0]
+    assert wrong.isnan().all()
+
+
+@pytest.mark.parametrize("name", TOKENS)
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 3), (3, 5, 7, 17), (2, 9, 4, 16), (20, 2, 3, 37)], ids=str
+)
+def test_gradients_of_tokens_are_pytorchs(name, shape, level):
+    ours, theirs, letters = TOKENS[name]
+    compare(ours, theirs, made(shape, letters))
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_one_result_alone_passes_a_gradient(which):
+    ours, theirs, letters = TOKENS["sum and norm"]
+    inputs = made((2, 3, 4, 18), letters)
+    found = gradients(lambda *x: ours(*x)[which], inputs, allow_unused=True)
+    expected = gradients(
+        lambda *x: theirs(*x)[which], [x.double() for x in inputs], allow_unused=True
+    )
+    for one, other in zip(found, expected, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            same([one], [other])
+
+
+def test_gradients_that_nobody_wants_are_not_computed(ran):
+    x, weight, bias = normal(1, 4, 5, 6), normal(6, 1, 3, 3), normal(6)
+    ours, _ = convolution(1, "none")
+    for wanted, expected in (
+        ((True, False, False), ["zoo_depthwise", "zoo_depthwise"]),
+        ((False, True, False), ["zoo_depthwise", "zoo_depthwise_weights"]),
+        ((False, False, True), ["zoo_depthwise", "zoo_depthwise_weights"]),
+    ):
+        ran.clear()
+        inputs = [
+            t.clone().requires_grad_(want)
+            for t, want in zip((x, weight, bias), wanted, strict=True)
+        ]
+        ours(*inputs).sum().backward()
+        assert [t.grad is not None for t in inputs] == list(wanted)
+        assert ran == expected
+
+
+def test_nothing_is_recorded_without_need():
+    x, norm = normal(1, 2, 3, 4), weights(normal(4))
+    assert not passes.normalised(x, norm).requires_grad
+    recorded = x.clone().requires_grad_()
+    assert passes.normalised(recorded, norm).requires_grad
+    with torch.no_grad():
+        assert not passes.normalised(recorded, norm).requires_grad
+
+
+@pytest.mark.parametrize("case", ["convolution", *TOKENS])
+def test_gradients_of_second_order_are_pytorchs(case):
+    """Inputs depend on each other, as they do in a network."""
+    if case == "convolution":
+        ours, theirs = convolution(1, "silu")
+        inputs = [normal(1, 4, 5, 6), normal(6, 1, 3, 3), normal(6)]
+    else:
+        ours, theirs, letters = TOKENS[case]
+        inputs = made((2, 3, 2, 5), letters)
+
+    def penalty(function, inputs):
+        first, *others = (x.detach().requires_grad_() for x in inputs)
+        rest = [x * first.mean() for x in others]
+        outputs = function(first, *rest)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        loss = sum((y**3).sum() for y in outputs)
+        grads = torch.autograd.grad(loss, [first, *others], create_graph=True)
+        return torch.autograd.grad(sum((g**2).sum() for g in grads), [first, *others])
+
+    expected = penalty(theirs, [x.double() for x in inputs])
+    for one, other in zip(penalty(ours, inputs), expected, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=2e-5 * other.abs().max())
+
+
+def test_batches_of_gradients_are_pytorchs():
+    """As ``torch.autograd.functional.jacobian`` computes them, with a vectorised backward."""
+    ours, theirs, letters = TOKENS["gated"]
+    inputs = made((1, 2, 2, 3), letters)
+    jacobian = functools.partial(torch.autograd.functional.jacobian, vectorize=True)
+    same(jacobian(ours, tuple(inputs)), jacobian(theirs, tuple(x.double() for x in inputs)))
+    conv, reference = convolution(1, "gelu")
+    inputs = (normal(1, 2, 3, 2), normal(2, 1, 3, 3), normal(2))
+    same(jacobian(conv, inputs), jacobian(reference, tuple(x.double() for x in inputs)))
+
+
+def test_a_watched_gradient_is_that_of_pytorchs_operators(ran):
+    ours, theirs = convolution(1, "silu")
+    inputs = [normal(1, 4, 5, 6), normal(6, 1, 3, 3), normal(6)]
+    recorded = [x.requires_grad_() for x in inputs]
+    y = ours(*recorded)
+    ran.clear()
+    counter = FlopCounterMode(display=False)
+    with counter:
+        found = torch.autograd.grad(y.sum(), recorded)
+    assert not ran and counter.get_total_flops() > 0
+    same(found, gradients(theirs, [x.double() for x in inputs], [torch.ones(y.shape).double()]))
+
+
+def test_checkpoints_give_the_same():
+    ours, _, letters = TOKENS["sum and norm"]
+    inputs = made((2, 3, 4, 18), letters)
+    expected = gradients(ours, inputs)
+    found = gradients(lambda *x: checkpoint(ours, *x, use_reentrant=False), inputs)
+    assert all(map(torch.equal, found, expected))
+
+
+def test_a_changed_input_is_an_error():
+    x, weight = normal(1, 4, 5, 6), normal(6, 1, 3, 3).requires_grad_()
+    y = passes.depthwise(x, weight, None, dilation=1, activation="none")
+    x.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_gradients_do_not_depend_on_threads(level):
+    before = torch.get_num_threads()
+    conv = [normal(2, 40, 30, 50), normal(50, 1, 3, 3), normal(50)]
+    ours, _, letters = TOKENS["gated"]
+    found = []
+    try:
+        for count in (1, 2, 7):
+            torch.set_num_threads(count)
+            found.append(
+                [
+                    *gradients(convolution(1, "silu")[0], conv),
+                    *gradients(ours, made((3, 40, 30, 50), letters)),
+                ]
+            )
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(map(torch.equal, other, found[0]))

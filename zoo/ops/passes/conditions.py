@@ -1,0 +1,61 @@
+"""Where passes run: on ordinary tensors, if nothing watches the operators of PyTorch."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import Parameter
+
+from zoo.ops.passes.library import library
+from zoo.ops.scan.checks import check_memory
+
+ENVIRONMENT = "ZOO_CPU_PASSES"
+
+
+def may_run(*tensors: Tensor | None) -> bool:
+    """Whether a pass may run on these tensors now.
+
+    Raises:
+        ValueError: if a tensor's memory was given back.
+    """
+    if torch.compiler.is_compiling() or _is_watched():
+        return False
+    if os.environ.get(ENVIRONMENT) == "0" or library() is None:
+        return False
+    for tensor in tensors:
+        if tensor is not None and not _is_ordinary(tensor):
+            return False
+    check_memory(tensors)
+    return True
+
+
+def needs_gradient(*tensors: Tensor | None) -> bool:
+    """Whether the gradient of one of the tensors is recorded now."""
+    if not torch.is_grad_enabled():
+        return False
+    return any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def _is_watched() -> bool:
+    return (
+        torch.is_autocast_enabled("cpu")
+        or torch.jit.is_tracing()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+    )
+
+
+def _is_ordinary(tensor: Tensor) -> bool:
+    return (
+        (type(tensor) is Tensor or type(tensor) is Parameter)
+        and tensor.dtype is torch.float32
+        and tensor.device.type == "cpu"
+        and tensor.layout is torch.strided
+        and not tensor.is_neg()
+        and tensor.numel() > 0
+    )
