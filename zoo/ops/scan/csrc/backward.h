@@ -141,17 +141,9 @@ class Backward {
     t.parameters.load(scan_, sizes_, walk.direction, tile);
     memset(t.carry, 0, state_floats() * sizeof(float));
     memset(t.checkpoints, 0, state_floats() * sizeof(float));
-    if (sizes_.rank > 0) {
-      const float* weight = scan_.delta_weight + walk.direction * scan_.channels * scan_.rank;
-      for (int lane = 0; lane < kLanes; ++lane) {
-        copy_row<Float32>(weight + (tile.first + lane) * scan_.rank,
-                          lane < tile.width ? scan_.rank : 0,
-                          t.weight_rows + lane * sizes_.padded_rank, sizes_.padded_rank);
-      }
-    } else {
-      for (int64_t token = 0; token < scan_.tokens; ++token) {
-        write_delta(walk, tile, token, broadcast(0.0f));
-      }
+    if (sizes_.rank > 0) return;
+    for (int64_t token = 0; token < scan_.tokens; ++token) {
+      write_delta(walk, tile, token, broadcast(0.0f));
     }
   }
 
@@ -235,39 +227,48 @@ class Backward {
   // Sums over the channels of the group, for each token of the chunk.
   void add_up_lanes(const Walk& walk) const {
     const BackwardScratch& m = walk.m;
-    const int64_t vectors = m.chunk.count * m.states, bytes = scan_.states * sizeof(float);
-    for (int64_t i = 0; i < vectors; i += 16) {
-      sum_lanes_16(m.gB + i * kLanes, m.gB_sums + i);
-      sum_lanes_16(m.gC + i * kLanes, m.gC_sums + i);
-    }
-    for (int s = 0; s < m.chunk.count; ++s) {
+    const int64_t count = m.chunk.count, bytes = scan_.states * sizeof(float);
+    add_up_vectors(m.gB, count * m.states, m.gB_sums);
+    add_up_vectors(m.gC, count * m.states, m.gC_sums);
+    int64_t r = 0;
+    for (; r + 4 <= sizes_.rank; r += 4) project_back<4>(walk, r);
+    for (; r < sizes_.rank; ++r) project_back<1>(walk, r);
+    add_up_vectors(m.gstep, count * sizes_.rank, m.gstep_sums);
+    for (int s = 0; s < count; ++s) {
       const int64_t token = m.chunk.rows[s];
       if (token == scan_.tokens) continue;
       const int64_t row = (walk.index * scan_.batch + walk.batch) * scan_.tokens + token;
       float* out = tokens_ + (row * scan_.directions + walk.direction) * token_floats();
-      add_up_step(walk, s, out);
+      memcpy(out, m.gstep_sums + s * sizes_.rank, sizes_.rank * sizeof(float));
       memcpy(out + sizes_.rank, m.gB_sums + s * m.states, bytes);
       memcpy(out + sizes_.rank + scan_.states, m.gC_sums + s * m.states, bytes);
     }
   }
 
-  // The gradient of the low-rank delta: the gradient of raw through the projection.
-  void add_up_step(const Walk& walk, int s, float* out) const {
-    for (int64_t r = 0; r < sizes_.rank; r += kLanes) {
-      Vector sums[4] = {};
+  // The gradient of the low-rank delta, from that of raw: sums over the tiles of kMany ranks.
+  template <int kMany>
+  void project_back(const Walk& walk, int64_t r) const {
+    const BackwardScratch& m = walk.m;
+    const BackwardTile t = walk.kept(0);  // the others follow at equal distances
+    const int64_t next = tile_bytes_ / static_cast<int64_t>(sizeof(float));
+    for (int s = 0; s < m.chunk.count; ++s) {
+      Vector sums[kMany] = {};
       for (int64_t i = 0; i < walk.group.tiles; ++i) {
-        const BackwardTile t = walk.kept(i);
-        const float *graw = t.graw + s * kLanes, *weight = t.weight_rows + r;
-#pragma GCC unroll 16
-        for (int lane = 0; lane < kLanes; ++lane) {
-          const Vector row = load(weight + lane * sizes_.padded_rank);
-          sums[lane % 4] = fma(row, broadcast(graw[lane]), sums[lane % 4]);
-        }
+        const Vector graw = load(t.graw + i * next + s * kLanes);
+        const float* weight = t.parameters.weight + i * next + r * kLanes;
+#pragma GCC unroll 4
+        for (int j = 0; j < kMany; ++j) sums[j] = fma(graw, load(weight + j * kLanes), sums[j]);
       }
-      const int64_t left = sizes_.rank - r;
-      write_lanes<Float32>(out + r, (sums[0] + sums[1]) + (sums[2] + sums[3]),
-                           left < kLanes ? static_cast<int>(left) : kLanes);
+#pragma GCC unroll 4
+      for (int j = 0; j < kMany; ++j) {
+        store(m.gstep + (s * sizes_.rank + r + j) * kLanes, sums[j]);
+      }
     }
+  }
+
+  // The count is rounded up to 16: there is memory for a whole chunk.
+  static void add_up_vectors(const float* vectors, int64_t count, float* sums) {
+    for (int64_t i = 0; i < count; i += 16) sum_lanes_16(vectors + i * kLanes, sums + i);
   }
 
   // Sums over groups and converts to the dtype of the tokens.

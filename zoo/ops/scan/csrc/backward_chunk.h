@@ -23,14 +23,12 @@ struct BackwardTile {
   Parameters parameters;
   float* checkpoints;   // (chunks + 1, P, W): the state before each chunk, and at the end
   float* carry;         // (P, W): gradient of the state, passed from chunk to chunk
-  float* weight_rows;   // (W, Q): delta_weight untransposed, for the gradient of the low-rank delta
   float* graw;          // (T, W)
 
   BackwardTile(const ZooScan& scan, const Sizes& sizes, const Groups& groups, Arena* arena)
       : parameters(scan, sizes, arena),
         checkpoints(arena->floats((groups.chunks + 1) * sizes.padded_states * kLanes)),
         carry(arena->floats(sizes.padded_states * kLanes)),
-        weight_rows(arena->floats(kLanes * sizes.padded_rank)),
         graw(arena->floats(kChunk * kLanes)) {}
 };
 
@@ -60,6 +58,7 @@ struct BackwardScratch {
   int64_t states;                  // of a row of gB and gC: N, made even
   float *gB, *gC;                  // (T, states, W): not yet summed over lanes
   float *gB_sums, *gC_sums;        // (T, states)
+  float *gstep, *gstep_sums;       // (T, R, W), (T, R): of the low-rank delta, likewise
 
   BackwardScratch(const ZooScan& scan, const Sizes& sizes, const Groups& groups, Arena* arena)
       : chunk(scan, sizes, arena),
@@ -78,7 +77,9 @@ struct BackwardScratch {
         gB(arena->floats(kChunk * states * kLanes)),
         gC(arena->floats(kChunk * states * kLanes)),
         gB_sums(arena->floats(kChunk * states)),
-        gC_sums(arena->floats(kChunk * states)) {}
+        gC_sums(arena->floats(kChunk * states)),
+        gstep(arena->floats(kChunk * sizes.rank * kLanes)),
+        gstep_sums(arena->floats(kChunk * sizes.rank)) {}
 };
 
 // Data of a tile's next chunk, prefetched while this one is computed.
