@@ -12,17 +12,20 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, TypeAlias, Union, get_args, get_origin
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.errors import RecipeError, nearest
 from zoo.networks import Network
+from zoo.networks.operations import Operations, count_operations, layer_parameters
 from zoo.recipe import Recipe, build
 from zoo.recipe_files import read_recipe
 from zoo.registry import Capabilities, Entry, capabilities_of, entry_of, kind, kind_of, kinds
 from zoo.shipped import list_models
+
+Count: TypeAlias = Literal["flops", "macs"]
+"""How operations are counted, for people: see :mod:`zoo.networks.operations`."""
 
 MEASURED_SIZE = 64
 """Default side in pixels of the square input for counting operations."""
@@ -59,8 +62,12 @@ class ModelDescription:
         out_channels: channels of the output image.
         guides: channels and size of each guide, by name.
         parameters: number of trainable values.
+        layer_parameters: those that tools see which look at layers only: not those of scans.
         gigaflops: floating-point operations for one input in units of 1e9, including the scan; a
             multiply-add counts as two.
+        gigamacs: the same as papers count it since August 2024; see
+            :mod:`zoo.networks.operations`.
+        layer_gigamacs: the same as papers counted it before: in layers only.
         size: height and width of that input in pixels.
         capabilities: accepted inputs, sizes and dtypes.
     """
@@ -74,12 +81,32 @@ class ModelDescription:
     out_channels: int
     guides: dict[str, str]
     parameters: int
+    layer_parameters: int
     gigaflops: float
+    gigamacs: float
+    layer_gigamacs: float
     size: tuple[int, int]
     capabilities: Capabilities
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, count: Count = "flops") -> str:
+        """Return the description for people.
+
+        Args:
+            count: how operations are counted: "flops", ours, or "macs", as papers do.
+        """
         c = self.capabilities
+        size = f"for {self.size[0]} x {self.size[1]}"
+        operations = [f"  operations  {self.gigaflops:.2f} GFLOPs {size}"]
+        if count == "macs":
+            operations = [
+                f"  operations  {self.gigamacs:.2f} GMACs {size}, as papers count since August "
+                "2024",
+                f"  in layers   {self.layer_gigamacs:.2f} GMACs, {self.layer_parameters:,} "
+                "parameters, as papers counted before: without scans",
+            ]
         out = "" if self.out_channels == self.channels else f", {self.out_channels} channels out"
         guides = [f"  guide       {name}: {text}" for name, text in self.guides.items()]
         return "\n".join(
@@ -88,7 +115,7 @@ class ModelDescription:
                 f"  scale       x{self.scale}, {self.channels} channels, one {c.input} in{out}",
                 *guides,
                 f"  parameters  {self.parameters:,}",
-                f"  operations  {self.gigaflops:.2f} GFLOPs for {self.size[0]} x {self.size[1]}",
+                *operations,
                 f"  sizes       any from {c.minimum_size} px; works on multiples of "
                 f"{c.size_multiple}",
                 f"  dtypes      {', '.join(c.dtypes)}",
@@ -113,11 +140,13 @@ class Measured(NamedTuple):
         parameters: number of trainable values.
         gigaflops: floating-point operations for one input in units of 1e9; see
             :class:`ModelDescription`.
+        operations: the same, also as papers count.
     """
 
     network: Network
     parameters: int
     gigaflops: float
+    operations: Operations
 
 
 def list_parts(kind_name: str | None = None, pattern: str = "*") -> list[str]:
@@ -255,14 +284,13 @@ def measured(
         # Counting hooks into autograd, which fails at slices of parameters made without gradients.
         network = build(source).eval().requires_grad_(False)
         inputs = network.example_inputs(height, width)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(*inputs)
+    operations = count_operations(network, inputs)
     parameters = sum(p.numel() for p in network.parameters())
-    return Measured(network, parameters, counter.get_total_flops() / 1e9)
+    return Measured(network, parameters, operations.flops, operations)
 
 
 def _describe_model(name: str, height: int, width: int) -> ModelDescription:
-    network, parameters, gigaflops = measured(name, height, width)
+    network, parameters, gigaflops, operations = measured(name, height, width)
     recipe = network.recipe
     paper = recipe.paper
     return ModelDescription(
@@ -275,7 +303,10 @@ def _describe_model(name: str, height: int, width: int) -> ModelDescription:
         out_channels=network.out_channels,
         guides={name: str(guide) for name, guide in network.guides.items()},
         parameters=parameters,
+        layer_parameters=layer_parameters(network),
         gigaflops=gigaflops,
+        gigamacs=operations.macs,
+        layer_gigamacs=operations.layer_macs,
         size=(height, width),
         capabilities=capabilities_of(network),
     )

@@ -29,6 +29,12 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo show") -> int:
         metavar="HxW",
         help="height x width in pixels of the input for counting operations [64x64]",
     )
+    parser.add_argument(
+        "--count",
+        choices=["flops", "macs"],
+        default="flops",
+        help="count all operations, or multiply-adds as the papers' tables do [flops]",
+    )
     parser.add_argument("--recipe", action="store_true", help="print the model's whole recipe too")
     return run_command(parser, _run, arguments)
 
@@ -36,7 +42,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo show") -> int:
 def _run(options: argparse.Namespace) -> None:
     height, width = parse_size(options.size, "pixels")
     found = describe(options.name, height=height, width=width)
-    print(found)
+    print(found.text(options.count) if isinstance(found, ModelDescription) else found)
     if isinstance(found, ModelDescription) and options.recipe:
         print()
         print(yaml.safe_dump(load_recipe(options.name).data(), sort_keys=False), end="")

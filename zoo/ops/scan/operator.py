@@ -209,7 +209,16 @@ _define(
 @register_flop_formula(torch.ops.zoo.selective_scan, get_raw=True)
 def _flops(*arguments: Any, **_: Any) -> int:
     """Floating-point operations: 7 N + 2 R + 5 per step and channel (R = 0 if not low-rank)."""
+    steps, states, rank = scan_sizes(*arguments)
+    return steps * (7 * states + 2 * rank + 5)
+
+
+def scan_sizes(*arguments: Any) -> tuple[int, int, int]:
+    """Return the steps times channels of a call of the operator, its states N and its rank R.
+
+    All directions and images count. R is 0 if the step is not low-rank.
+    """
     inputs = ScanInputs(*arguments[: len(SCHEMA)])
     n = axis_sizes(inputs)
     rank = 0 if inputs.delta_weight is None else n["R"]
-    return int(n["B"] * n["K"] * n["S"] * n["E"] * (7 * n["N"] + 2 * rank + 5))
+    return int(n["B"] * n["K"] * n["S"] * n["E"]), int(n["N"]), int(rank)
