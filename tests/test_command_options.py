@@ -82,6 +82,7 @@ NEEDED = {
     "zoo list": [],
     "zoo restore": ["input", "--output"],
     "zoo show": ["name"],
+    "zoo submit": ["benchmark", "input", "--output"],
     "zoo convert": ["input", "--output"],
     "zoo analyse activations": ["name", "photos", "--output"],
     "zoo analyse erf": ["name", "photos", "--output"],

@@ -8,13 +8,14 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 import zoo
-from tests.helpers import author_layouts
+from tests.helpers import author_layouts, hdf5
 from zoo.cli import main
 from zoo.evaluation.settings import evaluate_settings
 from zoo.recipe import load_recipe
@@ -54,6 +55,7 @@ def folder(tmp_path_factory):
         author_layouts.realbsr_rgb,
     ):
         make(root / "datasets")
+    hdf5.dnd(root / "datasets")
     author_layouts.picture(root / "photo.png", 16)
     return root
 
@@ -75,6 +77,7 @@ def small(name, folder):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_page_runs(command, folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "h5py", hdf5.h5py())
     for name in ("datasets", "photo.png"):
         (tmp_path / name).symlink_to(folder / name)
     words = shlex.split(command)

@@ -33,6 +33,10 @@ COMMANDS = {
     "train": ("recipes.train", "Train a model from its recipe."),
     "evaluate": ("recipes.evaluate", "Evaluate a model on test sets."),
     "compare": ("recipes.compare", "Train variants, such as scan orders, under equal budget."),
+    "submit": (
+        "zoo.commands.submit",
+        "Denoise SIDD or DND for the benchmark's server.",
+    ),
     "export onnx": ("export.onnx", "Write an ONNX file, which runs everywhere."),
     "export trt": ("export.trt", "Build a TensorRT engine for NVIDIA GPUs."),
     "export serve": ("export.serve", "Write a model repository for NVIDIA Triton Server."),

@@ -23,6 +23,7 @@ LONGEST_MESSAGE = 480
 _ONNX = ("onnx", "onnxruntime", "onnxscript")
 EXTRAS = {
     "app": ("gradio",),
+    "dnd": ("h5py", "scipy"),
     "heif": ("pillow", "pillow-heif"),
     "mat": ("scipy",),
     "onnx": _ONNX,

@@ -68,17 +68,19 @@ def jpeg(root: Path) -> None:
 
 
 def sidd(root: Path, name: str = "SIDD") -> None:
-    """SIDD's validation blocks: uint8 of 2 scenes x 3 blocks."""
+    """SIDD's blocks: uint8 of 2 scenes x 3 blocks to validate on, 2 x 2 of the benchmark."""
     from scipy.io import savemat
 
     rng = np.random.default_rng(0)
     clean = rng.integers(40, 200, (2, 3, 16, 16, 3)).astype(np.uint8)
     noisy = (clean + rng.integers(-9, 10, clean.shape)).astype(np.uint8)
     (root / name).mkdir(parents=True, exist_ok=True)
-    for key, values in {
+    held = {
         "ValidationNoisyBlocksSrgb": noisy,
         "ValidationGtBlocksSrgb": clean,
-    }.items():
+        "BenchmarkNoisyBlocksSrgb": noisy[:, :2],
+    }
+    for key, values in held.items():
         savemat(root / name / f"{key}.mat", {key: values})
 
 

@@ -214,6 +214,19 @@ def encode_npz(path: Path, photo: Photo, saving: Saving) -> bytes:
 
 def encode_mat(path: Path, photo: Photo, saving: Saving) -> bytes:
     """Encode an image as the array ``image`` of a MATLAB file."""
+    return mat_bytes(path, {IMAGE: _flat(path, photo)})
+
+
+def mat_bytes(path: Path, values: Mapping[str, Any]) -> bytes:
+    """Return the content of a MATLAB file.
+
+    Args:
+        path: the file, for error messages.
+        values: its variables: arrays, texts and numbers; an array of objects becomes a cell.
+
+    Raises:
+        ImageError: if SciPy is missing.
+    """
     held = io.BytesIO()
-    _scipy_io(repr(str(path))).savemat(held, {IMAGE: _flat(path, photo)}, do_compression=True)
+    _scipy_io(repr(str(path))).savemat(held, dict(values), do_compression=True)
     return held.getvalue()

@@ -224,9 +224,15 @@ def _block_images(folder: Path, value_range: ValueRange | None) -> list[TestImag
     """The images of a folder with SIDD's two MATLAB files; none if they are not there."""
     files = sorted(folder.glob("*.mat"))
     pair = [[file for file in files if mark in file.name.lower()] for mark in BLOCKS]
-    if any(len(found) != 1 for found in pair):
+    if len(pair[0]) != 1 or not pair[1]:
         return []
-    [clean], [degraded] = pair
+    # The noisy blocks of the benchmark, which have no clean ones, may lie in the same folder.
+    [clean] = pair[0]
+    wanted = clean.name.lower().replace(*BLOCKS)
+    named = [file for file in pair[1] if file.name.lower() == wanted]
+    if len(named or pair[1]) != 1:
+        return []
+    [degraded] = named or pair[1]
     counts = [len(blocks_of(file)) for file in (clean, degraded)]
     if counts[0] != counts[1]:
         raise ImageError(
