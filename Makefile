@@ -79,7 +79,7 @@ $(INTEGRATIONS_VENV)/installed: pyproject.toml tests/integrations/versions.txt
 	$(INTEGRATIONS_VENV)/bin/pip install --quiet --disable-pip-version-check \
 		-c tests/integrations/versions.txt torch torchvision
 	$(INTEGRATIONS_VENV)/bin/pip install --quiet --disable-pip-version-check \
-		-c tests/integrations/versions.txt spandrel_extra_arches -e ".[dev,spandrel]"
+		-c tests/integrations/versions.txt spandrel_extra_arches -e ".[dev,hub,spandrel]"
 	touch $@
 
 # A smoke test with the oldest versions that are promised, in an environment of its own.

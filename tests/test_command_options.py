@@ -88,6 +88,7 @@ NEEDED = {
     "zoo analyse erf": ["name", "photos", "--output"],
     "zoo analyse lam": ["name", "photo", "--output"],
     "zoo analyse scans": ["name", "photo", "--output"],
+    "zoo download": [],
     "zoo data frames": ["input", "--output"],
     "zoo data prepare": ["input", "--output"],
     "zoo runs plot": ["folders", "--output"],

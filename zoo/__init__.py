@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from zoo.checkpoints import convert, detect, load, save
     from zoo.description import describe, list_parts
     from zoo.inference import restore
+    from zoo.integrations.hub import push
     from zoo.ops import backends, selective_scan, use_backend
     from zoo.recipe import build
     from zoo.registry import register
@@ -47,6 +48,7 @@ _HOMES = {
     "list_models": "zoo.shipped",
     "list_parts": "zoo.description",
     "load": "zoo.checkpoints",
+    "push": "zoo.integrations.hub",
     "register": "zoo.registry",
     "restore": "zoo.inference",
     "save": "zoo.checkpoints",
@@ -63,6 +65,7 @@ __all__ = [
     "list_models",
     "list_parts",
     "load",
+    "push",
     "register",
     "restore",
     "save",

@@ -44,6 +44,10 @@ COMMANDS = {
         "zoo.checkpoints.convert_command",
         "Convert weights to the authors' format or back.",
     ),
+    "download": (
+        "zoo.commands.download",
+        "Get the weights that the authors of a model have released.",
+    ),
     "data prepare": ("zoo.data.prepare", "Cut large photos into sub-images, which load faster."),
     "data frames": ("zoo.data.frames", "Write the frames of an animation or pages as PNG files."),
     "analyse erf": ("zoo.commands.analyse_erf", "Draw the effective receptive field."),

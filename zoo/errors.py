@@ -25,6 +25,7 @@ EXTRAS = {
     "app": ("gradio",),
     "dnd": ("h5py", "scipy"),
     "heif": ("pillow", "pillow-heif"),
+    "hub": ("huggingface_hub",),
     "mat": ("scipy",),
     "onnx": _ONNX,
     "openvino": ("openvino",),

@@ -7,6 +7,14 @@ import os
 
 import pytest
 
+from tests.helpers.hub_server import HubServer
+
+if os.environ.get("TEST_INTEGRATIONS"):
+    # Libraries read these when they are first imported, so nothing here asks the real Hub.
+    SERVER = HubServer()
+    os.environ |= {"HF_ENDPOINT": SERVER.url, "HF_HUB_DISABLE_XET": "1", "DO_NOT_TRACK": "1"}
+    os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+
 
 def imported(name):
     try:
@@ -34,5 +42,12 @@ def timm():
 
 
 @pytest.fixture
-def hub():
-    return imported("huggingface_hub")
+def hub(monkeypatch, tmp_path):
+    """A loopback server, with an empty cache and without a login."""
+    constants = imported("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    assert SERVER.url == constants.ENDPOINT
+    SERVER.reset()
+    return SERVER

@@ -48,7 +48,8 @@ def load(
     Args:
         source: the name of a model with weights in the package; a file, in our format
             (``.safetensors``) or of any trainer that uses the authors' names (``.pth``, ``.pt``,
-            ``.ckpt``); or a state dict. In a file of a trainer, the network is found below any
+            ``.ckpt``); a file on the Hugging Face Hub, ``hf:OWNER/REPO/FILE``; or a state dict. In
+            a file of a trainer, the network is found below any
             names, such as ``state_dict`` or ``net_g.``. If an average of the weights is there
             (EMA), it is loaded, and a log line says so.
         recipe: the recipe to build, instead of the recipe in the file or the recognised one. A log

@@ -74,7 +74,12 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo restore") -> i
         help="format of outputs in a folder [that of the input, or png]",
     )
     parser.add_argument("-n", "--model", help="model; see 'zoo list'")
-    parser.add_argument("-w", "--weights", type=Path, help="weights file, .safetensors or .pth")
+    parser.add_argument(
+        "-w",
+        "--weights",
+        type=Path,
+        help="weights file, .safetensors or .pth, or hf:OWNER/REPO/FILE on the Hugging Face Hub",
+    )
     parser.add_argument("--compat", choices=["official"], help=COMPAT)
     parser.add_argument(
         "--guide",
