@@ -96,6 +96,12 @@ def test_restore_without_options_has_the_documented_defaults(monkeypatch, capsys
     assert capsys.readouterr().out == "wrote out.png\n"
 
 
+def test_a_precision_may_be_left_to_a_measurement(monkeypatch):
+    words = Words(monkeypatch, [])
+    assert run("restore", "in", "-o", "out", "-n", "model", "--precision", "auto") == 0
+    assert words.arguments[3] == RestoreSettings(precision="auto")
+
+
 def test_every_option_of_restore_is_passed_on(monkeypatch, capsys):
     words = Words(monkeypatch, ["a.png"])
     moved = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from torch import nn
 
@@ -45,7 +45,7 @@ def restore(  # type: ignore[misc]  # the two above do not repeat the options
     tile: int | None = None,
     overlap: int = OVERLAP,
     ensemble: bool = False,
-    precision: Precision = "fp32",
+    precision: Precision | Literal["auto"] = "fp32",
     progress: Progress = True,
     suffix: str = "",
     format: str = "",
@@ -85,7 +85,7 @@ def restore(  # type: ignore[misc]  # the two above do not repeat the options
             :class:`RestoreSettings`.
         overlap: overlap of neighbouring tiles in input pixels.
         ensemble: whether to average over the eight flips and quarter turns.
-        precision: "fp32", "bf16" or "fp16".
+        precision: "fp32", "bf16" or "fp16"; "auto" measures once whether bf16 is faster here.
         progress: whether to show a progress bar on a terminal; or a function that is called with
             the part of the work that is done, above 0 and up to 1, after each tile. If it raises an
             error, the work ends.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from zoo.data.guides import check_named
@@ -11,6 +12,7 @@ from zoo.data.value_range import ValueRange
 from zoo.distributed import ProcessGroup
 from zoo.errors import ImageError, ZooError
 from zoo.inference.burst import Look, restore_bursts
+from zoo.inference.faster_precision import faster_precision
 from zoo.inference.image import restore_images
 from zoo.inference.jobs import Report
 from zoo.inference.outputs import Outputs
@@ -53,6 +55,9 @@ def restore_files(
     _check_look(network, look)
     check_named(network.guides, guides or {}, "--guide ")
     group = group or ProcessGroup()
+    if settings.precision == "auto":  # the same for all files, whichever process restores them
+        chosen = group.from_first(lambda: faster_precision(network))
+        settings = replace(settings, precision=chosen)
     if network.takes_burst:
         if value_range is not None:
             raise ZooError("a range of values is for images; bursts state a white_level")

@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.errors import ZooError, is_out_of_memory, shown
+from zoo.inference.faster_precision import faster_precision
 from zoo.inference.tiling import (
     BURST_TILE,
     OVERLAP,
@@ -52,6 +53,7 @@ class RestoreSettings:
         ensemble: whether to average over the eight flips and quarter turns ("+" in the papers).
             This takes eight times as long and gains about 0.1 dB.
         precision: "fp32", or "bf16" or "fp16" for autocast. The scan's state is always float32.
+            "auto" is fp32 or bf16, see :func:`zoo.inference.faster_precision.faster_precision`.
 
     Raises:
         ZooError: if a value is out of range or no whole number, or the tile is smaller than twice
@@ -61,7 +63,7 @@ class RestoreSettings:
     tile: int | None = None
     overlap: int = OVERLAP
     ensemble: bool = False
-    precision: Precision = "fp32"
+    precision: Precision | Literal["auto"] = "fp32"
 
     def __post_init__(self) -> None:
         for name, value in (("tile", self.tile), ("overlap", self.overlap)):
@@ -77,9 +79,9 @@ class RestoreSettings:
                 f"tile {self.tile} is less than twice the overlap {self.overlap}; "
                 "use larger tiles or a smaller overlap"
             )
-        if self.precision not in DTYPES:
+        if self.precision != "auto" and self.precision not in DTYPES:
             raise ZooError(
-                f"precision is {self.precision!r}; it must be one of {', '.join(DTYPES)}"
+                f"precision is {self.precision!r}; it must be one of {', '.join(DTYPES)}, auto"
             )
 
 
@@ -218,12 +220,14 @@ def _restored(
 
 def _runner(network: Network, settings: RestoreSettings) -> Run:
     parameter = next(network.parameters())
+    asked = settings.precision
+    precision = faster_precision(network) if asked == "auto" else asked
 
     def once(*inputs: Tensor) -> Tensor:
         moved = [tensor.to(parameter.device, parameter.dtype) for tensor in inputs]
         if parameter.device.type == "cuda":
             moved = [channels_last(tensor) for tensor in moved]
-        with autocast(parameter.device, settings.precision):
+        with autocast(parameter.device, precision):
             found = network(*moved)
         return _checked(found, network, inputs[0]).float().cpu()
 

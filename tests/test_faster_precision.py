@@ -1,0 +1,139 @@
+"""``--precision auto``: which precision is chosen, and that the answer is kept."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import zoo
+from zoo.inference import RestoreSettings, faster_precision, restore_files, restore_tensor
+from zoo.inference.faster_precision import faster_precision as choose
+
+SMALL = {"dim": 8, "depths": [1], "block": {"mixer": {"d_state": 2}, "branch": "mlp"}}
+
+
+@pytest.fixture
+def network():
+    return zoo.build("mambair_light_x2", **SMALL)
+
+
+@pytest.fixture(autouse=True)
+def answers(tmp_path, monkeypatch):
+    """The file of the answers. Every processor counts as one that has bfloat16."""
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(faster_precision, "bfloat16_is_slow", lambda device: False)
+    return tmp_path / "cache" / "precisions.json"
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Sets how long each precision takes, in seconds; returns the precisions that were timed."""
+    timed, seconds = [], {}
+    state = {"now": 0.0}
+
+    def autocast(device, precision):
+        timed.append(precision)
+        state["now"] += seconds[precision]
+        return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+
+    monkeypatch.setattr(faster_precision, "autocast", autocast)
+    monkeypatch.setattr(faster_precision.time, "perf_counter", lambda: state["now"])
+
+    def takes(**times):
+        seconds.update(times)
+        return timed
+
+    return takes
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ({"fp32": 1.0, "bf16": 0.6}, "bf16"),
+        ({"fp32": 1.0, "bf16": 0.95}, "fp32"),  # not worth the digits
+        ({"fp32": 1.0, "bf16": 2.6}, "fp32"),
+    ],
+    ids=str,
+)
+def test_the_clearly_faster_one_is_chosen(times, expected, network, clock):
+    clock(**times)
+    network.train()
+    assert choose(network) == expected
+    assert network.training
+
+
+def test_an_answer_is_kept_for_networks_of_the_same_layers(network, clock, answers, monkeypatch):
+    timed = clock(fp32=1.0, bf16=0.5)
+    assert choose(network) == "bf16"
+    once = len(timed)
+    assert once >= 4 and timed.count("fp32") == timed.count("bf16")
+    same = zoo.build("mambair_light_x2", **SMALL)
+    clock(fp32=1.0, bf16=2.0)
+    assert choose(same) == "bf16" and len(timed) == once
+    other = zoo.build("mambair_light_x2", **{**SMALL, "dim": 12})
+    assert choose(other) == "fp32" and len(timed) == 2 * once
+    assert sorted(json.loads(answers.read_text()).values()) == ["bf16", "fp32"]
+    # Other threads are another machine.
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+    assert choose(network) == "fp32" and len(timed) == 3 * once
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"a": ', "\udcff", '{"KEY": "fp64"}'], ids=ascii)
+def test_a_damaged_file_of_answers_is_replaced(text, network, clock, answers):
+    clock(fp32=1.0, bf16=0.5)
+    choose(network)
+    (key,) = json.loads(answers.read_text())
+    answers.write_bytes(text.replace("KEY", key).encode(errors="surrogateescape"))
+    clock(fp32=1.0, bf16=2.0)
+    assert choose(network) == "fp32"
+    assert json.loads(answers.read_text()) == {key: "fp32"}
+
+
+def test_old_answers_are_forgotten(network, clock, answers):
+    answers.parent.mkdir()
+    answers.write_text(json.dumps({str(number): "fp32" for number in range(200)}))
+    clock(fp32=1.0, bf16=0.5)
+    choose(network)
+    kept = list(json.loads(answers.read_text()))
+    assert len(kept) == 200 and kept[0] == "1" and kept[-2] == "199"
+
+
+def test_a_folder_that_cannot_be_written_is_no_error(network, clock, answers):
+    answers.parent.write_text("a file in the place of the folder")
+    clock(fp32=1.0, bf16=0.5)
+    assert choose(network) == "bf16"
+
+
+def test_processors_without_bfloat16_are_not_measured(network, clock, monkeypatch):
+    timed = clock(fp32=1.0, bf16=0.5)
+    monkeypatch.setattr(faster_precision, "bfloat16_is_slow", lambda device: True)
+    assert choose(network) == "fp32" and not timed
+
+
+@pytest.mark.parametrize("chosen", ["fp32", "bf16"])
+def test_restoring_uses_the_answer(chosen, network, clock, tmp_path):
+    clock(fp32=1.0, bf16=0.5 if chosen == "bf16" else 2.0)
+    image = torch.rand(1, 3, 12, 9)
+    expected = restore_tensor(network, image, RestoreSettings(precision=chosen))
+    assert torch.equal(restore_tensor(network, image, RestoreSettings(precision="auto")), expected)
+    other = "fp32" if chosen == "bf16" else "bf16"
+    assert not torch.equal(
+        restore_tensor(network, image, RestoreSettings(precision=other)), expected
+    )
+
+
+def test_files_get_one_answer_from_the_first_process(network, monkeypatch, tmp_path):
+    """The others would measure while it works, and might disagree."""
+    seen = []
+
+    class Group(zoo.distributed.ProcessGroup):
+        def from_first(self, function):
+            return "bf16"
+
+    monkeypatch.setattr(
+        "zoo.inference.files.restore_images", lambda *given, **_: seen.append(given[3])
+    )
+    restore_files(network, "in", tmp_path, RestoreSettings(precision="auto"), group=Group())
+    assert seen == [RestoreSettings(precision="bf16")]

@@ -1,0 +1,108 @@
+"""The faster of float32 and bfloat16 for a network on this machine, measured once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import platform
+import time
+from pathlib import Path
+
+import torch
+
+from zoo.errors import WriteError
+from zoo.files import cache_folder
+from zoo.files.single import write_text
+from zoo.networks import Network
+from zoo.ops.precision import Precision, autocast, bfloat16_is_slow
+
+logger = logging.getLogger(__name__)
+
+_SIDE, _ROUNDS = 64, 2
+"""Side of the image that is measured, in pixels, and how often each precision takes its turn."""
+
+_WORTH = 0.9
+"""bfloat16 must take less than this part of the time of float32, because it loses digits."""
+
+_MOST_KEPT = 200
+"""Answers that are kept; the oldest is forgotten first."""
+
+
+def faster_precision(network: Network) -> Precision:
+    """Return "bf16" if the network is clearly faster with it here, otherwise "fp32".
+
+    Both are measured on a random image, in turns, the first time that a network of this kind is
+    asked about on this machine. The answer is kept in ``precisions.json`` in the cache folder. A
+    processor without instructions for bfloat16 is not measured: there it is slower.
+
+    Args:
+        network: the network, on the device where it will run.
+    """
+    if bfloat16_is_slow(next(network.parameters()).device):
+        return "fp32"
+    key, path = _key(network), cache_folder() / "precisions.json"
+    kept = _kept(path)
+    if key in kept:
+        return kept[key]
+    seconds = _measure(network)
+    ratio = seconds["bf16"] / seconds["fp32"]
+    chosen: Precision = "bf16" if ratio < _WORTH else "fp32"
+    logger.info("precision auto: bf16 takes %.2f of the time of fp32; %s it is", ratio, chosen)
+    newest = list(kept.items())[1 - _MOST_KEPT :]
+    try:
+        write_text(path, json.dumps(dict([*newest, (key, chosen)]), indent=1) + "\n")
+    except WriteError as error:
+        logger.info("precision auto: the answer is not kept: %s", error)
+    return chosen
+
+
+def _measure(network: Network) -> dict[Precision, float]:
+    """Shortest time of each precision in seconds."""
+    device = next(network.parameters()).device
+    inputs = [tensor.to(device) for tensor in network.example_inputs(_SIDE, _SIDE)]
+    best: dict[Precision, float] = {"fp32": float("inf"), "bf16": float("inf")}
+    was_training = network.training
+    network.eval()
+    try:
+        for turn in range(1 + _ROUNDS):
+            for precision in best:
+                start = time.perf_counter()
+                with torch.inference_mode(), autocast(device, precision):
+                    network(*inputs).float().cpu()  # waits for the device
+                if turn > 0:  # the first turn prepares kernels
+                    best[precision] = min(best[precision], time.perf_counter() - start)
+    finally:
+        network.train(was_training)
+    return best
+
+
+def _key(network: Network) -> str:
+    """What the answer depends on: the machine, PyTorch, and the layers of the network."""
+    device = next(network.parameters()).device
+    if device.type == "cuda":
+        place = torch.cuda.get_device_name(device)
+    else:
+        place = f"{device.type}, {_processor()}, {torch.get_num_threads()} threads"
+    layers = hashlib.sha256(repr(network).encode()).hexdigest()[:16]
+    return f"{place}, torch {torch.__version__}, network {layers}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def _kept(path: Path) -> dict[str, Precision]:
+    """The answers of a file; none if it is missing or damaged, because they can be found again."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {key: value for key, value in found.items() if value in ("fp32", "bf16")}
