@@ -243,6 +243,11 @@ COUNTED = {
         "mair_dn15": 14_089_035,
     },
     "EAMamba": {"eamamba_derain": 25_320_512},
+    "EAMambaSR": {
+        "eamamba_light_x2": 725_056,
+        "eamamba_light_x3": 909_696,
+        "eamamba_light_x4": 872_768,
+    },
     "VmambaIR": {"vmambair_derain": 28_709_875},
     "Wave-Mamba": {"wavemamba_uhdll": 1_512_718},
 }
@@ -276,6 +281,55 @@ def test_a_mair_file_needs_the_width_of_its_stripes(tmp_path):
         zoo.load(tmp_path / "w.pth")
     with pytest.raises(zoo.errors.CheckpointError, match="scan_len is 0; it must be the width"):
         zoo.load(tmp_path / "w.pth", scan_len=0)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_a_file_of_the_light_eamamba_is_recognised_and_comes_back(scale, tmp_path):
+    """No output of the authors' code is at hand: names and shapes are theirs, values are random."""
+    dim, names = 64, {"conv_first.weight": (64, 3, 3, 3), "conv_last.weight": (3, 64, 3, 3)}
+    both = {"weight": (dim, dim, 3, 3), "bias": (dim,)}
+    names |= {"conv_after_body.weight": (dim, dim, 3, 3)}
+    names |= {f"norm.body.{key}": (dim,) for key in both}
+    names |= {f"conv_before_upsample.0.{key}": shape for key, shape in both.items()}
+    for stage, factor in enumerate({2: [2], 3: [3], 4: [2, 2]}[scale]):
+        wide = factor**2 * dim
+        names |= {f"upsample.{2 * stage}.weight": (wide, dim, 3, 3)}
+        names |= {f"upsample.{2 * stage}.bias": (wide,)}
+    for group in range(4):
+        names |= {f"layers.{group}.conv.{key}": shape for key, shape in both.items()}
+        for block in range(4):
+            at = f"layers.{group}.blocks.{block}"
+            names |= {f"{at}.norm{n}.body.{key}": (dim,) for n in (1, 2) for key in both}
+            names |= {f"{at}.mamba.{key}": shape for key, shape in LIGHT_MAMBA.items()}
+            names |= {f"{at}.ffn.project_in.weight": (64, 64, 1, 1)}
+            names |= {f"{at}.ffn.project_out.weight": (64, 32, 1, 1)}
+    state = {name: torch.rand(shape) for name, shape in names.items()}
+    torch.save({"params": state}, tmp_path / "w.pth")
+    network = zoo.load(tmp_path / "w.pth")
+    options, published = (
+        one.recipe.network for one in (network, zoo.build(f"eamamba_light_x{scale}"))
+    )
+    assert {key: options[key] for key in ("scale", "dim", "depths", "patch_norm")} == {
+        key: published[key] for key in ("scale", "dim", "depths", "patch_norm")
+    }
+    assert options["block"]["mixer"]["d_state"] == 10 and not network.normalise.has_mean
+    image = torch.rand(1, 3, 5, 6)
+    with torch.no_grad():
+        assert network(image).shape == (1, 3, 5 * scale, 6 * scale)
+    zoo.convert(tmp_path / "w.pth", tmp_path / "ours.safetensors")
+    zoo.convert(tmp_path / "ours.safetensors", tmp_path / "again.pth")
+    again = torch.load(tmp_path / "again.pth", weights_only=True)["params"]
+    assert again.keys() == state.keys()
+    assert all(torch.equal(again[key], state[key]) for key in state)
+
+
+LIGHT_MAMBA = {
+    "x_proj_weight": (8, 24, 8), "dt_projs_weight": (8, 8, 4), "dt_projs_bias": (8, 8),
+    "A_logs": (64, 10), "Ds": (64,), "in_proj.weight": (128, 64), "conv.weight": (64, 1, 3, 3),
+    "conv.bias": (64,), "out_norm.weight": (64,), "out_norm.bias": (64,),
+    "out_proj.weight": (64, 64),
+}  # fmt: skip
+"""Tensors of a mixer of the light EAMamba, with 10 states, by the authors' names."""
 
 
 def test_an_eamamba_file_may_hold_the_upsampler_that_its_network_does_not_use(tmp_path):

@@ -29,23 +29,24 @@ BlocksOfGroups: TypeAlias = Blocks | Sequence[Sequence[BlockFactory]]
 T = TypeVar("T")
 
 
-def group_conv(dim: int, kind: GroupConv) -> nn.Module:
+def group_conv(dim: int, kind: GroupConv, *, bias: bool = True) -> nn.Module:
     """Build the convolution that ends a group: one layer, or a bottleneck of three (SwinIR).
 
     Args:
         dim: channels C; at least 4 for "3conv".
         kind: "1conv" for one 3x3 convolution, "3conv" for 3x3, 1x1 and 3x3 with C / 4 hidden
             channels.
+        bias: whether its layers have biases.
     """
     if kind == "1conv":
-        return Conv2d(dim, dim, 3, padding=1)
+        return Conv2d(dim, dim, 3, padding=1, bias=bias)
     hidden = at_least_one(dim, 4, "group_conv '3conv'")
     return nn.Sequential(
-        Conv2d(dim, hidden, 3, padding=1),
+        Conv2d(dim, hidden, 3, padding=1, bias=bias),
         nn.LeakyReLU(0.2),
-        Conv2d(hidden, hidden, 1),
+        Conv2d(hidden, hidden, 1, bias=bias),
         nn.LeakyReLU(0.2),
-        Conv2d(hidden, dim, 3, padding=1),
+        Conv2d(hidden, dim, 3, padding=1, bias=bias),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from zoo.checkpoints.dvmsr import DVMSRFormat
-from zoo.checkpoints.eamamba import EAMambaFormat
+from zoo.checkpoints.eamamba import EAMambaFormat, EAMambaSRFormat
 from zoo.checkpoints.keymap import KeyMap, chained, pattern_of
 from zoo.checkpoints.mair import MaIRFormat
 from zoo.checkpoints.mambacsr import MambaCSRFormat
@@ -53,6 +53,7 @@ OFFICIAL: tuple[OfficialFormat, ...] = (
     MaIRFormat(),
     VmambaIRFormat(),
     EAMambaFormat(),
+    EAMambaSRFormat(),
     WaveMambaFormat(),
     DVMSRFormat(),
 )

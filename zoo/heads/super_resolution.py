@@ -69,9 +69,18 @@ class PixelShuffleHead(Head):
         channels: image channels I.
         hidden: channels between the first and the last convolution; None for C channels without
             the first convolution and its activation.
+        last_bias: whether the last convolution has a bias.
     """
 
-    def __init__(self, dim: int, *, scale: int, channels: int, hidden: int | None = 64) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        scale: int,
+        channels: int,
+        hidden: int | None = 64,
+        last_bias: bool = True,
+    ) -> None:
         super().__init__()
         self.before = nn.Identity() if hidden is None else Conv2d(dim, hidden, 3, padding=1)
         self.activation = nn.Identity() if hidden is None else nn.LeakyReLU(0.01)
@@ -80,7 +89,7 @@ class PixelShuffleHead(Head):
         for factor in scale_factors(scale):
             self.upsample.append(Conv2d(hidden, factor * factor * hidden, 3, padding=1))
             self.upsample.append(PixelShuffle(factor))
-        self.last = Conv2d(hidden, channels, 3, padding=1)
+        self.last = Conv2d(hidden, channels, 3, padding=1, bias=last_bias)
 
     def forward(self, features_BHWC: Tensor, image_BHWI: Tensor) -> Tensor:
         return self.last(self.upsample(self.activation(self.before(features_BHWC))))

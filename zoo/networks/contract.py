@@ -157,16 +157,18 @@ class Normalise(nn.Module):
     Args:
         channels: image channels; with 3, the mean is that of DIV2K, otherwise 0.
         img_range: factor after the subtraction.
+        subtract_mean: whether the mean is subtracted at all.
     """
 
     mean_I: Tensor
 
-    def __init__(self, channels: int, *, img_range: float) -> None:
+    def __init__(self, channels: int, *, img_range: float, subtract_mean: bool = True) -> None:
         super().__init__()
         # Rounded to float32 even in a float64 network, as in the authors' code.
-        mean_I = torch.tensor(DIV2K_MEAN) if channels == 3 else torch.zeros(channels)
+        has_mean = channels == 3 and subtract_mean
+        mean_I = torch.tensor(DIV2K_MEAN) if has_mean else torch.zeros(channels)
         self.register_buffer("mean_I", mean_I, persistent=False)
-        self.img_range = img_range
+        self.img_range, self.has_mean = img_range, has_mean
 
     def forward(self, image_BHWI: Tensor) -> Tensor:
         return (image_BHWI - self.mean_I) * self.img_range

@@ -7,6 +7,7 @@ s scale.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import accumulate, pairwise, zip_longest
 
 from torch import Tensor, nn
@@ -55,6 +56,9 @@ class SingleImage(Network):
         conv: kind of the convolution that ends each group and the body: "1conv" or "3conv".
         patch_norm: whether to normalise the features before the first group.
         img_range: factor on the image after its mean is subtracted, from 1e-3 to 1e6.
+        subtract_mean: whether the mean colour of DIV2K is subtracted from images of 3 channels, and
+            added to the output.
+        body_bias: whether the convolutions before the groups and after the body have biases.
         coarse: settings of a branch at half resolution, fused into the features (MambaCSR); None
             for no branch. With a branch, the network pads the image to whole windows of the fusion.
         compat: "official" reproduces the authors' outputs, including an error in their code. It
@@ -83,6 +87,8 @@ class SingleImage(Network):
         conv: GroupConv = "1conv",
         patch_norm: bool = True,
         img_range: float = 1.0,
+        subtract_mean: bool = True,
+        body_bias: bool = True,
         coarse: Coarse | None = None,
         compat: Compat | None = None,
         padding: PadMode = "replicate",
@@ -103,12 +109,11 @@ class SingleImage(Network):
                 f"depths is {list(depths)}; give at least one group with at least one block"
             )
         check_depths(depths)
-        self.normalise = Normalise(channels, img_range=img_range)
+        normal = partial(Normalise, img_range=img_range, subtract_mean=subtract_mean)
+        self.normalise = normal(channels)
         same = self.out_channels == channels
-        self.denormalise = (
-            self.normalise if same else Normalise(self.out_channels, img_range=img_range)
-        )
-        self.shallow = Conv2d(channels, dim, 3, padding=1)
+        self.denormalise = self.normalise if same else normal(self.out_channels)
+        self.shallow = Conv2d(channels, dim, 3, padding=1, bias=body_bias)
         self.patch_norm = nn.LayerNorm(dim) if patch_norm else nn.Identity()
         rates = [drop_path * index / max(sum(depths) - 1, 1) for index in range(sum(depths))]
         drop_paths = [rates[start:stop] for start, stop in pairwise(accumulate(depths, initial=0))]
@@ -138,7 +143,7 @@ class SingleImage(Network):
         self.extension = Extension(padding, pad_to, needed=needed)
         self.capabilities = Capabilities(size_multiple=self.extension.grid)
         self.norm = nn.LayerNorm(dim)
-        self.after_body = group_conv(dim, conv)
+        self.after_body = group_conv(dim, conv, bias=body_bias)
         self.head = head(dim, scale=scale, channels=self.out_channels)
         self.apply(init_linear)
 
