@@ -195,6 +195,24 @@ def test_a_kernel_of_an_older_checkout_is_not_used(monkeypatch):
     )
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the files of Linux")
+@pytest.mark.skipif(not native.LIBRARY.exists(), reason="needs the kernel")
+def test_a_kernel_that_is_cut_off_is_not_loaded(tmp_path, monkeypatch):
+    """The process would die of it (SIGBUS)."""
+    whole = native.LIBRARY.read_bytes()
+    library = tmp_path / "_native.so"
+    monkeypatch.setattr(native, "LIBRARY", library)
+    monkeypatch.setattr(native, "library", native.library.__wrapped__)
+    for size in (len(whole) - 1, len(whole) // 2, 100):
+        library.write_bytes(whole[:size])
+        assert "the file is cut off); install the package again" in native.unavailable(), size
+    for size in (0, 10):
+        library.write_bytes(whole[:size])
+        assert "does not load" in native.unavailable()
+    library.write_bytes(whole)
+    assert native.unavailable() is None
+
+
 # ---- What pip is told ----
 
 
