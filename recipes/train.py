@@ -39,6 +39,7 @@ from zoo.recipe import Recipe, build, load_recipe, parse_overrides
 from zoo.training import (
     EMA,
     WEIGHTS,
+    Adversary,
     Progress,
     StopSignals,
     affordable,
@@ -46,10 +47,12 @@ from zoo.training import (
     enable_gradient_checkpointing,
     last_state,
     load_initial_weights,
+    make_optimizer,
     make_task,
     parse_duration,
     remove_old_checkpoints,
     report,
+    restore_optimizer,
     restore_rng_state,
     restoring,
     rng_state,
@@ -104,12 +107,18 @@ class Trainer:
             enable_gradient_checkpointing(self.network)
         if self.settings.compile:
             self.network.compile()
+        self.settings.loss.prepare(self.network.out_channels)
         self.loss = self.settings.loss.to(self.device)
-        self.optimizer = self._optimizer()
+        self.optimizer = make_optimizer(self.network, self.settings.optimizer)
         self.scaler = torch.amp.GradScaler(
             self.device.partition(":")[0], enabled=self.settings.precision == "fp16"
         )
         self.ema = EMA(self.network, self.settings.ema)
+        self.adversary: Adversary | None = None
+        if self.settings.adversarial is not None:
+            self.adversary = Adversary(
+                self.settings, self.network.out_channels, self.device, self.group
+            )
         self.task = make_task(recipe, self.settings, self.network, progress=self.group.is_first)
         self.model = self.group.wrap(self.task.module(self.network), self.device)
         if self.group.rank:
@@ -119,16 +128,6 @@ class Trainer:
         self.seconds = 0.0
         self.losses: list[float] = []  # since the last line of the log
         self.requested = ""
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        chosen = self.settings.optimizer
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[chosen.type]
-        return kind(
-            self.network.parameters(),
-            lr=chosen.lr,
-            betas=chosen.betas,
-            weight_decay=chosen.weight_decay,
-        )
 
     def run(self) -> None:
         """Train to the last step; on SIGINT or SIGTERM, finish the step, save and stop.
@@ -147,9 +146,14 @@ class Trainer:
             for micro_batches in self._batches():
                 loss = self._train_step(micro_batches)
                 # All processes stop at the same step, whichever of them got the signal.
-                loss, stop = self.group.add(loss / self.group.world_size, signals.received)
+                shares = [loss, *(self.adversary.latest if self.adversary else ())]
+                means = [value / self.group.world_size for value in shares]
+                stop, loss, *values = self.group.add(signals.received, *means)
                 self._check_loss(loss)
                 self.losses.append(loss)
+                if self.adversary:
+                    self._check_loss(sum(map(abs, values)))
+                    self.adversary.note(values)
                 self.seconds = time.monotonic() - begun
                 progress.advance()
                 last = self.step == settings.iterations
@@ -157,7 +161,8 @@ class Trainer:
                     mean = sum(self.losses) / len(self.losses)
                     self.losses = []
                     lr = self.optimizer.param_groups[0]["lr"]
-                    progress.show_loss(self.step, self.seconds, mean, lr)
+                    others = self.adversary.take_means() if self.adversary else {}
+                    progress.show_loss(self.step, self.seconds, mean, lr, **others)
                 if self.step % settings.save_every == 0 or last:
                     self._validate(progress)
                     self.save()
@@ -176,6 +181,8 @@ class Trainer:
             accumulate=self.settings.accumulate,
             group=self.group,
             num_workers=self.num_workers,
+            pool=getattr(self.settings.data, "pool", 0),  # bursts have none
+            seed=self.settings.seed,
         )
 
     def _train_step(self, micro_batches: Sequence[Sequence[Tensor]]) -> float:
@@ -186,17 +193,22 @@ class Trainer:
             parameters["lr"] = chosen.lr * factor
         self.optimizer.zero_grad(set_to_none=True)
         count, total = len(micro_batches), 0.0
+        critic = self.adversary.term if self.adversary else None
         for number, micro_batch in enumerate(micro_batches, 1):
             with self._gradient_sync(number == count):
                 on_device = [tensor.to(self.device) for tensor in micro_batch]
                 done = self.step / settings.iterations
-                loss = self.task.loss(self._forward, self.loss, on_device, done) / count
+                loss = self.task.loss(self._forward, self.loss, on_device, done, critic) / count
                 self.scaler.scale(loss).backward()
             total += float(loss.detach())
+            if self.adversary:
+                self.adversary.learn(self.scaler, count)
         self.scaler.unscale_(self.optimizer)
         if settings.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
         self.scaler.step(self.optimizer)
+        if self.adversary:
+            self.adversary.step(self.scaler, self.step)
         self.scaler.update()
         self.ema.update()
         self.step += 1
@@ -271,6 +283,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "ema": self.ema.state,
             "optimizer": self.optimizer.state_dict(),
+            "adversary": self.adversary.state() if self.adversary else {},
             "scaler": self.scaler.state_dict(),
             "rng": self.group.gather(rng_state(self.device)),
         }
@@ -281,10 +294,9 @@ class Trainer:
             raise ValueError(f"step {state['step']!r} of {self.settings.iterations}")
         self.network.load_state_dict(state["network"])
         self.ema.load(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for parameter, slots in self.optimizer.state.items():  # PyTorch does not check the shapes
-            if any(value.shape not in (parameter.shape, ()) for value in slots.values()):
-                raise ValueError("the optimizer's state has other shapes than the network")
+        restore_optimizer(self.optimizer, state["optimizer"])
+        if self.adversary:
+            self.adversary.restore(state["adversary"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
@@ -305,7 +317,10 @@ class Trainer:
         Raises:
             ZooError: if the last update has made a weight infinite or undefined.
         """
-        for name, weight in self.network.named_parameters():
+        named = [*self.network.named_parameters()]
+        if self.adversary:
+            named += self.adversary.discriminator.named_parameters("discriminator")
+        for name, weight in named:
             if not torch.isfinite(weight).all():
                 raise self._diverged(f"{name} has infinite or undefined values")
         state = self.state()
@@ -321,6 +336,8 @@ class Trainer:
         remove_old_checkpoints(self.folder, step=self.step, keep=self.settings.keep)
         with self.ema.applied():
             save(self.network, self.folder / WEIGHTS, step=str(self.step))
+        if self.adversary:
+            self.adversary.publish(self.folder)
 
 
 def train(

@@ -75,6 +75,35 @@ def test_two_processes_train_as_one(tmp_path):
         assert together["psnr"] == pytest.approx(alone["psnr"], abs=1e-2)
 
 
+def test_two_processes_train_against_one_discriminator(tmp_path):
+    """Their gradients are averaged: network and discriminator are as those of one process."""
+    photos = make_photos(tmp_path / "photos")
+    settings = [
+        *("network.drop_path=0", "data.batch=4", "ema=0.5", "iterations=4", "save_every=4"),
+        *("data.sharpen={reach: 3}", "data.pool=8"),
+        "adversarial={discriminator: {type: unet_spectral, dim: 2}, weight: 1.0}",
+    ]
+    assert train(photos, tmp_path / "one", *settings) == 0
+    found = torchrun(ROOT / "recipes" / "train.py", *words(photos, tmp_path / "two", *settings))
+    assert found.returncode == 0, found.stderr[-3000:]
+    first, second = (
+        torch.load(tmp_path / run / "checkpoint-00000004.pt", weights_only=True)
+        for run in ("one", "two")
+    )
+    # Adam divides by the root of the second moment: small gradients' rounding is enlarged.
+    pairs = [(first["network"], second["network"])]
+    pairs += [(first["adversary"]["network"], second["adversary"]["network"])]
+    for alone, together in pairs:
+        for key, value in alone.items():
+            torch.testing.assert_close(together[key], value, atol=2e-5, rtol=1e-4)
+    one, two = (
+        list(map(json.loads, (tmp_path / run / "metrics.jsonl").open())) for run in ("one", "two")
+    )
+    for name in ("loss", "adversarial", "discriminator", "real", "made"):
+        alone, together = ([line[name] for line in lines if name in line] for lines in (one, two))
+        assert len(alone) == 4 and together == pytest.approx(alone, rel=1e-4, abs=1e-6), name
+
+
 SPY = """
 import os, signal, time
 

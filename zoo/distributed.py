@@ -67,6 +67,9 @@ class ProcessGroup:
         """Return the network, wrapped to average gradients over the processes."""
         return network
 
+    def average_gradients(self, network: nn.Module) -> None:
+        """Average the gradients of a network that is not wrapped over the processes, in place."""
+
     def shared_indices(self, count: int, task: str) -> Iterator[int]:
         """Yield numbers from 0 to count - 1; each number goes to one process, when it is free."""
         yield from range(count)
@@ -147,6 +150,17 @@ class _TorchrunGroup(ProcessGroup):
     def wrap(self, network: nn.Module, device: str) -> nn.Module:
         devices = [torch.device(device)] if device.startswith("cuda") else None
         return DistributedDataParallel(network, device_ids=devices)
+
+    def average_gradients(self, network: nn.Module) -> None:
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        if not gradients:
+            return
+        together = torch.cat([gradient.flatten() for gradient in gradients])  # one message
+        dist.all_reduce(together)
+        together /= self.world_size
+        parts = together.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
 
     def shared_indices(self, count: int, task: str) -> Iterator[int]:
         # The store's addition is atomic: no two processes get the same number.

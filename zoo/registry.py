@@ -26,12 +26,14 @@ from zoo.key_rules import Keys, Rule, checked_rules
 T = TypeVar("T")
 
 HOMES = {
+    "adversarial_loss": "zoo.training.losses.adversarial",
     "aligner": "zoo.blocks",
     "block": "zoo.blocks",
     "branch": "zoo.blocks",
     "burst_fusion": "zoo.blocks",
     "burst_synthesis": "zoo.data.burst",
     "degradation": "zoo.data",
+    "discriminator": "zoo.training.discriminators",
     "downsampler": "zoo.blocks",
     "guided_block": "zoo.blocks",
     "head": "zoo.heads",

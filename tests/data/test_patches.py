@@ -57,6 +57,15 @@ def test_every_turn_is_drawn_equally_often_and_none_without_augmenting():
     assert whole.tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
 
 
+def test_flips_alone_exchange_left_and_right_half_of_the_time():
+    photo = numbered(3, 3)
+    whole = numbers_of(patches_of([photo], patch=3, augment=False)[0][1])
+    found = [numbers_of(clean) for clean, _ in patches_of([photo], patch=3, augment="flip")]
+    turned = [np.array_equal(numbers, whole[:, ::-1]) for numbers in found]
+    assert all(turned[n] or np.array_equal(found[n], whole) for n in range(len(found)))
+    assert 340 < sum(turned) < 460  # of 800
+
+
 def test_every_place_and_photo_is_drawn_equally_often():
     """Three photos of 3 x 4 places; the last row and column of places too."""
     photos = [numbered(4, 5, first=100 * number) for number in range(3)]

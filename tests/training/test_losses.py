@@ -9,7 +9,15 @@ import torch
 
 from zoo.errors import RecipeError
 from zoo.schema import resolve
-from zoo.training.losses import L1, LOSSES, Charbonnier, Fourier, Loss, WeightedSum
+from zoo.training.losses import (
+    L1,
+    LOSSES,
+    Charbonnier,
+    CharbonnierBasicSR,
+    Fourier,
+    Loss,
+    WeightedSum,
+)
 
 
 def images():
@@ -35,6 +43,21 @@ def test_the_fourier_loss_is_the_mean_over_frequencies_without_normalisation():
     low = Fourier()(output.bfloat16(), clean.bfloat16())
     assert low.dtype == torch.float32
     assert low == pytest.approx(float(by_sums(output - clean)), rel=0.05)
+
+
+@pytest.mark.parametrize("epsilon", [1e-3, 0.2, 1e-12])
+def test_the_charbonnier_loss_of_basicsr_does_not_square_epsilon(epsilon):
+    output, clean = images()
+    found = CharbonnierBasicSR(epsilon=epsilon)(output, clean)
+    differences = (output - clean).flatten().tolist()
+    expected = sum(math.sqrt(d * d + epsilon) for d in differences) / len(differences)
+    assert float(found) == pytest.approx(expected, rel=1e-12)
+    same = Charbonnier(epsilon=math.sqrt(epsilon))(output, clean)
+    assert float(found) == pytest.approx(float(same), rel=1e-9)
+    assert CharbonnierBasicSR().epsilon == Charbonnier().epsilon == 1e-3
+    for wrong in (0.0, 1.0, 1e-320, math.nan):
+        with pytest.raises(RecipeError, match="at least 1e-18 and below 1"):
+            CharbonnierBasicSR(epsilon=wrong)
 
 
 def test_a_sum_weighs_its_losses():
@@ -76,4 +99,5 @@ def test_a_wrong_sum_is_named(options, message):
 
 
 def test_every_loss_is_compared_somewhere():
-    assert set(LOSSES.names()) == {"l1", "charbonnier", "fourier", "sum"}
+    here = {"l1", "charbonnier", "charbonnier_basicsr", "fourier", "sum"}
+    assert set(LOSSES.names()) == here | {"perceptual"}  # test_perceptual.py

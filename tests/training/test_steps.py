@@ -102,8 +102,8 @@ def charbonnier(output, clean):
 
 MULTISTEP = {"type": "multistep", "milestones": [5, 12], "gamma": 0.5, "warmup": 3}
 COSINE = {"type": "cosine", "hold": 4, "minimum": 1e-4}
-ADAMW = {"type": "adamw", "lr": 0.01, "betas": [0.7, 0.9], "weight_decay": 0.5}
-ADAM = {"type": "adam", "lr": 0.01, "betas": [0.6, 0.95], "weight_decay": 0.02}
+ADAMW = {"type": "adamw", "lr": 0.01, "betas": [0.7, 0.9], "weight_decay": 0.5, "decay": "all"}
+ADAM = {"type": "adam", "lr": 0.01, "betas": [0.6, 0.95], "weight_decay": 0.02, "decay": "all"}
 ADAMW_HERE = partial(torch.optim.AdamW, betas=(0.7, 0.9), weight_decay=0.5)
 ADAM_HERE = partial(torch.optim.Adam, betas=(0.6, 0.95), weight_decay=0.02)
 
@@ -475,9 +475,9 @@ def test_a_task_is_told_how_much_of_the_training_lies_behind(photos, tmp_path):
     trainer = trainer_of(photos, tmp_path, iterations=4)
     told, loss = [], trainer.task.loss
 
-    def noted(forward, criterion, batch, done):
+    def noted(forward, criterion, batch, done, critic):
         told.append(done)
-        return loss(forward, criterion, batch, done)
+        return loss(forward, criterion, batch, done, critic)
 
     trainer.task.loss = noted
     trainer.run()

@@ -9,7 +9,7 @@ Shape suffixes: H height, W width in pixels, C channels of any number.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from torch import Tensor
@@ -19,7 +19,8 @@ from zoo.data.degradations import Degradation
 from zoo.data.guides import GuidePhotos
 from zoo.data.pairing import match_degraded
 from zoo.data.photos import AnyPhoto, TrainingPhoto, all_faults
-from zoo.data.pixels import dequantise, quantise, to_tensor, with_channels
+from zoo.data.pixels import dequantise, quantise, to_array, to_tensor, with_channels
+from zoo.data.sharpening import Sharpening
 from zoo.errors import ImageError, RecipeError
 
 GRID = 16
@@ -28,7 +29,13 @@ GRID = 16
 
 
 Example: TypeAlias = tuple[Tensor, ...]
-"""The degraded patch, the clean patch, and the patch of each guide."""
+"""The degraded patch, the target, the patch of each guide, and where the target is sharpened, the
+clean patch."""
+
+Augment: TypeAlias = bool | Literal["flip"]
+
+_TURNS = {True: tuple(range(8)), "flip": (0, 4), False: (0,)}
+"""The turns that are drawn; see :func:`_turned`."""
 
 
 class _Patches(Dataset[Example]):
@@ -41,11 +48,12 @@ class _Patches(Dataset[Example]):
         scale: int,
         patch: int,
         channels: int,
-        augment: bool,
+        augment: Augment,
         length: int,
         seed: int,
         out_channels: int | None,
         guides: Sequence[GuidePhotos],
+        sharpen: Sharpening | None,
     ) -> None:
         out_channels = channels if out_channels is None else out_channels
         for name, value, smallest in (
@@ -64,7 +72,8 @@ class _Patches(Dataset[Example]):
         self.patch = patch
         self.channels, self.out_channels = channels, out_channels
         self.guides = guides
-        self.augment = augment
+        self.turns = _TURNS[augment]
+        self.sharpen = sharpen
         self.length = length
         self.seed = seed
         option = "channels" if channels == out_channels else "out_channels"
@@ -93,7 +102,7 @@ class _Patches(Dataset[Example]):
             raise IndexError(f"pair {index} of {self.length}")
         rng = np.random.default_rng((self.seed, index))
         number = int(rng.integers(len(self._photos)))
-        return number, int(rng.integers(8)) if self.augment else 0, rng
+        return number, self.turns[int(rng.integers(len(self.turns)))], rng
 
     def _pixels(self, photo: AnyPhoto, turn: int, scale: int) -> np.ndarray:
         """Crop a photo to multiples of the scale, then flip or rotate it."""
@@ -109,6 +118,30 @@ class _Patches(Dataset[Example]):
             patch_HWC = pixels_HWC[_scaled(row, guide.scale), _scaled(column, guide.scale)]
             found.append(_tensor(patch_HWC, guide.channels))
         return tuple(found)
+
+    def _sharpened(self, image_CHW: Tensor) -> Tensor:
+        if self.sharpen is None:
+            return image_CHW
+        return to_tensor(self.sharpen(to_array(image_CHW)))
+
+    def _targets(self, pixels_HWC: np.ndarray, row: slice, column: slice) -> tuple[Tensor, ...]:
+        """Return the target at this place of a photo or of a part of it; if it is sharpened, also
+        the clean patch."""
+        if self.sharpen is None:
+            return (_tensor(pixels_HWC[row, column], self.out_channels),)
+        margin = self.sharpen.margin
+        (top, rows), (left, columns) = (
+            (max(0, part.start - margin), slice(max(0, part.start - margin), part.stop + margin))
+            for part in (row, column)
+        )
+        clean_CHW = _tensor(pixels_HWC[rows, columns], self.out_channels)
+        place = (
+            slice(None),
+            slice(row.start - top, row.stop - top),
+            slice(column.start - left, column.stop - left),
+        )
+        sharp_CHW = self._sharpened(clean_CHW)
+        return sharp_CHW[place].contiguous(), clean_CHW[place].contiguous()
 
 
 class PatchDataset(_Patches):
@@ -126,11 +159,13 @@ class PatchDataset(_Patches):
         degradation: makes the degraded patch; its scale is clean size divided by degraded size.
         patch: side of the degraded patch in pixels.
         channels: channels of the degraded patch. 1 converts RGB to luma, 3 converts gray to RGB.
-        augment: whether photos are flipped and rotated by quarter turns at random.
+        augment: whether photos are flipped and rotated by quarter turns at random; "flip" exchanges
+            left and right at random.
         length: number of pairs.
         seed: at least 0; different seeds give independent pairs.
         out_channels: channels of the clean patch; None for those of the degraded patch.
         guides: the guides of the photos.
+        sharpen: sharpens the clean photos; None leaves them as they are.
 
     Raises:
         ImageError: if there is no photo, or if photos are smaller than a patch; the message names
@@ -145,11 +180,12 @@ class PatchDataset(_Patches):
         degradation: Degradation,
         patch: int,
         channels: int,
-        augment: bool = True,
+        augment: Augment = True,
         length: int,
         seed: int,
         out_channels: int | None = None,
         guides: Sequence[GuidePhotos] = (),
+        sharpen: Sharpening | None = None,
     ) -> None:
         super().__init__(
             photos,
@@ -161,6 +197,7 @@ class PatchDataset(_Patches):
             seed=seed,
             out_channels=out_channels,
             guides=guides,
+            sharpen=sharpen,
         )
         self.degradation = degradation
         if channels != self.out_channels and {channels, self.out_channels} != {1, 3}:
@@ -181,12 +218,14 @@ class PatchDataset(_Patches):
         rows, row = self._window(pixels_HWC.shape[0] // scale, rng)
         columns, column = self._window(pixels_HWC.shape[1] // scale, rng)
         window_HWC = pixels_HWC[_scaled(rows, scale), _scaled(columns, scale)]
-        degraded_CHW = self.degradation(_tensor(window_HWC, self.channels), rng)
-        clean_CHW = _tensor(window_HWC, self.out_channels)
+        source_CHW = self._sharpened(_tensor(window_HWC, self.channels))
+        degraded_CHW = self.degradation(source_CHW, rng)
+        targets = self._targets(window_HWC, _scaled(row, scale), _scaled(column, scale))
         return (
             degraded_CHW[:, row, column].contiguous(),
-            clean_CHW[:, _scaled(row, scale), _scaled(column, scale)].contiguous(),
+            targets[0],
             *self._guides(number, turn, _within(rows, row), _within(columns, column)),
+            *targets[1:],
         )
 
     def _window(self, side: int, rng: np.random.Generator) -> tuple[slice, slice]:
@@ -195,6 +234,8 @@ class PatchDataset(_Patches):
         start = int(rng.integers(side - self.patch + 1))
         end = start + self.patch
         margin = self.degradation.margin
+        if self.sharpen is not None:
+            margin += -(-self.sharpen.margin // self.scale)
         first = max(0, start - margin) // GRID * GRID
         last = min(side, -(-(end + margin) // GRID) * GRID)
         return slice(first, last), slice(start - first, end - first)
@@ -212,11 +253,13 @@ class PairDataset(_Patches):
         scale: clean size divided by degraded size.
         patch: side of the degraded patch in pixels.
         channels: channels of the degraded patch. 1 converts RGB to luma, 3 converts gray to RGB.
-        augment: whether photos are flipped and rotated by quarter turns at random.
+        augment: whether photos are flipped and rotated by quarter turns at random; "flip" exchanges
+            left and right at random.
         length: number of pairs.
         seed: at least 0; different seeds give independent pairs.
         out_channels: channels of the clean patch; None for those of the degraded patch.
         guides: the guides of the photos.
+        sharpen: sharpens the clean photos; None leaves them as they are.
 
     Raises:
         ImageError: if pairs do not match (see :func:`zoo.data.pairing.match_degraded`), or photos
@@ -232,11 +275,12 @@ class PairDataset(_Patches):
         scale: int,
         patch: int,
         channels: int,
-        augment: bool = True,
+        augment: Augment = True,
         length: int,
         seed: int,
         out_channels: int | None = None,
         guides: Sequence[GuidePhotos] = (),
+        sharpen: Sharpening | None = None,
     ) -> None:
         super().__init__(
             photos,
@@ -248,6 +292,7 @@ class PairDataset(_Patches):
             seed=seed,
             out_channels=out_channels,
             guides=guides,
+            sharpen=sharpen,
         )
         alike = self.channels == self.out_channels
         matched = match_degraded(photos, degraded, scale, alike=alike)
@@ -261,11 +306,12 @@ class PairDataset(_Patches):
         degraded_HWC = self._pixels(self._degraded[number], turn, 1)
         starts = [int(rng.integers(side - self.patch + 1)) for side in degraded_HWC.shape[:2]]
         row, column = (slice(start, start + self.patch) for start in starts)
-        clean_HWC = clean_HWC[_scaled(row, self.scale), _scaled(column, self.scale)]
+        targets = self._targets(clean_HWC, _scaled(row, self.scale), _scaled(column, self.scale))
         return (
             _tensor(degraded_HWC[row, column], self.channels),
-            _tensor(clean_HWC, self.out_channels),
+            targets[0],
             *self._guides(number, turn, row, column),
+            *targets[1:],
         )
 
 

@@ -30,6 +30,13 @@ _COLORS = (
     (140, 86, 75),
 )
 
+PANELS = (
+    ("loss", "loss"),
+    ("discriminator", "loss of the discriminator"),
+    ("psnr", "PSNR in validation, dB"),
+)
+"""Values of the log that are drawn, with their titles; those that no run has are left out."""
+
 Points = list[tuple[float, float]]
 
 
@@ -57,7 +64,7 @@ def render_runs(folders: Sequence[str | Path]) -> np.ndarray:
             )
         runs[folder.name if folder.name not in runs else str(folder)] = lines
     panels = []
-    for key, title in (("loss", "loss"), ("psnr", "PSNR in validation, dB")):
+    for key, title in PANELS:
         curves: dict[str, Points] = {}
         for name, lines in runs.items():
             points = [(line["step"], line[key]) for line in lines if _is_drawn(line.get(key))]

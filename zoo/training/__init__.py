@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from zoo.training.adversary import Adversary
 from zoo.training.budget import affordable, parse_duration, report, shortened
 from zoo.training.checkpoint import (
     latest_checkpoint,
@@ -15,6 +16,7 @@ from zoo.training.gradient_checkpointing import enable_gradient_checkpointing
 from zoo.training.initial_weights import load_initial_weights
 from zoo.training.loader import batches
 from zoo.training.metrics_log import MetricsLog
+from zoo.training.optimizer import make_optimizer, restore_optimizer
 from zoo.training.progress import Progress
 from zoo.training.rng import restore_rng_state, rng_state, seed_all
 from zoo.training.run_folder import WEIGHTS, last_state, run_folder
@@ -24,6 +26,7 @@ from zoo.training.task import Task, examples_of
 __all__ = [
     "EMA",
     "WEIGHTS",
+    "Adversary",
     "MetricsLog",
     "Progress",
     "StopSignals",
@@ -35,10 +38,12 @@ __all__ = [
     "last_state",
     "latest_checkpoint",
     "load_initial_weights",
+    "make_optimizer",
     "make_task",
     "parse_duration",
     "remove_old_checkpoints",
     "report",
+    "restore_optimizer",
     "restore_rng_state",
     "restoring",
     "rng_state",

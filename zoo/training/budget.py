@@ -10,7 +10,7 @@ from typing import Any
 
 from zoo.errors import RecipeError
 from zoo.recipe import Recipe, load_recipe
-from zoo.training.settings import TrainSettings, train_settings
+from zoo.training.settings import ScheduleSettings, TrainSettings, train_settings
 
 logger = logging.getLogger("zoo.train")
 
@@ -71,14 +71,10 @@ def shortened(recipe: Recipe, iterations: int) -> Recipe:
     data: dict[str, Any] = copy.deepcopy(recipe.data())
     train = data["train"]
     train["iterations"] = iterations
-    schedule = settings.schedule
-    train["schedule"] = {
-        **_as_mapping(train.get("schedule", {})),
-        "milestones": [round(step * factor) for step in schedule.milestones],
-        "hold": round(schedule.hold * factor),
-        "cosine_steps": round(schedule.cosine_steps * factor),
-        "warmup": round(schedule.warmup * factor),
-    }
+    train["schedule"] = _scaled(train.get("schedule", {}), settings.schedule, factor)
+    own = settings.adversarial.schedule if settings.adversarial else None
+    if own is not None:
+        train["adversarial"]["schedule"] = _scaled(train["adversarial"]["schedule"], own, factor)
     for stage in train["data"].get("stages", []):
         stage["iterations"] = max(1, round(stage["iterations"] * factor))
     scaled = round(settings.save_every * factor)
@@ -110,5 +106,12 @@ def report(budget: str, seconds: float, asked: TrainSettings, given: TrainSettin
     )
 
 
-def _as_mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {"type": value}
+def _scaled(given: Any, schedule: ScheduleSettings, factor: float) -> dict[str, Any]:
+    """Return a schedule as plain data with all its steps multiplied by a factor."""
+    return {
+        **(given if isinstance(given, dict) else {"type": given}),
+        "milestones": [round(step * factor) for step in schedule.milestones],
+        "hold": round(schedule.hold * factor),
+        "cosine_steps": round(schedule.cosine_steps * factor),
+        "warmup": round(schedule.warmup * factor),
+    }

@@ -28,9 +28,9 @@ from zoo.errors import RecipeError
 from zoo.evaluation.burst import BurstScore, mean_burst_score, score_burst
 from zoo.metrics.burst import aligned, as_rgb
 from zoo.networks import Network
-from zoo.training.losses import Loss, loss_of_scales
+from zoo.training.losses import Loss, largest, loss_of_scales
 from zoo.training.settings import BurstDataSettings, BurstTrainSettings, Stage
-from zoo.training.task import examples_of
+from zoo.training.task import Critic, examples_of
 
 logger = logging.getLogger("zoo.train")
 
@@ -103,6 +103,7 @@ class BurstTask:
         criterion: Loss,
         batch: Sequence[Tensor],
         done: float,
+        critic: Critic | None = None,
     ) -> Tensor:
         burst_BTIHW, clean_B3HW, flow_BT2HW = batch
         given = flow_BT2HW if self.needs_flow else None
@@ -112,6 +113,8 @@ class BurstTask:
             if self.align_loss
             else loss_of_scales(criterion, output, clean_B3HW)
         )
+        if critic is not None:
+            total = total + critic(largest(output), clean_B3HW, clean_B3HW)
         weight = self.flow_loss * (1 - done)
         if weight and displacements:
             total = total + weight * flow_distance(displacements, flow_BT2HW)

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -25,6 +26,8 @@ def batches(
     accumulate: int,
     group: ProcessGroup,
     num_workers: int,
+    pool: int = 0,
+    seed: int = 0,
 ) -> Iterator[list[Sequence[Tensor]]]:
     """Yield this rank's share of each batch, as a list of micro-batches for each step.
 
@@ -39,6 +42,8 @@ def batches(
         accumulate: number of micro-batches per step on each rank.
         group: ranks that share each batch.
         num_workers: number of processes that load data; 0 loads in this process.
+        pool: pairs of the last steps that batches are drawn from; see :class:`PairPool`.
+        seed: random seed of the pool.
 
     Raises:
         RecipeError: if a batch cannot be split evenly.
@@ -52,7 +57,7 @@ def batches(
                 f"processes with accumulate={accumulate}; choose train.data.batch as a multiple "
                 f"of {micro_batches}"
             )
-    return _batches(make_examples, plan, step, accumulate, group, num_workers)
+    return _batches(make_examples, plan, step, accumulate, group, num_workers, (pool, seed))
 
 
 def _batches(
@@ -62,13 +67,14 @@ def _batches(
     accumulate: int,
     group: ProcessGroup,
     num_workers: int,
+    pool: tuple[int, int],
 ) -> Iterator[list[Sequence[Tensor]]]:
     first_step, first_example = 0, 0
     for stage in plan:
         done = max(0, step - first_step)
         if done < stage.iterations:
             sampler = _RankSampler(
-                stage, first_example, range(done, stage.iterations), accumulate, group
+                stage, first_example, range(done, stage.iterations), accumulate, group, pool
             )
             loader = DataLoader(
                 SafeExamples(make_examples(stage)),
@@ -87,25 +93,67 @@ def _batches(
         first_example += stage.iterations * stage.batch
 
 
+class PairPool:
+    """Draws each batch from the pairs of the last steps (Real-ESRGAN, Sec. 4.1).
+
+    While the pool fills, batches are used as they come and are kept, too. Once a further batch does
+    not fit, each is exchanged for as many pairs drawn from the pool. Only the numbers of pairs are
+    kept: a pair depends on nothing but its number.
+
+    Args:
+        size: number of pairs; 0 for no pool.
+        seed: random seed of the draws.
+    """
+
+    def __init__(self, size: int, seed: Sequence[int]) -> None:
+        self.size, self._kept = size, list[int]()
+        self._rng = np.random.default_rng(seed)
+
+    def exchange(self, fresh: list[int]) -> list[int]:
+        """Return the numbers of the pairs to use when these are made."""
+        if len(self._kept) + len(fresh) <= self.size:
+            self._kept += fresh
+            return fresh
+        if not self.size:
+            return fresh
+        drawn = self._rng.choice(len(self._kept), len(fresh), replace=False)
+        taken = [self._kept[place] for place in drawn]
+        for place, number in zip(drawn, fresh, strict=True):
+            self._kept[place] = number
+        return taken
+
+
 class _RankSampler(Sampler[list[int]]):
-    """Yields the indices of this rank's examples: one list for each micro-batch of a stage."""
+    """Yields the indices of this rank's examples: one list for each micro-batch of a stage.
+
+    A pool is followed from the start of the stage, so that a resumed training draws the same.
+    """
 
     def __init__(
-        self, stage: Stage, first: int, steps: range, accumulate: int, group: ProcessGroup
+        self,
+        stage: Stage,
+        first: int,
+        steps: range,
+        accumulate: int,
+        group: ProcessGroup,
+        pool: tuple[int, int],
     ) -> None:
         self.stage, self.first, self.steps, self.accumulate = stage, first, steps, accumulate
         self.rank, self.world_size = group.rank, group.world_size
         self.size = stage.batch // (accumulate * group.world_size)
+        self.pool_size, self.seed = pool
 
     def __len__(self) -> int:
         return len(self.steps) * self.accumulate
 
     def __iter__(self) -> Iterator[list[int]]:
-        for step in self.steps:
-            for number in range(self.accumulate):
-                place = number * self.world_size + self.rank
-                start = self.first + step * self.stage.batch + place * self.size
-                yield list(range(start, start + self.size))
+        pool = PairPool(self.pool_size, (self.seed, self.first))
+        for step in range(0 if self.pool_size else self.steps.start, self.steps.stop):
+            start = self.first + step * self.stage.batch
+            batch = pool.exchange(list(range(start, start + self.stage.batch)))
+            for number in range(self.accumulate) if step in self.steps else ():
+                place = (number * self.world_size + self.rank) * self.size
+                yield batch[place : place + self.size]
 
 
 def _leave_signals_to_the_trainer(_: int) -> None:

@@ -22,9 +22,9 @@ from zoo.distributed import ProcessGroup, shard
 from zoo.errors import RecipeError
 from zoo.evaluation import Protocol, evaluate, mean_score, strip
 from zoo.networks import Network
-from zoo.training.losses import Loss, loss_of_scales
+from zoo.training.losses import Loss, largest, loss_of_scales
 from zoo.training.settings import DataSettings, Stage
-from zoo.training.task import examples_of
+from zoo.training.task import Critic, examples_of
 
 logger = logging.getLogger("zoo.train")
 
@@ -62,6 +62,7 @@ class PhotoTask:
         self.scale, self.seed = network.scale, seed
         self.channels, self.out_channels = network.channels, network.out_channels
         self.protocol, self.mixup = protocol, settings.mixup
+        self.augment, self.sharpen = settings.augment, settings.sharpen
         self.plan = settings.plan(iterations)
         if settings.photos == SAMPLES_SOURCE and settings.paper:
             logger.info("training on the few bundled photos; the paper uses %s", settings.paper)
@@ -108,7 +109,8 @@ class PhotoTask:
             self.examples(stage)  # fails now if photos are too small for a later stage
 
     def examples(self, stage: Stage) -> Dataset[Example]:
-        """Return the examples of a stage: degraded patch, clean patch, and patches of guides."""
+        """Return the examples of a stage: degraded patch, target, and patches of guides; where the
+        target is sharpened, also the clean patch."""
         length = examples_of(self.plan, 0, sum(stage.iterations for stage in self.plan))
         if self.degraded is not None:
             return PairDataset(
@@ -121,6 +123,8 @@ class PhotoTask:
                 seed=self.seed,
                 out_channels=self.out_channels,
                 guides=self.guides,
+                augment=self.augment,
+                sharpen=self.sharpen,
             )
         assert self.degradation is not None
         return PatchDataset(
@@ -132,6 +136,8 @@ class PhotoTask:
             seed=self.seed,
             out_channels=self.out_channels,
             guides=self.guides,
+            augment=self.augment,
+            sharpen=self.sharpen,
         )
 
     def module(self, network: Network) -> nn.Module:
@@ -143,9 +149,15 @@ class PhotoTask:
         criterion: Loss,
         batch: Sequence[Tensor],
         done: float,
+        critic: Critic | None = None,
     ) -> Tensor:
-        degraded_BIHW, clean_BIHW, *guides = self._mixed(batch)
-        return loss_of_scales(criterion, forward(degraded_BIHW, *guides), clean_BIHW)
+        degraded_BIHW, target_BIHW, *guides = self._mixed(batch)
+        clean_BIHW = target_BIHW if self.sharpen is None else guides.pop()
+        output = forward(degraded_BIHW, *guides)
+        total = loss_of_scales(criterion, output, target_BIHW)
+        if critic is not None:
+            total = total + critic(largest(output), target_BIHW, clean_BIHW)
+        return total
 
     def _mixed(self, batch: Sequence[Tensor]) -> Sequence[Tensor]:
         """Apply mixup: in half of the steps, blend each example with another one of the batch."""

@@ -56,7 +56,7 @@ class Progress:
         """Count one more step."""
         self.bar.update()
 
-    def show_loss(self, step: int, seconds: float, loss: float, lr: float) -> None:
+    def show_loss(self, step: int, seconds: float, loss: float, lr: float, **others: float) -> None:
         """Write the mean loss since the last call, and the speed.
 
         Args:
@@ -64,6 +64,7 @@ class Progress:
             seconds: training time so far in seconds.
             loss: mean loss over the steps since the last call.
             lr: learning rate.
+            others: further means since the last call, by name.
         """
         first, begun = self._measured_from
         images = examples_of(self.plan, first, step)
@@ -71,7 +72,7 @@ class Progress:
         self.restart_clock(step)
         if self.log is None:
             return
-        self.log.write(step, seconds, loss=loss, lr=lr, images_per_second=round(speed, 2))
+        self.log.write(step, seconds, loss=loss, lr=lr, images_per_second=round(speed, 2), **others)
         self.bar.set_postfix(loss=f"{loss:.4f}", images_per_s=f"{speed:.1f}")
         if self.bar.disable:
             left = tqdm.format_interval((self.iterations - step) * seconds / step)

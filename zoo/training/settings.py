@@ -9,15 +9,18 @@ from typing import Literal
 
 from zoo.data.burst.synthesis import BurstSynthesis
 from zoo.data.degradations import Degradation
+from zoo.data.sharpening import Sharpening
 from zoo.data.value_range import check_range
 from zoo.errors import RecipeError, shown
 from zoo.ops.precision import Precision
 from zoo.recipe import Recipe, section
 from zoo.schema import at_least
+from zoo.training.discriminators import Discriminator, UNetSpectral
 from zoo.training.losses import L1, Loss
+from zoo.training.losses.adversarial import AdversarialLoss, Vanilla
 
 MOST_STEPS, MOST_BATCH, MOST_SIDE = 10**9, 10**6, 2**14
-"""Largest numbers of steps, of examples in a step, and of pixels along a side."""
+"""Largest numbers of steps, of examples in a step and in a pool, and of pixels along a side."""
 
 MOST_RATE = 1e3
 """Largest learning rate and weight decay."""
@@ -74,6 +77,14 @@ class DataSettings:
         memory: photos are kept in memory up to this size in GB; the others are read at each use.
         mixup: in half of the steps, each pair is blended with another pair of the batch, with
             weights drawn from Beta(mixup, mixup). 0 turns mixup off.
+        augment: true draws one of eight flips and quarter turns for each pair, "flip" one of two
+            (left and right are exchanged or not), false none.
+        sharpen: sharpens the clean images by unsharp masking: the network learns from sharpened
+            images, and degraded ones are made of them. Null leaves them as they are.
+        pool: each batch is drawn from this many pairs of the last steps, which new pairs replace. 0
+            turns the pool off. In Real-ESRGAN, where all pairs of a batch share a scale factor and
+            other draws, it mixes batches; here each pair has its own, so that it only changes their
+            order.
         range: the values of the files that are black and white, such as [0, 10000], for data that
             is no photograph. Null means 0 and the largest level of the files' type; floating-point
             values must then be in [0, 1].
@@ -92,6 +103,9 @@ class DataSettings:
     validate_guides: Mapping[str, str] = field(default_factory=dict)
     memory: float = 4.0
     mixup: float = 0.0
+    augment: bool | Literal["flip"] = True
+    sharpen: Sharpening | None = None
+    pool: int = 0
     range: tuple[float, float] | None = None
     paper: str = ""
 
@@ -104,6 +118,13 @@ class DataSettings:
         check_range(self.range)
         at_least(self, 0, "memory", most=MOST_WEIGHT)
         at_least(self, 0, "mixup", most=1e3)
+        at_least(self, 0, "pool", most=MOST_BATCH)
+        largest = max([stage.batch for stage in self.stages] or [self.batch or 16])
+        if 0 < self.pool < largest:
+            raise RecipeError(
+                f"pool is {self.pool}; it must be 0 or at least {largest}, the batch that is drawn "
+                "from it"
+            )
         if 0 < self.mixup < 1e-3:
             raise RecipeError(f"mixup is {self.mixup}; it must be 0 or at least 0.001")
 
@@ -123,12 +144,23 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-    """Adam (the default) or AdamW, with the papers' hyper-parameters."""
+    """Adam (the default) or AdamW, with the papers' hyper-parameters.
+
+    Attributes:
+        type: "adam" or "adamw".
+        lr: learning rate at the start of the schedule.
+        betas: decays of the first and second moments.
+        weight_decay: weight decay.
+        decay: what weight decay shrinks: "weights" (matrices and kernels, as in Mamba's own
+            training: not ``A_log``, ``D``, biases, norms and skip factors) or "all" parameters, as
+            the authors' code of the published networks does.
+    """
 
     type: Literal["adam", "adamw"] = "adam"
     lr: float = 2e-4
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
+    decay: Literal["weights", "all"] = "weights"
 
     def __post_init__(self) -> None:
         at_least(self, 0, "lr", "weight_decay", most=MOST_RATE)
@@ -186,6 +218,34 @@ class ScheduleSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdversarialSettings:
+    """A discriminator that learns beside the network, and what the network learns from it.
+
+    Attributes:
+        discriminator: tells the network's images from clean ones.
+        loss: what both learn from that.
+        weight: factor of the network's adversarial loss, which is added to ``train.loss``.
+        real: what the discriminator takes for real: the "clean" images, or the "target", which
+            differs where ``data.sharpen`` is set.
+        optimizer: the optimiser of the discriminator.
+        schedule: its learning-rate schedule; null for that of the network.
+        initial: weights of the discriminator to start from: ``discriminator.safetensors`` of a run,
+            or a file of Real-ESRGAN's code. Null initialises it at random.
+    """
+
+    discriminator: Callable[..., Discriminator] = UNetSpectral
+    loss: AdversarialLoss = field(default_factory=Vanilla)
+    weight: float = 0.1
+    real: Literal["clean", "target"] = "clean"
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings | None = None
+    initial: str | None = None
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "weight", most=MOST_WEIGHT)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """The ``train`` section.
 
@@ -197,6 +257,7 @@ class TrainSettings:
         iterations: total number of steps.
         epochs: passes over the training data, instead of ``iterations``: one takes as many steps as
             there are batches of photos, or of bursts.
+        adversarial: a discriminator that learns beside the network; null trains without one.
         initial: weights to start from: a file, or a model with weights in the package. Tensors that
             do not match, such as the head of another scale, are initialised at random. Null
             initialises all tensors at random.
@@ -220,6 +281,7 @@ class TrainSettings:
     schedule: ScheduleSettings = ScheduleSettings()
     iterations: int = 0
     epochs: int = 0
+    adversarial: AdversarialSettings | None = None
     initial: str | None = None
     accumulate: int = 1
     precision: Precision = "fp32"

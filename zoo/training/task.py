@@ -19,6 +19,9 @@ from zoo.training.settings import Stage
 
 Example: TypeAlias = tuple[Tensor, ...]
 
+Critic: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Takes the network's image, the target and the clean image; returns a term of the loss."""
+
 
 class Task(Protocol):
     """The interface between the trainer and a task.
@@ -46,6 +49,7 @@ class Task(Protocol):
         criterion: Loss,
         batch: Sequence[Tensor],
         done: float,
+        critic: Critic | None = None,
     ) -> Tensor:
         """Compute the loss of a batch, a scalar.
 
@@ -54,6 +58,8 @@ class Task(Protocol):
             criterion: compares output and clean image, in float32.
             batch: collated examples on the network's device.
             done: completed fraction of the training, from 0 to 1.
+            critic: judges the network's image, once for each batch; None in a training without
+                discriminator.
         """
         ...
 
