@@ -27,6 +27,7 @@ EXTRAS = {
     "heif": ("pillow", "pillow-heif"),
     "hub": ("huggingface_hub",),
     "mat": ("scipy",),
+    "metrics": ("pyiqa",),
     "onnx": _ONNX,
     "openvino": ("openvino",),
     "raw": ("rawpy",),

@@ -52,8 +52,8 @@ class EvaluateSettings:
             photographs and no for other data.
         ssim: "planes" for the SSIM of each channel, averaged; "volume" for that of an image as a
             volume of (H, W, C), as MATLAB's function has it.
-        metrics: what else is measured, by name: "sam", "ergas", "bands" (each channel); see ``zoo
-            list --parts metric``.
+        metrics: what else is measured, by name: "lpips", "niqe", "musiq" (with pyiqa), "sam",
+            "ergas", "bands" (each channel); see ``zoo list --parts metric``.
         tiling: the authors' tiling of test images, for ``--official-tiling``.
         paper: published PSNR in dB, and SSIM if published, by test set.
         paper_ensemble: published PSNR in dB and SSIM with self-ensemble ("+"), by test set.
