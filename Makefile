@@ -69,7 +69,8 @@ $(APP_VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 # Loads our networks in the libraries of other tools, in an environment of its own: 6 GB, because
-# they need torchvision, which fits PyTorch's ordinary build only; then minutes.
+# they need torchvision, which fits PyTorch's ordinary build only; then minutes. COMFYUI=FOLDER also
+# runs our nodes in the ComfyUI there, with the packages that it requires.
 INTEGRATIONS_VENV = .venv-integrations
 test-integrations: $(INTEGRATIONS_VENV)/installed
 	TEST_INTEGRATIONS=1 OMP_NUM_THREADS=1 $(INTEGRATIONS_VENV)/bin/python -m pytest tests/integrations
@@ -79,7 +80,7 @@ $(INTEGRATIONS_VENV)/installed: pyproject.toml tests/integrations/versions.txt
 	$(INTEGRATIONS_VENV)/bin/pip install --quiet --disable-pip-version-check \
 		-c tests/integrations/versions.txt torch torchvision
 	$(INTEGRATIONS_VENV)/bin/pip install --quiet --disable-pip-version-check \
-		-c tests/integrations/versions.txt spandrel_extra_arches -e ".[dev,hub,spandrel]"
+		-c tests/integrations/versions.txt spandrel_extra_arches -e ".[dev,hub,spandrel,timm]"
 	touch $@
 
 # A smoke test with the oldest versions that are promised, in an environment of its own.

@@ -4,7 +4,8 @@
     import zoo.integrations.timm as adapter
 
     adapter.register()
-    network = timm.create_model("mambair_light_x4")
+    network = timm.create_model("mambair_light_x4", in_chans=1, drop_path_rate=0.1)
+    timm.list_pretrained("mamba*_tiny*")
 
 timm installs torchvision, which does not work with every build of torch. So timm is an extra, and
 nothing else in this package needs it.
@@ -17,8 +18,8 @@ from typing import Any
 
 from zoo.errors import ZooError, pip_install
 from zoo.networks import Network
-from zoo.recipe import build
-from zoo.shipped import list_models
+from zoo.recipe import build, load_recipe
+from zoo.shipped import WEIGHTS, list_models, shipped_weights
 
 
 def register(pattern: str = "*") -> list[str]:
@@ -37,7 +38,7 @@ def register(pattern: str = "*") -> list[str]:
         ZooError: if timm cannot be imported; the message gives the reason.
     """
     try:
-        from timm.models import register_model
+        from timm.models import is_model_in_modules, register_model
     except (ImportError, RuntimeError) as error:
         raise ZooError(
             f"timm cannot be imported ({error}); {pip_install('timm')}, with a "
@@ -45,20 +46,56 @@ def register(pattern: str = "*") -> list[str]:
         ) from error
     names = list_models(pattern)
     for name in names:
-        register_model(entrypoint(name))
+        if name in shipped_weights():
+            default_cfgs[name] = _facts_for_timm(name)
+        if not is_model_in_modules(name, [__name__.rpartition(".")[2]]):
+            register_model(entrypoint(name))
     return names
 
 
+default_cfgs: dict[str, dict[str, Any]] = {}
+"""What timm knows of the models whose weights ship, by name; timm looks for this name."""
+
+
+def _facts_for_timm(name: str) -> dict[str, Any]:
+    """Return the facts of a model whose weights ship, by timm's names."""
+    recipe = load_recipe(name)
+    channels = recipe.network.get("channels", 3)
+    return {
+        "file": str(WEIGHTS / f"{name}.safetensors"),
+        "num_classes": 0,
+        "input_size": (channels, 64, 64),
+        "min_input_size": (channels, 1, 1),
+        "mean": (0.0,) * channels,  # images are from 0 to 1; the network subtracts its own mean
+        "std": (1.0,) * channels,
+        "description": recipe.summary,
+    }
+
+
+RENAMED = {"in_chans": "channels", "drop_path_rate": "drop_path"}
+"""Our names of timm's options."""
+
+FOR_CLASSIFIERS = {"num_classes": 0, "drop_rate": 0.0, "features_only": False}
+"""Options of classifiers that timm's users pass to any model, and the value that means none."""
+
+
 def entrypoint(name: str) -> Callable[..., Network]:
-    """Return the function that timm calls to create a model; it has the model's name."""
+    """Return the function that timm calls to create a model; it has the model's name.
+
+    It takes the options of the network and timm's ``in_chans`` and ``drop_path_rate``;
+    ``num_classes=0`` has no effect, as there is no classifier.
+    """
 
     def create(pretrained: bool = False, **options: Any) -> Network:
-        # timm also passes its own settings for classifiers; None means not given.
+        # timm also passes its own settings; None means not given.
         given = {
-            key: value
+            RENAMED.get(key, key): value
             for key, value in options.items()
             if value is not None and key not in ("pretrained_cfg", "pretrained_cfg_overlay")
         }
+        for option, none in FOR_CLASSIFIERS.items():
+            if given.pop(option, none) != none:
+                raise ZooError(f"{name}: {option} {WHY_NOT[option]}; leave it out")
         if pretrained:
             from zoo.checkpoints import load
 
@@ -67,3 +104,11 @@ def entrypoint(name: str) -> Callable[..., Network]:
 
     create.__name__ = create.__qualname__ = name
     return create
+
+
+WHY_NOT = {
+    "num_classes": "is for classifiers, and this network returns images",
+    "drop_rate": "is for classifiers; this network drops paths only, by drop_path_rate",
+    "features_only": "would return features of several sizes, and these networks have no such list",
+}
+"""Why an option of a classifier cannot be had."""

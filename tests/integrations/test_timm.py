@@ -1,0 +1,72 @@
+"""Our models in timm: its own names of options, its lists, and what cannot be had."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+import zoo
+from zoo.blocks import DropPath
+from zoo.errors import RecipeError, ZooError
+from zoo.integrations.timm import register
+from zoo.shipped import shipped_weights
+
+
+@pytest.fixture
+def models(timm):
+    register("*tiny*")
+    register("mambair_light_x2")
+    return timm
+
+
+def test_timm_creates_what_the_package_builds(models):
+    network = models.create_model("mambair_tiny_x2", scale=3).eval()
+    assert network.scale == 3 and network(torch.rand(1, 3, 5, 7)).shape == (1, 3, 15, 21)
+    loaded = models.create_model("mambair_tiny_x2", pretrained=True).eval()
+    image = torch.rand(1, 3, 5, 7)
+    assert torch.equal(loaded(image), zoo.load("mambair_tiny_x2")(image))
+
+
+def test_options_have_the_names_of_timm(models):
+    network = models.create_model(
+        "mambair_light_x2", in_chans=1, drop_path_rate=0.25, num_classes=0, drop_rate=0.0
+    )
+    assert network.channels == network.out_channels == 1
+    rates = [module.rate for module in network.modules() if isinstance(module, DropPath)]
+    assert max(rates) == 0.25
+    assert models.create_model("mambair_light_x2").channels == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_classes": 10}, "num_classes is for classifiers, and this network returns images"),
+        ({"features_only": True}, "features_only would return features of several sizes"),
+        ({"drop_rate": 0.5}, "drop_rate is for classifiers; .* drop_path_rate; leave it out"),
+    ],
+)
+def test_what_cannot_be_had_is_one_sentence(models, options, message):
+    with pytest.raises(ZooError, match=f"mambair_tiny_x2: {message}"):
+        models.create_model("mambair_tiny_x2", **options)
+
+
+def test_unknown_options_are_named(models):
+    with pytest.raises(RecipeError, match=r"network.in_chan: unknown option of network"):
+        models.create_model("mambair_tiny_x2", in_chan=1)
+
+
+def test_lists_hold_the_models_and_those_with_weights(models):
+    assert {"mambair_tiny_x2", "mambairv2_tiny_x2"} <= set(models.list_models("mamba*tiny*"))
+    assert set(shipped_weights()) <= set(models.list_pretrained("*mamba*tiny*"))
+    assert models.list_pretrained("mambair*") == ["mambair_tiny_x2"]
+    assert models.is_model("mambair_light_x2") and not models.is_model("mambair_light_x3")
+    facts = models.get_pretrained_cfg("mambair_tiny_x2")
+    assert facts.input_size == (3, 64, 64) and facts.num_classes == 0 and facts.has_weights
+
+
+def test_registering_twice_is_quiet(models):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "mambair_tiny_x2" in register("mambair_tiny*")
