@@ -18,7 +18,7 @@ import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -265,7 +265,7 @@ def _collected(
                     parameters=sizes[name].parameters,
                     gigaflops=sizes[name].gigaflops,
                     psnr={seed: float(score["psnr"]) for seed, score in scores.items()},
-                    ssim={seed: _number(score["ssim"]) for seed, score in scores.items()},
+                    ssim={seed: _number(score.get("ssim")) for seed, score in scores.items()},
                 )
             )
     return found
@@ -347,7 +347,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
 def _run(options: argparse.Namespace) -> None:
     study = load_study(options.study)
     if options.seeds is not None:
-        study = Study(**{**vars(study), "seeds": tuple(range(options.seeds))})
+        study = replace(study, seeds=tuple(range(options.seeds)))
     folder = options.output or Path("runs") / study.name
     with process_group(options.device) as group:
         if not group.is_first:

@@ -154,6 +154,21 @@ def test_outputs_and_titles_are_checked_before_the_work(photos, tmp_path, capsys
     assert "has no array 'map'" in refused(capsys, *words)
 
 
+def test_no_input_and_no_other_file_is_replaced(photos, tmp_path, capsys):
+    photo, photo_bytes = photos / "0.png", (photos / "0.png").read_bytes()
+    for words in (["erf", NAME, photos], ["activations", NAME, photo], ["lam", NAME, photo]):
+        assert "0.png is an input and would be lost" in refused(capsys, *words, "-o", photo)
+    (tmp_path / "burst.npz").write_bytes(b"mine")
+    error = refused(capsys, "scans", NAME, photo, "-o", tmp_path / "burst.png")
+    assert "burst.npz, where its numbers would go, is a file of something else" in error
+    words = ["erf", NAME, photo, "--beside", tmp_path / "burst.npz", "-o", tmp_path / "burst.png"]
+    assert "burst.npz is an input" in refused(capsys, *words)
+    assert photo.read_bytes() == photo_bytes and (tmp_path / "burst.npz").read_bytes() == b"mine"
+    out = tmp_path / "again.png"
+    for _ in range(2):  # its own files are replaced
+        assert run("scans", NAME, photo, "-o", out) == 0
+
+
 def test_maps_of_another_part_are_refused(photos, tmp_path, capsys):
     words = ["lam", NAME, photos / "0.png", "--steps", "1", "--side", "2"]
     assert run(*words, "-o", tmp_path / "a.png") == 0

@@ -73,7 +73,7 @@ def channel_activations(
     def keep(place: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _inputs: object, output: object) -> None:
             if isinstance(output, Tensor) and output.dim() == 4:
-                value_C = output.relu().double().sum((0, 1, 2)).cpu()
+                value_C = output.detach().cpu().relu().double().sum((0, 1, 2))
                 sums[place] = sums[place] + value_C if place in sums else value_C
                 pixels[place] = pixels.get(place, 0) + output.shape[:3].numel()
 

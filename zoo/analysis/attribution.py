@@ -98,7 +98,7 @@ def local_attribution(
         before_IHW = blurred(image_IHW, sigmas[0])
         with torch.no_grad():
             lowest = float(_detail(network(before_IHW[None]), network.scale, row, column, side))
-        total_IHW = torch.zeros_like(image_IHW, dtype=torch.float64)
+        total_IHW = torch.zeros(image_IHW.shape, dtype=torch.float64)
         for width_of_blur in sigmas[1:]:
             now_IHW = blurred(sharp_IHW, width_of_blur)
             input_BIHW = now_IHW[None].clone().requires_grad_(True)
@@ -106,12 +106,12 @@ def local_attribution(
             detail = _detail(output_BIHW, network.scale, row, column, side)
             (grad_BIHW,) = torch.autograd.grad(detail, input_BIHW)
             detail = detail.detach()
-            total_IHW += grad_BIHW[0].double() * (now_IHW - before_IHW).double()
+            total_IHW += grad_BIHW[0].cpu().double() * (now_IHW - before_IHW).cpu().double()
             before_IHW = now_IHW
             if seen is not None:
                 seen()
     return Attribution(
-        total_IHW.cpu(),
+        total_IHW,
         row,
         column,
         side,

@@ -75,7 +75,8 @@ class _Watch(TorchDispatchMode):
     ) -> Any:
         if func is torch.ops.zoo.selective_scan.default and self.running:
             place, directions = self.running[-1]
-            inputs = ScanInputs(*args[: len(ScanInputs._fields)])
+            tensors = args[: len(ScanInputs._fields)]
+            inputs = ScanInputs(*(t if t is None else t.cpu() for t in tensors))
             grid = self.grids.get(place)
             self.found.setdefault(place, []).append(_decay_of(place, directions, inputs, grid))
         return func(*args, **(kwargs or {}))

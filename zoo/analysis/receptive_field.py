@@ -87,7 +87,7 @@ def effective_receptive_field(
                     "averaged; give images of one size"
                 )
             grad_IHW = _gradient(network, image_IHW.to(device), row, column)
-            field_HW = grad_IHW.abs().double().sum(0).cpu()
+            field_HW = grad_IHW.cpu().double().abs().sum(0)
             total_HW = field_HW if total_HW is None else total_HW + field_HW
             count += 1
             if seen is not None:

@@ -49,9 +49,10 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo analyse activa
 
 
 def _run(options: argparse.Namespace) -> None:
-    check_outputs(options.output)
+    paths = photo_paths(options.photos)
+    check_outputs(options.output, [options.weights, *paths])
     network = chosen_network(options)
-    parts = parts_of(network, photo_paths(options.photos), size=options.size, side=SIDE)
+    parts = parts_of(network, paths, size=options.size, side=SIDE)
     with shown_progress("photos", len(parts)) as bar:
         images = (part.image_IHW for part in parts)
         layers = channel_activations(network, images, layer=options.of, seen=bar.update)

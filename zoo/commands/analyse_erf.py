@@ -52,21 +52,21 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo analyse erf") 
 
 
 def _run(options: argparse.Namespace) -> None:
-    check_outputs(options.output)
+    paths = photo_paths(options.photos)
+    check_outputs(options.output, [options.weights, *paths, *(options.beside or ())])
     fields = dict(_earlier(path) for path in options.beside or ())
+    title = options.title or Path(options.name).stem
+    if title in fields:
+        raise ZooError(f"--title {title}: a field of --beside has it too; give another")
     network = chosen_network(options)
     at = None if options.at is None else parse_place("--at", options.at)
-    paths = photo_paths(options.photos)
     parts = parts_of(network, paths, size=options.size, side=SIDE, at=at)
     places = {(part.row, part.column) for part in parts}
     if len(places) > 1:
         raise ZooError(f"--at {options.at}: too near to the border of some photos for this --size")
-    title = options.title or Path(options.name).stem
     with shown_progress("photos", len(parts)) as bar:
         images = (part.image_IHW for part in parts)
         field = effective_receptive_field(network, images, at=places.pop(), seen=bar.update)
-    if title in fields:
-        raise ZooError(f"--title {title}: a field of --beside has it too; give another")
     fields[title] = field
     for name, found in fields.items():
         told = ", ".join(

@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo analyse lam") 
 
 
 def _run(options: argparse.Namespace) -> None:
-    check_outputs(options.output)
+    check_outputs(options.output, [options.weights, options.photo, *(options.beside or ())])
     network = chosen_network(options)
     at = None if options.at is None else parse_place("--at", options.at)
     [part] = parts_of(

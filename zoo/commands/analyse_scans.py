@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo analyse scans"
 
 
 def _run(options: argparse.Namespace) -> None:
-    check_outputs(options.output)
+    check_outputs(options.output, [options.weights, options.photo])
     network = chosen_network(options)
     [part] = parts_of(network, [options.photo], size=options.size, side=SIDE)
     found = scan_decays(network, part.image_IHW)

@@ -26,7 +26,7 @@ from zoo.data.npy import arrays_of
 from zoo.data.pixels import to_tensor, with_channels
 from zoo.distributed import checked_device
 from zoo.errors import ImageError, ZooError
-from zoo.files import check_writable, write_bytes
+from zoo.files import check_writable, is_same_file, write_bytes
 from zoo.networks import Network
 
 T = TypeVar("T")
@@ -71,21 +71,29 @@ def add_options(parser: argparse.ArgumentParser, *, side: int, several: bool) ->
     )
 
 
-def check_outputs(output: Path) -> Path:
+def check_outputs(output: Path, inputs: Iterable[Path | None]) -> None:
     """Check, before long work, that the picture and its numbers can be written.
 
-    Returns:
-        The path of the numbers.
+    Args:
+        output: the picture; its numbers have the same name with the suffix ``.npz``.
+        inputs: what the command reads, which is never replaced.
 
     Raises:
-        ZooError: if they cannot, or the picture has no name of an image file.
+        ZooError: if they cannot, the picture has no name of an image file, or another file than
+            an analysis wrote would be replaced.
     """
     numbers = output.with_suffix(".npz")
     if output.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"):
         raise ZooError(f"-o {output}: name a picture, such as {output.with_suffix('.png').name}")
     for path in (output, numbers):
+        if any(given is not None and is_same_file(path, given) for given in inputs):
+            raise ZooError(f"-o {output}: {path} is an input and would be lost; give another name")
         check_writable(path)
-    return numbers
+    if numbers.exists() and not output.exists():
+        raise ZooError(
+            f"-o {output}: {numbers}, where its numbers would go, is a file of something else; "
+            "give another name"
+        )
 
 
 def chosen_network(options: argparse.Namespace) -> Network:
@@ -164,16 +172,17 @@ def parts_of(
         ImageError: if a photo cannot be read, is smaller than the size, or has no such place.
         ZooError: if the size is not HxW.
     """
-    wanted = None if size is None else parse_size(size, "pixels")
-    photos: dict[Path, np.ndarray] = {}
+    paths = list(paths)
+    if size is not None:
+        height, width = parse_size(size, "pixels")
+    else:  # read twice, so that never more than one photo is in memory
+        shapes = [read_photo(path).color_HWC.shape for path in paths]
+        height, width = (min(side, *(shape[axis] for shape in shapes)) for axis in (0, 1))
+    found = []
     for path in paths:
-        photos[path] = with_channels(read_photo(path).color_HWC, network.channels)
-    shapes = [image_HWC.shape for image_HWC in photos.values()]
-    height, width = wanted or (
-        min(side, *(shape[0] for shape in shapes)),
-        min(side, *(shape[1] for shape in shapes)),
-    )
-    return [_part(path, image, height, width, at, covers) for path, image in photos.items()]
+        image_HWC = with_channels(read_photo(path).color_HWC, network.channels)
+        found.append(_part(path, image_HWC, height, width, at, covers))
+    return found
 
 
 def _part(
