@@ -82,6 +82,11 @@ def test_lam_cuts_the_photo_around_the_target(photos, tmp_path):
     assert found["target"].tolist() == [7, 2, 4]  # cut out of the rows 8 to 19, columns 0 to 9
     whole = read_photo(photos / "0.png").color_HWC
     np.testing.assert_array_equal(found["image"].transpose(1, 2, 0), whole[8:20, :10])
+    place = ["--at", "8,10", "--size", "8x9", "--side", "4", "--steps", "1"]
+    assert run("lam", NAME, photos / "0.png", *place, "-o", out) == 0
+    found = arrays(tmp_path / "a.npz")
+    assert found["target"].tolist() == [2, 2, 4]  # the target is in the middle
+    np.testing.assert_array_equal(found["image"].transpose(1, 2, 0), whole[6:14, 8:17])
 
 
 def test_activations_have_a_layer_of_bars_and_all_layers(photos, tmp_path, capsys):
