@@ -75,8 +75,9 @@ class _Watch(TorchDispatchMode):
     ) -> Any:
         if func is torch.ops.zoo.selective_scan.default and self.running:
             place, directions = self.running[-1]
-            tensors = args[: len(ScanInputs._fields)]
-            inputs = ScanInputs(*(t if t is None else t.cpu() for t in tensors))
+            given = args[: len(ScanInputs._fields)]
+            tensors: Any = [tensor if tensor is None else tensor.cpu() for tensor in given]
+            inputs = ScanInputs(*tensors)
             grid = self.grids.get(place)
             self.found.setdefault(place, []).append(_decay_of(place, directions, inputs, grid))
         return func(*args, **(kwargs or {}))
