@@ -114,6 +114,11 @@ def run_bursts(
     place = Path(options.data)
     if options.data != SAMPLES_SOURCE:
         known, place = find_burst_set(place, wanted.datasets)
+        if known is None and group.is_first:
+            logger.info(
+                "%s is none of the recipe's sets (%s), so no score of the paper is shown",
+                *(place, ", ".join(wanted.datasets) or "it has none"),
+            )
     tests = burst_tests(str(place), lambda: validation_bursts(settings.data, network))
     border = settings.data.border
     through = RestoreSettings(tile=options.tile, precision=options.precision)

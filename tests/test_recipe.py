@@ -183,6 +183,9 @@ def test_published_scores_are_not_inherited(tmp_path):
     (tmp_path / "a.yaml").write_text("extends: mambair_classic_x4\nnetwork: {dim: 60}\n")
     child = load_recipe(tmp_path / "a.yaml").evaluate
     assert child == {"datasets": parent["datasets"], "tiling": parent["tiling"]}
+    assert load_recipe("mambair_dn15").evaluate["released"]
+    (tmp_path / "c.yaml").write_text("extends: mambair_dn15\nnetwork: {dim: 60}\n")
+    assert "released" not in load_recipe(tmp_path / "c.yaml").evaluate
     (tmp_path / "b.yaml").write_text(
         "extends: mambair_classic_x4\nevaluate: {paper: {Set5: [30.0, 0.9]}}\n"
     )
