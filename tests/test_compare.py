@@ -90,6 +90,7 @@ def test_a_stopped_study_goes_on_and_ends_as_one_that_was_not(
     line = json.loads((whole / "columns/seed-3/metrics.jsonl").read_text().splitlines()[-1])
     [row] = [r for r in rows_of(whole) if (r["variant"], r["seed"]) == ("columns", "3")]
     assert float(row["psnr"]) == line["psnr"] and float(row["ssim"]) == line["ssim"]
+    assert len({row["psnr"] for row in rows_of(whole)}) == 4  # seeds and variants make a difference
     assert "2 steps of 1 patches of 8 x 8" in (whole / "summary.md").read_text()
     facts = json.loads((whole / "results.json").read_text())
     assert facts["variants"][0]["psnr"].keys() == {"0", "3"}
