@@ -108,6 +108,24 @@ def test_what_the_first_process_finds_or_fails_at_reaches_all(group_of, monkeypa
         group_of(1, 2).from_first(lambda: None)
 
 
+def test_gradients_of_a_module_that_is_not_wrapped_are_averaged(group_of, monkeypatch):
+    """Two processes, of which the other has gradients of 10; a frozen parameter has none."""
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
+    module[1].bias.requires_grad_(False)
+    module(torch.rand(4, 2)).sum().backward()
+    mine = [None if p.grad is None else p.grad.clone() for p in module.parameters()]
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda tensor: tensor.add_(10))
+    group_of(0, 2).average_gradients(module)
+    for parameter, before in zip(module.parameters(), mine, strict=True):
+        if before is None:
+            assert parameter.grad is None
+        else:
+            torch.testing.assert_close(parameter.grad, (before + 10) / 2)
+    before = [p.grad.clone() for p in module.parameters() if p.grad is not None]
+    ProcessGroup().average_gradients(module)  # alone, nothing changes
+    assert all(map(torch.equal, before, [p.grad for p in module.parameters() if p.requires_grad]))
+
+
 @pytest.mark.parametrize(
     ("environment", "joins"),
     [
