@@ -97,7 +97,7 @@ def test_restore_without_options_has_the_documented_defaults(monkeypatch, capsys
 
 
 def test_a_precision_may_be_left_to_a_measurement(monkeypatch):
-    words = Words(monkeypatch, [])
+    words = Words(monkeypatch, ["a.png"])
     assert run("restore", "in", "-o", "out", "-n", "model", "--precision", "auto") == 0
     assert words.arguments[3] == RestoreSettings(precision="auto")
 
