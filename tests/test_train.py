@@ -29,7 +29,7 @@ def straightforward_loop(photos, steps, *, clip=0.0, ema=0.0, accumulate=1):
     """Training as one would write it first; returns the losses and the weights."""
     torch.manual_seed(0)
     network = zoo.build("mambair_light_x2", dim=32, depths=[2]).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.9, 0.99), fused=True)
     average = {key: value.clone() for key, value in network.state_dict().items()}
     pairs = PatchDataset(
         load_training_photos(photos),

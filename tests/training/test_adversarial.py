@@ -70,8 +70,8 @@ def plain_loop(photos, *, accumulate, real):
     """Real-ESRGAN's step as one would write it first."""
     torch.manual_seed(3)
     network, discriminator = Toy(scale=2).train(), UNetSpectral(3, dim=2).train()
-    update = torch.optim.Adam(network.parameters(), lr=0.01, betas=(0.9, 0.99))
-    update_d = torch.optim.Adam(discriminator.parameters(), lr=0.002, betas=(0.5, 0.9))
+    update = torch.optim.Adam(network.parameters(), lr=0.01, betas=(0.9, 0.99), fused=True)
+    update_d = torch.optim.Adam(discriminator.parameters(), lr=0.002, betas=(0.5, 0.9), fused=True)
     average = {key: value.clone() for key, value in network.state_dict().items()}
     pairs = PatchDataset(
         load_training_photos(photos),

@@ -104,8 +104,8 @@ MULTISTEP = {"type": "multistep", "milestones": [5, 12], "gamma": 0.5, "warmup":
 COSINE = {"type": "cosine", "hold": 4, "minimum": 1e-4}
 ADAMW = {"type": "adamw", "lr": 0.01, "betas": [0.7, 0.9], "weight_decay": 0.5, "decay": "all"}
 ADAM = {"type": "adam", "lr": 0.01, "betas": [0.6, 0.95], "weight_decay": 0.02, "decay": "all"}
-ADAMW_HERE = partial(torch.optim.AdamW, betas=(0.7, 0.9), weight_decay=0.5)
-ADAM_HERE = partial(torch.optim.Adam, betas=(0.6, 0.95), weight_decay=0.02)
+ADAMW_HERE = partial(torch.optim.AdamW, betas=(0.7, 0.9), weight_decay=0.5, fused=True)
+ADAM_HERE = partial(torch.optim.Adam, betas=(0.6, 0.95), weight_decay=0.02, fused=True)
 
 CASES = {
     "adamw-milestones-clip-ema-accumulate-mixup-stages-drop_path": (

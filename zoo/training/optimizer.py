@@ -30,7 +30,14 @@ def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.opt
             {"params": others, "weight_decay": 0.0},
         ]
     filled = [group for group in groups if group["params"]]
-    return kind(filled, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
+    return kind(
+        filled,
+        lr=settings.lr,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+        # On a GPU, PyTorch chooses. On a CPU, it would take the parameters one by one.
+        fused=True if all(p.device.type == "cpu" for p in network.parameters()) else None,
+    )
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
