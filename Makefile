@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/installed
 
-.PHONY: install demo test test-full test-sanitize test-tensorrt test-runtimes test-app test-oldest test-integrations wheels gpu-check mutate \
+.PHONY: install demo test test-full test-sanitize test-tensorrt test-runtimes test-app test-docs docs \
+	test-oldest test-integrations wheels gpu-check mutate \
 	fuzz lint bench clean
 
 install: $(STAMP)
@@ -27,7 +28,7 @@ demo: install
 # WORKERS: processes that share the tests, each with one thread.
 WORKERS ?= 2
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not gpu and not docs"
 
 test-full: install
 	$(BIN)/python -m pytest -m "not gpu"
@@ -81,6 +82,22 @@ $(INTEGRATIONS_VENV)/installed: pyproject.toml tests/integrations/versions.txt
 		-c tests/integrations/versions.txt torch torchvision
 	$(INTEGRATIONS_VENV)/bin/pip install --quiet --disable-pip-version-check \
 		-c tests/integrations/versions.txt spandrel_extra_arches -e ".[dev,hub,spandrel,timm]"
+	touch $@
+
+# Runs the code blocks of README and docs, and the notebook: some minutes.
+test-docs: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m docs
+
+# Builds the documentation site in build/site/html, in an environment of its own: two minutes. A
+# warning, a broken link and a cell of the notebook that fails are errors.
+DOCS_VENV = .venv-docs
+docs: $(DOCS_VENV)/installed
+	OMP_NUM_THREADS=1 $(DOCS_VENV)/bin/python -m build_tools.site
+
+$(DOCS_VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DOCS_VENV)
+	source=$$($(TORCH_SOURCE)) && $(DOCS_VENV)/bin/pip install --quiet --disable-pip-version-check \
+		-c constraints.txt $$source -e ".[dev,docs]"
 	touch $@
 
 # A smoke test with the oldest versions that are promised, in an environment of its own.
@@ -165,4 +182,4 @@ bench: install
 
 clean:
 	rm -rf $(VENV) $(TENSORRT_VENV) $(GPU_VENV) $(WHEELS_VENV) $(OLDEST_VENV) $(APP_VENV) \
-		$(INTEGRATIONS_VENV) .runtimes demo build dist *.egg-info
+		$(INTEGRATIONS_VENV) $(DOCS_VENV) .runtimes demo build dist *.egg-info
