@@ -1,33 +1,44 @@
-"""A training step on a CPU: the native kernel compared with the chunked backend.
+"""A training step on a CPU: the native kernel with joined passes, without them, and ``chunked``.
 
     python benchmarks/training.py [MODEL] [--seconds 20]
 
-Measures forward, loss, backward and optimiser step with the recipe's patch and batch, in turns.
+Measures forward, loss, backward and the recipe's optimiser with its patch and batch, in turns, on
+one thread, in time of the CPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 import zoo
+from zoo.ops import passes
 from zoo.recipe import load_recipe
+from zoo.training import make_optimizer
+from zoo.training.settings import OptimizerSettings
 
 if __package__ is None:
     sys.path.insert(0, str(Path(__file__).parent))
 from measure import best_times, machine, table
 
+PATHS = {"native": ("native", "1"), "no passes": ("native", "0"), "chunked": ("chunked", "1")}
+"""The backend of each path, and whether it has joined passes."""
 
-def make_step(model: str, backend: str, batch: int, patch: int) -> Callable[[], object]:
+
+def make_step(model: str, path: str, batch: int, patch: int) -> Callable[[], object]:
+    backend, with_passes = PATHS[path]
     network = zoo.build(model).train()
-    optimizer = torch.optim.Adam(network.parameters(), 1e-4)
+    optimizer = make_optimizer(network, OptimizerSettings())
     image = torch.rand(batch, network.channels, patch, patch)
 
     def step() -> object:
+        os.environ[passes.ENVIRONMENT] = with_passes
         with zoo.use_backend(backend):
             optimizer.zero_grad()
             network(image).mean().backward()
@@ -46,13 +57,14 @@ def main() -> int:
     options = parser.parse_args()
     data = load_recipe(options.model).train["data"]
     batch, patch = data["batch"], data["patch"]
-    steps = {name: make_step(options.model, name, batch, patch) for name in ("native", "chunked")}
+    torch.set_num_threads(1)
+    steps = {name: make_step(options.model, name, batch, patch) for name in PATHS}
     for step in steps.values():
         step()
-    best = best_times(steps, options.seconds)
+    best = best_times(steps, options.seconds, time.process_time)
     print(f"{machine()}\n\n{options.model}, a training step, batch {batch}, patch {patch}\n")
     rows = [[n, f"{s * 1e3:.0f}", f"{s / best['native']:.1f}"] for n, s in best.items()]
-    print(table(["backend", "milliseconds", "/ native"], rows))
+    print(table(["path", "milliseconds", "/ native"], rows))
     return 0
 
 

@@ -71,13 +71,15 @@ def sum_and_norm(x, scale, added, weight, bias):
 # Ours, PyTorch's, and the shapes of the inputs: "x" is that of the features, "c" of the channels,
 # "g" of the gain.
 TOKENS = {
-    "norm": (lambda x, w, b: passes.normalised(x, weights(w, b)), norm_of, "xcc"),
-    "norm of weight": (lambda x, w: passes.normalised(x, weights(w)), norm_of, "xc"),
-    "norm alone": (lambda x: passes.normalised(x, weights()), norm_of, "x"),
     "gated": (
         lambda x, w, b, g: passes.normalised(x, weights(w, b), g),
         lambda x, w, b, g: norm_of(x, w, b) * F.silu(g),
         "xccx",
+    ),
+    "gated by weight": (
+        lambda x, w, g: passes.normalised(x, weights(w), g),
+        lambda x, w, g: norm_of(x, w) * F.silu(g),
+        "xcx",
     ),
     "gated alone": (
         lambda x, g: passes.normalised(x, weights(), g),
@@ -198,11 +200,18 @@ def test_gradients_that_nobody_wants_are_not_computed(ran):
 
 def test_nothing_is_recorded_without_need():
     x, norm = normal(1, 2, 3, 4), weights(normal(4))
-    assert not passes.normalised(x, norm).requires_grad
+    assert not passes.normalised(x, norm, x).requires_grad
     recorded = x.clone().requires_grad_()
-    assert passes.normalised(recorded, norm).requires_grad
+    assert passes.normalised(recorded, norm, x).requires_grad
     with torch.no_grad():
-        assert not passes.normalised(recorded, norm).requires_grad
+        assert not passes.normalised(recorded, norm, x).requires_grad
+
+
+def test_a_norm_alone_is_left_to_pytorch_if_its_gradient_is_recorded():
+    x, norm = normal(1, 2, 3, 4).requires_grad_(), weights(normal(4))
+    assert passes.normalised(x, norm) is None
+    with torch.no_grad():
+        assert passes.normalised(x, norm) is not None
 
 
 @pytest.mark.parametrize("case", ["convolution", *TOKENS])

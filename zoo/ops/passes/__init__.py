@@ -80,7 +80,8 @@ def normalised(x: Tensor, norm: NormWeights, gate: Tensor | None = None) -> Tens
     if not _token_pass_runs(inputs):
         return None
     if needs_gradient(*inputs[:-1]):
-        return gradients.normalised(inputs)
+        # Without a gate it is one pass in PyTorch, too, which records gradients with less effort.
+        return None if gate is None else gradients.normalised(inputs)
     out = x.new_empty(x.shape)
     library.tokens(inputs, None, out)
     return out
