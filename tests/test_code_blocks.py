@@ -107,6 +107,10 @@ def weights(path, network):
     save_official(network, path)
 
 
+def small_csr():
+    return zoo.build("mambacsr_wo", dim=24, depths=[2])
+
+
 def of_recipe(name):
     return lambda path: weights(path, zoo.build(name))
 
@@ -149,6 +153,8 @@ FILES = {
     "MambaIR_classicSR_x4.pth": lambda path: weights(path, small_network()),
     "MambaCSR_Q10_Final.pth": of_recipe("mambacsr_final"),
     "MambaCSR_Q10_wo.pth": of_recipe("mambacsr_wo"),
+    "mine.pth": lambda path: weights(path, small_csr()),
+    "mine.safetensors": lambda path: zoo.save(small_csr(), path),
     "mambairv2_lightSR_x4.pth": of_recipe("mambairv2_light_x4"),
     "MaIR_T_lightSR_x2.pth": of_recipe("mair_light_t_x2"),
     "vmambair.pth": of_recipe("vmambair_derain"),
