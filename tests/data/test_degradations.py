@@ -33,7 +33,14 @@ def photo():
 
 
 def test_every_degradation_is_registered():
-    assert DEGRADATIONS.names() == ["bicubic", "bicubic_jpeg", "blind", "jpeg", "noise"]
+    assert DEGRADATIONS.names() == [
+        "bicubic",
+        "bicubic_jpeg",
+        "blind",
+        "jpeg",
+        "noise",
+        "one_pass",
+    ]
 
 
 def test_bicubic_is_the_one_resize_rounded_to_8_bits_after_each_side(photo):

@@ -7,6 +7,7 @@ from zoo.data.blind import Blind
 from zoo.data.compressed import BicubicJpeg
 from zoo.data.degradations import DEGRADATIONS, Bicubic, Degradation, GaussianNoise, Jpeg
 from zoo.data.images import EXTENSIONS, Photo, list_photos, read_photo, write_photo
+from zoo.data.one_pass import OnePass
 from zoo.data.patches import PairDataset, PatchDataset
 from zoo.data.photos import StoredPhoto, TrainingPhoto, load_training_photos
 from zoo.data.samples import SAMPLE_PHOTOS, Sample, load_sample, sample_names
@@ -21,6 +22,7 @@ __all__ = [
     "Degradation",
     "GaussianNoise",
     "Jpeg",
+    "OnePass",
     "PairDataset",
     "PatchDataset",
     "Photo",
