@@ -205,17 +205,20 @@ def named(dotted):
     return getattr(importlib.import_module(home), name)
 
 
+def anchors_of(page):
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "CHANGELOG.md"])
 def test_links_and_paths_lead_somewhere(name):
-    text = (ROOT / name).read_text(encoding="utf-8")
-    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), re.M)
-    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    text = re.sub(r"\s+", " ", text)
+    text = re.sub(r"\s+", " ", (ROOT / name).read_text(encoding="utf-8"))
     for target in re.findall(r"\]\(([^)]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in anchors, target
-        elif "://" not in target:
-            assert (ROOT / target).exists(), target
+        if "://" not in target:
+            file, _, anchor = target.partition("#")
+            assert (ROOT / file).exists(), target
+            assert not anchor or anchor in anchors_of(ROOT / (file or name)), target
     if name == "CONTRIBUTING.md":  # a log also names files that are gone
         known = r"`((?:zoo|tests|export|recipes|benchmarks|docs|examples|trt_plugins)/[\w./]*)`"
         paths = [path for path in re.findall(known, text) if "NAME" not in path]

@@ -34,7 +34,7 @@ OF_FILES = {
     "vmambair_derain",
     "wavemamba_uhdll",
     "wavemamba_lol",
-    *(name for name in zoo.list_models("eamamba_*") if "_dn" not in name),
+    *(name for name in zoo.list_models("eamamba_*") if "_dn" not in name and "_light_" not in name),
 }
 """Models that are trained on pairs of files, so nothing degrades the photos."""
 
