@@ -41,10 +41,10 @@ def burst_task_of(photos, *, needs_flow=False, channels=4, scale=8, seed=4, **da
 @pytest.mark.parametrize(("channels", "scale", "factor"), [(4, 8, 4), (3, 4, 4)])
 def test_bursts_have_the_networks_factor_and_the_recipes_sizes(photos, channels, scale, factor):
     task = burst_task_of(photos, channels=channels, scale=scale)
-    assert (task.synthesis.factor, task.synthesis.frames) == (factor, 3)
-    assert task.synthesis.mode == ("raw" if channels == 4 else "rgb")
     examples = task.examples(task.plan[0])
     assert isinstance(examples.synthesis, BurstSynthesis)
+    assert (examples.synthesis.factor, examples.synthesis.frames) == (factor, 3)
+    assert examples.synthesis.mode == ("raw" if channels == 4 else "rgb")
     assert (len(examples), examples.seed, examples.patch) == (20, 4, 4)
     assert len(task.validation) == 6 and len(task.validation.names) == 6
     assert task.validation[5].frames.shape == (3, channels, 5, 5)
@@ -101,7 +101,8 @@ def test_bursts_are_validated_once_over_the_processes_within_the_border(photos, 
     task = burst_task_of(photos)
     calls = []
 
-    def score_burst(network, sample, border):
+    def score_burst(network, sample, border, *, aligned):
+        assert not aligned  # the bursts are synthetic, and the loss does not align
         calls.append((sample.frames.sum().item(), border))
         return BurstScore(30.0, 20.0, 25.0)
 
