@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 import zoo
 from export.onnx import export
 from export.verify import verify
+from recipes.train import overrides_of
 from zoo.recipe import load_recipe, parse_value
 
 ROOT = Path(__file__).parent.parent
@@ -43,6 +45,28 @@ def test_the_tutorial_shows_the_recipe_of_the_example():
     [shown] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     file = (ROOT / "examples" / "crossbred" / "stripes_in_mambacsr.yaml").read_text()
     assert parse_value(shown) == parse_value(file)
+
+
+def test_the_runs_of_the_tutorial_change_all_blocks_and_nothing_else():
+    page = (ROOT / "docs" / "your_paper.md").read_text(encoding="utf-8")
+    [script] = [text for text in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) if "for " in text]
+    script = "python() { printf '%s\\t' \"$@\"; echo; }\n" + script
+    told = subprocess.run(["sh", "-ec", script], capture_output=True, text=True, check=True).stdout
+    networks = {}
+    for line in told.splitlines():
+        train, recipe, *words, option, folder = line.rstrip("\t").split("\t")
+        assert (train, recipe, option) == ("recipes/train.py", "mine.yaml", "-o")
+        path = ROOT / "examples" / "crossbred" / "stripes_in_mambacsr.yaml"
+        found = load_recipe(path, overrides_of(words))
+        assert found.train["iterations"] == 200 and found.train["data"]["patch"] == 24
+        zoo.build(found)
+        networks[folder] = found.network
+    scans = {name: network["scans"] for name, network in networks.items()}
+    for width in (2, 4, 8, 16):
+        assert [scan["width"] for scan in scans[f"runs/width_{width}"]] == [width, width]
+        assert scans[f"runs/width_{width}"][1]["shift"] == width // 2
+    assert networks["runs/sum"]["block"]["mixer"]["merge"] == "sum"
+    assert scans["runs/random"] == [{"type": "shuffled"}]
 
 
 @pytest.mark.parametrize("name", ["networks.md", "your_paper.md"])
