@@ -291,7 +291,9 @@ def _run(options: argparse.Namespace) -> int:
         photos=options.photos,
         max_loss=options.max_loss,
     )
-    print(f"wrote {path}: {path.stat().st_size / 2**20:.1f} MiB, input {shape}")  # noqa: T201
+    inputs = "".join(f", {name} of {guide}" for name, guide in source.network.guides.items())
+    size = path.stat().st_size / 2**20
+    print(f"wrote {path}: {size:.1f} MiB, input {shape}{inputs}")  # noqa: T201
     if not options.verify:
         return 0
     from export.verify import verify

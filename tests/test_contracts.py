@@ -465,7 +465,7 @@ def test_an_image_of_other_channels_keeps_the_mean_of_those_that_come_out():
         ({"depths": [1, 1], "block": ["res"] * 5}, "block has 5 kinds .* at most 4 blocks"),
         ({"depths": [1], "padding": "wrap"}, "expected one of replicate, reflect, mirror"),
         ({"depths": [1], "block": {"norm": {"eps": 0}}}, r"block\.norm: eps is 0"),
-        ({"depths": [1], "scale": 2}, "scale is 2, but the conv head keeps the size"),
+        ({"depths": [1], "scale": 2}, "scale is 2, .* conv head .*; set it to 1, or take"),
         ({"depths": [1], "block": {"branch": {"type": "simple_gate", "ratio": 1.1}}}, "even"),
         ({"depths": [1], "block": {"branch": {"type": "gdfn", "ratio": 0}}}, "0 hidden channels"),
         ({"depths": [1], "dim": 30, "block": {"mixer": "head_scan"}}, "a multiple of 4"),

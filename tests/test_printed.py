@@ -70,6 +70,12 @@ def test_exporting_tells_the_size_and_the_input(tmp_path, monkeypatch, capsys):
     path = tmp_path / "a.onnx"
     assert main(["export", "onnx", "-n", "mambair_tiny_x2", "-o", str(path)]) == 0
     assert capsys.readouterr().out == f"wrote {path}: 3.0 MiB, input Nx3xHxW\n"
+    recipe = tmp_path / "guided.yaml"
+    guides = "{pan: {channels: 1, scale: 2}, map: {channels: 3}}"
+    recipe.write_text(f"extends: mambair_tiny_x2\nnetwork: {{guides: {guides}}}\n")
+    assert main(["export", "onnx", "-n", str(recipe), "-o", str(path)]) == 0
+    inputs = "input Nx3xHxW, pan of 1 channel, 2 times the size, map of 3 channels"
+    assert capsys.readouterr().out == f"wrote {path}: 3.0 MiB, {inputs}\n"
 
 
 def test_plotting_tells_the_file(tmp_path, capsys):

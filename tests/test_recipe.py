@@ -93,7 +93,10 @@ def test_models_and_parts_are_listed_by_pattern():
         ({"depths": [2.5]}, r"network\.depths\[0\]: expected a whole number"),
         ({"depths": []}, r"depths is \[\]"),
         ({"scale": 5}, r"scale 5 is neither 3 nor a power of two"),
-        ({"head": "residual"}, r"network\.head: scale is 2, but the residual head keeps the size"),
+        (
+            {"head": "residual"},
+            r"network\.head: scale is 2, but the residual head keeps .* as pixelshuffle_direct",
+        ),
         ({"conv": "2conv"}, r"network\.conv: expected one of 1conv, 3conv, got '2conv'"),
         ({"block.branch.compress": 90}, r"network\.block\.branch: .*use dim >= 90"),
         ({"depths": [2], "drop_path": 1.5}, r"drop_path is 1.5"),

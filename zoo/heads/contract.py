@@ -24,6 +24,15 @@ class Head(nn.Module):
         raise NotImplementedError
 
 
+def check_keeps_size(name: str, scale: int) -> None:
+    """Raise a ValueError if a head that keeps the size is built for a scale other than 1."""
+    if scale != 1:
+        raise ValueError(
+            f"scale is {scale}, but the {name} head keeps the size; set it to 1, or take a head "
+            "that enlarges, such as pixelshuffle_direct"
+        )
+
+
 HeadFactory: TypeAlias = Callable[..., Head]
 
 HEADS = Registry("head", Head, supplied=("dim", "scale", "channels"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from zoo.blocks.layers import Conv2d
-from zoo.heads.contract import HEADS, Head
+from zoo.heads.contract import HEADS, Head, check_keeps_size
 
 
 @HEADS.register("conv")
@@ -23,8 +23,7 @@ class ConvHead(Conv2d, Head):
 
     # The part is the convolution itself, so its weight has the name of earlier versions.
     def __init__(self, dim: int, *, scale: int, channels: int) -> None:
-        if scale != 1:
-            raise ValueError(f"scale is {scale}, but the conv head keeps the size; set it to 1")
+        check_keeps_size("conv", scale)
         super().__init__(dim, channels, 3, padding=1, bias=False)
 
     def forward(self, features_BHWC: Tensor, image_BHWI: Tensor) -> Tensor:  # type: ignore[override]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from zoo.blocks.layers import Conv2d
-from zoo.heads.contract import HEADS, Head
+from zoo.heads.contract import HEADS, Head, check_keeps_size
 
 
 @HEADS.register("residual")
@@ -23,8 +23,7 @@ class ResidualHead(Head):
 
     def __init__(self, dim: int, *, scale: int, channels: int) -> None:
         super().__init__()
-        if scale != 1:
-            raise ValueError(f"scale is {scale}, but the residual head keeps the size; set it to 1")
+        check_keeps_size("residual", scale)
         self.conv = Conv2d(dim, channels, 3, padding=1)
 
     def forward(self, features_BHWC: Tensor, image_BHWI: Tensor) -> Tensor:
