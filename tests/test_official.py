@@ -273,10 +273,27 @@ def test_a_published_model_is_counted_and_found_again_from_its_shapes(release, n
     assert found == explicit(resolve_part(NETWORKS, published, "network"))
 
 
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [("mair_light_t_x2", 8), ("mair_light_s_x3", 4), ("mair_classic_x4", 8), ("mair_dn15", 4)],
+)
+def test_a_mair_file_is_told_the_model_that_it_is_like(name, width):
+    with torch.device("meta"):
+        network = zoo.build(name, depths=[1])
+    known = release_of("MaIR")
+    keys = known.key_map(network.recipe.network)
+    state = {}
+    for key, value in network.state_dict().items():
+        theirs = keys.to_theirs(key)
+        state[theirs] = value.flatten(0, 1) if theirs.endswith("_logs") else value
+    with pytest.raises(zoo.errors.CheckpointError, match=f"-n {name}, .* scan_len={width},"):
+        known.network(state, {})
+
+
 def test_a_mair_file_needs_the_width_of_its_stripes(tmp_path):
     torch.save({"params": state_dict("mair_dn_16x20")}, tmp_path / "w.pth")
     with pytest.raises(
-        zoo.errors.CheckpointError, match="-n mair_light_t_x4, or in Python pass scan_len=8 for"
+        zoo.errors.CheckpointError, match=r"-n mair_dn15, .* in Python pass scan_len=4, as publ"
     ):
         zoo.load(tmp_path / "w.pth")
     with pytest.raises(zoo.errors.CheckpointError, match="scan_len is 0; it must be the width"):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.checkpoints.evidence import Evidence
+from zoo.checkpoints.mair import most_alike
 from zoo.checkpoints.mambairv2 import ALL_HEADS, BRANCHES
 from zoo.checkpoints.releases import OFFICIAL, OfficialFormat
 from zoo.errors import CheckpointError, ZooError
@@ -34,11 +35,7 @@ def published_facts(release: OfficialFormat, state: State) -> dict[str, Any]:
     if release.name == "MambaCSR":
         return {"scan_size": 8}
     if release.name == "MaIR":
-        # The stripes are narrow in the denoisers and in the small light network.
-        first = "layers.0.residual_group.blocks.0.self_attention.A_logs"
-        direct = "upsample.0.weight" in state and "conv_before_upsample.0.weight" not in state
-        small = direct and state[first].shape[1] > 1
-        return {"scan_len": 4 if small or "upsample.0.weight" not in state else 8}
+        return {"scan_len": most_alike(state)[1]}
     return {}
 
 

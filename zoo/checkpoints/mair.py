@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from zoo.checkpoints.keymap import KeyMap
-from zoo.checkpoints.mambair import BLOCK, HEADS, body_rules, mixer_of, ratio_of, skeleton
+from zoo.checkpoints.mambair import BLOCK, HEADS, body_rules, head_of, mixer_of, ratio_of, skeleton
 from zoo.errors import CheckpointError
 from zoo.key_rules import Rule
 from zoo.scans import ScanOrder, Stripes
@@ -31,6 +31,24 @@ KEYS = [
 def stripes(length: int) -> list[dict[str, Any]]:
     """Return the scan orders of the blocks of a group for the authors' ``scan_len``."""
     return [{"type": "stripes", "width": length, "shift": shift} for shift in (0, length // 2)]
+
+
+def most_alike(state: State) -> tuple[str, int]:
+    """Return the published model that tensors are most like, and its width of a stripe.
+
+    The stripes are narrow in the denoisers and in the small light network.
+
+    Args:
+        state: the authors' tensors.
+    """
+    head, scale = head_of(state, state["conv_first.weight"].shape[1])
+    if head["type"] == "residual":
+        return "mair_dn15", 4
+    suffix = f"x{min(max(scale, 2), 4)}"
+    if head["type"] == "pixelshuffle":
+        return f"mair_classic_{suffix}", 8
+    small = state[f"{FIRST}self_attention.A_logs"].shape[1] > 1
+    return (f"mair_light_s_{suffix}", 4) if small else (f"mair_light_t_{suffix}", 8)
 
 
 class MaIRFormat:
@@ -58,10 +76,11 @@ class MaIRFormat:
         """
         length = facts.get("scan_len")
         if length is None:
+            model, published = most_alike(state)
             raise CheckpointError(
                 "this is a MaIR checkpoint, and its tensors do not show the width of the stripes: "
-                "name the model, as in -n mair_light_t_x4, or in Python pass scan_len=8 for "
-                "mair_light_t and mair_classic, scan_len=4 for mair_light_s and mair_dn"
+                f"name the model, as in -n {model}, which it is most like, or in Python pass "
+                f"scan_len={published}, as published there"
             )
         if not isinstance(length, int) or length < 1:
             raise CheckpointError(
