@@ -37,7 +37,7 @@ from zoo.recipe_files import read_recipe
 from zoo.schema import at_least, resolve
 from zoo.shipped import RECIPES
 from zoo.training.metrics_log import read_metrics
-from zoo.training.settings import TrainSettings, train_settings
+from zoo.training.settings import BurstTrainSettings, TrainSettings, train_settings
 
 logger = logging.getLogger("zoo.compare")
 
@@ -208,6 +208,10 @@ def run_study(
         ZooError: if the study is wrong, a name is unknown, or a training fails.
     """
     group = group or ProcessGroup()
+    if "train.seed" in (settings or {}):
+        raise ZooError(
+            "train.seed: the study sets the seeds; give --seeds N, or 'seeds' in its file"
+        )
     for name in names:
         if name not in study.variants:
             raise ZooError(f"--only {name}: no such variant{nearest(name, study.variants)}")
@@ -280,7 +284,8 @@ def _report(folder: Path, study: Study, trained: Sequence[Trained], recipe: Reci
     write_text(folder / "results.csv", rows(trained))
     if not any(variant.name == study.reference for variant in trained):
         return  # nothing to compare with yet
-    heading = f"# {study.name}: {study.summary}\n\n{_budget(train_settings(recipe))}\n\n"
+    title = f"{study.name}: {study.summary}" if study.summary else study.name
+    heading = f"# {title}\n\n{_budget(train_settings(recipe))}\n\n"
     write_text(folder / "summary.md", heading + table(trained, study.reference) + NOTES)
     facts = {"reference": study.reference, "variants": [asdict(variant) for variant in trained]}
     write_text(folder / "results.json", json.dumps(facts, indent=1) + "\n")
@@ -294,11 +299,12 @@ compares seed by seed; * marks intervals without zero. With many variants, some 
 
 
 def _budget(settings: TrainSettings) -> str:
-    [*_, stage] = settings.data.plan(settings.iterations)
-    return (
-        f"Each run: {settings.iterations:,} steps of {stage.batch} patches of {stage.patch} x "
-        f"{stage.patch}."
-    )
+    if isinstance(settings, BurstTrainSettings):
+        what, batch, patch = "bursts with frames", settings.data.batch, settings.data.patch
+    else:
+        [*_, stage] = settings.data.plan(settings.iterations)
+        what, batch, patch = "patches", stage.batch, stage.patch
+    return f"Each run: {settings.iterations:,} steps of {batch} {what} of {patch} x {patch}."
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
@@ -364,7 +370,13 @@ def _run(options: argparse.Namespace) -> None:
         if group.is_first:
             if any(variant.name == study.reference for variant in trained):
                 print(table(trained, study.reference) + NOTES)  # noqa: T201
-            logger.info("wrote %s", folder / "summary.md")
+                logger.info("wrote %s", folder / "summary.md")
+            else:
+                logger.info(
+                    "wrote %s; the table and the picture need a run of %r, the reference",
+                    folder / "results.csv",
+                    study.reference,
+                )
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from tests.helpers.training import make_photos
 from zoo.description import measured
 from zoo.evaluation.comparison import STUDENT, Trained, differences, interval, ranked, table
 from zoo.plots.comparison import LINE, render_comparison
+from zoo.recipe import load_recipe
+from zoo.training.settings import train_settings
 
 STUDY = """
 name: toy
@@ -235,3 +237,29 @@ def test_the_table_and_the_picture_have_the_best_first_and_mark_what_is_sure():
     blue = np.argwhere((picture == (31, 119, 180)).all(2))[:, 0]
     assert len(red) and len(blue) and blue.max() < red.min()  # noisy is first, worse is last
     assert red.max() - red.min() < LINE
+
+
+def test_what_is_written_is_told_and_seeds_have_one_place(
+    study, photos, tmp_path, capsys, monkeypatch
+):
+    lines = []
+    monkeypatch.setattr(
+        recipes.compare.logger, "info", lambda *words: lines.append(words[0] % words[1:])
+    )
+    assert compare(study, photos, tmp_path / "out", "--only", "columns", "--seeds", "1") == 0
+    assert not (tmp_path / "out" / "summary.md").exists()
+    told = "\n".join(lines)
+    assert "results.csv; the table and the picture need a run of 'rows'" in told
+    assert "summary.md" not in told
+    assert compare(study, photos, tmp_path / "out", "--seeds", "1") == 0
+    assert (tmp_path / "out" / "summary.md").read_text().startswith("# toy\n")
+    capsys.readouterr()
+    assert compare(study, photos, tmp_path / "out", "seed=5") == 2
+    assert "the study sets the seeds; give --seeds N" in capsys.readouterr().err
+
+
+def test_bursts_have_a_budget_too():
+    settings = train_settings(load_recipe("qmambabsr_tiny"))
+    data = settings.data
+    budget = recipes.compare._budget(settings)
+    assert f"{data.batch} bursts with frames of {data.patch} x {data.patch}." in budget

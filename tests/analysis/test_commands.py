@@ -102,7 +102,7 @@ def test_activations_have_a_layer_of_bars_and_all_layers(photos, tmp_path, capsy
 def test_scans_has_the_arrays_of_all_mixers(photos, tmp_path, capsys):
     out = tmp_path / "a.png"
     assert run("scans", NAME, photos / "1.png", "--block", "1", "-o", out) == 0
-    assert capsys.readouterr().out.count("half of the state is gone after row ") == 4
+    assert capsys.readouterr().out.count("half of the state is gone: row: ") == 4
     found = arrays(tmp_path / "a.npz")
     assert found["groups.1.blocks.0.mixer/kept_map"].shape == (4, 24, 22)
     assert found["groups.1.blocks.0.mixer/directions"].tolist()[0] == "row"
@@ -168,6 +168,15 @@ def test_no_input_and_no_other_file_is_replaced(photos, tmp_path, capsys):
     assert "burst.npz, where its numbers would go, is a file of something else" in error
     words = ["erf", NAME, photo, "--beside", tmp_path / "burst.npz", "-o", tmp_path / "burst.png"]
     assert "burst.npz is an input" in refused(capsys, *words)
+    (tmp_path / "mine.png").write_bytes(photo_bytes)
+    error = refused(capsys, "scans", NAME, photo, "-o", tmp_path / "mine.png")
+    assert "mine.png: it is there without mine.npz" in error
+    assert (tmp_path / "mine.png").read_bytes() == photo_bytes
+    for folder in (".", "/"):
+        assert f"-o {folder}: it is a folder" in refused(capsys, "scans", NAME, photo, "-o", folder)
+    for what in ("erf", "activations"):
+        error = refused(capsys, what, NAME, photos, "-o", photos / "field.png")
+        assert "would count as one of them in the next run" in error
     assert photo.read_bytes() == photo_bytes and (tmp_path / "burst.npz").read_bytes() == b"mine"
     out = tmp_path / "again.png"
     for _ in range(2):  # its own files are replaced
@@ -180,3 +189,35 @@ def test_maps_of_another_part_are_refused(photos, tmp_path, capsys):
     capsys.readouterr()
     words += ["--size", "10x10", "--beside", tmp_path / "a.npz", "-o", tmp_path / "b.png"]
     assert "use the same photo, --at and --size" in refused(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        (["1.png"], "part or photo"),
+        (["0.png", "--at", "3,3"], "part or photo"),
+        (["0.png", "--side", "3"], "target"),
+    ],
+)
+def test_maps_of_another_photo_or_target_are_refused(other, what, photos, tmp_path, capsys):
+    words = ["lam", NAME, "--steps", "1", "--size", "14x14"]
+    first = [*words, photos / "0.png", "--at", "9,9", "--side", "2"]
+    assert run(*first, "-o", tmp_path / "a.png") == 0
+    assert (
+        run(*first, "--title", "t", "--beside", tmp_path / "a.npz", "-o", tmp_path / "b.png") == 0
+    )
+    capsys.readouterr()
+    changed = {"--at": "9,9", "--side": "2", **dict(zip(other[1::2], other[2::2], strict=True))}
+    words += [photos / other[0], *(word for pair in changed.items() for word in pair)]
+    error = refused(capsys, *words, "--beside", tmp_path / "a.npz", "-o", tmp_path / "c.png")
+    assert f"it shows another {what}" in error
+
+
+def test_heads_have_the_names_of_their_directions_and_no_loss_is_said_so(photos, tmp_path, capsys):
+    words = ["scans", "eamamba_dn15", "--random-weights", photos / "0.png", "--size", "8x9"]
+    assert run(*words, "-o", tmp_path / "heads.png") == 0
+    directions = arrays(tmp_path / "heads.npz")["encoders.0.0.mixer/directions"].tolist()
+    assert len(directions) == 8 and {"1.row", "1.column_reversed"} <= set(directions)
+    first = arrays(tmp_path / "heads.npz")["encoders.0.0.mixer/kept_map"][directions.index("1.row")]
+    assert (first[:4] > 0).all() and not first[5:].any()  # the head that reads row by row
+    assert "1.row: more than the path has" in capsys.readouterr().out  # one token in the middle

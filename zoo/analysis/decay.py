@@ -68,6 +68,7 @@ class _Watch(TorchDispatchMode):
         super().__init__()
         self.running: list[tuple[str, tuple[str, ...]]] = []
         self.grids: dict[str, tuple[int, int]] = {}
+        self.directions: dict[str, tuple[str, ...]] = {}
         self.found: dict[str, list[ScanDecay]] = {}
 
     def __torch_dispatch__(
@@ -79,6 +80,7 @@ class _Watch(TorchDispatchMode):
             tensors: Any = [tensor if tensor is None else tensor.cpu() for tensor in given]
             inputs = ScanInputs(*tensors)
             grid = self.grids.get(place)
+            self.directions[place] = directions
             self.found.setdefault(place, []).append(_decay_of(place, directions, inputs, grid))
         return func(*args, **(kwargs or {}))
 
@@ -103,7 +105,7 @@ def scan_decays(network: Network, image_IHW: Tensor) -> list[ScanDecay]:
         network(image_IHW.to(device)[None])
     if not watch.found:
         raise ZooError("this network has no selective scan, so there is no decay to show")
-    return [_joined(parts) for parts in watch.found.values()]
+    return [_joined(parts, watch.directions[place]) for place, parts in watch.found.items()]
 
 
 @contextmanager
@@ -134,12 +136,17 @@ def _named(network: nn.Module, watch: _Watch) -> Iterator[None]:
             handle.remove()
 
 
-def _joined(parts: list[ScanDecay]) -> ScanDecay:
-    """Return the directions of several calls of one mixer as those of one scan."""
+def _joined(parts: list[ScanDecay], directions: tuple[str, ...]) -> ScanDecay:
+    """Return the directions of several calls of one mixer as those of one scan.
+
+    Directions with a call each (heads) keep the names that the scan gives them.
+    """
     first = parts[0]
     if len(parts) == 1 or any(len(part.distance_D) != len(first.distance_D) for part in parts):
         return first
-    names = [f"{index}.{name}" for index, part in enumerate(parts) for name in part.directions]
+    names = list(directions)
+    if len(names) != sum(len(part.directions) for part in parts):
+        names = [f"{index}.{name}" for index, part in enumerate(parts) for name in part.directions]
     maps = [
         None
         if any(m is None for m in of_parts)

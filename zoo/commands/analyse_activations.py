@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo analyse activa
 
 def _run(options: argparse.Namespace) -> None:
     paths = photo_paths(options.photos)
-    check_outputs(options.output, [options.weights, *paths])
+    check_outputs(options.output, [options.weights, *options.photos, *paths])
     network = chosen_network(options)
     parts = parts_of(network, paths, size=options.size, side=SIDE)
     with shown_progress("photos", len(parts)) as bar:

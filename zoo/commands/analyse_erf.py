@@ -53,7 +53,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo analyse erf") 
 
 def _run(options: argparse.Namespace) -> None:
     paths = photo_paths(options.photos)
-    check_outputs(options.output, [options.weights, *paths, *(options.beside or ())])
+    check_outputs(
+        options.output, [options.weights, *options.photos, *paths, *(options.beside or ())]
+    )
     fields = dict(_earlier(path) for path in options.beside or ())
     title = options.title or Path(options.name).stem
     if title in fields:

@@ -12,6 +12,7 @@ from zoo.analysis import Attribution, diffusion_index, local_attribution
 from zoo.analysis.attribution import STEPS
 from zoo.command import run_command, whole
 from zoo.commands.analysing import (
+    Part,
     add_options,
     check_outputs,
     chosen_network,
@@ -73,7 +74,7 @@ def _run(options: argparse.Namespace) -> None:
     [part] = parts_of(
         network, [options.photo], size=options.size, side=SIDE, at=at, covers=options.side
     )
-    maps = dict(_earlier(path, tuple(part.image_IHW.shape[1:])) for path in options.beside or ())
+    maps = dict(_earlier(path, part, options.side) for path in options.beside or ())
     title = options.title or Path(options.name).stem
     if title in maps:
         raise ZooError(f"--title {title}: a map of --beside has it too; give another")
@@ -100,15 +101,27 @@ def _run(options: argparse.Namespace) -> None:
     write_outputs(options.output, figure_of_attribution(part.image_IHW, maps), arrays)
 
 
-def _earlier(path: Path, size: tuple[int, ...]) -> tuple[str, Attribution]:
-    found = read_beside(path, ("map", "target", "detail", "output", "title"))
+def _earlier(path: Path, part: Part, side: int) -> tuple[str, Attribution]:
+    """Return the title and the map of an earlier analysis, of the same target of the same photo."""
+    found = read_beside(path, ("map", "target", "detail", "output", "image", "title"))
+    size, target = tuple(part.image_IHW.shape[1:]), [part.row, part.column, side]
     map_IHW, output_IHW = (torch.from_numpy(found[name].copy()) for name in ("map", "output"))
     if tuple(map_IHW.shape[1:]) != size:
         raise ZooError(
             f"--beside {path}: its map has {tuple(map_IHW.shape[1:])} pixels and this part of the "
             f"photo {size}; use the same photo, --at and --size"
         )
-    row, column, side = found["target"].tolist()
+    image_IHW = torch.from_numpy(found["image"].copy())
+    # A network of gray photos has seen the same photo with other channels.
+    is_other = image_IHW.shape == part.image_IHW.shape and not torch.equal(
+        image_IHW, part.image_IHW
+    )
+    if is_other or found["target"].tolist() != target:
+        raise ZooError(
+            f"--beside {path}: it shows another {'part or photo' if is_other else 'target'}, "
+            "so the maps cannot be compared; use the same photo, --at and --side"
+        )
+    row, column, _ = target
     lowest, detail = found["detail"].tolist()
     map_ = Attribution(map_IHW.double(), row, column, side, detail, lowest, output_IHW)
     return str(found["title"]), map_

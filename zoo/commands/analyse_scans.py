@@ -53,10 +53,10 @@ def _run(options: argparse.Namespace) -> None:
     for decay in found:
         halves = [decay.half_life(k) for k in range(len(decay.directions))]
         told = ", ".join(
-            f"{name} {'never' if half is None else half}"
+            f"{name}: {'more than the path has' if half is None else half}"
             for name, half in zip(decay.directions, halves, strict=True)
         )
-        print(f"{decay.place}: half of the state is gone after {told} tokens")
+        print(f"{decay.place}: tokens after which half of the state is gone: {told}")
         arrays[f"{decay.place}/distance"] = decay.distance_D
         arrays[f"{decay.place}/kept"] = decay.kept_KD
         arrays[f"{decay.place}/directions"] = list(decay.directions)

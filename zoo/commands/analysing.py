@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -71,7 +71,7 @@ def add_options(parser: argparse.ArgumentParser, *, side: int, several: bool) ->
     )
 
 
-def check_outputs(output: Path, inputs: Iterable[Path | None]) -> None:
+def check_outputs(output: Path, inputs: Sequence[Path | None]) -> None:
     """Check, before long work, that the picture and its numbers can be written.
 
     Args:
@@ -82,6 +82,8 @@ def check_outputs(output: Path, inputs: Iterable[Path | None]) -> None:
         ZooError: if they cannot, the picture has no name of an image file, or another file than
             an analysis wrote would be replaced.
     """
+    if not output.name:
+        raise ZooError(f"-o {output}: it is a folder; name a picture in it, such as analysis.png")
     numbers = output.with_suffix(".npz")
     if output.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"):
         raise ZooError(f"-o {output}: name a picture, such as {output.with_suffix('.png').name}")
@@ -89,10 +91,20 @@ def check_outputs(output: Path, inputs: Iterable[Path | None]) -> None:
         if any(given is not None and is_same_file(path, given) for given in inputs):
             raise ZooError(f"-o {output}: {path} is an input and would be lost; give another name")
         check_writable(path)
+    if any(p is not None and p.is_dir() and is_same_file(output.parent, p) for p in inputs):
+        raise ZooError(
+            f"-o {output}: {output.parent} is a folder of photos, and the picture would count as "
+            "one of them in the next run; write it elsewhere"
+        )
     if numbers.exists() and not output.exists():
         raise ZooError(
             f"-o {output}: {numbers}, where its numbers would go, is a file of something else; "
             "give another name"
+        )
+    if output.exists() and not numbers.exists():
+        raise ZooError(
+            f"-o {output}: it is there without {numbers.name}, so it may be no picture of an "
+            "analysis; give another name, or delete it"
         )
 
 
