@@ -24,7 +24,14 @@ from zoo.command import COMPAT, run_command, whole
 from zoo.data.burst.sets import find_burst_set
 from zoo.data.degradations import Degradation
 from zoo.data.photos import SAMPLES_SOURCE
-from zoo.data.testsets import TestImage, find_test_set, set_names, validation_images
+from zoo.data.testsets import (
+    TestImage,
+    find_test_set,
+    is_test_set,
+    set_names,
+    spellings,
+    validation_images,
+)
 from zoo.data.value_range import ValueRange, is_photographic, range_of
 from zoo.distributed import ProcessGroup, map_shared, process_group
 from zoo.errors import ZooError
@@ -32,8 +39,9 @@ from zoo.evaluation import Protocol, Run, Score, evaluate
 from zoo.evaluation.burst import burst_tests, evaluate_burst, measured
 from zoo.evaluation.keeping import Keeper, check_nothing_is_replaced, image_keeper
 from zoo.evaluation.official_tiling import tiled
-from zoo.evaluation.report import Published, SetResult, markdown, write_report
+from zoo.evaluation.report import SUMMARY, Published, SetResult, markdown, write_report
 from zoo.evaluation.settings import EvaluateSettings, evaluate_settings, protocol_of
+from zoo.files import check_writable
 from zoo.inference import RestoreSettings, restore_tensor
 from zoo.networks import Network
 from zoo.ops.precision import DTYPES
@@ -71,9 +79,10 @@ def evaluate_recipe(options: argparse.Namespace, group: ProcessGroup) -> None:
     if degradation is not None:
         photographic = is_photographic(network.channels, value_range)
         degradation = degradation.for_data(photographic=photographic)
-    if options.official_tiling and network.guides:
-        raise ZooError("--official-tiling is for networks without guides; use --tile")
+    _check_tiling(options, settings, network, recipe.name)
     sets = _sets(options, settings, degradation, network, value_range)
+    if group.is_first:
+        check_writable(_report_folder(options, recipe) / SUMMARY)  # before hours of scoring
     protocol = protocol_of(settings, network, value_range)
     through = _through(network, settings, options)
     results = []
@@ -120,6 +129,8 @@ def run_bursts(
                 *(place, ", ".join(wanted.datasets) or "it has none"),
             )
     tests = burst_tests(str(place), lambda: validation_bursts(settings.data, network))
+    if group.is_first:
+        check_writable(_report_folder(options, recipe) / SUMMARY)
     border = settings.data.border
     through = RestoreSettings(tile=options.tile, precision=options.precision)
     scores = map_shared(
@@ -155,9 +166,13 @@ def _report(
     title = f"{recipe.name}{'+' if options.ensemble else ''}"
     text = markdown(title, notes, results, published, baseline)
     sys.stdout.write(text)
-    folder = options.output or Path("results") / recipe.name
-    written = write_report(folder, text, results, published)
+    written = write_report(_report_folder(options, recipe), text, results, published)
     logger.info("wrote %s", ", ".join(str(path) for path in written))
+
+
+def _report_folder(options: argparse.Namespace, recipe: Recipe) -> Path:
+    folder: Path = options.output or Path("results") / recipe.name
+    return folder
 
 
 def _degradation(recipe: Recipe, settings: EvaluateSettings, scale: int) -> Degradation | None:
@@ -193,20 +208,32 @@ def _sets(
 
     root = Path(options.data)
     known = set_names(root)
-    wanted = options.sets or settings.datasets
+    wanted = settings.datasets
+    if options.sets:
+        wanted = tuple(dict.fromkeys(_as_listed(name, settings.datasets) for name in options.sets))
     found = {name: found_in(root, name) for name in wanted}
     missing = [name for name, images in found.items() if images is None]
     if missing and options.sets:
         raise ZooError(f"--sets: {missing[0]!r} is not in {root}, which has {', '.join(known)}")
     sets = {name: images for name, images in found.items() if images is not None}
     if not sets:
-        alone = found_in(root.parent, root.name)
+        place = root.absolute()
+        alone = found_in(place.parent, place.name) if is_test_set(root) else None
         if alone is None:
-            raise ZooError(f"{root} has none of {', '.join(wanted)}; choose sets with --sets")
-        return {root.name: alone}
+            named = (
+                f"none of the recipe's test sets ({', '.join(wanted)})" if wanted else "no images"
+            )
+            inside = f"; choose from its folders with --sets: {', '.join(known)}" if known else ""
+            raise ZooError(f"{root} has {named}{inside or '; check the path'}")
+        return {place.name: alone}
     if missing:
         logger.info("skipped, not in %s: %s", root, ", ".join(missing))
     return sets
+
+
+def _as_listed(name: str, listed: Sequence[str]) -> str:
+    """Return the name that the recipe has for a test set, which stands beside the paper's score."""
+    return next((known for known in listed if known.lower() in spellings(name)), name)
 
 
 def _through(network: Network, settings: EvaluateSettings, options: argparse.Namespace) -> Run:
@@ -217,9 +244,26 @@ def _through(network: Network, settings: EvaluateSettings, options: argparse.Nam
     def through(image_BIHW: Tensor, *guides: Tensor) -> Tensor:
         return restore_tensor(network, image_BIHW, chosen, guides=guides)
 
-    if not options.official_tiling:
+    tiling = settings.tiling
+    if not options.official_tiling or tiling is None:
         return through
-    return lambda image_BIHW: tiled(through, image_BIHW, network.scale, settings.tiling)
+    return lambda image_BIHW: tiled(through, image_BIHW, network.scale, tiling)
+
+
+def _check_tiling(
+    options: argparse.Namespace, settings: EvaluateSettings, network: Network, name: str
+) -> None:
+    if not options.official_tiling:
+        return
+    if network.guides:
+        raise ZooError("--official-tiling is for networks without guides; use --tile")
+    if options.tile:
+        raise ZooError("--official-tiling and --tile are two ways to cut images; give one of them")
+    if settings.tiling is None:
+        raise ZooError(
+            f"--official-tiling: {name} states no tiling of its authors (evaluate.tiling), who "
+            "restore images whole or have not published it; leave it out"
+        )
 
 
 def _scores(

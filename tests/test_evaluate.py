@@ -133,6 +133,36 @@ def test_mistakes(tmp_path, weights, capsys, words, message):
     assert "no weights ship" in said
 
 
+def test_another_spelling_of_a_set_stands_beside_the_papers_score(
+    tmp_path, weights, capsys, monkeypatch
+):
+    photo_file(tmp_path / "data" / "Set5" / "HR" / "a.png")
+    words = [*weights, "-o", tmp_path / "out"]
+    assert run(*words, "--data", tmp_path / "data", "--sets", "set5", "SET5") == 0
+    monkeypatch.chdir(tmp_path / "data" / "Set5")
+    assert run(*words, "--data", ".") == 0
+    assert capsys.readouterr().out.count("| Set5 | 1 | made |") == 2
+    [row] = csv.DictReader((tmp_path / "out" / "summary.csv").open())
+    assert row["paper_psnr"] == "30.50"
+
+
+def test_a_folder_without_the_recipes_sets_is_told_by_name(tmp_path, weights, capsys):
+    photo_file(tmp_path / "data" / "RealSR" / "a.png")
+    assert run(*weights, "--data", tmp_path / "data", "-o", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "has none of the recipe's test sets (Set5, Set14, B100, Urban100, Manga109)" in said
+    assert "with --sets: RealSR" in said
+    assert run(*weights, "--data", tmp_path / "data" / "RealSR", "-o", tmp_path / "out") == 0
+    assert "| RealSR | 1 | made |" in capsys.readouterr().out
+
+
+def test_a_report_that_cannot_be_written_is_told_before_the_scoring(tmp_path, weights, capsys):
+    path = photo_file(tmp_path / "data" / "Set5" / "a.png")
+    assert run(*weights, "--data", tmp_path / "data", "-o", path) == 2
+    said = capsys.readouterr()
+    assert "cannot write" in said.err and not said.out
+
+
 def test_protocols():
     assert Protocol().for_scale(3) == ("y", 3) and Protocol().for_scale(1) == ("all", 0)
     assert Protocol(channel="all", crop=7).for_scale(2) == ("all", 7)

@@ -16,8 +16,9 @@ from zoo.data import (
 )
 from zoo.data.pixels import to_array, to_tensor
 from zoo.evaluation.official_tiling import tiled
-from zoo.evaluation.settings import TilingSettings
+from zoo.evaluation.settings import TilingSettings, evaluate_settings
 from zoo.metrics import psnr_y
+from zoo.recipe import load_recipe
 
 
 @pytest.fixture
@@ -116,3 +117,31 @@ def test_official_tiling_cuts_images_as_the_recipe_says(tmp_path, weights):
         whole = network(small)[0].clamp(0, 1)
     assert abs(psnr_y(to_array(whole), clean, crop_border=2) - expected) > 1e-3
     assert "tiled as in the authors' code" in (tmp_path / "out" / "summary.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--tile", "16"], "two ways to cut images"),
+        ([], "small states no tiling of its authors"),
+    ],
+)
+def test_official_tiling_is_refused_where_it_is_not_the_authors(
+    words, message, tmp_path, weights, capsys
+):
+    if not words:
+        recipe = weights[0]
+        recipe.write_text(recipe.read_text()[:-2].rstrip() + ", tiling: null}\n")
+    photo_file(tmp_path / "data" / "Set5" / "a.png")
+    options = [*weights, "--data", tmp_path / "data", "-o", tmp_path / "out"]
+    assert run(*options, "--official-tiling", *words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_who_states_a_tiling():
+    """The authors of the U-Net's code restore images whole, as do those of EAMamba and others."""
+    whole = ("mambair_realdn", "eamamba_dn50", "vmambair_x4", "wavemamba_lol")
+    for name in whole:
+        assert evaluate_settings(load_recipe(name)).tiling is None
+    for name in ("mambair_dn50", "mambair_car10", "mair_dn15", "mambairv2_light_x4"):
+        assert evaluate_settings(load_recipe(name)).tiling == TilingSettings()

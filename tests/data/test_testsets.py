@@ -172,3 +172,41 @@ def test_every_file_of_a_validation_set_is_read_before_anything_starts(tmp_path)
     (tmp_path / "degraded" / "a.png").write_text("no image")
     with pytest.raises(ImageError, match="1 of 1 test images cannot be used"):
         validation_images(str(tmp_path / "clean"), str(tmp_path / "degraded"))
+
+
+def test_a_set_has_all_its_names(tmp_path):
+    """Whichever of its names is asked for, and whichever its folder has; and unpacked twice."""
+    photo_file(tmp_path / "B100" / "a.png")
+    for name in ("B100", "BSD100", "bsds100"):
+        assert find_test_set(tmp_path, name, Bicubic(scale=2), 2)[0].name == "a"
+    photo_file(tmp_path / "Set5" / "Set5" / "HR" / "b.png")
+    for root in (tmp_path, tmp_path / "Set5", tmp_path / "Set5" / "Set5"):
+        assert find_test_set(root, "Set5", Bicubic(scale=2), 2)[0].name == "b"
+
+
+def test_a_set_as_it_is_downloaded(tmp_path):
+    """DIV2K's folders of clean and degraded images, in a folder of any name."""
+    clean = photo_file(tmp_path / "DIV2K_valid_HR" / "0801.png")
+    small = photo_file(tmp_path / "DIV2K_valid_LR_bicubic" / "X2" / "0801x2.png", size=(12, 15))
+    [image] = find_test_set(tmp_path, "DIV2K", Bicubic(scale=2), 2)
+    assert (image.clean, image.degraded) == (clean, small)
+
+
+def test_folders_that_are_not_the_degraded_images_are_told(tmp_path, caplog):
+    caplog.set_level("WARNING", logger="zoo")
+    photo_file(tmp_path / "Set5" / "HR" / "a.png")
+    find_test_set(tmp_path, "Set5", BicubicJpeg(scale=4, quality=10), 4)
+    assert not caplog.text
+    photo_file(tmp_path / "Set5" / "LR_q20" / "a.png")
+    find_test_set(tmp_path, "Set5", BicubicJpeg(scale=4, quality=10), 4, made=True)
+    assert not caplog.text  # --degrade says so itself
+    [image] = find_test_set(tmp_path, "Set5", BicubicJpeg(scale=4, quality=10), 4)
+    assert image.degraded is None
+    assert "none of LR_q20 is a folder of its degraded images, such as lr_q10" in caplog.text
+
+
+def test_one_matlab_file_of_sidd_is_told(tmp_path):
+    (tmp_path / "SIDD").mkdir()
+    (tmp_path / "SIDD" / "ValidationNoisyBlocksSrgb.mat").write_bytes(b"")
+    with pytest.raises(ImageError, match="its MATLAB files are ValidationNoisyBlocks"):
+        find_test_set(tmp_path, "SIDD", None, 1)

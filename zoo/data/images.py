@@ -121,13 +121,7 @@ def list_photos(folder: str | Path) -> list[Path]:
         fault = "is a file, not a folder" if folder.exists() else "does not exist"
         raise ImageError(f"image folder {str(folder)!r} {fault}; check the path")
     try:
-        found = [
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in EXTENSIONS
-            and not path.name.startswith(".")
-            and not path.is_dir()
-        ]
+        found = [path for path in folder.iterdir() if _is_photo(path)]
     except OSError as error:
         raise ImageError(
             f"image folder {str(folder)!r} cannot be read: {error.strerror}; check its permissions"
@@ -141,6 +135,16 @@ def list_photos(folder: str | Path) -> list[Path]:
     if arrays:
         logger.info("%s: %d files of arrays beside photographs are left out", folder, len(arrays))
     return sorted(images, key=natural_key)
+
+
+def holds_photos(folder: Path) -> bool:
+    """Whether a folder holds a file that :func:`list_photos` would list."""
+    return folder.is_dir() and any(_is_photo(path) for path in folder.iterdir())
+
+
+def _is_photo(path: Path) -> bool:
+    known = path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+    return known and not path.is_dir()
 
 
 def without_arrays(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:

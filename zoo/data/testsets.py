@@ -8,6 +8,7 @@ on the fly.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +19,15 @@ from torch import Tensor
 from zoo.data.arrays import blocks_of
 from zoo.data.compressed import BicubicJpeg
 from zoo.data.degradations import Bicubic, Degradation, Jpeg
-from zoo.data.images import list_photos, read_photo
+from zoo.data.images import holds_photos, list_photos, read_photo
 from zoo.data.pairing import counterparts, misfit
 from zoo.data.photos import SAMPLES_SOURCE, all_faults
 from zoo.data.pixels import to_tensor
 from zoo.data.samples import load_sample, sample_names
 from zoo.data.value_range import ValueRange, image_of, in_range, refuse_no_data
 from zoo.errors import ImageError
+
+logger = logging.getLogger(__name__)
 
 ALIASES = {
     "b100": ("bsd100", "bsds100"),
@@ -192,19 +195,63 @@ def find_test_set(
         return None
     if blocks := _block_images(folder, value_range):
         return blocks
-    names = [name.lower(), *ALIASES.get(name.lower(), ())]
-    wanted = [*CLEAN, *(f"{n}{join}{c}" for n in names for join in ("", "_") for c in CLEAN)]
-    clean = _subfolder(folder, wanted) or folder
+    names = spellings(name)
+    clean = _subfolder(folder, [*_with_name(names), *CLEAN]) or folder
     degraded = None
     if degradation is None or not made:
         degraded = _subfolder(folder, _degraded_names(degradation, scale, names))
     if degradation is None and degraded is None:
         raise ImageError(
             f"test set {str(folder)!r} needs a folder of degraded images, such as 'input', next to "
-            "the folder of clean images, such as 'target'"
+            f"the folder of clean images, such as 'target'{_lone_blocks(folder)}"
         )
     folders = [_guide_folder(folder, guide) for guide in guides]
+    if degradation is not None and degraded is None and not made:
+        _tell_unused(folder, [clean, *folders], _degraded_names(degradation, scale, names))
     return _paired(list_photos(clean), degraded, scale, folders, value_range)
+
+
+def spellings(name: str) -> list[str]:
+    """Return all names of a test set in lower case, the given one first; see :data:`ALIASES`."""
+    given = name.lower()
+    for known, others in ALIASES.items():
+        if given in (known, *others):
+            return [given, *(other for other in (known, *others) if other != given)]
+    return [given]
+
+
+def is_test_set(folder: Path) -> bool:
+    """Whether a folder holds images, or a folder of clean images, so that it may be a test set."""
+    clean = [*_with_name(spellings(folder.absolute().name)), *CLEAN]
+    return holds_photos(folder) or _subfolder(folder, clean) is not None
+
+
+def _with_name(names: Iterable[str]) -> list[str]:
+    """Names of the folder of clean images that begin with a name of the set."""
+    return [f"{name}{join}{clean}" for name in names for join in ("", "_") for clean in CLEAN]
+
+
+def _tell_unused(folder: Path, used: Sequence[Path], wanted: Sequence[str]) -> None:
+    """Log which folders of a set are not its degraded images, if such images are looked for."""
+    others = [path for path in folder.iterdir() if path.is_dir() and path not in used]
+    left = sorted(path.name for path in others if not path.name.startswith("."))
+    if wanted and left and used[0] != folder:
+        logger.warning(
+            "%s: none of %s is a folder of its degraded images, such as %s; they are made from the "
+            "clean ones",
+            *(folder, ", ".join(left), wanted[0]),
+        )
+
+
+def _lone_blocks(folder: Path) -> str:
+    """What to do with SIDD's MATLAB files if they are not a pair; empty if there is none."""
+    found = sorted(path.name for path in folder.glob("*.mat"))
+    if not found:
+        return ""
+    return (
+        "; or ValidationNoisyBlocksSrgb.mat and ValidationGtBlocksSrgb.mat, but its MATLAB files "
+        f"are {', '.join(found)}"
+    )
 
 
 def _guide_folder(folder: Path, guide: str) -> Path:
@@ -254,10 +301,15 @@ def set_names(root: str | Path) -> list[str]:
 
 
 def _set_folder(root: Path, name: str) -> Path | None:
-    names = [name.lower(), *ALIASES.get(name.lower(), ())]
-    if root.name.lower() in names:
-        return root
-    return _subfolder(root, names)
+    names = spellings(name)
+    # "." has no name of its own.
+    folder = root if root.absolute().name.lower() in names else _subfolder(root, names)
+    if folder is None:
+        # DIV2K_valid_HR and DIV2K_valid_LR_bicubic, as they are downloaded.
+        return root if _subfolder(root, _with_name(names)) is not None else None
+    # A set may be unpacked into a folder of its name: Set5/Set5.
+    inside = _subfolder(folder, names)
+    return folder if inside is None or is_test_set(folder) else inside
 
 
 def _degraded_names(degradation: Degradation | None, scale: int, names: Iterable[str]) -> list[str]:

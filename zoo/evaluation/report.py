@@ -44,6 +44,9 @@ class Published:
     released: Scores = field(default_factory=dict)
 
 
+SUMMARY = "summary.md"
+"""Name of the file of the table."""
+
 _COLUMNS = (
     "set",
     "images",
@@ -171,7 +174,7 @@ def write_report(
     ]
     others = _others(results)
     texts = {
-        "summary.md": text,
+        SUMMARY: text,
         "summary.csv": _csv(rows(results, published), (*_columns_of(published), *others)),
         "images.csv": _csv(images, ("set", "image", *MEASURES, *others)),
     }

@@ -54,7 +54,8 @@ class EvaluateSettings:
             volume of (H, W, C), as MATLAB's function has it.
         metrics: what else is measured, by name: "lpips", "niqe", "musiq" (with pyiqa), "sam",
             "ergas", "bands" (each channel); see ``zoo list --parts metric``.
-        tiling: the authors' tiling of test images, for ``--official-tiling``.
+        tiling: the authors' tiling of test images, for ``--official-tiling``. Null means that they
+            restore images whole, or that their tiling is not known.
         paper: published PSNR in dB, and SSIM if published, by test set.
         paper_ensemble: published PSNR in dB and SSIM with self-ensemble ("+"), by test set.
         released: PSNR in dB, and SSIM if given, that the authors state for the weights that they
@@ -69,7 +70,7 @@ class EvaluateSettings:
     rounded: bool | None = None
     ssim: SsimOf = "planes"
     metrics: tuple[Metric, ...] = ()
-    tiling: TilingSettings = TilingSettings()
+    tiling: TilingSettings | None = None
     paper: dict[str, tuple[float, ...] | None] | None = None
     paper_ensemble: dict[str, tuple[float, ...] | None] | None = None
     released: dict[str, tuple[float, ...] | None] | None = None
