@@ -129,7 +129,7 @@ def test_pictures_of_bands_show_the_first_ones(channels, shown):
 
 
 def test_metrics_are_parts_that_recipes_name():
-    assert METRICS.names() == ["bands", "ergas", "sam"]
+    assert METRICS.names() == ["bands", "ergas", "lpips", "musiq", "niqe", "sam"]
     with pytest.raises(RecipeError, match=r"metrics\[1\].*unknown metric 'sma'"):
         main_settings({"metrics": ["sam", "sma"]})
     assert [type(m) for m in main_settings({"metrics": ["ergas"]}).metrics] == [Ergas]
