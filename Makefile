@@ -71,7 +71,10 @@ $(APP_VENV)/installed: pyproject.toml constraints.txt
 
 # Loads our networks in the libraries of other tools, in an environment of its own: 6 GB, because
 # they need torchvision, which fits PyTorch's ordinary build only; then minutes. COMFYUI=FOLDER also
-# runs our nodes in the ComfyUI there, with the packages that it requires.
+# runs our nodes in the ComfyUI there, with the packages that it requires. VapourSynth with vs-mlrt
+# gets an environment inside it, of the first of these Pythons that is 3.12 or later; without one, or
+# with VAPOURSYNTH_PYTHON= , its test is skipped.
+VAPOURSYNTH_PYTHON ?= $(PYTHON) python3.14 python3.13 python3.12
 INTEGRATIONS_VENV = .venv-integrations
 test-integrations: $(INTEGRATIONS_VENV)/installed
 	TEST_INTEGRATIONS=1 OMP_NUM_THREADS=1 $(INTEGRATIONS_VENV)/bin/python -m pytest tests/integrations
@@ -82,6 +85,14 @@ $(INTEGRATIONS_VENV)/installed: pyproject.toml tests/integrations/versions.txt
 		-c tests/integrations/versions.txt torch torchvision
 	$(INTEGRATIONS_VENV)/bin/pip install --quiet --disable-pip-version-check \
 		-c tests/integrations/versions.txt spandrel_extra_arches -e ".[dev,hub,spandrel,timm]"
+	for python in $(VAPOURSYNTH_PYTHON); do \
+		if $$python -c "import ensurepip, sys; sys.exit(sys.version_info < (3, 12))" 2>&-; then \
+			$$python -m venv $(INTEGRATIONS_VENV)/vapoursynth && \
+			$(INTEGRATIONS_VENV)/vapoursynth/bin/pip install --quiet --disable-pip-version-check \
+				-c tests/integrations/versions.txt vapoursynth-mlrt-ort numpy || exit 1; \
+			break; \
+		fi; \
+	done
 	touch $@
 
 # Runs the code blocks of README and docs, and the notebook: some minutes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib
 import os
 import re
@@ -269,3 +270,23 @@ def test_files_of_the_hosting_parse(path):
     if path.endswith("ci.yml"):
         steps = [step for job in data["jobs"].values() for step in job["steps"]]
         assert any(step.get("run") == ".ci/run" for step in steps)
+
+
+def test_environments_of_the_makefile_stay_out_of_commits():
+    """Some hold gigabytes; git and ruff leave alone what is ignored."""
+    makefile = (ROOT / "Makefile").read_text()
+    folders = re.findall(r"^\w*VENV \?= (\S+)|^\w*VENV = (\S+)", makefile, re.MULTILINE)
+    names = [one or other for one, other in folders]
+    assert len(names) >= 7
+    patterns = (ROOT / ".gitignore").read_text().split()
+    ignored = {
+        name
+        for name in names
+        for pattern in patterns
+        if fnmatch.fnmatch(f"{name}/", pattern.removeprefix("/"))
+    }
+    assert ignored == {*names}
+    cleaned = makefile.partition("\nclean:\n")[2]
+    kept = [name for name in re.findall(r"^(\w*VENV)\b", makefile, re.MULTILINE)
+            if f"$({name})" not in cleaned]  # fmt: skip
+    assert not kept

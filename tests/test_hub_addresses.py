@@ -40,6 +40,23 @@ def test_what_is_no_address_says_how_to_write_one(text):
         parsed(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("https://huggingface.co/me/net/resolve/main/x/a.pth", "write hf:me/net/x/a.pth"),
+        ("https://hf.co/me/net/blob/v2/a.pth?download=true", "write hf:me/net@v2/a.pth"),
+        ("https://huggingface.co/me/net", "write hf:me/net"),
+        ("https://huggingface.co/me/net/tree/v2", "write hf:me/net@v2"),
+        ("https://huggingface.co/me", "download it, and name the file"),
+        ("HTTP://github.com/me/net/releases/download/a.pth", "download it, and name the file"),
+    ],
+)
+def test_a_web_address_says_what_to_write(text, advice):
+    for form in (text, Path(text), PureWindowsPath(text)):
+        with pytest.raises(CheckpointError, match=rf"^'?https://.*from the web; {advice}$"):
+            zoo.load(form if isinstance(form, str) else str(form))
+
+
 def test_without_the_library_a_message_names_it(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ZooError, match=r"needs huggingface_hub: pip install huggingface_hub \("):

@@ -6,7 +6,9 @@ import hashlib
 import io
 import json
 import re
+import socket
 import sys
+import threading
 import types
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import torch
 import zoo
 from tests.helpers.small_weights import their_names
 from zoo.checkpoints import released
-from zoo.checkpoints.released import RELEASED
+from zoo.checkpoints.released import PAGE, RELEASED
 from zoo.cli import main
 from zoo.shipped import list_models
 
@@ -107,9 +109,42 @@ def test_google_drive_is_last(sites, tmp_path, monkeypatch, capsys):
     assert zoo.detect(tmp_path / f"{name}.pth").network["scale"] == 2
 
 
+def test_a_target_that_cannot_be_written_is_told_before_the_download(sites, tmp_path, capsys):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    for target, message in (
+        ("folder", f"folder is a folder; name a file: -o {Path('folder', NAME)}.pth"),
+        ("file/a.pth", "file/a.pth: cannot"),
+    ):
+        assert main(["download", NAME, "-o", target]) == 2
+        assert message in capsys.readouterr().err
+    assert not sites.requests
+
+
+def test_a_server_of_another_kind_is_one_sentence(sites, tmp_path, monkeypatch, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setattr(released, "RELEASE", url)
+
+        def answer():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"SSH-2.0 no HTTP\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        assert main(["download", NAME]) == 2
+    said = capsys.readouterr().err
+    assert f"{url}/mambairv2_lightSR_x2.pth: SSH-2.0 no HTTP" in said and PAGE in said
+
+
 def test_wrong_names_and_the_list(capsys):
     assert main(["download", "mambairv2_lite_x2"]) == 2
     assert "did you mean 'mambairv2_" in capsys.readouterr().err
+    assert main(["download", "mambair_tiny_x2"]) == 2
+    assert "the weights of mambair_tiny_x2 ship with the package" in capsys.readouterr().err
+    assert main(["download", "vmambair_x4"]) == 2
+    assert "no released weights of vmambair_x4 are known here" in capsys.readouterr().err
     assert main(["download"]) == 2
     assert main(["download", "--list"]) == 0
     assert set(capsys.readouterr().out.split()) > set(RELEASED)

@@ -13,8 +13,10 @@ from torch import nn
 
 import zoo
 from tests.helpers.official_weights import CASES, OFFICIAL, state_dict
-from tests.helpers.small_weights import small_network
+from tests.helpers.small_weights import small_network, their_names
+from zoo.checkpoints import OFFICIAL as OFFICIAL_RELEASES
 from zoo.checkpoints.embedded import KEY, embedded
+from zoo.checkpoints.releases import release_of
 from zoo.errors import CheckpointError, ZooError
 from zoo.integrations.spandrel import OWN, install, is_ours
 
@@ -70,6 +72,19 @@ def test_the_authors_weights_give_the_same_pixels(load, case):
     for part in (image, image[..., :13, :15], image[..., :1, :7], image[..., :1, :1]):
         assert torch.equal(model(part), restored(network, part)), part.shape
     assert model.size_requirements.none  # as any size was taken without padding by spandrel
+
+
+def test_eamamba_for_super_resolution_gives_the_same_pixels(load):
+    """No file of its authors is among the fixtures."""
+    state = {"params": their_names(zoo.build("eamamba_light_x2"))}
+    model, image = load(state), torch.rand(1, 3, 13, 18)
+    assert (model.architecture.name, model.scale, model.purpose) == ("EAMambaSR", 2, "SR")
+    assert torch.equal(model(image), restored(zoo.load(state), image))
+
+
+def test_each_release_was_loaded():
+    found = {release_of(state_dict(case)).name for case in SMALL}
+    assert found | {"EAMambaSR"} == {release.name for release in OFFICIAL_RELEASES}
 
 
 @pytest.mark.parametrize("case", SMALL)
@@ -203,7 +218,7 @@ def built(kind, **arguments):
 @pytest.mark.filterwarnings("ignore")
 def test_state_dicts_of_all_other_architectures_are_left_to_them(spandrel, spandrel_extra):
     ours = spandrel.ArchRegistry()
-    assert len(install(ours)) == 10
+    assert len(install(ours)) == len(OFFICIAL_RELEASES) + 1
     recognised = 0
     for theirs, network in foreign([spandrel.MAIN_REGISTRY, spandrel_extra.EXTRA_REGISTRY]):
         state = network.state_dict()
@@ -232,10 +247,10 @@ def test_ours_come_first_and_once(spandrel, spandrel_extra):
     registry = spandrel.MAIN_REGISTRY.copy()
     first = install(registry)
     registry.add(*spandrel_extra.EXTRA_REGISTRY)  # as ComfyUI does, after or before
-    assert install(registry) == [] and len(first) == 10
+    assert install(registry) == [] and len(first) == len(OFFICIAL_RELEASES) + 1
     order = [support.architecture.id for support in registry.architectures("detection")]
-    assert sorted(order[:10]) == sorted(first)
+    assert sorted(order[: len(first)]) == sorted(first)
     before = len(spandrel.MAIN_REGISTRY)
     install()
     install()
-    assert len(spandrel.MAIN_REGISTRY) == before + 10
+    assert len(spandrel.MAIN_REGISTRY) == before + len(OFFICIAL_RELEASES) + 1

@@ -6,6 +6,7 @@ stopped, with the login of ``hf auth login``, and without network if ``HF_HUB_OF
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,33 @@ class Address(NamedTuple):
 def is_address(source: object) -> bool:
     """Whether a source of weights is the address of a file on the Hub."""
     return str(source).startswith(PREFIX)
+
+
+_WEB = re.compile(r"https?:/+([^/]+)/(.*)", re.IGNORECASE)
+_PAGE = re.compile(r"([^/]+/[^/]+)(?:/(?:resolve|blob|raw|tree)/([^/]+))?/?(.*)")
+
+
+def check_no_web_address(source: str | Path) -> None:
+    """Refuse the address of a page or a file in the web; nothing is fetched from there.
+
+    Raises:
+        CheckpointError: if it is one; the message has the address that is taken, for files on the
+            Hub, or says to download it.
+    """
+    web = _WEB.fullmatch(str(source).replace("\\", "/"))
+    if web is None:
+        return
+    page = (
+        _PAGE.fullmatch(web[2].partition("?")[0])
+        if web[1].lower() in ("huggingface.co", "hf.co")
+        else None
+    )
+    advice = "download it, and name the file"
+    if page is not None:
+        revision = f"@{page[2]}" if page[2] not in (None, "main") else ""
+        advice = f"write {PREFIX}{page[1]}{revision}" + (f"/{page[3]}" if page[3] else "")
+    address = f"https://{web[1]}/{web[2]}"  # a path joins several separators to one
+    raise CheckpointError(f"{shown(address)}: weights are not read from the web; {advice}")
 
 
 def parsed(source: str | Path) -> Address:

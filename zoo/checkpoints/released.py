@@ -7,6 +7,7 @@ address could be tried where this was written; a file is taken only if it is tha
 from __future__ import annotations
 
 import hashlib
+import http.client
 import importlib
 import json
 import logging
@@ -26,8 +27,9 @@ from zoo.checkpoints.detection import detect
 from zoo.checkpoints.hub import PREFIX, Address, fetched, files_of
 from zoo.checkpoints.unheld import computes_the_same
 from zoo.errors import CheckpointError, ZooError, nearest
-from zoo.files import cache_folder, partial_file, write_text
+from zoo.files import cache_folder, check_writable, partial_file, write_text
 from zoo.recipe import build
+from zoo.shipped import list_models, shipped_weights
 
 logger = logging.getLogger(__name__)
 
@@ -110,10 +112,12 @@ def download(name: str, target: Path) -> str:
 
     Raises:
         CheckpointError: if none were released, or those that were found are of another network.
+        WriteError: if ``target`` cannot be written; nothing is asked of a server then.
         ZooError: if no source answers; the message says what each said.
     """
     if name not in RELEASED:
-        raise CheckpointError(f"no weights are known for {name!r}{nearest(name, RELEASED)}")
+        raise CheckpointError(_unknown(name))
+    check_writable(target)
     faults: list[str] = []
     for source, path in _found(name, faults):
         fault = _of_another_network(name, path)
@@ -127,6 +131,18 @@ def download(name: str, target: Path) -> str:
         write_text(target.with_name(f"{target.name}.json"), json.dumps(kept, indent=2) + "\n")
         return source
     raise ZooError(f"{name}: no weights could be had ({'; '.join(faults)}); get them from {PAGE}")
+
+
+def _unknown(name: str) -> str:
+    """Say why there are no weights to download for a name."""
+    if name in shipped_weights():
+        return f"the weights of {name} ship with the package; zoo restore takes -n {name}"
+    if name in list_models():
+        return (
+            f"no released weights of {name} are known here; get them from its authors' page"
+            f"{nearest(name, RELEASED)}"
+        )
+    return f"no weights are known for {name!r}{nearest(name, RELEASED)}"
 
 
 def is_there(name: str, target: Path) -> bool:
@@ -158,8 +174,9 @@ def _found(name: str, faults: list[str]) -> Iterator[tuple[str, Path]]:
         url = f"{RELEASE}/{released.file}"
         try:
             yield url, _fetched_url(url)
-        except OSError as error:
-            faults.append(f"{url}: {getattr(error, 'reason', error)}")
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+            faults.append(f"{url}: {reason}")
     if released.drive is not None and find_spec("gdown") is None:
         faults.append("Google Drive needs gdown: pip install gdown")
     elif released.drive is not None:

@@ -14,7 +14,7 @@ from torch import nn
 from zoo.checkpoints.embedded import without_recipe
 from zoo.checkpoints.evidence import SIMILAR
 from zoo.checkpoints.files import checked_state, read_state
-from zoo.checkpoints.hub import fetched, is_address
+from zoo.checkpoints.hub import check_no_web_address, fetched, is_address
 from zoo.checkpoints.releases import OFFICIAL, OfficialFormat, key_map_of, release_of
 from zoo.checkpoints.trainers import Found, State, network_in, without_usual_names
 from zoo.errors import CheckpointError, shown
@@ -72,6 +72,7 @@ def opened(source: Source) -> Weights:
         raise CheckpointError(
             f"weights are the name of a model, a path or a state dict, not {type(source).__name__}"
         )
+    check_no_web_address(source)
     path = fetched(source) if is_address(source) else located(source)
     return _weights(str(path), path.stem, *read_state(path))
 

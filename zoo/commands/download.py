@@ -41,6 +41,8 @@ def _run(options: argparse.Namespace) -> None:
     target = options.output or Path(f"{options.name}.pth")
     if is_there(options.name, target):
         print(f"{target} is there already")
+    elif target.is_dir():
+        raise ZooError(f"{target} is a folder; name a file: -o {target / options.name}.pth")
     elif target.exists():
         raise ZooError(f"{target} exists, and is not what was downloaded; move it, or give -o")
     else:
