@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+import recipes.evaluate
+import recipes.train
+from zoo.cli import main
 from zoo.errors import ImageError, ZooError
 from zoo.evaluation import Protocol, Restored, mean_score, score
 from zoo.metrics import METRICS, Lpips, Musiq, Niqe
@@ -102,6 +105,22 @@ def test_a_missing_library_is_one_sentence_with_the_fix(monkeypatch):
         Musiq()(picture(96, 96, 3), picture(96, 96, 3), 1)
     assert "the metric musiq needs pyiqa" in str(error.value)
     assert "pip install pyiqa (the extra [metrics])" in str(error.value)
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_a_missing_library_is_told_before_the_first_step(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pyiqa", None)
+    monkeypatch.chdir(tmp_path)
+    if command == "train":
+        words = ["train", "mambair_tiny_x2", "iterations=1", "evaluate.metrics=[lpips]"]
+        monkeypatch.setattr(recipes.train.Trainer, "_train_step", None)
+    else:
+        file = tmp_path / "mine.yaml"
+        file.write_text("extends: mambair_tiny_x2\nevaluate: {metrics: [lpips]}\n")
+        words = ["evaluate", str(file), "-w", "mambair_tiny_x2"]
+        monkeypatch.setattr(recipes.evaluate, "evaluate", None)
+    assert main(words) == 2
+    assert "the metric lpips needs pyiqa" in capsys.readouterr().err
 
 
 def test_weights_that_cannot_be_fetched_are_said(pyiqa, monkeypatch):

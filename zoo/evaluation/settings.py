@@ -96,13 +96,18 @@ def evaluate_settings(recipe: Recipe) -> EvaluateSettings:
 def protocol_of(
     settings: EvaluateSettings, network: Network, value_range: ValueRange | None
 ) -> Protocol:
-    """Return how the images of a network are measured.
+    """Return how the images of a network are measured, with metrics that are ready.
 
     Args:
         settings: the ``evaluate`` section of its recipe.
         network: the network.
         value_range: the range of the training data; None if none was stated.
+
+    Raises:
+        ZooError: if a metric needs what is missing, such as pyiqa or its weights.
     """
+    for metric in settings.metrics:
+        metric.prepare()
     return Protocol(
         channel=settings.channel,
         crop=settings.crop,

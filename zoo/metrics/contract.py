@@ -15,6 +15,13 @@ from zoo.registry import Registry
 class Metric(ABC):
     """Measures a restored image against the clean image."""
 
+    def prepare(self) -> None:  # noqa: B027 - most metrics need nothing
+        """Load what the metric needs; called before hours of training or scoring.
+
+        Raises:
+            ZooError: if something is missing.
+        """
+
     @abstractmethod
     def __call__(
         self, restored_HWC: np.ndarray, clean_HWC: np.ndarray, scale: int

@@ -25,7 +25,7 @@ from zoo.metrics.contract import METRICS, Metric
 
 
 class FromPyiqa(Metric):
-    """A metric of pyiqa, which is loaded at its first use.
+    """A metric of pyiqa, which is loaded by :meth:`prepare` or at its first use.
 
     Attributes:
         name: name of the value.
@@ -45,6 +45,10 @@ class FromPyiqa(Metric):
         """pyiqa's name of the metric."""
         return self.name
 
+    def prepare(self) -> None:
+        if self._metric is None:
+            self._metric = load_metric(self.model)
+
     def __call__(
         self, restored_HWC: np.ndarray, clean_HWC: np.ndarray, scale: int
     ) -> dict[str, float]:
@@ -53,8 +57,7 @@ class FromPyiqa(Metric):
                 f"the metric {self.name} is of gray and RGB images, not of "
                 f"{restored_HWC.shape[2]} channels; leave it out of evaluate.metrics"
             )
-        if self._metric is None:
-            self._metric = load_metric(self.model)
+        self.prepare()
         if min(restored_HWC.shape[:2]) < self.smallest:
             return {self.name: math.nan}
         images = [restored_HWC, clean_HWC] if self.compares else [restored_HWC]
