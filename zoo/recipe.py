@@ -21,7 +21,7 @@ from zoo.networks.former import check_names_of_one_time, with_current_options
 from zoo.networks.guide import check_names
 from zoo.networks.size import build_within_limit
 from zoo.plain_data import read_yaml
-from zoo.recipe_files import extended, override, read_recipe
+from zoo.recipe_files import check_overrides, extended, override, read_recipe
 from zoo.schema import resolve, resolve_part
 from zoo.shipped import list_models
 
@@ -127,6 +127,7 @@ def load_recipe(
         if isinstance(data.get("network"), dict):
             check_names_of_one_time(data["network"])
         data = _with_current_options(extended(data, [] if file is None else [file]))
+        check_overrides(overrides or {})
         for path, value in (overrides or {}).items():
             override(data, path, value)
         data = _with_current_options(data)

@@ -144,6 +144,21 @@ def _merged(base: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def check_overrides(overrides: Mapping[str, Any]) -> None:
+    """Check that overrides do not say the same in two ways; see :data:`EITHER`.
+
+    Raises:
+        RecipeError: if they do: the later one would replace the other without a word.
+    """
+    for path, value in overrides.items():
+        section, dot, key = path.rpartition(".")
+        for first, second in EITHER:
+            if key == first and value and overrides.get(f"{section}{dot}{second}"):
+                raise RecipeError(
+                    f"{section}{dot}{first} and {section}{dot}{second} are both given; omit one"
+                )
+
+
 def override(data: dict[str, Any], path: str, value: Any) -> None:
     """Set one value by its dotted path; ``scans[0].size`` and ``scans.0.size`` are the same.
 

@@ -61,6 +61,16 @@ def small(name, folder, **train):
         ("RealBSR/RAW/testpatch", "", "RealBSR_RAW", "RealBSR/RAW/testpatch"),
         ("RealBSR/RGB/test/testpatch", "RealBSR/RGB", "RealBSR_RGB", "RealBSR/RGB/test/testpatch"),
         ("RealBSR-RGB/test", "", "RealBSR_RGB", "RealBSR-RGB/test"),
+        ("RealBSR/RGB/test/testpatch", "RealBSR", "RealBSR_RGB", "RealBSR/RGB/test/testpatch"),
+        ("RealBSR/RAW/testpatch", "RealBSR", "RealBSR_RAW", "RealBSR/RAW/testpatch"),
+        ("RealBSR/testpatch", "RealBSR", "RealBSR_RGB", "RealBSR/testpatch"),
+        (
+            "SyntheticBurst/bursts",
+            "SyntheticBurst/bursts",
+            "SyntheticBurst",
+            "SyntheticBurst/bursts",
+        ),
+        ("BurstSR/train/bursts", "BurstSR/train/bursts", None, "BurstSR/train/bursts"),
         ("mine", "mine", None, "mine"),
     ],
 )
@@ -70,6 +80,25 @@ def test_a_set_is_found_at_its_folder_above_it_and_below_it(folders, source, nam
     assert find_burst_set(tmp_path / source, wanted) == (name, tmp_path / found)
     with pytest.raises(ImageError, match="does not exist"):
         find_burst_set(tmp_path / "nowhere", wanted)
+
+
+def test_a_set_in_place_of_its_half_names_the_halves(tmp_path):
+    author_layouts.burstsr(tmp_path, 1)
+    root = tmp_path / "burstsr_dataset"
+    shutil.copytree(root / "val", root / "train")
+    (root / "notes").mkdir()
+    with pytest.raises(ImageError) as error:
+        real_bursts(root, 2, 4, 4)
+    assert str(error.value).endswith("; folders in it that have bursts: train, val")
+    author_layouts.realbsr_rgb(tmp_path, 1)
+    with pytest.raises(ImageError, match=r"that have bursts: RGB/test$"):
+        real_bursts(tmp_path / "RealBSR", 2, 4, 3)
+    for number in range(7):
+        shutil.copytree(root / "val", tmp_path / "many" / "deep" / str(number) / "half")
+    with pytest.raises(
+        ImageError, match=r": deep/0/half, deep/1/half, deep/2/half, deep/3/half, \.\.\.$"
+    ):
+        real_bursts(tmp_path / "many", 2, 4, 4)
 
 
 # ------------------------------------------------------------------ reading
@@ -238,6 +267,20 @@ def test_synthetic_bursts_stand_beside_the_papers_score(tmp_path, capsys):
     assert float(images[1]["psnr"]) == pytest.approx(expected, abs=1e-3)
 
 
+def test_bursts_named_by_their_own_folder_keep_the_papers_score(tmp_path, capsys):
+    author_layouts.synthetic_bursts(tmp_path)
+    author_layouts.realbsr_rgb(tmp_path)
+    for name, place, told in (
+        ("qmambabsr", "SyntheticBurst/bursts", "| SyntheticBurst | 2 | files |"),
+        ("qmambabsr_realbsr_rgb", "RealBSR", "| RealBSR_RGB | 2 | files |"),
+    ):
+        file = small(name, tmp_path)
+        words = [str(file), "-w", str(tmp_path / "weights.safetensors"), "-o", str(tmp_path / "o")]
+        assert evaluate([*words, "--data", str(tmp_path / place)]) == 0, capsys.readouterr().err
+        table = capsys.readouterr().out
+        assert told in table and ("43.12" in table or "31.40" in table)
+
+
 def test_burstsr_is_scored_after_aligning_place_and_colour(tmp_path, capsys):
     author_layouts.burstsr(tmp_path)
     table, images, _ = scored(tmp_path, "qmambabsr_burstsr", capsys)
@@ -344,6 +387,15 @@ def test_an_epoch_is_a_pass_over_the_photos(tmp_path):
     staged = load_recipe("mambair_realdn", {"train.epochs": 3})
     with pytest.raises(RecipeError, match="epochs are for batches of one size"):
         in_steps(staged)
+
+
+def test_steps_and_epochs_on_one_line_are_an_error(capsys):
+    for words in (["epochs=1", "iterations=3"], ["train.iterations=3", "epochs=1"]):
+        assert train(["qmambabsr", *words]) == 2
+        said = "train.iterations and train.epochs are both given; omit one"
+        assert said in capsys.readouterr().err
+    found = load_recipe("qmambabsr", {"train.epochs": 0, "train.iterations": 3})
+    assert train_settings(found).iterations == 3
 
 
 def test_steps_and_epochs_replace_each_other(tmp_path):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from zoo.data.burst.raw import SUFFIX
@@ -24,6 +25,12 @@ REAL_RAW_CLEAN = "_rgb.png"
 
 INSIDE = ("bursts", "LR_aligned", "LR")
 """Folders of bursts in a set that also has a folder of clean images."""
+
+LEVELS = 3
+"""How far below a folder without bursts folders with some are looked for: RealBSR/RGB/test/..."""
+
+MOST_TOLD = 4
+"""Folders that are named at most."""
 
 _CONVERT = {
     (".3fr", ".arw", ".cr2", ".cr3", ".nef", ".orf", ".pef", ".raf", ".rw2", ".srw"):
@@ -60,6 +67,16 @@ def find_bursts(source: str | Path, without: Path | None = None) -> list[Path]:
 def _find_bursts(source: Path, without: Path | None) -> list[Path]:
     if not source.exists():
         raise ImageError(f"burst {str(source)!r} does not exist; check the path")
+    if found := _bursts_at(source, without):
+        return found
+    raise ImageError(
+        f"{str(source)!r} contains no burst: it needs frames (im_raw_00.png, ..., burst.npz, DNG "
+        f"files or images), or folders with frames{_advice(source)}"
+    )
+
+
+def _bursts_at(source: Path, without: Path | None = None) -> list[Path]:
+    """The bursts at a path that exists; none if there are none."""
     if source.suffix == ".npz" or _has_planes(source):
         return [source]
     inside = next((source / name for name in INSIDE if _has_folders(source / name)), source)
@@ -75,10 +92,7 @@ def _find_bursts(source: Path, without: Path | None) -> list[Path]:
             return found
         if _has_images(inside):
             return [inside]
-    raise ImageError(
-        f"{str(source)!r} contains no burst: it needs frames (im_raw_00.png, ..., burst.npz, DNG "
-        f"files or images), or folders with frames{_advice(source)}"
-    )
+    return []
 
 
 def _advice(source: Path) -> str:
@@ -91,7 +105,25 @@ def _advice(source: Path) -> str:
         for suffixes, advice in _CONVERT.items():
             if suffix in suffixes:
                 return f"; {suffix} files are not read: {advice}"
-    return ""
+    inside = [folder.relative_to(source).as_posix() for folder in _with_bursts(source, LEVELS)]
+    if not inside:
+        return ""
+    more = ", ..." if len(inside) > MOST_TOLD else ""
+    return f"; folders in it that have bursts: {', '.join(inside[:MOST_TOLD])}{more}"
+
+
+def _with_bursts(folder: Path, levels: int) -> list[Path]:
+    """Folders below that contain bursts, such as the halves of a set."""
+    found: list[Path] = []
+    inside = folder.iterdir() if folder.is_dir() and levels else ()
+    for path in sorted(inside, key=natural_key):
+        if not path.is_dir() or path.name.startswith("."):
+            continue
+        with suppress(OSError):  # what cannot be read is nothing to choose
+            found += [path] if _bursts_at(path) else _with_bursts(path, levels - 1)
+        if len(found) > MOST_TOLD:
+            break
+    return found
 
 
 def _has_planes(folder: Path) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from zoo.data.burst.finding import INSIDE
 from zoo.errors import ImageError
 
 ALIASES = {
@@ -41,6 +42,11 @@ def find_burst_set(source: str | Path, names: Iterable[str]) -> tuple[str | None
         raise ImageError(f"burst {str(root)!r} does not exist; check the path")
     for name in names:
         places = ALIASES.get(name, (_plain(name),))
+        for place in places:  # RealBSR, which has RAW and RGB
+            above, _, last = place.rpartition("/")
+            inner = _below(root, last) if above and _ends_with(root, above) else None
+            if inner is not None:
+                return name, _half(inner)
         for folder in (root, *list(root.resolve().parents)[:3]):
             if any(_ends_with(folder, place) for place in places) and _is_test(root, folder):
                 return name, _half(root)
@@ -61,9 +67,9 @@ def _ends_with(folder: Path, place: str) -> bool:
 
 
 def _is_test(root: Path, folder: Path) -> bool:
-    """Whether the path from the set's folder to the root leads through halves only."""
+    """Whether the path from the set's folder to the root leads through halves and bursts only."""
     inside = root.resolve().relative_to(folder.resolve()).parts
-    return all(part.lower() in HALVES for part in inside)
+    return all(part.lower() in HALVES or part in INSIDE for part in inside)
 
 
 def _below(root: Path, place: str) -> Path | None:
