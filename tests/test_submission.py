@@ -82,6 +82,17 @@ def test_the_blocks_of_sidds_server_are_found_alike(blocks, tmp_path):
     assert (tmp_path / "0.csv").read_bytes() == (tmp_path / "1.csv").read_bytes()
 
 
+def test_clean_blocks_are_not_sent_as_noisy_ones(words, blocks, tmp_path, capsys):
+    clean, out = blocks.with_name("ValidationGtBlocksSrgb.mat"), tmp_path / "t.csv"
+    assert main(["submit", "sidd", str(clean), "-o", str(out), *words]) == 2
+    said = capsys.readouterr().err
+    assert "'ValidationGtBlocksSrgb', which are not SIDD's noisy blocks" in said
+    renamed = tmp_path / "BenchmarkNoisyBlocksSrgb.mat"  # the variable counts, not the file
+    renamed.write_bytes(clean.read_bytes())
+    assert main(["submit", "sidd", str(renamed), "-o", str(out), *words]) == 2
+    assert not out.exists() and not list(tmp_path.glob(".*parts"))
+
+
 class Stopping:
     """Returns its input darker, and stops after some calls, as Ctrl-C does."""
 

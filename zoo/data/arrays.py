@@ -144,12 +144,21 @@ def blocks_of(path: Path) -> np.ndarray:
     Raises:
         ImageError: if the file cannot be read, or has no single array of at least four dimensions.
     """
+    return named_blocks(path)[1]
+
+
+def named_blocks(path: Path) -> tuple[str, np.ndarray]:
+    """Read the images of a MATLAB file of blocks, and the name of their variable.
+
+    Raises:
+        ImageError: as :func:`blocks_of`.
+    """
     stamp = path.stat().st_mtime_ns if path.exists() else 0
-    return _blocks_of(path, stamp)
+    return _named_blocks(path, stamp)
 
 
 @functools.lru_cache(maxsize=2)  # the noisy and the clean blocks, which are read many times
-def _blocks_of(path: Path, stamp: int) -> np.ndarray:
+def _named_blocks(path: Path, stamp: int) -> tuple[str, np.ndarray]:
     data = read_input(path, "image file")
     shapes = {name: shape for name, shape in mat_shapes(path, data).items() if len(shape) > 3}
     if len(shapes) != 1:
@@ -157,8 +166,9 @@ def _blocks_of(path: Path, stamp: int) -> np.ndarray:
             f"image file {str(path)!r} has {len(shapes)} arrays of blocks{_listed(shapes)}; it "
             "needs one, of the shape (photos, blocks, H, W, C) or (N, H, W, C)"
         )
-    array = mat_array(path, data, _chosen(path, shapes))
-    return array.reshape(-1, *array.shape[-3:])
+    name = _chosen(path, shapes)
+    array = mat_array(path, data, name)
+    return name, array.reshape(-1, *array.shape[-3:])
 
 
 def _chosen(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -25,12 +25,15 @@ from typing import Any, TypeAlias
 import numpy as np
 from tqdm import tqdm
 
-from zoo.data.arrays import blocks_of, mat_bytes
+from zoo.data.arrays import mat_bytes, named_blocks
 from zoo.errors import ImageError, ZooError, pip_install
 from zoo.files import natural_key, write_bytes
 
 Denoiser: TypeAlias = Callable[[np.ndarray], np.ndarray]
 """Denoises a photo (H, W, 3), float32 in [0, 1]."""
+
+NOISY = "noisyblocks"
+"""What the name of the variable in SIDD's files of noisy blocks contains, in lower case."""
 
 PHOTOS = 40
 """Photos of SIDD's files of blocks; each has as many blocks as the others."""
@@ -54,7 +57,7 @@ def submit_sidd(
 
     Raises:
         ZooError: if the output exists or its name ends in something else.
-        ImageError: if the blocks cannot be read.
+        ImageError: if the blocks cannot be read, or are not the noisy ones.
     """
     if output.suffix.lower() not in (".csv", ".mat"):
         raise ZooError(
@@ -62,7 +65,12 @@ def submit_sidd(
         )
     if output.exists():
         raise ZooError(f"{output} exists; remove it, or name another file")
-    noisy_NHW3 = blocks_of(source)
+    name, noisy_NHW3 = named_blocks(source)
+    if NOISY not in name.lower():
+        raise ImageError(
+            f"{str(source)!r} holds {name[:40]!r}, which are not SIDD's noisy blocks; give "
+            "BenchmarkNoisyBlocksSrgb.mat, or ValidationNoisyBlocksSrgb.mat, with their variables"
+        )
     if noisy_NHW3.dtype != np.uint8 or noisy_NHW3.shape[-1] != 3:
         raise ImageError(
             f"{str(source)!r} holds blocks of {noisy_NHW3.dtype} with {noisy_NHW3.shape[-1]} "
