@@ -131,6 +131,14 @@ def test_missing_and_foreign_files_are_named(file, tmp_path, monkeypatch):
     Perceptual(weights="elsewhere/vgg.pth").prepare(3)  # it was downloaded before
 
     other = tmp_path / "other.pth"
+    for junk in (b"junk\n" * 99, b"x", b"<html>"):
+        other.write_bytes(junk)
+        with pytest.raises(CheckpointError) as error:
+            Perceptual(weights=str(other)).prepare(3)
+        assert str(error.value) == (
+            f"{other}: not a readable PyTorch weights file; it may be truncated, or no weights at "
+            "all: copy or download it again"
+        )
     torch.save({"features.0.weight": torch.zeros(4, 3, 3, 3)}, other)
     with pytest.raises(CheckpointError, match=r"has no features\.0\.bias, so it is not VGG19"):
         Perceptual(weights=str(other)).prepare(3)

@@ -146,9 +146,11 @@ def _read_pickled(path: Path) -> Any:
             ) from error
         raise CheckpointError(f"{path}: not a PyTorch weights file ({_short(error)})") from error
     except Exception as error:  # a damaged pickle can raise any error
+        # Those of its codes and keys, such as "opcode b'x' unknown", say nothing to people.
+        reason = "" if isinstance(error, (LookupError, ValueError)) else f" ({_short(error)})"
         raise CheckpointError(
-            f"{path}: not a readable PyTorch weights file ({_short(error)}); "
-            "it may be truncated: copy or download it again"
+            f"{path}: not a readable PyTorch weights file{reason}; "
+            "it may be truncated, or no weights at all: copy or download it again"
         ) from error
 
 
