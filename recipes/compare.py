@@ -195,7 +195,8 @@ def run_study(
     Args:
         study: the study.
         folder: folder of the study.
-        names: the variants to train; all if empty. Finished ones of others are in the report too.
+        names: the variants to train; all if empty. Finished runs of other variants and seeds are
+            in the report too.
         settings: values by dotted path that replace those of all variants.
         device: device to train on, "cpu" or "cuda".
         num_workers: number of processes that load data.
@@ -218,7 +219,7 @@ def run_study(
     plan = {
         name: {
             seed: study.recipe(name, {**(settings or {}), "train.seed": seed})
-            for seed in study.seeds
+            for seed in sorted({*study.seeds, *_seeds_in(folder / name)})
         }
         for name in study.variants
     }
@@ -273,6 +274,13 @@ def _collected(
                 )
             )
     return found
+
+
+def _seeds_in(folder: Path) -> list[int]:
+    """Return the seeds of a variant's runs in its folder."""
+    names = (re.fullmatch(r"seed-([0-9]{1,10})", path.name) for path in folder.glob("seed-*"))
+    seeds = (int(name[1]) for name in names if name)
+    return [seed for seed in seeds if seed <= MOST_SEED]
 
 
 def _number(value: object) -> float:
@@ -334,7 +342,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         "--seeds",
         type=whole("--seeds", 1, 1000),
         metavar="N",
-        help="use the seeds 0 to N - 1 [those of the study]",
+        help="train with the seeds 0 to N - 1 [those of the study]; finished runs with others stay "
+        "in the report",
     )
     parser.add_argument(
         "--device",

@@ -101,7 +101,10 @@ def evaluate_recipe(options: argparse.Namespace, group: ProcessGroup) -> None:
     paper = settings.paper_ensemble if options.ensemble else settings.paper
     released = None if options.ensemble else settings.released
     published = Published(paper or {}, released or {})
-    notes = f"{_notes(network, settings, protocol, options)} Weights: {source.told}."
+    notes = _notes(network, protocol, options)
+    if settings.source and published.paper:
+        notes += f" Paper: {settings.source}."
+    notes += f" Weights: {source.told}."
     _report(options, recipe, notes, results, published, "bicubic" if network.scale > 1 else "input")
 
 
@@ -290,12 +293,7 @@ def _scores(
     )
 
 
-def _notes(
-    network: Network,
-    settings: EvaluateSettings,
-    protocol: Protocol,
-    options: argparse.Namespace,
-) -> str:
+def _notes(network: Network, protocol: Protocol, options: argparse.Namespace) -> str:
     channel, crop = protocol.for_scale(network.scale)
     what = "the Y channel (BT.601)" if channel == "y" else "all channels"
     bits = "8 bits" if protocol.rounds else "not rounded"
@@ -315,8 +313,6 @@ def _notes(
         parts.append("Self-ensemble of 8 flips and quarter turns.")
     if options.precision != "fp32":
         parts.append(f"Precision {options.precision}.")
-    if settings.source and settings.paper:
-        parts.append(f"Paper: {settings.source}.")
     return " ".join(parts)
 
 

@@ -15,6 +15,7 @@ from recipes.compare import Study, list_studies, load_study, main
 from tests.helpers.training import make_photos
 from zoo.description import measured
 from zoo.evaluation.comparison import STUDENT, Trained, differences, interval, ranked, table
+from zoo.evaluation.report import fixed
 from zoo.plots.comparison import LINE, render_comparison
 from zoo.recipe import load_recipe
 from zoo.training.settings import train_settings
@@ -107,6 +108,18 @@ def test_seeds_and_variants_can_be_chosen_and_added_to(study, photos, tmp_path, 
     assert found == ["columns/seed-0"] and not (out / "summary.md").exists()
     assert compare(study, photos, out, "--seeds", "2") == 0
     assert found[1:] == ["rows/seed-0", "rows/seed-1", "columns/seed-1"]
+
+
+def test_fewer_seeds_leave_the_runs_of_others_in_the_report(study, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert compare(study, photos, out) == 0  # seeds 0 and 3
+    printed, names = capsys.readouterr().out, ("results.csv", "results.json", "summary.md")
+    before = [(out / name).read_bytes() for name in names]
+    (out / "rows" / "seed-copy").mkdir()
+    (out / "rows" / "seed-9").mkdir()  # no run
+    assert compare(study, photos, out, "--seeds", "1") == 0
+    assert capsys.readouterr().out == printed
+    assert [(out / name).read_bytes() for name in names] == before
 
 
 def test_a_seed_is_that_of_the_training_and_settings_are_those_of_all(study):
@@ -237,6 +250,12 @@ def test_the_table_and_the_picture_have_the_best_first_and_mark_what_is_sure():
     blue = np.argwhere((picture == (31, 119, 180)).all(2))[:, 0]
     assert len(red) and len(blue) and blue.max() < red.min()  # noisy is first, worse is last
     assert red.max() - red.min() < LINE
+
+
+def test_no_difference_has_no_sign_of_less():
+    variants = [trained("base", 30.0, 30.1), trained("same", 29.9998, 30.0999)]
+    assert table(variants, "base").splitlines()[3].endswith("| +0.000 ± 0.001 |")
+    assert fixed(-0.0004, 3) == "0.000" and fixed(-0.0006, 3) == "-0.001"
 
 
 def test_what_is_written_is_told_and_seeds_have_one_place(

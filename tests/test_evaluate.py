@@ -102,6 +102,23 @@ def test_the_table_and_its_files(tmp_path, weights, capsys):
     assert "31.00 / 0.9100" in capsys.readouterr().out
 
 
+def test_the_source_of_scores_stands_only_where_scores_stand(tmp_path, capsys):
+    """A table of plain scores is not the source of a report with self-ensemble."""
+    recipe, *weights = weights_in(tmp_path)
+    photo_file(tmp_path / "Set5" / "a.png")
+    words = [*weights, "--data", tmp_path, "-o", tmp_path / "out"]
+    text = recipe.read_text().replace("0.91]}}", "0.91]}, source: Table 5}")
+    for given, plain, ensemble in (
+        (text, True, True),
+        (text.replace(", paper_ensemble: {Set5: [31, 0.91]}", ""), True, False),
+    ):
+        recipe.write_text(given)
+        assert run(recipe, *words) == 0
+        assert ("Paper: Table 5." in capsys.readouterr().out) is plain
+        assert run(recipe, *words, "--ensemble") == 0
+        assert ("Paper: Table 5." in capsys.readouterr().out) is ensemble
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", shipped_weights())
 def test_the_cards_of_the_weights_tell_what_evaluation_finds(name, tmp_path):

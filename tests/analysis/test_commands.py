@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from zoo.cli import main
+from zoo.commands.analyse_erf import percent
 from zoo.data import Photo, read_photo, write_photo
 from zoo.shipped import WEIGHTS
 
@@ -36,6 +37,12 @@ def refused(capsys, *words):
 def arrays(path):
     with np.load(path, allow_pickle=False) as found:
         return dict(found)
+
+
+def test_small_shares_keep_two_digits():
+    shares = (1.0, 0.123, 0.0456, 0.00123, 0.0004, 0.0001085, 1 / 3e7)
+    told = "100.0% 12.3% 4.6% 0.12% 0.040% 0.011% 0.0000033%"
+    assert " ".join(map(percent, shares)) == told
 
 
 def test_erf_writes_a_picture_numbers_and_how_far_it_reaches(photos, tmp_path, capsys):

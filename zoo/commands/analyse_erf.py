@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,11 +73,17 @@ def _run(options: argparse.Namespace) -> None:
     fields[title] = field
     for name, found in fields.items():
         told = ", ".join(
-            f"{e.fraction:.0%} within {e.side} px ({e.area:.1%})" for e in extents(found)
+            f"{e.fraction:.0%} within {e.side} px ({percent(e.area)})" for e in extents(found)
         )
         print(f"{name}: {told}")
     arrays = {"field": field.field_HW, "at": [field.row, field.column], "title": title}
     write_outputs(options.output, figure_of_fields(fields), arrays)
+
+
+def percent(share: float) -> str:
+    """Return a share above 0 in percent, with one decimal, or as many as show two digits."""
+    places = max(1, 1 - math.floor(math.log10(100 * share)))
+    return f"{share:.{places}%}"
 
 
 def _earlier(path: Path) -> tuple[str, ReceptiveField]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from zoo.errors import ZooError
+from zoo.evaluation.report import fixed
 
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """Quantiles 0.975 of Student's distribution with 1 to 9 degrees of freedom."""
@@ -93,10 +94,10 @@ def table(variants: Sequence[Trained], reference: str) -> str:
     for variant in ranked(variants):
         psnr, ssim = (interval(list(by.values())) for by in (variant.psnr, variant.ssim))
         apart = differences(variant, base)
-        told = "-" if variant is base else _told(apart, "+.3f") + "*" * apart.excludes_zero
+        told = "-" if variant is base else _told(apart, "+") + "*" * apart.excludes_zero
         lines.append(
             f"| `{variant.name}` | {variant.parameters:,} | {variant.gigaflops:.3f} | "
-            f"{len(variant.psnr)} | {_told(psnr, '.3f')} | {ssim.mean:.4f} | {told} |"
+            f"{len(variant.psnr)} | {_told(psnr)} | {ssim.mean:.4f} | {told} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -120,6 +121,6 @@ def _named(variants: Sequence[Trained], name: str) -> Trained:
     raise ZooError(f"the reference {name!r} has no score yet; train it too")
 
 
-def _told(found: Interval, places: str) -> str:
-    width = "" if math.isnan(found.half) else f" ± {found.half:{places.lstrip('+')}}"
-    return f"{found.mean:{places}}{width}"
+def _told(found: Interval, sign: str = "") -> str:
+    width = "" if math.isnan(found.half) else f" ± {fixed(found.half, 3)}"
+    return f"{fixed(found.mean, 3, sign)}{width}"

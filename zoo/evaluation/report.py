@@ -200,4 +200,15 @@ def _csv(lines: Sequence[Mapping[str, str]], columns: Sequence[str]) -> str:
 
 
 def _number(value: float, places: int, sign: str = "") -> str:
-    return "-" if value != value else f"{value:{sign}.{places}f}"
+    return "-" if value != value else fixed(value, places, sign)
+
+
+def fixed(value: float, places: int, sign: str = "") -> str:
+    """Return a number with a fixed number of decimals; zero is never negative.
+
+    Args:
+        value: the number.
+        places: decimals.
+        sign: "+" for a sign before positive numbers and zero, too.
+    """
+    return f"{round(value, places) + 0.0:{sign}.{places}f}"
