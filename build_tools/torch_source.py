@@ -22,6 +22,7 @@ def options(source: str) -> list[str]:
     Raises:
         FileNotFoundError: if it is neither a URL nor a folder.
     """
+    source = source.strip()
     if not source:
         return []
     if "://" not in source:
@@ -32,6 +33,8 @@ def options(source: str) -> list[str]:
         with urlopen(f"{source.rstrip('/')}/torch/", timeout=PATIENCE):
             # Of equal versions pip takes the one with a suffix, such as 2.13.0+cpu.
             return ["--extra-index-url", source]
+    except ValueError as error:
+        raise FileNotFoundError(f"TORCH_INDEX is {source!r}, which is no URL: {error}") from error
     except OSError as error:
         note = f"{source} does not answer ({error}); pip chooses the build of PyTorch"
         print(note, file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -37,6 +38,13 @@ def settings():
 
 # ---- zoo doctor ----
 
+UNAVAILABLE = native.unavailable
+
+
+def elf_header(machine):
+    """The start of a library of Linux for a processor, by its number in the ELF standard."""
+    return b"\x7fELF\x02\x01".ljust(18, b"\0") + machine.to_bytes(2, "little") + bytes(44)
+
 
 @pytest.fixture
 def machine(monkeypatch):
@@ -45,7 +53,7 @@ def machine(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(torch.version, "hip", None, raising=False)
-    monkeypatch.setattr(native, "LIBRARY", ROOT / "pyproject.toml")
+    monkeypatch.setattr(native, "unavailable", lambda: None)
     monkeypatch.setattr(doctor, "bfloat16_is_slow", lambda device: False)
     for backend in (triton, mamba_ssm):
         monkeypatch.setattr(backend, "unavailable", lambda: "it is not here")
@@ -60,15 +68,27 @@ def test_doctor_warns_of_a_cuda_build_without_a_gpu(machine):
     machine.setattr(torch.version, "cuda", "13.0")
     (sentence,) = doctor.advice()
     assert "built for CUDA, but finds no GPU" in sentence
-    assert "--index-url https://download.pytorch.org/whl/cpu" in sentence
+    assert "--index-url https://download.pytorch.org/whl/cpu in a new environment" in sentence
     machine.setattr(torch.cuda, "is_available", lambda: True)
     assert not any("finds no GPU" in each for each in doctor.advice())
 
 
-def test_doctor_warns_of_a_missing_kernel(machine, tmp_path, capsys):
+@pytest.mark.parametrize("library", ["missing", "of another processor", "no library"])
+def test_doctor_warns_of_a_kernel_that_cannot_be_used(machine, tmp_path, capsys, library):
+    machine.setattr(native, "unavailable", UNAVAILABLE)
+    machine.setattr(native, "library", native.library.__wrapped__)
     machine.setattr(native, "LIBRARY", tmp_path / "_native.so")
+    reason = "the package again (pip install --force-reinstall --no-deps --no-cache-dir)"
+    if library == "of another processor":
+        native.LIBRARY.write_bytes(elf_header(machine=8))
+        machine.setattr(platform, "machine", lambda: "x86_64")
+        reason = "it is for another processor, not x86_64"
+    elif library == "no library":
+        native.LIBRARY.write_bytes(b"no library")
+        reason = "does not load"
     (sentence,) = doctor.advice()
-    assert "the C++ kernel is missing" in sentence and "wheel of this platform" in sentence
+    assert "the C++ kernel cannot be used, so restoring on the CPU is slow" in sentence
+    assert reason in sentence
     assert main(["doctor"]) == 0
     assert f"warning: {sentence}\n" in capsys.readouterr().out
 
@@ -213,7 +233,27 @@ def test_a_kernel_that_is_cut_off_is_not_loaded(tmp_path, monkeypatch):
     assert native.unavailable() is None
 
 
+@pytest.mark.parametrize(("here", "number"), [("x86_64", 62), ("aarch64", 183)])
+def test_a_kernel_of_another_processor_is_named(tmp_path, monkeypatch, here, number):
+    library = tmp_path / "_native.so"
+    monkeypatch.setattr(platform, "machine", lambda: here)
+    library.write_bytes(elf_header(number))
+    assert native._fault(library) is None
+    other = {"x86_64": ("aarch64", 183), "aarch64": ("x86_64", 62)}[here]
+    library.write_bytes(elf_header(other[1]))
+    assert native._fault(library) == f"it is for {other[0]}, not {here}"
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")  # no number is known: nothing said
+    assert native._fault(library) is None
+
+
 # ---- What pip is told ----
+
+
+def test_the_constraints_are_given_to_pytorch_too():
+    """In the second command alone they would exchange its build for that of another index."""
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "pip install -c constraints.txt .`" not in page
+    assert "`-c constraints.txt` in both commands" in page
 
 
 def test_messages_name_the_packages_of_an_extra():
@@ -291,3 +331,7 @@ def test_a_source_of_pytorch_becomes_options_of_pip(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(torch_source, "urlopen", fail)
     assert torch_source.options(index) == []
     assert "does not answer (no route)" in capsys.readouterr().err
+    assert torch_source.options(" ") == []
+    monkeypatch.undo()
+    with pytest.raises(FileNotFoundError, match="no URL: Invalid"):
+        torch_source.options("http://[bad")

@@ -42,18 +42,19 @@ def advice() -> Iterator[str]:
         yield (
             f"files that are not as they were installed: {len(altered)} ({names}); another package "
             "has overwritten them, or they are damaged; install mamba-restoration-zoo again, in an "
-            "environment of its own: pip install --force-reinstall --no-deps"
+            "environment of its own: pip install --force-reinstall --no-deps --no-cache-dir"
         )
     gpu = torch.cuda.is_available()
     built_for = "CUDA" if torch.version.cuda else "ROCm" if torch.version.hip else ""
     if built_for and not gpu:
         yield (
             f"this PyTorch is built for {built_for}, but finds no GPU; without one, the build for "
-            "CPUs saves gigabytes: pip install --force-reinstall torch --index-url "
-            "https://download.pytorch.org/whl/cpu; with one, install its driver"
+            "CPUs saves gigabytes: pip install torch --index-url "
+            "https://download.pytorch.org/whl/cpu in a new environment, because the libraries for "
+            "GPUs would stay in this one; with one, install its driver"
         )
-    if not native.LIBRARY.exists():
-        yield f"the C++ kernel is missing, so restoring on the CPU is slow: {native.unavailable()}"
+    if why_not := native.unavailable():
+        yield f"the C++ kernel cannot be used, so restoring on the CPU is slow: {why_not}"
     if bfloat16_is_slow("cpu"):
         yield f"{SLOW_BFLOAT16}; use --precision fp32"
     if gpu and not os.environ.get(ENVIRONMENT) and _first_on_gpu() == chunked.NAME:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import platform
 from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
@@ -45,6 +46,9 @@ LEVELS = ("avx512", "avx2", "neon", "portable")
 LIBRARY = Path(__file__).with_name("_native.dll" if os.name == "nt" else "_native.so")
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+_ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
+"""Numbers of processors in the header of a library of Linux."""
+
 _OUT_OF_MEMORY, _WRONG_ENTRY, _REPEATED_TOKEN, _MISALIGNED = 3, 5, 6, 7
 """Statuses of ``csrc/zoo_scan.h``."""
 
@@ -79,8 +83,8 @@ def library() -> ctypes.CDLL:
     Raises:
         OSError: if it is missing or does not load.
     """
-    if not _is_whole(LIBRARY):
-        raise OSError(f"{LIBRARY}: the file is cut off")
+    if fault := _fault(LIBRARY):
+        raise OSError(f"{LIBRARY}: {fault}")
     loaded = ctypes.CDLL(str(LIBRARY))
     word = ctypes.c_char_p
     loaded.zoo_scan_level.restype = word
@@ -98,19 +102,24 @@ def library() -> ctypes.CDLL:
     return loaded
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a library of Linux (ELF, 64 bits) has its end; of others the system itself tells.
+def _fault(path: Path) -> str | None:
+    """What is wrong with a library of Linux (ELF, 64 bits); of others the system itself tells.
 
     The system maps a file that is cut off all the same, and the process dies when it reads there.
+    Of one for another processor it may say that there is no such file.
     """
     with path.open("rb") as file:
         header = file.read(64)
         size = os.fstat(file.fileno()).st_size
     if len(header) < 64 or not header.startswith(b"\x7fELF\x02\x01"):
-        return True
+        return None
+    machine = int.from_bytes(header[18:20], "little")
+    if machine != _ELF_MACHINES.get(platform.machine(), machine):
+        names = {number: name for name, number in _ELF_MACHINES.items()}
+        return f"it is for {names.get(machine, 'another processor')}, not {platform.machine()}"
     table = int.from_bytes(header[40:48], "little")  # of sections; it is the last thing in the file
     entry, count = (int.from_bytes(header[at : at + 2], "little") for at in (58, 60))
-    return table + entry * count <= size
+    return None if table + entry * count <= size else "the file is cut off"
 
 
 def ort_library() -> str:
@@ -146,7 +155,8 @@ def unavailable() -> str | None:
     if not LIBRARY.exists():
         return (
             "its library is not built: this is the wheel for any platform, or there was no C++ "
-            "compiler; install the wheel of this platform, or g++ or clang++ and the package again"
+            "compiler; install the wheel of this platform, or g++ or clang++ and the package again "
+            "(pip install --force-reinstall --no-deps --no-cache-dir)"
         )
     try:
         usable = level()
