@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib
 import os
 import platform
 import re
@@ -21,7 +22,7 @@ import torch
 from build_tools import torch_source
 from build_tools.description import LINK, long_description
 from zoo import shipped
-from zoo.cli import main
+from zoo.cli import REQUIRED, main
 from zoo.commands import doctor
 from zoo.data.images import Photo, write_photo
 from zoo.errors import EXTRAS, ZooError, pip_install
@@ -254,6 +255,33 @@ def test_the_constraints_are_given_to_pytorch_too():
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "pip install -c constraints.txt .`" not in page
     assert "`-c constraints.txt` in both commands" in page
+
+
+@pytest.mark.parametrize("module", REQUIRED)
+def test_a_required_package_that_is_missing_is_named(monkeypatch, capsys, module):
+    """As after ``pip install --no-deps``."""
+
+    def missing(name):
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    assert main(["doctor"]) == 2
+    told = f"zoo doctor: error: {REQUIRED[module]} is not installed"
+    assert told in capsys.readouterr().err
+
+
+def test_a_module_of_ours_that_is_missing_is_a_bug(monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError("No module named 'zoo.lost'", name="zoo.lost")
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(ModuleNotFoundError, match=r"zoo\.lost"):
+        main(["doctor"])
+
+
+def test_every_required_package_has_its_name():
+    required = settings()["project"]["dependencies"]
+    assert sorted(re.match(r"[\w-]+", name)[0] for name in required) == sorted(REQUIRED.values())
 
 
 def test_messages_name_the_packages_of_an_extra():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from zoo.command import leading_options, package_version, run_command
@@ -67,6 +67,18 @@ COMMANDS = {
 """The module with the ``main`` of each command, and what it does."""
 
 
+REQUIRED = {
+    "cv2": "opencv-python-headless",
+    "einops": "einops",
+    "numpy": "numpy",
+    "safetensors": "safetensors",
+    "torch": "torch",
+    "tqdm": "tqdm",
+    "yaml": "pyyaml",
+}
+"""The modules of the packages that ``pyproject.toml`` requires, with the names that pip knows."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; 2 means bad input."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -76,14 +88,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words[first:rest] == name.split():
             try:
                 check_not_hidden(module.split(".")[0])
+                with quiet_imports():
+                    command = _load(module)
             except ZooError as error:
                 parser = argparse.ArgumentParser(prog=f"zoo {name}")
                 return run_command(parser, partial(_refuse, error), words[:first])
-            with quiet_imports():
-                command = importlib.import_module(module).main
             return int(command(words[:first] + words[rest:], prog=f"zoo {name}"))
     # No command is named: this prints the help, the version, or what is wrong.
     return run_command(_parser(), lambda _: None, words)
+
+
+def _load(module: str) -> Callable[..., int]:
+    """Import the ``main`` of a command.
+
+    Raises:
+        ZooError: if a package that every installation needs is not there.
+    """
+    try:
+        main: Callable[..., int] = importlib.import_module(module).main
+    except ModuleNotFoundError as error:
+        package = REQUIRED.get(error.name or "")
+        if package is None:
+            raise
+        raise ZooError(
+            f"{package} is not installed, and nothing works without: pip install {package}"
+        ) from error
+    return main
 
 
 def _refuse(error: ZooError, options: argparse.Namespace) -> None:
