@@ -37,6 +37,15 @@ def settings():
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
+def test_an_installation_holds_every_package():
+    """The list is written out, because some folders at the top level do not belong to it."""
+    listed = settings()["tool"]["setuptools"]["packages"]
+    tops = {name.partition(".")[0] for name in listed}
+    folders = {path.parent for top in tops for path in (ROOT / top).rglob("*.py")}
+    assert {".".join(folder.relative_to(ROOT).parts) for folder in folders} == set(listed)
+    assert len(listed) == len(set(listed))
+
+
 # ---- zoo doctor ----
 
 UNAVAILABLE = native.unavailable
