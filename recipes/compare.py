@@ -22,9 +22,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from recipes.train import overrides_of, train
+from recipes.train import add_machine_options, overrides_of, train
 from zoo.command import run_command, whole
 from zoo.description import Measured, measured
 from zoo.distributed import ProcessGroup, process_group
@@ -345,17 +343,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         help="train with the seeds 0 to N - 1 [those of the study]; finished runs with others stay "
         "in the report",
     )
-    parser.add_argument(
-        "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="cpu or cuda [cuda if there is a GPU, otherwise cpu]",
-    )
-    parser.add_argument(
-        "--num-workers",
-        type=whole("--num-workers", 0, 256),
-        default=1,
-        help="number of processes that load data [1]",
-    )
+    add_machine_options(parser)
     return run_command(parser, _run, arguments, prog=prog, intermixed=True)
 
 

@@ -445,6 +445,12 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         metavar="TIME",
         help="shorten the schedule to this training time, such as 90s, 10m, 1.5h or 2d",
     )
+    add_machine_options(parser)
+    return run_command(parser, _run, arguments, prog=prog, intermixed=True)
+
+
+def add_machine_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say on what a training runs."""
     parser.add_argument(
         "--device",
         default="cuda" if torch.cuda.is_available() else "cpu",
@@ -456,7 +462,6 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         default=1,
         help="number of processes that load data [1]",
     )
-    return run_command(parser, _run, arguments, prog=prog, intermixed=True)
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import Mock
@@ -26,6 +24,7 @@ import yaml
 
 import zoo
 import zoo.blocks
+from tests.helpers.scripts import run_script
 from tests.helpers.small_weights import small_network, their_names
 from zoo.checkpoints import save_official
 from zoo.data import Photo, load_sample, write_photo
@@ -187,25 +186,8 @@ def make_files(folder, text):
 
 def run(folder, script):
     """Run a script with the commands of this checkout."""
-    programs = folder / ".bin"
-    programs.mkdir(exist_ok=True)
-    for name, words in (("python", ""), ("zoo", "-m zoo ")):
-        program = programs / name
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" {words}"$@"\n')
-        program.chmod(0o755)
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-    paths = {
-        "PATH": os.pathsep.join([str(programs), os.environ["PATH"]]),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)]),
-    }
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=folder,
-        env={**inherited, **paths},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
+    python_path = os.pathsep.join([str(ROOT), str(folder)])
+    done = run_script(folder, script, 900, PYTHONPATH=python_path)
     assert done.returncode == 0, f"{script}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout
 

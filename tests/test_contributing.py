@@ -6,8 +6,6 @@ import fnmatch
 import importlib
 import os
 import re
-import subprocess
-import sys
 import types
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import torch
 import yaml
 
 import zoo
+from tests.helpers.scripts import run_script
 from zoo.data import read_photo
 from zoo.inference import RestoreSettings, restore_tensor
 from zoo.ops import selective_scan
@@ -43,28 +42,8 @@ def folder(tmp_path):
 
 def run(folder, script, **environment):
     """Run a script of the guide as someone would who has followed it so far."""
-    programs = folder / "bin"
-    programs.mkdir(exist_ok=True)
-    for name, words in (("python", ""), ("zoo", "-m zoo ")):
-        program = programs / name
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" {words}"$@"\n')
-        program.chmod(0o755)
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-    return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=folder,
-        env={
-            **inherited,
-            "PATH": os.pathsep.join([str(programs), os.environ["PATH"]]),
-            "PYTHONPATH": str(ROOT),
-            "PYTEST_ADDOPTS": "-p no:cacheprovider",
-            "ZOO": str(ROOT),
-            **environment,
-        },
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    own = {"PYTEST_ADDOPTS": "-p no:cacheprovider", "ZOO": str(ROOT)}
+    return run_script(folder, script, 600, **own, **environment)
 
 
 def test_the_worked_example(folder):

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 import zoo
 from recipes.train import Trainer, main, train
+from tests.helpers.interruption import interrupted_at
 from tests.helpers.toy import Toy, register_toy
 from tests.helpers.training import make_photos
 from tests.helpers.vgg import write_vgg
@@ -184,17 +185,8 @@ def test_thirty_steps_resume_to_the_last_bit(precision, photos, tmp_path, monkey
         data={"sharpen": {"reach": 3}, "pool": 10, "mixup": 0.5},
     )
     whole = train(recipe, tmp_path / "whole", num_workers=0)
-    step = Trainer._train_step
-
-    def failing(self, parts):
-        if self.step == 17:
-            raise RuntimeError("out of luck")
-        return step(self, parts)
-
-    monkeypatch.setattr(Trainer, "_train_step", failing)
-    with pytest.raises(RuntimeError, match="out of luck"):
+    with interrupted_at(17):
         train(recipe, tmp_path / "parted", num_workers=0)
-    monkeypatch.setattr(Trainer, "_train_step", step)
     torch.manual_seed(99)
     parted = train(recipe, tmp_path / "parted", num_workers=0)
 

@@ -15,6 +15,7 @@ from torch import nn
 
 import zoo
 from recipes.train import Trainer, train
+from tests.helpers.interruption import interrupted_at
 from tests.helpers.toy import Toy, ToyBlock, register_toy
 from tests.helpers.training import make_photos
 from zoo.data import Bicubic, PatchDataset, load_training_photos
@@ -267,9 +268,7 @@ def test_validation_scores_the_weights_that_are_saved(ema, photos, tmp_path):
     )
 
 
-def test_a_resume_restores_every_random_state_and_the_loss_scale(
-    photos, tmp_path, lively_scale, monkeypatch
-):
+def test_a_resume_restores_every_random_state_and_the_loss_scale(photos, tmp_path, lively_scale):
     """Python's, NumPy's and torch's numbers go on, as do scale, averages and means of the log."""
     settings = {
         "network": {"noisy": True, "drop_path": 0.3},
@@ -283,17 +282,8 @@ def test_a_resume_restores_every_random_state_and_the_loss_scale(
     }
     recipe = recipe_of(photos, **settings)
     whole = train(recipe, tmp_path / "whole", num_workers=0)
-    step = Trainer._train_step
-
-    def failing(self, parts):
-        if self.step == 13:
-            raise RuntimeError("out of luck")
-        return step(self, parts)
-
-    monkeypatch.setattr(Trainer, "_train_step", failing)
-    with pytest.raises(RuntimeError, match="out of luck"):
+    with interrupted_at(13):
         train(recipe, tmp_path / "parted", num_workers=0)
-    monkeypatch.setattr(Trainer, "_train_step", step)
     random.seed(99)
     np.random.seed(99)
     torch.manual_seed(99)

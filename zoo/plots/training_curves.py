@@ -13,6 +13,7 @@ import numpy as np
 from zoo.command import run_command
 from zoo.data.images import Photo, write_photo
 from zoo.errors import ZooError
+from zoo.plots.figure import CURVES
 from zoo.training.metrics_log import METRICS, read_metrics
 
 WIDTH, HEIGHT = 760, 440
@@ -21,14 +22,6 @@ WIDTH, HEIGHT = 760, 440
 LEFT, RIGHT, TOP, BOTTOM = 84, 20, 48, 52
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _INK, _GRID = (40, 40, 40), (225, 225, 225)
-_COLORS = (
-    (31, 119, 180),
-    (214, 39, 40),
-    (44, 160, 44),
-    (255, 127, 14),
-    (148, 103, 189),
-    (140, 86, 75),
-)
 
 PANELS = (
     ("loss", "loss"),
@@ -112,7 +105,7 @@ def _panel(title: str, curves: dict[str, Points], *, logarithmic: bool) -> np.nd
         _write(canvas, f"{last * fifth / 5:.0f}", x - 14, HEIGHT - BOTTOM + 22, 0.45)
     _write(canvas, "step", WIDTH // 2, HEIGHT - 8, 0.45)
     for number, (name, curve) in enumerate(curves.items()):
-        color = _COLORS[number % len(_COLORS)]
+        color = CURVES[number % len(CURVES)]
         corners = np.array([place(x, y) for x, y in curve], np.int32)
         cv2.polylines(canvas, [corners], False, color, 2, cv2.LINE_AA)
         for corner in corners if len(corners) < 40 else corners[-1:]:
