@@ -36,10 +36,18 @@ class MergedSkip(nn.Module):
         scale: output over input size.
     """
 
+    start_I2: Tensor
+    is_color_I3: Tensor
+
     def __init__(self, channels: int, *, scale: int) -> None:
         super().__init__()
         self.channels, self.scale = channels, scale
         self.log_width = nn.Parameter(torch.full((3,), math.log(WIDTH)))
+        # Buffers: a tensor made from numbers at each call would make a GPU wait for the copy.
+        start_I2 = torch.tensor([plane[:2] for plane in planes(channels)])
+        is_color_I3 = torch.eye(3)[[plane.color for plane in planes(channels)]]
+        self.register_buffer("start_I2", start_I2, persistent=False)
+        self.register_buffer("is_color_I3", is_color_I3, persistent=False)
 
     def forward(self, burst_BTIHW: Tensor, flow_BT2HW: Tensor) -> Tensor:
         """Merge a burst into one RGB image.
@@ -53,8 +61,7 @@ class MergedSkip(nn.Module):
             (B, 3, scale*H, scale*W) in the dtype of the burst.
         """
         batch, frames, channels, height, width = burst_BTIHW.shape
-        start_I2 = torch.tensor([plane[:2] for plane in planes(channels)]).to(flow_BT2HW.device)
-        color_I = [plane.color for plane in planes(channels)]
+        start_I2 = self.start_I2.float()
         flow = F.interpolate(
             flow_BT2HW.flatten(0, 1).float(),
             scale_factor=float(self.scale),
@@ -65,7 +72,8 @@ class MergedSkip(nn.Module):
         columns = torch.arange(width * self.scale, device=flow.device)[None] / self.scale
         row = rows + flow[:, :, None, 0] - start_I2[:, 0, None, None]
         column = columns + flow[:, :, None, 1] - start_I2[:, 1, None, None]
-        sharpness_I = (-2 * self.log_width.float()).exp()[color_I] / 2
+        sharpness_3 = (-2 * self.log_width.float()).exp() / 2
+        sharpness_I = (self.is_color_I3.float() * sharpness_3).sum(1)
         values_BTIP = burst_BTIHW.float().flatten(3)
 
         weighted = total = torch.zeros((), device=flow.device)

@@ -86,7 +86,9 @@ def _register(reference: Tensor, moving: Tensor) -> Tensor:
     coarsest = len(pyramid) - 1
     first = _searched(*(_blurred(x, BLURS[0]) for x in pyramid[coarsest]))
     motion_N23[:, :, 0] = first.double() * 2**coarsest
-    prior_3 = torch.tensor(PRIOR, dtype=torch.float64, device=moving.device) * min(height, width)
+    # Not a tensor of numbers: a GPU would wait for its copy.
+    side = motion_N23.new_full((), min(height, width))
+    prior_3 = torch.stack([number * side for number in PRIOR])
     for level in range(coarsest, -1, -1):
         for blur in BLURS if level == coarsest else BLURS[-1:]:
             still, moved = (_blurred(x, blur) for x in pyramid[level])
@@ -98,17 +100,17 @@ def _searched(reference_N1HW: Tensor, moving_N1HW: Tensor) -> Tensor:
     """The whole-pixel shift (N, 2) with the least mean squared difference over the overlap."""
     height, width = reference_N1HW.shape[2:]
     reach = max(1, int(SEARCH * min(height, width)))
-    shifts, errors = [], []
+    errors = []
     for row in range(-reach, reach + 1):
         for column in range(-reach, reach + 1):
             still = reference_N1HW[..., max(0, -row) : height - max(0, row), :]
             still = still[..., max(0, -column) : width - max(0, column)]
             moved = moving_N1HW[..., max(0, row) : height - max(0, -row), :]
             moved = moved[..., max(0, column) : width - max(0, -column)]
-            shifts.append((row, column))
             errors.append((still - moved).square().mean((1, 2, 3)))
     best_N = torch.stack(errors).argmin(0)
-    return torch.tensor(shifts, device=best_N.device)[best_N]
+    across = 2 * reach + 1
+    return torch.stack([best_N // across - reach, best_N % across - reach], dim=1)
 
 
 def _refine(
@@ -140,7 +142,8 @@ def _refine(
         weighted = J * weight_NHW.flatten(1)[:, None]
         normal = weighted @ J.transpose(1, 2) + precision_6.diag()
         pull = precision_6[:, None] * motion_N23.flatten(1)[..., None] / shrink
-        step = torch.linalg.solve(normal, weighted @ error_NHW.flatten(1)[..., None] - pull)
+        wanted = weighted @ error_NHW.flatten(1)[..., None] - pull
+        step = torch.linalg.solve_ex(normal, wanted).result  # its check would make a GPU wait
         motion_N23 = motion_N23 + step.reshape(-1, 2, 3) * shrink
     return motion_N23
 
