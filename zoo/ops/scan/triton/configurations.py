@@ -16,26 +16,38 @@ class Configuration:
 
     Attributes:
         widths: possible numbers of channels per program, largest first; one warp for every 32.
-        gradient_blocks: possible numbers of channels per program of the gradient kernel, each with
-            the number of steps that fit in registers at once. The kernel has one warp, so with 64
-            channels each lane has two: sums over channels are shorter, but fewer steps fit.
+        gradient_tile: number of states, over all channels, of a program of the gradient kernel. It
+            has one warp, so each lane holds 1 / 32 of them in registers, several times over.
+        gradient_steps: number of steps that the gradient kernel processes at once. Registers hold
+            the states of all of them.
+        gradient_registers: largest number of registers of a lane in the gradient kernel; 0 leaves
+            it to the compiler. Fewer registers let more programs run at once.
         carry_block: number of channels, and of boundaries between chunks, that one warp processes
             at once.
         shortest: steps of the shortest possible chunk.
         longest: steps of the longest possible chunk. States at chunk boundaries take
             K N / longest times the memory of the tokens.
         warps: warps per multiprocessor; a launch should have at least twice as many.
+        gradient_longest: steps of the longest possible chunk where gradients are wanted. Scratch
+            memory grows with it, and memory at chunk boundaries shrinks.
         gradient_warps: programs per multiprocessor in the gradient kernel. Each needs its own
             scratch memory and its own copy of the sums of parameter gradients.
     """
 
     widths: tuple[int, ...] = (128, 64, 32)
-    gradient_blocks: tuple[tuple[int, int], ...] = ((64, 3), (32, 4))
+    gradient_tile: int = 512
+    gradient_steps: int = 2
+    gradient_registers: int = 168
     carry_block: tuple[int, int] = (32, 16)
     shortest: int = 32
     longest: int = 256
     warps: int = 16
-    gradient_warps: int = 8
+    gradient_longest: int = 64
+    gradient_warps: int = 12
+
+    def gradient_channels(self, states: int) -> int:
+        """Number of channels of a program of the gradient kernel; ``states`` is a power of two."""
+        return max(4, min(64, self.gradient_tile // states))
 
 
 CONFIGURATIONS: dict[tuple[int, int], Configuration] = {}
@@ -48,11 +60,13 @@ capability 9.0, and the gradient kernel spills none for 8.0 and 12.0
 
 INTERPRETED = Configuration(
     widths=(4,),
-    gradient_blocks=((4, 2),),
+    gradient_tile=4,
+    gradient_registers=0,
     carry_block=(4, 2),
     shortest=4,
     longest=4,
     warps=1,
+    gradient_longest=4,
     gradient_warps=2,
 )
 """For Triton's interpreter: many small chunks and blocks, so that tiny tests cross every kind of
@@ -76,7 +90,9 @@ def width(channels: int, widths: tuple[int, ...]) -> int:
     return next(block for block in widths if padded(block) <= 1.1 * least)
 
 
-def chunk_length(steps: int, lanes: int, processors: int, table: Configuration) -> int:
+def chunk_length(
+    steps: int, lanes: int, processors: int, table: Configuration, gradients: bool = False
+) -> int:
     """Number of steps of a chunk: the largest that still gives every multiprocessor enough work.
 
     Args:
@@ -84,9 +100,10 @@ def chunk_length(steps: int, lanes: int, processors: int, table: Configuration) 
         lanes: number of warps needed for one chunk of all images, directions and channels.
         processors: number of multiprocessors of the GPU.
         table: the configuration of the GPU.
+        gradients: whether the gradient kernel will walk the chunks.
     """
     wanted = 2 * table.warps * processors
-    length = table.longest
+    length = table.gradient_longest if gradients else table.longest
     while length > table.shortest and -(-steps // length) * lanes < wanted:
         length //= 2
     return length

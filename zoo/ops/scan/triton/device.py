@@ -24,7 +24,7 @@ _SIZES = [
     *("u_b", "u_l", "delta_b", "delta_l", "delta_k", "B_b", "B_l", "B_k", "C_b", "C_l", "C_k"),
     *("gy_b", "gy_l", "gy_k", "y_b", "y_l", "y_k", "order_b", "order_k"),
     *("batch", "steps", "directions", "channels", "rank", "states", "chunks", "length"),
-    *("tokens", "first", "walked", "blocks", "slots", "part", "shift", "boundaries", "width"),
+    *("tokens", "first", "walked", "blocks", "slots", "part", "shift", "boundaries"),
 ]
 
 
@@ -91,13 +91,6 @@ def read_row(pointer, token, stride, index, size):
 
 
 @triton.jit
-def read_entry(pointer, token, stride, index):
-    """Load one value of one token in float32; zero for a negative token."""
-    place = pointer + tl.maximum(token, 0).to(tl.int64) * stride + index
-    return tl.load(place, mask=token >= 0, other=0.0).to(tl.float32)
-
-
-@triton.jit
 def is_within(n, states, e, channels):
     """Mask of (N, E); all false if ``states`` is zero."""
     return (n < states)[:, None] & (e < channels)[None]
@@ -155,29 +148,23 @@ def read_step(
 
 @triton.jit
 def read_steps(
-    u_ptr, delta_ptr, weight_ptr, order_ptr, bias_E, now, end,
-    u_l, delta_l, rank, e, tokens, channels, LOW_RANK: tl.constexpr, FEW: tl.constexpr,
+    u_ptr, delta_ptr, order_ptr, weight_RE, bias_E, now, end,
+    u_l, delta_l, rank, e, r, tokens, channels, LOW_RANK: tl.constexpr, FEW: tl.constexpr,
 ):  # fmt: skip
     """Load FEW steps from ``now``: tuples of their tokens, u, and delta before softplus.
 
-    From ``end`` on, the token is -1. Registers hold one row of the projection at a time, to leave
-    room for the steps; :func:`read_step` holds the whole projection.
+    From ``end`` on, the token is -1.
     """
     token_T, u_T, raw_T = (), (), ()
     for t in tl.static_range(FEW):
-        token = read_token(order_ptr + now + t, now + t < end, tokens)
-        token_T = token_T + (token,)
-        u_T = u_T + (read_row(u_ptr, token, u_l, e, channels),)
-        raw_E = spoil(bias_E, token)
-        if not LOW_RANK:
-            raw_E += read_row(delta_ptr, token, delta_l, e, channels)
+        token_T = token_T + (read_token(order_ptr + now + t, now + t < end, tokens),)
+    for t in tl.static_range(FEW):
+        u_T = u_T + (read_row(u_ptr, token_T[t], u_l, e, channels),)
+        raw_E = spoil(bias_E, token_T[t])
+        if LOW_RANK:
+            low_R = read_row(delta_ptr, token_T[t], delta_l, r, rank)
+            raw_E += tl.sum(weight_RE * low_R[:, None], axis=0)
+        else:
+            raw_E += read_row(delta_ptr, token_T[t], delta_l, e, channels)
         raw_T = raw_T + (raw_E,)
-    if LOW_RANK:
-        for rr in range(rank):
-            weight_E = tl.load(weight_ptr + rr * channels + e, mask=e < channels, other=0.0)
-            sum_T = ()
-            for t in tl.static_range(FEW):
-                step = read_entry(delta_ptr, token_T[t], delta_l, rr)
-                sum_T = sum_T + (raw_T[t] + weight_E * step,)
-            raw_T = sum_T
     return token_T, u_T, raw_T

@@ -47,7 +47,9 @@ class _Call:
 
         block = width(self.channels, self.table.widths)
         lanes = self.batch * self.directions * max(1, block // 32) * -(-self.channels // block)
-        self.length = chunk_length(self.steps, lanes, self.processors, self.table)
+        self.length = chunk_length(
+            self.steps, lanes, self.processors, self.table, gradients=grad_y is not None
+        )
         self.chunks = max(1, -(-self.steps // self.length))
 
         u, delta, B, C = (_dense_rows(t) for t in (u, delta, B, C))
@@ -209,8 +211,8 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
     mode, launches = call.launches(summed=True)
     gu = call.zeros(call.batch, call.tokens, call.channels)
 
-    few_steps = dict(call.table.gradient_blocks)
-    block = width(call.channels, tuple(few_steps))
+    few = call.table.gradient_steps
+    block = call.table.gradient_channels(call.shared["BLOCK_N"])
     blocks = -(-call.channels // block)
     copies, shared_mode = _shared_sums(blocks)
     gB, gC = (call.zeros(copies, *rows, call.states) for _ in range(2))
@@ -223,10 +225,10 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
     slots = call.slots(pairs)
     parameters = call.zeros(slots, call.directions, call.states + call.rank + 2, call.channels)
     if call.batch and call.steps:
-        kept = -(-call.length // few_steps[block])
+        kept = -(-call.length // few)
         with _on(call.device):
             state, carry = call.states_at_boundaries(backward=True)
-            scratch = call.floats(slots, pairs, kept + 1, call.states, block)
+            scratch = call.floats(slots, pairs, kept, call.shared["BLOCK_N"], block)
             for first, walked in launches:
                 _launch(
                     gradients.gradients,
@@ -246,12 +248,12 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
                     blocks=blocks,
                     slots=slots,
                     part=call.batch * call.tokens * call.directions if copies > 1 else 0,
-                    width=block,
                     MODE=mode,
                     SHARED_MODE=shared_mode,
                     BLOCK_E=block,
-                    FEW=few_steps[block],
+                    FEW=few,
                     num_warps=1,
+                    **_at_most(call.table.gradient_registers),
                 )
     gA, gweight, gbias, gD = parameters.sum(0).split((call.states, call.rank, 1, 1), dim=1)
     dtype = inputs.u.dtype
@@ -277,6 +279,11 @@ def _shared_sums(blocks: int) -> tuple[int, int]:
 def _launch(kernel: Any, programs: int, **arguments: Any) -> None:
     # The recurrence consists of fused multiply-adds, and Triton's default is about to change.
     kernel[(programs,)](**arguments, enable_fp_fusion=True)
+
+
+def _at_most(registers: int) -> dict[str, int]:
+    """Option of a launch that limits registers, which AMD's compiler does not have."""
+    return {"maxnreg": registers} if registers and torch.version.hip is None else {}
 
 
 @functools.cache
