@@ -146,7 +146,7 @@ def run(inputs, case: Case, backend: str):
     y = selective_scan(*leaves, order, reduce=case.reduce, backend=backend)
     cotangent = torch.sin(torch.arange(y.numel(), dtype=torch.float64)).reshape(y.shape)
     wanted = [t for t in leaves if t is not None]
-    gradients = torch.autograd.grad(y, wanted, cotangent.to(y.dtype))
+    gradients = torch.autograd.grad(y, wanted, cotangent.to(y))
     return [y, *gradients]
 
 

@@ -110,7 +110,9 @@ def main(*words: str) -> int:
     usual = configurations.INTERPRETED
     for word in words:
         length = 6 if word == "long-chunks" else usual.longest
-        configurations.INTERPRETED = replace(usual, shortest=length, longest=length)
+        configurations.INTERPRETED = replace(
+            usual, shortest=length, longest=length, gradient_longest=length
+        )
         if word == "hostile":
             _print(wrong_entries())
             continue

@@ -15,13 +15,8 @@ class Configuration:
     """Sizes for one GPU architecture.
 
     Attributes:
-        widths: possible numbers of channels per program, largest first; one warp for every 32.
-        gradient_tile: number of states, over all channels, of a program of the gradient kernel. It
-            has one warp, so each lane holds 1 / 32 of them in registers, several times over.
-        gradient_steps: number of steps that the gradient kernel processes at once. Registers hold
-            the states of all of them.
-        gradient_registers: largest number of registers of a lane in the gradient kernel; 0 leaves
-            it to the compiler. Fewer registers let more programs run at once.
+        tile: number of states, over all channels, of a program. It has one warp, so each lane holds
+            1 / 32 of them in registers; the gradient kernel holds them several times over.
         carry_block: number of channels, and of boundaries between chunks, that one warp processes
             at once.
         shortest: steps of the shortest possible chunk.
@@ -30,24 +25,27 @@ class Configuration:
         warps: warps per multiprocessor; a launch should have at least twice as many.
         gradient_longest: steps of the longest possible chunk where gradients are wanted. Scratch
             memory grows with it, and memory at chunk boundaries shrinks.
+        gradient_steps: number of steps that the gradient kernel processes at once. Registers hold
+            the states of all of them.
+        gradient_registers: largest number of registers of a lane in the gradient kernel; 0 leaves
+            it to the compiler. Fewer registers let more programs run at once.
         gradient_warps: programs per multiprocessor in the gradient kernel. Each needs its own
             scratch memory and its own copy of the sums of parameter gradients.
     """
 
-    widths: tuple[int, ...] = (128, 64, 32)
-    gradient_tile: int = 512
-    gradient_steps: int = 2
-    gradient_registers: int = 168
+    tile: int = 512
     carry_block: tuple[int, int] = (32, 16)
     shortest: int = 32
     longest: int = 256
     warps: int = 16
     gradient_longest: int = 64
-    gradient_warps: int = 12
+    gradient_steps: int = 2
+    gradient_registers: int = 0
+    gradient_warps: int = 8
 
-    def gradient_channels(self, states: int) -> int:
-        """Number of channels of a program of the gradient kernel; ``states`` is a power of two."""
-        return max(4, min(64, self.gradient_tile // states))
+    def channels(self, states: int) -> int:
+        """Number of channels of a program; ``states`` is a power of two."""
+        return max(4, min(64, self.tile // states))
 
 
 CONFIGURATIONS: dict[tuple[int, int], Configuration] = {}
@@ -59,9 +57,7 @@ capability 9.0, and the gradient kernel spills none for 8.0 and 12.0
 (tests/helpers/triton_compiled.py). Not yet measured on any GPU."""
 
 INTERPRETED = Configuration(
-    widths=(4,),
-    gradient_tile=4,
-    gradient_registers=0,
+    tile=4,
     carry_block=(4, 2),
     shortest=4,
     longest=4,
@@ -78,16 +74,6 @@ def configuration(device: torch.device) -> Configuration:
     if device.type != "cuda":
         return INTERPRETED
     return CONFIGURATIONS.get(torch.cuda.get_device_capability(device), DEFAULT)
-
-
-def width(channels: int, widths: tuple[int, ...]) -> int:
-    """The widest block that needs at most 10 % more lanes than the best of ``widths``."""
-
-    def padded(block: int) -> int:
-        return -(-channels // block) * block
-
-    least = min(map(padded, widths))
-    return next(block for block in widths if padded(block) <= 1.1 * least)
 
 
 def chunk_length(

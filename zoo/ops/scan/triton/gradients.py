@@ -29,7 +29,7 @@ def gradients(
     state_ptr, carry_ptr, scratch_ptr, gu_ptr, gdelta_ptr, gB_ptr, gC_ptr, parameter_ptr,
     u_b, u_l, delta_b, delta_l, delta_k, B_b, B_l, B_k, C_b, C_l, C_k, gy_b, gy_l, gy_k,
     order_b, order_k, batch, tokens, steps, directions, first, walked,
-    channels, rank, states, chunks, length, blocks, slots, part,
+    channels, padded, rank, states, chunks, length, blocks, slots, part,
     LOW_RANK: tl.constexpr, MODE: tl.constexpr, SHARED_MODE: tl.constexpr,
     BLOCK_E: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_R: tl.constexpr, FEW: tl.constexpr,
 ):  # fmt: skip
@@ -79,15 +79,15 @@ def gradients(
         end = tl.minimum(start + length, steps)
         groups = (end - start + FEW - 1) // FEW
 
-        boundary = ((b * directions + k) * (chunks - 1) + chunk) * states * channels
-        place_NE = boundary + n[:, None] * channels + e[None]
+        boundary = ((b * directions + k) * (chunks - 1) + chunk) * states * padded
+        place_NE = boundary + n[:, None] * padded + e[None]
         given = tl.where(chunk > 0, states, 0)
         h_NE = tl.load(
-            state_ptr + place_NE - states * channels,
-            mask=is_within(n, given, e, channels), other=0.0,
+            state_ptr + place_NE - states * padded,
+            mask=is_within(n, given, e, padded), other=0.0,
         )  # fmt: skip
         given = tl.where(chunk < chunks - 1, states, 0)
-        gh_NE = tl.load(carry_ptr + place_NE, mask=is_within(n, given, e, channels), other=0.0)
+        gh_NE = tl.load(carry_ptr + place_NE, mask=is_within(n, given, e, padded), other=0.0)
 
         # Forward: keep the state before every FEW steps.
         for group in range(groups - 1):

@@ -41,14 +41,14 @@ def chunk_states(
     u_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, B_ptr, C_ptr, order_ptr, gy_ptr,
     state_ptr, carry_ptr, total_ptr,
     u_b, u_l, delta_b, delta_l, delta_k, B_b, B_l, B_k, C_b, C_l, C_k, gy_b, gy_l, gy_k,
-    order_b, order_k, tokens, steps, directions, channels, rank, states, chunks, length, blocks,
-    LOW_RANK: tl.constexpr, BACKWARD: tl.constexpr,
+    order_b, order_k, tokens, steps, directions, channels, padded, rank, states, chunks, length,
+    blocks, LOW_RANK: tl.constexpr, BACKWARD: tl.constexpr,
     BLOCK_E: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_R: tl.constexpr,
 ):  # fmt: skip
     """The effect of each chunk on a state: what the chunk adds, and the sum of its steps.
 
-    state (B, K, M, N, E): the state after chunk j when it starts from zero. total (B, K, J, E): the
-    sum of delta over a chunk; exp(A total) is the decay of the chunk. carry (B, K, M, N, E), only
+    state (B, K, M, N, padded E): the state after chunk j when it starts from zero. total (B, K, J, E): the
+    sum of delta over a chunk; exp(A total) is the decay of the chunk. carry, of this shape, only
     if BACKWARD: the gradient of the state before chunk j + 1 through this chunk alone.
     """
     e, chunk, b, k = place_of_program(blocks, chunks, 0, directions, BLOCK_E)
@@ -84,14 +84,14 @@ def chunk_states(
 
     bk = b * directions + k
     tl.store(total_ptr + (bk * chunks + chunk) * channels + e, total_E, mask=e < channels)
-    boundary = (bk * (chunks - 1) + chunk) * states * channels
-    place_NE = n[:, None] * channels + e[None]
+    boundary = (bk * (chunks - 1) + chunk) * states * padded
+    place_NE = n[:, None] * padded + e[None]
     left = tl.where(chunk < chunks - 1, states, 0)
-    tl.store(state_ptr + boundary + place_NE, h_NE, mask=is_within(n, left, e, channels))
+    tl.store(state_ptr + boundary + place_NE, h_NE, mask=is_within(n, left, e, padded))
     if BACKWARD:
-        boundary -= states * channels
+        boundary -= states * padded
         left = tl.where(chunk > 0, states, 0)
-        tl.store(carry_ptr + boundary + place_NE, carry_NE, mask=is_within(n, left, e, channels))
+        tl.store(carry_ptr + boundary + place_NE, carry_NE, mask=is_within(n, left, e, padded))
 
 
 @triton.jit
@@ -103,7 +103,7 @@ def _after(decay_1, added_1, decay_2, added_2):
 @kernel
 def carry_states(
     state_ptr, A_ptr, total_ptr,
-    directions, channels, states, chunks, boundaries, shift, blocks,
+    directions, channels, padded, states, chunks, boundaries, shift, blocks,
     REVERSED: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
     """Run the recurrence over chunks, in place: ``state_ptr`` holds what each chunk adds, and then
@@ -118,7 +118,7 @@ def carry_states(
     bk = (program // blocks // states).to(tl.int64)
     in_E = e < channels
     A_E = tl.load(A_ptr + (bk % directions * states + n) * channels + e, mask=in_E, other=0.0)
-    state_ptr += (bk * boundaries * states + n) * channels
+    state_ptr += (bk * boundaries * states + n) * padded
     total_ptr += (bk * chunks + shift) * channels
     row = tl.arange(0, BLOCK_M)
     carry_E = tl.zeros((BLOCK_E,), tl.float32)
@@ -127,7 +127,7 @@ def carry_states(
         mask = (m < boundaries)[:, None] & in_E[None]
         if REVERSED:
             m = boundaries - 1 - m
-        place = state_ptr + m[:, None].to(tl.int64) * states * channels + e[None]
+        place = state_ptr + m[:, None].to(tl.int64) * states * padded + e[None]
         total_ME = tl.load(total_ptr + m[:, None] * channels + e[None], mask=mask, other=0.0)
         decay_ME = tl.exp2(total_ME * (A_E * LOG2E)[None])
         added_ME = tl.load(place, mask=mask, other=0.0)
@@ -143,7 +143,7 @@ def outputs(
     state_ptr, y_ptr,
     u_b, u_l, delta_b, delta_l, delta_k, B_b, B_l, B_k, C_b, C_l, C_k, y_b, y_l, y_k,
     order_b, order_k, tokens, steps, directions, first, walked,
-    channels, rank, states, chunks, length, blocks,
+    channels, padded, rank, states, chunks, length, blocks,
     LOW_RANK: tl.constexpr, MODE: tl.constexpr,
     BLOCK_E: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_R: tl.constexpr,
 ):  # fmt: skip
@@ -161,11 +161,11 @@ def outputs(
     y_ptr += b * y_b + k * y_k
     order_ptr += b * order_b + k * order_k
 
-    boundary = ((b * directions + k) * (chunks - 1) + chunk - 1) * states * channels
+    boundary = ((b * directions + k) * (chunks - 1) + chunk - 1) * states * padded
     given = tl.where(chunk > 0, states, 0)
     h_NE = tl.load(
-        state_ptr + boundary + n[:, None] * channels + e[None],
-        mask=is_within(n, given, e, channels),
+        state_ptr + boundary + n[:, None] * padded + e[None],
+        mask=is_within(n, given, e, padded),
         other=0.0,
     )
     start = chunk * length
