@@ -148,7 +148,9 @@ def gradients(
 
                 reached = is_reached(token, e, channels)
                 gu_E = gdu_E * delta_E + D_E * gy_E
-                put(gu_ptr + (b * tokens + tl.maximum(token, 0)) * channels + e, gu_E, reached, MODE)
+                put(
+                    gu_ptr + (b * tokens + tl.maximum(token, 0)) * channels + e, gu_E, reached, MODE
+                )
                 graw_E = gdelta_E * slope_T[t]
                 gbias_E += graw_E
                 gD_E += gy_E * u_E

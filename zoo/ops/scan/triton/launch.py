@@ -193,7 +193,7 @@ def forward(inputs: ScanInputs, reduce: bool) -> Tensor:
                 call.blocks * call.chunks * call.batch * walked,
                 **_known(kernels.outputs, call.shared),
                 **{"y_k": 0, **_strides("y", y)},
-                    state_ptr=state,
+                state_ptr=state,
                 y_ptr=y,
                 first=first,
                 walked=walked,
