@@ -8,7 +8,6 @@ from __future__ import annotations
 import triton.language as tl
 
 from zoo.ops.scan.triton.device import (
-    LOG2E,
     STORE,
     is_reached,
     is_within,

@@ -6,10 +6,12 @@ a zero state, ``carry_states`` combines the results into the state before each c
 in time. Then ``gradients`` (in its own file) walks a chunk forward in groups of a few steps, stores
 the state before each group, and processes the groups from the last to the first.
 
-A lane owns channels and holds all their states. The sum over states therefore stays within a lane,
-and warps never wait for each other. Channels are the innermost axis everywhere: A is passed as
-(K, N, E), delta_weight as (K, R, E). Kernels are not specialised for sizes and strides: one binary
-works for all image sizes, and no load is so wide that it would spread states over lanes.
+A program has one warp, so warps never wait for each other. Its tile of states, N by some channels,
+is spread over lanes in both axes: sums over states and sums over channels then both stay mostly
+within a lane. Channels are the innermost axis everywhere: A is passed as (K, N, E), delta_weight as
+(K, R, E). Stored states have rows padded to a multiple of 16 channels, so that a lane moves four
+channels at once; that is what makes the compiler choose this spread. Other sizes and strides are
+not compiled in: one binary works for all image sizes.
 
 Shape suffixes, in addition to those of :mod:`zoo.ops.scan.contract`: J chunks, M = J - 1 boundaries
 between them. Every ``*_b, *_l, *_k`` is a stride in elements: to the next image, token, direction.
@@ -47,9 +49,10 @@ def chunk_states(
 ):  # fmt: skip
     """The effect of each chunk on a state: what the chunk adds, and the sum of its steps.
 
-    state (B, K, M, N, padded E): the state after chunk j when it starts from zero. total (B, K, J, E): the
-    sum of delta over a chunk; exp(A total) is the decay of the chunk. carry, of this shape, only
-    if BACKWARD: the gradient of the state before chunk j + 1 through this chunk alone.
+    state (B, K, M, N, padded E): the state after chunk j when it starts from zero. total
+    (B, K, J, E): the sum of delta over a chunk; exp(A total) is the decay of the chunk. carry, of
+    the shape of state, only if BACKWARD: the gradient of the state before chunk j + 1 through this
+    chunk alone.
     """
     e, chunk, b, k = place_of_program(blocks, chunks, 0, directions, BLOCK_E)
     n = tl.arange(0, BLOCK_N)
