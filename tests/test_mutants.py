@@ -5,6 +5,7 @@ import textwrap
 
 import pytest
 
+from tests.mutants import covered
 from tests.mutants.__main__ import try_all
 from tests.mutants.areas import AREAS, EXCLUDED
 from tests.mutants.cases import CaseFinder, in_sequence, within
@@ -268,6 +269,48 @@ def test_a_run_that_was_cut_off_gives_no_map(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="did not reach the end"):
         refreshed(tmp_path / "map", ["zoo/cli.py"])
     assert not (tmp_path / "map").exists()
+
+
+def test_what_was_measured_before_a_run_was_cut_off_is_kept(tmp_path, monkeypatch):
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "x.py").write_text("")
+    for name in "abc":
+        (tmp_path / "tests" / f"test_{name}.py").write_text("")
+    asked = []
+
+    def measure(work, tests, sources):
+        asked.extend(tests)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return CoverageMap(cases={f"{tests[0]}::t": Case(1, {})}, imported={"x.py": {len(asked)}})
+
+    monkeypatch.setattr(covered, "Workspace", lambda folder, root: Bare(folder))
+    monkeypatch.setattr(covered, "_measure", measure)
+    monkeypatch.setattr(covered, "AT_ONCE", 1)
+    with pytest.raises(KeyboardInterrupt):
+        refreshed(tmp_path / "map", ["x.py"], tmp_path)
+    known = refreshed(tmp_path / "map", ["x.py"], tmp_path)
+    assert [name[-4] for name in asked] == ["a", "b", "b", "c"]
+    assert [name[11] for name in known.cases] == ["a", "b", "c"]
+    assert known.imported == {"x.py": {1, 3, 4}}
+    assert known == CoverageMap.read(tmp_path / "map")
+    refreshed(tmp_path / "map", ["x.py"], tmp_path)
+    assert len(asked) == 4
+
+
+WORDS = ("slow", "gpu", "docs")
+
+
+def test_only_tests_of_the_default_suite_are_measured(toy, tmp_path, monkeypatch):
+    """Others would notice faults that nobody hears of, and take hours."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    folder = toy / "tests" / "mutants"
+    folder.mkdir()
+    (folder / "recorder.py").write_text((ROOT / "tests" / "mutants" / "recorder.py").read_text())
+    marked = (f"@pytest.mark.{word}\ndef test_{word}():\n    pass\n" for word in WORDS)
+    (toy / "tests" / "test_numbers.py").write_text("import pytest\n" + "".join(marked))
+    assert refreshed(tmp_path / "map", ["toyed/numbers.py"], toy).cases == {}
+    assert f'-m "{covered.SELECTION}"' in (ROOT / "Makefile").read_text()
 
 
 def test_the_lines_that_each_test_runs_are_measured(toy, tmp_path, monkeypatch):

@@ -27,6 +27,7 @@ AREAS = {
 
 _GPU = "runs on NVIDIA GPUs only; `make gpu-check` tests it"
 _TENSORRT = "calls TensorRT itself; `make test-tensorrt` and `make gpu-check` test it"
+_BROWSER = "needs Gradio, and shows in a browser only; `make test-app` tests it"
 
 EXCLUDED: dict[tuple[str, str], str] = {
     ("zoo/ops/scan/mamba_ssm.py", "unavailable"): _GPU,
@@ -35,6 +36,7 @@ EXCLUDED: dict[tuple[str, str], str] = {
     ("zoo/ops/scan/triton/launch.py", "_processors"): _GPU,
     ("zoo/inference/tiling.py", "CudaMemory"): _GPU,
     ("zoo/distributed.py", "_TorchrunGroup.device"): "chooses among several NVIDIA GPUs",
+    ("zoo/app/page.py", ""): _BROWSER,
     ("zoo/integrations/tensorrt_runtime.py", "_mend_library_name"): _TENSORRT,
     ("zoo/integrations/tensorrt.py", "EngineSession.__init__"): _TENSORRT,
     ("zoo/integrations/tensorrt.py", "EngineSession.run"): _TENSORRT,

@@ -1,4 +1,4 @@
-"""Which tests run which lines, from one run of the suite under coverage, kept between runs.
+"""Which tests run which lines, from runs of the suite under coverage, kept between runs.
 
 A later run measures again only the test files that changed, and those that had run a source file
 that changed.
@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,11 @@ from tests.mutants.workspace import ROOT, Workspace
 
 logger = logging.getLogger("mutants")
 
-SELECTION = "not slow and not gpu"
+SELECTION = "not slow and not gpu and not docs"
 """The default suite, which is what is measured."""
+
+AT_ONCE = 40
+"""Test files that one process measures."""
 
 _CONFIGURATION = """[run]
 parallel = true
@@ -110,20 +114,35 @@ def refreshed(path: Path, sources: list[str], root: Path = ROOT) -> CoverageMap:
     if not stale:
         return known
     logger.info("measuring which tests run which lines: %d test files", len(stale))
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        measured = _measure(Workspace(Path(folder), root), sorted(stale), sorted(found))
-    kept = {
-        name: case
-        for name, case in known.cases.items()
-        if name.split("::")[0] in tests.keys() - stale
-    }
-    imported = {
-        name: measured.imported.get(name, known.imported.get(name, set()))
-        for name in measured.imported.keys() | (known.imported.keys() & found.keys())
-    }
-    renewed = CoverageMap(found, tests, {**kept, **measured.cases}, imported)
-    renewed.write(path)
-    return renewed
+    imported = {name: {*known.imported.get(name, ())} for name in found}
+    renewed = {name for name, value in found.items() if known.sources.get(name) != value}
+    for part in _parts(sorted(stale)):
+        with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+            measured = _measure(Workspace(Path(folder), root), part, sorted(found))
+        stale -= {*part}
+        current = tests.keys() - stale
+        kept = {
+            name: case
+            for name, case in known.cases.items()
+            if name.split("::")[0] in current.difference(part)
+        }
+        for name, lines in measured.imported.items():
+            imported[name] = lines if name in renewed else imported[name] | lines
+        renewed -= measured.imported.keys()
+        known = CoverageMap(
+            found,
+            {name: tests[name] for name in current},
+            {**kept, **measured.cases},
+            {name: lines for name, lines in imported.items() if lines},
+        )
+        known.write(path)
+    return known
+
+
+def _parts(names: list[str]) -> Iterator[list[str]]:
+    """Groups of test files; the map is kept after each, so that a run cut off is not lost."""
+    for start in range(0, len(names), AT_ONCE):
+        yield names[start : start + AT_ONCE]
 
 
 def stale_tests(
@@ -175,7 +194,8 @@ def _measure(work: Workspace, tests: list[str], sources: list[str]) -> CoverageM
     words += ["-m", SELECTION, f"--basetemp={work.scratch / 'tmp'}", f"--ignore={_ITSELF}", *tests]
     done = subprocess.run(words, cwd=work.copy, env=environment, capture_output=True, text=True)
     logger.info("%s", "\n".join(done.stdout.splitlines()[-3:]))
-    if done.returncode not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+    whole = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
+    if done.returncode not in whole:
         raise RuntimeError(f"pytest did not reach the end:\n{done.stdout}\n{done.stderr}")
     return read_lines(work.copy, data, [json.loads(row) for row in rows.read_text().splitlines()])
 
