@@ -12,11 +12,13 @@ from scipy import stats
 
 import recipes.compare
 from recipes.compare import Study, list_studies, load_study, main
+from tests.helpers import strokes
 from tests.helpers.training import make_photos
 from zoo.description import measured
 from zoo.evaluation.comparison import STUDENT, Trained, differences, interval, ranked, table
 from zoo.evaluation.report import fixed
-from zoo.plots.comparison import LINE, render_comparison
+from zoo.plots.comparison import LINE, _ticks, render_comparison
+from zoo.plots.scan_order import text_width
 from zoo.recipe import load_recipe
 from zoo.training.settings import train_settings
 
@@ -250,6 +252,44 @@ def test_the_table_and_the_picture_have_the_best_first_and_mark_what_is_sure():
     blue = np.argwhere((picture == (31, 119, 180)).all(2))[:, 0]
     assert len(red) and len(blue) and blue.max() < red.min()  # noisy is first, worse is last
     assert red.max() - red.min() < LINE
+
+
+def test_the_picture_of_a_comparison_writes_what_it_shows(monkeypatch):
+    drawn = strokes.record(monkeypatch)
+    render_comparison([trained("base", 30.0), trained("better", 31.0)], "base")
+    left = 24 + text_width("better") + 20
+    at = {value: left + round(560 * (value - 29.95) / 1.1) for value in (30, 30.2, 30.4, 31)}
+    assert drawn.texts[0] == ("PSNR in dB: runs, mean, 95 % interval of the mean", (left, 28))
+    ticks = drawn.texts[1:7]
+    assert [text for text, _ in ticks] == ["30", "30.2", "30.4", "30.6", "30.8", "31"]
+    assert [ticks[n][1] for n in (0, 1, 2, 5)] == [(x - 22, 172) for x in at.values()]
+    assert drawn.texts[7:] == [
+        ("over base", (left + 576, 28)),
+        *(("better", (24, 90)), ("+1.000", (left + 576, 90)), ("base", (24, 130))),
+    ]
+    means = [place for place, _, thickness in drawn.discs if thickness == -1]
+    assert means == [(at[31], 84), (at[30], 124)]
+    dashes = [(start, end) for start, end, color in drawn.lines if color == (90, 90, 90)]
+    assert dashes[0] == ((at[30], 52), (at[30], 57)) and dashes[-1][0] == (at[30], 142)
+
+    drawn = strokes.record(monkeypatch)
+    scores = [trained("base", 30.0, 30.1, 30.2), trained("better", 31.0, 31.1, 31.2001)]
+    render_comparison(scores, "base")
+    assert "+1.000 +- 0.000 *" in [text for text, _ in drawn.texts]
+    ends = [(s[0], e[0]) for s, e, color in drawn.lines if s[1] == e[1] == 124]
+    means = [place[0] for place, _, thickness in drawn.discs if thickness == -1]
+    # 4.303 * 0.1 / sqrt(3) = 0.248 on both sides of the mean.
+    (low, high), unit = ends[0], (means[0] - means[1]) / 1.00003
+    assert abs(means[1] - low - 0.248 * unit) <= 2 and abs(high - means[1] - 0.248 * unit) <= 2
+
+
+def test_marks_of_an_axis_are_round_and_four_to_ten():
+    assert _ticks(29.95, 31.05) == [30, 30.2, 30.4, 30.6, 30.8, 31]
+    assert _ticks(30.01, 30.04) == [30.01, 30.015, 30.02, 30.025, 30.03, 30.035, 30.04]
+    assert _ticks(20.3, 37.1) == [22, 24, 26, 28, 30, 32, 34, 36]
+    for low, high in ((29.95, 30.25), (-1.0, 9.0), (20.1, 40.0), (0.0, 0.011)):
+        found = _ticks(low, high)
+        assert 4 <= len(found) <= 10 and low <= found[0] and found[-1] <= high
 
 
 def test_no_difference_has_no_sign_of_less():

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from tests.helpers import strokes
 from zoo.data import (
     read_photo,
 )
@@ -47,16 +48,45 @@ def test_curves_lie_where_their_numbers_are(tmp_path, monkeypatch, losses):
         lines += [{"step": 50 * n, "psnr": psnr} for n, psnr in enumerate((20, 28, 30))]
         text = "\n".join(json.dumps(line) for line in lines)
         (tmp_path / name / "metrics.jsonl").write_text(text)
-    drawn = []
-    monkeypatch.setattr(
-        training_curves.cv2,
-        "polylines",
-        lambda canvas, points, closed, color, *more: drawn.append((points[0], color)),
-    )
+    drawn = strokes.record(monkeypatch).curves
     render_runs([tmp_path / "one", tmp_path / "two"])
     assert len(drawn) == 4 and drawn[0][1] != drawn[1][1] and drawn[0][1] == drawn[2][1]
     for points, middle in ((drawn[0][0], 0.5), (drawn[2][0], 0.2)):
-        (x0, y0), (x1, y1), (x2, y2) = points.tolist()
+        (x0, y0), (x1, y1), (x2, y2) = points
         assert x0 == 84 and x2 == 740 and abs(x1 - 412) <= 1
         assert abs((y1 - y2) / (y0 - y2) - middle) < 0.01
-    assert drawn[0][0][0, 1] < drawn[0][0][2, 1] and drawn[2][0][0, 1] > drawn[2][0][2, 1]
+    assert drawn[0][0][0][1] < drawn[0][0][2][1] and drawn[2][0][0][1] > drawn[2][0][2][1]
+
+
+def test_axes_titles_and_the_last_values_are_written_beside_the_curves(tmp_path, monkeypatch):
+    lines = [{"step": 50 * n, "loss": loss} for n, loss in enumerate((10, 1, 0.1))]
+    lines += [{"step": 100, "psnr": 30.5}]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    drawn = strokes.record(monkeypatch)
+    render_runs([tmp_path])
+    heights = (388, 320, 252, 184, 116, 48)
+    losses = ("0.07943", "0.2188", "0.6026", "1.66", "4.571", "12.59")
+    steps = ("0", "20", "40", "60", "80", "100")
+    places = (70, 201, 332, 464, 595, 726)
+    rows = zip(losses, heights, steps, places, strict=True)
+    expected = [("loss (logarithmic)", (84, 28))]
+    for loss, y, step, x in rows:
+        expected += [(loss, (8, y + 5)), (step, (x, 410))]
+    expected += [("step", (380, 432)), (f"{tmp_path.name}: 0.1", (122, 451))]
+    assert drawn.texts[: len(expected)] == expected
+    assert drawn.texts[len(expected)] == ("PSNR in validation, dB", (84, 28))
+    assert drawn.texts[-1][0] == f"{tmp_path.name}: 30.5"
+    assert drawn.lines[:6] == [((84, y), (740, y), (225, 225, 225)) for y in heights]
+    assert drawn.lines[6] == ((84, 446), (112, 446), drawn.curves[0][1])
+    assert [at for at, _, _ in drawn.discs] == [(84, 63), (412, 218), (740, 373), (740, 218)]
+
+
+def test_of_a_long_curve_only_the_end_is_marked(tmp_path, monkeypatch):
+    for name, count in (("short", 39), ("long", 40)):
+        (tmp_path / name).mkdir()
+        lines = (json.dumps({"step": step, "loss": 1.0}) for step in range(count))
+        (tmp_path / name / "metrics.jsonl").write_text("\n".join(lines))
+        drawn = strokes.record(monkeypatch)
+        render_runs([tmp_path / name])
+        assert len(drawn.discs) == (39 if name == "short" else 1)
+        assert drawn.discs[-1][0] == (740, 218)

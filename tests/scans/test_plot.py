@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 import torch
 
 import zoo
+from tests.helpers import strokes
 from zoo.data.images import Photo, read_photo, write_photo
 from zoo.data.pixels import to_tensor
 from zoo.errors import ZooError
@@ -115,40 +115,31 @@ def test_every_grid_up_to_the_largest_is_drawn(size):
 
 
 @pytest.fixture
-def strokes(monkeypatch):
-    """What is drawn: texts with their places, triangles, filled discs and rings."""
-    drawn = {"texts": [], "triangles": [], "discs": []}
-    monkeypatch.setattr(cv2, "putText", lambda c, text, at, *a: drawn["texts"].append((text, at)))
-    monkeypatch.setattr(cv2, "fillConvexPoly", lambda c, p, *a: drawn["triangles"].append(p / 16))
-    monkeypatch.setattr(
-        cv2, "circle", lambda c, at, radius, color, *a: drawn["discs"].append((at, color, a[0]))
-    )
-    return drawn
+def drawn(monkeypatch):
+    return strokes.record(monkeypatch)
 
 
-def test_small_grids_show_each_step_on_its_token_and_arrows_that_point_onwards(strokes):
+def test_small_grids_show_each_step_on_its_token_and_arrows_that_point_onwards(drawn):
     render_order(Raster(directions=("column",)), 3, 4)
-    cell = strokes["discs"][2][0][1] - strokes["discs"][0][0][1]
+    cell = drawn.discs[2][0][1] - drawn.discs[0][0][1]
     assert cell == 96
-    title, *numbers = strokes["texts"]
+    title, *numbers = drawn.texts
     assert title[0] == "column" and [text for text, _ in numbers] == [str(n) for n in range(12)]
-    for step, ((at, _, _), (_, place)) in enumerate(
-        zip(strokes["discs"][::2], numbers, strict=True)
-    ):
+    for step, ((at, _, _), (_, place)) in enumerate(zip(drawn.discs[::2], numbers, strict=True)):
         column, row = divmod(step, 3)
         assert at == (MARGIN + 96 * column + 48, TITLE + 96 * row + 48)
         assert abs(place[0] - at[0]) < 30 and abs(place[1] - at[1]) < 30
-    filled = [color != (255, 255, 255) for _, color, thickness in strokes["discs"][::2]]
+    filled = [color != (255, 255, 255) for _, color, thickness in drawn.discs[::2]]
     assert filled == [True] + 10 * [False] + [True]  # the first and the last
-    assert len(strokes["triangles"]) == 8  # three columns are left by a jump
-    for tip, left, right in strokes["triangles"]:
+    assert len(drawn.triangles) == 8  # three columns are left by a jump
+    for tip, left, right in drawn.triangles:
         assert tip[1] > left[1] == right[1] and left[0] != right[0]
 
 
-def test_coarse_tokens_lie_between_the_four_that_they_cover(strokes):
+def test_coarse_tokens_lie_between_the_four_that_they_cover(drawn):
     order = CrossScale(size=2)
     render_order(order, 4, 6)
-    coarse = [(at[0] - MARGIN, at[1] - TITLE) for at, _, _ in strokes["discs"][::2]]
+    coarse = [(at[0] - MARGIN, at[1] - TITLE) for at, _, _ in drawn.discs[::2]]
     tokens = order.order(4, 6)[0].tolist()
     for token, (x, y) in zip(tokens, coarse[: len(tokens)], strict=True):
         if token < 6:
@@ -159,9 +150,9 @@ def test_coarse_tokens_lie_between_the_four_that_they_cover(strokes):
             assert (x, y) == (column * 80 + 40, row * 80 + 40)
 
 
-def test_titles_tell_of_tokens_that_are_added(strokes):
+def test_titles_tell_of_tokens_that_are_added(drawn):
     render_order(Window(size=4, directions=("row",)), 3, 3)
-    assert strokes["texts"][0][0] == "row  (+7 zero tokens)"
+    assert drawn.texts[0][0] == "row  (+7 zero tokens)"
 
 
 def test_too_large_a_grid_is_refused():

@@ -93,8 +93,8 @@ def _limits(variants: Sequence[Trained]) -> tuple[float, float]:
 
 def _ticks(low: float, high: float) -> list[float]:
     """Return round values on the axis, four to ten of them."""
-    step = 10.0 ** math.floor(math.log10((high - low) / 2))
-    while (high - low) / step > 8:
+    step = 10.0 ** math.floor(math.log10((high - low) / 4))
+    while (high - low) / step >= 10:
         step *= 2.5 if str(step).strip("0.").startswith("2") else 2
     first = math.ceil(low / step)
     return [round(index * step, 9) for index in range(first, math.floor(high / step) + 1)]
