@@ -23,6 +23,7 @@ import zoo
 from tests.helpers.small_weights import small_network, their_names
 from zoo.checkpoints import save_official, state_for
 from zoo.checkpoints.files import read_state, write_safetensors
+from zoo.checkpoints.trainers import without_usual_names
 from zoo.errors import CheckpointError, RecipeError, ZooError
 from zoo.networks import NETWORKS, Network
 from zoo.registry import temporary_registrations
@@ -146,6 +147,20 @@ def test_what_was_not_taken_is_said(tmp_path, plain, average, caplog):
 def test_of_two_usual_names_the_first_of_the_list_counts(plain, average):
     assert holds(zoo.load({"state_dict": average, "params": plain}), plain)
     assert holds(zoo.load({"module": average, "net_g": {"module": plain}}), plain)
+
+
+def test_of_two_averages_the_first_usual_name_counts(plain, average):
+    assert holds(zoo.load({"module_ema": plain, "ema_params": average}), average)
+    assert holds(zoo.load({"best_ema": plain, "network_ema": average}), average)
+
+
+def test_names_above_all_tensors_are_taken_off_while_they_are_usual():
+    """So that messages name the tensors of the network, and all of their own names."""
+    names = ("net_g_ema.module.body.0.weight", "net_g_ema.module.body.0.bias")
+    found = without_usual_names(dict.fromkeys(names, torch.ones(1)))
+    assert [*found] == ["body.0.weight", "body.0.bias"]
+    apart = dict.fromkeys(("params.conv.weight", "step"), torch.ones(1))
+    assert without_usual_names(apart) == apart
 
 
 def test_names_that_only_look_like_an_average_are_none(plain, caplog):

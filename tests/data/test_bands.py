@@ -68,6 +68,25 @@ def test_a_stated_range_is_black_and_white_and_is_written_back(tmp_path, suffix,
     np.testing.assert_allclose(found, [-100, 0, 9900, 9900], atol=1e-3)  # clipped to the range
 
 
+def test_overviews_of_a_geotiff_are_no_further_pages(tmp_path):
+    """GDAL stores smaller copies behind the image, marked as such; other pages are refused."""
+    array = values((8, 8, 5), "uint16")
+    for name, kind in (("overviews", 1), ("pages", 0)):
+        with tifffile.TiffWriter(tmp_path / f"{name}.tif") as file:
+            for step in (1, 2, 4):
+                file.write(
+                    array[::step, ::step],
+                    photometric="minisblack",
+                    planarconfig="contig",
+                    subfiletype=0 if step == 1 else kind,
+                    metadata=None,
+                )
+    found = read_photo(tmp_path / "overviews.tif").color_HWC
+    np.testing.assert_allclose(found * 65535, array, atol=0.1)
+    with pytest.raises(ImageError, match="has 3 pages"):
+        read_photo(tmp_path / "pages.tif")
+
+
 def test_levels_may_have_a_range_of_their_own(tmp_path):
     """12 bits in a file of 16, and reflectances up to 10000; also in a PNG."""
     levels = np.array([[0, 1000, 4095]], np.uint16)

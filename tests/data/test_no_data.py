@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 
 import numpy as np
 import pytest
@@ -46,6 +47,14 @@ def test_pixels_without_data_are_said_and_stay_so(tmp_path, caplog, suffix, empt
     found = get(tmp_path / f"b{suffix}")
     expected = np.where(np.isfinite(array), array, np.nan).repeat(2, 0).repeat(2, 1)
     np.testing.assert_allclose(found, expected, rtol=1e-6)  # the other bands keep their values
+
+
+def test_numbers_beyond_float32_are_no_data_and_not_a_warning_of_numpy(tmp_path):
+    path = put(tmp_path / "a.npy", np.array([[1e300, 0.25], [0.5, -1e300]]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        photo = read_photo(path)
+    assert photo.no_data_HWC[..., 0].tolist() == [[True, False], [False, True]]
 
 
 def test_the_mark_of_no_data_in_a_geotiff_is_heeded_and_kept(tmp_path):
