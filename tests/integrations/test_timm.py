@@ -66,6 +66,42 @@ def test_lists_hold_the_models_and_those_with_weights(models):
     assert facts.input_size == (3, 64, 64) and facts.num_classes == 0 and facts.has_weights
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "channels"),
+    [
+        ("mambair_tiny_x2", {"pretrained": True}, 3),
+        ("mambair_light_x2", {}, 3),  # no weights ship
+        ("mambair_light_x2", {"in_chans": 1}, 1),
+    ],
+)
+def test_transforms_leave_an_image_as_it_is(models, name, options, channels):
+    from PIL import Image
+
+    network = models.create_model(name, **options)
+    config = models.data.resolve_model_data_config(network)
+    assert config["mean"] == (0,) * channels and config["std"] == (1,) * channels
+    assert config["crop_pct"] == 1 and config["input_size"] == (channels, 64, 64)
+    transform = models.data.create_transform(**config, is_training=False)
+    levels = torch.randint(256, (64, 64, channels), dtype=torch.uint8)
+    image = Image.fromarray(levels.squeeze(-1).numpy())
+    assert torch.equal(transform(image), levels.movedim(-1, 0) / 255)
+
+
+def test_weights_and_facts_of_the_user_are_taken(models, tmp_path):
+    mine = zoo.build("mambair_tiny_x2")
+    zoo.save(mine, tmp_path / "mine.safetensors")
+    facts = {"file": str(tmp_path / "mine.safetensors"), "input_size": (3, 48, 48)}
+    for given in ({"pretrained_cfg_overlay": facts}, {"pretrained_cfg": facts}):
+        network = models.create_model("mambair_tiny_x2", pretrained=True, **given)
+        image = torch.rand(1, 3, 5, 7)
+        assert torch.equal(network.eval()(image), mine.eval()(image))
+        assert models.data.resolve_model_data_config(network)["input_size"] == (3, 48, 48)
+    with pytest.raises(ZooError, match="mambair_tiny_x2: url is not read here; give the path"):
+        models.create_model("mambair_tiny_x2", pretrained_cfg_overlay={"url": "http://a/b"})
+    with pytest.raises(ZooError, match=r"mambair_tiny_x2 has one kind of weights; .*tag 'in1k'"):
+        models.create_model("mambair_tiny_x2.in1k", pretrained=True)
+
+
 def test_registering_twice_is_quiet(models):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -13,10 +13,11 @@ nothing else in this package needs it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from zoo.errors import ZooError, pip_install
+from zoo.checkpoints import load
+from zoo.errors import ZooError, pip_install, shown
 from zoo.networks import Network
 from zoo.recipe import build, load_recipe
 from zoo.shipped import WEIGHTS, list_models, shipped_weights
@@ -57,17 +58,25 @@ default_cfgs: dict[str, dict[str, Any]] = {}
 """What timm knows of the models whose weights ship, by name; timm looks for this name."""
 
 
-def _facts_for_timm(name: str) -> dict[str, Any]:
-    """Return the facts of a model whose weights ship, by timm's names."""
+def _facts_for_timm(name: str, channels: int | None = None) -> dict[str, Any]:
+    """Return the facts of a model by timm's names; ``timm.data`` reads them from the network.
+
+    Args:
+        name: the model.
+        channels: image channels; None for those of the recipe.
+    """
     recipe = load_recipe(name)
-    channels = recipe.network.get("channels", 3)
+    channels = channels or recipe.network.get("channels", 3)
+    shipped = {"file": str(WEIGHTS / f"{name}.safetensors")} if name in shipped_weights() else {}
     return {
-        "file": str(WEIGHTS / f"{name}.safetensors"),
+        **shipped,
+        "architecture": name,
         "num_classes": 0,
         "input_size": (channels, 64, 64),
         "min_input_size": (channels, 1, 1),
         "mean": (0.0,) * channels,  # images are from 0 to 1; the network subtracts its own mean
         "std": (1.0,) * channels,
+        "crop_pct": 1.0,  # nothing is cut off
         "description": recipe.summary,
     }
 
@@ -83,28 +92,58 @@ def entrypoint(name: str) -> Callable[..., Network]:
     """Return the function that timm calls to create a model; it has the model's name.
 
     It takes the options of the network and timm's ``in_chans`` and ``drop_path_rate``;
-    ``num_classes=0`` has no effect, as there is no classifier.
+    ``num_classes=0`` has no effect, as there is no classifier. The network's ``pretrained_cfg`` has
+    what ``timm.data`` asks for: images from 0 to 1, without ImageNet's mean, uncropped.
     """
 
-    def create(pretrained: bool = False, **options: Any) -> Network:
+    def create(
+        pretrained: bool = False,
+        pretrained_cfg: Any = None,
+        pretrained_cfg_overlay: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Network:
         # timm also passes its own settings; None means not given.
         given = {
-            RENAMED.get(key, key): value
-            for key, value in options.items()
-            if value is not None and key not in ("pretrained_cfg", "pretrained_cfg_overlay")
+            RENAMED.get(key, key): value for key, value in options.items() if value is not None
         }
         for option, none in FOR_CLASSIFIERS.items():
             if given.pop(option, none) != none:
                 raise ZooError(f"{name}: {option} {WHY_NOT[option]}; leave it out")
-        if pretrained:
-            from zoo.checkpoints import load
-
-            return load(name, **given)
-        return build(name, **given)
+        facts = _facts_given(name, pretrained_cfg, pretrained_cfg_overlay)
+        if not pretrained:
+            network = build(name, **given)
+        elif "file" in facts:
+            network = load(facts["file"], recipe=name, **given)
+        else:
+            network = load(name, **given)
+        told: Any = network  # modules take any attribute
+        told.pretrained_cfg = {**_facts_for_timm(name, network.channels), **facts}
+        told.default_cfg = told.pretrained_cfg  # its name in older code
+        return network
 
     create.__name__ = create.__qualname__ = name
     return create
 
+
+def _facts_given(name: str, facts: Any, overlay: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what a user gives as ``pretrained_cfg`` and ``pretrained_cfg_overlay``.
+
+    Raises:
+        ZooError: if they name weights in another way than by a file, or a tag.
+    """
+    if isinstance(facts, str) and facts:
+        raise ZooError(f"{name} has one kind of weights; leave out the tag {shown(facts)}")
+    if hasattr(facts, "to_dict"):
+        facts = facts.to_dict()
+    told = {**(facts or {}), **(overlay or {})}
+    for key in OTHER_SOURCES:
+        if told.get(key):
+            raise ZooError(f"{name}: {key} is not read here; give the path of the weights as file")
+    return {key: value for key, value in told.items() if value is not None}
+
+
+OTHER_SOURCES = ("url", "hf_hub_id", "state_dict")
+"""How timm's facts name weights, beside ``file``."""
 
 WHY_NOT = {
     "num_classes": "is for classifiers, and this network returns images",
