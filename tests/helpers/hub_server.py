@@ -24,11 +24,13 @@ class HubServer:
         private: repositories that need the login.
         requests: (method, path, the header Range) of all requests.
         stop_after: bytes after which a download breaks off; None for never.
+        tag: what plain files of another site have for an ETag, of their hash; None for no ETag.
+        if_range: whether that site gives the whole file if it is another version than If-Range.
     """
 
     def __init__(self, port=0):
         self.repos, self.private, self.requests, self.objects = {}, set(), [], {}
-        self.stop_after = None
+        self.stop_after, self.tag, self.if_range = None, '"{}"', True
         outer = self
 
         class Handler(_Handler):
@@ -42,7 +44,7 @@ class HubServer:
 
     def reset(self):
         self.repos.clear(), self.private.clear(), self.requests.clear()
-        self.stop_after = None
+        self.stop_after, self.tag, self.if_range = None, '"{}"', True
 
     def ranges(self):
         return [asked for method, _, asked in self.requests if method == "GET" and asked]
@@ -87,7 +89,12 @@ class _Handler(BaseHTTPRequestHandler):
         parts = path.strip("/").split("/")
         if parts[0] == "release":  # of another site, with plain files
             data = self.hub.repos.get("release", {}).get(parts[1])
-            return self.answer(404) if data is None else self.send_content(data, head)
+            if data is None:
+                return self.answer(404)
+            tag = {"ETag": self.hub.tag.format(sha1(data))} if self.hub.tag else {}
+            asked = self.headers.get("If-Range")
+            whole = self.hub.if_range and asked is not None and asked != tag.get("ETag")
+            return self.send_content(data, head, whole=whole, **tag)
         if parts[0] == "cdn":
             return self.send_content(self.hub.objects[parts[1]], head)
         if parts[:2] == ["api", "models"]:
@@ -117,9 +124,11 @@ class _Handler(BaseHTTPRequestHandler):
         known |= {"X_Linked_Etag": f'"{digest}"', "X_Linked_Size": len(data)}
         return self.answer(302, b"", head, Location=f"{self.hub.cdn}/{digest}", **known)
 
-    def send_content(self, data, head, **headers):
-        asked = self.headers.get("Range")
+    def send_content(self, data, head, whole=False, **headers):
+        asked = None if whole else self.headers.get("Range")
         start = int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0
+        if start >= len(data) > 0:
+            return self.answer(416)
         if start:
             headers["Content_Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         part = data[start:]

@@ -16,10 +16,12 @@ import pytest
 import torch
 
 import zoo
+from tests.helpers.hub_server import sha1
 from tests.helpers.small_weights import their_names
-from zoo.checkpoints import released
+from zoo.checkpoints import released, web_files
 from zoo.checkpoints.released import PAGE, RELEASED
 from zoo.cli import main
+from zoo.files import owned_folder
 from zoo.shipped import list_models
 
 NAME = "mambairv2_light_x2"
@@ -77,17 +79,102 @@ def test_a_file_of_another_network_is_not_taken(sites, tmp_path, capsys):
 def test_the_release_is_next_and_goes_on_where_it_stopped(sites, tmp_path, monkeypatch, capsys):
     data = file_of(NAME)
     sites.repos["release"] = {"mambairv2_lightSR_x2.pth": data}
-    monkeypatch.setattr(released, "_CHUNK", 10_000)
+    monkeypatch.setattr(web_files, "_CHUNK", 10_000)
     sites.stop_after = 1_500_000
     assert len(data) > 2_000_000
     assert main(["download", NAME]) == 2
     said = capsys.readouterr().err
-    assert "1500000 of" in said and "bytes came; try again to go on" in said
+    assert "1500000 of" in said and "bytes came; try again" in said
     assert main(["download", NAME]) == (0 if len(data) < 3_000_000 else 2)
     sites.stop_after = None
     assert main(["download", NAME]) == 0
     assert "bytes=1500000-" in sites.ranges()
     assert (tmp_path / f"{NAME}.pth").read_bytes() == data
+
+
+URL_FILE = "mambairv2_lightSR_x2.pth"
+
+
+def interrupted(sites, monkeypatch):
+    """What a download of the release has left: 1,500,000 bytes of an older file."""
+    monkeypatch.setattr(web_files, "_CHUNK", 10_000)
+    old = bytearray(file_of(NAME))
+    old[1000] ^= 1
+    sites.repos["release"] = {URL_FILE: bytes(old)}
+    sites.stop_after = 1_500_000
+    assert main(["download", NAME]) == 2
+    sites.stop_after = None
+    sites.repos["release"][URL_FILE] = data = file_of(NAME)
+    return data
+
+
+@pytest.mark.parametrize("if_range", [True, False], ids=["If-Range", "no If-Range"])
+def test_parts_of_two_versions_are_not_joined(sites, tmp_path, monkeypatch, if_range):
+    data = interrupted(sites, monkeypatch)
+    sites.if_range = if_range
+    assert main(["download", NAME]) == 0
+    assert (tmp_path / f"{NAME}.pth").read_bytes() == data
+    assert sites.ranges() == ["bytes=1500000-"]
+
+
+@pytest.mark.parametrize("tag", [None, 'W/"{}"'], ids=["no ETag", "weak"])
+def test_without_a_version_a_download_starts_anew(sites, tmp_path, monkeypatch, tag):
+    sites.tag = tag
+    data = interrupted(sites, monkeypatch)
+    assert main(["download", NAME]) == 0
+    assert (tmp_path / f"{NAME}.pth").read_bytes() == data
+    assert sites.ranges() == []
+
+
+def test_a_part_without_its_note_or_with_nothing_left_is_not_used(sites, tmp_path, monkeypatch):
+    data = interrupted(sites, monkeypatch)
+    (part,) = (tmp_path / "own").rglob("*.part")
+    part.with_name(f"{part.name}.json").unlink()
+    assert main(["download", NAME]) == 0 and sites.ranges() == []
+    part.write_bytes(b"x" * len(data))
+    note = json.dumps({"version": sites.tag.format(sha1(data))})
+    part.with_name(f"{part.name}.json").write_text(note)
+    part.with_suffix("").write_bytes(b"changed")  # so that it is got again
+    assert main(["download", NAME, "-o", "b.pth"]) == 0
+    assert sites.ranges() == [f"bytes={len(data)}-"]
+    assert (tmp_path / "b.pth").read_bytes() == data
+    assert not list((tmp_path / "own").rglob("*.part*"))
+
+
+def test_a_file_in_the_cache_is_used_as_long_as_it_is_as_it_came(sites, tmp_path, capsys):
+    data = file_of(NAME)
+    sites.repos["release"] = {URL_FILE: data}
+
+    def asked():
+        return len([path for _, path, _ in sites.requests if path.startswith("/release")])
+
+    assert main(["download", NAME]) == 0 and asked() == 1
+    assert main(["download", NAME, "-o", "b.pth"]) == 0 and asked() == 1
+    assert (tmp_path / "b.pth").read_bytes() == data
+    (kept,) = (tmp_path / "own").rglob("*.pth")
+    damaged = bytearray(data)
+    damaged[len(data) // 2] ^= 1  # in the middle of a tensor, so that it loads
+    kept.write_bytes(damaged)
+    assert main(["download", NAME, "-o", "c.pth"]) == 0 and asked() == 2
+    assert (tmp_path / "c.pth").read_bytes() == data
+
+
+def test_a_wrong_file_does_not_stay_in_the_cache(sites, tmp_path, capsys):
+    sites.repos["release"] = {URL_FILE: b"<!DOCTYPE html><html>Too many downloads</html>"}
+    assert main(["download", NAME]) == 2
+    assert "a web page, not weights" in capsys.readouterr().err
+    sites.repos["release"] = {URL_FILE: file_of(NAME)}
+    assert main(["download", NAME]) == 0
+
+
+def test_two_downloads_of_a_file_at_once_do_not_mix(sites, tmp_path, capsys):
+    sites.repos["release"] = {URL_FILE: file_of(NAME)}
+    folder = tmp_path / "own" / "released" / NAME
+    folder.mkdir(parents=True)
+    with owned_folder(folder, "a download"):
+        assert main(["download", NAME]) == 2
+    assert "a download" in capsys.readouterr().err
+    assert main(["download", NAME]) == 0
 
 
 def test_google_drive_is_last(sites, tmp_path, monkeypatch, capsys):
@@ -107,6 +194,10 @@ def test_google_drive_is_last(sites, tmp_path, monkeypatch, capsys):
     assert main(["download", name]) == 0
     assert asked == ["https://drive.google.com/uc?id=1eWovtH7YvEn2Bm9wBK5REOhbIgapsLxM"]
     assert zoo.detect(tmp_path / f"{name}.pth").network["scale"] == 2
+    assert main(["download", name, "-o", "b.pth"]) == 0 and len(asked) == 1
+    (kept,) = (tmp_path / "own").rglob("*.pth")
+    kept.write_bytes(b"changed")
+    assert main(["download", name, "-o", "c.pth"]) == 0 and len(asked) == 2
 
 
 def test_a_target_that_cannot_be_written_is_told_before_the_download(sites, tmp_path, capsys):

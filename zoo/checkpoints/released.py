@@ -6,32 +6,25 @@ address could be tried where this was written; a file is taken only if it is tha
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import importlib
-import json
-import logging
 import re
 import shutil
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from zoo.checkpoints.detection import detect
 from zoo.checkpoints.hub import PREFIX, Address, fetched, files_of
 from zoo.checkpoints.unheld import computes_the_same
+from zoo.checkpoints.web_files import cached, download_url, is_as_noted, keep_note, remove
 from zoo.errors import CheckpointError, ZooError, nearest
-from zoo.files import cache_folder, check_writable, partial_file, write_text
+from zoo.files import cache_folder, check_writable, partial_file
 from zoo.recipe import build
 from zoo.shipped import list_models, shipped_weights
-
-logger = logging.getLogger(__name__)
 
 REPO = "cguoh/MambaIR"
 """The authors' repository on the Hugging Face Hub."""
@@ -43,9 +36,6 @@ PAGE = "https://github.com/csguoh/MambaIR#model_summary"
 """The authors' table of weights, with links to Google Drive."""
 
 DRIVE = "https://drive.google.com/uc?id="
-
-_CHUNK, _SECONDS = 1 << 20, 30
-"""Bytes that are read at a time, and how long a server may be silent."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +116,7 @@ def download(name: str, target: Path) -> str:
             continue
         with partial_file(target) as temporary:
             shutil.copyfile(path, temporary)
-        digest = hashlib.sha256(target.read_bytes()).hexdigest()
-        kept = {"model": name, "source": source, "sha256": digest}
-        write_text(target.with_name(f"{target.name}.json"), json.dumps(kept, indent=2) + "\n")
+        keep_note(target, model=name, source=source)
         return source
     raise ZooError(f"{name}: no weights could be had ({'; '.join(faults)}); get them from {PAGE}")
 
@@ -147,12 +135,7 @@ def _unknown(name: str) -> str:
 
 def is_there(name: str, target: Path) -> bool:
     """Whether a file is one that :func:`download` wrote for a model, unchanged."""
-    try:
-        kept = json.loads(target.with_name(f"{target.name}.json").read_text(encoding="utf-8"))
-        digest = hashlib.sha256(target.read_bytes()).hexdigest()
-        return bool(kept["model"] == name and kept["sha256"] == digest)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    return is_as_noted(target, model=name)
 
 
 def _found(name: str, faults: list[str]) -> Iterator[tuple[str, Path]]:
@@ -170,55 +153,30 @@ def _found(name: str, faults: list[str]) -> Iterator[tuple[str, Path]]:
                 yield f"{PREFIX}{REPO}/{one}", fetched(f"{PREFIX}{REPO}/{one}")
         except ZooError as error:
             faults.append(str(error))
+    folder = cache_folder() / "released" / name
     if released.file is not None:
         url = f"{RELEASE}/{released.file}"
         try:
-            yield url, _fetched_url(url)
+            path = cached(folder / released.file, url, download_url)
+            yield url, path
+            remove(path)  # it was not taken
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or str(error) or type(error).__name__
             faults.append(f"{url}: {reason}")
     if released.drive is not None and find_spec("gdown") is None:
         faults.append("Google Drive needs gdown: pip install gdown")
     elif released.drive is not None:
-        path = cache_folder() / f"{name}.pth"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        url = f"{DRIVE}{released.drive}"
         try:
-            gdown = importlib.import_module("gdown")
-            gdown.download(f"{DRIVE}{released.drive}", str(path), quiet=True)
-            yield f"{DRIVE}{released.drive}", path
+            path = cached(folder / f"{name}.pth", url, _download_drive)
+            yield url, path
+            remove(path)
         except Exception as error:  # gdown raises errors of many libraries
             faults.append(f"Google Drive: {' '.join(str(error).split())[:120]}")
 
 
-def _fetched_url(url: str) -> Path:
-    """Download a file to the cache; go on with what an interrupted download has left."""
-    path = cache_folder() / url.rpartition("/")[2]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    start = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
-    try:
-        answer = urllib.request.urlopen(request, timeout=_SECONDS)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing is left: it was another file, or is whole
-            part.unlink()
-            return _fetched_url(url)
-        raise
-    with answer:
-        goes_on = answer.status == 206
-        size = int(answer.headers.get("Content-Length") or 0) + (start if goes_on else 0)
-        bar = tqdm(
-            total=size or None, initial=start if goes_on else 0, unit="B", unit_scale=True,
-            desc=path.name, disable=None,
-        )  # fmt: skip
-        with part.open("ab" if goes_on else "wb") as file, bar:
-            while chunk := answer.read(_CHUNK):
-                file.write(chunk)
-                bar.update(len(chunk))
-    if size and part.stat().st_size != size:
-        raise OSError(f"{part.stat().st_size} of {size} bytes came; try again to go on from there")
-    part.replace(path)
-    return path
+def _download_drive(url: str, path: Path) -> None:
+    importlib.import_module("gdown").download(url, str(path), quiet=True)
 
 
 def _of_another_network(name: str, path: Path) -> str | None:
