@@ -23,6 +23,7 @@ from zoo.integrations.hub import model_card
         ("hf:me/net/x/y/a.pth", Address("me/net", "x/y/a.pth", None)),
         ("hf:me/net@v2/a.pth", Address("me/net", "a.pth", "v2")),
         ("hf:me/net", Address("me/net", "", None)),
+        ("hf:me/net/", Address("me/net", "", None)),
         ("hf:me/net@main", Address("me/net", "", "main")),
     ],
 )

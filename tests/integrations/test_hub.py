@@ -43,6 +43,7 @@ def test_a_file_is_loaded_and_kept(hub, stored, tmp_path):
     assert len(downloads) == 1
     assert same(zoo.load("hf:them/MambaIR@main/light/x3.pth"), expected)
     assert same(zoo.load("hf:them/MambaIR"), expected)  # its only file
+    assert same(zoo.load("hf:them/MambaIR/"), expected)
     again = [path for method, path, _ in hub.requests if method == "GET" and "/cdn/" in path]
     assert again == downloads
 
@@ -103,13 +104,18 @@ def test_without_network_the_cache_is_used(hub, stored, tmp_path, monkeypatch):
             r"has 2 files of weights \(a.pth, b.safetensors\); name one: hf:them/many/",
         ),
         ("hf:them/empty", "the repository has no file of weights; name one"),
-        ("hf:them/page/a.pth", "a.pth: not a"),
+        ("hf:them/page/a.pth", "^hf:them/page/a.pth: a web page, not weights: download the"),
+        ("hf:them/page/none.pth", "^hf:them/page/none.pth: the file is empty: copy or"),
+        (
+            "hf:them/many/README.md",
+            "^hf:them/many/README.md: text, not weights; it starts with '# Card': name a file",
+        ),
     ],
 )
 def test_wrong_addresses_say_what_to_do(hub, stored, address, message):
-    hub.repos["them/many"] = {"a.pth": b"1", "b.safetensors": b"2", "README.md": b"3"}
+    hub.repos["them/many"] = {"a.pth": b"1", "b.safetensors": b"2", "README.md": b"# Card\n"}
     hub.repos["them/empty"] = {"README.md": b"3"}
-    hub.repos["them/page"] = {"a.pth": b"<html>not weights</html>"}
+    hub.repos["them/page"] = {"a.pth": b"<html>not weights</html>", "none.pth": b""}
     with pytest.raises(CheckpointError, match=message):
         zoo.load(address)
 
@@ -170,3 +176,27 @@ def test_the_methods_that_users_of_the_hub_know(hub, login, tmp_path):
     assert found.network.recipe == network.recipe
     with pytest.raises(CheckpointError, match="no such repository"):
         Pretrained.from_pretrained("me/nothing")
+
+
+@pytest.mark.parametrize(
+    "address", ["hf:me/net", "hf:me/net/", "hf:me/net@main", "hf:me/net/model.safetensors"]
+)
+def test_the_methods_take_the_addresses_of_load(hub, login, address):
+    from zoo.integrations.hub import Pretrained
+
+    network = small_network()
+    assert zoo.push(network, "hf:me/net") == "hf:me/net/model.safetensors"
+    assert same(Pretrained.from_pretrained(address), network)
+    Pretrained(network).push_to_hub("hf:me/other")
+    assert set(hub.repos) == {"me/net", "me/other"}
+
+
+def test_the_methods_load_any_file_and_take_options(hub, stored, tmp_path):
+    from zoo.integrations.hub import Pretrained
+
+    expected = zoo.load(tmp_path / "x3.pth")
+    assert same(Pretrained.from_pretrained("hf:them/MambaIR/light/x3.pth"), expected)
+    found = Pretrained.from_pretrained("them/MambaIR", file="light/x3.pth", drop_path=0.3)
+    assert same(found, expected) and found.network.recipe.network["drop_path"] == 0.3
+    with pytest.raises(CheckpointError, match="hf:them/MambaIR: the repository has no such file"):
+        Pretrained.from_pretrained("hf:them/MambaIR")

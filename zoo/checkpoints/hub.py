@@ -77,7 +77,7 @@ def parsed(source: str | Path) -> Address:
         CheckpointError: if it has no owner or no repository, or leads out of it.
     """
     # A path of another system has other separators, and Path joins several to one.
-    parts = str(source).removeprefix(PREFIX).replace("\\", "/").split("/")
+    parts = str(source).removeprefix(PREFIX).replace("\\", "/").removesuffix("/").split("/")
     owner, (name, _, revision) = parts[0], (parts[1] if len(parts) > 1 else "").partition("@")
     if not (owner and name) or any(part in ("", ".", "..") for part in parts[2:]):
         raise CheckpointError(

@@ -22,7 +22,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo.checkpoints import load, save
-from zoo.checkpoints.hub import PREFIX, STANDARD, explained, imported
+from zoo.checkpoints.hub import PREFIX, STANDARD, explained, imported, is_address, parsed
 from zoo.checkpoints.saving import unwrapped
 from zoo.errors import CheckpointError
 from zoo.networks import Network
@@ -41,7 +41,8 @@ def push(
 
     Args:
         network: a network that was built from a recipe.
-        repo: owner and name of the repository; it is made if it does not exist.
+        repo: owner and name of the repository, with or without ``hf:``; it is made if it does not
+            exist.
         private: whether a new repository is private.
         card: text of the model card, in Markdown, after what is written for every network. The
             card of a repository that has one already stays, unless this is given.
@@ -55,6 +56,7 @@ def push(
         ZooError: if ``huggingface_hub`` is missing, or the Hub does not answer.
         CheckpointError: if the network has no recipe, or the name is none of a repository.
     """
+    repo = repo.removeprefix(PREFIX)
     if repo.count("/") != 1:
         raise CheckpointError(f"{repo!r}: write OWNER/REPO, such as me/my-mamba")
     hub = imported()
@@ -148,6 +150,29 @@ def _pretrained() -> Any:
             restored: Tensor = self.network(image_BIHW, *guides)
             return restored
 
+        @classmethod
+        def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Any:
+            """Load a folder or a repository: ``OWNER/REPO``, or an address of ``zoo.load``.
+
+            Args:
+                pretrained_model_name_or_path: folder or repository. Without the name of a file, it
+                    is ``model.safetensors``.
+                options: those of the mixin, and options of the network.
+            """
+            source = pretrained_model_name_or_path
+            if is_address(source):
+                address = parsed(source)
+                source = address.repo
+                if address.revision:
+                    options.setdefault("revision", address.revision)
+                if address.file:
+                    options.setdefault("file", address.file)
+            return super().from_pretrained(source, **options)
+
+        def push_to_hub(self, repo_id: str, **options: Any) -> Any:
+            """Publish the network, as the mixin does; ``hf:`` before the name is left out."""
+            return super().push_to_hub(repo_id.removeprefix(PREFIX), **options)
+
         def _save_pretrained(self, save_directory: Path) -> None:
             _write(self.network, save_directory, save_directory.name, "")
 
@@ -161,15 +186,16 @@ def _pretrained() -> Any:
             force_download: bool,
             local_files_only: bool,
             token: str | bool | None,
+            file: str = STANDARD,
             **overrides: Any,
         ) -> Any:
-            if (Path(model_id) / STANDARD).is_file():
-                path = Path(model_id) / STANDARD
+            if (Path(model_id) / file).is_file():
+                path = Path(model_id) / file
             else:
                 with explained(hub, f"{PREFIX}{model_id}"):
                     path = hub.hf_hub_download(
                         model_id,
-                        STANDARD,
+                        file,
                         revision=revision,
                         cache_dir=cache_dir,
                         force_download=force_download,
