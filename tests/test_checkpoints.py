@@ -141,21 +141,47 @@ def test_missing_and_unexpected_keys_are_listed(tmp_path, saved):
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-@pytest.mark.parametrize("content", ["text", "truncated", "empty"])
-def test_damaged_files_are_one_clear_error(tmp_path, saved, suffix, content):
+def test_a_truncated_file_is_one_clear_error(tmp_path, saved, suffix):
     path = tmp_path / f"bad{suffix}"
     if suffix == ".pth":
         torch.save(load_file(saved), path)
     else:
         path.write_bytes(saved.read_bytes())
     whole = path.read_bytes()
-    path.write_bytes(
-        {"text": b"hello, I am a text file", "truncated": whole[: len(whole) // 2], "empty": b""}[
-            content
-        ]
-    )
-    with pytest.raises(CheckpointError, match=r"bad.*not a"):
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match=r"bad.*not a readable .*truncated"):
         zoo.load(path)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".md"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty: copy or download it again"),
+        (b"\n<!DOCTYPE html><title>Quota", "a web page, not weights: download the file that"),
+        (b"<html lang='x'>" + b"\xff" * 9, "a web page, not weights"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid",
+            "a pointer of Git LFS, .*git lfs pull",
+        ),
+        (b"\n# My model\n", "text, not weights; it starts with '# My model': name a file of w"),
+        (b"x" * 511 + "é".encode(), "text, not weights; it starts with 'xxx.*"),
+        (b'{"type": 1}', """text, not weights; it starts with '{"type": 1}'"""),
+    ],
+    ids=["empty", "page", "page of another encoding", "LFS", "card", "cut letter", "JSON"],
+)
+def test_a_file_that_is_no_weights_is_named_for_what_it_is(tmp_path, suffix, content, message):
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"w{suffix}: {message}"):
+        zoo.load(path)
+
+
+@pytest.mark.parametrize("content", [b"\x80\x02broken", b"\x00\x01\x02", b"PK\x03\x04abc"])
+def test_a_binary_file_is_not_called_text(tmp_path, content):
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match="not a readable PyTorch weights file"):
+        zoo.load(tmp_path / "w.pth")
 
 
 def test_files_that_could_run_code_are_refused(tmp_path):

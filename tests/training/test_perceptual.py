@@ -131,7 +131,7 @@ def test_missing_and_foreign_files_are_named(file, tmp_path, monkeypatch):
     Perceptual(weights="elsewhere/vgg.pth").prepare(3)  # it was downloaded before
 
     other = tmp_path / "other.pth"
-    for junk in (b"junk\n" * 99, b"x", b"<html>"):
+    for junk in (b"\x80junk\n" * 99, b"\x00", b"\xff<html>"):
         other.write_bytes(junk)
         with pytest.raises(CheckpointError) as error:
             Perceptual(weights=str(other)).prepare(3)

@@ -42,7 +42,23 @@ def detect(source: Source, *, as_published: bool = False, **facts: Any) -> Recip
     for name in facts:
         if name not in known:
             raise RecipeError(f"{weights.what}: unknown fact {shown(name)}{nearest(name, known)}")
-    return checked_recipe(weights.what, recipe_of(weights, facts, as_published=as_published))
+    try:
+        recipe = recipe_of(weights, facts, as_published=as_published)
+    except CheckpointError as error:
+        if as_published or not _is_as_published(weights, facts):
+            raise
+        raise CheckpointError(
+            f"{error}; or as_published=True, to take what is published"
+        ) from error
+    return checked_recipe(weights.what, recipe)
+
+
+def _is_as_published(weights: Weights, facts: Mapping[str, Any]) -> bool:
+    try:
+        recipe_of(weights, facts, as_published=True)
+    except CheckpointError:
+        return False
+    return True
 
 
 def facts_known(weights: Weights) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import json
 import logging
 import pickle
@@ -128,8 +130,12 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
         raise
     except Exception as error:  # a damaged header can raise any error
         raise CheckpointError(
-            f"{path}: not a readable safetensors file ({_short(error)}); "
-            "it may be truncated: copy or download it again"
+            f"{path}: "
+            + (
+                _what_it_is(path)
+                or f"not a readable safetensors file ({_short(error)}); "
+                "it may be truncated: copy or download it again"
+            )
         ) from error
 
 
@@ -144,14 +150,39 @@ def _read_pickled(path: Path) -> Any:
                 f"{path}: contains other objects than tensors, which could run code when loaded; "
                 "save the state_dict() of the network only"
             ) from error
-        raise CheckpointError(f"{path}: not a PyTorch weights file ({_short(error)})") from error
+        fault = _what_it_is(path) or f"not a PyTorch weights file ({_short(error)})"
+        raise CheckpointError(f"{path}: {fault}") from error
     except Exception as error:  # a damaged pickle can raise any error
         # Those of its codes and keys, such as "opcode b'x' unknown", say nothing to people.
         reason = "" if isinstance(error, (LookupError, ValueError)) else f" ({_short(error)})"
-        raise CheckpointError(
-            f"{path}: not a readable PyTorch weights file{reason}; "
+        fault = _what_it_is(path) or (
+            f"not a readable PyTorch weights file{reason}; "
             "it may be truncated, or no weights at all: copy or download it again"
-        ) from error
+        )
+        raise CheckpointError(f"{path}: {fault}") from error
+
+
+_START = 512
+"""Bytes at the start of a file that show whether it is text."""
+
+
+def _what_it_is(path: Path) -> str | None:
+    """Say what a file that cannot be read is, and what to do; None if it does not show."""
+    with path.open("rb") as file:
+        start = file.read(_START)
+    if not start:
+        return "the file is empty: copy or download it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS, not the weights: run 'git lfs pull' where it was cloned"
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "a web page, not weights: download the file that the page offers"
+    with contextlib.suppress(UnicodeDecodeError):
+        # Incremental: the last character may be cut.
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(start).strip()
+        if all(char.isprintable() or char.isspace() for char in text):
+            first = shown(text.partition("\n")[0])
+            return f"text, not weights; it starts with {first}: name a file of weights"
+    return None
 
 
 def _without_other_objects(path: Path) -> Any:

@@ -73,8 +73,14 @@ def opened(source: Source) -> Weights:
             f"weights are the name of a model, a path or a state dict, not {type(source).__name__}"
         )
     check_no_web_address(source)
-    path = fetched(source) if is_address(source) else located(source)
-    return _weights(str(path), path.stem, *read_state(path))
+    if not is_address(source):
+        path = located(source)
+        return _weights(str(path), path.stem, *read_state(path))
+    path, what = fetched(source), str(source)
+    try:
+        return _weights(what, path.stem, *read_state(path))
+    except CheckpointError as error:  # it names the file in the cache, which the user did not name
+        raise CheckpointError(str(error).replace(str(path), what)) from error
 
 
 def _weights(what: str, title: str, state: State, metadata: Mapping[str, str]) -> Weights:
