@@ -39,9 +39,10 @@ LIBRARY = "libzoo_tensorrt.so"
 REPORT = "compiler.txt"
 """File next to the library with the output of the compiler."""
 
-ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
-"""Compute capabilities, times ten, for which the library contains machine code. Any other GPU from
-the first one on compiles the library's intermediate code, once, when it first loads the library."""
+ARCHITECTURES = (75, 80, 86, 87, 89, 90, 100, 120)
+"""Compute capabilities, times ten, for which the library contains machine code, as far as
+the compiler knows them. Any other GPU from the first one on compiles the library's intermediate
+code, once, when it first loads the library. 87 is Jetson Orin. architectures.cmake has the same."""
 
 USUAL_NVCC = Path("/usr/local/cuda/bin/nvcc")
 
@@ -147,18 +148,27 @@ def find_nvcc() -> Path:
 
 
 def architectures_here() -> tuple[int, ...]:
-    """Compute capabilities of this machine's GPUs, times ten, as reported by the driver.
+    """Compute capabilities of this machine's GPUs, times ten, from PyTorch or from the driver.
+
+    On a Jetson only PyTorch knows them. A PyTorch for CPUs does not: then ``nvidia-smi`` is asked.
 
     Raises:
-        BuildError: if there is no driver or no GPU.
+        BuildError: if neither shows a GPU.
     """
+    import torch  # loads for a second, and only this function needs it
+
+    if torch.version.cuda and torch.cuda.is_available():
+        capabilities = map(torch.cuda.get_device_capability, range(torch.cuda.device_count()))
+        return tuple(sorted({10 * major + minor for major, minor in capabilities}))
     words = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     if not shutil.which(words[0]):
-        raise BuildError("this machine has no NVIDIA driver (no nvidia-smi)")
+        raise BuildError(
+            "PyTorch finds no NVIDIA GPU, and there is no nvidia-smi; name the GPU, as in --arch 87"
+        )
     listed = subprocess.run(words, capture_output=True, text=True, check=False)
     found = {int(major + minor) for major, minor in re.findall(r"(\d+)\.(\d)", listed.stdout)}
     if listed.returncode or not found:
-        raise BuildError(f"nvidia-smi shows no GPU: {listed.stdout.strip()[:200]}")
+        raise BuildError(f"PyTorch and nvidia-smi find no GPU: {listed.stdout.strip()[:200]}")
     return tuple(sorted(found))
 
 

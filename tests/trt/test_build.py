@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -164,16 +165,64 @@ def test_the_command_prints_the_library_and_copies_it(compiler, tmp_path, capsys
         assert message in capsys.readouterr().err
 
 
-def test_this_machines_gpu(compiler, tmp_path, monkeypatch):
+def test_this_machines_gpus_are_those_of_pytorch(monkeypatch):
+    """On a Jetson there is no nvidia-smi, or one that says nothing."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(torch.version, "cuda", "12.6")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", [(9, 0), (8, 7), (9, 0)].__getitem__)
+    assert building.architectures_here() == (87, 90)
+
+
+@pytest.mark.parametrize("rocm", [False, True])
+def test_without_pytorch_for_cuda_the_driver_is_asked(rocm, compiler, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: rocm)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: pytest.fail("these are AMD's"))
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(BuildError, match="this machine has no NVIDIA driver"):
+    with pytest.raises(BuildError, match="PyTorch finds no NVIDIA GPU, and there is no nvidia-smi"):
         building.architectures_here()
-    monkeypatch.undo()
     smi = tmp_path / "nvidia-smi"
     smi.write_text("#!/bin/sh\nprintf '9.0\\n8.6\\n9.0\\n'\n")
     smi.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(shutil, "which", lambda name: str(smi))
     assert building.architectures_here() == (86, 90)
+    smi.write_text("#!/bin/sh\necho '[N/A]'\n")
+    with pytest.raises(BuildError, match=r"PyTorch and nvidia-smi find no GPU: \[N/A\]"):
+        building.architectures_here()
+
+
+CUDA_12_6 = (50, 52, 53, 60, 61, 62, 70, 72, 75, 80, 86, 87, 89, 90)
+
+
+def cmake_architectures(known, tmp_path):
+    """What CMake compiles for if the compiler knows these GPUs: the process, and its output."""
+    if not shutil.which("cmake"):
+        pytest.skip("cmake is not installed")
+    listed = "".join(f"compute_{architecture}\\n" for architecture in known)
+    nvcc, script = tmp_path / "nvcc", tmp_path / "print.cmake"
+    nvcc.write_text(f"#!/bin/sh\n[ $1 = --list-gpu-arch ] && printf '{listed}'\n")
+    nvcc.chmod(0o755)
+    folder = Path(building.__file__).parent
+    script.write_text(
+        f"include({folder}/architectures.cmake)\nzoo_architectures(found {nvcc})\n"
+        'message("${found}")\n'
+    )
+    return subprocess.run(["cmake", "-P", str(script)], capture_output=True, text=True)
+
+
+def test_cmake_compiles_for_the_same_gpus_that_the_compiler_knows(tmp_path):
+    def expected(known):
+        first, *rest = (a for a in ARCHITECTURES if a in known)
+        return ";".join([str(first), *(f"{a}-real" for a in rest)])
+
+    for known in (CUDA_12_6, ARCHITECTURES, (*ARCHITECTURES, 88, 103, 110, 121), (90, 103, 121)):
+        assert cmake_architectures(known, tmp_path).stderr.strip() == expected(known)
+    assert "87-real" in expected(CUDA_12_6) and "100" not in expected(CUDA_12_6)
+    failed = cmake_architectures((), tmp_path)
+    assert failed.returncode and "--list-gpu-arch lists no GPU" in failed.stderr
 
 
 def test_the_report_of_registers_is_read(tmp_path):
@@ -251,7 +300,13 @@ def test_cmake_builds_it_too(nvcc, tmp_path):
         pytest.skip("cmake is not installed")
     project = Path(building.__file__).parent
     configure = ["cmake", "-S", str(project), "-B", str(tmp_path), f"-DCMAKE_CUDA_COMPILER={nvcc}"]
+    flags = tmp_path / "CMakeFiles" / "zoo_tensorrt.dir" / "flags.make"
+    for _ in range(2):  # CMake must not remember a choice of its own
+        subprocess.run(configure, check=True)
+        chosen = set(map(int, re.findall(r"sm_(\d+)", flags.read_text())))
+        assert chosen == building._known_architectures(nvcc) & {*ARCHITECTURES}
     subprocess.run([*configure, "-DCMAKE_CUDA_ARCHITECTURES=90"], check=True)
+    assert set(re.findall(r"sm_(\d+)", flags.read_text())) == {"90"}
     subprocess.run(["cmake", "--build", str(tmp_path)], check=True)
     library = tmp_path / "libzoo_tensorrt.so"
     check_exports(library)
