@@ -1,8 +1,9 @@
 """The TensorRT plugin's kernels on an NVIDIA GPU, without TensorRT: ``pytest -m gpu tests/gpu``.
 
 For memory errors and races, of which the CPU shim sees only some:
-``compute-sanitizer --tool racecheck python -m pytest -m gpu tests/gpu/test_plugin_on_cuda.py``,
-and the same with memcheck, initcheck and synccheck.
+``compute-sanitizer --tool racecheck --report-api-errors no python -m pytest -m gpu
+tests/gpu/test_plugin_on_cuda.py``, and the same with memcheck, initcheck and synccheck. Without the
+option it also reports calls that PyTorch and Triton try and that may fail.
 """
 
 from __future__ import annotations
