@@ -16,9 +16,9 @@ from onnx import ModelProto
 from tqdm import tqdm
 
 from export.profile import Profile
-from export.scan_function import scan_nodes, strip_functions
+from export.scan_function import scan_functions, scan_nodes, without_functions
 from zoo.files import write_bytes
-from zoo.integrations.tensorrt_runtime import EngineError, TensorRT
+from zoo.integrations.tensorrt_runtime import EngineError, TensorRT, creators
 from zoo.ops.scan.names import EACH, NAMESPACE, NODES, VERSION
 
 logger = logging.getLogger(__name__)
@@ -85,8 +85,8 @@ def build_engine(model: ModelProto, settings: EngineSettings, *, progress: bool 
         progress: whether to show the phase and the elapsed time.
 
     Raises:
-        EngineError: if TensorRT cannot parse the graph or build the engine, or does not use the
-            plugin for every scan.
+        EngineError: if TensorRT cannot parse the graph or build the engine, does not use the
+            plugin for every scan, or does not embed it although it should.
     """
     tensorrt, scans = settings.tensorrt, len(scan_nodes(model))
     plugin = settings.plugin if scans else None
@@ -112,6 +112,8 @@ def build_engine(model: ModelProto, settings: EngineSettings, *, progress: bool 
     begun = time.monotonic()
     content = _serialized(tensorrt, builder, network, config, log, progress)
     seconds = time.monotonic() - begun
+    if embedded is not None:
+        _check_embedded(tensorrt, content, embedded)
     if settings.timing_cache is not None:
         _keep_timing_cache(config, settings.timing_cache)
     outputs = (network.get_output(i) for i in range(network.num_outputs))
@@ -148,12 +150,7 @@ def read_graph(tensorrt: TensorRT, builder: Any, log: Any, model: ModelProto) ->
     typed = getattr(api.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = api.OnnxParser(network, log)
-    if tensorrt.name == "tensorrt" and tensorrt.release < PREFERS_FUNCTIONS:
-        copied = ModelProto()
-        copied.CopyFrom(model)
-        strip_functions(copied)
-        model = copied
-    if not parser.parse(model.SerializeToString()):
+    if not parser.parse(graph_for_parser(tensorrt, model).SerializeToString()):
         errors = [parser.get_error(i) for i in range(parser.num_errors)]
         text = " ".join(errors[0].desc().split())[:300] if errors else "no reason given"
         node = errors[0].node_name() if errors and hasattr(errors[0], "node_name") else ""
@@ -161,6 +158,16 @@ def read_graph(tensorrt: TensorRT, builder: Any, log: Any, model: ModelProto) ->
         who = f"{tensorrt.name} {tensorrt.version}"
         raise EngineError(f"{who} cannot read the graph{where}: {text}")
     return network
+
+
+def graph_for_parser(tensorrt: TensorRT, model: ModelProto) -> ModelProto:
+    """Return the graph from which TensorRT's parser makes plugins: the same one, or a copy.
+
+    Releases before ``PREFERS_FUNCTIONS`` would silently take the functions of the scans.
+    """
+    if tensorrt.name != "tensorrt" or tensorrt.release >= PREFERS_FUNCTIONS:
+        return model
+    return without_functions(model) if scan_functions(model) else model
 
 
 def plugin_layers(network: Any) -> int:
@@ -176,7 +183,7 @@ def check_every_scan_is_a_plugin(builder: Any, scans: int, found: int, plugin: P
     wanted = f"version {VERSION}, namespace {NAMESPACE!r}"
     there = [
         f"{c.name} version {c.plugin_version}, namespace {c.plugin_namespace!r}"
-        for c in builder.get_plugin_registry().all_creators
+        for c in creators(builder.get_plugin_registry())
         if c.name in NODES
     ]
     raise EngineError(
@@ -266,6 +273,16 @@ def _seconds(progress: bool) -> Iterator[Any]:
         yield show
 
 
+def _check_embedded(tensorrt: TensorRT, content: bytes, library: Path) -> None:
+    """Raise unless an engine contains the library; its header promises less than trtexec's help."""
+    if library.read_bytes() not in content:
+        raise EngineError(
+            f"{tensorrt.name} {tensorrt.version} left the plugin's library out of the engine: its "
+            "documentation promises to embed one in version-compatible engines only; build without "
+            f"--embed-plugin, and deliver {library.name} beside the engine"
+        )
+
+
 def times_serialized(content: bytes, embedded: Path | None) -> int:
     """Count the names of our plugins in an engine, without those in the embedded library."""
     if embedded is not None:
@@ -286,6 +303,7 @@ __all__ = [
     "Engine",
     "EngineSettings",
     "build_engine",
+    "graph_for_parser",
     "plugin_layers",
     "read_graph",
     "times_serialized",

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import platform
+import shlex
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,13 @@ from export.onnx import export
 from export.profile import Profile
 from export.scan_function import attach_functions, scan_nodes
 from export.shape import input_shape
+from export.trtexec import trtexec
 from zoo.command import package_version
 from zoo.files import write_bytes, write_text
 from zoo.integrations.tensorrt import sidecar_path
 from zoo.networks import Network
 from zoo.ops.precision import Precision
 from zoo.ops.scan.names import NAMESPACE, VERSION
-
-TOOLS = {"tensorrt": "trtexec", "tensorrt-rtx": "tensorrt_rtx"}
-"""The command-line builders of the runtimes, which need no Python."""
 
 
 def graph_for_engine(
@@ -139,7 +138,8 @@ def command_line(
     onnx_path: Path, engine: Path, dimensions: dict[str, Any], settings: EngineSettings
 ) -> str:
     """The shell command that builds the same engine without Python."""
-    words = [TOOLS[settings.tensorrt.name], f"--onnx={onnx_path}", f"--saveEngine={engine}"]
+    tool = "tensorrt_rtx" if settings.tensorrt.name == "tensorrt-rtx" else trtexec()
+    words = [tool, f"--onnx={onnx_path}", f"--saveEngine={engine}"]
     for kind in ("min", "opt", "max"):
         sizes = (f"{name}:{'x'.join(map(str, d[kind]))}" for name, d in dimensions.items())
         words.append(f"--{kind}Shapes={','.join(sizes)}")
@@ -152,4 +152,4 @@ def command_line(
         words.append(f"--timingCacheFile={settings.timing_cache}")
     if not settings.tf32:
         words.append("--noTF32")
-    return " ".join(words)
+    return shlex.join(words)

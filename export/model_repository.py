@@ -19,6 +19,8 @@ import trt_plugins
 from export.model import facts_in
 from export.onnx import save_model
 from export.profile import Profile
+from export.scan_function import without_functions
+from export.trtexec import USUAL, find_in_shell
 from zoo.errors import ZooError
 from zoo.files import check_writable, partial_folder
 from zoo.integrations.tensorrt import EngineError, read_sidecar
@@ -208,7 +210,9 @@ def _write_plan(folder: Path, name: str, model: ModelProto, serving: Serving, pl
     if plan.engine is not None:
         shutil.copyfile(plan.engine, folder / "1" / "model.plan")
     else:
-        save_model(model, folder / "model.onnx")
+        # TensorRT up to 10.6 would prefer the functions to the plugin, without a word; later ones
+        # would, too, if the plugin did not load.
+        save_model(without_functions(model), folder / "model.onnx")
         script = folder / "build_plan.sh"
         script.write_text(_plan_script(plan.profile.of(model)))
         script.chmod(0o755)
@@ -224,9 +228,13 @@ def _plan_script(dimensions: dict[str, Any]) -> str:
 # Builds 1/model.plan with TensorRT for the GPU of this machine. Run it on the server's machine.
 set -eu
 cd "$(dirname "$0")"
-typed=
-if trtexec --help 2>&1 | grep -q stronglyTyped; then typed=--stronglyTyped; fi
-trtexec --onnx=model.onnx --saveEngine=1/.model.plan.part --dynamicPlugins=./{PLUGIN} \\
+{find_in_shell()}typed=
+if "$trtexec" --help 2>&1 | grep -q stronglyTyped; then typed=--stronglyTyped; fi
+if ! [ -f {PLUGIN} ]; then
+    echo "$PWD/{PLUGIN}: the plugin's library does not exist; see README.md" >&2
+    exit 2
+fi
+"$trtexec" --onnx=model.onnx --saveEngine=1/.model.plan.part --dynamicPlugins=./{PLUGIN} \\
     $typed --noTF32 --skipInference {spans}
 mv 1/.model.plan.part 1/model.plan
 """
@@ -240,7 +248,8 @@ _README = f"""# {{name}}
 
 1. The plugin `{PLUGIN}` must be in this folder: `python -m trt_plugins.build -o {PLUGIN}`.
 2. If `1/model.plan` is missing, run `./build_plan.sh` on the server's machine: engines work only
-   with the TensorRT version and the GPU that they were built with.
+   with the TensorRT version and the GPU that they were built with. It looks for `trtexec` on the
+   PATH and in `{USUAL.parent}`; the environment variable `TRTEXEC` names another one.
 3. The server opens libraries but does not register the plugins in them; `preload.cpp` does:
 
        g++ -std=c++17 -shared -fPIC preload.cpp -o libzoo_preload.so \\

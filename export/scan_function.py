@@ -104,6 +104,19 @@ def _body(numbers: int) -> Body:
     return one_by_one(min(most, max(fewest, chunk)))
 
 
+def scan_functions(model: ModelProto) -> list[FunctionProto]:
+    """The functions of a model's scans."""
+    return [function for function in model.functions if function.domain == NAMESPACE]
+
+
+def without_functions(model: ModelProto) -> ModelProto:
+    """Copy a model without the functions of its scans."""
+    copied = ModelProto()
+    copied.CopyFrom(model)
+    strip_functions(copied)
+    return copied
+
+
 def strip_functions(model: ModelProto) -> None:
     """Remove the functions of the scans. TensorRT up to 10.6 would prefer them to the plugin."""
     kept = [function for function in model.functions if function.domain != NAMESPACE]

@@ -204,6 +204,7 @@ def _run(options: argparse.Namespace) -> int:
     _check(options)
     check_packages()
 
+    from export.engine import graph_for_parser
     from export.engine_file import command_line, export_engine
     from export.onnx import save_model
 
@@ -214,16 +215,18 @@ def _run(options: argparse.Namespace) -> int:
     path = _output(options, source)
     settings = _settings(options, tensorrt, profile)
     model = _graph(options, source, profile)
-    unchanged = options.onnx is not None and not options.plugin_free
+    parsed = graph_for_parser(tensorrt, model)
+    unchanged = parsed is source.graph
     onnx_path = options.onnx if unchanged else path.with_suffix(".onnx")
     if options.keep_onnx and not unchanged:
-        save_model(model, onnx_path)
+        _check_not_the_source(onnx_path, options.onnx)
+        save_model(parsed, onnx_path)
     checked = source.network if options.verify else None
     if checked is not None and not _graph_agrees(checked, model):
         print("VERIFICATION FAILED: no engine was built")  # noqa: T201
         return 1
     logger.info("building the engine with %s %s", tensorrt.name, tensorrt.version)
-    facts = export_engine(model, path, settings)
+    facts = export_engine(parsed, path, settings)
     _tell(path, facts)
     graph = "" if unchanged or options.keep_onnx else " (the graph is written with --keep-onnx)"
     line = command_line(onnx_path, path, facts["profile"], settings)
@@ -231,6 +234,15 @@ def _run(options: argparse.Namespace) -> int:
     if checked is not None and not _engine_agrees(checked, path, settings):
         return 1
     return 0
+
+
+def _check_not_the_source(kept: Path, source: Path | None) -> None:
+    """Raise if the graph to keep is another one than the source's and would replace it."""
+    if source is not None and kept.resolve() == source.resolve():
+        raise EngineError(
+            f"{kept}: --keep-onnx would replace this file by the graph that TensorRT gets, which "
+            "differs; choose another -o"
+        )
 
 
 def _tell(path: Path, facts: dict[str, Any]) -> None:

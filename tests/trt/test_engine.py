@@ -26,6 +26,7 @@ from export.shape import ShapeError
 from export.trt import main
 from export.verify import ENGINE_TOLERANCES
 from tests.helpers.graphs import FACTS, two_scans
+from tests.helpers.tensorrt_stand_in import StandIn
 from zoo.cli import main as zoo_main
 from zoo.command import package_version
 from zoo.data import Photo, write_photo
@@ -40,97 +41,7 @@ from zoo.integrations.tensorrt import (
     sidecar_path,
 )
 from zoo.networks import Network
-from zoo.ops.scan.names import NAMESPACE, PLUGIN_ATTRIBUTES, SUM
-
-
-class StandIn:
-    """As much of TensorRT's interface as a build uses.
-
-    Attributes:
-        plugins: how many layers the parser says are plugins.
-        content: of the engine; None for a build that fails.
-        goes_on: what the progress monitor said after each step.
-    """
-
-    __version__ = "10.16.1"
-    NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=0)
-    BuilderFlag = SimpleNamespace(TF32="tf32")
-
-    def __init__(self):
-        self.plugins, self.content, self.gate = 2, SUM.encode() * 4, None
-        self.cleared, self.shapes, self.serialized, self.goes_on = [], {}, None, []
-
-        class ILogger:
-            Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, INFO=3)
-
-        class IProgressMonitor:
-            pass
-
-        self.ILogger, self.IProgressMonitor = ILogger, IProgressMonitor
-
-    def Builder(self, log):  # noqa: N802
-        self.log = log
-        return self
-
-    def get_plugin_registry(self):
-        return self
-
-    fits = True
-    all_creators = ()
-    libraries = ()
-
-    @property
-    def all_creators_recursive(self):
-        return [SimpleNamespace(name=n, **PLUGIN_ATTRIBUTES) for n in self.libraries]
-
-    def load_library(self, path):
-        self.libraries = (*self.libraries, path)
-
-    def create_network(self, flags):
-        kinds = ["LayerType.PLUGIN_V3"] * self.plugins + ["LayerType.CONSTANT"] * 3
-        output = SimpleNamespace(name="output", shape=(-1, 8, 12, 12))
-        return SimpleNamespace(
-            num_layers=len(kinds),
-            get_layer=lambda i: SimpleNamespace(type=kinds[i]),
-            num_inputs=1,
-            get_input=lambda i: SimpleNamespace(name="input"),
-            num_outputs=1,
-            get_output=lambda i: output,
-            flags=flags,
-        )
-
-    def OnnxParser(self, network, log):  # noqa: N802
-        assert network.flags == 1
-
-        def parse(content):
-            self.parsed = onnx.ModelProto.FromString(content)
-            return True
-
-        return SimpleNamespace(parse=parse)
-
-    def create_optimization_profile(self):
-        return SimpleNamespace(set_shape=lambda name, *sizes: self.shapes.__setitem__(name, sizes))
-
-    def create_builder_config(self):
-        config = SimpleNamespace(plugins_to_serialize=[], add_optimization_profile=lambda p: None)
-        config.clear_flag = self.cleared.append
-        kept = []
-        config.create_timing_cache = lambda content: kept.append(content) or content
-        config.set_timing_cache = lambda cache, ignore_mismatch: self.fits and not ignore_mismatch
-        config.get_timing_cache = lambda: SimpleNamespace(serialize=lambda: kept[-1] + b"measured")
-        return config
-
-    def build_serialized_network(self, network, config):
-        self.serialized = config.plugins_to_serialize
-        config.progress_monitor.phase_start("Building", None, 1)
-        self.log.log(self.ILogger.Severity.INFO, "Total Activation Memory: 4096 bytes")
-        self.goes_on.append(config.progress_monitor.step_complete("Building", 0))
-        if self.gate is not None:
-            self.gate.wait(10)
-            self.goes_on.append(config.progress_monitor.step_complete("Building", 1))
-        if self.content is None:
-            self.log.log(self.ILogger.Severity.ERROR, "no kernel\nwas found")
-        return self.content
+from zoo.ops.scan.names import NAMESPACE
 
 
 @pytest.fixture
@@ -159,7 +70,8 @@ def test_an_engine_and_what_is_said_of_it(stand_in, folder, capsys, caplog):
     caplog.set_level("INFO")
     assert main([*WORDS, "--batch", "1,2,4", "--embed-plugin"]) == 0
     assert names(folder) == ["graph.onnx", "out.engine", "out.engine.json", "plugin.so"]
-    assert Path("out.engine").read_bytes() == stand_in.content
+    content = stand_in.content + b"a library"
+    assert Path("out.engine").read_bytes() == content
     said = read_sidecar(Path("out.engine"))
     assert said["runtime"] == {"name": "tensorrt", "version": "10.16.1"}
     assert said["model"] == "two_scans" and said["scans"] == said["plugin"]["layers"] == 2
@@ -175,7 +87,7 @@ def test_an_engine_and_what_is_said_of_it(stand_in, folder, capsys, caplog):
     assert said["versions"]["zoo"] == package_version()
     assert said["versions"]["torch"] == torch.__version__
     assert (said["plugin"]["namespace"], said["plugin"]["version"]) == ("zoo", "1")
-    contents = {"engine": stand_in.content, "plugin": b"a library"}
+    contents = {"engine": content, "plugin": b"a library"}
     contents["onnx"] = Path("graph.onnx").read_bytes()
     assert said["sha256"] == {n: hashlib.sha256(c).hexdigest() for n, c in contents.items()}
     assert stand_in.shapes["input"] == ((1, 8, 12, 12), (2, 8, 12, 12), (4, 8, 12, 12))
@@ -202,6 +114,53 @@ def test_releases_that_prefer_functions_get_none(version, functions, stand_in, f
     assert main(WORDS) == 0
     assert len(stand_in.parsed.functions) == functions
     assert len(onnx.load("graph.onnx").functions) == 1
+
+
+def test_the_graph_that_is_kept_is_the_one_that_was_parsed(stand_in, folder, caplog, capsys):
+    caplog.set_level("INFO")
+    assert main([*WORDS, "--keep-onnx"]) == 0
+    assert "--onnx=graph.onnx" in caplog.messages[-1] and not Path("out.onnx").exists()
+    stand_in.__version__ = "10.3.0"
+    assert main(WORDS) == 0
+    assert "--onnx=out.onnx" in caplog.messages[-1] and "--keep-onnx" in caplog.messages[-1]
+    assert main([*WORDS, "--keep-onnx"]) == 0
+    kept = Path("out.onnx")
+    assert "--onnx=out.onnx" in caplog.messages[-1] and not onnx.load(kept).functions
+    digest = read_sidecar(Path("out.engine"))["sha256"]["onnx"]
+    assert digest == hashlib.sha256(kept.read_bytes()).hexdigest()
+    before = Path("graph.onnx").read_bytes()
+    assert main([*WORDS[:-1], "graph.engine", "--keep-onnx"]) == 2
+    assert "graph.onnx: --keep-onnx would replace this file" in capsys.readouterr().err
+    assert Path("graph.onnx").read_bytes() == before
+
+
+@pytest.mark.parametrize("version", ["10.0.1", "10.3.0", "10.9.0", "10.10.0", "11.1.0"])
+def test_every_release_lists_its_plugins(version, stand_in, folder, capsys):
+    """JetPack 6 has 10.3, whose Python cannot list the creators of the registries above one."""
+    stand_in.__version__ = version
+    assert hasattr(stand_in.get_plugin_registry(), "all_creators_recursive") == (
+        version in ("10.10.0", "11.1.0")
+    )
+    assert main(WORDS) == 0
+    assert stand_in.libraries == (str(folder / "plugin.so"),)
+    assert main(WORDS) == 0  # it is not loaded again
+    assert len(stand_in.libraries) == 1
+    stand_in.plugins = 1
+    assert main(WORDS) == 2
+    said = capsys.readouterr().err
+    assert "plugin.so has SelectiveScan version 1, namespace 'zoo'; SelectiveScanSum" in said
+    stand_in.libraries, stand_in.creators = (), ()
+    assert main(WORDS) == 2
+    assert "tensorrt finds no plugin in it" in capsys.readouterr().err
+
+
+def test_a_plugin_that_was_not_embedded(stand_in, folder, capsys):
+    stand_in.embeds = False
+    assert main([*WORDS, "--embed-plugin"]) == 2
+    said = capsys.readouterr().err
+    assert "tensorrt 10.16.1 left the plugin's library out of the engine" in said
+    assert "deliver plugin.so beside the engine" in said
+    assert names(folder) == ["graph.onnx", "plugin.so"]
 
 
 def test_measurements_are_read_and_kept(stand_in, folder, capsys):
@@ -451,7 +410,8 @@ def test_engines_without_their_json_or_with_anothers(stand_in, folder, monkeypat
 def test_an_engine_without_its_plugin_asks_for_it(stand_in, folder, monkeypatch):
     assert main(WORDS) == 0
     runtime = SimpleNamespace(
-        get_plugin_registry=lambda: stand_in, deserialize_cuda_engine=lambda content: None
+        get_plugin_registry=stand_in.get_plugin_registry,
+        deserialize_cuda_engine=lambda content: None,
     )
     monkeypatch.setattr(stand_in, "Runtime", lambda log: runtime, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from google.protobuf import text_format
 from onnx import TensorProto, helper
 
 import export.serve
+from export import trtexec
 from export.model_repository import Plan, ServeError, Serving, model_config, write_repository
 from export.profile import Profile
+from export.scan_function import scan_nodes
 from export.serve import main
 from tests.helpers.graphs import two_scans
 from zoo.errors import WriteError
@@ -139,6 +142,89 @@ def test_the_script_builds_with_smallest_usual_and_largest_sizes(tmp_path):
         "--maxShapes=input:8x8x12x12",
     ]
     assert {"--noTF32", "--onnx=model.onnx", "--dynamicPlugins=./libzoo_tensorrt.so"} <= {*words}
+
+
+TRTEXEC = """#!/bin/sh
+# Stands for trtexec: like the real one up to 10.6, it takes a function instead of the plugin.
+[ "$1" = --help ] && { echo "  $TYPED"; exit; }
+echo "$0 $*" >> "$LOG"
+made=plugin
+if grep -q Exp model.onnx; then made="standard operators"; fi  # of which the functions consist
+echo $made > 1/.model.plan.part
+"""
+
+
+@pytest.fixture
+def plan_script(tmp_path, monkeypatch):
+    """A repository's script and what runs it; the usual place of trtexec is in ``tmp_path``."""
+    monkeypatch.setattr(trtexec, "USUAL", tmp_path / "usual" / "trtexec")
+    monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("TYPED", "--stronglyTyped")
+    monkeypatch.delenv("TRTEXEC", raising=False)
+    (tmp_path / "plugin.so").write_bytes(b"a library")
+    plan = Plan(PROFILE, plugin=tmp_path / "plugin.so")
+    _, folder = write_repository(two_scans(), tmp_path / "r", "net", serving=Serving(), plan=plan)
+
+    def build():
+        return subprocess.run([folder / "build_plan.sh"], capture_output=True, text=True)
+
+    return folder, build
+
+
+def install(path):
+    path.parent.mkdir()
+    path.write_text(TRTEXEC)
+    path.chmod(0o755)
+
+
+def test_trtexec_is_found_on_the_path_in_its_usual_place_and_where_one_says(
+    plan_script, tmp_path, monkeypatch
+):
+    folder, build = plan_script
+    failed = build()
+    assert failed.returncode == 2 and not (folder / "1" / "model.plan").exists()
+    assert f"{tmp_path}/usual/trtexec: there is no such program; install" in failed.stderr
+    places = {name: tmp_path / name / "trtexec" for name in ("usual", "path", "said")}
+    for name, place in places.items():
+        install(place)
+        if name == "path":
+            monkeypatch.setenv("PATH", f"{place.parent}:{os.environ['PATH']}")
+        elif name == "said":
+            monkeypatch.setenv("TRTEXEC", str(place))
+        done = build()
+        assert done.returncode == 0, done.stderr
+        # Without the functions no release can take them instead of the plugin.
+        assert (folder / "1" / "model.plan").read_text() == "plugin\n"
+        line = (tmp_path / "log").read_text().splitlines()[-1]
+        assert line.startswith(f"{place} --onnx=model.onnx") and "--stronglyTyped" in line
+    monkeypatch.setenv("TYPED", "")  # TensorRT 11 has no such option
+    assert build().returncode == 0
+    assert "--stronglyTyped" not in (tmp_path / "log").read_text().splitlines()[-1]
+    (folder / "libzoo_tensorrt.so").unlink()
+    failed = build()
+    assert failed.returncode == 2
+    assert f"{folder}/libzoo_tensorrt.so: the plugin's library does not exist" in failed.stderr
+
+
+def test_only_the_graph_for_tensorrt_lacks_the_functions(tmp_path):
+    model = two_scans()
+    assert len(model.functions) == 1
+    onnx_folder, folder = write_repository(
+        model, tmp_path, "net", serving=Serving(), plan=Plan(PROFILE)
+    )
+    assert len(onnx.load(onnx_folder / "1" / "model.onnx").functions) == 1
+    plain = onnx.load(folder / "model.onnx")
+    assert not plain.functions and len(scan_nodes(plain)) == 2 and len(model.functions) == 1
+
+
+def test_the_command_line_names_trtexec_where_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(trtexec, "USUAL", tmp_path / "usual" / "trtexec")
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    assert trtexec.trtexec() == "trtexec"
+    install(tmp_path / "usual" / "trtexec")
+    assert trtexec.trtexec() == str(tmp_path / "usual" / "trtexec")
+    install(tmp_path / "path" / "trtexec")
+    assert trtexec.trtexec() == "trtexec"
 
 
 @pytest.mark.parametrize(

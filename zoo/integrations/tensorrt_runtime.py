@@ -82,8 +82,16 @@ _OURS = {(name, str(VERSION), NAMESPACE) for name in NODES}
 
 def _creators(registry: Any) -> set[tuple[str, str, str]]:
     """Return the name, version and namespace of each plugin in a registry."""
-    found = registry.all_creators_recursive
-    return {(c.name, c.plugin_version, c.plugin_namespace) for c in found}
+    return {(c.name, c.plugin_version, c.plugin_namespace) for c in creators(registry)}
+
+
+def creators(registry: Any) -> list[Any]:
+    """Return the creators of plugins in a registry of TensorRT and in those above it.
+
+    Before TensorRT 10.10 (JetPack 6 has 10.3), Python can only list those of the registry itself.
+    """
+    found = getattr(registry, "all_creators_recursive", None)
+    return list(registry.all_creators if found is None else found)
 
 
 def open_tensorrt(name: str = "auto") -> TensorRT:
@@ -174,4 +182,4 @@ def _logger(api: Any) -> Any:
     return Logger()
 
 
-__all__ = ["EXTRAS", "MODULES", "EngineError", "TensorRT", "open_tensorrt"]
+__all__ = ["EXTRAS", "MODULES", "EngineError", "TensorRT", "creators", "open_tensorrt"]
