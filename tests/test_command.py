@@ -11,7 +11,7 @@ import pytest
 
 from zoo import command
 from zoo.command import import_parts, parse_size, run_command, whole
-from zoo.errors import RecipeError, WriteError, ZooError
+from zoo.errors import RecipeError, WriteError, ZooError, shown
 from zoo.ops.scan import BackendError
 from zoo.registry import kind
 
@@ -74,7 +74,13 @@ def test_errors_of_the_system_are_path_and_reason(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")]
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("Error Code 2: Out of Memory (no further information)"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
 )
 def test_too_little_memory_is_one_line_and_code_2(error, capsys):
     assert run(failing(error)) == 2
@@ -83,6 +89,17 @@ def test_too_little_memory_is_one_line_and_code_2(error, capsys):
     )
     assert run(failing(ZooError("the GPU is out of memory; sell it"))) == 2
     assert capsys.readouterr().err.endswith("error: the GPU is out of memory; sell it\n")
+
+
+def test_values_of_files_are_shown_in_a_line_at_most():
+    def parts(length):
+        return ["x" * 40, "y" * 40, "z" * length]
+
+    assert shown(parts(68)) == repr(parts(68)) and len(shown(parts(68))) == 160
+    assert shown(parts(69)) == repr(parts(69))[:157] + "..."
+    assert shown("x" * 10**6).startswith("'xxx") and len(shown("x" * 10**6)) == 80
+    assert shown([[[[1]]]]) == "[[[[...]]]]"
+    assert shown(10**5000) == "a number of thousands of digits"
 
 
 def test_whole_numbers_are_in_their_range():

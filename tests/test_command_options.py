@@ -9,6 +9,7 @@ import re
 import pytest
 
 from zoo.cli import COMMANDS
+from zoo.errors import ZooError
 
 MODULES = [
     *(module for module, _ in COMMANDS.values()),
@@ -126,3 +127,94 @@ def test_what_commands_need_and_which_take_abbreviations(monkeypatch):
         assert sorted(names) == sorted(needed), command
         assert parser.allow_abbrev == (command in ABBREVIATED), command
     assert not found
+
+
+TAKEN = {
+    "zoo show": {"--count": "flops, macs"},
+    "zoo restore": {
+        "--format": "png, jpg, webp, tif",
+        "--compat": "official",
+        "--runtime": "onnxruntime, openvino",
+        "--scale": "from 1 to 64",
+        "--tile": "of at least 0",
+        "--overlap": "of at least 0",
+        "--precision": "fp32, bf16, fp16, auto",
+        "--quality": "from 1 to 100",
+        "--look": "auto, camera, plain, linear",
+    },
+    "zoo app": {
+        "--port": "from 1 to 65535",
+        "--max-upload": "from 1 to 1048576",
+        "--at-once": "from 1 to 1000",
+    },
+    "python recipes/train.py": {"--num-workers": "from 0 to 256"},
+    "python recipes/evaluate.py": {
+        "--tile": "of at least 0",
+        "--compat": "official",
+        "--precision": "fp32, bf16, fp16",
+    },
+    "python recipes/compare.py": {"--seeds": "from 1 to 1000", "--num-workers": "from 0 to 256"},
+    "zoo submit": {"benchmark": "sidd, dnd", "--precision": "fp32, bf16, fp16"},
+    "python -m export.onnx": {
+        "--precision": "fp32, bf16, fp16, int8",
+        "--opset": "from 18 to 23",
+        "--for": "ort, ort-web, openvino, tensorrt, directml, coreml",
+    },
+    "python -m export.trt": {
+        "--precision": "fp32, bf16, fp16",
+        "--runtime": "auto, tensorrt, tensorrt-rtx",
+    },
+    "python -m export.serve": {
+        "--backend": "onnx, tensorrt, both",
+        "--precision": "fp32, bf16, fp16",
+        "--max-batch": "from 1 to 9999",
+        "--delay": "of at least 0",
+        "--instances": "from 1 to 1000",
+        "--kind": "auto, gpu, cpu",
+    },
+    "zoo convert": {"--compat": "official"},
+    "zoo data prepare": {"--size": "of at least 1", "--step": "of at least 1"},
+    "zoo analyse erf": {"--compat": "official"},
+    "zoo analyse lam": {
+        "--compat": "official",
+        "--side": "from 1 to 4096",
+        "--steps": "from 1 to 10000",
+    },
+    "zoo analyse activations": {
+        "--compat": "official",
+        "--of": "mixer, block",
+        "--layer": "of at least 0",
+    },
+    "zoo analyse scans": {"--compat": "official", "--block": "of at least 0"},
+    "python -m zoo.data.burst": {
+        "--frames": "from 1 to 1000",
+        "--crop": "from 1 to 16384",
+        "--count": "from 1 to 1000000",
+        "--seed": "from 0 to 4294967295",
+    },
+}
+"""The words that options take, and the whole numbers."""
+
+
+def taken(action):
+    """What an option takes, in words; None if it is a path, a text or a switch."""
+    if action.choices:
+        return ", ".join(action.choices)
+    try:
+        (action.type or str)("x")
+    except ZooError as error:
+        return str(error).partition("give a whole number ")[2] or None
+    except ValueError:
+        return None
+    return None
+
+
+def test_options_take_the_words_and_numbers_of_the_table(monkeypatch):
+    found = {}
+    for name in ["zoo.cli", *dict.fromkeys(MODULES)]:
+        for parser in parsers(name, monkeypatch):
+            for action in [] if parser._subparsers else parser._actions:
+                if (words := taken(action)) is not None:
+                    option = (*action.option_strings, action.dest)[-2:][0]
+                    found.setdefault(parser.prog, {})[option] = words
+    assert found == TAKEN

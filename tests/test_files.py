@@ -351,6 +351,12 @@ def test_the_old_folder_stays_while_a_living_process_replaces_it(tmp_path):
     assert names(tmp_path) == ["model"]
 
 
+def test_missing_folders_above_a_folder_are_made(tmp_path):
+    with partial_folder(tmp_path / "new" / "folders" / "model") as temporary:
+        (temporary / "a").touch()
+    assert names(tmp_path / "new" / "folders") == ["model"]
+
+
 def test_a_file_is_not_replaced_by_a_folder(tmp_path):
     (tmp_path / "model").write_text("mine")
     message = "model: cannot write: it is not a folder; choose"

@@ -126,6 +126,14 @@ def test_the_limit_is_set_by_a_variable_and_an_option(monkeypatch, capsys):
         assert "--max-parameters" in capsys.readouterr().err
 
 
+def test_a_network_without_memory_has_the_same_limit():
+    """Tools build on the meta device to read shapes, and a row of blocks takes time there too."""
+    with torch.device("meta"):
+        assert all(p.is_meta for p in zoo.build(SMALL).parameters())
+        with pytest.raises(RecipeError, match="too much for the limit of 250,000,000 parameters"):
+            zoo.build(SMALL, dim=4000, depths=[6] * 6)
+
+
 def test_a_part_that_cannot_be_built_without_memory_is_built_all_the_same():
     @zoo.register("branch", "measured")
     class Measured(Branch):
