@@ -183,7 +183,7 @@ def run_study(
     names: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
     device: str = "cpu",
-    num_workers: int = 1,
+    num_workers: int | None = None,
     group: ProcessGroup | None = None,
 ) -> list[Trained]:
     """Train all variants with all seeds, or go on with it, and write the report after each run.
@@ -197,7 +197,7 @@ def run_study(
             in the report too.
         settings: values by dotted path that replace those of all variants.
         device: device to train on, "cpu" or "cuda".
-        num_workers: number of processes that load data.
+        num_workers: number of processes that load data; None for what suits the device.
         group: processes that train together; None for this process alone.
 
     Returns:

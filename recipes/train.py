@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -38,12 +38,15 @@ from zoo.ops.precision import autocast
 from zoo.recipe import Recipe, build, load_recipe, parse_overrides
 from zoo.training import (
     EMA,
+    MOST_WORKERS,
     WEIGHTS,
     Adversary,
     Progress,
+    StepValues,
     StopSignals,
     affordable,
     batches,
+    default_workers,
     enable_gradient_checkpointing,
     last_state,
     load_initial_weights,
@@ -80,7 +83,7 @@ class Trainer:
         recipe: the network and its training.
         folder: folder of the run.
         device: device to train on, "cpu" or "cuda".
-        num_workers: number of processes that load data.
+        num_workers: number of processes that load data; None for what suits the device.
         group: processes that train together; None for this process alone.
     """
 
@@ -90,13 +93,15 @@ class Trainer:
         folder: Path,
         *,
         device: str,
-        num_workers: int,
+        num_workers: int | None = None,
         group: ProcessGroup | None = None,
     ) -> None:
         recipe = in_steps(recipe)
-        self.recipe, self.folder, self.num_workers = recipe, folder, num_workers
+        self.recipe, self.folder = recipe, folder
         self.group = group or ProcessGroup()
         self.device = self.group.device(device)
+        self.num_workers = default_workers(self.device) if num_workers is None else num_workers
+        self.on_cuda = self.device.startswith("cuda")
         self.settings: TrainSettings = train_settings(recipe)
         seed_all(self.settings.seed)
         self.network: Network = build(recipe)
@@ -105,8 +110,6 @@ class Trainer:
         self.network.to(self.device).train()
         if self.settings.gradient_checkpointing:
             enable_gradient_checkpointing(self.network)
-        if self.settings.compile:
-            self.network.compile()
         self.settings.loss.prepare(self.network.out_channels)
         self.loss = self.settings.loss.to(self.device)
         self.optimizer = make_optimizer(self.network, self.settings.optimizer)
@@ -120,13 +123,18 @@ class Trainer:
                 self.settings, self.network.out_channels, self.device, self.group
             )
         self.task = make_task(recipe, self.settings, self.network, progress=self.group.is_first)
-        self.model = self.group.wrap(self.task.module(self.network), self.device)
+        module = self.task.module(self.network)
+        if self.settings.compile:
+            # Not the network itself: validation has images of other sizes, each a compilation.
+            module = cast(nn.Module, torch.compile(module))
+        self.model = self.group.wrap(module, self.device)
         if self.group.rank:
             # All ranks start from the same weights, but each draws its own drop path.
             seed_all(self.settings.seed * self.group.world_size + self.group.rank)
         self.step = 0
         self.seconds = 0.0
         self.losses: list[float] = []  # since the last line of the log
+        self._unread = StepValues(self.group)
         self.requested = ""
 
     def run(self) -> None:
@@ -144,26 +152,24 @@ class Trainer:
         progress = Progress(self.folder, self.task.plan, self.step, is_first=self.group.is_first)
         with StopSignals() as signals, progress:
             for micro_batches in self._batches():
-                loss = self._train_step(micro_batches)
+                found = self._train_step(micro_batches)
+                self._unread.keep(self.step, found)
                 # All processes stop at the same step, whichever of them got the signal.
-                shares = [loss, *(self.adversary.latest if self.adversary else ())]
-                means = [value / self.group.world_size for value in shares]
-                stop, loss, *values = self.group.add(signals.received, *means)
-                self._check_loss(loss)
-                self.losses.append(loss)
-                if self.adversary:
-                    self._check_loss(sum(map(abs, values)))
-                    self.adversary.note(values)
+                [stop] = self.group.add(signals.received)
+                last = self.step == settings.iterations
+                to_log = self.step % settings.log_every == 0 or last
+                to_save = self.step % settings.save_every == 0 or last
+                if to_log or to_save or stop or not self.on_cuda:
+                    self._read_values()
                 self.seconds = time.monotonic() - begun
                 progress.advance()
-                last = self.step == settings.iterations
-                if self.step % settings.log_every == 0 or last:
+                if to_log:
                     mean = sum(self.losses) / len(self.losses)
                     self.losses = []
                     lr = self.optimizer.param_groups[0]["lr"]
                     others = self.adversary.take_means() if self.adversary else {}
                     progress.show_loss(self.step, self.seconds, mean, lr, **others)
-                if self.step % settings.save_every == 0 or last:
+                if to_save:
                     self._validate(progress)
                     self.save()
                     progress.restart_clock(self.step)
@@ -183,26 +189,36 @@ class Trainer:
             num_workers=self.num_workers,
             pool=getattr(self.settings.data, "pool", 0),  # bursts have none
             seed=self.settings.seed,
+            pinned=self.on_cuda,
         )
 
-    def _train_step(self, micro_batches: Sequence[Sequence[Tensor]]) -> float:
-        """Do one update with the process's share of a batch, and return the mean loss."""
+    def _train_step(self, micro_batches: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+        """Do one update with the process's share of a batch.
+
+        Nothing here reads a value of the device, which would make a GPU wait.
+
+        Returns:
+            For each micro-batch, its share of the mean loss, and the values of the discriminator.
+        """
         settings, chosen = self.settings, self.settings.optimizer
         factor = settings.schedule.factor(self.step, settings.iterations, chosen.lr)
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = chosen.lr * factor
         self.optimizer.zero_grad(set_to_none=True)
-        count, total = len(micro_batches), 0.0
+        count = len(micro_batches)
+        values: list[list[Tensor]] = []
         critic = self.adversary.term if self.adversary else None
         for number, micro_batch in enumerate(micro_batches, 1):
             with self._gradient_sync(number == count):
-                on_device = [tensor.to(self.device) for tensor in micro_batch]
+                on_device = [
+                    tensor.to(self.device, non_blocking=self.on_cuda) for tensor in micro_batch
+                ]
                 done = self.step / settings.iterations
                 loss = self.task.loss(self._forward, self.loss, on_device, done, critic) / count
                 self.scaler.scale(loss).backward()
-            total += float(loss.detach())
+            values.append([loss.detach()])
             if self.adversary:
-                self.adversary.learn(self.scaler, count)
+                values[-1] += self.adversary.learn(self.scaler, count)
         self.scaler.unscale_(self.optimizer)
         if settings.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
@@ -212,7 +228,25 @@ class Trainer:
         self.scaler.update()
         self.ema.update()
         self.step += 1
-        return total
+        return values
+
+    def _read_values(self) -> None:
+        """Read and check the losses of the steps since the last call.
+
+        Raises:
+            ZooError: if the training diverges.
+        """
+        for step, (loss, *values) in self._unread.read():
+            self._check_loss(loss, step)
+            self.losses.append(loss)
+            if self.adversary:
+                self._check_loss(sum(map(abs, values)), step)
+                self.adversary.note(values)
+        if self.scaler.is_enabled() and self.scaler.get_scale() < LOWEST_SCALE:
+            raise ZooError(
+                f"float16 overflows at every step (step {self.step}): use train.precision=bf16; "
+                "the last checkpoint is kept"
+            )
 
     def _forward(self, *inputs: Tensor) -> Any:
         with autocast(self.device, self.settings.precision):
@@ -224,19 +258,15 @@ class Trainer:
             return self.model.no_sync()
         return nullcontext()
 
-    def _check_loss(self, loss: float) -> None:
+    def _check_loss(self, loss: float, step: int) -> None:
         if not loss < float("inf"):
-            raise self._diverged(f"the loss is {loss}")
-        if self.scaler.is_enabled() and self.scaler.get_scale() < LOWEST_SCALE:
-            raise ZooError(
-                f"float16 overflows at every step (step {self.step}): use train.precision=bf16; "
-                "the last checkpoint is kept"
-            )
+            raise self._diverged(f"the loss is {loss}", step)
 
-    def _diverged(self, what: str) -> ZooError:
+    def _diverged(self, what: str, step: int | None = None) -> ZooError:
+        at = self.step if step is None else step
         return ZooError(
-            f"{what} at step {self.step}: training diverged; lower train.optimizer.lr or set "
-            "train.clip; the last checkpoint is kept"
+            f"{what} at step {at}: training diverged; lower train.optimizer.lr or set train.clip; "
+            "the last checkpoint is kept"
         )
 
     def _validate(self, progress: Progress) -> None:
@@ -259,6 +289,8 @@ class Trainer:
         for micro_batches in self._batches():
             begun = time.monotonic()
             self._train_step(micro_batches)
+            if self.on_cuda:
+                torch.cuda.synchronize(self.device)
             found.append(time.monotonic() - begun)
             [spent] = self.group.add(sum(found))
             if len(found) == 50 or (len(found) >= 4 and spent >= allowed * self.group.world_size):
@@ -345,7 +377,7 @@ def train(
     folder: Path,
     *,
     device: str = "cpu",
-    num_workers: int = 1,
+    num_workers: int | None = None,
     group: ProcessGroup | None = None,
     budget: str | None = None,
 ) -> Trainer:
@@ -355,7 +387,7 @@ def train(
         recipe: the network and its training.
         folder: folder of the run.
         device: device to train on, "cpu" or "cuda".
-        num_workers: number of processes that load data.
+        num_workers: number of processes that load data; None for what suits the device.
         group: processes that train together; None for this process alone.
         budget: time for the training, such as "10m"; the schedule is shortened to match. None
             keeps the schedule.
@@ -459,8 +491,8 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num-workers",
         type=whole("--num-workers", 0, 256),
-        default=1,
-        help="number of processes that load data [1]",
+        help=f"number of processes that load data [cuda: one for each core but one, at most "
+        f"{MOST_WORKERS}; cpu: 1]",
     )
 
 

@@ -49,7 +49,10 @@ class ProcessGroup:
         Raises:
             ZooError: if there is no such device.
         """
-        return checked_device(name)
+        found = checked_device(name)
+        if found.startswith("cuda:"):
+            torch.cuda.set_device(found)  # for libraries that take the current one
+        return found
 
     def broadcast(self, value: T) -> T:
         """Return the first process's value, in all processes."""
@@ -123,7 +126,7 @@ class _TorchrunGroup(ProcessGroup):
 
     def device(self, name: str) -> str:
         if checked_device(name) != "cuda":
-            return name
+            return super().device(name)
         if self._local >= torch.cuda.device_count():
             raise ZooError(
                 f"no GPU for process {self._local} of this machine, which has "

@@ -83,7 +83,10 @@ def test_each_process_of_a_machine_has_its_own_gpu(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     group = distributed._TorchrunGroup(Store(), 5, 8)
     assert group.device("cuda") == "cuda:1" and chosen == [1]
-    assert group.device("cpu") == "cpu" and group.device("cuda:0") == "cuda:0"
+    assert group.device("cpu") == "cpu" and chosen == [1]
+    for one in (group, ProcessGroup()):
+        assert one.device("cuda:0") == "cuda:0" and chosen.pop() == "cuda:0"
+    assert ProcessGroup().device("cuda") == "cuda" and chosen == [1]  # the current one
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(ZooError, match="no GPU for process 2 of this machine, which has 2"):
         distributed._TorchrunGroup(Store(), 6, 8).device("cuda")

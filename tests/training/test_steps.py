@@ -383,9 +383,10 @@ def test_the_logged_loss_is_the_mean_over_the_processes(photos, tmp_path):
             photos, tmp_path / str(world_size), group=Several(0, world_size), iterations=1
         )
         share = next(trainer._batches())
-        alone = trainer_of(photos, tmp_path / "alone", iterations=1)._train_step(share)
+        alone = trainer_of(photos, tmp_path / "alone", iterations=1)
+        [[loss]] = alone._train_step(share)
         trainer.run()
-        assert log_of(tmp_path / str(world_size))[0]["loss"] == pytest.approx(alone)
+        assert log_of(tmp_path / str(world_size))[0]["loss"] == pytest.approx(float(loss))
 
 
 @pytest.mark.parametrize(("wanted", "times"), [(False, 1), (True, 2)])
@@ -405,15 +406,21 @@ def test_a_loss_that_is_no_number_or_a_vanished_scale_ends_the_training(
     photos, tmp_path, monkeypatch
 ):
     trainer = trainer_of(photos, tmp_path, precision="fp16")
-    trainer._check_loss(1.0)
+
+    def read(*losses):
+        for step, loss in enumerate(losses, 7):
+            trainer._unread.keep(step, [[torch.tensor(loss)]])
+        trainer._read_values()
+
+    read(1.0)
     for loss in (float("nan"), float("inf")):
-        with pytest.raises(ZooError, match="diverged"):
-            trainer._check_loss(loss)
+        with pytest.raises(ZooError, match=r"the loss is .* at step 8: training diverged"):
+            read(1.0, loss, 1.0)
     monkeypatch.setattr(trainer.scaler, "get_scale", lambda: 2.0**-10)
-    trainer._check_loss(1.0)
+    read(1.0)
     monkeypatch.setattr(trainer.scaler, "get_scale", lambda: 2.0**-11)
     with pytest.raises(ZooError, match="overflows at every step"):
-        trainer._check_loss(1.0)
+        read(1.0)
     assert trainer_of(photos, tmp_path, precision="bf16").scaler.is_enabled() is False
 
 

@@ -14,25 +14,29 @@ from zoo.training.choose_task import make_task
 from zoo.training.ema import EMA
 from zoo.training.gradient_checkpointing import enable_gradient_checkpointing
 from zoo.training.initial_weights import load_initial_weights
-from zoo.training.loader import batches
+from zoo.training.loader import MOST_WORKERS, batches, default_workers
 from zoo.training.metrics_log import MetricsLog
 from zoo.training.optimizer import make_optimizer, restore_optimizer
 from zoo.training.progress import Progress
 from zoo.training.rng import restore_rng_state, rng_state, seed_all
 from zoo.training.run_folder import WEIGHTS, last_state, run_folder
 from zoo.training.signals import StopSignals
+from zoo.training.step_values import StepValues
 from zoo.training.task import Task, examples_of
 
 __all__ = [
     "EMA",
+    "MOST_WORKERS",
     "WEIGHTS",
     "Adversary",
     "MetricsLog",
     "Progress",
+    "StepValues",
     "StopSignals",
     "Task",
     "affordable",
     "batches",
+    "default_workers",
     "enable_gradient_checkpointing",
     "examples_of",
     "last_state",

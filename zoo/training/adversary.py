@@ -52,11 +52,9 @@ class Adversary:
             load_discriminator(self.discriminator, self.chosen.initial)
         self.discriminator.to(device).train()
         self.optimizer = make_optimizer(self.discriminator, self.chosen.optimizer)
-        self.latest = [0.0] * len(VALUES)  # of the last step, of this process
         self.steps: list[list[float]] = []  # since the last line of the log, of all processes
         self._images: tuple[Tensor, Tensor] | None = None
-        self._parts: list[tuple[float, ...]] = []  # the values of each part of a batch so far
-        self._last_term = 0.0
+        self._last_term: Tensor | None = None
 
     def term(self, made_BIHW: Tensor, target_BIHW: Tensor, clean_BIHW: Tensor) -> Tensor:
         """Return what the network's loss gets for images that are told from real ones.
@@ -71,19 +69,22 @@ class Adversary:
         loss = self.chosen.loss.of_network(self._logits(made_BIHW))
         self.discriminator.requires_grad_(True)
         self._images = made_BIHW.detach(), real_BIHW
-        self._last_term = float(loss.detach())
+        self._last_term = loss.detach()
         return self.chosen.weight * loss
 
-    def learn(self, scaler: torch.amp.GradScaler, count: int) -> None:
-        """Add the gradient of the last images, one of ``count`` parts of the batch."""
-        assert self._images is not None, "the task has shown no images"
+    def learn(self, scaler: torch.amp.GradScaler, count: int) -> list[Tensor]:
+        """Add the gradient of the last images, one of ``count`` parts of the batch.
+
+        Returns:
+            The ``VALUES`` of this part, on the device.
+        """
+        assert self._images is not None and self._last_term is not None, "the task showed no images"
         made_BIHW, real_BIHW = self._images
         self._images = None
         real, made = self._logits(real_BIHW), self._logits(made_BIHW)
         loss = self.chosen.loss.of_discriminator(real, made)
         scaler.scale(loss / count).backward()
-        values = (value.detach().mean() for value in (loss, real, made))
-        self._parts.append((self._last_term, *map(float, values)))
+        return [self._last_term, *(value.detach().mean() for value in (loss, real, made))]
 
     def step(self, scaler: torch.amp.GradScaler, step: int) -> None:
         """Update the discriminator after all parts of a batch.
@@ -100,8 +101,6 @@ class Adversary:
         scaler.unscale_(self.optimizer)
         scaler.step(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
-        self.latest = [sum(values) / len(values) for values in zip(*self._parts, strict=True)]
-        self._parts = []
 
     def _logits(self, image_BIHW: Tensor) -> Tensor:
         with autocast(self.device, self.settings.precision):

@@ -15,17 +15,20 @@ class EMA:
     The average starts as the current weights.
 
     Args:
-        network: the network to average. Its floating-point tensors, buffers included, are averaged;
-            others are copied.
+        network: the network to average, on its device. Its parameters are averaged, its buffers
+            copied.
         decay: decay of the average per step, such as 0.999; 0 for no average.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network, self.decay = network, decay
         self.state: dict[str, Tensor] = {}
-        self._averaged = {name for name, _ in network.named_parameters(remove_duplicate=False)}
         if decay:
             self.state = {key: value.clone() for key, value in network.state_dict().items()}
+        averaged = dict(network.named_parameters(remove_duplicate=False))
+        self._averages = [average for key, average in self.state.items() if key in averaged]
+        self._weights: list[Tensor] = [averaged[key] for key in self.state if key in averaged]
+        self._copied = self.state.keys() - averaged.keys()
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Continue from the ``state`` of another average of the same network.
@@ -44,11 +47,12 @@ class EMA:
         """Update the average after a training step."""
         if not self.decay:
             return
-        for key, value in self.network.state_dict().items():
-            if key in self._averaged:
-                self.state[key].lerp_(value, 1 - self.decay)
-            else:
-                self.state[key].copy_(value)
+        # All at once: a GPU would need a launch for each of some hundred tensors.
+        torch._foreach_lerp_(self._averages, self._weights, 1 - self.decay)
+        if self._copied:
+            own = self.network.state_dict()
+            for key in self._copied:
+                self.state[key].copy_(own[key])
 
     @contextmanager
     def applied(self) -> Iterator[None]:

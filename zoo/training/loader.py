@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,9 @@ from zoo.errors import RecipeError
 from zoo.training.batching import SafeExamples, collate, received
 from zoo.training.settings import Stage
 
+MOST_WORKERS = 8
+"""Most processes that load data, unless the user asks for more."""
+
 
 def batches(
     make_examples: Callable[[Stage], Dataset[Any]],
@@ -28,6 +32,7 @@ def batches(
     num_workers: int,
     pool: int = 0,
     seed: int = 0,
+    pinned: bool = False,
 ) -> Iterator[list[Sequence[Tensor]]]:
     """Yield this rank's share of each batch, as a list of micro-batches for each step.
 
@@ -44,6 +49,7 @@ def batches(
         num_workers: number of processes that load data; 0 loads in this process.
         pool: pairs of the last steps that batches are drawn from; see :class:`PairPool`.
         seed: random seed of the pool.
+        pinned: whether batches lie in memory that a GPU can copy from while it computes.
 
     Raises:
         RecipeError: if a batch cannot be split evenly.
@@ -57,7 +63,24 @@ def batches(
                 f"processes with accumulate={accumulate}; choose train.data.batch as a multiple "
                 f"of {micro_batches}"
             )
-    return _batches(make_examples, plan, step, accumulate, group, num_workers, (pool, seed))
+    draws = (pool, seed)
+    return _batches(make_examples, plan, step, accumulate, group, num_workers, draws, pinned)
+
+
+def default_workers(device: str) -> int:
+    """Return how many processes load data where the user does not say.
+
+    One is enough for a CPU, which needs its cores itself. A GPU takes one for each other core of
+    this process's share, up to ``MOST_WORKERS``, and two at most where each of them would get a
+    copy of the photos in memory.
+    """
+    if device.partition(":")[0] == "cpu":
+        return 1
+    here = getattr(os, "sched_getaffinity", None)
+    cores = len(here(0)) if here else os.cpu_count() or 1
+    spare = cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1
+    most = MOST_WORKERS if multiprocessing.get_context().get_start_method() == "fork" else 2
+    return max(1, min(most, spare))
 
 
 def _batches(
@@ -68,6 +91,7 @@ def _batches(
     group: ProcessGroup,
     num_workers: int,
     pool: tuple[int, int],
+    pinned: bool,
 ) -> Iterator[list[Sequence[Tensor]]]:
     first_step, first_example = 0, 0
     for stage in plan:
@@ -82,6 +106,7 @@ def _batches(
                 num_workers=num_workers,
                 collate_fn=collate,
                 worker_init_fn=_leave_signals_to_the_trainer,
+                pin_memory=pinned,
                 # A separate generator: the loader draws a number at every start, which would
                 # change the random state of a resumed training.
                 generator=torch.Generator(),

@@ -12,6 +12,9 @@ from zoo.training.settings import OptimizerSettings
 _STATES = ("A_log", "D")
 """What the scan's state decays by and what it passes on: matrices that are no weights."""
 
+_FUSED = ("cpu", "cuda")
+"""Devices on which one kernel updates all parameters, or on a CPU each, in one pass over memory."""
+
 
 def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
     """Return the optimiser of a network's parameters.
@@ -35,18 +38,23 @@ def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.opt
         lr=settings.lr,
         betas=settings.betas,
         weight_decay=settings.weight_decay,
-        # On a GPU, PyTorch chooses. On a CPU, it would take the parameters one by one.
-        fused=True if all(p.device.type == "cpu" for p in network.parameters()) else None,
+        # PyTorch's own choice is slower: several passes on a GPU, one by one on a CPU.
+        fused=True if all(p.device.type in _FUSED for p in network.parameters()) else None,
     )
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load the state of an optimiser of the same network.
 
+    How the parameters are updated is the optimiser's own choice: the state may be of another
+    device, or of an earlier version.
+
     Raises:
         ValueError: if it is of another network; PyTorch does not check the shapes.
     """
-    optimizer.load_state_dict(state)
+    fused = {"fused": optimizer.defaults["fused"]}
+    groups = [{**group, **fused} for group in state["param_groups"]]
+    optimizer.load_state_dict({**state, "param_groups": groups})
     for parameter, slots in optimizer.state.items():
         if any(value.shape not in (parameter.shape, ()) for value in slots.values()):
             raise ValueError("the optimizer's state has other shapes than the network")

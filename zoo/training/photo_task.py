@@ -164,7 +164,7 @@ class PhotoTask:
         if not self.mixup or float(torch.rand(())) < 0.5:
             return batch
         weight = 1 - float(torch.distributions.Beta(self.mixup, self.mixup).sample())
-        other = torch.randperm(len(batch[0])).to(batch[0].device)
+        other = torch.randperm(len(batch[0])).to(batch[0].device, non_blocking=True)
         return [images_BIHW.lerp(images_BIHW[other], weight) for images_BIHW in batch]
 
     def validate(

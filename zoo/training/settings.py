@@ -265,7 +265,7 @@ class TrainSettings:
         precision: "fp32", or "bf16" or "fp16" for autocast. The scan's state is always float32.
         gradient_checkpointing: compute each block again in the backward pass instead of
             keeping its activations.
-        compile: whether to compile the network with torch.compile.
+        compile: whether to compile the training step with torch.compile. Validation is not.
         clip: largest norm of the gradient; 0 for no limit.
         ema: decay of the exponential moving average of the weights, such as 0.999. The average is
             validated and saved. 0 turns it off.
