@@ -21,6 +21,10 @@ ROOT = Path(__file__).parents[2]
 INTERPRETED, COMPILED = "tests.helpers.triton_interpreted", "tests.helpers.triton_compiled"
 KERNELS = {"chunk_states", "carry_states", "outputs", "gradients"}
 
+SPILLED = {"gradients": 160}
+"""Bytes of a lane that may be spilled. On an H100, twelve programs of 168 registers that spill a
+little are a fifth faster than eight of 250 that spill nothing."""
+
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is installed on Linux alone"
 )
@@ -89,11 +93,8 @@ def test_every_kernel_compiles_for_a_gpu():
     assert set(names) == KERNELS | {"burn"}
     # Forward and backward differ in two of them.
     assert names.count("chunk_states") == names.count("carry_states") == 2
-    assert all(line["stack"] == 0 for line in found), found
-    # 40 channels are a block of 64: two warps. Gradients take 32 at once, and so does the carry.
-    warps = {line["kernel"]: line["warps"] for line in found}
-    expected = {"chunk_states": 2, "carry_states": 1, "outputs": 2, "gradients": 1}
-    assert {name: warps[name] for name in KERNELS} == expected
+    assert all(line["stack"] <= SPILLED.get(line["kernel"], 0) for line in found), found
+    assert {line["warps"] for line in found if line["kernel"] in KERNELS} == {1}
 
 
 @needs_triton
@@ -105,7 +106,7 @@ def test_every_kind_of_call_compiles_without_spills(architecture):
     assert len(calls) == 15
     # Registers hold 16 states; 32 are allowed to spill, and Turing may trade registers for warps.
     held = [line for line in found if line.get("N", 0) <= 16 and architecture != "75"]
-    spilled = [line for line in held if line["stack"]]
+    spilled = [line for line in held if line["stack"] > SPILLED.get(line["kernel"], 0)]
     assert not spilled, spilled
     # Shared memory of one program, of the 64 KiB that Turing has.
     assert all(line["shared"] <= 16384 for line in found)

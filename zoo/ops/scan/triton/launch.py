@@ -51,7 +51,7 @@ class _Call:
         self.processors = _processors(u.device)
 
         states = triton.next_power_of_2(self.states)
-        self.block = self.table.channels(states)
+        self.block = self.table.channels(states, gradients=grad_y is not None)
         self.blocks = -(-self.channels // self.block)
         lanes = self.batch * self.directions * self.blocks
         self.length = chunk_length(
