@@ -150,6 +150,18 @@ def test_parts_are_imported_from_the_current_folder(tmp_path, monkeypatch):
     assert run(work, "--import", "my_scan_here") == 0
 
 
+@pytest.mark.parametrize("text", ["", "import sys\nsys.path.pop()"])
+def test_an_import_leaves_the_path_as_it_was(text, tmp_path, monkeypatch):
+    (tmp_path / "tidy_part.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    try:
+        import_parts(["tidy_part"])
+    finally:
+        sys.modules.pop("tidy_part", None)
+    assert sys.path == before
+
+
 def test_installed_packages_announce_parts_and_a_broken_one_is_named(monkeypatch):
     loaded = []
     entry = SimpleNamespace(load=lambda: loaded.append("it"), value="their.parts", dist=None)

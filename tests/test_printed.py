@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 import export.onnx
+import export.trt
 import zoo
 from zoo.cli import main
 from zoo.errors import CheckpointError
@@ -76,6 +77,35 @@ def test_exporting_tells_the_size_and_the_input(tmp_path, monkeypatch, capsys):
     assert main(["export", "onnx", "-n", str(recipe), "-o", str(path)]) == 0
     inputs = "input Nx3xHxW, pan of 1 channel, 2 times the size, map of 3 channels"
     assert capsys.readouterr().out == f"wrote {path}: 3.0 MiB, {inputs}\n"
+
+
+@pytest.mark.parametrize(
+    ("facts", "printed", "told"),
+    [
+        (
+            {"plugin": {"layers": 3}, "memory": 1536, "gpu": {"a": 2**30, "b": 2**29}},
+            "3 plugin layers",
+            [
+                "built in 62 s, peak memory 1.5 GiB",
+                "it will need 1.5 GiB of GPU memory for the largest input",
+            ],
+        ),
+        ({"plugin": None, "memory": None, "gpu": {}}, "no plugin", ["built in 62 s"]),
+    ],
+)
+def test_building_tells_size_inputs_plugin_and_memory(
+    facts, printed, told, tmp_path, capsys, caplog
+):
+    path = tmp_path / "a.engine"
+    path.write_bytes(bytes(3 * 2**19))
+    sizes = {"min": (1, 3, 8, 8), "opt": (1, 3, 9, 9), "max": (2, 3, 16, 24)}
+    build = {"seconds": 61.7, "peak_memory_mib": facts["memory"]}
+    known = {"plugin": facts["plugin"], "gpu_memory_bytes": facts["gpu"]}
+    with caplog.at_level("INFO"):
+        export.trt._tell(path, {"build": build, "profile": {"input": sizes}, **known})
+    size = "1.5 MiB, input 1x3x8x8 to 2x3x16x24"
+    assert capsys.readouterr().out == f"wrote {path}: {size}, {printed}\n"
+    assert caplog.messages == told
 
 
 def test_plotting_tells_the_file(tmp_path, capsys):

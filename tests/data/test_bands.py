@@ -202,8 +202,15 @@ def test_the_image_of_a_file_of_several_arrays_has_the_name_image(tmp_path):
         read_photo(tmp_path / "a.npz")
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty strip", "declared"])
-def test_a_damaged_tiff_of_bands_is_told(tmp_path, damage):
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("cut", "is damaged or cut short; copy it again"),
+        ("empty strip", "is damaged or cut short; copy it again"),
+        ("declared", "is damaged: it declares more values than it holds"),
+    ],
+)
+def test_a_damaged_tiff_of_bands_is_told(tmp_path, damage, told):
     path = put(tmp_path / "a.tif", values((40, 30, 5), "float32"))
     data = bytearray(path.read_bytes())
     if damage == "cut":
@@ -215,7 +222,7 @@ def test_a_damaged_tiff_of_bands_is_told(tmp_path, damage):
         at = data.index((256).to_bytes(2, "little"))
         data[at + 8 : at + 10] = (60000).to_bytes(2, "little")
     path.write_bytes(data)
-    with pytest.raises(ImageError, match=r"a\.tif' (is damaged|cannot be read|has .* pixels)"):
+    with pytest.raises(ImageError, match=rf"a\.tif' {told}"):
         read_photo(path)
 
 

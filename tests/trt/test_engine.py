@@ -100,6 +100,16 @@ def test_an_engine_and_what_is_said_of_it(stand_in, folder, capsys, caplog):
     assert "--maxShapes=input:4x8x12x12" in line
 
 
+def test_the_recipe_in_a_graph_is_kept_beside_its_facts(stand_in, folder):
+    recipe = {"name": "mine", "network": {"scale": 1}}
+    graph = two_scans()
+    onnx.helper.set_model_props(graph, {**FACTS, "recipe": json.dumps(recipe)})
+    onnx.save(graph, "graph.onnx")
+    assert main(WORDS) == 0
+    said = read_sidecar(Path("out.engine"))
+    assert said["facts"] == FACTS and said["recipe"] == recipe
+
+
 def test_tf32_is_forbidden_unless_asked_for(stand_in, folder):
     assert main([*WORDS, "--tf32"]) == 0
     assert stand_in.cleared == [] and read_sidecar(Path("out.engine"))["tf32"]
