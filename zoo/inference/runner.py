@@ -18,6 +18,7 @@ from torch import Tensor
 
 from zoo.errors import ZooError, is_out_of_memory, shown
 from zoo.inference.faster_precision import faster_precision
+from zoo.inference.graphs import recorder
 from zoo.inference.tiling import (
     BURST_TILE,
     OVERLAP,
@@ -226,9 +227,10 @@ def _runner(network: Network, settings: RestoreSettings) -> Run:
     def once(*inputs: Tensor) -> Tensor:
         moved = [tensor.to(parameter.device, parameter.dtype) for tensor in inputs]
         if parameter.device.type == "cuda":
-            moved = [channels_last(tensor) for tensor in moved]
-        with autocast(parameter.device, precision):
-            found = network(*moved)
+            found = recorder(network)([channels_last(tensor) for tensor in moved], precision)
+        else:
+            with autocast(parameter.device, precision):
+                found = network(*moved)
         return _checked(found, network, inputs[0]).float().cpu()
 
     def ensemble(*inputs: Tensor) -> Tensor:
