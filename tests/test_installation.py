@@ -8,6 +8,7 @@ import importlib
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -23,7 +24,7 @@ from build_tools import torch_source
 from build_tools.description import LINK, long_description
 from zoo import shipped
 from zoo.cli import REQUIRED, main
-from zoo.commands import doctor
+from zoo.commands import doctor, gpu_advice
 from zoo.data.images import Photo, write_photo
 from zoo.errors import EXTRAS, ZooError, pip_install
 from zoo.ops import precision
@@ -48,7 +49,7 @@ def test_an_installation_holds_every_package():
 
 # ---- zoo doctor ----
 
-UNAVAILABLE = native.unavailable
+UNAVAILABLE, NVIDIA_DRIVER = native.unavailable, gpu_advice.nvidia_driver
 
 
 def elf_header(machine):
@@ -65,6 +66,7 @@ def machine(monkeypatch):
     monkeypatch.setattr(torch.version, "hip", None, raising=False)
     monkeypatch.setattr(native, "unavailable", lambda: None)
     monkeypatch.setattr(doctor, "bfloat16_is_slow", lambda device: False)
+    monkeypatch.setattr(gpu_advice, "nvidia_driver", lambda: None)
     for backend in (triton, mamba_ssm):
         monkeypatch.setattr(backend, "unavailable", lambda: "it is not here")
     return monkeypatch
@@ -81,6 +83,67 @@ def test_doctor_warns_of_a_cuda_build_without_a_gpu(machine):
     assert "--index-url https://download.pytorch.org/whl/cpu in a new environment" in sentence
     machine.setattr(torch.cuda, "is_available", lambda: True)
     assert not any("finds no GPU" in each for each in doctor.advice())
+
+
+RELEASES = {
+    "535.183.01": "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 2024\n",
+    "580.65.06": "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release\n",
+    "": "NVRM version: another form\n",
+}
+"""What the kernel says of drivers, and their versions."""
+
+
+@pytest.fixture
+def driver(machine, tmp_path):
+    """A function that gives the machine a driver of a version, or none."""
+    machine.setattr(gpu_advice, "nvidia_driver", NVIDIA_DRIVER)
+    machine.setattr(gpu_advice, "ROOT", tmp_path)
+    machine.setattr(shutil, "which", lambda name: None)
+    file = tmp_path / "proc/driver/nvidia/version"
+
+    def install(version):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(RELEASES[version])
+
+    return install
+
+
+@pytest.mark.parametrize("version", RELEASES)
+@pytest.mark.parametrize("cuda", ["12.6", "13.0"])
+def test_a_driver_that_is_too_old_is_named(version, cuda, driver, machine):
+    machine.setattr(torch.version, "cuda", cuda)
+    assert gpu_advice.gpu_that_pytorch_misses() is None
+    driver(version)
+    assert gpu_advice.nvidia_driver() == version
+    sentence = gpu_advice.gpu_that_pytorch_misses()
+    if (version, cuda) == ("535.183.01", "13.0"):
+        assert "CUDA 13.0, which needs NVIDIA's driver 580 or later" in sentence
+        assert "this machine has 535.183.01" in sentence and sentence.endswith("whl/cu126")
+        assert list(doctor.advice()) == [sentence]
+    else:
+        assert sentence is None
+    machine.setattr(torch.cuda, "is_available", lambda: True)
+    assert gpu_advice.gpu_that_pytorch_misses() is None
+
+
+@pytest.mark.parametrize("sign", ["driver", "nvidia-smi", "Jetson"])
+def test_a_gpu_that_pytorch_for_cpus_cannot_use_is_told(sign, driver, machine, tmp_path):
+    """As on Windows, where PyPI has no other build, and on a Jetson, which has no nvidia-smi."""
+    machine.setattr(torch.version, "cuda", None)
+    assert gpu_advice.gpu_that_pytorch_misses() is None
+    if sign == "driver":
+        driver("580.65.06")
+    elif sign == "nvidia-smi":
+        machine.setattr(shutil, "which", lambda name: {"nvidia-smi": "there"}.get(name))
+    else:
+        (tmp_path / "etc").mkdir()
+        (tmp_path / "etc" / "nv_tegra_release").write_text("# R36 (release), REVISION: 4.3")
+    sentence = gpu_advice.gpu_that_pytorch_misses()
+    assert "this PyTorch is the build for CPUs" in sentence
+    assert ("jetson-ai-lab.io/jp6" in sentence) == (sign == "Jetson") != ("cu130" in sentence)
+    assert list(doctor.advice()) == [sentence]
+    machine.setattr(torch.version, "hip", "6.4", raising=False)
+    assert gpu_advice.gpu_that_pytorch_misses() is None
 
 
 @pytest.mark.parametrize("library", ["missing", "of another processor", "no library"])

@@ -108,8 +108,8 @@ def checked_device(name: str, option: str = "--device") -> str:
     count = torch.cuda.device_count()
     if count == 0:
         raise ZooError(
-            f"{option} {name}: PyTorch finds no GPU; leave {option} out, or check the driver with "
-            "nvidia-smi"
+            f"{option} {name}: PyTorch finds no GPU; leave {option} out, or ask zoo doctor for the "
+            "reason"
         )
     number = int(name.partition(":")[2] or 0)
     if number >= count:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from zoo.command import package_version, run_command
+from zoo.commands import gpu_advice
 from zoo.data.formats import FORMATS
 from zoo.errors import ZooError
 from zoo.ops import backends
@@ -46,7 +47,9 @@ def advice() -> Iterator[str]:
         )
     gpu = torch.cuda.is_available()
     built_for = "CUDA" if torch.version.cuda else "ROCm" if torch.version.hip else ""
-    if built_for and not gpu:
+    if missed := gpu_advice.gpu_that_pytorch_misses():
+        yield missed
+    elif built_for and not gpu:
         yield (
             f"this PyTorch is built for {built_for}, but finds no GPU; without one, the build for "
             "CPUs saves gigabytes: pip install torch --index-url "
