@@ -93,13 +93,18 @@ def test_another_backend_of_the_scan_is_another_recording(recorder, log):
     assert log == []
 
 
-@pytest.mark.parametrize("flag", ["cuda.matmul", "cudnn"])
-def test_another_precision_of_products_is_another_recording(flag, recorder, log, monkeypatch):
+@pytest.mark.parametrize(
+    "place", [torch.backends.cuda.matmul, torch.backends.cudnn], ids=["matmul", "cudnn"]
+)
+def test_another_precision_of_products_is_another_recording(place, recorder, log):
     runs(recorder, RUNS + 1)
-    place = torch.backends.cuda.matmul if flag == "cuda.matmul" else torch.backends.cudnn
-    monkeypatch.setattr(place, "allow_tf32", not place.allow_tf32)
     log.clear()
-    runs(recorder, RUNS)
+    before = place.allow_tf32
+    try:
+        place.allow_tf32 = not before
+        runs(recorder, RUNS)
+    finally:
+        place.allow_tf32 = before
     assert log == []
 
 
