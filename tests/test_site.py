@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 import zoo
+from build_tools.site import __main__ as build_site
 from build_tools.site.__main__ import complete
+from build_tools.site.hooks import on_page_content
 from build_tools.site.links import faults
+from build_tools.site.notebook import _shown
 from build_tools.site.pages import gather
-from build_tools.site.reference import network_of, users, write_reference
+from build_tools.site.reference import _plain, network_of, users, write_reference
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "build_tools/site/mkdocs.yml"
@@ -79,6 +83,59 @@ def test_the_recipes_of_a_part_are_those_that_are_built_of_it():
     assert "mambacsr_tiny_x2" in found["scale_fusion", "cross_scale"]
     assert "mambair_tiny_x2" in found["loss", "l1"]
     assert network_of("mambair_tiny_x2").head.__class__.__module__ == "zoo.heads.super_resolution"
+
+
+def test_marks_of_sphinx_are_taken_out_of_docstrings():
+    page = "<p>See :func:`zoo.load`, :func:<code>zoo.load</code>, :mod:<code>zoo</code>::</p>"
+    expected = "<p>See :func:`zoo.load`, <code>zoo.load</code>, <code>zoo</code>:</p>"
+    assert on_page_content(page, page=None) == expected
+    assert on_page_content("<pre>a::b</pre>") == "<pre>a::b</pre>"
+
+
+def test_text_from_docstrings_is_shown_as_it_is():
+    assert _plain("a|b <c> *d* e_f ``g``") == ("a&#124;b &lt;c&gt; &#42;d&#42; e&#95;f `g`")
+
+
+def test_what_cells_print_and_draw_is_shown(tmp_path):
+    outputs = [
+        _output("stream", name="stdout", text="one\ntwo\n"),
+        _output("stream", name="stderr", text="a warning"),
+        _output("display_data", data={"image/png": "iVBORw==", "text/plain": "<Figure>"}),
+        _output("execute_result", data={"text/plain": "42"}),
+    ]
+    assert _shown(outputs, tmp_path / "tour.md", 7) == [
+        "```text\none\ntwo\n```",
+        "![What cell 7 draws](tour_7_2.png)",
+        "```text\n42\n```",
+    ]
+    assert (tmp_path / "tour_7_2.png").read_bytes() == b"\x89PNG"
+
+
+class _output(dict):  # noqa: N801  # as nbformat's, whose keys are attributes, too
+    def __init__(self, output_type, **values):
+        super().__init__(values)
+        self.__dict__.update(values, output_type=output_type)
+
+
+@pytest.mark.parametrize(
+    ("built", "links", "code"), [(0, [], 0), (1, [], 1), (0, ["a.html: b: is no file"], 1)]
+)
+def test_a_warning_or_a_wrong_link_fails_the_build(
+    tmp_path, monkeypatch, capsys, built, links, code
+):
+    commands = []
+    monkeypatch.setattr(build_site, "write_notebook", lambda *paths: None)
+    monkeypatch.setattr(build_site, "write_reference", lambda folder: ["scan"])
+    monkeypatch.setattr(build_site, "faults", lambda site: links)
+
+    def run(command, env):
+        commands.append(command)
+        return Mock(returncode=built)
+
+    monkeypatch.setattr(build_site.subprocess, "run", run)
+    assert build_site.main(tmp_path / "site") == code
+    assert "--strict" in commands[0] and (tmp_path / "site/mkdocs.yml").exists()
+    assert "\n".join(links) in capsys.readouterr().out
 
 
 def test_pages_that_the_navigation_leaves_out_are_in_its_last_section(tmp_path):

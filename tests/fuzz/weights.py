@@ -242,7 +242,8 @@ def reason(message: str) -> str:
     known = (
         "not a readable", "not a PyTorch", "is a folder", "does not exist", "is not a file",
         "not a state dict", "other objects", "does not match", "not recognised", "is damaged",
-        "is missing", "has the shape", "its recipe", "save the dense", "tensor",
+        "is missing", "has the shape", "its recipe", "save the dense", "text, not weights",
+        "web page", "Git LFS", "is empty", "tensor",
     )  # fmt: skip
     return next((words for words in known if words in message), "other")
 
