@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import sys
@@ -14,6 +15,9 @@ import torch
 from zoo.registry import temporary_registrations
 
 pytest.register_assert_rewrite("tests.helpers")
+
+# No test checks or keeps what is known of this machine, unless it asks for that.
+os.environ["ZOO_SELF_CHECK"] = "0"
 
 
 def pytest_addoption(parser):

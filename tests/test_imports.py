@@ -36,6 +36,7 @@ NEED = {
         f"export.{n}": {"onnx"}
         for n in ("engine", "engine_file", "routes", "scan_function", "verify")
     },
+    "zoo.ops.scan.self_check.tiny": {"triton"},
     "export.blocks": {"onnx_ir"},
     "export.graph": {"onnx", "onnx_ir", "onnxscript"},
     "export.tracing": {"onnx", "onnx_ir", "onnxscript"},

@@ -29,6 +29,7 @@ from zoo.data.images import Photo, write_photo
 from zoo.errors import EXTRAS, ZooError, pip_install
 from zoo.ops import precision
 from zoo.ops.scan import mamba_ssm, native, triton
+from zoo.ops.scan.self_check import decision, processes, toolchain, verdicts
 
 ROOT = Path(__file__).parents[1]
 
@@ -172,15 +173,59 @@ def test_doctor_warns_of_a_slow_bfloat16(machine):
     assert "bfloat16 is slower than float32 here" in sentence
 
 
-def test_doctor_warns_of_a_gpu_that_runs_on_chunked(machine):
+def test_doctor_says_why_a_gpu_runs_on_chunked(machine, tmp_path):
+    def advice():
+        return [each.partition("which is slower: ")[2] for each in doctor.advice()]
+
+    machine.setenv("ZOO_CACHE", str(tmp_path))
+    machine.setenv("ZOO_SELF_CHECK", "1")
     machine.setattr(torch.cuda, "is_available", lambda: True)
+    assert advice() == ["it is not here"]
     machine.setattr(triton, "unavailable", lambda: None)
-    (sentence,) = doctor.advice()
-    assert "run on the backend 'chunked'; ZOO_SCAN_BACKEND=triton asks" in sentence
-    machine.setattr(triton, "unavailable", lambda: "it is not here")
-    assert next(doctor.advice()).endswith("'chunked'; it is not here")
+    machine.setattr(torch.cuda, "current_device", lambda: 0)
+    key = {"device": "Some GPU"}
+    machine.setattr(decision.machine, "of_gpu", lambda device: key)
+    machine.setattr(processes, "tiny_kernel_fails", lambda device: None)
+    assert advice() == []
+    machine.setattr(processes, "tiny_kernel_fails", lambda device: "no driver")
+    assert advice() == ["Triton cannot run a kernel of three lines: no driver"]
+    machine.setattr(toolchain, "missing", lambda: "Triton misses a C compiler")
+    assert advice() == ["Triton misses a C compiler"]
+    verdicts.write({**key, "backend": "triton"}, verdicts.Verdict(False, "one", "y is NaN"))
+    assert advice() == ["their self-check has failed: y is NaN"]
+    verdicts.write({**key, "backend": "triton"}, verdicts.Verdict(True))
+    assert advice() == []
     machine.setenv("ZOO_SCAN_BACKEND", "triton")
     assert list(doctor.advice()) == []
+
+
+@pytest.mark.parametrize(
+    ("there", "variable", "lacks"),
+    [
+        ({"gcc"}, None, None),
+        ({"clang"}, None, None),
+        (set(), None, "Triton misses a C compiler; on Debian and Ubuntu: apt install gcc"),
+        ({"gcc"}, "icc -x", "the C compiler that the environment variable CC names (icc -x); on"),
+        ({"icc"}, "icc -x", None),
+    ],
+    ids=["gcc", "clang", "none", "CC is missing", "CC is there"],
+)
+def test_what_triton_needs_beside_itself(monkeypatch, tmp_path, there, variable, lacks):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(toolchain.shutil, "which", lambda name: name if name in there else None)
+    monkeypatch.delenv("CC", raising=False)
+    if variable:
+        monkeypatch.setenv("CC", variable)
+    header = tmp_path / "Python.h"
+    header.write_text("")
+    monkeypatch.setattr(toolchain, "header", lambda: header)
+    found = toolchain.missing()
+    assert found == lacks if lacks is None else lacks in found
+    header.unlink()
+    assert f"Python's headers ({header}); on" in toolchain.missing()
+    assert toolchain.missing().endswith("python3-dev")
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert toolchain.missing() is None
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def served(monkeypatch):
 
 def test_the_sequence_in_which_backends_are_tried():
     assert ENVIRONMENT == "ZOO_SCAN_BACKEND"
-    assert list(dispatch.BACKENDS) == ["native", "chunked", "triton", "mamba_ssm", "reference"]
+    assert list(dispatch.BACKENDS) == ["native", "triton", "chunked", "mamba_ssm", "reference"]
     assert [status.name for status in zoo.backends()] == list(dispatch.BACKENDS)
 
 

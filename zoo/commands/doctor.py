@@ -1,4 +1,7 @@
-"""``zoo doctor``: the versions, devices, scan backends and image formats of this installation."""
+"""``zoo doctor``: the versions, devices, scan backends and image formats of this installation.
+
+``--gpu`` examines the Triton kernels on the GPU at length: see :mod:`zoo.commands.gpu_report`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import argparse
 import os
 import platform
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 
@@ -17,6 +21,8 @@ from zoo.ops import backends
 from zoo.ops.precision import SLOW_BFLOAT16, bfloat16_is_slow
 from zoo.ops.scan import chunked, native, triton
 from zoo.ops.scan.dispatch import ENVIRONMENT, check_environment
+from zoo.ops.scan.self_check import ENVIRONMENT as CHECK
+from zoo.ops.scan.self_check import kept_verdict, processes, setting, toolchain
 from zoo.shipped import PACKAGES, altered_files, check_not_hidden, list_models, shipped_weights
 
 
@@ -26,6 +32,19 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo doctor") -> in
         prog=prog,
         description="Check the installation, its backends and image formats.",
         allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--gpu",
+        action="store_true",
+        help="examine the kernels of this machine's GPU for some minutes, measure them, and write "
+        "a report",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="with --gpu: the report to write [zoo-gpu-report.txt]",
     )
     return run_command(parser, _run, arguments)
 
@@ -60,19 +79,40 @@ def advice() -> Iterator[str]:
         yield f"the C++ kernel cannot be used, so restoring on the CPU is slow: {why_not}"
     if bfloat16_is_slow("cpu"):
         yield f"{SLOW_BFLOAT16}; use --precision fp32"
-    if gpu and not os.environ.get(ENVIRONMENT) and _first_on_gpu() == chunked.NAME:
-        why_not = triton.unavailable()
-        faster = why_not or f"{ENVIRONMENT}=triton asks for the Triton kernels, which are faster"
-        yield f"scans on the GPU run on the backend {chunked.NAME!r}; {faster}"
+    if gpu and not os.environ.get(ENVIRONMENT) and (why_not := _why_not_triton()):
+        yield f"scans on the GPU run on the backend {chunked.NAME!r}, which is slower: {why_not}"
 
 
-def _first_on_gpu() -> str:
-    """The backend that is tried first for tokens on a GPU."""
-    others = (status for status in backends() if status.name != native.NAME)
-    return next(status.name for status in others if status.available)
+def _why_not_triton() -> str | None:
+    """Say why the Triton kernels do not serve on the GPU; None if they do or will."""
+    if why_not := triton.unavailable():
+        return why_not
+    device = torch.device("cuda", torch.cuda.current_device())
+    verdict = kept_verdict(triton, device)
+    if verdict is not None:
+        return None if verdict.passed else f"their self-check has failed: {verdict.error}"
+    if lacks := toolchain.missing():
+        return lacks
+    if wrong := processes.tiny_kernel_fails(device):
+        return f"Triton cannot run a kernel of three lines: {wrong}"
+    if setting() == "0":
+        return f"{CHECK}=0 in the environment, and no self-check has been made"
+    return None
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
+    if options.gpu:
+        from zoo.commands import gpu_report
+
+        right = gpu_report.make_report(gpu_report.gpu(), options.output or gpu_report.REPORT)
+        return 0 if right else 1
+    if options.output is not None:
+        raise ZooError("-o is for the report of --gpu: give both, or leave it out")
+    _print_installation()
+    return 0
+
+
+def _print_installation() -> None:
     print(f"zoo {package_version()}, Python {platform.python_version()}, torch {torch.__version__}")
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Operators on tensors: the lowest layer. It imports no other layer of the package."""
+"""Operators on tensors: a low layer, which imports only errors and files of the package."""
 
 from zoo.ops.scan import backends, selective_scan, use_backend
 from zoo.ops.scan.native import ort_library

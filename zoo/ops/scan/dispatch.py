@@ -2,7 +2,8 @@
 
 A backend is requested by an argument, by ``with use_backend(name)`` or by the environment variable
 ZOO_SCAN_BACKEND, in this order of precedence. If the requested backend cannot run the call, that is
-an error. Without a request, the first backend that can run the call is used and logged once.
+an error. Without a request, the first backend that can run the call, and that is trusted on this
+machine (:mod:`zoo.ops.scan.self_check`), is used and logged once.
 """
 
 from __future__ import annotations
@@ -10,23 +11,29 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
+import torch
+
 from zoo.ops.scan import chunked, mamba_ssm, native, reference, triton
 from zoo.ops.scan.contract import Backend, ScanInputs
+from zoo.ops.scan.self_check import serves_on_cpu, serves_on_gpu
 
 logger = logging.getLogger(__name__)
 
 ENVIRONMENT = "ZOO_SCAN_BACKEND"
 
-BACKENDS: dict[str, Backend] = {b.NAME: b for b in (native, chunked, triton, mamba_ssm, reference)}
-"""All backends, in the order in which they are tried.
+BACKENDS: dict[str, Backend] = {b.NAME: b for b in (native, triton, chunked, mamba_ssm, reference)}
+"""All backends, in the order in which they are tried."""
 
-Triton comes after ``chunked``, so it runs only if requested by name, until it has passed tests/gpu.
-"""
+TRUSTED: dict[str, Callable[[Backend, torch.device], bool]] = {
+    native.NAME: serves_on_cpu,
+    triton.NAME: serves_on_gpu,
+}
+"""Backends with kernels of their own: without a request, they serve where they pass this."""
 
 CHECK_ORDERS = frozenset({native.NAME, triton.NAME})
 """Backends whose kernels check the entries of an order themselves."""
@@ -136,7 +143,10 @@ def choose(inputs: ScanInputs, asked: str) -> Backend:
             raise BackendError(_refusal(asked, why_not))
         return backend
     for name, backend in BACKENDS.items():
-        if backend.unavailable() or backend.declines(inputs):
+        # What a call has is asked first: it takes less time than what the machine has.
+        if backend.declines(inputs) or backend.unavailable():
+            continue
+        if name in TRUSTED and not TRUSTED[name](backend, inputs.u.device):
             continue
         device = inputs.u.device.type
         if (name, device) not in _logged:
