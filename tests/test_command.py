@@ -154,11 +154,10 @@ def test_parts_are_imported_from_the_current_folder(tmp_path, monkeypatch):
 def test_an_import_leaves_the_path_as_it_was(text, tmp_path, monkeypatch):
     (tmp_path / "tidy_part.py").write_text(text)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    monkeypatch.setattr("zoo.command._imported", [])
     before = list(sys.path)
-    try:
-        import_parts(["tidy_part"])
-    finally:
-        sys.modules.pop("tidy_part", None)
+    import_parts(["tidy_part"])
     assert sys.path == before
 
 
