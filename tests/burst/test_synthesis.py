@@ -315,6 +315,21 @@ def test_the_standard_synthesis_is_that_of_the_challenge():
     )  # fmt: skip
 
 
+def test_frames_are_turned_and_neither_sheared_nor_scaled():
+    """Whatever the angle: a camera in a hand keeps all distances and angles."""
+    synthesis = clean(max_rotation=40.0, frames=6)
+    photo_3HW = smooth(synthesis.window(CROP))
+    flow_T2HW = synthesis(photo_3HW, rng()).flow.double()
+    identity = torch.eye(2, dtype=torch.float64)
+    down, across = (flow_T2HW.diff(dim=axis).mean((2, 3)) for axis in (2, 3))
+    matrix_T22 = torch.stack([down, across], -1) + identity
+    torch.testing.assert_close(
+        matrix_T22 @ matrix_T22.mT, identity.expand(6, 2, 2), atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(torch.linalg.det(matrix_T22), torch.ones(6).double())
+    assert matrix_T22[1:, 0, 1].abs().max() > 0.1  # some are turned far
+
+
 def test_motions_are_drawn_from_their_whole_ranges_about_the_middle():
     """Shifts of both directions and signs, rotations of both, in degrees about the centre."""
     make = BurstSynthesis(frames=400)

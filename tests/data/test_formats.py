@@ -262,6 +262,22 @@ def test_a_heic_with_alpha(tmp_path):
     np.testing.assert_allclose(photo.alpha_HW, 100 / 255, atol=0.01)
 
 
+@pytest.mark.parametrize("kind", ["avif", "heic"])
+def test_every_picture_in_a_file_of_a_phone_is_read(tmp_path, kind):
+    pictures, path = [colours(), colours()[::-1].copy()], tmp_path / f"a.{kind}"
+    if kind == "avif":
+        first, second = map(Image.fromarray, pictures)
+        first.save(path, save_all=True, append_images=[second], quality=95, subsampling="4:4:4")
+    else:
+        both = pillow_heif.from_pillow(Image.fromarray(pictures[0]))
+        both.add_from_pillow(Image.fromarray(pictures[1]))
+        both.save(path, quality=-1, chroma=444)
+    found = read_frames(path)
+    assert len(found) == 2
+    for photo, pixels in zip(found, pictures, strict=True):
+        assert abs(photo.color_HWC * 255 - pixels).mean() < 2
+
+
 def test_a_damaged_and_a_large_photo_of_a_phone(tmp_path, monkeypatch):
     avif(tmp_path / "a.avif")
     monkeypatch.setenv("ZOO_MAX_PIXELS", "500")
