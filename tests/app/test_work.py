@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import zipfile
 
@@ -134,6 +135,8 @@ def test_visitors_have_jobs_of_their_own(tmp_path):
     again = visitors.begin("me")  # what the last one wrote is gone, and it is not cancelled
     assert not mine.folder.exists() and again.folder.exists()
     next(again.run(Nearest(), [source], SETTINGS))
+    visitors.leave("them")
+    shutil.rmtree(visitors.begin("them").folder)  # as one who tidies up temporary files does
     visitors.leave("them")
     assert not result.output.exists()
     with pytest.raises(Cancelled):

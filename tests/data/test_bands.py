@@ -20,8 +20,13 @@ from tests.helpers.bands import KINDS, Remembers, get, put, restored, values
 from tests.helpers.networks import Nearest
 from zoo.cli import main
 from zoo.data import (
+    DEGRADATIONS,
     Bicubic,
+    BicubicJpeg,
+    Blind,
+    GaussianNoise,
     Jpeg,
+    OnePass,
     PatchDataset,
     Photo,
     list_photos,
@@ -434,8 +439,19 @@ def test_training_on_other_channels_than_the_networks_is_refused_before_it_start
     options = {"patch": 4, "length": 1, "seed": 0}
     with pytest.raises(ImageError, match=r"must have shape \(H, W, 8\), not \(12, 12, 4\)"):
         PatchDataset(photos, degradation=Bicubic(scale=1), channels=8, **options)
-    with pytest.raises(RecipeError, match="Jpeg degrades gray and RGB photographs only"):
-        PatchDataset(photos, degradation=Jpeg(scale=1, quality=50), channels=4, **options)
+    of_photographs = [
+        *(Jpeg(scale=1, quality=50), BicubicJpeg(scale=1, quality=50)),
+        *(Blind(scale=2), OnePass(scale=2)),
+    ]
+    for degradation in of_photographs:
+        name = type(degradation).__name__
+        with pytest.raises(RecipeError, match=f"{name} degrades gray and RGB photographs only"):
+            PatchDataset(photos, degradation=degradation, channels=4, **options)
+    others = {Bicubic, GaussianNoise}
+    assert {entry.target for entry in DEGRADATIONS.entries()} == {
+        *others,
+        *map(type, of_photographs),
+    }
 
 
 def test_bicubic_rounds_to_8_bits_only_if_it_should():
