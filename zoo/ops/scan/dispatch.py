@@ -13,13 +13,13 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import NamedTuple
 
 import torch
 
 from zoo.ops.scan import chunked, mamba_ssm, native, reference, triton
 from zoo.ops.scan.contract import Backend, ScanInputs
+from zoo.ops.scan.request import request, requested
 from zoo.ops.scan.self_check import serves_on_cpu, serves_on_gpu
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,6 @@ TRUSTED: dict[str, Callable[[Backend, torch.device], bool]] = {
 CHECK_ORDERS = frozenset({native.NAME, triton.NAME})
 """Backends whose kernels check the entries of an order themselves."""
 
-_asked: ContextVar[str] = ContextVar("zoo_scan_backend", default="")
 _ARGUMENT = "selective_scan(backend=...)"
 _logged: set[tuple[str, str]] = set()
 
@@ -84,17 +83,18 @@ def check_name(name: str, source: str) -> str:
 def use_backend(name: str) -> Iterator[None]:
     """Run all selective scans within the block on this backend; a scan that cannot raises.
 
+    That holds for backward passes that are called in the block, too, whichever thread PyTorch runs
+    them in. Called after the block, the backward pass of a network that was compiled, or that
+    computes parts again (checkpointing), chooses anew.
+
     Raises:
         BackendError: if there is no such backend, or it cannot run on this machine.
     """
     why_not = BACKENDS[check_name(name, "use_backend")].unavailable()
     if why_not:
         raise BackendError(f"use_backend: backend {name!r} cannot run here: {why_not}")
-    token = _asked.set(name)
-    try:
+    with request(name):
         yield
-    finally:
-        _asked.reset(token)
 
 
 def named(argument: str | None) -> str:
@@ -106,8 +106,8 @@ def asked_for(argument: str | None) -> str:
     """Name of the backend requested by argument, context or environment; "" if none is."""
     if name := named(argument):
         return name
-    if _asked.get():
-        return _asked.get()
+    if name := requested():
+        return name
     name = os.environ.get(ENVIRONMENT, "")
     return check_name(name, f"environment variable {ENVIRONMENT}") if name else ""
 
