@@ -184,6 +184,7 @@ def run_study(
     settings: Mapping[str, Any] | None = None,
     device: str = "cpu",
     num_workers: int | None = None,
+    tf32: bool = False,
     group: ProcessGroup | None = None,
 ) -> list[Trained]:
     """Train all variants with all seeds, or go on with it, and write the report after each run.
@@ -198,6 +199,7 @@ def run_study(
         settings: values by dotted path that replace those of all variants.
         device: device to train on, "cpu" or "cuda".
         num_workers: number of processes that load data; None for what suits the device.
+        tf32: whether a GPU may compute float32 products and convolutions in TF32.
         group: processes that train together; None for this process alone.
 
     Returns:
@@ -233,7 +235,7 @@ def run_study(
         run, recipe = folder / name / f"seed-{seed}", plan[name][seed]
         if group.broadcast(finished(run, recipe)) is None:
             logger.info("%d of %d: %s, seed %d", number, len(everything), name, seed)
-            train(recipe, run, device=device, num_workers=num_workers, group=group)
+            train(recipe, run, device=device, num_workers=num_workers, group=group, tf32=tf32)
             if group.is_first:
                 write_text(run / SCORE, json.dumps(_score(run, recipe), indent=1) + "\n")
         if group.is_first:
@@ -362,6 +364,7 @@ def _run(options: argparse.Namespace) -> None:
             settings=overrides_of(options.settings),
             device=options.device,
             num_workers=options.num_workers,
+            tf32=options.tf32,
             group=group,
         )
         if group.is_first:

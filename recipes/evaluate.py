@@ -44,7 +44,7 @@ from zoo.evaluation.settings import EvaluateSettings, evaluate_settings, protoco
 from zoo.files import check_writable
 from zoo.inference import RestoreSettings, restore_tensor
 from zoo.networks import Network
-from zoo.ops.precision import DTYPES
+from zoo.ops.precision import DTYPES, TF32
 from zoo.recipe import Recipe, load_recipe
 from zoo.training.burst_task import validation_bursts
 from zoo.training.settings import BurstTrainSettings, train_settings
@@ -135,7 +135,7 @@ def run_bursts(
     if group.is_first:
         check_writable(_report_folder(options, recipe) / SUMMARY)
     border = settings.data.border
-    through = RestoreSettings(tile=options.tile, precision=options.precision)
+    through = RestoreSettings(tile=options.tile, precision=options.precision, tf32=options.tf32)
     scores = map_shared(
         group,
         len(tests),
@@ -241,7 +241,10 @@ def _as_listed(name: str, listed: Sequence[str]) -> str:
 
 def _through(network: Network, settings: EvaluateSettings, options: argparse.Namespace) -> Run:
     chosen = RestoreSettings(
-        tile=options.tile, ensemble=options.ensemble, precision=options.precision
+        tile=options.tile,
+        ensemble=options.ensemble,
+        precision=options.precision,
+        tf32=options.tf32,
     )
 
     def through(image_BIHW: Tensor, *guides: Tensor) -> Tensor:
@@ -313,6 +316,8 @@ def _notes(network: Network, protocol: Protocol, options: argparse.Namespace) ->
         parts.append("Self-ensemble of 8 flips and quarter turns.")
     if options.precision != "fp32":
         parts.append(f"Precision {options.precision}.")
+    if options.tf32:
+        parts.append("TF32 was allowed.")
     return " ".join(parts)
 
 
@@ -367,6 +372,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--precision", choices=list(DTYPES), default="fp32", help="precision of the layers [fp32]"
     )
+    parser.add_argument("--tf32", action="store_true", help=TF32)
     parser.add_argument(
         "--device",
         default="cuda" if torch.cuda.is_available() else "cpu",

@@ -34,7 +34,7 @@ from zoo.command import run_command, whole
 from zoo.distributed import ProcessGroup, process_group
 from zoo.errors import ZooError, no_effect_is_told
 from zoo.networks import Network
-from zoo.ops.precision import autocast
+from zoo.ops.precision import TF32, autocast, float32_products
 from zoo.recipe import Recipe, build, load_recipe, parse_overrides
 from zoo.training import (
     EMA,
@@ -380,6 +380,7 @@ def train(
     num_workers: int | None = None,
     group: ProcessGroup | None = None,
     budget: str | None = None,
+    tf32: bool = False,
 ) -> Trainer:
     """Train a recipe, or resume the training in the folder.
 
@@ -391,6 +392,7 @@ def train(
         group: processes that train together; None for this process alone.
         budget: time for the training, such as "10m"; the schedule is shortened to match. None
             keeps the schedule.
+        tf32: whether a GPU may compute float32 products and convolutions in TF32.
 
     Returns:
         The trainer, after its last step.
@@ -409,6 +411,7 @@ def train(
         return Trainer(recipe, folder, device=device, num_workers=num_workers, group=group)
 
     with ExitStack() as stack:
+        stack.enter_context(float32_products(tf32=tf32))
         group.from_first(lambda: stack.enter_context(run_folder(folder)))
         found = group.from_first(lambda: last_state(folder, requested))
         if found is not None:
@@ -488,6 +491,7 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
         default="cuda" if torch.cuda.is_available() else "cpu",
         help="cpu or cuda [cuda if there is a GPU, otherwise cpu]",
     )
+    parser.add_argument("--tf32", action="store_true", help=TF32)
     parser.add_argument(
         "--num-workers",
         type=whole("--num-workers", 0, 256),
@@ -509,6 +513,7 @@ def _run(options: argparse.Namespace) -> None:
             num_workers=options.num_workers,
             group=group,
             budget=options.budget,
+            tf32=options.tf32,
         )
         if group.is_first:
             logger.info("done: %s", folder / WEIGHTS)

@@ -136,6 +136,7 @@ def test_every_option_of_restore_is_passed_on(monkeypatch, capsys):
         (["--onnx", "a.onnx"], "--onnx"), (["-n", "model"], "-n"), (["-w", "a.pth"], "-w"),
         (["--random-weights"], "--random-weights"), (["--compat", "official"], "--compat"),
         (["--precision", "bf16"], "--precision"), (["--device", "cuda"], "--device"),
+        (["--tf32"], "--tf32"),
     ],
 )  # fmt: skip
 def test_what_an_engine_or_an_onnx_file_fixes_is_no_option(words, refused, capsys):

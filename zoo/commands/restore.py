@@ -15,7 +15,7 @@ from zoo.errors import ZooError
 from zoo.inference import RestoreSettings, restore_files
 from zoo.inference.tiling import OVERLAP
 from zoo.networks import Network
-from zoo.ops.precision import SLOW_BFLOAT16, bfloat16_is_slow
+from zoo.ops.precision import SLOW_BFLOAT16, TF32, bfloat16_is_slow
 
 logger = logging.getLogger(__name__)
 
@@ -139,6 +139,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo restore") -> i
         help="precision of the layers; the scan's state is always fp32; auto measures once whether "
         "bf16 is faster here, and keeps the answer [fp32]",
     )
+    parser.add_argument("--tf32", action="store_true", help=TF32)
     parser.add_argument("--device", default="cpu", help="cpu or cuda [cpu]")
     parser.add_argument(
         "--overwrite", action="store_true", help="overwrite existing outputs [they are skipped]"
@@ -196,6 +197,7 @@ def _run(options: argparse.Namespace) -> None:
                 overlap=options.overlap,
                 ensemble=options.ensemble,
                 precision=options.precision,
+                tf32=options.tf32,
             ),
             suffix=options.suffix or "",
             format=options.format or "",
@@ -241,6 +243,7 @@ def _exported_network(options: argparse.Namespace) -> Network:
         "--random-weights": options.random_weights,
         "--compat": options.compat is not None,
         "--precision": options.precision != "fp32",
+        "--tf32": options.tf32,
         "--device": options.device != "cpu",
         "--runtime": option == "--engine" and options.runtime is not None,
     }

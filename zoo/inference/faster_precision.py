@@ -15,7 +15,7 @@ from zoo.errors import WriteError
 from zoo.files import cache_folder
 from zoo.files.single import write_text
 from zoo.networks import Network
-from zoo.ops.precision import Precision, autocast, bfloat16_is_slow
+from zoo.ops.precision import Precision, autocast, bfloat16_is_slow, float32_products
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _MOST_KEPT = 200
 """Answers that are kept; the oldest is forgotten first."""
 
 
-def faster_precision(network: Network) -> Precision:
+def faster_precision(network: Network, tf32: bool = False) -> Precision:
     """Return "bf16" if the network is clearly faster with it here, otherwise "fp32".
 
     Both are measured on a random image, in turns, the first time that a network of this kind is
@@ -38,14 +38,15 @@ def faster_precision(network: Network) -> Precision:
 
     Args:
         network: the network, on the device where it will run.
+        tf32: whether float32 may be TF32 on a GPU, which is faster.
     """
     if bfloat16_is_slow(next(network.parameters()).device):
         return "fp32"
-    key, path = _key(network), cache_folder() / "precisions.json"
+    key, path = _key(network, tf32), cache_folder() / "precisions.json"
     kept = _kept(path)
     if key in kept:
         return kept[key]
-    seconds = _measure(network)
+    seconds = _measure(network, tf32)
     ratio = seconds["bf16"] / seconds["fp32"]
     chosen: Precision = "bf16" if ratio < _WORTH else "fp32"
     logger.info("precision auto: bf16 takes %.2f of the time of fp32; %s it is", ratio, chosen)
@@ -57,7 +58,7 @@ def faster_precision(network: Network) -> Precision:
     return chosen
 
 
-def _measure(network: Network) -> dict[Precision, float]:
+def _measure(network: Network, tf32: bool) -> dict[Precision, float]:
     """Shortest time of each precision in seconds."""
     device = next(network.parameters()).device
     inputs = [tensor.to(device) for tensor in network.example_inputs(_SIDE, _SIDE)]
@@ -65,23 +66,24 @@ def _measure(network: Network) -> dict[Precision, float]:
     was_training = network.training
     network.eval()
     try:
-        for turn in range(1 + _ROUNDS):
-            for precision in best:
-                start = time.perf_counter()
-                with torch.inference_mode(), autocast(device, precision):
-                    network(*inputs).float().cpu()  # waits for the device
-                if turn > 0:  # the first turn prepares kernels
-                    best[precision] = min(best[precision], time.perf_counter() - start)
+        with float32_products(tf32=tf32):
+            for turn in range(1 + _ROUNDS):
+                for precision in best:
+                    start = time.perf_counter()
+                    with torch.inference_mode(), autocast(device, precision):
+                        network(*inputs).float().cpu()  # waits for the device
+                    if turn > 0:  # the first turn prepares kernels
+                        best[precision] = min(best[precision], time.perf_counter() - start)
     finally:
         network.train(was_training)
     return best
 
 
-def _key(network: Network) -> str:
+def _key(network: Network, tf32: bool) -> str:
     """What the answer depends on: the machine, PyTorch, and the layers of the network."""
     device = next(network.parameters()).device
     if device.type == "cuda":
-        place = torch.cuda.get_device_name(device)
+        place = f"{torch.cuda.get_device_name(device)}, {'TF32' if tf32 else 'no TF32'}"
     else:
         place = f"{device.type}, {_processor()}, {torch.get_num_threads()} threads"
     layers = hashlib.sha256(repr(network).encode()).hexdigest()[:16]

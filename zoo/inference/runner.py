@@ -32,7 +32,7 @@ from zoo.inference.tiling import (
 )
 from zoo.networks import Network
 from zoo.networks.guide import check_guides
-from zoo.ops.precision import DTYPES, Precision, autocast
+from zoo.ops.precision import DTYPES, Precision, autocast, float32_products
 from zoo.registry import capabilities_of
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,8 @@ class RestoreSettings:
             This takes eight times as long and gains about 0.1 dB.
         precision: "fp32", or "bf16" or "fp16" for autocast. The scan's state is always float32.
             "auto" is fp32 or bf16, see :func:`zoo.inference.faster_precision.faster_precision`.
+        tf32: whether a GPU may compute float32 products and convolutions in TF32, whose factors
+            have 10 bits of fraction.
 
     Raises:
         ZooError: if a value is out of range or no whole number, or the tile is smaller than twice
@@ -65,6 +67,7 @@ class RestoreSettings:
     overlap: int = OVERLAP
     ensemble: bool = False
     precision: Precision | Literal["auto"] = "fp32"
+    tf32: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("tile", self.tile), ("overlap", self.overlap)):
@@ -222,15 +225,16 @@ def _restored(
 def _runner(network: Network, settings: RestoreSettings) -> Run:
     parameter = next(network.parameters())
     asked = settings.precision
-    precision = faster_precision(network) if asked == "auto" else asked
+    precision = faster_precision(network, settings.tf32) if asked == "auto" else asked
 
     def once(*inputs: Tensor) -> Tensor:
         moved = [tensor.to(parameter.device, parameter.dtype) for tensor in inputs]
-        if parameter.device.type == "cuda":
-            found = recorder(network)([channels_last(tensor) for tensor in moved], precision)
-        else:
-            with autocast(parameter.device, precision):
-                found = network(*moved)
+        with float32_products(tf32=settings.tf32):
+            if parameter.device.type == "cuda":
+                found = recorder(network)([channels_last(tensor) for tensor in moved], precision)
+            else:
+                with autocast(parameter.device, precision):
+                    found = network(*moved)
         return _checked(found, network, inputs[0]).float().cpu()
 
     def ensemble(*inputs: Tensor) -> Tensor:

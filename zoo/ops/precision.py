@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, TypeAlias
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 
@@ -17,6 +19,9 @@ DTYPES: dict[Precision, torch.dtype] = {
 }
 
 
+TF32 = "let a GPU compute fp32 in TF32: faster, with 10 bits of fraction in products"
+"""Help of the option ``--tf32``."""
+
 SLOW_BFLOAT16 = "bfloat16 is slower than float32 here: the processor has no instructions for it"
 
 
@@ -28,6 +33,86 @@ def autocast(device: str | torch.device, precision: Precision) -> AbstractContex
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(torch.device(device).type, DTYPES[precision])
+
+
+@contextmanager
+def float32_products(*, tf32: bool = False) -> Iterator[None]:
+    """Within the block, a GPU computes float32 products and convolutions in float32.
+
+    By default PyTorch lets convolutions use TF32 there, whose factors have 10 bits of fraction
+    instead of 23. Backward passes must be in the block, too. The setting is that of the process: if
+    blocks overlap in several threads, TF32 is allowed only if all of them allow it. After the last
+    block, PyTorch's settings are what they were before the first.
+
+    Args:
+        tf32: whether to allow TF32, in both.
+    """
+    with _tf32_lock:
+        if not _tf32_asked:
+            _tf32_before.append(_tf32_settings())
+        _tf32_asked.append(tf32)
+        _allow_tf32()
+    try:
+        yield
+    finally:
+        with _tf32_lock:
+            _tf32_asked.remove(tf32)
+            if _tf32_asked:
+                _allow_tf32()
+            else:
+                _set_tf32(_tf32_before.pop())
+
+
+_tf32_lock = threading.Lock()
+
+_tf32_asked: list[bool] = []
+"""What the blocks that are running allow."""
+
+_tf32_before: list[_Tf32Settings] = []
+"""PyTorch's settings before the first of them."""
+
+
+class _Tf32Settings(NamedTuple):
+    """PyTorch's settings: the older ones, and the newer ones, which mirror them.
+
+    The older ones are None where the newer ones are such that they have no value.
+    """
+
+    convolutions: bool | None
+    products: str | None
+    newer: list[str]
+
+
+def _newer() -> list[Any]:
+    """The places of the newer settings, from PyTorch 2.9 on."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    return [cudnn.conv, cudnn.rnn, matmul] if hasattr(matmul, "fp32_precision") else []
+
+
+def _tf32_settings() -> _Tf32Settings:
+    convolutions = products = None
+    with suppress(RuntimeError):
+        convolutions = bool(torch.backends.cudnn.allow_tf32)
+    with suppress(RuntimeError):
+        products = torch.get_float32_matmul_precision()
+    return _Tf32Settings(convolutions, products, [place.fp32_precision for place in _newer()])
+
+
+def _set_tf32(settings: _Tf32Settings) -> None:
+    if settings.convolutions is not None:
+        torch.backends.cudnn.allow_tf32 = settings.convolutions
+    if settings.products is not None:
+        torch.set_float32_matmul_precision(settings.products)
+    for place, value in zip(_newer(), settings.newer, strict=True):
+        place.fp32_precision = value
+
+
+def _allow_tf32() -> None:
+    """Allow it if all running blocks do."""
+    if all(_tf32_asked):
+        _set_tf32(_Tf32Settings(True, "high", ["tf32" for _ in _newer()]))
+    else:
+        _set_tf32(_Tf32Settings(False, "highest", ["ieee" for _ in _newer()]))
 
 
 def bfloat16_is_slow(device: str | torch.device) -> bool:
