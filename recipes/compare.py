@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from recipes.train import add_machine_options, overrides_of, train
+from recipes.train import add_machine_options, machine_options, overrides_of, train
 from zoo.command import run_command, whole
 from zoo.description import Measured, measured
 from zoo.distributed import ProcessGroup, process_group
@@ -354,7 +354,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.seeds is not None:
         study = replace(study, seeds=tuple(range(options.seeds)))
     folder = options.output or Path("runs") / study.name
-    with process_group(options.device) as group:
+    with machine_options(options), process_group(options.device) as group:
         if not group.is_first:
             logging.getLogger("zoo").setLevel(logging.ERROR)
         trained = run_study(

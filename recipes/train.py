@@ -21,7 +21,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,6 +50,7 @@ from zoo.training import (
     enable_gradient_checkpointing,
     last_state,
     load_initial_weights,
+    make_deterministic,
     make_optimizer,
     make_task,
     parse_duration,
@@ -493,6 +494,11 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tf32", action="store_true", help=TF32)
     parser.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="equal results in each run on a GPU, too; slower, and not every network can",
+    )
+    parser.add_argument(
         "--num-workers",
         type=whole("--num-workers", 0, 256),
         help=f"number of processes that load data [cuda: one for each core but one, at most "
@@ -500,10 +506,32 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@contextmanager
+def machine_options(options: argparse.Namespace) -> Iterator[None]:
+    """Within the block, what the options of :func:`add_machine_options` say about sums holds.
+
+    Raises:
+        ZooError: if the network cannot be trained with ``--deterministic``.
+    """
+    if not options.deterministic:
+        yield
+        return
+    make_deterministic()
+    try:
+        yield
+    except RuntimeError as error:
+        text = " ".join(str(error).split())
+        if "deterministic" not in text:
+            raise
+        raise ZooError(f"--deterministic: {text.partition('. ')[0]}; train without it") from error
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def _run(options: argparse.Namespace) -> None:
     recipe = load_recipe(options.name, overrides_of(options.settings))
     folder = options.output or Path("runs") / recipe.name
-    with process_group(options.device) as group:
+    with machine_options(options), process_group(options.device) as group:
         if not group.is_first:
             logging.getLogger("zoo").setLevel(logging.ERROR)
         train(

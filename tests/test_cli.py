@@ -111,7 +111,7 @@ def test_every_option_of_restore_is_passed_on(monkeypatch, capsys):
     options = ["-n", "model", "-w", "w.pth", "-s", 3, "--random-weights", "--compat", "official"]
     options += ["-t", 96, "--overlap", 8, "--ensemble", "--precision", "bf16", "--overwrite"]
     options += ["--quality", 70, "--strip-metadata", "-r", "--suffix", "x3", "--format", "jpg"]
-    options += ["--guide", "pan=p.png", "--range", "0", "4095"]
+    options += ["--guide", "pan=p.png", "--range", "0", "4095", "--tf32"]
     assert run("restore", "in", "-o", "out", *options, "--look", "plain", "--device", "cuda") == 0
     assert words.chosen == (
         "model",
@@ -125,7 +125,7 @@ def test_every_option_of_restore_is_passed_on(monkeypatch, capsys):
         "value_range": (0.0, 4095.0),
     }  # fmt: skip
     assert words.arguments[3] == RestoreSettings(
-        tile=96, overlap=8, ensemble=True, precision="bf16"
+        tile=96, overlap=8, ensemble=True, precision="bf16", tf32=True
     )
     assert capsys.readouterr().out == "wrote a.png\n"
 

@@ -163,18 +163,8 @@ def test_training_and_evaluation_allow_it_only_if_asked(option, seen, tmp_path, 
     steps, validation = seen[:4], seen[4:]
     assert steps == [bool(option)] * 4 and validation == [False] * 2
     seen.clear()
-    weights = str(run / "weights.safetensors")
-    line = [
-        "mambair_tiny_x2",
-        "-w",
-        weights,
-        "--data",
-        "samples",
-        "-o",
-        str(tmp_path / "results"),
-        "--device",
-        "cpu",
-    ]
+    line = ["mambair_tiny_x2", "--data", str(photos), "--device", "cpu"]
+    line += ["-o", str(tmp_path / "results")]
     assert evaluate.main([*line, *option]) == 0
     assert seen and set(seen) == {bool(option)}
     summary = (tmp_path / "results" / "summary.md").read_text()

@@ -12,9 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import recipes.train
 import zoo.training.loader as loader
+import zoo.training.rng as rng
 from recipes.train import Trainer
 from tests.helpers.toy import register_toy
-from tests.helpers.training import Rank
+from tests.helpers.training import Rank, words
 from zoo.errors import ZooError
 from zoo.recipe import load_recipe
 from zoo.training import EMA, StepValues, default_workers, make_optimizer, restore_optimizer
@@ -265,3 +266,53 @@ def test_steps_of_bursts_are_compiled_too(photos, tmp_path, compiled):
     trainer = Trainer(recipe, tmp_path, device="cpu", num_workers=0)
     trainer._train_step(next(trainer._batches()))
     assert [module.calls for module in compiled] == [1]
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Without what makes products deterministic; afterwards all is as before."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    yield rng.os.environ
+    torch.use_deterministic_algorithms(False)
+
+
+def test_equal_runs_are_asked_for_before_cuda_starts(environment, photos, tmp_path, monkeypatch):
+    """cuBLAS reads its variable when it starts; afterwards the mode is off again."""
+    seen = []
+
+    def train(*_, **__):
+        variable = environment["CUBLAS_WORKSPACE_CONFIG"]
+        seen.append((torch.are_deterministic_algorithms_enabled(), variable))
+
+    monkeypatch.setattr(recipes.train, "train", train)
+    for option in ([], ["--deterministic"]):
+        assert recipes.train.main(words(photos, tmp_path / "run", *option)) == 0
+    assert seen == [(False, ""), (True, ":4096:8")]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_equal_runs_are_refused_where_they_cannot_be(
+    environment, photos, tmp_path, monkeypatch, capsys
+):
+    line = words(photos, tmp_path / "run", "--deterministic")
+    started = [True]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: started[0])
+    assert recipes.train.main(line) == 2
+    assert "CUBLAS_WORKSPACE_CONFIG=:4096:8 in the environment" in capsys.readouterr().err
+    environment["CUBLAS_WORKSPACE_CONFIG"] = ":16:8"  # the user's own choice stands
+    monkeypatch.setattr(recipes.train, "train", lambda *_, **__: None)
+    assert recipes.train.main(line) == 0 and environment["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+
+    def refused(*_, **__):
+        raise RuntimeError(
+            "kthvalue CUDA does not have a deterministic implementation, but you set "
+            "'torch.use_deterministic_algorithms(True)'. You can turn it off."
+        )
+
+    monkeypatch.setattr(recipes.train, "train", refused)
+    assert recipes.train.main(line) == 2
+    error = capsys.readouterr().err
+    assert "--deterministic: kthvalue CUDA does not have" in error and "train without it" in error
+    monkeypatch.setattr(recipes.train, "train", lambda *_, **__: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        recipes.train.main(line)

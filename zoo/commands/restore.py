@@ -7,10 +7,12 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from zoo.checkpoints.choose import check_scale, choose_network
 from zoo.command import COMPAT, named_paths, run_command, whole
 from zoo.data.photo import Saving
-from zoo.distributed import process_group
+from zoo.distributed import ProcessGroup, process_group
 from zoo.errors import ZooError
 from zoo.inference import RestoreSettings, restore_files
 from zoo.inference.tiling import OVERLAP
@@ -182,7 +184,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo restore") -> i
 def _run(options: argparse.Namespace) -> None:
     """Restore an image, a burst or a folder; processes started by torchrun share the work."""
     with process_group() as group:
-        network, device = _network(options), group.device(options.device)
+        network, device = _network(options, group), group.device(options.device)
         network = network.to(device)
         if options.precision == "bf16" and bfloat16_is_slow(device):
             logger.warning("--precision bf16: %s", SLOW_BFLOAT16)
@@ -217,12 +219,12 @@ def _run(options: argparse.Namespace) -> None:
             print(report)
 
 
-def _network(options: argparse.Namespace) -> Network:
+def _network(options: argparse.Namespace, group: ProcessGroup) -> Network:
     for option, given in (("--plugin", options.plugin), ("--trust-engine", options.trust_engine)):
         if given and options.engine is None:
             raise ZooError(f"{option} is for engines: give the file with --engine")
     if options.onnx is not None or options.engine is not None:
-        return _exported_network(options)
+        return _exported_network(options, group)
     if options.runtime is not None:
         raise ZooError("--runtime chooses what runs an ONNX file: give the file with --onnx")
     return choose_network(
@@ -234,7 +236,7 @@ def _network(options: argparse.Namespace) -> Network:
     )
 
 
-def _exported_network(options: argparse.Namespace) -> Network:
+def _exported_network(options: argparse.Namespace, group: ProcessGroup) -> Network:
     option, path = ("--engine", options.engine) if options.engine else ("--onnx", options.onnx)
     given = {
         "--onnx": option == "--engine" and options.onnx is not None,
@@ -254,6 +256,8 @@ def _exported_network(options: argparse.Namespace) -> Network:
         from trt_plugins.build import build
         from zoo.integrations.tensorrt import load_engine
 
+        if torch.cuda.is_available():
+            group.device("cuda")  # an engine runs on the current device: one for each process
         plugin = options.plugin or build
         engine = load_engine(path, plugin=plugin, trusted=options.trust_engine)
         if options.tile is None:

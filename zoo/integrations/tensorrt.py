@@ -55,7 +55,7 @@ def read_sidecar(engine: Path) -> dict[str, Any]:
 
 
 class EngineSession:
-    """An engine on this machine's GPU, with PyTorch tensors as its buffers.
+    """An engine on PyTorch's current GPU, with PyTorch tensors as its buffers.
 
     Args:
         path: path of the engine.
@@ -88,7 +88,7 @@ class EngineSession:
                 f"{path}: contains its own code (the plugin), which runs with all your rights; add "
                 "--trust-engine if you know where it comes from"
             )
-        self.path = path
+        self.path, self.device = path, torch.device("cuda", torch.cuda.current_device())
         self.tensorrt = open_tensorrt(sidecar["runtime"]["name"])
         self.logger = self.tensorrt.logger()
         api = self.tensorrt.api
@@ -115,7 +115,7 @@ class EngineSession:
                 f"{path}: too little GPU memory for the engine's largest sizes; build it with a "
                 f"smaller --max{self.logger.last}"
             )
-        self.stream = torch.cuda.Stream()
+        self.stream = torch.cuda.Stream(self.device)
         names = [self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)]
         self.inputs = [n for n in names if self.engine.get_tensor_mode(n) == api.TensorIOMode.INPUT]
         (self.output,) = [n for n in names if n not in self.inputs]
@@ -129,7 +129,7 @@ class EngineSession:
         Returns:
             The output, on the GPU.
         """
-        self.stream.wait_stream(torch.cuda.current_stream())
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream):
             held = {name: self._placed(name, inputs[name]) for name in self.inputs}
             for name, value in held.items():
@@ -140,7 +140,7 @@ class EngineSession:
                     )
                 self.context.set_tensor_address(name, value.data_ptr())
             shape = tuple(self.context.get_tensor_shape(self.output))
-            output = torch.empty(shape, dtype=self._dtype(self.output), device="cuda")
+            output = torch.empty(shape, dtype=self._dtype(self.output), device=self.device)
             self.context.set_tensor_address(self.output, output.data_ptr())
             if not self.context.execute_async_v3(self.stream.cuda_stream):
                 raise EngineError(f"{self.path}: the engine failed{self.logger.last}")
@@ -148,7 +148,7 @@ class EngineSession:
         return output
 
     def _placed(self, name: str, value: Tensor) -> Tensor:
-        return value.to("cuda", self._dtype(name)).contiguous()
+        return value.to(self.device, self._dtype(name)).contiguous()
 
     def _dtype(self, name: str) -> torch.dtype:
         kinds = self.tensorrt.api.DataType

@@ -85,7 +85,8 @@ class _Tf32Settings(NamedTuple):
 
 def _newer() -> list[Any]:
     """The places of the newer settings, from PyTorch 2.9 on."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
     return [cudnn.conv, cudnn.rnn, matmul] if hasattr(matmul, "fp32_precision") else []
 
 

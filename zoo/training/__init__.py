@@ -18,7 +18,7 @@ from zoo.training.loader import MOST_WORKERS, batches, default_workers
 from zoo.training.metrics_log import MetricsLog
 from zoo.training.optimizer import make_optimizer, restore_optimizer
 from zoo.training.progress import Progress
-from zoo.training.rng import restore_rng_state, rng_state, seed_all
+from zoo.training.rng import make_deterministic, restore_rng_state, rng_state, seed_all
 from zoo.training.run_folder import WEIGHTS, last_state, run_folder
 from zoo.training.signals import StopSignals
 from zoo.training.step_values import StepValues
@@ -42,6 +42,7 @@ __all__ = [
     "last_state",
     "latest_checkpoint",
     "load_initial_weights",
+    "make_deterministic",
     "make_optimizer",
     "make_task",
     "parse_duration",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -9,12 +10,36 @@ from typing import Any
 import numpy as np
 import torch
 
+from zoo.errors import ZooError
+
 
 def seed_all(seed: int) -> None:
     """Seed the random generators of Python, NumPy and torch (on all devices)."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def make_deterministic() -> None:
+    """Make a GPU add numbers in the same sequence in each run; it takes longer.
+
+    cuBLAS reads its part of it when CUDA starts in this process.
+
+    Raises:
+        ZooError: if CUDA has started already without it.
+    """
+    if not os.environ.get(_CUBLAS):
+        if torch.cuda.is_initialized():
+            raise ZooError(
+                f"equal runs need {_CUBLAS}={_FIXED} in the environment before CUDA starts, and it "
+                "has started; set it before Python does"
+            )
+        os.environ[_CUBLAS] = _FIXED
+    torch.use_deterministic_algorithms(True)
+
+
+_CUBLAS, _FIXED = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+"""The variable that fixes what memory each product uses, and the value that NVIDIA names."""
 
 
 def rng_state(device: str) -> dict[str, Any]:
