@@ -1,12 +1,13 @@
 """All measurements on an NVIDIA GPU, in one run.
 
-    python benchmarks/gpu.py [--quick] [--write docs/benchmarks.md] [--save gpu.json]
+    python benchmarks/gpu.py [--quick | --brief] [--write docs/benchmarks.md] [--save gpu.json]
     python benchmarks/gpu.py --tune         # find the fastest Configuration for this GPU
     python benchmarks/gpu.py --dry-run      # run all code on a CPU; measures nothing
 
 It first compares the kernels with the definition and stops if they differ. Then it prints tables:
 the operator, the SS2D core (projections to merge), whole networks, training steps. All paths of a
-row take turns and are timed by CUDA events. Memory is the peak that PyTorch allocates, minus the
+row take turns and are timed by CUDA events. Networks run as ``zoo restore`` runs them: images with
+channels last, small ones by CUDA graphs. Memory is the peak that PyTorch allocates, minus the
 memory allocated before. ``--write`` puts the tables into the GPU section of a document.
 
 The operator has two lower bounds: the time to move its bytes at the measured copy bandwidth, and
@@ -33,6 +34,8 @@ from torch import Tensor
 import zoo
 from zoo.blocks import SS2D
 from zoo.files import write_text
+from zoo.inference.graphs import recorder
+from zoo.inference.runner import channels_last
 from zoo.ops import selective_scan
 from zoo.ops.precision import DTYPES, Precision, autocast
 from zoo.recipe import load_recipe
@@ -48,6 +51,9 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 HEADING = "## On a GPU"
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 """Largest relative deviation from float64; it covers rounding of tokens, results and long sums."""
+
+ENOUGH = 1000.0
+"""Milliseconds after which a path is not measured again; each is measured at least once."""
 
 Rows: TypeAlias = Iterator[tuple[list[object], dict[str, Path_], float]]
 """For each row: labels, the paths to compare, and the floor in milliseconds (0 if unknown)."""
@@ -69,7 +75,8 @@ def timed(rig: Rig, functions: dict[str, Path_], rounds: int) -> dict[str, tuple
             torch.cuda.empty_cache()
     for _ in range(rounds):
         for name in took:
-            took[name].append(rig.milliseconds(functions[name]))
+            if sum(took[name]) < ENOUGH:
+                took[name].append(rig.milliseconds(functions[name]))
     return {name: (statistics.median(times), peak[name]) for name, times in took.items()}
 
 
@@ -120,10 +127,17 @@ def floor(inputs: list[Any], rate: float, bandwidth: float) -> float:
     return 1e3 * max(moved / bandwidth, exponentials / rate)
 
 
-def compare(rig: Rig, head: list[str], rows: Rows, rounds: int) -> tuple[str, list[Any]]:
-    """Make a table with milliseconds and MiB of each path, and ratios to our path."""
+def compare(
+    rig: Rig, head: list[str], rows: Rows, rounds: int, without: tuple[str, ...] = ()
+) -> tuple[str, list[Any]]:
+    """Make a table with milliseconds and MiB of each path, and ratios to our path.
+
+    Paths ``without`` are measured for the smallest number of tokens alone.
+    """
     lines, saved, names = [], [], rig.names
     for label, functions, limit in rows:
+        if rig.sizes.lengths[0] not in label:
+            functions = {name: run for name, run in functions.items() if name not in without}
         found = timed(rig, functions, rounds)
         ours = found.get(names[0])
         cells = [f"{found[n][0]:.2f}" if n in found else "" for n in names]
@@ -169,12 +183,15 @@ def network_rows(rig: Rig) -> Rows:
         rig.sizes.models.items(), rig.sizes.images, PRECISIONS
     ):
         network = zoo.build(model).to(rig.device).eval()
-        image = torch.rand(1, network.channels, size, size, device=rig.device)
+        image = channels_last(torch.rand(1, network.channels, size, size, device=rig.device))
 
         def whole(name: str, network: Any = network, image: Tensor = image,
                   precision: Precision = precision) -> object:  # fmt: skip
-            with zoo.use_backend(name), torch.no_grad(), autocast(rig.device, precision):
-                return network(image)
+            with zoo.use_backend(name), torch.inference_mode():
+                if rig.device == "cuda":
+                    return recorder(network)([image], precision)
+                with autocast(rig.device, precision):
+                    return network(image)
 
         functions: dict[str, Path_] = {n: partial(whole, n) for n in rig.names}
         yield [width, f"{size} x {size}", precision], functions, 0.0
@@ -229,18 +246,19 @@ def tune(rig: Rig, rounds: int) -> None:
     best = fastest(
         "forward",
         [
-            dataclasses.replace(known, longest=longest, warps=warps, widths=widths)
-            for longest, warps, widths in itertools.product(
-                (64, 128, 256, 512), (8, 16, 32), ((128, 64, 32), (64, 32), (32,))
+            dataclasses.replace(known, longest=longest, warps=warps, tile=tile)
+            for longest, warps, tile in itertools.product(
+                (64, 128, 256, 512), (8, 16, 32), (256, 512, 1024)
             )
         ],
     )
-    blocks = [((64, few), (32, 4)) for few in (2, 3, 4)] + [((32, few),) for few in (2, 4, 8)]
     best = fastest(
         "forward + backward",
         [
-            dataclasses.replace(best, gradient_blocks=chosen, gradient_warps=warps)
-            for chosen, warps in itertools.product(blocks, (4, 8, 16))
+            dataclasses.replace(
+                best, gradient_steps=few, gradient_registers=registers, gradient_warps=warps
+            )
+            for few, registers, warps in itertools.product((1, 2), (0, 128, 168), (8, 12, 16))
         ],
     )
     print(f"zoo/ops/scan/triton/configurations.py: {capability}: {best}")
@@ -258,6 +276,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Check, measure, print, save."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="the smallest sizes only")
+    parser.add_argument(
+        "--brief",
+        action="store_true",
+        help="a minute in all: `chunked` at one size, smaller images and batches",
+    )
     parser.add_argument("--rounds", type=int, default=20, help="measurements of each path [20]")
     parser.add_argument("--write", type=Path, help="document whose GPU section is replaced")
     parser.add_argument("--save", type=Path, help="JSON file for all results")
@@ -283,12 +306,14 @@ def main(arguments: list[str] | None = None) -> int:
     if options.quick:
         smallest = {"lengths": rig.sizes.lengths[:1], "images": rig.sizes.images[:1]}
         rig.sizes = dataclasses.replace(rig.sizes, **smallest)  # type: ignore[arg-type]
+    if options.brief:
+        rig.sizes = dataclasses.replace(rig.sizes, images=rig.sizes.images[:2], crop=(8, 64))
     print(f"{rig.title()}\n")
     check(rig)
     if options.tune:
         tune(rig, options.rounds)
         return 0
-    sections, saved = measured(rig, options.rounds)
+    sections, saved = measured(rig, options.rounds, ("chunked",) if options.brief else ())
     if options.save:
         write_text(options.save, json.dumps(saved, indent=1))
     if options.write:
@@ -296,7 +321,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def measured(rig: Rig, rounds: int) -> tuple[list[str], dict[str, Any]]:
+def measured(
+    rig: Rig, rounds: int, without: tuple[str, ...] = ()
+) -> tuple[list[str], dict[str, Any]]:
     """Measure and print all tables; return them as sections of a document, and as plain data."""
     rate, bandwidth = rig.exponentials(), rig.bandwidth()
     head = (
@@ -313,7 +340,7 @@ def measured(rig: Rig, rounds: int) -> tuple[list[str], dict[str, Any]]:
     sections: list[str] = [head]
     saved: dict[str, Any] = {"head": head}
     for title, (columns, rows) in parts.items():
-        text, saved[title] = compare(rig, columns, rows, rounds)
+        text, saved[title] = compare(rig, columns, rows, rounds, without)
         print(f"\n{title}\n\n{text}", flush=True)
         sections.append(f"### {title}\n\n{text}")
     return sections, saved
