@@ -119,11 +119,22 @@ struct Walk {
 
 __device__ inline float softplus(float x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
 
+// Blocks of walk_chunks that a multiprocessor must hold; 0: as many as the compiler likes. On 8.6 to
+// 8.9 it likes six, which leaves 80 registers a thread, and these kernels spill. Five leave 96.
+template <typename T, int kStates, bool kWrite>
+constexpr int least_blocks() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 860 && __CUDA_ARCH__ < 900
+  if (kWrite && kStates == (sizeof(T) == sizeof(float) ? 8 : 12)) return 5;
+#endif
+  return 0;
+}
+
 // Walks one chunk for the channels of a block; a thread holds all states of its channel. If kWrite,
 // it starts from the state before the chunk and writes y; otherwise it starts from zero and writes
 // the state after the chunk.
 template <typename T, int kStates, bool kWrite>
-__global__ void __launch_bounds__(kMostThreads) walk_chunks(Walk walk) {
+__global__ void __launch_bounds__(kMostThreads, (least_blocks<T, kStates, kWrite>()))
+    walk_chunks(Walk walk) {
   alignas(16) __shared__ float B_tile[kTile][kStates];
   alignas(16) __shared__ float C_tile[kTile][kStates];
   alignas(16) __shared__ float delta_tile[kRanks][kTile];
