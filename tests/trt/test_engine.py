@@ -32,6 +32,7 @@ from zoo.command import package_version
 from zoo.data import Photo, write_photo
 from zoo.errors import ZooError
 from zoo.integrations import tensorrt_runtime
+from zoo.integrations.engine_code import holds_library
 from zoo.integrations.tensorrt import (
     EngineError,
     TensorRT,
@@ -415,6 +416,34 @@ def test_engines_without_their_json_or_with_anothers(stand_in, folder, monkeypat
     beside.unlink()
     with pytest.raises(EngineError, match=r"out.engine.json is missing beside it"):
         load_engine("out.engine")
+
+
+def library(kind):
+    """The first bytes of a library, with what a program looks at."""
+    if kind == "Windows":
+        header = b"PE\0\0\x64\x86"
+        return b"MZ".ljust(60, b"\0") + (128).to_bytes(4, "little") + bytes(64) + header
+    machine = {"x86": 62, "ARM": 183, "IBM": 22, "GPU": 190}[kind]
+    order = "big" if kind == "IBM" else "little"
+    ident = b"\x7fELF\x02" + (b"\x02" if kind == "IBM" else b"\x01") + b"\x01"
+    return ident.ljust(18, b"\0") + machine.to_bytes(2, order) + bytes(44)
+
+
+@pytest.mark.parametrize("kind", ["x86", "ARM", "IBM", "Windows"])
+def test_code_in_an_engine_is_found_whatever_its_json_says(kind, stand_in, folder, monkeypatch):
+    """TensorRT-RTX runs it when it opens the file, even without permission."""
+    harmless = b"weights \x7fELF MZ" + library("GPU") + b" MZ \x7fELF\x02\x01"
+    assert not holds_library(harmless)
+    stand_in.content = harmless + library(kind) + b" more"
+    assert holds_library(stand_in.content)
+    assert main(WORDS) == 0
+    assert not read_sidecar(Path("out.engine"))["plugin"]["embedded"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        zoo.integrations.tensorrt, "open_tensorrt", lambda name: pytest.fail("it was opened")
+    )
+    with pytest.raises(EngineError, match=r"contains its own code .*--trust-engine"):
+        load_engine("out.engine", plugin=Path("plugin.so"))
 
 
 def test_an_engine_without_its_plugin_asks_for_it(stand_in, folder, monkeypatch):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import onnx
 import pytest
 import torch
 
 import zoo
 from export.trt import main
-from zoo.integrations.tensorrt import (
-    read_sidecar,
-)
+from tests.helpers.graphs import two_scans
+from trt_plugins.build import build
+from zoo.integrations.engine_code import holds_library
+from zoo.integrations.tensorrt import read_sidecar
 
 pytestmark = pytest.mark.slow
 
@@ -54,6 +56,16 @@ def test_a_tiny_engine_with_a_verified_graph(precision, rtx, tmp_path, capsys):
     assert said["plugin"]["layers"] == scans_of(zoo.load("mambair_tiny_x2")) > 0
     assert said["plugin"]["named_in_engine"] == 2 * said["plugin"]["layers"]
     assert said["outputs"] == {"output": [1, 3, -1, -1]} and said["precision"] == precision
+
+
+def test_a_library_in_an_engine_is_found(rtx, tmp_path):
+    path = tmp_path / "scans.engine"
+    onnx.save(two_scans(), tmp_path / "scans.onnx")
+    words = ["--onnx", str(tmp_path / "scans.onnx"), "--runtime", "tensorrt-rtx", "-o", str(path)]
+    for options in ([], ["--embed-plugin"]):
+        assert main([*words, *options]) == 0
+        content = path.read_bytes()
+        assert holds_library(content) == bool(options) == (build().read_bytes() in content)
 
 
 def test_a_tiny_engine_without_the_plugin(rtx, tmp_path, capsys):

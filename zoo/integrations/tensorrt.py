@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.integrations.engine_code import holds_library
 from zoo.integrations.exported import ExportedNetwork, Range
 from zoo.integrations.tensorrt_runtime import EngineError, TensorRT, open_tensorrt
 
@@ -83,10 +84,11 @@ class EngineSession:
                 "restore with -n or with --onnx instead"
             )
         needs = sidecar["plugin"]
-        if needs and needs["embedded"] and not trusted:
+        content = path.read_bytes()
+        if not trusted and ((needs and needs["embedded"]) or holds_library(content)):
             raise EngineError(
-                f"{path}: contains its own code (the plugin), which runs with all your rights; add "
-                "--trust-engine if you know where it comes from"
+                f"{path}: contains its own code (such as the plugin), which runs with all your "
+                "rights; add --trust-engine if you know where it comes from"
             )
         self.path, self.device = path, torch.device("cuda", torch.cuda.current_device())
         self.tensorrt = open_tensorrt(sidecar["runtime"]["name"])
@@ -103,7 +105,7 @@ class EngineSession:
                 )
             library = plugin() if callable(plugin) else plugin
             self.tensorrt.load_plugin(runtime.get_plugin_registry(), library)
-        self.engine = runtime.deserialize_cuda_engine(path.read_bytes())
+        self.engine = runtime.deserialize_cuda_engine(content)
         if self.engine is None:
             raise EngineError(
                 f"{path}: {self.tensorrt.name} {self.tensorrt.version} cannot load it; engines are "
