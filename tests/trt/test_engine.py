@@ -454,6 +454,7 @@ def test_an_engine_without_its_plugin_asks_for_it(stand_in, folder, monkeypatch)
     )
     monkeypatch.setattr(stand_in, "Runtime", lambda log: runtime, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     opened = TensorRT("tensorrt", stand_in)
     monkeypatch.setattr(zoo.integrations.tensorrt, "open_tensorrt", lambda name: opened)
     with pytest.raises(EngineError, match=r"needs the plugin's library; .*trt_plugins.build"):
