@@ -296,3 +296,21 @@ def test_gradients_do_not_depend_on_threads(level):
         torch.set_num_threads(before)
     for other in found[1:]:
         assert all(map(torch.equal, other, found[0]))
+
+
+def test_what_no_gradient_depends_on_is_not_kept():
+    """Memory of training: a sum needs no token again, and a norm needs its input only."""
+    x, added = normal(1, 5, 7, 16).requires_grad_(), normal(1, 5, 7, 16).requires_grad_()
+    scale, gate = normal(16).requires_grad_(), normal(1, 5, 7, 16)
+    norm = weights(normal(16), normal(16))
+
+    def kept(function):
+        found = []
+        with torch.autograd.graph.saved_tensors_hooks(found.append, lambda tensor: tensor):
+            assert function() is not None
+        return sum(tensor.numel() == x.numel() for tensor in found)
+
+    assert kept(lambda: passes.scaled_sum(x, None, added)) == 0
+    assert kept(lambda: passes.scaled_sum(x, scale, added)) == 1
+    assert kept(lambda: passes.normalised(x, norm, gate)) == 2
+    assert kept(lambda: passes.scaled_sum_and_norm(x, scale, added, norm)) == 2
