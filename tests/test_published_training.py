@@ -237,7 +237,9 @@ TABLE = [
 
 OURS = {
     # No published training: DVMSR (its paper distils it), and the small networks of the package.
-    *("dvmsr_x4", "mambair_tiny_x2", "mambairv2_tiny_x2", "mambacsr_tiny_x2"),
+    *("dvmsr_x4", "mambairv2_tiny_x2", "mambacsr_tiny_x2", "mambacsr_tiny_x4"),
+    *("mambair_tiny_x2", "mambair_tiny_x4", "mambair_tiny_photo_x2", "mambair_tiny_photo_x4"),
+    *("mambair_tiny_denoise", "mambair_tiny_jpeg"),
 }
 
 BURSTS = zoo.list_models("qmambabsr*")
