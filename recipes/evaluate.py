@@ -16,7 +16,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from zoo.checkpoints.scored import RUN_WEIGHTS, ScoredWeights, scored_weights
@@ -33,7 +32,7 @@ from zoo.data.testsets import (
     validation_images,
 )
 from zoo.data.value_range import ValueRange, is_photographic, range_of
-from zoo.distributed import ProcessGroup, map_shared, process_group
+from zoo.distributed import DEVICE, ProcessGroup, default_device, map_shared, process_group
 from zoo.errors import ZooError
 from zoo.evaluation import Protocol, Run, Score, evaluate
 from zoo.evaluation.burst import burst_tests, evaluate_burst, measured
@@ -373,11 +372,7 @@ def _parser() -> argparse.ArgumentParser:
         "--precision", choices=list(DTYPES), default="fp32", help="precision of the layers [fp32]"
     )
     parser.add_argument("--tf32", action="store_true", help=TF32)
-    parser.add_argument(
-        "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="cpu or cuda [cuda if there is a GPU, otherwise cpu]",
-    )
+    parser.add_argument("--device", default=default_device(), **DEVICE)
     return parser
 
 

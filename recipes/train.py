@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from zoo.checkpoints import save
 from zoo.command import run_command, whole
-from zoo.distributed import ProcessGroup, process_group
+from zoo.distributed import DEVICE, ProcessGroup, default_device, process_group
 from zoo.errors import ZooError, no_effect_is_told
 from zoo.networks import Network
 from zoo.ops.precision import TF32, autocast, float32_products
@@ -487,11 +487,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
 
 def add_machine_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say on what a training runs."""
-    parser.add_argument(
-        "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="cpu or cuda [cuda if there is a GPU, otherwise cpu]",
-    )
+    parser.add_argument("--device", default=default_device(), **DEVICE)
     parser.add_argument("--tf32", action="store_true", help=TF32)
     parser.add_argument(
         "--deterministic",

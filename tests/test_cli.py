@@ -339,11 +339,11 @@ def test_drawing_a_scan_of_the_size_and_options_that_were_asked_for(tmp_path):
         (["evaluate", "mambair_tiny_x2", "--device", "cuda:" + "9" * 5000], "unknown device"),
         (
             ["restore", "PHOTO", "-o", "OUT", "-n", "mambair_tiny_x2", "--device", "foo"],
-            "--device foo: unknown device; known: cpu, cuda, cuda:N, mps",
+            "--device foo: unknown device; known: auto, cpu, cuda, cuda:N, mps",
         ),
         (
             ["evaluate", "mambair_tiny_x2", "--device", "meta", "-o", "OUT"],
-            "--device meta: unknown device; known: cpu, cuda",
+            "--device meta: unknown device; known: auto, cpu, cuda",
         ),
         (
             ["train", "mambair_tiny_x2", "--device", "cuda:", "-o", "EMPTY"],

@@ -17,9 +17,12 @@ MODULES = [
 ]
 
 IN_WORDS = {
-    ("recipes.train", "--device"): "cuda if there is a GPU, otherwise cpu",
-    ("recipes.evaluate", "--device"): "cuda if there is a GPU, otherwise cpu",
-    ("recipes.compare", "--device"): "cuda if there is a GPU, otherwise cpu",
+    (module, "--device"): "cuda if there is a GPU, otherwise cpu"
+    for module in (
+        *("recipes.train", "recipes.evaluate", "recipes.compare"),
+        *("zoo.commands.app", "zoo.commands.submit"),
+        *(f"zoo.commands.analyse_{what}" for what in ("erf", "lam", "activations", "scans")),
+    )
 }
 """Defaults that depend on the machine."""
 

@@ -16,8 +16,9 @@ import torch
 import zoo
 from recipes.evaluate import main as evaluate
 from tests.helpers.training import losses, make_photos, train, words
+from zoo import distributed
 from zoo.data import Photo, read_photo, write_photo
-from zoo.distributed import ProcessGroup, shard
+from zoo.distributed import ProcessGroup, checked_device, default_device, shard
 
 ROOT = Path(__file__).parent.parent
 
@@ -206,3 +207,43 @@ def test_one_process_alone_needs_no_engine():
     assert alone.is_first and alone.gather(3) == [3] and alone.add(1, 2) == [1, 2]
     assert list(alone.shared_indices(3, "task")) == [0, 1, 2] and alone.device("cpu") == "cpu"
     assert shard("abcde", alone) == list("abcde")
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "auto"),
+    [(True, True, "cuda"), (True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_auto_is_the_first_device_that_is_there(monkeypatch, cuda, mps, auto):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: int(cuda))
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert checked_device("auto") == auto
+    assert default_device() == ("cuda" if cuda else "cpu")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("state", ["available", "unavailable", "asked for another"])
+def test_all_ranks_take_part_in_the_verdict_of_the_first(monkeypatch, rank, state):
+    """A rank that left it out would leave the others waiting."""
+    group = object.__new__(distributed._TorchrunGroup)
+    taken, told = [], ({"device": "one"}, True)
+    why_not = "it is not here" if state == "unavailable" else None
+    monkeypatch.setattr(distributed.triton, "unavailable", lambda: why_not)
+    asked = "chunked" if state == "asked for another" else ""
+    monkeypatch.setattr(distributed, "check_environment", lambda: asked)
+    monkeypatch.setattr(distributed, "tell_others", lambda backend, device: told)
+    monkeypatch.setattr(distributed, "take_over", lambda *arguments: taken.append(arguments))
+    asked_first = []
+
+    def from_first(function):
+        asked_first.append(1)
+        return function() if rank == 0 else told
+
+    monkeypatch.setattr(group, "from_first", from_first, raising=False)
+    device = torch.device("cuda", rank)
+    group._agree_on_backend(device)
+    assert asked_first == [1]
+    # The first one's own GPU decides whether there is a verdict, each one's whether it counts.
+    counts = state == "available" or (state == "asked for another" and rank == 1)
+    assert taken == ([(distributed.triton, device, told)] if counts else [])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -20,6 +20,9 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from zoo.errors import ZooError
+from zoo.ops.scan import triton
+from zoo.ops.scan.dispatch import check_environment
+from zoo.ops.scan.self_check import take_over, tell_others
 
 T = TypeVar("T")
 
@@ -82,16 +85,35 @@ class ProcessGroup:
         return function()
 
 
+DEVICE: dict[str, Any] = {
+    "metavar": "NAME",
+    "help": "cpu, cuda, cuda:N, mps, or auto: cuda, mps or cpu, the first that is there [cuda if "
+    "there is a GPU, otherwise cpu]",
+}
+"""Settings of the option ``--device`` of all commands, without its default."""
+
+
+def default_device() -> str:
+    """Return the device that commands use if none is named: cuda if there is a GPU, or cpu.
+
+    Not mps: what runs there is not verified, and without a scan kernel it is slower than a CPU.
+    """
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def checked_device(name: str, option: str = "--device") -> str:
     """Return the name of a device if this machine and this PyTorch have it.
 
     Args:
-        name: cpu, cuda, cuda:N or mps.
+        name: cpu, cuda, cuda:N, mps, or auto for the first of cuda, mps and cpu that is there.
         option: what the caller calls it, for error messages.
 
     Raises:
         ZooError: if there is no such device.
     """
+    if name == "auto":
+        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        name = next((device for device, is_there in there.items() if is_there), "cpu")
     if name in ("cpu", "cpu:0"):
         return "cpu"
     if name == "mps":
@@ -99,7 +121,7 @@ def checked_device(name: str, option: str = "--device") -> str:
             return name
         raise ZooError(f"{option} mps: PyTorch finds no Apple GPU; leave {option} out")
     if re.fullmatch(r"cuda(:[0-9]{1,4})?", name) is None:
-        raise ZooError(f"{option} {name[:30]}: unknown device; known: cpu, cuda, cuda:N, mps")
+        raise ZooError(f"{option} {name[:30]}: unknown device; known: auto, cpu, cuda, cuda:N, mps")
     if not torch.backends.cuda.is_built():
         raise ZooError(
             f"{option} {name}: this PyTorch has no CUDA; leave {option} out, or install a CUDA "
@@ -133,7 +155,22 @@ class _TorchrunGroup(ProcessGroup):
                 f"{torch.cuda.device_count()}; use a smaller --nproc-per-node"
             )
         torch.cuda.set_device(self._local)
+        self._agree_on_backend(torch.device("cuda", self._local))
         return f"cuda:{self._local}"
+
+    def _agree_on_backend(self, device: torch.device) -> None:
+        """Check Triton in the first process alone, while the others wait for its verdict.
+
+        All processes take part, also those whose GPU has no Triton: else the others would wait.
+        """
+
+        def verdict() -> tuple[Mapping[str, str], bool] | None:
+            idle = triton.unavailable() is not None or check_environment()
+            return None if idle else tell_others(triton, device)
+
+        told = self.from_first(verdict)
+        if told is not None and triton.unavailable() is None:
+            take_over(triton, device, told)
 
     def broadcast(self, value: T) -> T:
         box = [value]
@@ -196,7 +233,7 @@ def process_group(device: str = "cpu") -> Iterator[ProcessGroup]:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ:
         yield ProcessGroup()
         return
-    checked_device(device)
+    device = checked_device(device)
     store, rank, world_size = next(dist.rendezvous("env://", timeout=PATIENCE))
     engine = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
     dist.init_process_group(engine, store=store, rank=rank, world_size=world_size, timeout=PATIENCE)

@@ -24,7 +24,7 @@ from zoo.data.images import Photo, list_photos, read_photo, write_photo
 from zoo.data.inputs import read_input
 from zoo.data.npy import arrays_of
 from zoo.data.pixels import to_tensor, with_channels
-from zoo.distributed import checked_device
+from zoo.distributed import DEVICE, checked_device, default_device
 from zoo.errors import ImageError, ZooError
 from zoo.files import check_writable, is_same_file, write_bytes
 from zoo.networks import Network
@@ -61,7 +61,7 @@ def add_options(parser: argparse.ArgumentParser, *, side: int, several: bool) ->
         metavar="HxW",
         help=f"height x width in pixels of the part that is used [{side}x{side}, or what fits]",
     )
-    parser.add_argument("--device", default="cpu", help="cpu or cuda [cpu]")
+    parser.add_argument("--device", default=default_device(), **DEVICE)
     parser.add_argument(
         "-o",
         "--output",

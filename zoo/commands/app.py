@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from zoo.app.models import Models
 from zoo.app.server import serve
 from zoo.command import run_command, whole
-from zoo.distributed import checked_device
+from zoo.distributed import DEVICE, checked_device, default_device
 
 EXAMPLES = """examples:
   zoo app
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo app") -> int:
         metavar="[MODEL=]FILE",
         help="offer this file of weights, too; may be repeated",
     )
-    parser.add_argument("--device", default="cpu", help="cpu or cuda [cpu]")
+    parser.add_argument("--device", default=default_device(), **DEVICE)
     parser.add_argument(
         "--host",
         default="127.0.0.1",

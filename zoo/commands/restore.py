@@ -12,7 +12,7 @@ import torch
 from zoo.checkpoints.choose import check_scale, choose_network
 from zoo.command import COMPAT, named_paths, run_command, whole
 from zoo.data.photo import Saving
-from zoo.distributed import ProcessGroup, process_group
+from zoo.distributed import DEVICE, ProcessGroup, default_device, process_group
 from zoo.errors import ZooError
 from zoo.inference import RestoreSettings, restore_files
 from zoo.inference.tiling import OVERLAP
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo restore") -> i
         "bf16 is faster here, and keeps the answer [fp32]",
     )
     parser.add_argument("--tf32", action="store_true", help=TF32)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda [cpu]")
+    parser.add_argument("--device", **DEVICE)
     parser.add_argument(
         "--overwrite", action="store_true", help="overwrite existing outputs [they are skipped]"
     )
@@ -184,7 +184,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo restore") -> i
 def _run(options: argparse.Namespace) -> None:
     """Restore an image, a burst or a folder; processes started by torchrun share the work."""
     with process_group() as group:
-        network, device = _network(options, group), group.device(options.device)
+        network = _network(options, group)
+        device = group.device(options.device or default_device())
         network = network.to(device)
         if options.precision == "bf16" and bfloat16_is_slow(device):
             logger.warning("--precision bf16: %s", SLOW_BFLOAT16)
@@ -246,7 +247,7 @@ def _exported_network(options: argparse.Namespace, group: ProcessGroup) -> Netwo
         "--compat": options.compat is not None,
         "--precision": options.precision != "fp32",
         "--tf32": options.tf32,
-        "--device": options.device != "cpu",
+        "--device": options.device is not None,
         "--runtime": option == "--engine" and options.runtime is not None,
     }
     for other, there in given.items():
@@ -272,4 +273,5 @@ def _exported_network(options: argparse.Namespace, group: ProcessGroup) -> Netwo
 
         network = load_onnx(path)
     check_scale(network, options.scale, str(path))
+    options.device = "cpu"  # the runtime places the tensors itself
     return network

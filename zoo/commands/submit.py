@@ -11,6 +11,7 @@ import numpy as np
 from zoo.checkpoints.choose import choose_network
 from zoo.command import run_command
 from zoo.data.pixels import to_array, to_tensor
+from zoo.distributed import DEVICE, checked_device, default_device
 from zoo.errors import ZooError
 from zoo.evaluation.submission import submit_dnd, submit_sidd
 from zoo.inference import RestoreSettings, restore_tensor
@@ -47,12 +48,12 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo submit") -> in
     parser.add_argument(
         "--precision", choices=list(DTYPES), default="fp32", help="precision of the layers [fp32]"
     )
-    parser.add_argument("--device", default="cpu", help="cpu or cuda [cpu]")
+    parser.add_argument("--device", default=default_device(), **DEVICE)
     return run_command(parser, _run, arguments)
 
 
 def _run(options: argparse.Namespace) -> None:
-    network = choose_network(options.model, options.weights).to(options.device)
+    network = choose_network(options.model, options.weights).to(checked_device(options.device))
     sizes = network.scale, network.channels, network.out_channels
     if sizes != (1, 3, 3) or network.takes_burst or network.guides:
         raise ZooError(

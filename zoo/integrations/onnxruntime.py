@@ -18,6 +18,7 @@ from torch import Tensor
 from zoo.errors import ZooError, pip_install
 from zoo.integrations.exported import ExportedNetwork, Range, guides_in
 from zoo.ops.scan import native
+from zoo.ops.scan.self_check import serves_on_cpu
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -61,6 +62,9 @@ def open_session(
     why_not = native.unavailable()
     if operator and why_not:
         raise OnnxError(f"{name}: our operator cannot run here: {why_not}")
+    if operator is None and not why_not:
+        # If its instruction set is wrong here, a lower one is set that this library uses, too.
+        why_not = None if serves_on_cpu(native, torch.device("cpu")) else "its self-check failed"
     if operator or (operator is None and not why_not):
         options.register_custom_ops_library(native.ort_library())
     content = source if isinstance(source, bytes) else str(source)

@@ -10,6 +10,7 @@ from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from zoo.ops.passes.library import library
+from zoo.ops.passes.self_check import passes_are_right
 from zoo.ops.scan.checks import check_memory
 
 ENVIRONMENT = "ZOO_CPU_PASSES"
@@ -23,7 +24,7 @@ def may_run(*tensors: Tensor | None) -> bool:
     """
     if torch.compiler.is_compiling() or _is_watched():
         return False
-    if os.environ.get(ENVIRONMENT) == "0" or library() is None:
+    if os.environ.get(ENVIRONMENT) == "0" or library() is None or not passes_are_right():
         return False
     for tensor in tensors:
         if tensor is not None and not _is_ordinary(tensor):

@@ -26,10 +26,11 @@ from typing import Literal, TypeAlias
 
 import torch
 
+from zoo.errors import is_out_of_memory
 from zoo.ops.scan import native
 from zoo.ops.scan.contract import Backend
 from zoo.ops.scan.self_check import machine, plans, processes, toolchain, verdicts
-from zoo.ops.scan.self_check.comparison import first_fault
+from zoo.ops.scan.self_check.comparison import first_fault, in_one_line
 from zoo.ops.scan.self_check.verdicts import Verdict
 
 logger = logging.getLogger(__name__)
@@ -204,9 +205,14 @@ def _checked_on_cpu(examine: Examination) -> Verdict:
 
     def check() -> None:
         begin = time.perf_counter()
-        case, error = examine() or ("", "")
+        kept = True
+        try:
+            case, error = examine() or ("", "")
+        except Exception as exception:
+            case, error = "one of its cases", in_one_line(exception)
+            kept = not is_out_of_memory(exception)
         seconds = round(time.perf_counter() - begin, 2)
-        found.append(Verdict(not error, case, error, seconds))
+        found.append(Verdict(not error, case, error, seconds, kept))
 
     thread = threading.Thread(target=check, daemon=True)
     thread.start()

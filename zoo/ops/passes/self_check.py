@@ -1,0 +1,129 @@
+"""The self-check of the passes: some small features, against PyTorch in float64.
+
+35 channels are whole vectors of every instruction set and a rest.
+
+Shape suffixes: see :mod:`zoo.ops.passes.library`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zoo.ops.passes import library
+from zoo.ops.passes.library import Activation, Convolution, TokenGradients, Tokens
+from zoo.ops.scan import native
+from zoo.ops.scan.self_check import part_serves_on_cpu, serves_on_cpu
+
+CHANNELS = 35
+ALLOWED = 2e-5
+"""Largest deviation from float64, relative to the norm: that of a scan in float32."""
+
+
+@functools.cache
+def passes_are_right() -> bool:
+    """Whether the passes may run with the instruction set that the library uses here."""
+    # First: the scan's check may choose a lower instruction set for all that runs in the library.
+    serves_on_cpu(native, torch.device("cpu"))
+    return part_serves_on_cpu("passes over features", first_wrong)
+
+
+def first_wrong() -> tuple[str, str] | None:
+    """The first result that is wrong, and by how much; None if all are right."""
+    for name, found, expected in _results():
+        far = (found.double() - expected).norm() / (expected.norm() + 1e-30)
+        if not float(far) <= ALLOWED:
+            return name, f"it deviates by {float(far):.1e}, and {ALLOWED:.1e} is allowed"
+    return None
+
+
+def _results() -> Iterator[tuple[str, Tensor, Tensor]]:
+    """What is computed, our result and the right one."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    activations: tuple[Activation, ...] = ("none", "silu", "gelu")
+    for activation in activations:
+        x, weight = normal(2, 5, 7, CHANNELS), normal(CHANNELS, 1, 3, 3)
+        conv = Convolution(x, weight, normal(CHANNELS), 1, activation)
+        yield f"a convolution with {activation}", library.convolved(conv), _convolved(conv)
+    yield from _gradients_of_convolution(conv, normal(*x.shape))
+    shape = (2, 3, 5, CHANNELS)
+    inputs = Tokens(
+        x=normal(*shape),
+        gain=normal(2, 1, 1, CHANNELS),
+        skip=normal(*shape),
+        scale=normal(CHANNELS),
+        weight=normal(CHANNELS),
+        bias=normal(CHANNELS),
+        gate=normal(*shape),
+        eps=1e-5,
+    )
+    yield from _tokens(inputs, (normal(*shape), normal(*shape)))
+
+
+def _convolved(conv: Convolution) -> Tensor:
+    x, weight = conv.x.double().permute(0, 3, 1, 2), conv.weight.double()
+    bias = None if conv.bias is None else conv.bias.double()
+    y = F.conv2d(x, weight, bias, padding=1, groups=CHANNELS).permute(0, 2, 3, 1)
+    return {"none": lambda y: y, "silu": F.silu, "gelu": F.gelu}[conv.activation](y)
+
+
+# Below, gradients are written out: PyTorch's autograd takes half a second to start.
+_aten = torch.ops.aten
+
+
+def _gradients_of_convolution(
+    conv: Convolution, grad: Tensor
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    linear = _convolved(conv._replace(activation="none"))
+    slope = _aten.gelu_backward(grad.double(), linear)
+    yield "the slope of an activation", library.slope(conv, grad), slope
+    one = [1, 1]
+    _, *wanted = _aten.convolution_backward(
+        grad.double().permute(0, 3, 1, 2),
+        conv.x.double().permute(0, 3, 1, 2),
+        conv.weight.double(),
+        [CHANNELS],
+        *(one, one, one, False, [0, 0], CHANNELS, [False, True, True]),
+    )
+    found = library.weight_gradients(conv, grad)
+    for name, ours, right in zip(("weight", "bias"), found, wanted, strict=True):
+        yield f"the gradient of a convolution's {name}", ours, right
+
+
+def _tokens(inputs: Tokens, grads: tuple[Tensor, Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
+    total, out = (torch.empty_like(inputs.x) for _ in range(2))
+    library.tokens(inputs, total, out)
+    exact: Any = [t.double() for t in inputs[:-1] if t is not None]
+    x, gain, skip, scale, weight, bias, gate = exact
+    right = x * gain + skip * scale
+    normed, mean, rstd = _aten.native_layer_norm(right, [CHANNELS], weight, bias, inputs.eps)
+    yield "a scaled sum", total, right
+    yield "a gated norm", out, normed * F.silu(gate)
+    found = TokenGradients(*(torch.empty_like(t) for t in inputs[:-1] if t is not None))
+    library.token_gradients(inputs, total, grads, found)
+    g_total, g_out = (grad.double() for grad in grads)
+    g_right, g_weight, g_bias = _aten.native_layer_norm_backward(
+        g_out * F.silu(gate), right, [CHANNELS], mean, rstd, weight, bias, [True, True, True]
+    )
+    g_right = g_right + g_total
+    wanted = TokenGradients(
+        x=g_right * gain,
+        gain=(g_right * x).sum((1, 2), keepdim=True),
+        skip=g_right * scale,
+        scale=(g_right * skip).sum((0, 1, 2)),
+        weight=g_weight,
+        bias=g_bias,
+        gate=_aten.silu_backward(g_out * normed, gate),
+    )
+    for name, ours, theirs in zip(TokenGradients._fields, found, wanted, strict=True):
+        assert ours is not None and theirs is not None
+        yield f"the gradient of a pass's {name}", ours, theirs
