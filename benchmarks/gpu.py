@@ -7,7 +7,7 @@
 It first compares the kernels with the definition and stops if they differ. Then it prints tables:
 the operator, the SS2D core (projections to merge), whole networks, training steps. All paths of a
 row take turns and are timed by CUDA events. Networks run as ``zoo restore`` runs them: images with
-channels last, small ones by CUDA graphs. Memory is the peak that PyTorch allocates, minus the
+channels last. Memory is the peak that PyTorch allocates, minus the
 memory allocated before. ``--write`` puts the tables into the GPU section of a document.
 
 The operator has two lower bounds: the time to move its bytes at the measured copy bandwidth, and
@@ -34,7 +34,6 @@ from torch import Tensor
 import zoo
 from zoo.blocks import SS2D
 from zoo.files import write_text
-from zoo.inference.graphs import recorder
 from zoo.inference.runner import channels_last
 from zoo.ops import selective_scan
 from zoo.ops.precision import DTYPES, Precision, autocast
@@ -187,11 +186,8 @@ def network_rows(rig: Rig) -> Rows:
 
         def whole(name: str, network: Any = network, image: Tensor = image,
                   precision: Precision = precision) -> object:  # fmt: skip
-            with zoo.use_backend(name), torch.inference_mode():
-                if rig.device == "cuda":
-                    return recorder(network)([image], precision)
-                with autocast(rig.device, precision):
-                    return network(image)
+            with zoo.use_backend(name), torch.inference_mode(), autocast(rig.device, precision):
+                return network(image)
 
         functions: dict[str, Path_] = {n: partial(whole, n) for n in rig.names}
         yield [width, f"{size} x {size}", precision], functions, 0.0

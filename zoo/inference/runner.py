@@ -18,7 +18,6 @@ from torch import Tensor
 
 from zoo.errors import ZooError, is_out_of_memory, shown
 from zoo.inference.faster_precision import faster_precision
-from zoo.inference.graphs import recorder
 from zoo.inference.tiling import (
     BURST_TILE,
     OVERLAP,
@@ -229,12 +228,10 @@ def _runner(network: Network, settings: RestoreSettings) -> Run:
 
     def once(*inputs: Tensor) -> Tensor:
         moved = [tensor.to(parameter.device, parameter.dtype) for tensor in inputs]
-        with float32_products(tf32=settings.tf32):
-            if parameter.device.type == "cuda":
-                found = recorder(network)([channels_last(tensor) for tensor in moved], precision)
-            else:
-                with autocast(parameter.device, precision):
-                    found = network(*moved)
+        if parameter.device.type == "cuda":
+            moved = [channels_last(tensor) for tensor in moved]
+        with float32_products(tf32=settings.tf32), autocast(parameter.device, precision):
+            found = network(*moved)
         return _checked(found, network, inputs[0]).float().cpu()
 
     def ensemble(*inputs: Tensor) -> Tensor:
