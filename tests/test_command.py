@@ -11,7 +11,7 @@ import pytest
 
 from zoo import command
 from zoo.command import import_parts, parse_size, run_command, whole
-from zoo.errors import RecipeError, WriteError, ZooError, shown
+from zoo.errors import RecipeError, WriteError, ZooError, reason_of, shown
 from zoo.ops.scan import BackendError
 from zoo.registry import kind
 
@@ -100,6 +100,15 @@ def test_values_of_files_are_shown_in_a_line_at_most():
     assert shown("x" * 10**6).startswith("'xxx") and len(shown("x" * 10**6)) == 80
     assert shown([[[[1]]]]) == "[[[[...]]]]"
     assert shown(10**5000) == "a number of thousands of digits"
+
+
+def test_what_other_code_says_is_one_short_line():
+    assert reason_of(ValueError("two\n lines ")) == "two lines"
+    assert reason_of(ValueError()) == reason_of(ValueError(), kind=True) == "ValueError"
+    assert reason_of(KeyError("a"), kind=True) == "KeyError: 'a'"
+    words = "word " * 50
+    assert reason_of(OSError(words)) == words[:160]
+    assert reason_of(OSError(words), kind=True) == f"OSError: {words}"[:160]
 
 
 def test_whole_numbers_are_in_their_range():

@@ -22,7 +22,7 @@ from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any, TextIO
 
-from zoo.errors import WriteError, ZooError, is_out_of_memory
+from zoo.errors import WriteError, ZooError, is_out_of_memory, reason_of
 from zoo.interrupts import INTERRUPTED, end_quiet_start, quiet_imports
 from zoo.limits import MAX_PARAMETERS, OPTION, VARIABLE, use_max_parameters
 
@@ -287,7 +287,7 @@ def _discard_output() -> None:
 def _sentence(error: Exception) -> str:
     """Return the message of an error, without the error number of the system."""
     if is_out_of_memory(error) and not isinstance(error, ZooError):
-        reason = " ".join(str(error).split())[:150] or type(error).__name__
+        reason = reason_of(error)
         return f"memory ran out ({reason}); close other programs, or use smaller settings"
     if isinstance(error, ZooError) or not isinstance(error, OSError) or not error.strerror:
         return str(error)

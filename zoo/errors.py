@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 LONGEST_MESSAGE = 480
 """Characters of a message; a longer one loses its middle."""
 
+LONGEST_REASON = 160
+"""Characters that are repeated of what other code says of an error."""
+
 
 _ONNX = ("onnx", "onnxruntime", "onnxscript")
 EXTRAS = {
@@ -155,6 +158,19 @@ def shown(value: object) -> str:
     except ValueError:  # an integer of thousands of digits
         return "a number of thousands of digits"
     return text if len(text) <= 160 else f"{text[:157]}..."
+
+
+def reason_of(error: BaseException, *, kind: bool = False) -> str:
+    """Return what an error of other code says, in one short line, for a message of ours.
+
+    Args:
+        error: the error. If it says nothing, its type is what is returned.
+        kind: whether its type comes first, for errors whose words say little alone.
+    """
+    said, name = " ".join(str(error).split()), type(error).__name__
+    if kind and said:
+        said = f"{name}: {said}"
+    return said[:LONGEST_REASON] or name
 
 
 _SHORT = reprlib.Repr()

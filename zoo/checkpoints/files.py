@@ -26,7 +26,7 @@ from zoo.checkpoints.trainers import (
     joined,
     too_many_tensors,
 )
-from zoo.errors import CheckpointError, shown
+from zoo.errors import CheckpointError, reason_of, shown
 from zoo.files import partial_file
 from zoo.limits import OPTION, VARIABLE, max_parameters
 from zoo.pickles import load_tensors
@@ -133,7 +133,7 @@ def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
             f"{path}: "
             + (
                 _what_it_is(path)
-                or f"not a readable safetensors file ({_short(error)}); "
+                or f"not a readable safetensors file ({reason_of(error)}); "
                 "it may be truncated: copy or download it again"
             )
         ) from error
@@ -150,11 +150,11 @@ def _read_pickled(path: Path) -> Any:
                 f"{path}: contains other objects than tensors, which could run code when loaded; "
                 "save the state_dict() of the network only"
             ) from error
-        fault = _what_it_is(path) or f"not a PyTorch weights file ({_short(error)})"
+        fault = _what_it_is(path) or f"not a PyTorch weights file ({reason_of(error)})"
         raise CheckpointError(f"{path}: {fault}") from error
     except Exception as error:  # a damaged pickle can raise any error
         # Those of its codes and keys, such as "opcode b'x' unknown", say nothing to people.
-        reason = "" if isinstance(error, (LookupError, ValueError)) else f" ({_short(error)})"
+        reason = "" if isinstance(error, (LookupError, ValueError)) else f" ({reason_of(error)})"
         fault = _what_it_is(path) or (
             f"not a readable PyTorch weights file{reason}; "
             "it may be truncated, or no weights at all: copy or download it again"
@@ -270,7 +270,3 @@ def write_pickled(path: Path, content: Mapping[str, Any]) -> None:
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from error
             raise
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

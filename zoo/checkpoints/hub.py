@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zoo.errors import CheckpointError, ZooError, pip_install, shown
+from zoo.errors import CheckpointError, ZooError, pip_install, reason_of, shown
 
 PREFIX = "hf:"
 """Start of the address of a file on the Hub."""
@@ -186,6 +186,5 @@ def _said(errors: Any, what: str, error: Exception) -> ZooError | None:
     if isinstance(error, errors.HFValidationError):
         return CheckpointError(f"{what}: this is no name of a repository")
     if isinstance(error, (OSError, errors.HfHubHTTPError)) or "httpx" in type(error).__module__:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        return ZooError(f"{what}: the Hub does not answer ({reason}); try again later")
+        return ZooError(f"{what}: the Hub does not answer ({reason_of(error)}); try again later")
     return None

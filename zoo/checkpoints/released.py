@@ -21,7 +21,7 @@ from zoo.checkpoints.detection import detect
 from zoo.checkpoints.hub import PREFIX, Address, fetched, files_of
 from zoo.checkpoints.unheld import computes_the_same
 from zoo.checkpoints.web_files import cached, download_url, is_as_noted, keep_note, remove
-from zoo.errors import CheckpointError, ZooError, nearest
+from zoo.errors import CheckpointError, ZooError, nearest, reason_of
 from zoo.files import cache_folder, check_writable, partial_file
 from zoo.recipe import build
 from zoo.shipped import list_models, shipped_weights
@@ -172,7 +172,7 @@ def _found(name: str, faults: list[str]) -> Iterator[tuple[str, Path]]:
             yield url, path
             remove(path)
         except Exception as error:  # gdown raises errors of many libraries
-            faults.append(f"Google Drive: {' '.join(str(error).split())[:120]}")
+            faults.append(f"Google Drive: {reason_of(error)}")
 
 
 def _download_drive(url: str, path: Path) -> None:

@@ -23,7 +23,7 @@ from zoo.data import npy
 from zoo.data.inputs import read_input
 from zoo.data.photo import Photo, Saving
 from zoo.data.value_range import image_of, of_file
-from zoo.errors import ImageError, pip_install
+from zoo.errors import ImageError, pip_install, reason_of
 from zoo.limits import PIXELS_VARIABLE, max_pixels
 
 logger = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def _scipy(path: Path, data: bytes, reader: str, **options: Any) -> Any:
     try:
         return getattr(scipy_io, reader)(io.BytesIO(data), **options)
     except Exception as error:  # damaged files raise a dozen kinds of errors
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = reason_of(error)
         raise ImageError(
             f"{name} cannot be read: {reason}; write it again with MATLAB or scipy.io.savemat"
         ) from error

@@ -29,7 +29,7 @@ from zoo.data.embedding import embedded
 from zoo.data.metadata import read_metadata
 from zoo.data.photo import Photo, Saving
 from zoo.data.value_range import image_of, is_photographic, is_rgb, of_file
-from zoo.errors import ImageError, pip_install
+from zoo.errors import ImageError, pip_install, reason_of
 
 _SAMPLE_FORMAT, _UNSIGNED = 339, 1
 _GRAY = (0, 1)
@@ -121,7 +121,7 @@ def read(path: Path, data: bytes) -> Photo:
     except MemoryError as error:
         raise raster.too_large(path) from error
     except Exception as error:  # damaged files raise a dozen kinds of errors
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = reason_of(error)
         fault = f"cannot be read: {reason}"
         if "imagecodecs" in reason:
             fault = (

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from zoo.data.inputs import read_input
-from zoo.errors import ImageError
+from zoo.errors import ImageError, reason_of
 from zoo.limits import PIXELS_VARIABLE, max_pixels
 
 _RATIO = 1032
@@ -102,7 +102,7 @@ def _told(name: str, writer: str) -> Iterator[None]:
         raise ImageError(f"{name} is larger than the free memory") from error
     except Exception as error:
         # Damaged archives and headers raise a dozen kinds of errors, from zlib.error to TokenError.
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = reason_of(error)
         raise ImageError(
             f"{name} cannot be read: {reason}; write it again with {writer}"
         ) from error

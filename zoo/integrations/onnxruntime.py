@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from zoo.errors import ZooError, pip_install
+from zoo.errors import ZooError, pip_install, reason_of
 from zoo.integrations.exported import ExportedNetwork, Range, guides_in
 from zoo.ops.scan import native
 from zoo.ops.scan.self_check import serves_on_cpu
@@ -71,8 +71,7 @@ def open_session(
     try:
         return onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
     except Exception as error:  # the errors of ONNX Runtime have no common base class
-        text = " ".join(str(error).split())[:200]
-        raise OnnxError(f"{name}: ONNX Runtime cannot open it: {text}") from error
+        raise OnnxError(f"{name}: ONNX Runtime cannot open it: {reason_of(error)}") from error
 
 
 class OnnxNetwork(ExportedNetwork):

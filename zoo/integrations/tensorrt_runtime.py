@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from zoo.errors import ZooError, pip_install
+from zoo.errors import ZooError, pip_install, reason_of
 from zoo.files import cache_folder
 from zoo.ops.scan.names import NAMESPACE, NODES, VERSION
 
@@ -118,7 +118,7 @@ def open_tensorrt(name: str = "auto") -> TensorRT:
                 _mend_library_name()
             return TensorRT(each, importlib.import_module(MODULES[each]))
         except (ImportError, OSError) as error:
-            reasons.append(f"{each} does not load: {' '.join(str(error).split())[:200]}")
+            reasons.append(f"{each} does not load: {reason_of(error)}")
     extra = EXTRAS[wanted[0]]
     raise EngineError(f"{'; '.join(reasons)}; install it: {pip_install(extra)}")
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.pixels import round_to_levels, to_tensor
-from zoo.errors import ImageError, ZooError, pip_install
+from zoo.errors import ImageError, ZooError, pip_install, reason_of
 from zoo.metrics.contract import METRICS, Metric
 
 
@@ -123,7 +123,7 @@ def load_metric(model: str) -> Any:
     try:
         return pyiqa.create_metric(model, device=torch.device(device))
     except Exception as error:  # any error of downloading, or of a damaged file
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        reason = reason_of(error, kind=True)
         raise ZooError(
             f"pyiqa cannot load the metric {model} ({reason}); it fetches the weights at first "
             "use, so use it once with a connection, or leave it out of evaluate.metrics"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.checkpoints.files import write_pickled
-from zoo.errors import CheckpointError
+from zoo.errors import CheckpointError, reason_of
 from zoo.files import remove_leftovers
 from zoo.pickles import load_tensors
 
@@ -82,7 +82,7 @@ def restoring(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         # The file may hold anything: each of its values can be missing or of another type or shape.
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        reason = reason_of(error, kind=True)
         raise _foreign(path, f"another state than that of this training, {reason}") from error
 
 
