@@ -77,6 +77,20 @@ def test_mixers_equal_the_recurrence_step_by_step(name):
         assert_same(part(x), expected(weights_of(part), x))
 
 
+TAKE_SCANS = [entry.name for entry in MIXERS.entries() if entry.target.takes_scan]
+
+
+@pytest.mark.parametrize("name", TAKE_SCANS)
+def test_a_mixer_reads_along_the_order_that_it_is_given(name):
+    """Not always along its default: with the same weights, another order gives another result."""
+    build = MIXERS.get(name).target
+    rows = randomised(build(8, scan=Raster()))
+    windows = build(8, scan=Window(size=2)).to(torch.float64)
+    windows.load_state_dict(rows.state_dict())
+    x = features()
+    assert not torch.allclose(rows(x), windows(x))
+
+
 @pytest.mark.parametrize("width", [1, 2])
 def test_an_omni_scan_may_scale_by_its_channels(width):
     options = {"d_state": 3, "channel_width": width, "channel_rank": 2, "combine": "scale"}
