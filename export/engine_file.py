@@ -66,7 +66,12 @@ def without_plugin(model: ModelProto) -> ModelProto:
     return written_out(model)
 
 
-def export_engine(model: ModelProto, path: Path, settings: EngineSettings) -> dict[str, Any]:
+def export_engine(
+    model: ModelProto,
+    path: Path,
+    settings: EngineSettings,
+    sample: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Build an engine from a graph and write it with its JSON file.
 
     Each file is written completely or not at all.
@@ -75,6 +80,7 @@ def export_engine(model: ModelProto, path: Path, settings: EngineSettings) -> di
         model: graph from :func:`graph_for_engine`, or from a file of ``export.onnx``.
         path: path of the engine file.
         settings: settings of the build.
+        sample: a tile and PyTorch's result, see :mod:`zoo.integrations.engine_sample`.
 
     Returns:
         The content of the JSON file.
@@ -84,7 +90,7 @@ def export_engine(model: ModelProto, path: Path, settings: EngineSettings) -> di
         WriteError: if a file cannot be written.
     """
     engine = build_engine(model, settings)
-    facts = _sidecar(model, engine, settings)
+    facts = _sidecar(model, engine, settings) | {"sample": sample}
     write_bytes(path, engine.content)
     write_text(sidecar_path(path), json.dumps(facts, indent=2) + "\n")
     return facts

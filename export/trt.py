@@ -94,6 +94,11 @@ def _parser() -> argparse.ArgumentParser:
         help="compare the graph, and on a GPU also the engine, with PyTorch; exit code 1 if they "
         "differ",
     )
+    parser.add_argument(
+        "--no-verify",
+        action="store_true",
+        help="do not compare the engine with PyTorch, which is done on a GPU in any case",
+    )
     return parser
 
 
@@ -104,6 +109,8 @@ def _check(options: argparse.Namespace) -> None:
     if options.plugin_free and (options.embed_plugin or options.plugin):
         option = "--embed-plugin" if options.embed_plugin else "--plugin"
         raise EngineError(f"--plugin-free uses no plugin, so {option} cannot be used with it")
+    if options.verify and options.no_verify:
+        raise EngineError("--verify and --no-verify contradict each other: leave one out")
     if options.onnx is not None:
         given = {"-w": options.weights, "--precision": options.precision}
         given["--verify"] = options.verify
@@ -226,14 +233,33 @@ def _run(options: argparse.Namespace) -> int:
         print("VERIFICATION FAILED: no engine was built")  # noqa: T201
         return 1
     logger.info("building the engine with %s %s", tensorrt.name, tensorrt.version)
-    facts = export_engine(parsed, path, settings)
+    facts = export_engine(parsed, path, settings, _sample(source, settings))
     _tell(path, facts)
     graph = "" if unchanged or options.keep_onnx else " (the graph is written with --keep-onnx)"
     line = command_line(onnx_path, path, facts["profile"], settings)
     logger.info("command to build the same engine without Python%s:\n  %s", graph, line)
-    if checked is not None and not _engine_agrees(checked, path, settings):
-        return 1
-    return 0
+    if options.no_verify or (not options.verify and not torch.cuda.is_available()):
+        return 0
+    if source.network is None:
+        logger.info("the engine is not verified: with --onnx there is no network to compare with")
+        return 0
+    return 0 if _engine_agrees(source.network, path, settings) else 1
+
+
+def _sample(source: _Source, settings: EngineSettings) -> dict[str, Any] | None:
+    """A tile that PyTorch has restored, for the JSON file; None if there is none."""
+    from export.verify import sample_of
+
+    if source.network is None:
+        return None
+    rounding = _rounding(source.precision, settings)
+    sample = sample_of(source.network, settings.profile.min, rounding)
+    return None if sample is None else sample.facts()
+
+
+def _rounding(precision: str, settings: EngineSettings) -> str:
+    """The key of ``ENGINE_TOLERANCES`` for an engine."""
+    return "tf32" if settings.tf32 and precision == "fp32" else precision
 
 
 def _check_not_the_source(kept: Path, source: Path | None) -> None:
@@ -281,14 +307,13 @@ def _engine_agrees(network: Network, path: Path, settings: EngineSettings) -> bo
     from export.verify import verify_engine
 
     facts = json.loads(sidecar_path(path).read_text())
-    fp32 = "tf32" if settings.tf32 else "fp32"
     report = verify_engine(
         network,
         load_engine(path, plugin=settings.plugin, trusted=True),
         path,
         sorted({settings.profile.min, settings.profile.opt}),
         runtime=settings.tensorrt.name,
-        rounding=fp32 if facts["precision"] == "fp32" else facts["precision"],
+        rounding=_rounding(facts["precision"], settings),
     )
     print(report)  # noqa: T201
     return report.passed

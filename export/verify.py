@@ -35,10 +35,18 @@ from torch import Tensor
 
 from export.model import facts_in
 from export.precision import DTYPES, prepared
-from export.routes import FLIPPED, flipped, forced_routes, recorded_routes, route_outputs
+from export.routes import (
+    FLIPPED,
+    flipped,
+    forced_routes,
+    recorded_routes,
+    route_outputs,
+    routers,
+)
 from export.scan_function import scan_nodes
 from export.shape import InputShape, extra_inputs, input_shape
 from zoo.errors import ZooError
+from zoo.integrations.engine_sample import Sample
 from zoo.integrations.onnxruntime import open_session
 from zoo.networks import Network
 from zoo.ops.scan import native
@@ -246,6 +254,26 @@ def verify_engine(
             expected, output = reference(*inputs), engine(*inputs)
         found.append(_compare(runtime, shape.concrete(*wanted), expected, output.float().cpu()))
     return Report(path, ENGINE_TOLERANCES[rounding], tuple(found), ())
+
+
+def sample_of(network: Network, size: tuple[int, int, int], rounding: str) -> Sample | None:
+    """Restore a random tile with PyTorch, for the machines that will run an engine.
+
+    None for a network with routers: rounding alone may send a token another way.
+
+    Args:
+        network: the exported network, in float32.
+        size: batch, height and width of the tile.
+        rounding: key of ``ENGINE_TOLERANCES``.
+    """
+    if routers(network):
+        return None
+    shape = input_shape(network)
+    reference = prepared(network, shape, "fp32").network
+    inputs = _inputs(reference, shape, shape.concrete(*size), seed=0)
+    with torch.inference_mode():
+        output = reference(*inputs)
+    return Sample(inputs, output.float(), ENGINE_TOLERANCES[rounding])
 
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}

@@ -24,7 +24,7 @@ import zoo.integrations.tensorrt
 from export.profile import read_profile
 from export.shape import ShapeError
 from export.trt import main
-from export.verify import ENGINE_TOLERANCES
+from export.verify import ENGINE_TOLERANCES, sample_of
 from tests.helpers.graphs import FACTS, two_scans
 from tests.helpers.tensorrt_stand_in import StandIn
 from zoo.cli import main as zoo_main
@@ -33,6 +33,7 @@ from zoo.data import Photo, write_photo
 from zoo.errors import ZooError
 from zoo.integrations import tensorrt_runtime
 from zoo.integrations.engine_code import holds_library
+from zoo.integrations.engine_sample import read_sample
 from zoo.integrations.tensorrt import (
     EngineError,
     TensorRT,
@@ -249,6 +250,37 @@ def test_the_engine_and_not_pytorch_is_verified(
     assert "1x3x12x12" in said and "1x3x13x14" in said
     assert f"tolerance {ENGINE_TOLERANCES[rounding]:.0e}" in said
     assert ("FAILED" in said) == (not right)
+
+
+@pytest.mark.parametrize(
+    ("words", "gpu", "verified"),
+    [([], True, 1), ([], False, 0), (["--no-verify"], True, 0), (["--verify"], True, 1),
+     (["--verify"], False, 1), (["--onnx", "graph.onnx"], True, 0)],
+    ids=["GPU", "no GPU", "told not to", "told to", "told to, no GPU", "a file"],
+)  # fmt: skip
+def test_on_a_gpu_an_engine_is_verified_unless_told_not_to(
+    words, gpu, verified, traced, monkeypatch
+):
+    calls = []
+    monkeypatch.setattr(export.trt, "_graph_agrees", lambda *_: calls.append("graph") or True)
+    monkeypatch.setattr(export.trt, "_engine_agrees", lambda *_: bool(calls.append("engine")))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    given = SIZED[:-1] if "--onnx" not in words else SIZED[2:-1]
+    assert main([*given, *words]) == (1 if verified else 0)
+    assert calls.count("engine") == verified and ("graph" in calls) == ("--verify" in words)
+
+
+def test_the_json_file_holds_a_tile_that_pytorch_restored(traced, folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main([*SIZED[:-1], "--tf32"]) == 0
+    sample = read_sample(json.loads((folder / "out.engine.json").read_text())["sample"])
+    assert sample.tolerance == ENGINE_TOLERANCES["tf32"]
+    [image] = sample.inputs
+    assert image.shape == (1, 3, 12, 12)
+    with torch.inference_mode():
+        assert sample.error(zoo.load("mambair_tiny_x2")(image)) <= ENGINE_TOLERANCES["fp32"]
+        assert sample.error(zoo.load("mambair_tiny_x2")(image.flip(-1))) > 0.1
+    assert sample_of(zoo.build("mambairv2_tiny_x2"), (1, 12, 12), "fp32") is None
 
 
 class Runner(Network):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from zoo.errors import ZooError
 from zoo.inference import RestoreSettings
 from zoo.inference.burst import restore_burst
 from zoo.integrations import tensorrt
+from zoo.integrations.engine_sample import MOST_VALUES, Sample, read_sample
 from zoo.integrations.exported import ExportedNetwork, Range
 from zoo.integrations.tensorrt import (
     EngineError,
@@ -164,6 +166,68 @@ def test_zoo_restore_tiles_what_an_engine_restores(tmp_path, monkeypatch):
     found = read_photo(tmp_path / "b.png").color_HWC
     assert found.shape == (200, 180, 3) and np.abs(found - 0.5).max() < 0.01
     assert {call["input"] for call in session.seen} == {(1, 3, 80, 80)} and len(session.seen) == 4
+
+
+@pytest.mark.parametrize("wrong", ["", "pixel", "nan", "shape"])
+def test_zoo_restore_checks_the_stored_tile_before_the_first_photo(
+    wrong, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("ZOO_SELF_CHECK", "1")
+    image = torch.rand(1, 3, 16, 16).half().float()
+    output = image.repeat_interleave(2, -1).repeat_interleave(2, -2)
+    if wrong == "pixel":
+        output[0, 0, 3, 5] += 0.02
+    known = sidecar(low=8, high=80) | {"sample": Sample((image,), output, 1e-2).facts()}
+    known = json.loads(json.dumps(known))
+    session = Doubling()
+    run = session.run
+    if wrong == "nan":
+        session.run = lambda inputs: run(inputs) * float("nan")
+    if wrong == "shape":
+        session.run = lambda inputs: run(inputs)[..., :-1]
+    network = EngineNetwork(session, known, "e")
+    monkeypatch.setattr("zoo.integrations.tensorrt.load_engine", lambda *a, **k: network)
+    write_photo(tmp_path / "a.png", Photo(np.full((20, 30, 3), 0.5, np.float32)))
+    words = ["restore", str(tmp_path / "a.png"), "-o", str(tmp_path / "b.png"), "--engine", "e"]
+    assert zoo_main(words) == (2 if wrong else 0)
+    assert session.seen[0]["input"] == (1, 3, 16, 16)
+    assert len(session.seen) == (1 if wrong else 2)
+    assert (tmp_path / "b.png").exists() == (not wrong)
+    if wrong:
+        said = capsys.readouterr().err
+        assert "e: on this GPU it restores the tile in its JSON file otherwise than PyTorch" in said
+        assert ("by inf of" in said) == (wrong != "pixel") and "where 1e-02 is allowed" in said
+        monkeypatch.setenv("ZOO_SELF_CHECK", "0")
+        network.check()
+
+
+def test_a_sample_is_kept_exactly_unless_it_is_too_large():
+    sample = Sample((torch.rand(2, 3, 5, 7), torch.rand(2, 1)), torch.rand(2, 3, 10, 14), 0.5)
+    found = read_sample(json.loads(json.dumps(sample.facts())))
+    assert all(map(torch.equal, found.inputs, sample.inputs))
+    assert len(found.inputs) == 2 and torch.equal(found.output, sample.output)
+    assert found.tolerance == 0.5 and read_sample(None) is None
+    assert Sample((torch.zeros(1),), torch.zeros(MOST_VALUES), 0.5).facts() is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda facts: facts.pop("output"),
+        lambda facts: facts.update(tolerance=float("nan")),
+        lambda facts: facts.update(inputs=[]),
+        lambda facts: facts["output"].update(shape=[1, 2]),
+        lambda facts: facts["output"].update(shape=[-1, -3]),
+        lambda facts: facts["output"].update(float32="?"),
+        lambda facts: facts.update(inputs=3),
+    ],
+    ids=["none", "nan", "empty", "size", "negative", "text", "number"],
+)
+def test_a_damaged_sample_is_told(damage):
+    facts = Sample((torch.rand(1, 3),), torch.rand(1, 3), 0.5).facts()
+    damage(facts)
+    with pytest.raises(EngineError, match="e: the stored sample is damaged"):
+        EngineNetwork(Doubling(), sidecar() | {"sample": facts}, "e")
 
 
 def test_a_file_that_does_not_say_what_it_is():

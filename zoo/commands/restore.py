@@ -261,6 +261,7 @@ def _exported_network(options: argparse.Namespace, group: ProcessGroup) -> Netwo
             group.device("cuda")  # an engine runs on the current device: one for each process
         plugin = options.plugin or build
         engine = load_engine(path, plugin=plugin, trusted=options.trust_engine)
+        engine.check()
         if options.tile is None:
             options.tile = engine.largest_side
         network: Network = engine

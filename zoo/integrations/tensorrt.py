@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 
 from zoo.integrations.engine_code import holds_library
+from zoo.integrations.engine_sample import read_sample
 from zoo.integrations.exported import ExportedNetwork, Range
 from zoo.integrations.tensorrt_runtime import EngineError, TensorRT, open_tensorrt
+from zoo.ops.scan.self_check import setting
 
 Plugin = Path | Callable[[], Path]
 """Path of the plugin's library, or a function that returns it and may compile it first."""
@@ -177,6 +179,29 @@ class EngineNetwork(ExportedNetwork):
         super().__init__(name, sidecar["facts"], batch, height, width)
         self.session, self.flat = session, len(sizes["min"]) == 4 and self.takes_burst
         self.flow_prior = "registration" if "flow" in sidecar["profile"] else "none"
+        try:
+            self.sample = read_sample(sidecar.get("sample"))
+        except ValueError as error:
+            raise EngineError(f"{name}: {error} in its JSON file; export it again") from error
+
+    def check(self) -> None:
+        """Restore the stored tile and compare it with PyTorch's result, if there is one.
+
+        ``ZOO_SELF_CHECK=0`` in the environment leaves that out.
+
+        Raises:
+            EngineError: if they differ.
+        """
+        if self.sample is None or setting() == "0":
+            return
+        with torch.inference_mode():
+            error = self.sample.error(self(*self.sample.inputs))
+        if not error <= self.sample.tolerance:
+            raise EngineError(
+                f"{self.name}: on this GPU it restores the tile in its JSON file otherwise than "
+                f"PyTorch: by {error:.1e} of the range, where {self.sample.tolerance:.0e} is "
+                "allowed; build it again on this machine with zoo export trt, or restore with -n"
+            )
 
     def run(self, inputs: tuple[Tensor, ...]) -> Tensor:
         if self.takes_burst and inputs[0].shape[1] != self.burst:
