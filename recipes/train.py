@@ -512,6 +512,7 @@ def machine_options(options: argparse.Namespace) -> Iterator[None]:
     if not options.deterministic:
         yield
         return
+    before = torch.are_deterministic_algorithms_enabled()
     make_deterministic()
     try:
         yield
@@ -521,7 +522,7 @@ def machine_options(options: argparse.Namespace) -> Iterator[None]:
             raise
         raise ZooError(f"--deterministic: {text.partition('. ')[0]}; train without it") from error
     finally:
-        torch.use_deterministic_algorithms(False)
+        torch.use_deterministic_algorithms(before)
 
 
 def _run(options: argparse.Namespace) -> None:
