@@ -59,7 +59,7 @@ class Server:
             self.process = subprocess.Popen(
                 [*command, *words], stdout=log, stderr=log, env=environment, cwd=folder
             )
-        wait_for(lambda: "the page is at" in self.said() or self.process.poll(), "the app", 120)
+        wait_for(lambda: "the page is at" in self.said() or self.process.poll(), "the app")
         assert self.process.poll() is None, self.said()
 
     def said(self):
@@ -133,7 +133,7 @@ def restored(window, server, count=1):
     """Restore, and return the files that are offered, by name."""
     window.click("#restore")
     links = "return [...document.querySelectorAll('#restored a')].map((a) => [a.download, a.href])"
-    wait_for(lambda: len(window.run(links)) >= count, "results", 120)
+    wait_for(lambda: len(window.run(links)) >= count, "results")
     found = {}
     for name, address in window.run(links):
         status, found[name] = server.ask(urllib.parse.urlsplit(address).path)
@@ -292,7 +292,7 @@ def test_cancelling_and_going_on(page, server, tmp_path):
     page.click("#restore")
     wait_for(lambda: "Restoring" in page.text("body"), "progress")
     page.click("#cancel")
-    wait_for(lambda: "Restoring" not in page.text("body"), "the end", 30)
+    wait_for(lambda: "Restoring" not in page.text("body"), "the end")
     assert page.run("return document.querySelectorAll('#restored a').length") == 0
     page.click("#ensemble input")
     page.click("#photos [aria-label='Clear']")
@@ -337,7 +337,7 @@ def test_who_waits_can_cancel(page, server, driver, tmp_path):
     other.click("#cancel")
     wait_for(lambda: "queue" not in other.text("body"), "the end")
     page.click("#cancel")
-    wait_for(lambda: "Restoring" not in page.text("body"), "the end", 60)
+    wait_for(lambda: "Restoring" not in page.text("body"), "the end")
     assert not other.run("return document.querySelectorAll('#restored a').length")
 
 

@@ -144,7 +144,7 @@ class Window:
         body = {"text": str(text)}
         self.driver.call("POST", f"{self.path}/element/{self.find(selector)}/value", body)
 
-    def until(self, selector, seconds=60):
+    def until(self, selector, seconds=180):
         wait_for(lambda: self.has(selector), selector, seconds)
 
     def picture(self, path):
@@ -168,7 +168,7 @@ class Window:
             self.driver.call("DELETE", self.path)
 
 
-def wait_for(condition, what, seconds=60):
+def wait_for(condition, what, seconds=180):
     """Wait until a condition holds; fail with what was waited for."""
     end = time.monotonic() + seconds
     while not condition():
