@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -49,12 +50,13 @@ document.querySelector(selector).dispatchEvent(
 class Server:
     """``zoo app`` in a process of its own."""
 
-    def __init__(self, folder, *words):
+    def __init__(self, folder, *words, host="127.0.0.1", **variables):
         self.folder, self.log = folder / "server", folder / "log.txt"
         self.folder.mkdir()
-        self.address = f"http://127.0.0.1:{free_port()}"
+        self.address = f"http://{host}:{free_port()}"
         command = [sys.executable, "-m", "zoo", "app", "--port", self.address.rpartition(":")[2]]
         environment = {**os.environ, "TMPDIR": str(self.folder), "PYTHONPATH": str(ROOT)}
+        environment |= variables
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [*command, *words], stdout=log, stderr=log, env=environment, cwd=folder
@@ -348,6 +350,19 @@ def test_all_is_removed_at_the_end(tmp_path, how):
     assert server.stop(how) == 0
     assert [*server.folder.iterdir()] == [] and "stopped" in server.said()
     assert "Traceback" not in server.said()
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this system has no IPv6")
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_address_of_ipv6_where_a_proxy_is_set(tmp_path, host):
+    proxy = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
+    server = Server(tmp_path, "--host", host, host="[::1]", **proxy)
+    try:
+        assert server.ask("/")[0] == 200
+        assert server.ask("/", Host="evil.example")[0] == 400
+        assert "everybody" not in server.said()
+    finally:
+        server.stop()
 
 
 def test_a_port_that_is_taken(server):

@@ -171,6 +171,7 @@ def test_given_weights_come_first(tmp_path):
 @pytest.mark.parametrize(
     ("host", "loopback"),
     [("127.0.0.1", True), ("127.8.8.8", True), ("localhost", True), ("::1", True),
+     ("2001:db8::1", False), ("", False),
      ("0.0.0.0", False), ("192.168.0.1", False), ("example.org", False)],
 )  # fmt: skip
 def test_loopback_addresses(host, loopback):

@@ -86,13 +86,19 @@ def serve(
     Raises:
         ZooError: if Gradio is not installed, or the port cannot be used.
     """
+    host = host.removeprefix("[").removesuffix("]")  # as an address of IPv6 is in a URL
     with tempfile.TemporaryDirectory(prefix="zoo-app-") as name:
         folder = Path(name).resolve()
         # Gradio reads these when it is imported. It sends statistics unless it is told not to.
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["GRADIO_TEMP_DIR"] = str(folder)
+        # It asks itself whether it is up, and would ask a proxy of the surroundings for that.
+        for variable in ("no_proxy", "NO_PROXY"):
+            others = os.environ.get(variable)
+            os.environ[variable] = ",".join([*filter(None, [others]), "localhost", host])
         try:
             import gradio as gr
+            from httpx import HTTPError
             from starlette.middleware import Middleware
             from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -102,7 +108,7 @@ def serve(
             raise ZooError(f"the app needs Gradio: {pip_install('app')} ({error})") from error
         guards = [Middleware(Guard)]
         if is_loopback(host):
-            names = ["127.0.0.1", "localhost", "[::1]", host]
+            names = ["127.0.0.1", "localhost", "::1", "[::1]", host]
             guards.append(Middleware(TrustedHostMiddleware, allowed_hosts=names))
         else:
             logger.warning(
@@ -117,7 +123,7 @@ def serve(
         page.queue()
         try:
             _, address, _ = page.launch(
-                server_name=host,
+                server_name=f"[{host}]" if ":" in host else host,
                 server_port=port,
                 max_file_size=most_megabytes * 2**20,
                 app_kwargs={"middleware": guards},
@@ -136,6 +142,11 @@ def serve(
         except OSError as error:
             fix = "leave out --port" if port is not None else "close other programs"
             raise ZooError(f"{host}: port {port or ''} cannot be used ({error}); {fix}") from error
+        except (HTTPError, ValueError) as error:  # how Gradio says that it cannot reach itself
+            raise ZooError(
+                f"{host}: the page does not answer ({error}); check the settings of proxies, and "
+                "whether this machine is very busy"
+            ) from error
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             ready(address)
