@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,20 @@ def write_notebook(notebook: Path, target: Path, folder: Path) -> None:
     """
     import nbformat
     from nbclient import NotebookClient
+    from traitlets.config import Config
 
     found = nbformat.read(notebook, as_version=4)
     folder.mkdir(parents=True, exist_ok=True)
-    NotebookClient(
-        found, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
-    ).execute()
+    with tempfile.TemporaryDirectory() as sockets:
+        # By default the kernel listens at ports of this machine, unencrypted, and warns of it.
+        place = {} if sys.platform == "win32" else {"transport": "ipc", "ip": f"{sockets}/kernel"}
+        NotebookClient(
+            found,
+            timeout=600,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(folder)}},
+            config=Config({"KernelManager": place}),
+        ).execute()
     parts = []
     for number, cell in enumerate(found.cells):
         if cell.cell_type == "markdown":
