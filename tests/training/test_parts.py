@@ -415,6 +415,21 @@ def test_progress_says_images_per_second_and_the_time_left(tmp_path, monkeypatch
     assert "step 8 of 10: loss 0.2500, 2.0 images/s, 00:20 left" in caplog.text
 
 
+def test_the_first_process_alone_logs_and_closes_its_log(tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr("zoo.training.metrics_log.find_spec", lambda name: None)
+    monkeypatch.setattr(MetricsLog, "close", lambda log: closed.append(log.folder.name))
+    for name, is_first in (("first", True), ("second", False)):
+        (tmp_path / name).mkdir()
+        with Progress(tmp_path / name, [stage(4, 8, 6)], 0, is_first=is_first) as progress:
+            progress.show_loss(1, 1.0, 0.5, 1e-3)
+            assert not closed
+        assert progress.bar.disable or is_first
+        assert (tmp_path / name / "metrics.jsonl").exists() == is_first
+        assert closed == (["first"] if is_first else [])
+        closed.clear()
+
+
 @pytest.mark.parametrize(
     ("baseline", "told"), [(20.5, "25.00 dB, 20.50 dB without the network"), (math.nan, "25.00 dB")]
 )

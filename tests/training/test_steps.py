@@ -58,6 +58,7 @@ def recipe_of(photos, network=(), evaluation=(), **settings):
     if "stages" in data:
         del data["patch"], data["batch"]
     train = {"iterations": STEPS, "save_every": STEPS, "log_every": 1, **settings, "data": data}
+    train = {name: value for name, value in train.items() if value is not None}
     return load_recipe(
         {
             "name": "toy",
@@ -71,6 +72,14 @@ def recipe_of(photos, network=(), evaluation=(), **settings):
 def trainer_of(photos, folder, *, group=None, **settings):
     folder.mkdir(exist_ok=True)
     return Trainer(recipe_of(photos, **settings), folder, device="cpu", num_workers=0, group=group)
+
+
+def test_a_trainer_counts_epochs_in_steps(photos, tmp_path):
+    recipe = recipe_of(photos, epochs=3, iterations=None, data={"batch": 2})
+    count = len(list(photos.iterdir()))
+    trainer = Trainer(recipe, tmp_path, device="cpu", num_workers=0)
+    assert trainer.settings.iterations == 3 * -(-count // 2) and not trainer.settings.epochs
+    assert trainer.recipe.train["iterations"] == trainer.settings.iterations
 
 
 def log_of(folder):

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -116,6 +117,20 @@ def test_the_number_of_inputs_is_checked(shim, capfd):
     with pytest.raises(HarnessError, match="getOutputDataTypes"):
         Harness(shim, EACH, make(CASE, torch.float32)[:8])
     assert "got 8 inputs and 1 outputs; it needs 9 and 1" in capfd.readouterr().err
+
+
+def test_closing_destroys_the_plugin_once(shim):
+    harness, closed = Harness(shim, EACH, make(CASE, torch.float32)), []
+    library, handle = harness._library, harness._handle.value
+
+    def close(given):
+        closed.append(given.value)
+        library.harness_close(given)
+
+    harness._library = SimpleNamespace(harness_close=close)
+    harness.close()
+    harness.close()
+    assert closed == [handle]
 
 
 def test_a_library_without_plugins_is_refused(tmp_path, shim):

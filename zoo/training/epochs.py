@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -34,7 +33,7 @@ def in_steps(recipe: Recipe, at_least: int = 1) -> Recipe:
     if not settings.epochs:
         return recipe
     steps = settings.epochs * math.ceil(_examples(settings) / _batch(settings))
-    data: dict[str, Any] = copy.deepcopy(recipe.data())
+    data: dict[str, Any] = recipe.data()
     del data["train"]["epochs"]
     data["train"]["iterations"] = max(steps, at_least)
     return load_recipe(data)
