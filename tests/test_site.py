@@ -42,12 +42,15 @@ def test_the_pages_of_the_repository_are_gathered(source):
 
 
 def test_what_a_page_links_to_must_exist(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "x").write_text("it is there, but outside")
     for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
-        (tmp_path / name).write_text("a [link](docs/a.md) and `[no](link.md)`\n")
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "docs/a.md").write_text("```\n[not](a.link)\n```\n[gone](b.md#c), [out](../../x)\n")
+        (root / name).write_text("a [link](docs/a.md) and `[no](link.md)`\n")
+    (root / "docs").mkdir()
+    (root / "docs/a.md").write_text("```\n[not](a.link)\n```\n[gone](b.md#c), [out](../../x)\n")
     with pytest.raises(ValueError, match=r"docs/a.md: b.md#c; docs/a.md: ../../x") as caught:
-        gather(tmp_path, tmp_path / "source")
+        gather(root, tmp_path / "source")
     assert "a.link" not in str(caught.value)
 
 

@@ -220,6 +220,16 @@ def test_a_hostile_file_name_is_only_text(page, server, tmp_path):
     assert not page.has("#report img")
 
 
+def test_names_and_errors_are_text_in_the_report():
+    """Gradio cleans names of uploads, so that none of them shows this."""
+    from zoo.app.page import _report
+    from zoo.app.work import Result
+
+    report = _report([Result(name=HOSTILE, error=HOSTILE)], HOSTILE)
+    assert "<img" not in report and "{{" not in report and "${" not in report
+    assert report.count("&quot;&gt;&lt;img") == 3
+
+
 def test_uploads_stay_in_the_folder(server):
     body = (
         b'--xx\r\nContent-Disposition: form-data; name="files"; filename="../../../evil.png"\r\n'
