@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+import zoo
+from zoo.analysis import local_attribution
 from zoo.cli import main
 from zoo.commands.analyse_erf import percent
 from zoo.data import Photo, read_photo, write_photo
@@ -74,6 +77,9 @@ def test_lam_writes_a_row_for_each_network(photos, tmp_path, capsys):
     found = arrays(tmp_path / "one.npz")
     assert found["map"].shape == (3, 20, 26) and found["output"].shape == (3, 40, 52)
     assert found["target"].tolist() == [8, 11, 4]
+    image_IHW = torch.from_numpy(found["image"].copy())
+    expected = local_attribution(zoo.load(NAME), image_IHW, at=(8, 11), side=4, steps=2)
+    np.testing.assert_allclose(found["map"], expected.map_IHW, rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(found["image"].transpose(1, 2, 0), read_photo(photo).color_HWC)
     both = tmp_path / "both.png"
     words += ["--random-weights", "--title", "again", "--beside", tmp_path / "one.npz", "-o", both]

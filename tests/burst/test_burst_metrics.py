@@ -95,6 +95,17 @@ def test_aligned_psnr_of_a_known_error_inside_the_border():
     assert aligned_psnr(restored, clean, reference, border=30, flow=still) < found - 3
 
 
+def test_shapes_are_compared_before_images_are_aligned():
+    """A search for the motion takes seconds, and fails with words that name no image."""
+    clean, reference = scene()
+    for options, message in (({}, "has shape"), ({"border": 10**4}, "leaves nothing")):
+        restored = clean[..., 1:] if not options else clean
+        with pytest.raises(ImageError, match=message):
+            aligned_psnr(
+                restored, clean, reference, **options, flow=lambda *_: pytest.fail("a search")
+            )
+
+
 def test_aligned_psnr_leaves_out_what_the_reference_does_not_show():
     clean, reference = scene()
     restored, reference_too = clean + 0.02, reference.clone()

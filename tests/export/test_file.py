@@ -20,7 +20,7 @@ from export.onnx import export as export_file
 from export.onnx import main
 from export.precision import SCAN_PARAMETERS, prepared
 from export.scan_function import scan_nodes
-from export.shape import SAMPLE, InputShape, input_shape
+from export.shape import SAMPLE, ExtraInput, InputShape, input_shape
 from tests.helpers.graphs import two_scans
 from zoo.checkpoints import WEIGHTS
 from zoo.checkpoints.files import read_state
@@ -286,6 +286,11 @@ def test_the_shape_of_an_image(network):
     assert input_shape(network).dynamic == {0: "N", 2: "H", 3: "W"}
     # A trace at a size of one, at equal sides or at a window's would take sizes for fixed.
     assert input_shape(network).sample() == (2, 3, 19, 13)
+    for scale, own in ((1, ""), (2, "pan_")):
+        guide = ExtraInput("pan", input_shape(network), (5, 1), scale)
+        assert guide.dynamic == {0: "N", 3: f"{own}H", 4: f"{own}W"}
+        assert guide.concrete(7, 8, 9) == (7, 5, 1, 8 * scale, 9 * scale)
+    assert ExtraInput("pan", shape, (1,), 2).dynamic == {2: "pan_H"}
     assert len({*SAMPLE.values(), 1, 3}) == 5
 
 
