@@ -506,6 +506,12 @@ def test_what_can_be_made_again_is_kept_where_the_environment_says(monkeypatch, 
     assert cache_folder() == tmp_path / ".cache" / "mamba-restoration-zoo"
 
 
+def test_without_a_home_folder_the_cache_has_no_place(monkeypatch):
+    monkeypatch.setenv("ZOO_CACHE", "~no-such-user/cache")
+    with pytest.raises(WriteError, match="ZOO_CACHE is '~no-such-user/cache', and there is no"):
+        cache_folder()
+
+
 def test_numbers_sort_by_value():
     words = ["b/10", "a10.png", "a", "b/2", "b", "a2.png", "A1.png", "10", "a02.png"]
     assert sorted(words, key=natural_key) == [

@@ -28,6 +28,7 @@ from zoo.commands import doctor, gpu_advice
 from zoo.data.images import Photo, write_photo
 from zoo.errors import EXTRAS, ZooError, pip_install
 from zoo.ops import precision
+from zoo.ops.passes import self_check as passes
 from zoo.ops.scan import mamba_ssm, native, triton
 from zoo.ops.scan.self_check import decision, processes, toolchain, verdicts
 
@@ -167,6 +168,24 @@ def test_doctor_warns_of_a_kernel_that_cannot_be_used(machine, tmp_path, capsys,
     assert f"warning: {sentence}\n" in capsys.readouterr().out
 
 
+def test_doctor_names_the_case_that_the_kernel_of_a_cpu_has_failed(machine, tmp_path, capsys):
+    """The warning of a self-check asks to attach what this command prints."""
+    if native.unavailable():
+        pytest.skip("needs the C++ kernel")
+    machine.setenv("ZOO_CACHE", str(tmp_path))
+    machine.setenv("ZOO_SELF_CHECK", "1")
+    for part, error in (("native", "y is off"), (passes.PART, "a norm is off")):
+        verdicts.write(decision._cpu_key(part, native.level()), verdicts.Verdict(False, "X", error))
+    scan, features = doctor.advice()
+    assert f"(native) with the instruction set {native.level()} has failed" in scan
+    assert "case X: y is off" in scan and "case X: a norm is off" in features
+    machine.setenv("ZOO_SELF_CHECK", "0")
+    assert not list(doctor.advice())
+    machine.setenv("ZOO_SELF_CHECK", "yes")
+    assert main(["doctor"]) == 2
+    assert "ZOO_SELF_CHECK is 'yes'; it must be 0" in capsys.readouterr().err
+
+
 def test_doctor_warns_of_a_slow_bfloat16(machine):
     machine.setattr(doctor, "bfloat16_is_slow", lambda device: True)
     (sentence,) = doctor.advice()
@@ -207,8 +226,15 @@ def test_doctor_says_why_a_gpu_runs_on_chunked(machine, tmp_path):
         (set(), None, "Triton misses a C compiler; on Debian and Ubuntu: apt install gcc"),
         ({"gcc"}, "icc -x", "the C compiler that the environment variable CC names (icc -x); on"),
         ({"icc"}, "icc -x", None),
+        ({"gcc"}, "  ", None),
+        ({"/my tools/gcc"}, "'/my tools/gcc' -O2", None),
+        ({"/my tools/gcc"}, "/my tools/gcc", None),
+        ({"gcc"}, "'icc", "the C compiler that the environment variable CC names ('icc)"),
     ],
-    ids=["gcc", "clang", "none", "CC is missing", "CC is there"],
+    ids=[
+        *("gcc", "clang", "none", "CC is missing", "CC is there"),
+        *("CC is blank", "CC is quoted", "CC has spaces", "CC has an open quote"),
+    ],
 )
 def test_what_triton_needs_beside_itself(monkeypatch, tmp_path, there, variable, lacks):
     monkeypatch.setattr(sys, "platform", "linux")

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import io
 import json
 import logging
 import os
+import shutil
+import signal
+import subprocess
 import sys
 import threading
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,7 +27,7 @@ from zoo.ops import selective_scan
 from zoo.ops.passes import conditions, library
 from zoo.ops.passes import self_check as passes
 from zoo.ops.scan import chunked, dispatch, native
-from zoo.ops.scan.self_check import decision, machine, plans, processes, verdicts
+from zoo.ops.scan.self_check import child, decision, machine, plans, processes, verdicts
 from zoo.ops.scan.self_check.verdicts import Verdict
 
 SHORT = "tests.helpers.broken_backends:SHORT_PLAN"
@@ -198,7 +204,15 @@ def test_zero_checks_nothing_and_believes_what_is_kept(gpu, in_this_process, mon
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"[]", b"{", b'{"key": {}, "verdict": {"passed": true}}', b"\xff", b'{"verdict": 1}'],
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"key": {}, "verdict": {"passed": true}}',
+        b"\xff",
+        b'{"verdict": 1}',
+        b"[" * 60000,
+    ],
 )
 def test_a_damaged_file_is_no_verdict(fresh, content):
     key = {"device": "one"}
@@ -440,3 +454,210 @@ def test_wrong_passes_are_left_to_pytorch(fresh, monkeypatch, caplog):
     x = torch.rand(1, 4, 4, 8)
     assert not conditions.may_run(x)
     passes.passes_are_right.cache_clear()
+
+
+@pytest.mark.skipif(not LEVELS, reason="needs the C++ kernel")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16], ids=str)
+def test_the_default_dtype_of_a_program_does_not_reach_the_checks(fresh, dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        assert passes.first_wrong() is None
+        assert decision.serves_on_cpu(native, CPU)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def process_that(code=None, told=(), words=""):
+    """A process that has told so much and has ended with a code, or still runs."""
+    ended = SimpleNamespace(poll=lambda: code)
+    lines = "\n".join(json.dumps(line) for line in told)
+    return processes._Process(ended, io.BytesIO(lines.encode()), io.BytesIO(words.encode()))
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "kept", "says"),
+    [
+        (-signal.SIGKILL, "", False, "ended from outside (SIGKILL)"),
+        (-signal.SIGTERM, "", False, "ended from outside (SIGTERM)"),
+        (-signal.SIGINT, "KeyboardInterrupt", False, "ended from outside (SIGINT)"),
+        (child.CANNOT_TELL, "", False, "could not write to the folder of temporary files"),
+        (1, "PTXASError: No space left on device", False, "No space left"),
+        (-signal.SIGSEGV, "", True, "ended with code -11"),
+        (1, "Assertion failed", True, "Assertion failed"),
+    ],
+)
+def test_a_process_that_others_have_ended_says_nothing_of_the_backend(code, words, kept, says):
+    task = processes._Task("any", CPU, ONE_GROUP, 1)
+    [found] = process_that(code, [{"starts": "one"}], words).look(task, lambda: None)
+    assert not found.passed and found.kept == kept and says in found.error
+
+
+def test_time_in_which_all_were_stopped_does_not_count(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(processes.time, "monotonic", lambda: now[0])
+    process, task = process_that(told=[{"starts": "one"}]), processes._Task("any", CPU, SHORT, 90)
+    assert process.look(task, lambda: None) is None
+    now[0] += 3600  # Ctrl-Z, and fg
+    assert process.look(task, lambda: None) is None
+    for _ in range(90):
+        now[0] += 1
+        found = process.look(task, lambda: None)
+    assert found is not None and found[0].kept and "no result after 90" in found[0].error
+
+
+def test_ctrl_c_does_not_reach_the_processes_of_a_check(monkeypatch, tmp_path):
+    monkeypatch.setattr(processes, "_START", "import time; time.sleep(60)")
+    process = processes._start("child")
+    try:
+        assert os.getpgid(process.started.pid) != os.getpgid(0)
+    finally:
+        process.end()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(13, "Permission denied", "/root/.triton/cache"),
+        subprocess.CalledProcessError(1, ["gcc", "-lcuda"]),
+        ImportError("libcuda.so.1: cannot open shared object file"),
+        RuntimeError("ptxas: write failed: No space left on device"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_disk_or_a_compiler_that_fails_decides_nothing(error):
+    assert child.cannot_judge(error)
+    assert not child.cannot_judge(RuntimeError("an illegal memory access was encountered"))
+
+
+def test_what_others_print_does_not_hide_what_a_process_tells(capfd, monkeypatch):
+    sys.stdout.write("half a line")
+    child.tell(done=True)
+    output = io.BytesIO(capfd.readouterr().out.encode())
+    assert processes._Process(None, output, io.BytesIO()).told() == [{"done": True}]
+    ended = []
+    monkeypatch.setattr(child.os, "_exit", ended.append)
+
+    def write(text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(write=write))
+    child.tell(done=True)
+    monkeypatch.undo()
+    assert ended == [child.CANNOT_TELL]
+
+
+def test_a_process_finds_this_package_whatever_is_in_the_path_of_modules(monkeypatch):
+    root = str(Path(zoo.__file__).parents[1])
+    others = [path for path in sys.path if os.path.realpath(path or ".") != root]
+    monkeypatch.setattr(sys, "path", [Path("/nowhere"), *others, 7])
+    show = "import json, sys; print(json.dumps({'path': json.loads(sys.stdin.readline())}))"
+    monkeypatch.setattr(processes, "_START", show.replace("{", "{{").replace("}", "}}"))
+    process = processes._start("child")
+    try:
+        process.started.wait(timeout=60)
+        assert process.told() == [{"path": [*(path or "." for path in others), root]}]
+    finally:
+        process.end()
+
+
+@pytest.mark.parametrize(
+    ("program", "starts"),
+    [
+        ("/usr/bin/python3.12", True),
+        ("/opt/Python.app/Contents/MacOS/Python", True),
+        ("/opt/blender/blender", False),
+        ("/usr/bin/uwsgi", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_a_program_that_embeds_python_is_not_started_again(monkeypatch, program, starts):
+    monkeypatch.setattr(sys, "executable", program)
+    assert processes._has_python() == starts
+
+
+def test_a_kernel_of_three_lines_without_a_process(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert "no process could be started" in processes.tiny_kernel_fails(CPU)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(not LEVELS, reason="needs the C++ kernel")
+def test_a_process_forked_during_a_check_does_not_wait_for_it(fresh):
+    with decision._lock, verdicts.turn(machine.of_cpu("other"), 0) as ours:
+        assert ours
+        pid = os.fork()
+        if not pid:
+            os._exit(0 if decision._lock.acquire(timeout=5) else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_forked_during_a_check_does_not_hold_its_turn(fresh):
+    reader, writer = os.pipe()
+    with verdicts.turn({"device": "one"}, 0):
+        pid = os.fork()
+        if not pid:
+            os.close(writer)
+            os.read(reader, 1)  # lives until the parent closes its end
+            os._exit(0)
+    try:
+        with verdicts.turn({"device": "one"}, 0) as ours:
+            assert ours
+    finally:
+        os.close(writer)
+        os.close(reader)
+        os.waitpid(pid, 0)
+
+
+def test_waiting_for_another_process_is_told(fresh, monkeypatch, caplog):
+    monkeypatch.setattr(verdicts, "_QUIET", 0)
+    with caplog.at_level(logging.INFO), verdicts.turn({}, 0), verdicts.turn({}, 0.3) as ours:
+        assert not ours
+    assert [each.getMessage() for each in caplog.records] == [
+        "waiting for another process, which makes the same self-check"
+    ]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(fresh):
+    path = verdicts.path_of({})
+    path.parent.mkdir(parents=True)
+    for suffix in (".json", ".lock"):
+        os.mkfifo(path.with_suffix(suffix))
+    assert verdicts.read({}) is None
+    with verdicts.turn({}, 0) as ours:
+        assert ours
+
+
+def test_without_a_home_folder_nothing_is_kept(fresh, monkeypatch):
+    monkeypatch.setenv("ZOO_CACHE", "~no-such-user/cache")
+    assert decision._in_turn({}, lambda: Verdict(passed=True)).passed
+    assert decision._kept({}) is None
+    assert "ZOO_CACHE is '~no-such-user/cache'" in verdicts.write({}, Verdict(passed=True))
+
+
+def test_no_verdict_holds_for_files_that_are_gone(fresh, monkeypatch, tmp_path):
+    """As while the package is replaced under a running program."""
+    monkeypatch.setattr(native, "LIBRARY", tmp_path / "gone.so")
+    assert machine.of_cpu("avx2") != machine.of_cpu("avx2")
+
+
+def test_a_verdict_depends_on_the_code_of_the_passes(monkeypatch, tmp_path):
+    copied = shutil.copytree(machine._CODE, tmp_path / "ops", ignore=lambda *_: ["__pycache__"])
+    monkeypatch.setattr(machine, "_CODE", copied)
+    before = machine.our_code.__wrapped__()
+    assert before == machine.our_code.__wrapped__()
+    with (copied / "passes" / "library.py").open("a") as file:
+        file.write("# changed\n")
+    assert machine.our_code.__wrapped__() != before
+
+
+def test_without_a_thread_nothing_is_decided(fresh, monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    found = decision._checked_on_cpu(lambda: None)
+    assert not found.passed and not found.kept and "can't start new thread" in found.error

@@ -220,8 +220,13 @@ def test_a_sample_is_kept_exactly_unless_it_is_too_large():
         lambda facts: facts["output"].update(shape=[-1, -3]),
         lambda facts: facts["output"].update(float32="?"),
         lambda facts: facts.update(inputs=3),
+        lambda facts: facts["output"].update(shape=[float("inf"), 3]),
+        lambda facts: facts["output"].update(float32="AADAfwAAwH8AAMB/"),
     ],
-    ids=["none", "nan", "empty", "size", "negative", "text", "number"],
+    ids=[
+        *("none", "nan", "empty", "size", "negative", "text", "number"),
+        *("endless", "values that are NaN"),
+    ],
 )
 def test_a_damaged_sample_is_told(damage):
     facts = Sample((torch.rand(1, 3),), torch.rand(1, 3), 0.5).facts()

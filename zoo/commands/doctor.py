@@ -18,11 +18,18 @@ from zoo.commands import gpu_advice
 from zoo.data.formats import FORMATS
 from zoo.errors import ZooError
 from zoo.ops import backends
+from zoo.ops.passes import self_check as passes
 from zoo.ops.precision import SLOW_BFLOAT16, bfloat16_is_slow
 from zoo.ops.scan import chunked, native, triton
 from zoo.ops.scan.dispatch import ENVIRONMENT, check_environment
 from zoo.ops.scan.self_check import ENVIRONMENT as CHECK
-from zoo.ops.scan.self_check import kept_verdict, processes, setting, toolchain
+from zoo.ops.scan.self_check import (
+    kept_verdict,
+    kept_verdict_on_cpu,
+    processes,
+    setting,
+    toolchain,
+)
 from zoo.shipped import PACKAGES, altered_files, check_not_hidden, list_models, shipped_weights
 
 
@@ -77,10 +84,26 @@ def advice() -> Iterator[str]:
         )
     if why_not := native.unavailable():
         yield f"the C++ kernel cannot be used, so restoring on the CPU is slow: {why_not}"
+    else:
+        yield from _wrong_on_this_cpu()
     if bfloat16_is_slow("cpu"):
         yield f"{SLOW_BFLOAT16}; use --precision fp32"
     if gpu and not os.environ.get(ENVIRONMENT) and (why_not := _why_not_triton()):
         yield f"scans on the GPU run on the backend {chunked.NAME!r}, which is slower: {why_not}"
+
+
+def _wrong_on_this_cpu() -> Iterator[str]:
+    """What the self-check of the C++ library has found to be wrong; a sentence for each part."""
+    if os.environ.get(CHECK) == "0":
+        return
+    for part in (native.NAME, passes.PART):
+        verdict = kept_verdict_on_cpu(part)
+        if verdict is not None and not verdict.passed:
+            yield (
+                f"the C++ library ({part}) with the instruction set {native.level()} has failed "
+                f"its self-check, so what serves instead is slower: case {verdict.case}: "
+                f"{verdict.error}; report it with this text; {CHECK}=force checks again"
+            )
 
 
 def _why_not_triton() -> str | None:
@@ -132,3 +155,4 @@ def _print_installation() -> None:
     if requested := os.environ.get(ENVIRONMENT, ""):
         print(f"{ENVIRONMENT}={requested} requests a backend")
     check_environment()
+    setting()

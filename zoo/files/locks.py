@@ -25,6 +25,12 @@ def try_lock(file: Opened) -> bool | None:
     return _locked(fcntl.flock, file)
 
 
+def unlock(file: Opened) -> None:
+    """Give a lock of :func:`try_lock` back, for all processes that hold it with this one."""
+    if sys.platform != "win32":
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
 def try_own(file: Opened) -> bool | None:
     """Try to lock an open file for this process alone; see :func:`try_lock`.
 

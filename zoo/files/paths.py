@@ -36,11 +36,22 @@ def cache_folder() -> Path:
     """Return the folder for files that can be computed again.
 
     It is ``$ZOO_CACHE``, or ``mamba-restoration-zoo`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+
+    Raises:
+        WriteError: if the user has no home folder, as in some containers.
     """
-    if own := os.environ.get("ZOO_CACHE"):
-        return Path(own).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base).expanduser().absolute() / "mamba-restoration-zoo"
+    own = os.environ.get("ZOO_CACHE")
+    try:
+        if own:
+            return Path(own).expanduser().absolute()
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return Path(base).expanduser().absolute() / "mamba-restoration-zoo"
+    except RuntimeError as error:
+        whose = f"ZOO_CACHE is {own!r:.80}, and there is" if own else "there is"
+        raise WriteError(
+            f"{whose} no such home folder, so files have no cache folder; set the environment "
+            "variable ZOO_CACHE to a folder"
+        ) from error
 
 
 def natural_key(name: str | Path) -> tuple[list[str | int], str]:

@@ -61,9 +61,10 @@ def read_sample(facts: Any) -> Sample | None:
     try:
         inputs, output, tolerance = facts["inputs"], facts["output"], float(facts["tolerance"])
         found = Sample(tuple(map(_unpacked, inputs)), _unpacked(output), tolerance)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"the stored sample is damaged ({type(error).__name__})") from error
-    if not found.inputs or not 0 < found.tolerance < 1:
+    finite = all(bool(tensor.isfinite().all()) for tensor in (*found.inputs, found.output))
+    if not found.inputs or not finite or not 0 < found.tolerance < 1:
         raise ValueError("the stored sample is damaged")
     return found
 

@@ -20,6 +20,8 @@ from zoo.ops.passes.library import Activation, Convolution, TokenGradients, Toke
 from zoo.ops.scan import native
 from zoo.ops.scan.self_check import part_serves_on_cpu, serves_on_cpu
 
+PART = "passes over features"
+"""What these are called where a verdict is kept or told."""
 CHANNELS = 35
 ALLOWED = 2e-5
 """Largest deviation from float64, relative to the norm: that of a scan in float32."""
@@ -30,7 +32,7 @@ def passes_are_right() -> bool:
     """Whether the passes may run with the instruction set that the library uses here."""
     # First: the scan's check may choose a lower instruction set for all that runs in the library.
     serves_on_cpu(native, torch.device("cpu"))
-    return part_serves_on_cpu("passes over features", first_wrong)
+    return part_serves_on_cpu(PART, first_wrong)
 
 
 def first_wrong() -> tuple[str, str] | None:
@@ -47,7 +49,7 @@ def _results() -> Iterator[tuple[str, Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
+        return torch.randn(*shape, generator=generator, dtype=torch.float32)
 
     activations: tuple[Activation, ...] = ("none", "silu", "gelu")
     for activation in activations:

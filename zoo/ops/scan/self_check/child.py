@@ -9,6 +9,8 @@ from __future__ import annotations
 import faulthandler
 import importlib
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -18,8 +20,14 @@ import torch
 from zoo.errors import is_out_of_memory
 from zoo.ops.scan.self_check.comparison import Check, fault, in_one_line
 
-BUSY = ("busy or unavailable", "cuda-capable device(s)", "no kernel image", "initialization error")
-"""In errors of a device that cannot be used now, which says nothing about the backend."""
+NOT_ITS_FAULT = (
+    *("busy or unavailable", "cuda-capable device(s)", "no kernel image", "initialization error"),
+    *("no space left on device", "disk quota exceeded", "read-only file system"),
+)
+"""In errors of a device or a disk that cannot be used now; they say nothing about the backend."""
+
+CANNOT_TELL = 74
+"""Exit code of a process that cannot write what it has found (EX_IOERR)."""
 
 
 def main() -> None:
@@ -58,9 +66,13 @@ def _examine(backend: Any, device: torch.device, checks: Sequence[Check], go_on:
 
 
 def cannot_judge(error: BaseException) -> bool:
-    """Whether an error comes from a device that is full or in use."""
+    """Whether an error comes from a device that is full or in use, a disk, or another program.
+
+    The last two are what Triton needs to compile: its cache folder, and a C compiler that works.
+    """
     text = str(error).lower()
-    return is_out_of_memory(error) or any(sign in text for sign in BUSY)
+    others = isinstance(error, OSError | subprocess.SubprocessError | ImportError)
+    return others or is_out_of_memory(error) or any(sign in text for sign in NOT_ITS_FAULT)
 
 
 def find(place: str) -> Any:
@@ -71,6 +83,9 @@ def find(place: str) -> Any:
 
 
 def tell(**line: object) -> None:
-    """Print a line of JSON."""
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+    """Print a line of JSON, on a line of its own whatever others have printed."""
+    try:
+        sys.stdout.write("\n" + json.dumps(line) + "\n")
+        sys.stdout.flush()
+    except OSError:  # the disk is full, so that errors could not be written either
+        os._exit(CANNOT_TELL)

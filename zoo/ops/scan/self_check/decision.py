@@ -26,7 +26,7 @@ from typing import Literal, TypeAlias
 
 import torch
 
-from zoo.errors import is_out_of_memory
+from zoo.errors import ZooError, is_out_of_memory
 from zoo.ops.scan import native
 from zoo.ops.scan.contract import Backend
 from zoo.ops.scan.self_check import machine, plans, processes, toolchain, verdicts
@@ -50,6 +50,9 @@ PATIENCE = 900.0
 _CPU_LIMIT = 30.0
 """Seconds after which the C++ kernel hangs; its cases take a tenth of one."""
 
+_LOOKS = 30
+"""How often it is looked at within that time."""
+
 Examination: TypeAlias = Callable[[], tuple[str, str] | None]
 """Runs cases; returns the first that is wrong and what is wrong, or None."""
 
@@ -58,7 +61,17 @@ _known: dict[tuple[str, str], bool] = {}
 _lock = threading.Lock()
 
 
-class SelfCheckError(ValueError):
+def _renew_lock() -> None:
+    """Make a lock for a process that was forked while a thread, which it has not got, held ours."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+class SelfCheckError(ZooError, ValueError):
     """The environment variable ZOO_SELF_CHECK has an unknown value."""
 
 
@@ -116,6 +129,14 @@ def verdict_on_gpu(backend: Backend, device: torch.device) -> Verdict:
 def kept_verdict(backend: Backend, device: torch.device) -> Verdict | None:
     """Return what an earlier self-check of a backend on a GPU has found; None if there was none."""
     return verdicts.read(_gpu_key(backend, device))
+
+
+def kept_verdict_on_cpu(part: str) -> Verdict | None:
+    """Return what an earlier self-check of a part of the C++ library has found, with its level.
+
+    It is None if there was none.
+    """
+    return verdicts.read(_cpu_key(part, native.level() or ""))
 
 
 def take_over(backend: Backend, device: torch.device, told: tuple[Mapping[str, str], bool]) -> None:
@@ -192,7 +213,7 @@ def _lower(level: str) -> str | None:
 def _verdict_on_cpu(part: str, level: str, examine: Examination) -> Verdict:
     if setting() == "0":
         return Verdict(passed=True, kept=False)
-    key = machine.of_cpu(level) | {"part": part}
+    key = _cpu_key(part, level)
     return _kept(key) or _in_turn(key, lambda: _checked_on_cpu(examine))
 
 
@@ -215,8 +236,14 @@ def _checked_on_cpu(examine: Examination) -> Verdict:
         found.append(Verdict(not error, case, error, seconds, kept))
 
     thread = threading.Thread(target=check, daemon=True)
-    thread.start()
-    thread.join(_CPU_LIMIT)
+    try:
+        thread.start()
+    except RuntimeError as error:  # there are too many, or Python is about to end
+        return Verdict(passed=False, error=in_one_line(error), kept=False)
+    for _ in range(_LOOKS):  # many short waits: the process may have been stopped (Ctrl-Z)
+        thread.join(_CPU_LIMIT / _LOOKS)
+        if found:
+            break
     if found:
         return found[0]
     return Verdict(passed=False, case="one of its cases", error=f"no result in {_CPU_LIMIT:.0f} s")
@@ -252,6 +279,10 @@ def _in_turn(key: Mapping[str, str], check: Callable[[], Verdict]) -> Verdict:
 def _kept(key: Mapping[str, str]) -> Verdict | None:
     """The verdict that an earlier process has kept, unless it is to be found again."""
     return None if setting() == "force" else verdicts.read(key)
+
+
+def _cpu_key(part: str, level: str) -> dict[str, str]:
+    return machine.of_cpu(level) | {"part": part}
 
 
 def _gpu_key(backend: Backend, device: torch.device) -> dict[str, str]:

@@ -9,17 +9,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import IO
 
 import torch
 
-from zoo.ops.scan.self_check.child import BUSY, find
+from zoo.ops.scan.self_check.child import CANNOT_TELL, NOT_ITS_FAULT, find
 from zoo.ops.scan.self_check.verdicts import Verdict
 
 LIMIT = 90.0
@@ -31,6 +33,17 @@ _START_LIMIT = 120.0
 _MOST = 1800.0
 """Seconds after which a process ends itself, in case that nobody watches it any more."""
 _POLL = 0.02
+_LONGEST_LOOK = 1.0
+"""Seconds between two looks that count at most: all processes may have been stopped (Ctrl-Z)."""
+_FROM_OUTSIDE = frozenset(
+    -getattr(signal, name)
+    for name in ("SIGHUP", "SIGINT", "SIGKILL", "SIGTERM", "SIGXCPU")
+    if hasattr(signal, name)
+)
+"""Codes of a process that somebody else has ended, or the system for want of memory or time."""
+_ROOT = Path(__file__).parents[4]
+"""The folder that holds this package. A child does not see the user's own site-packages, so it
+would not find a package that is installed there as editable."""
 _FEW_PROCESSES, _MANY_PROCESSES = 5, 16
 """Processes at a time: in the self-check, where the user waits, and for a report."""
 _MEMORY_OF_EACH = 1 << 30
@@ -50,14 +63,14 @@ class _Process:
         self, started: subprocess.Popen[bytes], output: IO[bytes], errors: IO[bytes]
     ) -> None:
         self.started, self.output, self.errors = started, output, errors
-        self.seen, self.length, self.begun = time.monotonic(), 0, 0
+        self.looked, self.idle, self.length, self.begun = time.monotonic(), 0.0, 0, 0
 
     def told(self) -> list[dict[str, object]]:
         """The lines so far; others print there too."""
         self.output.seek(0)
         content = self.output.read()
         if len(content) != self.length:
-            self.length, self.seen = len(content), time.monotonic()
+            self.length, self.idle = len(content), 0.0
         lines = []
         for line in content.decode(errors="replace").splitlines():
             with contextlib.suppress(ValueError):
@@ -73,6 +86,9 @@ class _Process:
 
     def look(self, task: _Task, begun: Callable[[], None]) -> list[Verdict] | None:
         """The faults that it has found, if it has ended or must be ended; None while it works."""
+        now = time.monotonic()
+        self.idle += min(now - self.looked, _LONGEST_LOOK)
+        self.looked = now
         code = self.started.poll()  # first: what it has told then is all
         lines = self.told()
         cases = [str(line["starts"]) for line in lines if "starts" in line]
@@ -91,7 +107,7 @@ class _Process:
         if code is not None:
             return [*faults, self._died(code, case)]
         limit = task.limit if case else _START_LIMIT
-        if time.monotonic() - self.seen <= limit:
+        if self.idle <= limit:
             return None
         if not case:
             return [_cannot(f"the process of the check did not start within {limit:.0f} seconds")]
@@ -99,8 +115,12 @@ class _Process:
 
     def _died(self, code: int, case: str) -> Verdict:
         words = self.last_words()
+        if code in _FROM_OUTSIDE:
+            return _cannot(f"the process was ended from outside ({signal.Signals(-code).name})")
+        if code == CANNOT_TELL:
+            return _cannot("the process could not write to the folder of temporary files")
         text = f"the process ended with code {code}: {words}"
-        if not case or any(sign in words.lower() for sign in (*BUSY, "out of memory")):
+        if not case or any(sign in words.lower() for sign in (*NOT_ITS_FAULT, "out of memory")):
             return _cannot(text)
         return Verdict(False, case, text)
 
@@ -208,7 +228,10 @@ def tiny_kernel_fails(device: torch.device, *, limit: float = LIMIT) -> str | No
     """Say why a kernel of three lines does not run on a device; None if it does."""
     if not _has_python():
         return _NO_PYTHON
-    process = _start("tiny", device=str(device))
+    try:
+        process = _start("tiny", device=str(device))
+    except OSError as error:
+        return f"no process could be started: {error}"
     try:
         process.started.wait(timeout=limit)
         answers = [line for line in process.told() if "wrong" in line]
@@ -222,11 +245,15 @@ def tiny_kernel_fails(device: torch.device, *, limit: float = LIMIT) -> str | No
         process.end()
 
 
+_PYTHONS = ("python", "pypy", "graalpy")
 _NO_PYTHON = "this program has no Python of its own that could make the check"
 
 
 def _has_python() -> bool:
-    return bool(sys.executable) and not getattr(sys, "frozen", False)
+    if not sys.executable or getattr(sys, "frozen", False):
+        return False
+    # In a program that embeds Python it may be the program itself, which would start once more.
+    return os.path.basename(sys.executable).lower().startswith(_PYTHONS)  # noqa: PTH119
 
 
 def _cannot(reason: str) -> Verdict:
@@ -249,10 +276,23 @@ def _start(module: str, **order: object) -> _Process:
     output, errors = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
     # -I: nothing is imported from the current folder.
     command = [sys.executable, "-I", "-c", _START.format(module=module)]
-    started = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=errors)
+    try:
+        started = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=errors,
+            # Ctrl-C is for this process, which may finish its work first.
+            start_new_session=True,
+        )
+    except OSError:
+        output.close()
+        errors.close()
+        raise
     with contextlib.suppress(OSError):  # it has ended already, and its errors say why
         assert started.stdin is not None
-        paths = [path or os.curdir for path in sys.path]
+        # Python leaves out what is no string, too.
+        paths = [path or os.curdir for path in [*sys.path, str(_ROOT)] if isinstance(path, str)]
         started.stdin.write(f"{json.dumps(paths)}\n{json.dumps(order)}\n".encode())
         started.stdin.close()
     return _Process(started, output, errors)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import shutil
 import sys
 import sysconfig
@@ -18,8 +20,8 @@ def missing() -> str | None:
     if sys.platform == "win32":
         return None
     lacks, packages = [], []
-    compiler = os.environ.get("CC", "")
-    if compiler and shutil.which(compiler.split()[0]) is None:
+    compiler = os.environ.get("CC", "").strip()
+    if compiler and shutil.which(_program(compiler)) is None:
         lacks.append(f"the C compiler that the environment variable CC names ({compiler:.80})")
         packages.append("gcc")
     elif not compiler and not any(map(shutil.which, ("gcc", "clang"))):
@@ -34,6 +36,15 @@ def missing() -> str | None:
         f"Triton misses {' and '.join(lacks)}; on Debian and Ubuntu: "
         f"apt install {' '.join(packages)}"
     )
+
+
+def _program(command: str) -> str:
+    """The first word of a command, which may be quoted; a path that is there is one word."""
+    if shutil.which(command):
+        return command
+    with contextlib.suppress(ValueError):  # a quote that is not closed
+        return shlex.split(command)[0]
+    return command.split()[0]
 
 
 def header() -> Path:

@@ -10,18 +10,28 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from zoo.errors import WriteError
-from zoo.files.locks import try_lock
-from zoo.files.paths import cache_folder
+from zoo.files.locks import try_lock, unlock
+from zoo.files.paths import cache_folder, open_regular
 from zoo.files.single import write_text
 
+logger = logging.getLogger(__name__)
+
+_LARGEST = 1 << 16
+"""Bytes of a file that are read; a verdict has less than 2,000."""
 _POLL = 0.1
 """Seconds between two looks at a lock that another process has."""
+
+
+_QUIET = 2.0
+"""Seconds to wait before it is said: a CPU's check is over by then."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +62,12 @@ def path_of(key: Mapping[str, str]) -> Path:
 def read(key: Mapping[str, str]) -> Verdict | None:
     """Return the verdict that is kept for ``key``; None if there is none or it is damaged."""
     try:
-        found = json.loads(path_of(key).read_text(encoding="utf-8"))
+        with open(open_regular(path_of(key), os.O_RDONLY), "rb") as file:  # noqa: PTH123
+            found = json.loads(file.read(_LARGEST))
         if found["key"] != dict(key):
             return None
         verdict = Verdict(**found["verdict"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return verdict if isinstance(verdict.passed, bool) else None
 
@@ -83,15 +94,23 @@ def turn(key: Mapping[str, str], patience: float) -> Iterator[bool]:
         Whether it is this process's turn; False if another one has kept the lock for too long.
         Where nothing can be locked, every process has its turn at once.
     """
-    path = path_of(key).with_suffix(".lock")
     try:
+        path = path_of(key).with_suffix(".lock")
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab")
+        file = open(open_regular(path, os.O_RDWR | os.O_CREAT), "r+b")  # noqa: PTH123, SIM115
     except OSError:
         yield True
         return
     with file:
-        end = time.monotonic() + patience
-        while (locked := try_lock(file)) is False and time.monotonic() < end:
+        begin = time.monotonic()
+        told = False
+        while (locked := try_lock(file)) is False and time.monotonic() < begin + patience:
+            if not told and time.monotonic() > begin + _QUIET:
+                told = True
+                logger.info("waiting for another process, which makes the same self-check")
             time.sleep(_POLL)
-        yield locked is not False
+        try:
+            yield locked is not False
+        finally:
+            if locked:
+                unlock(file)  # a process that was forked meanwhile has the file open, too
