@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -56,6 +57,20 @@ def test_restoring_with_shipped_weights(photo, tmp_path, capsys):
     assert capsys.readouterr().out == (
         f"{out} exists; --overwrite (in Python, overwrite=True) replaces it\n"
     )
+
+
+@pytest.mark.parametrize(("words", "scale"), [([], 2), (["-s", 2], 2), (["-s", 4], 4)])
+def test_where_no_model_is_named_the_one_for_photos_restores(photo, tmp_path, caplog, words, scale):
+    name = f"mambair_tiny_photo_x{scale}"
+    with caplog.at_level(logging.INFO):
+        assert run("restore", photo, "-o", tmp_path / "out.png", *words) == 0
+    assert f"no model is named: {name} restores" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        assert run("restore", photo, "-o", tmp_path / "same.png", "-n", name) == 0
+    assert "no model is named" not in caplog.text
+    ours, same = (read_photo(tmp_path / file).color_HWC for file in ("out.png", "same.png"))
+    assert ours.shape == (12 * scale, 10 * scale, 3) and np.array_equal(ours, same)
 
 
 def report_of(written=(), existing=(), unread=(), many=False):
@@ -276,7 +291,8 @@ def test_drawing_a_scan_of_the_size_and_options_that_were_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["restore", "PHOTO", "-o", "OUT"], "name a model with -n"),
+        (["restore", "PHOTO", "-o", "OUT", "--random-weights"], "name a model with -n"),
+        (["restore", "PHOTO", "-o", "OUT", "-s", "3"], "-s 3: without -n, the scale is 2 or 4"),
         (
             ["restore", "PHOTO", "-o", "OUT", "-n", "mambair_lite_x4"],
             "did you mean 'mambair_light_x4'",

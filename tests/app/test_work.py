@@ -23,6 +23,12 @@ from zoo.data import Photo, read_photo, write_photo
 from zoo.errors import ZooError
 from zoo.inference import RestoreSettings
 
+OTHERS = [
+    *("mambacsr_tiny_x2", "mambacsr_tiny_x4", "mambair_tiny_denoise", "mambair_tiny_jpeg"),
+    *("mambair_tiny_photo_x2", "mambair_tiny_photo_x4", "mambair_tiny_x4"),
+]
+"""Models whose weights ship and that take one photo, other than the default one."""
+
 SETTINGS = RestoreSettings()
 
 
@@ -145,7 +151,7 @@ def test_visitors_have_jobs_of_their_own(tmp_path):
 
 def test_models_on_offer():
     models = Models()
-    assert models.names == [DEFAULT, "mambacsr_tiny_x2"]  # no burst network
+    assert models.names == [DEFAULT, *OTHERS]  # no burst network
     network = models.get(DEFAULT)
     assert network is models.get(DEFAULT) and not network.training
     with pytest.raises(ZooError, match=r"'other' is not on offer; choose one of mambair_tiny_x2"):
@@ -156,7 +162,7 @@ def test_given_weights_come_first(tmp_path):
     network = small_network()
     zoo.save(network, tmp_path / "a=b.safetensors")
     models = Models([str(tmp_path / "a=b.safetensors")])
-    assert models.names == ["a=b", DEFAULT, "mambacsr_tiny_x2"]
+    assert models.names == ["a=b", DEFAULT, *OTHERS]
     assert sum(p.numel() for p in models.get("a=b").parameters()) == sum(
         p.numel() for p in network.parameters()
     )
@@ -213,6 +219,6 @@ def test_options_reach_the_server(monkeypatch, capsys):
         "most_megabytes": 7,
         "at_once": 3,
         "open_browser": True,
-        "names": [DEFAULT, "mambacsr_tiny_x2"],
+        "names": [DEFAULT, *OTHERS],
     }
     assert capsys.readouterr().out == "the page is at http://127.0.0.1:1/ (Ctrl-C ends it)\n"

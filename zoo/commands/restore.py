@@ -18,10 +18,15 @@ from zoo.inference import RestoreSettings, restore_files
 from zoo.inference.tiling import OVERLAP
 from zoo.networks import Network
 from zoo.ops.precision import SLOW_BFLOAT16, TF32, bfloat16_is_slow
+from zoo.shipped import shipped_weights
 
 logger = logging.getLogger(__name__)
 
+EVERYDAY = "mambair_tiny_photo"
+"""The model, less its scale, for users who name none: for photos of unknown history."""
+
 EXAMPLES = """examples:
+  zoo restore photo.jpg -o restored.png
   zoo restore photo.png -o restored.png -n mambair_tiny_x2
   zoo restore photos -o restored -n mambair_light_x4 -w light_x4.pth -t 256
   zoo restore photos -o restored -n mambair_tiny_x2 -r --suffix x2 --format jpg
@@ -75,7 +80,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo restore") -> i
         choices=["png", "jpg", "webp", "tif"],
         help="format of outputs in a folder [that of the input, or png]",
     )
-    parser.add_argument("-n", "--model", help="model; see 'zoo list'")
+    parser.add_argument(
+        "-n", "--model", help=f"model; see 'zoo list' [{EVERYDAY}_x2, or _x4 with -s 4]"
+    )
     parser.add_argument(
         "-w",
         "--weights",
@@ -114,7 +121,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo restore") -> i
         "-s",
         "--scale",
         type=whole("--scale", 1, 64),
-        help="scale, if -n omits it: -n mambair_light -s 2",
+        help="scale, if -n omits it: -n mambair_light -s 2, or without -n, 2 or 4",
     )
     parser.add_argument(
         "-t",
@@ -229,12 +236,24 @@ def _network(options: argparse.Namespace, group: ProcessGroup) -> Network:
     if options.runtime is not None:
         raise ZooError("--runtime chooses what runs an ONNX file: give the file with --onnx")
     return choose_network(
-        options.model,
+        _model(options, group),
         options.weights,
         scale=options.scale,
         random_weights=options.random_weights,
         overrides={} if options.compat is None else {"compat": options.compat},
     )
+
+
+def _model(options: argparse.Namespace, group: ProcessGroup) -> str | None:
+    """Return the model that is named; where no weights are either, the one for photos."""
+    if options.model is not None or options.weights is not None or options.random_weights:
+        return options.model
+    model = f"{EVERYDAY}_x{options.scale or 2}"
+    if model not in shipped_weights():
+        raise ZooError(f"-s {options.scale}: without -n, the scale is 2 or 4; name a model with -n")
+    if group.is_first:
+        logger.info("no model is named: %s restores, which is for photos; -n names another", model)
+    return model
 
 
 def _exported_network(options: argparse.Namespace, group: ProcessGroup) -> Network:
