@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.helpers.browser import Driver, free_port, wait_for
 from zoo.cli import main
@@ -45,6 +46,8 @@ carried.items.add(new File([bytes], name, { type: "image/png" }));
 document.querySelector(selector).dispatchEvent(
   new DragEvent("drop", { dataTransfer: carried, bubbles: true, cancelable: true }));
 """
+
+UPLOADED = "return document.querySelectorAll('#photos td.filename').length"
 
 
 class Server:
@@ -205,6 +208,35 @@ def test_several_photos_one_of_them_damaged(page, server, tmp_path):
     pick(page, "#which", "3. c.png")
     shown = "return document.querySelector('#view .after')?.getAttribute('src')"
     wait_for(lambda: "/3/" in page.run(shown), "the other photo")
+
+
+def test_a_hidden_file_and_one_with_a_warning(page, server, tmp_path):
+    """Hidden names are those that Gradio serves from no folder below the current one."""
+    hidden = photo(tmp_path / ".hidden.png")
+    Image.new("CMYK", (80, 60)).save(tmp_path / "print.jpg")
+    page.type("#photos input[type=file]", f"{hidden}\n{tmp_path / 'print.jpg'}")
+    wait_for(lambda: page.run(UPLOADED) == 2, "uploads")
+    found = restored(page, server, 3)
+    assert list(found) == [".hidden_x2.png", "print_x2.jpg", "restored.zip"]
+    assert found[".hidden_x2.png"] == by_command(hidden, tmp_path / "expected.png")
+    assert "print.jpg: CMYK became RGB" in page.text("#report .warning")
+
+
+def test_who_leaves_while_a_photo_is_restored(server, driver, tmp_path):
+    window = driver.open(server.address)
+    window.until("#restore")
+    first, long = photo(tmp_path / "a.png"), photo(tmp_path / "long.png", 300, 400, 0)
+    before = set(server.jobs())
+    choose(window, first, long)
+    window.click("#restore")
+    wait_for(lambda: any(job.glob("1/*.png") for job in set(server.jobs()) - before), "a photo")
+    window.close()
+    wait_for(lambda: set(server.jobs()) <= before, "the visitor to be forgotten", 120)
+    photo_of_another = driver.open(server.address)
+    photo_of_another.until("#restore")
+    choose(photo_of_another, first)
+    restored(photo_of_another, server)  # once the work of the one who left has ended
+    assert "Traceback" not in server.said() and len(set(server.jobs()) - before) <= 1
 
 
 HOSTILE = '"><img src=x onerror="window.hacked=1">{{7*7}}${7*7}.png'

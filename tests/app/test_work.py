@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
+import threading
 import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import zoo
 from tests.helpers.networks import Nearest
 from tests.helpers.small_weights import small_network
 from zoo.app import work
 from zoo.app.models import DEFAULT, Models
-from zoo.app.server import is_loopback
+from zoo.app.server import check_address, is_loopback
 from zoo.app.visitors import Visitors
 from zoo.app.work import Cancelled, Job, packed
 from zoo.cli import main
@@ -100,6 +103,40 @@ def test_a_failure_names_the_photo_and_not_the_folder(tmp_path, caplog):
     assert "good.png cannot be restored" in caplog.text  # with its traceback, for the server
 
 
+def test_the_visitor_reads_what_the_command_warns_of(tmp_path):
+    Image.new("CMYK", (8, 6)).save(tmp_path / "print.jpg")
+    plain = photo(tmp_path / "plain.png")
+    first, second = Job(folder_of(tmp_path)).run(
+        Nearest(), [tmp_path / "print.jpg", plain], SETTINGS
+    )
+    [warning] = first.warnings  # once, although the preview reads the photo again
+    assert warning.startswith("print.jpg: CMYK became RGB") and second.warnings == ()
+
+
+def test_warnings_are_those_of_the_own_photos(tmp_path):
+    def progress(done):
+        other = threading.Thread(target=logging.getLogger("zoo.x").warning, args=("theirs",))
+        other.start()
+        other.join()
+
+    source = photo(tmp_path / "a.png")
+    [result] = Job(folder_of(tmp_path)).run(Nearest(), [source], SETTINGS, progress=progress)
+    assert result.output is not None and result.warnings == ()
+
+
+def test_who_leaves_while_a_photo_is_restored_leaves_no_file(tmp_path):
+    job = Job(folder_of(tmp_path))
+
+    class Leaves(Nearest):
+        def forward(self, image):
+            job.remove()  # in the last tile, after which nothing asks whether to go on
+            return super().forward(image)
+
+    with pytest.raises(Cancelled):
+        next(job.run(Leaves(), [photo(tmp_path / "a.png")], SETTINGS))
+    assert job.removed and not job.folder.exists()
+
+
 def test_cancelling_keeps_what_is_done(tmp_path):
     job = Job(folder_of(tmp_path))
     sources = [photo(tmp_path / f"{name}.png", 40, 40) for name in "abc"]
@@ -182,6 +219,17 @@ def test_given_weights_come_first(tmp_path):
 )  # fmt: skip
 def test_loopback_addresses(host, loopback):
     assert is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "192.0.2.1", "a..b", "999.1.1.1"])
+def test_an_address_of_another_machine(host):
+    with pytest.raises(ZooError, match=rf"^--host {host}: this machine has no such address \("):
+        check_address(host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+def test_an_address_of_this_machine(host):
+    check_address(host)
 
 
 def test_the_command_without_gradio(monkeypatch, capsys):

@@ -38,6 +38,8 @@ STYLE = """
 #report td { overflow-wrap: break-word; padding: 0 1rem .2rem 0; vertical-align: top; }
 #report .error { color: #b00; }
 .dark #report .error { color: #f88; }
+#report .warning { color: #850; }
+.dark #report .warning { color: #fb6; }
 """
 
 SLIDE = """
@@ -99,7 +101,8 @@ def build(models: Models, visitors: Visitors) -> gr.Blocks:
                     yield _shown(results)
             yield _shown(results, archive=packed(results, job.folder / "restored.zip"))
         except Cancelled:
-            yield _shown(results, note="Cancelled.")
+            if not job.removed:  # otherwise nobody looks, and the files are gone
+                yield _shown(results, note="Cancelled.")
         except ZooError as error:
             yield _shown(results, note=str(error))
 
@@ -202,6 +205,9 @@ def _report(results: Sequence[Result], note: str) -> str:
             f"{result.seconds:.1f} s"
             if result.output is not None
             else f'<span class="error">{_text(result.error)}</span>'
+        )
+        became += "".join(
+            f'<br><span class="warning">{_text(warning)}</span>' for warning in result.warnings
         )
         rows.append(f"<tr><td>{_text(result.name)}</td><td>{became}</td></tr>")
     return f'<table>{"".join(rows)}</table><p class="note">{_text(note)}</p>'

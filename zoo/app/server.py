@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import os
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from zoo.app.models import Models
-from zoo.errors import ZooError, pip_install
+from zoo.errors import ZooError, pip_install, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,23 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def check_address(host: str) -> None:
+    """Check that a program can listen at an address; Gradio alone tries a hundred ports first.
+
+    Raises:
+        ZooError: if this machine does not have the address.
+    """
+    try:
+        kind, *_, place = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(kind) as tried:
+            tried.bind(place)
+    except (OSError, UnicodeError) as error:
+        raise ZooError(
+            f"--host {host}: this machine has no such address ({reason_of(error)}); give one of "
+            "its own, or leave out --host"
+        ) from error
+
+
 def serve(
     models: Models,
     *,
@@ -84,9 +102,10 @@ def serve(
         ready: called with the address of the page when it answers.
 
     Raises:
-        ZooError: if Gradio is not installed, or the port cannot be used.
+        ZooError: if Gradio is not installed, or the address or the port cannot be used.
     """
     host = host.removeprefix("[").removesuffix("]")  # as an address of IPv6 is in a URL
+    check_address(host)
     with tempfile.TemporaryDirectory(prefix="zoo-app-") as name:
         folder = Path(name).resolve()
         # Gradio reads these when it is imported. It sends statistics unless it is told not to.
@@ -116,7 +135,6 @@ def serve(
                 "password and unencrypted",
                 host,
             )
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is up
         font = ["system-ui", "sans-serif"]  # the theme's own would come from another host
         mono = ["ui-monospace", "monospace"]
         page = build(models, Visitors(folder, at_once))
@@ -129,7 +147,7 @@ def serve(
                 app_kwargs={"middleware": guards},
                 theme=gr.themes.Default(font=font, font_mono=mono),
                 css=STYLE,
-                allowed_paths=[],
+                allowed_paths=[str(folder)],  # its hidden files, too, wherever the command runs
                 footer_links=[],
                 inbrowser=open_browser,
                 prevent_thread_lock=True,

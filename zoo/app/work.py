@@ -5,6 +5,7 @@ Shape suffixes: H height and W width in pixels, C channels.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import threading
@@ -61,6 +62,7 @@ class Result:
         error: why it failed; "" if it did not.
         seconds: how long it took.
         preview: what the page shows; None if it failed, or is no picture of one or three channels.
+        warnings: what the visitor should know, such as metadata that the output does not keep.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Result:
     error: str = ""
     seconds: float = 0.0
     preview: Preview | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class Job:
@@ -80,6 +83,12 @@ class Job:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._cancelled = threading.Event()
+        self._removed = threading.Event()
+
+    @property
+    def removed(self) -> bool:
+        """Whether the visitor is gone, and with them what was written."""
+        return self._removed.is_set()
 
     def cancel(self) -> None:
         """End the work after the current tile; finished photos stay."""
@@ -87,6 +96,7 @@ class Job:
 
     def remove(self) -> None:
         """Cancel the work, and remove all that it has written."""
+        self._removed.set()
         self.cancel()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -120,7 +130,16 @@ class Job:
         for number, photo in enumerate(photos):
             tell(number / len(photos))
             part = part_of(tell, number, len(photos))
-            yield self._one(network, photo, self.folder / str(number + 1), settings, format, part)
+            folder = self.folder / str(number + 1)
+            try:
+                with _heard(photo.parent, folder) as warnings:
+                    result = self._one(network, photo, folder, settings, format, part)
+            finally:
+                if self.removed:  # while the photo was restored, so its files came afterwards
+                    self.remove()
+            if self.removed:
+                raise Cancelled
+            yield replace(result, warnings=tuple(warnings))
 
     def _one(
         self,
@@ -147,8 +166,7 @@ class Job:
         except Exception as error:  # a bug that one photo meets must not take the others along
             if not isinstance(error, (ZooError, OSError)):
                 logger.exception("%s cannot be restored", photo.name)
-            # The visitor knows the photo, but not the folders of the server.
-            text = str(error).replace(f"{photo.parent}/", "").replace(f"{folder}/", "")
+            text = _without_folders(str(error), photo.parent, folder)
             return Result(name=photo.name, error=text or type(error).__name__)
         return Result(
             name=photo.name,
@@ -156,6 +174,34 @@ class Job:
             seconds=time.monotonic() - start,
             preview=_preview(network, photo, output, folder / "preview"),
         )
+
+
+def _without_folders(text: str, *folders: Path) -> str:
+    """Return a message for the visitor, who knows the photo, but not the folders of the server."""
+    for folder in folders:
+        text = text.replace(f"{folder}/", "")
+    return text
+
+
+@contextlib.contextmanager
+def _heard(*folders: Path) -> Iterator[list[str]]:
+    """Collect what this thread logs as a warning, once each, without the names of folders."""
+    thread, said = threading.get_ident(), list[str]()
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = _without_folders(record.getMessage(), *folders)
+            heard = threading.get_ident() == thread and record.levelno == logging.WARNING
+            if heard and text not in said:  # errors are the result's own
+                said.append(text)
+
+    collector = Collector(logging.WARNING)
+    package = logging.getLogger("zoo")
+    package.addHandler(collector)
+    try:
+        yield said
+    finally:
+        package.removeHandler(collector)
 
 
 def packed(results: Sequence[Result], target: Path) -> Path | None:
