@@ -25,6 +25,10 @@ from zoo.integrations.hub import model_card
         ("hf:me/net", Address("me/net", "", None)),
         ("hf:me/net/", Address("me/net", "", None)),
         ("hf:me/net@main", Address("me/net", "", "main")),
+        ("hf://me/net@v2/x/a.pth", Address("me/net", "x/a.pth", "v2")),
+        ("HF:me/net", Address("me/net", "", None)),
+        ("hf:me/net@refs/pr/1/a.pth", Address("me/net", "a.pth", "refs/pr/1")),
+        ("hf:me/net@refs/pr/1", Address("me/net", "", "refs/pr/1")),
     ],
 )
 def test_an_address_has_repository_file_and_revision(text, expected):
@@ -34,7 +38,7 @@ def test_an_address_has_repository_file_and_revision(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["hf:", "hf:me", "hf:/net/a.pth", "hf:me/net/../a.pth", "hf:me//a"]
+    "text", ["hf:", "hf:me", "hf:/", "hf://me", "hf:me/net/../a.pth", "hf:me//a"]
 )
 def test_what_is_no_address_says_how_to_write_one(text):
     with pytest.raises(CheckpointError, match="write hf:OWNER/REPO/FILE, such as hf:cguoh"):

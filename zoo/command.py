@@ -198,6 +198,8 @@ def _run_command(
             print(printed.getvalue(), end="", flush=True)  # noqa: T201
             raise
         logging.basicConfig(level=logging.INFO, format="%(message)s")
+        for client in ("httpx", "httpx2"):
+            logging.getLogger(client).setLevel(logging.WARNING)  # they log every request
         with quiet_imports():
             import_parts(options.imports or ())
         with use_max_parameters(options.max_parameters):

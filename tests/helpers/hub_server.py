@@ -22,6 +22,7 @@ class HubServer:
     Attributes:
         repos: content of the files of each repository, by name and path.
         private: repositories that need the login.
+        branches: names of branches by repository; they share its files.
         requests: (method, path, the header Range) of all requests.
         stop_after: bytes after which a download breaks off; None for never.
         tag: what plain files of another site have for an ETag, of their hash; None for no ETag.
@@ -30,6 +31,7 @@ class HubServer:
 
     def __init__(self, port=0):
         self.repos, self.private, self.requests, self.objects = {}, set(), [], {}
+        self.branches = {}
         self.stop_after, self.tag, self.if_range = None, '"{}"', True
         outer = self
 
@@ -43,7 +45,7 @@ class HubServer:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def reset(self):
-        self.repos.clear(), self.private.clear(), self.requests.clear()
+        self.repos.clear(), self.private.clear(), self.requests.clear(), self.branches.clear()
         self.stop_after, self.tag, self.if_range = None, '"{}"', True
 
     def ranges(self):
@@ -162,13 +164,19 @@ class _Handler(BaseHTTPRequestHandler):
             if asked.get("private") or asked.get("visibility") == "private":
                 self.hub.private.add(repo)
             return self.answer(200, {"url": f"{self.hub.url}/{repo}"})
+        repo = "/".join(path.split("/")[3:5])
+        if "/branch/" in path:
+            known = self.hub.branches.setdefault(repo, {"main"})
+            branch = unquote(path.partition("/branch/")[2])
+            code = 409 if branch in known else 200
+            known.add(branch)
+            return self.answer(code, {"error": "Reference already exists"} if code > 200 else {})
         if path.endswith("/info/lfs/objects/batch"):
             objects = [
                 {**one, "actions": {"upload": {"href": f"{self.hub.url}/lfs/{one['oid']}"}}}
                 for one in json.loads(raw)["objects"]
             ]
             return self.answer(200, {"transfer": "basic", "objects": objects})
-        repo = "/".join(path.split("/")[3:5])
         if "/preupload/" in path:
             files = [
                 {"path": one["path"], "shouldIgnore": False,
@@ -177,6 +185,8 @@ class _Handler(BaseHTTPRequestHandler):
             ]  # fmt: skip
             return self.answer(200, {"files": files})
         if "/commit/" in path:
+            if unquote(path.partition("/commit/")[2]) not in self.hub.branches.get(repo, {"main"}):
+                return self.answer(404, {}, X_Error_Code="RevisionNotFound")
             for line in map(json.loads, raw.splitlines()):
                 value = line["value"]
                 if line["key"] == "file":

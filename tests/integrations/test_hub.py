@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +19,7 @@ from zoo.cli import main
 from zoo.data import Photo, read_photo, write_photo
 from zoo.errors import CheckpointError, ZooError
 
+ROOT = Path(__file__).parents[2]
 IMAGE = torch.rand(1, 3, 9, 11)
 
 
@@ -154,12 +159,42 @@ def test_a_card_that_was_edited_stays(hub, login):
     assert hub.repos["me/my-mamba"]["README.md"] != b"mine"
 
 
+def test_a_branch_is_made_and_named_in_the_address(hub, login):
+    for _ in range(2):  # once it exists, it stays
+        address = zoo.push(small_network(), "me/my-mamba", revision="dev")
+        assert address == "hf:me/my-mamba@dev/model.safetensors"
+    assert hub.branches["me/my-mamba"] == {"main", "dev"}
+    assert ("POST", "/api/models/me/my-mamba/commit/dev", None) in hub.requests
+
+
 def test_publishing_needs_a_login_and_a_name(hub):
     with pytest.raises(ZooError, match=r"hf:me/my-mamba: .*hf auth login"):
         zoo.push(small_network(), "me/my-mamba")
     with pytest.raises(CheckpointError, match="'mine': write OWNER/REPO"):
         zoo.push(small_network(), "mine")
     assert not hub.repos
+
+
+def test_a_folder_without_weights_is_named(hub, tmp_path):
+    from zoo.integrations.hub import Pretrained
+
+    for source in (tmp_path, str(tmp_path)):
+        with pytest.raises(CheckpointError, match=r"the folder has no model.safetensors"):
+            Pretrained.from_pretrained(source)
+    for source in (tmp_path / "no", str(tmp_path / "no"), "runs/mine/no"):
+        with pytest.raises(CheckpointError, match=r"no: there is no such folder; give one that"):
+            Pretrained.from_pretrained(source)
+    assert not hub.requests
+
+
+def test_a_command_logs_no_requests(hub, stored, tmp_path):
+    write_photo(tmp_path / "a.png", Photo(torch.rand(5, 7, 3).numpy()))
+    command = [sys.executable, "-m", "zoo", "restore", str(tmp_path / "a.png")]
+    command += ["-o", str(tmp_path / "b.png"), "-w", "hf:them/MambaIR/light/x3.pth"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0 and "HTTP" not in done.stderr + done.stdout, done.stderr
 
 
 def test_the_methods_that_users_of_the_hub_know(hub, login, tmp_path):

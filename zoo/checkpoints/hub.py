@@ -40,7 +40,7 @@ class Address(NamedTuple):
 
 def is_address(source: object) -> bool:
     """Whether a source of weights is the address of a file on the Hub."""
-    return str(source).startswith(PREFIX)
+    return str(source)[: len(PREFIX)].lower() == PREFIX
 
 
 _WEB = re.compile(r"https?:/+([^/]+)/(.*)", re.IGNORECASE)
@@ -77,8 +77,14 @@ def parsed(source: str | Path) -> Address:
         CheckpointError: if it has no owner or no repository, or leads out of it.
     """
     # A path of another system has other separators, and Path joins several to one.
-    parts = str(source).removeprefix(PREFIX).replace("\\", "/").removesuffix("/").split("/")
+    whole = str(source).replace("\\", "/").removesuffix("/")
+    if is_address(whole):
+        # hf:// is how the Hub's own file system writes it; a path has one of the two slashes.
+        whole = whole[len(PREFIX) :].removeprefix("/").removeprefix("/")
+    parts = whole.split("/")
     owner, (name, _, revision) = parts[0], (parts[1] if len(parts) > 1 else "").partition("@")
+    if revision == "refs" and len(parts) > 3:  # such as refs/pr/1, the one name with slashes
+        revision, parts[2:4] = "/".join([revision, *parts[2:4]]), []
     if not (owner and name) or any(part in ("", ".", "..") for part in parts[2:]):
         raise CheckpointError(
             f"{shown(str(source))}: write {PREFIX}OWNER/REPO/FILE, such as "

@@ -47,7 +47,7 @@ def push(
         card: text of the model card, in Markdown, after what is written for every network. The
             card of a repository that has one already stays, unless this is given.
         message: message of the commit.
-        revision: branch to write to; None for the main branch.
+        revision: branch to write to, made if it does not exist; None for the main branch.
 
     Returns:
         The address that :func:`zoo.load` takes.
@@ -64,12 +64,15 @@ def push(
         _write(network, Path(folder), repo, card)
         api = hub.HfApi()
         api.create_repo(repo, private=private, exist_ok=True)
+        if revision and not revision.startswith("refs/"):
+            api.create_branch(repo, branch=revision, exist_ok=True)
         if not card and api.file_exists(repo, "README.md", revision=revision):
             (Path(folder) / "README.md").unlink()
         api.upload_folder(
             repo_id=repo, folder_path=folder, commit_message=message, revision=revision
         )
-    return f"{PREFIX}{repo}/{STANDARD}"
+    place = f"@{revision}" if revision else ""
+    return f"{PREFIX}{repo}{place}/{STANDARD}"
 
 
 def _write(network: nn.Module, folder: Path, repo: str, card: str) -> None:
@@ -129,6 +132,19 @@ network = zoo.load("{PREFIX}{repo}")
     )
 
 
+def _check_folder(source: str | Path, file: str) -> None:
+    """Check that a source without the form of a repository's name is a folder with the file."""
+    folder = Path(source)
+    is_path = isinstance(source, Path) or folder.is_absolute() or len(folder.parts) > 2
+    if folder.is_dir() and not (folder / file).is_file():
+        raise CheckpointError(f"{folder}: the folder has no {file}; save_pretrained writes one")
+    if is_path and not folder.is_dir():
+        raise CheckpointError(
+            f"{folder}: there is no such folder; give one that save_pretrained has written, or "
+            "OWNER/REPO"
+        )
+
+
 @cache
 def _pretrained() -> Any:
     """Return the class of networks with the methods of the Hub; its base class is from there."""
@@ -167,6 +183,7 @@ def _pretrained() -> Any:
                     options.setdefault("revision", address.revision)
                 if address.file:
                     options.setdefault("file", address.file)
+            _check_folder(source, options.get("file", STANDARD))
             return super().from_pretrained(source, **options)
 
         def push_to_hub(self, repo_id: str, **options: Any) -> Any:
