@@ -235,7 +235,10 @@ def test_wrong_names_and_the_list(capsys):
     assert main(["download", "mambair_tiny_x2"]) == 2
     assert "the weights of mambair_tiny_x2 ship with the package" in capsys.readouterr().err
     assert main(["download", "vmambair_x4"]) == 2
-    assert "no released weights of vmambair_x4 are known here" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no released weights of vmambair_x4 are known here" in said and "mean" not in said
+    assert main(["download", "mambair_light_x4"]) == 2
+    assert "did you mean 'mambair_light_x4_gen_b'?" in capsys.readouterr().err
     assert main(["download"]) == 2
     assert main(["download", "--list"]) == 0
     assert set(capsys.readouterr().out.split()) > set(RELEASED)

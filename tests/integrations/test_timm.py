@@ -44,12 +44,30 @@ def test_options_have_the_names_of_timm(models):
     [
         ({"num_classes": 10}, "num_classes is for classifiers, and this network returns images"),
         ({"features_only": True}, "features_only would return features of several sizes"),
+        ({"out_indices": (0, 1)}, "out_indices is for features of several sizes"),
+        ({"global_pool": "avg"}, "global_pool is for classifiers, and this network returns images"),
+        (
+            {"img_size": 64},
+            "img_size is for networks of one size, and this one takes .* any; leave",
+        ),
+        ({"pretrained": True, "in_chans": 1}, "the weights that ship are for in_chans=3, not 1; "),
         ({"drop_rate": 0.5}, "drop_rate is for classifiers; .* drop_path_rate; leave it out"),
     ],
 )
 def test_what_cannot_be_had_is_one_sentence(models, options, message):
     with pytest.raises(ZooError, match=f"mambair_tiny_x2: {message}"):
         models.create_model("mambair_tiny_x2", **options)
+
+
+def test_options_of_place_and_cache_are_taken(models, tmp_path):
+    network = models.create_model(
+        "mambair_tiny_x2", pretrained=True, dtype=torch.bfloat16, cache_dir=tmp_path, global_pool=""
+    )
+    assert {weight.dtype for weight in network.parameters()} == {torch.bfloat16}
+    with pytest.raises(ZooError, match=r"dtype is torch\.int8; this network works in"):
+        models.create_model("mambair_tiny_x2", dtype=torch.int8)
+    network = models.create_model("mambair_light_x2", device="meta")
+    assert all(weight.is_meta for weight in network.parameters())
 
 
 def test_unknown_options_are_named(models):

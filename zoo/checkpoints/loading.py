@@ -100,7 +100,7 @@ def load(
     tell_choice(weights.what, found)
     if named and "recipe" in weights.metadata:
         _tell_differences(weights, network, overrides)
-    return _cast(network.eval(), dtype).to(device)
+    return cast(network.eval(), dtype).to(device)
 
 
 def state_for(network: nn.Module, source: Source) -> State:
@@ -151,7 +151,12 @@ def load_state(network: Network, state: State, what: str) -> None:
     network.load_state_dict(fit(state, network.state_dict(), what))
 
 
-def _cast(network: Network, dtype: str | torch.dtype | None) -> Network:
+def cast(network: Network, dtype: str | torch.dtype | None) -> Network:
+    """Return the network in a dtype; None for float32, in which it is.
+
+    Raises:
+        ZooError: if it does not work in the dtype.
+    """
     if dtype is None:
         return network
     known = capabilities_of(network).dtypes

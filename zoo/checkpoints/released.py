@@ -126,9 +126,10 @@ def _unknown(name: str) -> str:
     if name in shipped_weights():
         return f"the weights of {name} ship with the package; zoo restore takes -n {name}"
     if name in list_models():
+        kin = [one for one in RELEASED if one.partition("_")[0] == name.partition("_")[0]]
         return (
             f"no released weights of {name} are known here; get them from its authors' page"
-            f"{nearest(name, RELEASED)}"
+            f"{nearest(name, kin) if kin else ''}"
         )
     return f"no weights are known for {name!r}{nearest(name, RELEASED)}"
 

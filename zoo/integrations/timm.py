@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from zoo.checkpoints import load
+from zoo.checkpoints.loading import cast
 from zoo.errors import ZooError, pip_install, shown
 from zoo.networks import Network
 from zoo.recipe import build, load_recipe
@@ -84,16 +85,24 @@ def _facts_for_timm(name: str, channels: int | None = None) -> dict[str, Any]:
 RENAMED = {"in_chans": "channels", "drop_path_rate": "drop_path"}
 """Our names of timm's options."""
 
-FOR_CLASSIFIERS = {"num_classes": 0, "drop_rate": 0.0, "features_only": False}
-"""Options of classifiers that timm's users pass to any model, and the value that means none."""
+FOR_CLASSIFIERS: dict[str, tuple[Any, ...]] = {
+    "num_classes": (0,),
+    "drop_rate": (0.0,),
+    "features_only": (False,),
+    "out_indices": (),
+    "global_pool": ("",),
+    "img_size": (),
+}
+"""Options of classifiers that timm's users pass to any model, and the values that mean none."""
 
 
 def entrypoint(name: str) -> Callable[..., Network]:
     """Return the function that timm calls to create a model; it has the model's name.
 
-    It takes the options of the network and timm's ``in_chans`` and ``drop_path_rate``;
-    ``num_classes=0`` has no effect, as there is no classifier. The network's ``pretrained_cfg`` has
-    what ``timm.data`` asks for: images from 0 to 1, without ImageNet's mean, uncropped.
+    It takes the options of the network and timm's ``in_chans`` and ``drop_path_rate``; ``device``
+    and ``dtype`` move the network, and ``num_classes=0`` has no effect, as there is no classifier.
+    The network's ``pretrained_cfg`` has what ``timm.data`` asks for: images from 0 to 1, without
+    ImageNet's mean, uncropped.
     """
 
     def create(
@@ -106,19 +115,31 @@ def entrypoint(name: str) -> Callable[..., Network]:
         given = {
             RENAMED.get(key, key): value for key, value in options.items() if value is not None
         }
-        for option, none in FOR_CLASSIFIERS.items():
-            if given.pop(option, none) != none:
+        for option, nones in FOR_CLASSIFIERS.items():
+            if option in given and given.pop(option) not in nones:
                 raise ZooError(f"{name}: {option} {WHY_NOT[option]}; leave it out")
+        given.pop("cache_dir", None)  # nothing is downloaded
+        device, dtype = given.pop("device", None), given.pop("dtype", None)
         facts = _facts_given(name, pretrained_cfg, pretrained_cfg_overlay)
+        own = load_recipe(name).network.get("channels", 3)
+        ships = name in shipped_weights()
         if not pretrained:
             network = build(name, **given)
+        elif ships and "file" not in facts and given.get("channels", own) != own:
+            raise ZooError(
+                f"{name}: the weights that ship are for in_chans={own}, not {given['channels']}; "
+                "leave out in_chans or pretrained=True"
+            )
         elif "file" in facts:
             network = load(facts["file"], recipe=name, **given)
         else:
             network = load(name, **given)
-        told: Any = network  # modules take any attribute
-        told.pretrained_cfg = {**_facts_for_timm(name, network.channels), **facts}
-        told.default_cfg = told.pretrained_cfg  # its name in older code
+        network = cast(network, dtype)
+        if device is not None:
+            network = network.to(device)
+        described: Any = network  # modules take any attribute
+        described.pretrained_cfg = {**_facts_for_timm(name, network.channels), **facts}
+        described.default_cfg = described.pretrained_cfg  # its name in older code
         return network
 
     create.__name__ = create.__qualname__ = name
@@ -148,6 +169,9 @@ OTHER_SOURCES = ("url", "hf_hub_id", "state_dict")
 WHY_NOT = {
     "num_classes": "is for classifiers, and this network returns images",
     "drop_rate": "is for classifiers; this network drops paths only, by drop_path_rate",
+    "out_indices": "is for features of several sizes, and these networks have no such list",
+    "global_pool": "is for classifiers, and this network returns images",
+    "img_size": "is for networks of one size, and this one takes images of any",
     "features_only": "would return features of several sizes, and these networks have no such list",
 }
 """Why an option of a classifier cannot be had."""
