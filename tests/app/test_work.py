@@ -124,16 +124,16 @@ def test_warnings_are_those_of_the_own_photos(tmp_path):
     assert result.output is not None and result.warnings == ()
 
 
-def test_who_leaves_while_a_photo_is_restored_leaves_no_file(tmp_path):
+def test_who_leaves_while_a_photo_is_restored_leaves_no_file(tmp_path, monkeypatch):
     job = Job(folder_of(tmp_path))
 
-    class Leaves(Nearest):
-        def forward(self, image):
-            job.remove()  # in the last tile, after which nothing asks whether to go on
-            return super().forward(image)
+    def preview(network, photo, output, folder):
+        job.remove()  # after the last tile, when nothing asks whether to go on
+        folder.mkdir(parents=True)
 
+    monkeypatch.setattr(work, "_preview", preview)
     with pytest.raises(Cancelled):
-        next(job.run(Leaves(), [photo(tmp_path / "a.png")], SETTINGS))
+        next(job.run(Nearest(), [photo(tmp_path / "a.png")], SETTINGS))
     assert job.removed and not job.folder.exists()
 
 
