@@ -39,6 +39,8 @@ def test_an_engine_is_opened_on_the_gpu_of_its_process(rank, current, monkeypatc
         raise OpenedError
 
     monkeypatch.setenv("LOCAL_RANK", str(rank))
+    # There are no other processes to agree with.
+    monkeypatch.setattr(distributed._TorchrunGroup, "_agree_on_backend", lambda group, device: None)
     group = distributed._TorchrunGroup(None, rank, 2)
     monkeypatch.setattr(command, "process_group", lambda: nullcontext(group))
     monkeypatch.setattr(tensorrt, "load_engine", load)

@@ -81,6 +81,8 @@ def test_each_process_of_a_machine_has_its_own_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setenv("LOCAL_RANK", "1")
+    # There are no other processes to agree with.
+    monkeypatch.setattr(distributed._TorchrunGroup, "_agree_on_backend", lambda group, device: None)
     group = distributed._TorchrunGroup(Store(), 5, 8)
     assert group.device("cuda") == "cuda:1" and chosen == [1]
     assert group.device("cpu") == "cpu" and chosen == [1]

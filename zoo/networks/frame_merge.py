@@ -45,7 +45,10 @@ class MergedSkip(nn.Module):
         self.log_width = nn.Parameter(torch.full((3,), math.log(WIDTH)))
         # Buffers: a tensor made from numbers at each call would make a GPU wait for the copy.
         start_I2 = torch.tensor([plane[:2] for plane in planes(channels)])
-        is_color_I3 = torch.eye(3)[[plane.color for plane in planes(channels)]]
+        # Not torch.eye, which loads SymPy on the meta device, where sizes are checked.
+        is_color_I3 = torch.tensor(
+            [[float(plane.color == color) for color in range(3)] for plane in planes(channels)]
+        )
         self.register_buffer("start_I2", start_I2, persistent=False)
         self.register_buffer("is_color_I3", is_color_I3, persistent=False)
 
