@@ -19,6 +19,7 @@ import torch
 
 import zoo
 from tests.helpers.scan_cases import CASES, TOLERANCE, Case, make_inputs, random_case, relative, run
+from zoo.commands.gpu_probes import captured
 from zoo.inference import RestoreSettings, restore_tensor
 from zoo.inference.tiling import CudaMemory
 from zoo.ops import selective_scan
@@ -159,24 +160,11 @@ def test_a_cuda_graph_replays_it(built_in_inference_mode, stage):
             inputs[-1] = inputs[-1].clone()
         scan = functools.partial(selective_scan, *inputs, reduce=True, backend=stage.backend)
         expected = scan()
-        graph, y = captured(scan)
+        replay, y = captured(scan)
         inputs[0].mul_(2)
-        graph.replay()
+        replay()
         assert relative(y, scan()) <= TOLERANCE[torch.float32]
     assert relative(y, expected) > 0.1
-
-
-def captured(function):
-    """A CUDA graph of a function, and where it writes what the function returns."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        function()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        found = function()
-    return graph, found
 
 
 @pytest.mark.parametrize("model", ["mambair_tiny_x2", "mambacsr_tiny_x2"])
@@ -186,9 +174,9 @@ def test_a_cuda_graph_replays_a_network(model, stage):
     image = torch.rand(1, network.channels, 32, 32, device=stage.device)
     with torch.inference_mode(), zoo.use_backend(stage.backend):
         network(image)  # builds its orders
-        graph, found = captured(lambda: network(image))
+        replay, found = captured(lambda: network(image))
         image.copy_(image.flip(3) * 0.5)
-        graph.replay()
+        replay()
         torch.testing.assert_close(found, network(image), atol=1e-4, rtol=1e-3)
 
 

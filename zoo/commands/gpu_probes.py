@@ -52,7 +52,7 @@ def graph_of_the_operator(device: torch.device, backend: str) -> str | None:
         return selective_scan(*inputs, reduce=True, backend=backend)
 
     with torch.inference_mode():
-        replay, y = _captured(scan)
+        replay, y = captured(scan)
         inputs[0].mul_(2)
         replay()
         return _far(y, scan())
@@ -64,13 +64,14 @@ def graph_of_a_network(device: torch.device, backend: str) -> str | None:
     image = torch.rand(1, network.channels, 32, 32, device=device)
     with torch.inference_mode(), use_backend(backend):
         network(image)  # builds its orders
-        replay, found = _captured(lambda: network(image))
+        replay, found = captured(lambda: network(image))
         image.copy_(image.flip(3) * 0.5)
         replay()
         return _far(found, network(image), 1e-4)
 
 
-def _captured(function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+def captured(function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+    """Record a function as a CUDA graph: return its replay, and where it writes its result."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
