@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import time
 
 import numpy as np
 import pytest
@@ -99,6 +100,9 @@ def test_tensorboard_gets_scalars_and_strips_once_each_also_after_a_crash(photos
     run = tmp_path / "run"
     with interrupted_at(5):
         train(photos, run)
+    # Names of event files have the second and a count in this process. TensorBoard reads them in
+    # alphabetical order, where 10 comes before 9.
+    time.sleep(1 - time.time() % 1)
     assert train(photos, run) == 0  # goes on at step 3; steps 4 and 5 are logged again
 
     seen = accumulator.EventAccumulator(str(run / "tensorboard"))
