@@ -105,9 +105,6 @@ def build(models: Models, visitors: Visitors) -> gr.Blocks:
                 yield _shown(results, note="Cancelled.")
         except ZooError as error:
             yield _shown(results, note=str(error))
-        except OSError:
-            if not job.removed:  # otherwise the visitor is gone, and so are the files to show
-                raise
 
     def cancel(request: gr.Request) -> None:
         visitors.cancel(request.session_hash or "")
