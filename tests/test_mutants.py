@@ -1,5 +1,6 @@
 """The tool that plants faults: what it plants, what it leaves alone, what it says was noticed."""
 
+import signal
 import subprocess
 import textwrap
 
@@ -236,6 +237,20 @@ def test_a_constant_is_tested_where_it_is_named_and_a_default_where_its_function
     assert tests == {1: [looking, "g"], 3: [looking, "f"], 7: [looking, "B"]}
 
 
+def test_what_no_test_is_known_to_run_is_tried_with_the_tests_near_it():
+    """Coverage misses what a killed process ran; to try nothing would call that a survivor."""
+    code = b"def f(x):\n    return -x\n\ndef g(x):\n    return -x\n"
+    cases = {"a": Case(2, {"p/one.py": {2}, "q/far.py": {2}}), "b": Case(1, {"p/one.py": {2}})}
+    cases["c"] = Case(1, {"p/one.py": {1, 4}})  # imports it alone
+    contents = dict.fromkeys(("p/one.py", "p/two.py", "q/far.py", "r/none.py"), code)
+    finder = CaseFinder(CoverageMap(cases=cases), contents)
+    for path, expected in (("one", ["b", "a"]), ("two", ["b", "a"])):
+        [*_, last] = mutants_of(f"p/{path}.py", code)
+        assert (finder.cases(last), finder.near(last)) == ([], expected), path
+    [*_, last] = mutants_of("r/none.py", code)
+    assert finder.near(last) == []
+
+
 def test_tests_of_what_a_condition_decides_run_first():
     toy = b"def f(x):\n    if x < 1:\n        raise ValueError(x)\n    return x\n"
     cases = {name: Case(seconds, {"toy.py": {2, 4}}) for name, seconds in (("a", 1), ("b", 2))}
@@ -298,6 +313,28 @@ def test_what_was_measured_before_a_run_was_cut_off_is_kept(tmp_path, monkeypatc
     assert len(asked) == 4
 
 
+def test_a_file_with_a_test_that_failed_is_measured_again(tmp_path, monkeypatch):
+    """It may have failed by chance, and what it runs would stay unknown."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "x.py").write_text("")
+    for name in "ab":
+        (tmp_path / "tests" / f"test_{name}.py").write_text("")
+    asked = []
+
+    def measure(work, tests, sources):
+        asked.extend(tests)
+        failed = {"tests/test_a.py"} if len(asked) == 1 else set()
+        return CoverageMap(cases={f"{tests[0]}::t": Case(1, {})}, failed=failed)
+
+    monkeypatch.setattr(covered, "Workspace", lambda folder, root: Bare(folder))
+    monkeypatch.setattr(covered, "_measure", measure)
+    monkeypatch.setattr(covered, "AT_ONCE", 1)
+    for _ in range(3):
+        known = refreshed(tmp_path / "map", ["x.py"], tmp_path)
+        assert known.cases.keys() == {"tests/test_a.py::t", "tests/test_b.py::t"}
+    assert [name[-4] for name in asked] == ["a", "b", "a"]
+
+
 WORDS = ("slow", "gpu", "docs")
 
 
@@ -319,15 +356,39 @@ def test_the_lines_that_each_test_runs_are_measured(toy, tmp_path, monkeypatch):
     folder = toy / "tests" / "mutants"
     folder.mkdir()
     (folder / "recorder.py").write_text((ROOT / "tests" / "mutants" / "recorder.py").read_text())
-    known = refreshed(tmp_path / "map", ["toyed/numbers.py"], toy)
+    tests = (toy / "tests" / "test_numbers.py").read_text()
+    (toy / "tests" / "test_numbers.py").write_text(tests + ENDINGS)
+    # As a shell does for what it starts in the background.
+    heeded = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        known = refreshed(tmp_path / "map", ["toyed/numbers.py"], toy)
+    finally:
+        signal.signal(signal.SIGINT, heeded)
     assert {name: case.lines for name, case in known.cases.items()} == {
         "tests/test_numbers.py::test_double": {"toyed/numbers.py": {2}},
         "tests/test_numbers.py::test_flat": {"toyed/numbers.py": {5}},
+        "tests/test_numbers.py::test_exit": {"toyed/numbers.py": {1, 2, 4, 7}},
+        "tests/test_numbers.py::test_interrupt": {},
     }
+    assert not known.failed and known.tests.keys() == {"tests/test_numbers.py"}
     assert known.imported == {"toyed/numbers.py": {1, 4, 7}}
     assert all(0 < case.seconds < 10 for case in known.cases.values())
     kept = CoverageMap.read(tmp_path / "map")
     assert kept == known
+
+
+ENDINGS = """
+import os, signal, subprocess, sys
+
+def test_exit():
+    code = "import os; from toyed.numbers import double; os._exit(double(3))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 6
+
+def test_interrupt():
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGINT
+"""
+"""Tests of a process that leaves without an orderly end, and of one that Ctrl-C ends."""
 
 
 class Bare:
@@ -376,7 +437,8 @@ def test_a_fault_is_noticed_or_survives_and_the_repository_stays_as_it_is(
         found = {item.line: item for item in results.found.values()}
         assert (found[2].verdict, found[2].by) == ("noticed", "tests/test_numbers.py::test_double")
         assert (found[5].verdict, found[5].ran) == ("survived", 1)
-        assert (found[8].verdict, found[8].by) == ("survived", "no test runs it")
+        assert (found[8].verdict, found[8].ran) == ("survived", 2)
+        assert found[8].by == "no test is known to run it, and 2 near it do not notice"
         # A second run finds all of them done.
         written = results.path.read_text()
         try_all(mutants, pool, known, Results(results.path), runner, 60)

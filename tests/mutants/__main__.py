@@ -86,10 +86,14 @@ def try_all(
     finder = CaseFinder(known, pool.contents)
     unreliable: set[str] = set()
     left_out: dict[str, int] = {}
+    unseen: set[str] = set()
 
     def trials(wanted: list[Mutant]) -> Iterator[tuple[Mutant, Trial]]:
         for mutant in wanted:
             cases = finder.cases(mutant)
+            if not cases:
+                unseen.add(mutant.key)
+                cases = finder.near(mutant)
             cases = [case for case in cases if case not in unreliable]
             some = within(cases, known, limit)
             left_out[mutant.key] = len(cases) - len(some)
@@ -101,6 +105,9 @@ def try_all(
 
     def keep(mutant: Mutant, outcome: Outcome) -> None:
         difference = mutant.difference(pool.contents[mutant.path])
+        by = outcome.by
+        if not by and mutant.key in unseen:
+            by = f"no test is known to run it, and {outcome.ran} near it do not notice"
         result = Result(
             key=mutant.key,
             area=pool.areas[mutant.path],
@@ -109,7 +116,7 @@ def try_all(
             operator=mutant.operator,
             difference=difference,
             verdict=outcome.verdict,
-            by=outcome.by,
+            by=by,
             seconds=round(outcome.seconds, 1),
             ran=outcome.ran,
             left_out=left_out[mutant.key],

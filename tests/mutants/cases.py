@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from pathlib import Path
 
 from tests.mutants.covered import CoverageMap
 from tests.mutants.mutant import Mutant
@@ -52,9 +53,27 @@ class CaseFinder:
             found = list(dict.fromkeys([*in_sequence(looking, known), *users]))
             if users:
                 return found
-        inside = set(range(1, len(source.content.splitlines()) + 1)) - source.import_lines()
-        near = in_sequence(known.covering(mutant.path, inside), known)
+        near = self._running_functions_of(mutant.path)
         return list(dict.fromkeys([*found, *near, *in_sequence(list(known.cases), known)]))
+
+    def near(self, mutant: Mutant) -> list[str]:
+        """Tests for a mutant that no test is known to run.
+
+        Coverage does not see all that runs: a process that is killed tells nothing. So before such
+        a mutant is said to survive, the tests are run that run something else of its file or, where
+        there are none, of the files beside it.
+        """
+        folder = Path(mutant.path).parent
+        beside = [path for path in self.contents if Path(path).parent == folder]
+        return self._running_functions_of(mutant.path) or self._running_functions_of(*beside)
+
+    def _running_functions_of(self, *paths: str) -> list[str]:
+        found: set[str] = set()
+        for path in paths:
+            source = self._source(path)
+            inside = set(range(1, len(source.content.splitlines()) + 1)) - source.import_lines()
+            found.update(self.known.covering(path, inside))
+        return in_sequence([case for case in self.known.cases if case in found], self.known)
 
     def _users(self, path: str, statement: ast.stmt, names: set[str]) -> list[str]:
         found = set(self.known.covering(path, _body(statement)))

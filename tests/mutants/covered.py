@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from tests.mutants.workspace import ROOT, Workspace
+from tests.mutants.workspace import ROOT, Workspace, heed_interrupts
 
 logger = logging.getLogger("mutants")
 
@@ -36,6 +36,7 @@ parallel = true
 data_file = {data}
 context = ${{MUTANTS_CASE-}}
 concurrency = thread,multiprocessing
+patch = _exit
 sigterm = true
 include = {include}
 """
@@ -60,12 +61,14 @@ class CoverageMap:
         tests: digest of each file under tests.
         cases: the tests that passed.
         imported: the lines that ran when test files were imported, such as registrations.
+        failed: test files with a test that failed; the next run measures them again.
     """
 
     sources: dict[str, str] = field(default_factory=dict)
     tests: dict[str, str] = field(default_factory=dict)
     cases: dict[str, Case] = field(default_factory=dict)
     imported: dict[str, set[int]] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
 
     def covering(self, path: str, lines: set[int]) -> list[str]:
         """Tests that run any of the lines."""
@@ -116,6 +119,7 @@ def refreshed(path: Path, sources: list[str], root: Path = ROOT) -> CoverageMap:
     logger.info("measuring which tests run which lines: %d test files", len(stale))
     imported = {name: {*known.imported.get(name, ())} for name in found}
     renewed = {name for name, value in found.items() if known.sources.get(name) != value}
+    failed: set[str] = set()
     for part in _parts(sorted(stale)):
         with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
             measured = _measure(Workspace(Path(folder), root), part, sorted(found))
@@ -129,9 +133,10 @@ def refreshed(path: Path, sources: list[str], root: Path = ROOT) -> CoverageMap:
         for name, lines in measured.imported.items():
             imported[name] = lines if name in renewed else imported[name] | lines
         renewed -= measured.imported.keys()
+        failed |= measured.failed
         known = CoverageMap(
             found,
-            {name: tests[name] for name in current},
+            {name: tests[name] for name in current - failed},
             {**kept, **measured.cases},
             {name: lines for name, lines in imported.items() if lines},
         )
@@ -192,7 +197,14 @@ def _measure(work: Workspace, tests: list[str], sources: list[str]) -> CoverageM
         "no:cacheprovider",
     ]
     words += ["-m", SELECTION, f"--basetemp={work.scratch / 'tmp'}", f"--ignore={_ITSELF}", *tests]
-    done = subprocess.run(words, cwd=work.copy, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        words,
+        cwd=work.copy,
+        env=environment,
+        capture_output=True,
+        text=True,
+        preexec_fn=heed_interrupts,
+    )
     logger.info("%s", "\n".join(done.stdout.splitlines()[-3:]))
     whole = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
     if done.returncode not in whole:
@@ -214,17 +226,19 @@ def read_lines(copy: Path, data: Path, rows: list[dict[str, Any]]) -> CoverageMa
             for context in contexts:
                 by_number.setdefault(context, {}).setdefault(name, set()).add(line)
     cases = {}
+    failed: set[str] = set()
     for row in rows:
         if set(row["outcomes"]) - {"passed"}:
             if "failed" in row["outcomes"]:
                 logger.warning("%s fails without any fault; it is left out", row["case"])
+                failed.add(row["case"].split("::")[0])
             continue
         lines: dict[str, set[int]] = {}
         for number in (row["number"], *row["shared"]):
             for name, values in by_number.get(str(number), {}).items():
                 lines.setdefault(name, set()).update(values)
         cases[row["case"]] = Case(row["seconds"], lines)
-    return CoverageMap(cases=cases, imported=by_number.get("", {}))
+    return CoverageMap(cases=cases, imported=by_number.get("", {}), failed=failed)
 
 
 def digest(path: Path) -> str:

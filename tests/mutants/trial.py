@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.mutants.workspace import ROOT, Workspace
+from tests.mutants.workspace import ROOT, Workspace, heed_interrupts
 
 logger = logging.getLogger("mutants")
 
@@ -90,6 +90,7 @@ def run_cases(work: Workspace, cases: Sequence[str], *, every: bool = False) -> 
     """In a fresh process: run tests of the copy, up to the first failure; never returns."""
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    heed_interrupts()
     resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
     work.scratch.mkdir(exist_ok=True)
     with (work.scratch / "output.txt").open("w") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,14 @@ class Workspace:
         finally:
             path.write_bytes(original)
             os.utime(path, (times.st_atime, times.st_mtime))
+
+
+def heed_interrupts() -> None:
+    """In a new process: Ctrl-C interrupts it.
+
+    A shell lets what it starts in the background ignore that, and tests that send it would fail.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def repository_files(root: Path) -> list[str]:
