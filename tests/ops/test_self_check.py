@@ -153,6 +153,7 @@ def test_zero_checks_nothing_and_believes_what_is_kept(gpu, in_this_process, mon
         b'{"key": {}, "verdict": {"passed": true}}',
         b"\xff",
         b'{"verdict": 1}',
+        b'{"key": {"device": "one"}, "verdict": {"passed": 1}}',
         b"[" * 60000,
     ],
 )

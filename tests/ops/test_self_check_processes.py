@@ -148,6 +148,8 @@ def test_a_process_finds_this_package_whatever_is_in_the_path_of_modules(monkeyp
     [
         ("/usr/bin/python3.12", True),
         ("/opt/Python.app/Contents/MacOS/Python", True),
+        ("/opt/pypy/bin/pypy3", True),
+        ("/opt/graalpy", True),
         ("/opt/blender/blender", False),
         ("/usr/bin/uwsgi", False),
         ("", False),

@@ -1,0 +1,313 @@
+"""What the self-check does around its cases: what a verdict is of, processes, and what is told."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from zoo.ops.scan import chunked
+from zoo.ops.scan.self_check import child, decision, machine, processes
+from zoo.ops.scan.self_check.cases import Case
+from zoo.ops.scan.self_check.comparison import Check
+from zoo.ops.scan.self_check.verdicts import Verdict
+
+CPU = torch.device("cpu")
+ONE = ((Check(Case(), torch.float32),),)
+
+
+class Doubled:
+    """Its y is wrong."""
+
+    def forward(self, inputs, reduce):
+        return 2 * chunked.forward(inputs, reduce)
+
+    backward = staticmethod(chunked.backward)
+
+
+def test_a_verdict_on_a_gpu_depends_on_all_that_compiles_and_runs(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 1))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A GPU")
+    monkeypatch.setattr(machine, "driver", lambda: "5")
+    monkeypatch.setattr(machine, "triton", lambda: "triton 3")
+    monkeypatch.setattr(machine, "our_code", lambda: "c0de")
+    monkeypatch.setattr(torch, "__version__", "2.9")
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.setattr(torch.version, "hip", None)
+    known = {
+        "device": "A GPU",
+        "compute capability": "9.1",
+        "driver": "5",
+        "torch": "2.9, CUDA 12.8",
+        "triton": "triton 3",
+        "our code": "c0de",
+    }
+    assert machine.of_gpu(CPU) == known
+    monkeypatch.setattr(torch.version, "hip", "6.3")
+    assert machine.of_gpu(CPU)["torch"] == "2.9, ROCm 6.3"
+    assert decision._gpu_key(SimpleNamespace(NAME="one"), CPU)["backend"] == "one"
+    monkeypatch.setattr(machine, "processor", lambda: "A CPU")
+    found = machine.of_cpu("avx2")
+    assert len(found.pop("library")) == 16
+    assert found == {
+        "device": "A CPU",
+        "instruction set": "avx2",
+        "torch": "2.9",
+        "our code": "c0de",
+    }
+    assert decision._cpu_key("a part", "avx2")["part"] == "a part"
+
+
+def test_the_driver_is_that_of_linux_and_of_cuda(monkeypatch, tmp_path):
+    file = tmp_path / "version"
+    places = []
+
+    def path(place):
+        places.append(place)
+        return file
+
+    monkeypatch.setattr(machine, "Path", path)
+
+    def fail():
+        raise RuntimeError("no device")
+
+    monkeypatch.setattr(torch._C, "_cuda_getDriverVersion", fail, raising=False)
+    assert machine.driver() == "unknown"
+    file.write_text(" 570.1\n")
+    assert machine.driver() == "570.1"
+    monkeypatch.setattr(torch._C, "_cuda_getDriverVersion", lambda: 12080)
+    assert machine.driver() == "570.1, CUDA 12080"
+    monkeypatch.delattr(torch._C, "_cuda_getDriverVersion")
+    assert machine.driver() == "570.1"
+    assert set(places) == {"/sys/module/nvidia/version"}
+
+
+def test_the_processor_is_named_and_triton_by_each_of_its_names(monkeypatch, tmp_path):
+    file = tmp_path / "cpuinfo"
+    file.write_text("processor : 0\nvendor: X\nmodel name\t: A CPU @ 2: 3 GHz\n" + "flags\n" * 50)
+    places = []
+    monkeypatch.setattr(machine, "Path", lambda place: places.append(place) or file)
+    monkeypatch.setattr(machine.platform, "processor", lambda: "")
+    monkeypatch.setattr(machine.platform, "machine", lambda: "arm64")
+    assert machine.processor() == "A CPU @ 2: 3 GHz" and places == ["/proc/cpuinfo"]
+    file.write_text("flags\n" * 40 + "model name\t: too late\n")
+    assert machine.processor() == "arm64"
+    file.unlink()
+    monkeypatch.setattr(machine.platform, "processor", lambda: "i386")
+    assert machine.processor() == "i386"
+    installed = {"triton": "3.7", "pytorch-triton": "3.1", "pytorch-triton-rocm": "3.2"}
+    installed["triton-windows"] = "3.3"
+
+    def version(name):
+        if name not in installed:
+            raise machine.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(machine, "version", version)
+    assert machine.triton() == (
+        "triton 3.7, pytorch-triton 3.1, pytorch-triton-rocm 3.2, triton-windows 3.3"
+    )
+    installed.clear()
+    assert machine.triton() == "none"
+
+
+@pytest.mark.parametrize(
+    ("cores", "groups", "go_on", "free", "expected"),
+    [
+        (64, 20, False, 99, 5),
+        (64, 20, True, 99, 16),
+        (3, 20, True, 99, 3),
+        (64, 2, True, 99, 2),
+        (64, 20, True, 4, 4),
+        (64, 20, True, 0, 1),
+    ],
+)
+def test_as_many_processes_run_as_there_is_room_for(
+    monkeypatch, cores, groups, go_on, free, expected
+):
+    monkeypatch.setattr(processes.os, "sched_getaffinity", lambda pid: range(cores), raising=False)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: ((free << 30) + 5, 99 << 30))
+    task = processes._Task("any", torch.device("cuda"), "plan", 1, go_on)
+    assert processes._at_once(task, groups) == expected
+    monkeypatch.delattr(processes.os, "sched_getaffinity")
+    monkeypatch.setattr(processes.os, "cpu_count", lambda: cores)
+    assert processes._at_once(task, groups) == expected
+
+
+def test_a_child_ends_itself_and_takes_one_thread(monkeypatch):
+    """Nobody else would end it if its parent is killed; and there are others beside it."""
+    order = processes._Task("zoo.ops.scan.chunked", CPU, f"{__name__}:ONE", 1)
+    told, calls = [], []
+    monkeypatch.setattr(processes, "_start", lambda module, **words: words)
+    words = order.start(0)
+    assert words == {
+        **{"backend": "zoo.ops.scan.chunked", "device": "cpu", "plan": f"{__name__}:ONE"},
+        **{"group": 0, "most": 1800.0, "all": False},
+    }
+    lines = SimpleNamespace(readline=lambda: json.dumps(words))
+    monkeypatch.setattr(child.sys, "stdin", lines)
+    monkeypatch.setattr(child, "tell", lambda **line: told.append(line))
+    for name in ("dump_traceback_later", "cancel_dump_traceback_later"):
+        note = lambda *given, _name=name, **named: calls.append((_name, given, named))  # noqa: E731
+        monkeypatch.setattr(child.faulthandler, name, note)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: calls.append(count))
+    child.main()
+    assert calls == [
+        ("dump_traceback_later", (1800.0,), {"exit": True}),
+        1,
+        ("cancel_dump_traceback_later", (), {}),
+    ]
+    case = "float32 B2-L7-K2-E5-R2-N4-full-low-sum"
+    assert told == [{"starts": case}, {"done": True}]
+
+
+def test_a_device_that_cannot_be_used_is_told_before_any_case(monkeypatch):
+    told = []
+    monkeypatch.setattr(child, "tell", lambda **line: told.append(line))
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+
+    def empty(size, device):
+        raise RuntimeError("CUDA error: all devices are busy")
+
+    monkeypatch.setattr(torch, "empty", empty)
+    child._examine(chunked, CPU, ONE[0], False)
+    assert told == [{"undecided": "RuntimeError: CUDA error: all devices are busy"}]
+
+
+@pytest.mark.parametrize("go_on", [False, True])
+def test_a_report_goes_on_after_a_fault_and_a_check_does_not(monkeypatch, go_on):
+    told, wrong = [], Doubled()
+    monkeypatch.setattr(child, "tell", lambda **line: told.append(next(iter(line))))
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    child._examine(wrong, CPU, ONE[0] * 2, go_on)
+    assert told == ["starts", "failed"] * (1 + go_on) + ["done"] * go_on
+
+
+@pytest.mark.parametrize("sign", child.NOT_ITS_FAULT)
+def test_errors_of_a_device_or_a_disk_are_told_by_their_words(sign):
+    assert child.cannot_judge(RuntimeError(f"CUDA error: {sign.upper()}."))
+
+
+def test_signs_of_what_is_not_the_fault_of_a_backend():
+    assert set(child.NOT_ITS_FAULT) == {
+        *("busy or unavailable", "cuda-capable device(s)", "no kernel image"),
+        *("initialization error", "no space left on device", "disk quota exceeded"),
+        "read-only file system",
+    }
+
+
+def watched(told=(), code=None, words="", wait=lambda timeout: 0):
+    started = SimpleNamespace(poll=lambda: code, wait=wait, kill=lambda: None, returncode=code)
+    lines = "\n".join(json.dumps(line) for line in told)
+    return processes._Process(started, io.BytesIO(lines.encode()), io.BytesIO(words.encode()))
+
+
+def test_a_process_that_does_not_start_in_time_decides_nothing(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(processes.time, "monotonic", lambda: now[0])
+    process, task = watched(), processes._Task("any", CPU, "plan", 1)
+    for _ in range(120):
+        now[0] += 1
+        assert process.look(task, lambda: None) is None
+    now[0] += 1
+    [found] = process.look(task, lambda: None)
+    assert not found.kept and found.error == (
+        "the process of the check did not start within 120 seconds"
+    )
+
+
+def test_what_a_process_tells_is_its_verdict(monkeypatch):
+    begun = []
+    failed = {"failed": "one", "error": "wrong"}
+    told = [{"starts": "one"}, failed, {"starts": "two"}]
+    one = Verdict(False, "one", "wrong")
+    task = processes._Task("any", CPU, "plan", 1)
+    assert watched(told).look(task, lambda: begun.append(1)) == [one]
+    assert begun == [1, 1]
+    going = processes._Task("any", CPU, "plan", 1, go_on=True)
+    process = watched(told)
+    assert process.look(going, lambda: begun.append(2)) is None
+    assert process.look(going, lambda: begun.append(2)) is None
+    assert begun == [1, 1, 2, 2]  # each case is counted once
+    assert watched([*told, {"done": True}]).look(going, lambda: None) == [one]
+    undecided = Verdict(False, error="full", kept=False)
+    assert watched([*told, {"undecided": "full"}]).look(going, lambda: None) == [one, undecided]
+    crashed = watched(told, 3, "first\nlast words\n\n").look(going, lambda: None)
+    assert crashed == [one, Verdict(False, "two", "the process ended with code 3: last words")]
+    for words, case in (("CUDA Out Of Memory", "one"), ("broken", "")):
+        process = watched([{"starts": case}] if case else [], 1, words)
+        [found] = process.look(task, lambda: None)
+        assert not found.kept and found.case == "" and words in found.error
+
+
+@pytest.mark.parametrize(
+    ("process", "says"),
+    [
+        (watched([{"wrong": None}]), None),
+        (watched([{"starts": 1}, {"wrong": "it adds wrongly"}]), "it adds wrongly"),
+        (watched(code=1, words="no driver\n"), "no driver"),
+        (watched(code=7), "it ended with code 7"),
+    ],
+    ids=["right", "wrong", "words", "silent"],
+)
+def test_a_kernel_of_three_lines_tells_what_is_wrong(monkeypatch, process, says):
+    started = []
+    monkeypatch.setattr(
+        processes, "_start", lambda module, **order: started.append((module, order)) or process
+    )
+    assert processes.tiny_kernel_fails(torch.device("cuda:1")) == says
+    assert started == [("tiny", {"device": "cuda:1"})]
+    assert process.output.closed and process.errors.closed
+
+
+def test_a_kernel_of_three_lines_that_hangs_is_ended(monkeypatch):
+    killed = []
+
+    def wait(timeout):
+        raise subprocess.TimeoutExpired("python", timeout)
+
+    process = watched(wait=wait)
+    process.started.kill = lambda: killed.append(1)
+    monkeypatch.setattr(processes, "_start", lambda module, **order: process)
+    assert processes.tiny_kernel_fails(CPU, limit=7) == "no result after 7 seconds"
+    assert killed == [1]
+
+
+@pytest.mark.parametrize(("rank", "count"), [("", 1), ("0", 1), ("1", 0)])
+def test_of_several_ranks_the_first_tells_what_failed(monkeypatch, caplog, rank, count):
+    monkeypatch.setenv("RANK", rank) if rank else monkeypatch.delenv("RANK", raising=False)
+    verdict = Verdict(False, "one case", "wrong")
+    decision._warn("a kernel", verdict, "PyTorch serves", "'zoo doctor' prints")
+    assert [record.getMessage() for record in caplog.records] == [
+        "a kernel has failed its self-check, so PyTorch serves instead, which is right: case one "
+        "case: wrong; to report it, attach what 'zoo doctor' prints to an issue; "
+        "ZOO_SELF_CHECK=force checks again"
+    ] * count
+
+
+def test_a_fault_that_is_known_is_told_even_if_nothing_is_checked(gpu, monkeypatch, caplog):
+    backend = gpu("right")
+    monkeypatch.setenv("ZOO_SELF_CHECK", "0")
+    decision.verdicts.write(decision._gpu_key(backend, CPU), Verdict(False, "one case", "wrong"))
+    assert decision.kept_verdict(backend, CPU) == Verdict(False, "one case", "wrong")
+    assert not decision.serves_on_gpu(backend, CPU)
+    assert "case one case: wrong; to report it, attach what 'zoo doctor --gpu'" in caplog.text
+
+
+def test_a_gpu_backend_does_not_serve_on_another_device(fresh):
+    assert not decision.serves_on_gpu(SimpleNamespace(NAME="triton"), CPU)
+    assert not decision._known
+
+
+def test_processes_that_share_the_work_are_told_what_the_first_found(gpu):
+    backend = gpu("right")
+    decision.verdicts.write(decision._gpu_key(backend, CPU), Verdict(passed=True))
+    key, passed = decision.tell_others(backend, CPU)
+    assert passed and key == {"device": "a stand-in", "driver": "1", "backend": "triton"}
+    decision._known.clear()
+    decision.take_over(backend, CPU, (key, True))
+    assert decision._known == {("triton", "cpu"): True}
