@@ -1,4 +1,4 @@
-"""Downscale photos, restore them with the weights in the package, and compare with bicubic.
+"""Restore photos with the weights in the package: downscaled ones, and ones saved as JPEG.
 
     python examples/demo.py FOLDER
 
@@ -12,18 +12,50 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 import zoo
 from zoo.data import Bicubic, Photo, write_photo
+from zoo.data.degradations import Degradation
+from zoo.data.one_pass import OnePass
 from zoo.data.testsets import validation_images
 from zoo.errors import ZooError
-from zoo.evaluation import Score, mean_score, restore_clean, score
+from zoo.evaluation import Restored, Score, mean_score, restore_clean, score
 
-MODEL = "mambair_tiny_x2"
 SHOWN = "coffee"
 """Photo to write the images of."""
+
+
+class Task(NamedTuple):
+    """What is done to the photos, and what restores them.
+
+    Attributes:
+        label: names the task in the names of images.
+        what: a line for the table.
+        model: the model whose weights restore them.
+        degradation: what is done to them.
+        without: what the scores are compared with.
+    """
+
+    label: str
+    what: str
+    model: str
+    degradation: Degradation
+    without: str
+
+
+TASKS = (
+    Task("x2", "enlarged x2", "mambair_tiny_x2", Bicubic(scale=2), "bicubic"),
+    Task(
+        "jpeg",
+        "saved as JPEG of quality 40",
+        "mambair_tiny_jpeg",
+        OnePass(scale=1, quality=(40, 40)),
+        "input",
+    ),
+)
 
 
 def main() -> int:
@@ -40,34 +72,37 @@ def main() -> int:
 
 
 def demonstrate(folder: Path) -> None:
-    """Print the scores of all held-out photos, and write the images of one photo."""
+    """Print the scores of all held-out photos in each task, and write the images of one photo."""
     folder.mkdir(parents=True, exist_ok=True)
-    network = zoo.load(MODEL)
-    degradation = Bicubic(scale=network.scale)
-    print(f"{MODEL}: PSNR-Y in dB on photos held out of training, x{network.scale}")
-    print(f"{'photo':<12}{'bicubic':>9}{'ours':>9}{'gain':>8}{'seconds':>9}")
-    scores = []
-    for photo in validation_images("samples"):
-        name = photo.name
-        begun = time.perf_counter()
-        images = restore_clean(network, photo.read_clean(), degradation)
-        seconds = time.perf_counter() - begun
-        found = score(name, images, network.scale)
-        scores.append(found)
-        print(_row(found) + f"{seconds:>9.1f}")
-        if name == SHOWN:
-            assert images.baseline is not None  # RGB goes in and comes out
-            pictures = {
-                "input": images.degraded,
-                "bicubic": images.baseline,
-                "ours": images.restored,
-                "original": images.clean,
-            }
-            for label, picture in pictures.items():
-                _write(folder / f"{name}_{label}.png", picture)
-            _write(folder / f"{name}_side_by_side.png", _side_by_side(list(pictures.values())[1:]))
-    print(_row(mean_score(scores)))
-    print(f"images of {SHOWN!r}: {folder}/{SHOWN}_*.png (side by side: bicubic, ours, original)")
+    for task in TASKS:
+        network = zoo.load(task.model)
+        print(f"{task.model}: PSNR-Y in dB on photos held out of training, {task.what}")
+        print(f"{'photo':<12}{task.without:>9}{'ours':>9}{'gain':>8}{'seconds':>9}")
+        scores = []
+        for photo in validation_images("samples"):
+            begun = time.perf_counter()
+            images = restore_clean(network, photo.read_clean(), task.degradation)
+            seconds = time.perf_counter() - begun
+            scores.append(score(photo.name, images, network.scale))
+            print(_row(scores[-1]) + f"{seconds:>9.1f}")
+            if photo.name == SHOWN:
+                _write_images(folder, task, images)
+        print(_row(mean_score(scores)) + "\n")
+    print(f"images of {SHOWN!r}: {folder}/{SHOWN}_*.png (side by side: before, ours, original)")
+
+
+def _write_images(folder: Path, task: Task, images: Restored) -> None:
+    assert images.baseline is not None  # RGB goes in and comes out
+    pictures = {
+        "input": images.degraded,
+        task.without: images.baseline,
+        "ours": images.restored,
+        "original": images.clean,
+    }
+    for label, picture in pictures.items():
+        _write(folder / f"{SHOWN}_{task.label}_{label}.png", picture)
+    beside = _side_by_side([images.baseline, images.restored, images.clean])
+    _write(folder / f"{SHOWN}_{task.label}_side_by_side.png", beside)
 
 
 def _row(found: Score) -> str:
@@ -80,7 +115,7 @@ def _write(path: Path, picture_HWC: np.ndarray) -> None:
 
 
 def _side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the centres of bicubic, ours and the original side by side, enlarged by 2."""
+    """Return the centres of the pictures side by side, enlarged by 2."""
     crops = []
     for picture in pictures:
         height, width = picture.shape[:2]
