@@ -64,6 +64,7 @@ def small(name, folder, **train):
         ("RealBSR/RGB/test/testpatch", "RealBSR", "RealBSR_RGB", "RealBSR/RGB/test/testpatch"),
         ("RealBSR/RAW/testpatch", "RealBSR", "RealBSR_RAW", "RealBSR/RAW/testpatch"),
         ("RealBSR/testpatch", "RealBSR", "RealBSR_RGB", "RealBSR/testpatch"),
+        ("RealBSR/RAW/val/valpatch", "RealBSR", "RealBSR_RAW", "RealBSR/RAW/val/valpatch"),
         (
             "SyntheticBurst/bursts",
             "SyntheticBurst/bursts",
@@ -80,6 +81,23 @@ def test_a_set_is_found_at_its_folder_above_it_and_below_it(folders, source, nam
     assert find_burst_set(tmp_path / source, wanted) == (name, tmp_path / found)
     with pytest.raises(ImageError, match="does not exist"):
         find_burst_set(tmp_path / "nowhere", wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "folders"),
+    [
+        ("SyntheticBurst", "SyntheticBurst SyntheticBurst_val SynBurst syn-burst-val"),
+        ("BurstSR", "BurstSR burstsr_dataset"),
+        ("RealBSR_RAW", "RealBSR_RAW RealBSR/RAW RealBSR_dataset/RAW"),
+        ("RealBSR_RGB", "RealBSR-RGB RealBSR/RGB RealBSR_dataset/RGB RealBSR RealBSR_dataset"),
+        ("Another set", "another_set"),
+    ],
+)
+def test_a_set_is_found_under_each_of_its_names(tmp_path, name, folders):
+    for number, folder in enumerate(folders.split()):
+        root = tmp_path / str(number)
+        (root / folder / "test").mkdir(parents=True)
+        assert find_burst_set(root, [name]) == (name, root / folder / "test"), folder
 
 
 def test_a_set_in_place_of_its_half_names_the_halves(tmp_path):
@@ -170,6 +188,63 @@ def test_bursts_of_realbsr_are_read_without_their_clean_image(tmp_path):
         clean_of(path)
 
 
+def test_every_colour_of_a_clean_image_has_its_own_black_level_and_gain(tmp_path):
+    """Of four black levels that of the second green is left out; gains of both are averaged."""
+    author_layouts.burstsr(tmp_path, 1)
+    [path] = (tmp_path / "burstsr_dataset" / "val").iterdir()
+    facts = {"exif_data": author_layouts.CANON}
+    author_layouts.levels(path / "canon" / "im_raw.png", torch.full((3, 64, 64), 0.5), 16383)
+    for levels in ([100, 200, 999, 300], [100, 200, 300]):
+        write_facts(path / "canon" / "meta_info.pkl", facts | {"black_level": levels})
+        found = clean_of(path).read(raw=True)[:, 0, 0]
+        expected = (8192 - torch.tensor([100.0, 200, 300])) / 16383 * author_layouts.LIGHT
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert read_burst(path).bit_depth == 16
+    author_layouts.realbsr_raw(tmp_path, 1)
+    [path] = (tmp_path / "RealBSR" / "RAW" / "testpatch").iterdir()
+    assert read_burst(path).bit_depth == 16
+    [pickled] = path.glob("*.pkl")
+    for gains in ([3.0, 1.0, 2.0, 6.0], [3.0, 1.5, 6.0]):
+        write_facts(pickled, {"cam_wb": gains})
+        assert clean_of(path).white_balance().flatten().tolist() == [2.0, 1.0, 4.0]
+    write_facts(pickled, {"cam_wb": [3.0, 1.5]})
+    with pytest.raises(ImageError, match=r"\.pkl' need 'cam_wb', three or four numbers"):
+        clean_of(path).white_balance()
+
+
+@pytest.mark.parametrize("low", ["LR_aligned", "LR"])
+@pytest.mark.parametrize("high", ["HR", "GT"])
+def test_clean_images_beside_a_folder_of_bursts_are_files_or_folders(tmp_path, low, high):
+    path = tmp_path / low / "7"
+    author_layouts.picture(path / "0.png", 8)
+    author_layouts.picture(tmp_path / high / "8.png", 32)
+    with pytest.raises(ImageError, match="no clean image"):
+        clean_of(path)
+    wanted = author_layouts.picture(tmp_path / high / "7.png", 32)
+    assert clean_of(path) == CleanImage(wanted)
+    (tmp_path / high / "7").mkdir()
+    (tmp_path / high / "7" / "notes.txt").write_text("")
+    for name in ("a10.png", "a9.png"):
+        wanted = author_layouts.picture(tmp_path / high / "7" / name, 32)
+    assert clean_of(path) == CleanImage(wanted)  # the first in natural order
+
+
+def test_the_first_of_several_clean_images_is_that_of_the_burst(tmp_path):
+    """Ours in its folder, ours beside it, BurstSR's, RealBSR's."""
+    path = tmp_path / "bursts" / "1"
+    author_layouts.picture(path / "0.png", 8)
+    made = [path / "gt" / "im_rgb.png", tmp_path / "gt" / "1" / "im_rgb.png"]
+    made += [path / "canon" / "im_raw.png", path / "x_rewarp.png"]
+    for place in made:
+        author_layouts.picture(place, 32)
+    kinds = ["same", "same", "other_camera", "same"]
+    for place, kind in zip(made, kinds, strict=True):
+        assert clean_of(path) == CleanImage(place, kind)
+        place.unlink()
+    with pytest.raises(ImageError, match=r"neither .*/bursts/1/gt/im_rgb\.png nor .*/gt/1/im_rgb"):
+        clean_of(path)
+
+
 def test_photos_named_as_in_realbsr_stay_frames_without_its_facts(tmp_path):
     for name in ("a_rgb.png", "b_rgb.png"):
         author_layouts.picture(tmp_path / name, 8)
@@ -184,7 +259,7 @@ def test_unusable_bursts_are_named_before_training(tmp_path):
         real_bursts(folder, 4, 8, 4)
     with pytest.raises(ImageError, match=r"\(64, 64\) pixels; at x4, .* needs \(32, 32\)"):
         real_bursts(folder, 3, 4, 4)
-    with pytest.raises(ImageError, match="has 4 channels; the network takes 3"):
+    with pytest.raises(ImageError, match=r"^2 of 2 bursts .* has 4 channels; the network takes 3"):
         real_bursts(folder, 3, 8, 3)
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from zoo.data import headers, tiff
+from zoo.data.containers import jpeg_segments
 from zoo.data.images import read_photo
 from zoo.data.metadata import read_metadata
+from zoo.errors import ImageError
 
 
 def orientation(data):
@@ -143,3 +147,88 @@ def test_transparent_colours_of_a_palette_are_read(tmp_path):
     photo = read_photo(tmp_path / "a.png")
     np.testing.assert_allclose(photo.alpha_HW, [[0.2, 1]], atol=1e-6)
     np.testing.assert_allclose(photo.color_HWC[0], [[1, 0, 0], [0, 0, 1]])
+
+
+@pytest.mark.parametrize("marker", range(0xC0, 0xD0))
+def test_the_size_of_a_jpeg_is_in_the_header_of_its_kind_and_in_no_table(marker):
+    """Of 16 markers, three are tables or reserved, which may come before the header."""
+    header = struct.pack(">BHHB", 8, 5, 301, 3) + bytes(9)
+    data = jpeg((b"\xff" + bytes([marker]), header))
+    is_table = marker in (0xC4, 0xC8, 0xCC)
+    assert (headers.size(data) is None) == is_table
+    table = (b"\xff" + bytes([marker]), struct.pack(">BHHB", 0, 2000, 3000, 1) + bytes(9))
+    data = jpeg(table, (b"\xff\xc0", header))
+    assert headers.size(data) == ((301, 5) if is_table else (3000, 2000))
+
+
+@pytest.mark.parametrize("marker", [0x01, 0xD0, 0xD7, 0xD8])
+def test_markers_without_a_length_hide_nothing(marker):
+    header = struct.pack(">BHHB", 8, 5, 301, 3) + bytes(9)
+    data = jpeg((b"\xff\xc0", header))
+    assert headers.size(data[:2] + b"\xff" + bytes([marker]) + data[2:]) == (301, 5)
+
+
+def whole_files():
+    pixels = np.arange(5 * 30 * 3, dtype=np.uint8).reshape(5, 30, 3)
+    files = {
+        name: cv2.imencode(name, pixels)[1].tobytes()
+        for name in (".png", ".jpg", ".bmp", ".tif", ".webp")
+    }
+    files["gray"] = cv2.imencode(".png", pixels[..., 0])[1].tobytes()
+    files["lossy"] = cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, 50])[1].tobytes()
+    colours = io.BytesIO()
+    Image.fromarray(pixels).save(
+        colours, "GIF", save_all=True, append_images=[Image.new("L", (30, 5))]
+    )
+    files["gif"] = colours.getvalue()
+    return files
+
+
+@pytest.mark.parametrize("name", [".png", ".jpg", ".bmp", ".tif", ".webp", "gray", "lossy", "gif"])
+def test_files_that_end_anywhere_say_what_they_can(name):
+    """No function fails; the decoder is to say what is wrong."""
+    data = whole_files()[name]
+    for end in range(len(data) + 1):
+        cut = data[:end]
+        assert headers.size(cut) in (None, (30, 5))
+        assert headers.frames(cut) in (1, 2)
+        assert headers.is_cut_short(cut) in (True, False)
+        assert headers.transparent_level(cut) is None
+        assert headers.is_gray_png(cut) == (name == "gray" and end > 25)
+        assert headers.inks(cut) == headers.undecodable(cut) == ""
+        assert read_metadata(cut).orientation == 1
+    assert headers.size(data) == (30, 5) and headers.frames(data) == 1 + (name == "gif")
+
+
+def test_the_size_of_the_oldest_bitmaps_is_read(tmp_path):
+    """Their header has 12 bytes, and numbers of 16 bits. OpenCV makes gray of their colours."""
+    head = b"BM" + struct.pack("<IIIIHHHH", 26 + 5 * 24, 0, 26, 12, 7, 5, 1, 24)
+    (tmp_path / "a.bmp").write_bytes(head + bytes([10, 20, 30] * 7 + [0] * 3) * 5)
+    assert headers.size(head) == (7, 5)
+    with pytest.raises(ImageError, match=r"a\.bmp' has colours behind a header of OS/2, which"):
+        read_photo(tmp_path / "a.bmp")
+    gray = b"BM" + struct.pack("<IIIIHHHH", 794 + 5 * 8, 0, 794, 12, 7, 5, 1, 8)
+    palette = bytes(level for level in range(256) for _ in range(3))
+    (tmp_path / "b.bmp").write_bytes(gray + palette + bytes([9] * 7 + [0]) * 5)
+    photo = read_photo(tmp_path / "b.bmp")
+    np.testing.assert_allclose(photo.color_HWC * 255, np.full((5, 7, 1), 9), atol=1e-3)
+
+
+def test_segments_have_their_marker_start_and_end():
+    data = jpeg((b"\xff\xe0", b"JFIF\0"), (b"\xff\xe1", b"abc")) + b"\x12\xff\0\xff\xd9more"
+    places = [(0xE0, 2, 11), (0xE1, 11, 18), (0xDA, 18, 22), (0xD9, 25, 27)]
+    assert list(jpeg_segments(data)) == places
+
+
+def test_a_chunk_that_is_as_long_as_that_of_an_animation_is_none():
+    data = png_with(png_chunk(b"prVt", struct.pack(">II", 7, 0)))
+    assert headers.frames(data) == 1
+    animated = png_with(png_chunk(b"acTL", struct.pack(">II", 7, 0)), png_chunk(b"fcTL", bytes(26)))
+    assert headers.frames(animated) == 7
+
+
+def test_a_page_beyond_the_end_of_a_tiff_is_none():
+    data = cv2.imencode(".tif", np.zeros((2, 3), np.uint8))[1].tobytes()
+    link = tiff.directory(data).link
+    lost = data[:link] + struct.pack("<I", len(data) + 100) + data[link + 4 :]
+    assert tiff.pages(data) == tiff.pages(lost) == 1 and len(list(tiff.split(lost))) == 1

@@ -50,6 +50,9 @@ _BMP_RUN_PIXELS = 128
 """Largest number of pixels that one byte of a compressed BMP file can hold: two bytes are a run of
 at most 255."""
 
+_OS_2 = b"\x0c\0\0\0"
+"""The number of bytes in the oldest header of BMP files."""
+
 _JPEG_SCANS = 200
 """Largest number of passes over a JPEG image. Usual files have 1 to 12; each takes its time."""
 
@@ -100,7 +103,9 @@ def is_negative(data: bytes) -> bool:
 
 
 def undecodable(data: bytes) -> str:
-    """What an undamaged TIFF file has that OpenCV refuses or decodes to wrong colours, or ""."""
+    """What an undamaged file has that OpenCV refuses or decodes to wrong colours, or ""."""
+    if data.startswith(BMP_SIGNATURE) and data[14:18] == _OS_2 and data[24:26] == b"\x18\0":
+        return "has colours behind a header of OS/2, which would be read as gray; save it as PNG"
     if not data.startswith(tiff.SIGNATURES):
         return ""
     kind, samples = tiff.value(data, tiff.PHOTOMETRIC), tiff.value(data, tiff.SAMPLES) or 1
@@ -246,6 +251,8 @@ def _pair(form: str, data: bytes, at: int) -> tuple[int, int]:
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:
     name, body = data[12:16], data[20:30]
+    if len(body) < {b"VP8X": 10, b"VP8L": 5}.get(name, 0):
+        return None
     if name == b"VP8X":
         width, height = (int.from_bytes(body[at : at + 3], "little") + 1 for at in (4, 7))
         return width, height

@@ -83,6 +83,7 @@ def real_bursts(folder: str | Path, frames: int, scale: int, channels: int) -> l
                 f"burst {str(path)!r} has {frames_TIhw.shape[1]} channels; the network takes "
                 f"{channels}"
             )
+            continue
         bursts.append(burst)
     if faults:
         raise ImageError(all_faults(faults, len(bursts) + len(faults), "bursts cannot be used"))
