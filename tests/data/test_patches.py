@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from zoo.data import Bicubic, Degradation, PairDataset, PatchDataset, Photo, write_photo
+from zoo.data.guides import GuidePhotos, fitted, match_guides
 from zoo.data.pairing import match_degraded
 from zoo.data.photos import TrainingPhoto, all_faults, load_training_photos
 from zoo.data.testsets import validation_images
 from zoo.errors import ImageError, RecipeError
+from zoo.networks import Guide
 
 
 def numbered(height, width, first=0, name="a"):
@@ -200,15 +202,15 @@ def test_photos_of_a_wrong_kind_are_refused():
 def test_counterparts_are_found_by_name_and_size():
     clean = [numbered(9, 11, name=f"hr/{n}.png") for n in range(2)]
     degraded = [numbered(4, 5, name=f"lr/{n}{end}.png") for n, end in ((1, "x2"), (0, "_x2"))]
-    assert match_degraded(clean, degraded, 2) == degraded[::-1]
+    assert match_degraded(clean, degraded, 2, alike=True) == degraded[::-1]
     for height, width in ((5, 5), (4, 6), (4, 4)):
         wrong = [degraded[0], numbered(height, width, name="0.png")]
         with pytest.raises(
             ImageError, match=rf"1 of 2 pairs.*'hr/0\.png' has 11x9.*{width}x{height}"
         ):
-            match_degraded(clean, wrong, 2)
+            match_degraded(clean, wrong, 2, alike=True)
     with pytest.raises(ImageError, match=r"1 of 2 pairs.*'hr/1\.png' has no degraded"):
-        match_degraded(clean, degraded[1:], 2)
+        match_degraded(clean, degraded[1:], 2, alike=True)
 
 
 def test_at_most_five_faults_are_named():
@@ -245,3 +247,52 @@ def test_memory_is_counted_in_gigabytes(tmp_path):
     for memory, kept in ((600e-9, 2), (599e-9, 1), (299e-9, 0)):
         photos = load_training_photos(tmp_path, memory=memory)
         assert sum(isinstance(photo, TrainingPhoto) for photo in photos) == kept
+
+
+@pytest.mark.parametrize("kind", ["photos", "pairs"])
+@pytest.mark.parametrize("augment", [False, True])
+def test_guides_are_cut_and_turned_like_the_photo(kind, augment):
+    """One guide of the clean photo's size, and one of the degraded photo's."""
+    photos = [numbered(41, 57, first=3000 * n, name=f"{n}.png") for n in range(2)]
+    small = [TrainingPhoto(p.name, p.pixels_HWC[:40:2, :56:2].copy()) for p in photos]
+    gray = [TrainingPhoto(p.name, p.pixels_HWC[..., :1].copy()) for p in photos]
+    guides = [
+        GuidePhotos(gray, Guide(channels=1, scale=2)),
+        GuidePhotos(small, Guide(channels=3, scale=1)),
+    ]
+    more = {"patch": 6, "channels": 3, "length": 40, "seed": 0, "augment": augment}
+    if kind == "pairs":
+        data = PairDataset(photos, small, scale=2, guides=guides, **more)
+    else:
+        data = PatchDataset(photos, degradation=First(2), guides=guides, **more)
+    for degraded, clean, pan, other in (data[n] for n in range(40)):
+        assert torch.equal(pan, clean[:1]) and other.shape == degraded.shape
+        corner = [numbers_of(clean)[y::2, x::2] for y in (0, 1) for x in (0, 1)]
+        assert any(np.array_equal(numbers_of(other), numbers) for numbers in corner)
+        if kind == "pairs" or not augment:
+            assert torch.equal(other, degraded)
+
+
+def test_guides_become_gray_or_rgb_and_nothing_else():
+    """At the bottom and on the right they may have the pixels that the photo lacks."""
+    gray, rgb, bands = (np.full((9, 13, n), 0.5, np.float32) for n in (1, 3, 4))
+    for given, channels in ((gray, 1), (gray, 3), (rgb, 1), (rgb, 3), (bands, 4)):
+        found = fitted(given, Guide(channels=channels, scale=2), 4, 6, "pan")
+        assert found.shape == (channels, 8, 12)
+    for given, channels in ((gray, 4), (bands, 1), (bands, 3), (rgb, 4)):
+        with pytest.raises(
+            ImageError, match=rf"guide pan has {given.shape[2]} ch.* have {channels}$"
+        ):
+            fitted(given, Guide(channels=channels, scale=2), 4, 6, "pan")
+    for height, width in ((5, 6), (4, 7), (3, 6), (4, 5)):
+        wanted = rf"has 13x9 pixels, but must have {2 * width}x{2 * height}"
+        with pytest.raises(ImageError, match=wanted):
+            fitted(gray, Guide(channels=1, scale=2), height, width, "pan")
+    photos = [numbered(8, 12, name=name) for name in ("1.png", "2.png")]
+    others = [TrainingPhoto(p.name, p.pixels_HWC[:, :, :2]) for p in photos]
+    with pytest.raises(
+        ImageError, match=r"^2 of 2 photos .*: '1\.png', the pan of '1\.png', has 2 ch"
+    ):
+        match_guides(photos, others, Guide(channels=3, scale=2), 2, "pan")
+    guide = Guide(channels=3, scale=2)
+    assert match_guides(photos, photos[::-1], guide, 2, "pan") == GuidePhotos(photos, guide)

@@ -119,11 +119,11 @@ class Blind(Degradation):
             image_HWC = self._jpeg(image_HWC, rng)
             image_HWC = _filtered(_resized(image_HWC, size, rng), ringing_TT)
         levels_HWC = round_to_levels(image_HWC) / np.float32(255)
-        return to_tensor(levels_HWC).float()
+        return to_tensor(levels_HWC)
 
     def _jpeg(self, image_HWC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         quality = int(rng.integers(self.quality[0], self.quality[1] + 1))
-        return compress(np.clip(image_HWC, 0, 1), quality)
+        return compress(image_HWC, quality)
 
 
 def _degrade_once(

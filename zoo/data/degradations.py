@@ -184,7 +184,7 @@ def compress(image_HWC: np.ndarray, quality: int) -> np.ndarray:
     """Encode an image as a baseline JPEG with 4:2:0 chroma subsampling, and decode it.
 
     Args:
-        image_HWC: float32 in [0, 1], gray or RGB.
+        image_HWC: float32, gray or RGB; values outside [0, 1] are clipped.
         quality: JPEG quality, 1 to 100.
 
     Returns:

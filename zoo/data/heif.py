@@ -166,7 +166,7 @@ def _metadata(info: dict[str, Any]) -> Metadata:
 
 
 def _photo(samples_HWC: np.ndarray, top: int, bits: int, metadata: Metadata) -> Photo:
-    values_HWC = np.divide(samples_HWC, np.float32(top), dtype=np.float32)
+    values_HWC = samples_HWC / np.float32(top)
     colours = values_HWC.shape[2] - (values_HWC.shape[2] in (2, 4))
     alpha_HW = values_HWC[..., colours].copy() if colours < values_HWC.shape[2] else None
     color_HWC = np.ascontiguousarray(values_HWC[..., :colours])

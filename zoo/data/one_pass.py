@@ -87,7 +87,7 @@ class OnePass(Degradation):
         if self.quality is not None and rng.random() < self.share:
             quality = int(rng.integers(self.quality[0], self.quality[1] + 1))
             levels_HWC = compress(levels_HWC, quality)
-        return to_tensor(levels_HWC).float()
+        return to_tensor(levels_HWC)
 
     def _blurred(self, image_HWC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if self.blur is None or rng.random() >= self.share:

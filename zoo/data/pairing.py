@@ -22,7 +22,7 @@ Files: TypeAlias = list[tuple[int, str]]
 
 
 def match_degraded(
-    photos: Sequence[AnyPhoto], degraded: Sequence[AnyPhoto], scale: int, *, alike: bool = True
+    photos: Sequence[AnyPhoto], degraded: Sequence[AnyPhoto], scale: int, *, alike: bool
 ) -> list[AnyPhoto]:
     """Find the degraded version of each clean photo: by folder and name, with 1/scale of the size.
 
@@ -56,7 +56,7 @@ def misfit(
     degraded: str,
     degraded_HWC: Sequence[int],
     scale: int,
-    alike: bool = True,
+    alike: bool,
 ) -> str | None:
     """Return what is wrong with the sizes or channels of a pair, or None.
 

@@ -5,7 +5,7 @@ Shape suffixes: H height, W width in pixels, C channels of any number.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,9 +129,8 @@ def photo_files(source: str | Path | Sequence[str]) -> list[Path]:
     return [path for folder in folders for path in list_photos(folder)]
 
 
-def all_faults(faults: Iterable[str], total: int, what: str) -> str:
+def all_faults(faults: Sequence[str], total: int, what: str) -> str:
     """Combine faults into one message that counts them and shows the first few."""
-    faults = list(faults)
     shown = "; ".join(faults[:SHOWN])
     more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
     return f"{len(faults)} of {total} {what}: {shown}{more}"

@@ -185,8 +185,7 @@ def encode(path: Path, photo: Photo, saving: Saving, *, alpha: bool, deep: bool)
     check_finite(path, photo.color_HWC)
     depth = min(photo.bit_depth, 16) if deep else 8
     # With fewer levels than the range has, the file shows the range as from black to white.
-    shown = photo.value_range is not None and depth < photo.bit_depth
-    color_HWC = photo.color_HWC if shown else of_levels(photo)
+    color_HWC = photo.color_HWC if depth < photo.bit_depth else of_levels(photo)
     planes, lost = [color_HWC], []
     if photo.alpha_HW is not None and alpha:
         planes = [with_channels(color_HWC, 3), photo.alpha_HW[..., None]]

@@ -134,7 +134,7 @@ def validation_images(
     return images
 
 
-def check_images(images: Sequence[TestImage], scale: int = 1, *, alike: bool = True) -> None:
+def check_images(images: Sequence[TestImage], scale: int, *, alike: bool) -> None:
     """Check that all files can be read, and that pairs have sizes and channels that fit.
 
     Args:

@@ -154,7 +154,7 @@ def _plane(name: str, raw: Any, mosaic_HW: np.ndarray, row: int, column: int) ->
 def _camera(raw: Any) -> dict[str, Any]:
     """Gains and colour matrix; nothing if the file lacks them."""
     red, green, blue = list(raw.camera_whitebalance)[:3]
-    to_rgb = np.asarray(raw.color_matrix, np.float64)[:3, :3]
+    to_rgb = np.asarray(raw.color_matrix, np.float64)[:, :3]
     if not min(red, green, blue) > 0 or not np.linalg.cond(to_rgb) < np.inf:
         return {}
     return {

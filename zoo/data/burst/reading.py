@@ -277,7 +277,7 @@ def _black_levels(black: np.ndarray | None, channels: int, white: float) -> np.n
         levels = numbers(0 if black is None else black.tolist(), 1, channels)
     except ValueError as error:
         raise ValueError(f"has a 'black_level' that {error}") from error
-    found = np.array(levels, np.float32).reshape(-1, 1, 1)
+    found = np.array(levels, np.float32)[:, None, None]
     if not ((found >= 0) & (found < np.float32(white))).all():
         raise ValueError(
             f"has a 'black_level' of {max(levels):g}; it must be from 0 to below white, which is "

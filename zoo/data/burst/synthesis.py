@@ -253,7 +253,7 @@ def _gather(source_3HW: Tensor, position_TRC2: Tensor) -> Tensor:
     size = torch.tensor([source_3HW.shape[2], source_3HW.shape[1]], dtype=torch.float64)
     grid = ((2 * position_TRC2 + 1) / size - 1).float()
     images = source_3HW[None].expand(len(grid), -1, -1, -1)
-    return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
 
 
 def _to_8_bits(values: Tensor) -> Tensor:
