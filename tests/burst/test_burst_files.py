@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import json
 import pickle
+import re
 
 import cv2
 import numpy as np
@@ -525,3 +526,49 @@ def test_mistakes_of_commands(photo, weights, tmp_path, capsys):
     with pytest.raises(SystemExit):
         zoo_main(["restore", "--help"])
     assert "im_raw_00.png" in capsys.readouterr().out
+
+
+def test_a_bar_is_shown_for_more_than_one_burst(photo, monkeypatch, caplog):
+    caplog.set_level("INFO", logger="zoo.data.burst")
+    shown = []
+
+    def bar(jobs, *, unit, disable):
+        shown.append((unit, disable))
+        return jobs
+
+    monkeypatch.setattr("zoo.data.burst.__main__.tqdm", bar)
+    burst_of(photo)
+    assert caplog.messages == [f"wrote 1 bursts to {photo.parent / 'made'}"]
+    burst_of(photo, "--count", 2)
+    assert shown == [("burst", True), ("burst", None)]
+    caplog.clear()
+    burst_of(photo, "--count", 3)
+    assert caplog.messages == [
+        f"wrote 1 bursts to {photo.parent / 'made'}",
+        "skipped 2 existing bursts; --overwrite replaces them",
+    ]
+    facts = json.loads((photo.parent / "made" / "photo_0002" / "meta.json").read_text())
+    assert (facts["photo"], facts["seed"], facts["number"]) == ("photo.png", 0, 2)
+
+
+def test_bursts_of_a_folder_are_in_natural_order(tmp_path, monkeypatch):
+    """Whatever the sequence in which the disk lists them."""
+    names = [f"b{number}" for number in (1, 2, 9, 10, 11, 100)]
+    for name in names:
+        write_photo(tmp_path / name / "0.png", Photo(np.zeros((4, 4, 3), np.float32)))
+    listed = type(tmp_path).iterdir
+    monkeypatch.setattr(
+        type(tmp_path), "iterdir", lambda self: iter(sorted(listed(self), reverse=True))
+    )
+    assert [path.name for path in find_bursts(tmp_path)] == names
+
+
+@pytest.mark.parametrize("number", [2, 4, 5, 6])
+def test_at_most_four_of_different_sizes_are_named(tmp_path, number):
+    for side in range(1, number + 1):
+        planes = np.zeros((side, 2, 4), np.uint16)
+        cv2.imwrite(str(tmp_path / f"im_raw_{side}.png"), planes)
+    named = ", ".join(f"2x{side}" for side in range(1, min(number, 4) + 1))
+    more = ", ..." if number > 4 else ""
+    with pytest.raises(ImageError, match=rf"different sizes: {named}{re.escape(more)}$"):
+        read_burst(tmp_path)

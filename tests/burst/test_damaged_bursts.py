@@ -296,3 +296,26 @@ def test_facts_may_be_arrays_of_both_bytes_orders_and_tensors_with_strides(tmp_p
         assert loaded["name"].tolist() == ["a", "ü"]
         camera = BurstFiles("x", torch.rand(1, 4, 2, 2), loaded).camera
         assert camera.data() == Camera(torch.eye(3), 1.0, 2.0, 1.5).data()
+
+
+def test_the_largest_integers_may_be_white(tmp_path):
+    frames = np.full((2, 4, 2, 2), 2**64 - 1, np.uint64)
+    found = read_burst(npz(tmp_path / "a.npz", frames=frames, white_level=frames[0, 0, 0, 0]))
+    assert (found.frames_TIHW == 1).all()
+    assert "must be at least 1" in refused(npz(tmp_path / "b.npz", white_level=2.0**65))
+
+
+def test_long_shapes_are_cut(tmp_path):
+    message = refused(npz(tmp_path / "a.npz", frames=np.zeros((1,) * 40, np.uint16)))
+    assert message.endswith(f"not {'x'.join('1' * 40)[:60]}")
+
+
+def test_the_tensors_of_a_pickle_together_have_a_limit_of_steps(tmp_path, monkeypatch):
+    path = tmp_path / "meta_info.pkl"
+    few, many = ({str(n): torch.ones(1) for n in range(count)} for count in (2, 20))
+    monkeypatch.setattr("zoo.data.burst.plain_pickle._STEPS", 500)
+    path.write_bytes(pickle.dumps(few))
+    assert len(load_facts(path)) == 2
+    path.write_bytes(pickle.dumps(many))
+    with pytest.raises(ImageError, match="too many values"):
+        load_facts(path)

@@ -446,9 +446,33 @@ def test_settings_that_make_no_sense(settings, message):
 
 
 def test_pieces_that_do_not_fit():
-    with pytest.raises(ImageError, match="square piece"):
+    with pytest.raises(ImageError, match=r"square piece of .* multiple of 8, not 108x101 pix"):
         BurstSynthesis()(torch.rand(3, 101, 108), rng())
     with pytest.raises(ImageError, match="no photo"):
         BurstDataset([], synthesis=BurstSynthesis(), patch=8, length=1, seed=0)
     with pytest.raises(RecipeError, match="patch must be"):
         BurstDataset([photo()], synthesis=BurstSynthesis(), patch=0, length=1, seed=0)
+
+
+def test_the_challenge_rounds_down_first_and_then_to_the_nearest():
+    """An even picture of 128.9 levels becomes 128, not 129; the exact one stays."""
+    linear = torch.full((3, 56, 56), 128.9 / 255)
+    for quantize, expected in (("official", 128 / 255), ("none", 128.9 / 255)):
+        make = BurstSynthesis(frames=2, quantize=quantize, max_translation=0.0, max_rotation=0.0)
+        motions = make._motions(56, 56, rng())
+        frames = make._sample(linear, motions, 56, rng())[..., 1:-1, 1:-1]
+        torch.testing.assert_close(frames, torch.full_like(frames, expected), atol=1e-5, rtol=0)
+
+
+def test_the_noise_level_is_drawn_along_the_line_in_one_sequence():
+    """First the place between 0.0001 and 0.012, then how far beside the line."""
+    for seed in range(3):
+        draws = rng(seed)
+        place, beside = (
+            float(torch.rand((), generator=draws)),
+            float(torch.randn((), generator=draws)),
+        )
+        shot = math.exp(math.log(1e-4) + place * math.log(0.012 / 1e-4))
+        read = math.exp(2.18 * math.log(shot) + 1.20 + 0.26 * beside)
+        found = Noise.draw(rng(seed))
+        assert (found.shot, found.read) == pytest.approx((shot, read), rel=1e-4)

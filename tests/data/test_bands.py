@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import logging
+import struct
 import sys
 import zipfile
 from pathlib import Path
@@ -32,6 +33,8 @@ from zoo.data import (
     list_photos,
     load_training_photos,
     read_photo,
+    tags,
+    tiff,
     write_photo,
 )
 from zoo.data.arrays import blocks_of
@@ -39,7 +42,7 @@ from zoo.data.multiband import is_multiband
 from zoo.data.photo import Saving
 from zoo.data.pixels import quantise
 from zoo.data.testsets import find_test_set
-from zoo.data.value_range import check_range, in_range, range_of
+from zoo.data.value_range import check_range, in_range, range_of, scaled
 from zoo.errors import ImageError, RecipeError
 from zoo.inference import restore_photo
 from zoo.recipe import Recipe
@@ -191,8 +194,8 @@ def test_an_array_cannot_ask_for_more_memory_than_it_fills(tmp_path, monkeypatch
     put(tmp_path / "a.mat", np.zeros((300, 300)))
     with pytest.raises(ImageError, match="ZOO_MAX_PIXELS"):
         read_photo(tmp_path / "a.mat")
-    put(tmp_path / "a.tif", np.zeros((300, 300, 5), np.float32))
-    with pytest.raises(ImageError, match="ZOO_MAX_PIXELS"):
+    put(tmp_path / "a.tif", np.zeros((300, 200, 5), np.float32))
+    with pytest.raises(ImageError, match=r"has 200x300 pixels of 20 bytes, .* ZOO_MAX_PIXELS"):
         read_photo(tmp_path / "a.tif")
 
 
@@ -547,3 +550,97 @@ def test_another_range_than_that_of_the_weights_is_said(tmp_path, caplog):
     assert "data.range" not in caplog.text
     zoo.load(tmp_path / "a.safetensors", recipe=of_range())
     assert "was trained with data.range [0, 4095], but a, which is used, has None" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".mat"])
+def test_arrays_in_files_that_can_be_compressed_are(tmp_path, suffix):
+    write_photo(tmp_path / f"a{suffix}", Photo(np.zeros((100, 100, 4), np.float32), None, 32))
+    assert (tmp_path / f"a{suffix}").stat().st_size < 5_000  # of 160,000
+
+
+def test_more_than_one_value_in_a_hundred_outside_the_range_is_said(caplog):
+    values_N = np.linspace(0, 1, 100)
+    for outside, said in ((1, False), (2, True)):
+        given = values_N.copy()
+        given[:outside] = -5
+        assert scaled(Path("a"), given, (0.0, 1.0)).min() == 0
+        assert ("a: 2 % of the values are outside (0.0, 1.0)" in caplog.text) == said
+    assert caplog.text.count("outside") == 1
+
+
+def test_a_tiff_without_the_meaning_of_its_samples_is_gray():
+    for samples, bands in ((1, False), (2, True), (3, True), (4, True)):
+        block = tags.with_tags(
+            tags.EMPTY, [tags.Tag(tiff.SAMPLES, tags.SHORT, struct.pack("<H", samples))]
+        )
+        assert is_multiband(block) == bands
+
+
+def test_reading_bands_leaves_no_listener_behind_and_nothing_on_the_screen(tmp_path, capfd):
+    path = put(tmp_path / "a.tif", values((4, 5, 6), "float32"))
+    log = logging.getLogger("tifffile")
+    before = list(log.handlers)
+    read_photo(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ImageError):
+        read_photo(path)
+    assert log.handlers == before and not log.propagate
+    assert capfd.readouterr() == ("", "")
+
+
+def test_texts_and_lines_of_numbers_beside_the_only_image_are_none(tmp_path):
+    array = values((4, 5, 2), "uint16")
+    np.savez(tmp_path / "a.npz", other=array, line=np.ones(2), scale=3)
+    scipy_io = pytest.importorskip("scipy.io")
+    scipy_io.savemat(tmp_path / "a.mat", {"other": array, "note": "a text", "more": {"a": 1}})
+    for suffix in ("npz", "mat"):
+        assert read_photo(tmp_path / f"a.{suffix}").color_HWC.shape == (4, 5, 2)
+
+
+def test_memory_is_that_of_the_values_and_of_their_copy_in_float32(tmp_path, monkeypatch):
+    """1000 pixels are 20,000 bytes; a value takes 8 and 4, and an npy file has a head of 128."""
+    monkeypatch.setenv("ZOO_MAX_PIXELS", "1000")
+    for count, fits in ((1656, True), (1657, False)):
+        np.save(tmp_path / "a.npy", np.zeros((1, count)))
+        if fits:
+            assert read_photo(tmp_path / "a.npy").color_HWC.shape == (1, count, 1)
+            continue
+        with pytest.raises(ImageError, match=r"1,657 values are too many .* 1,000 pixels, which"):
+            read_photo(tmp_path / "a.npy")
+    np.savez(tmp_path / "a.npz", image=np.zeros((1, 900)), other=np.zeros((1, 900)))
+    with pytest.raises(ImageError, match=r"900 values are too many .*; .* with numpy\.savez$"):
+        read_photo(tmp_path / "a.npz")  # each alone is not
+    np.savez(tmp_path / "a.npz", image=np.zeros((1, 900)))
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as file:
+        file.writestr("README", "no array")
+    assert read_photo(tmp_path / "a.npz").color_HWC.shape == (1, 900, 1)
+
+
+def test_a_damaged_npy_file_says_what_writes_it_again(tmp_path):
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x09\0")
+    with pytest.raises(ImageError, match=r"version \(9, 0\) .*; write it again with numpy\.save$"):
+        read_photo(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".mat", ".tif"])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_values_of_a_network_that_has_diverged_are_not_written(tmp_path, suffix, wrong):
+    """NaN would be taken for pixels without data."""
+    array = values((4, 5, 2), "float32")
+    array[1, 2, 0] = wrong
+    with pytest.raises(ImageError, match="has NaN or infinite values; the network that made it"):
+        write_photo(tmp_path / f"a{suffix}", Photo(array, bit_depth=32))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_range_of_a_test_set_is_that_of_its_levels_too(tmp_path):
+    """12 bits in a file of 16; of guides it is that of floating-point values only."""
+    levels = np.arange(48, dtype=np.uint16).reshape(6, 8) * 85
+    for folder in ("HR", "input", "pan"):
+        (tmp_path / "Set" / folder).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "Set" / folder / "a.png"), levels)
+    [image] = find_test_set(tmp_path, "Set", None, 1, guides=["pan"], value_range=(0, 4095))
+    for found in (image.read_clean(), image.read_degraded()):
+        np.testing.assert_allclose(found[0].numpy(), levels / 4095, atol=1e-6)
+    [guide] = image.read_guides()
+    np.testing.assert_allclose(guide[..., 0], levels / 65535, atol=1e-6)

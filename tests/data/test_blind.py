@@ -140,6 +140,31 @@ def test_only_large_sinc_filters_take_away_the_most(chains):
     assert math.pi / 5 < min(large) < math.pi / 3.5 and math.pi / 3 < min(small)
 
 
+class Fixed:
+    """Draws what it is told: a filter of this size that is a sinc filter, in its middle."""
+
+    def __init__(self, size):
+        self.size, self.limits = size, ()
+
+    def choice(self, *_):
+        return self.size
+
+    def random(self):
+        return 0.0
+
+    def uniform(self, low, high):
+        self.limits = (low, high)
+        return (low + high) / 2
+
+
+@pytest.mark.parametrize("size", [7, 9, 11, 13, 15, 17, 19, 21])
+def test_sinc_filters_cut_down_to_a_fifth_of_pi_from_13_pixels_on(size):
+    drawn = Fixed(size)
+    kernel = blind._random_blur((1.0, 1.0), drawn)
+    assert drawn.limits == (math.pi / (3 if size < 13 else 5), math.pi)
+    np.testing.assert_array_equal(kernel, _sinc(size, sum(drawn.limits) / 2))
+
+
 def test_noise_is_gray_or_coloured_and_as_strong_as_its_pass_says():
     """On an even image: Gaussian of 20 levels, or the excess of photons counted at 255 a unit."""
     image = np.full((80, 80, 3), 0.5, np.float32)
@@ -183,6 +208,21 @@ def test_bells_equal_their_formula(shape, power, profile):
     np.testing.assert_allclose(found, expected / expected.sum(), rtol=1e-4)
 
 
+def bessel_j1(x):
+    """By its integral, the mean of cos(t - x sin t) from 0 to pi."""
+    t = (np.arange(2000) + 0.5) * np.pi / 2000
+    return float(np.cos(t - x * np.sin(t)).mean())
+
+
+def test_the_sinc_filter_equals_its_formula():
+    cutoff = 1.3
+    radii = [[math.hypot(x, y) for x in range(-3, 4)] for y in range(-3, 4)]
+    expected = np.array(
+        [[cutoff * bessel_j1(cutoff * max(r, 1e-4)) / max(r, 1e-4) for r in row] for row in radii]
+    )
+    np.testing.assert_allclose(_sinc(7, cutoff), expected / expected.sum(), atol=1e-6)
+
+
 def test_the_sinc_filter_is_a_low_pass():
     kernel = _sinc(21, np.pi / 3)
     response = np.abs(np.fft.fft2(kernel, (64, 64)))
@@ -204,3 +244,10 @@ def test_grain_is_what_whole_photons_add():
     noisy = [255 * noisy_HWC for noisy_HWC in shown if noisy_HWC.std() > 0]
     assert len(noisy) > 4
     assert all(np.abs(counts - counts.round()).max() < 1e-3 for counts in noisy)
+
+
+def test_noise_never_leaves_black_and_white():
+    image_HWC = np.array([0.0, 1.0, -0.2, 1.3], np.float32).repeat(192).reshape(16, 16, 3)
+    for seed in range(8):
+        noisy_HWC = _noisy(image_HWC, blind._FIRST, np.random.default_rng(seed))
+        assert noisy_HWC.min() == 0 and noisy_HWC.max() == 1 and noisy_HWC.dtype == np.float32

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -12,7 +14,7 @@ import pytest
 
 from tests.fuzz.images import declaring, solid_bmp
 from tests.helpers.tiffs import tiff_with_alpha
-from zoo.data import headers, tiff
+from zoo.data import decoding, headers, tiff
 from zoo.data.images import read_photo
 from zoo.errors import ImageError
 
@@ -199,3 +201,57 @@ def test_bytes_between_the_picture_and_the_end_marker_are_no_damage(tmp_path):
     (tmp_path / "camera.jpg").write_bytes(data[:-2] + bytes(5) + data[-2:])
     clean, camera = (read_photo(tmp_path / f"{name}.jpg").color_HWC for name in ("clean", "camera"))
     assert np.array_equal(clean, camera)
+
+
+def test_an_image_for_which_the_decoder_has_no_memory_is_not_called_damaged(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(encoded(".png"))
+    full, other = cv2.error("full"), cv2.error("other")
+    full.code, other.code = cv2.Error.StsNoMem, cv2.Error.StsError
+    for error, said in ((full, "larger than the free memory"), (other, "damaged or cut short")):
+
+        def fail(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(cv2, "imdecode", fail)
+        with pytest.raises(ImageError, match=said):
+            read_photo(tmp_path / "a.png")
+
+
+@pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="has no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_process_is_forked_only_while_no_image_is_decoded():
+    """The new one would have a file in place of its standard error stream, and a lock for ever."""
+    done = []
+
+    def fork():
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if decoding._alone.acquire(blocking=False) else 1)
+        done.append(os.waitpid(child, 0)[1])
+
+    with decoding._alone:
+        thread = threading.Thread(target=fork)
+        thread.start()
+        thread.join(0.2)
+        assert not done
+    thread.join(10)
+    assert done == [0] and not decoding._alone.locked()
+
+
+def test_what_is_deflated_in_a_tiff_is_checked():
+    """Its decoder compares no checksum, and takes what comes before the damage."""
+    data = encoded(".tiff", cv2.IMWRITE_TIFF_COMPRESSION, 8)
+    assert not tiff.is_damaged(data)
+    place, length = (tiff.value(data, tag) for tag in (273, 279))
+    for at in (0, 40, length - 1):  # the head, the data, the checksum
+        wrong = bytearray(data)
+        wrong[place + at] ^= 0xFF
+        assert tiff.is_damaged(bytes(wrong)), at
+    for deflated, most, size in (
+        (zlib.compress(bytes(5000)), 9000, 5000),
+        (zlib.compress(bytes(5000))[:-1], 9000, 9001),
+        (b"no such data", 9000, 9001),
+        (b"", 9000, 9001),
+    ):
+        assert tiff._inflated_size(deflated, most) == size
+    assert tiff._inflated_size(zlib.compress(bytes(2**22)), 9000) > 9000

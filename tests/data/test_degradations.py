@@ -10,9 +10,11 @@ import torch
 from zoo.data import (
     DEGRADATIONS,
     Bicubic,
+    BicubicJpeg,
     Blind,
     GaussianNoise,
     Jpeg,
+    OnePass,
     PatchDataset,
     TrainingPhoto,
     load_sample,
@@ -73,6 +75,13 @@ def test_noise_has_its_sigma_and_is_not_clipped():
     assert noise.max() > 0.3
 
 
+def test_noise_is_the_generators_times_sigma_in_levels_of_255():
+    clean = torch.full((3, 8, 9), 0.5)
+    found = GaussianNoise(scale=1, sigma=25)(clean, rng(3)).numpy()
+    draw = rng(3).standard_normal((3, 8, 9), dtype=np.float32)
+    np.testing.assert_allclose(found, 0.5 + draw * (25 / 255), rtol=1e-6)
+
+
 def test_noise_depends_on_the_generator_alone():
     clean = torch.zeros(1, 8, 8)
     noise = GaussianNoise(scale=1, sigma=25)
@@ -124,16 +133,37 @@ def test_jpeg_equals_a_file_written_and_read(photo, channels, tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Bicubic(scale=9), "scale must be 1 to 8"),
-        (lambda: GaussianNoise(scale=2, sigma=5), "scale must be 1"),
-        (lambda: GaussianNoise(scale=1, sigma=300), "sigma"),
-        (lambda: Jpeg(scale=1, quality=0), "quality"),
-        (lambda: Blind(scale=2, quality=(90, 30)), "the lower first"),
+        (lambda: Bicubic(scale=9), "'bicubic': scale must be 1 to 8, not 9"),
+        (lambda: Bicubic(scale=0), "'bicubic': scale must be 1 to 8, not 0"),
+        (lambda: GaussianNoise(scale=2, sigma=5), "'noise' does not change the size, .*, not 2;"),
+        (lambda: GaussianNoise(scale=1, sigma=256), "'noise': sigma must be 0 to 255, not 256"),
+        (lambda: GaussianNoise(scale=1, sigma=-1), "'noise': sigma must be 0 to 255, not -1"),
+        (lambda: Jpeg(scale=2, quality=9), "'jpeg' does not change the size, .*, not 2; use 'bic"),
+        (lambda: Jpeg(scale=1, quality=0), "'jpeg': quality must be 1 to 100, not 0"),
+        (lambda: Jpeg(scale=1, quality=101), "'jpeg': quality must be 1 to 100, not 101"),
+        (lambda: Blind(scale=2, quality=(90, 30)), r"the lower first, not \(90, 30\)"),
+        (lambda: Blind(scale=2, quality=(0, 30)), "'blind': quality must be two numbers from 1"),
+        (lambda: Blind(scale=2, quality=(30, 101)), "'blind': quality must be two numbers from 1"),
+        (lambda: Blind(scale=9), "'blind': scale must be 1 to 8, not 9"),
+        (lambda: Blind(scale=0), "'blind': scale must be 1 to 8, not 0"),
     ],
 )
 def test_wrong_settings_are_named(make, message):
     with pytest.raises(RecipeError, match=message):
         make()
+
+
+def test_settings_may_be_the_smallest_and_the_largest():
+    for scale in (1, 8):
+        for kind in (Bicubic, Blind, OnePass):
+            assert kind(scale=scale).scale == scale
+        assert BicubicJpeg(scale=scale, quality=1).quality == 1
+    for quality in (1, 100):
+        assert Jpeg(scale=1, quality=quality).quality == quality
+    assert Blind(scale=2, quality=(1, 100)).quality == (1, 100)
+    assert [GaussianNoise(scale=1, sigma=sigma).sigma for sigma in (0, 255)] == [0, 255]
+    ends = {"blur": (0, 20), "noise": (0, 255), "quality": (1, 100), "share": 0}
+    assert OnePass(scale=1, **ends).blur == (0, 20) and OnePass(scale=1, share=1).share == 1
 
 
 def test_samples_are_real_photos_of_which_four_are_held_out_for_good():

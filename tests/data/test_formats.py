@@ -6,6 +6,7 @@ import io
 import re
 import struct
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pillow_heif
@@ -18,8 +19,14 @@ from tests.helpers.photographs import XMP, colours, exif, save
 from tests.helpers.profiles import rgb_profile
 from tests.helpers.tiffs import tiff_with_alpha
 from zoo.cli import main
-from zoo.data import headers, heif, tags, tiff
-from zoo.data.formats import EXTENSIONS, FORMATS, WRITE_EXTENSIONS
+from zoo.data import headers, heif, several, tags, tiff
+from zoo.data.formats import (
+    ARRAY_EXTENSIONS,
+    EXTENSIONS,
+    FORMATS,
+    PHOTO_EXTENSIONS,
+    WRITE_EXTENSIONS,
+)
 from zoo.data.images import list_photos, read_frames, read_photo
 from zoo.errors import ImageError
 
@@ -336,3 +343,51 @@ def test_a_picture_named_after_another_format_is_read_by_its_content(tmp_path):
     Image.fromarray(colours()).save(held, "PNG")
     (tmp_path / "a.heic").write_bytes(held.getvalue())
     assert read_photo(tmp_path / "a.heic").color_HWC.shape == (24, 36, 3)
+
+
+def test_endings_are_listed_in_the_sequence_of_the_alphabet():
+    arrays = [".mat", ".npy", ".npz"]
+    photos = [".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff"]
+    photos.append(".webp")
+    assert list(PHOTO_EXTENSIONS) == photos and list(ARRAY_EXTENSIONS) == arrays
+    assert list(EXTENSIONS) == sorted(photos + arrays)
+    assert list(WRITE_EXTENSIONS) == sorted(WRITE_EXTENSIONS)
+
+
+def test_what_only_looks_like_a_photo_of_a_phone_is_none():
+    data = struct.pack(">I", 24) + b"ftypheic" + bytes(4) + b"mif1heic"
+    assert heif.is_heic(data) and not heif.is_heic(data.replace(b"ftyp", b"free"))
+    # Brands end with their box, and what says that it is longer than a box of brands is not read.
+    other = struct.pack(">I", 16) + b"ftypisom" + bytes(4) + b"heic"
+    assert not heif.is_heic(other)
+    long = struct.pack(">I", 2**31) + b"ftypisom" + bytes(400) + b"heic"
+    assert not heif.is_heic(long)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_an_avif_of_more_than_8_bits_says_that_it_loses_some(tmp_path, monkeypatch, caplog, deep):
+    avif(tmp_path / "a.avif")
+    image = Image.open(tmp_path / "a.avif")
+    image.load()
+    if deep:  # Pillow writes none; so the property is changed, and the decoder is not asked
+        data = bytearray((tmp_path / "a.avif").read_bytes())
+        data[data.index(b"av1C") + 6] |= 0x40
+        (tmp_path / "a.avif").write_bytes(data)
+        plugin = SimpleNamespace(SUPPORTED=True, AvifImageFile=lambda _: image)
+        monkeypatch.setattr(heif, "_module", lambda _: plugin)
+    assert read_photo(tmp_path / "a.avif").bit_depth == 8
+    assert ("a.avif: its colours of more than 8 bits are read as 8 bits" in caplog.text) == deep
+    assert caplog.text.count("\n") == deep
+
+
+def test_pictures_in_a_jpeg_that_share_their_bytes_are_read_once(tmp_path):
+    """A list of thousands of entries for one picture would take for ever."""
+    first, second = (Image.new("RGB", (40, 24), name) for name in ("red", "blue"))
+    small = [second.resize((20, 12))]
+    first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[second, *small])
+    data = bytearray((tmp_path / "a.jpg").read_bytes())
+    start = data.index(b"MPF\0") + 4
+    entry = tiff.directory(bytes(data[start:])).entries[0xB002]
+    at = start + entry.place
+    data[at + 36 : at + 44] = data[at + 20 : at + 28]  # the third is the second
+    assert len(several.jpeg_pictures(bytes(data))) == 2

@@ -29,7 +29,9 @@ def random_photo(channels=3, alpha=False, bit_depth=8, height=6, width=9):
 @pytest.mark.parametrize("extension", [".png", ".tif", ".tiff"])
 @pytest.mark.parametrize("bit_depth", [8, 16])
 @pytest.mark.parametrize(("channels", "alpha"), [(1, False), (3, False), (3, True)])
-def test_lossless_files_come_back_unchanged(tmp_path, extension, bit_depth, channels, alpha):
+def test_lossless_files_come_back_unchanged(
+    tmp_path, caplog, extension, bit_depth, channels, alpha
+):
     photo = random_photo(channels, alpha, bit_depth)
     if alpha and extension != ".png":
         # Colour under full transparency is not kept by the decoder.
@@ -43,6 +45,7 @@ def test_lossless_files_come_back_unchanged(tmp_path, extension, bit_depth, chan
     if alpha:
         assert np.array_equal(back.alpha_HW, photo.alpha_HW)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert not caplog.text  # nothing was lost
 
 
 def test_gray_with_alpha_is_read_as_gray(tmp_path):
@@ -293,3 +296,37 @@ def test_folders_are_listed_in_natural_order(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ImageError, match="holds no image"):
         list_photos(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (np.zeros((2, 3), np.int32), "has int32 samples, whose range is not defined"),
+        (np.zeros((2, 3, 2), np.uint8), "has 2 channels; only gray and RGB"),
+        (np.zeros((2, 3, 5), np.uint8), "has 5 channels; only gray and RGB"),
+    ],
+    ids=["numbers", "two", "five"],
+)
+def test_samples_that_are_no_photograph_are_refused(tmp_path, monkeypatch, samples, message):
+    """Whatever a decoder makes of a file."""
+    write_photo(tmp_path / "a.png", random_photo())
+    monkeypatch.setattr("zoo.data.raster.decode", lambda *_: samples)
+    with pytest.raises(ImageError, match=rf"a\.png' {message}"):
+        read_photo(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("planes", "message"),
+    [
+        ({"color_HWC": np.zeros((2, 3), np.float32)}, r"must have shape \(H, W, C\), not \(2, 3\)"),
+        ({"color_HWC": np.zeros((2, 0, 3), np.float32)}, r"must have shape .*, not \(2, 0, 3\)"),
+        ({"color_HWC": np.zeros((2, 3, 1))}, r"must be float32 in \[0, 1\], not float64"),
+        ({"alpha_HW": np.zeros((2, 3))}, r"must be float32 in \[0, 1\], not float64"),
+        ({"alpha_HW": np.zeros((3, 2), np.float32)}, r"alpha of shape \(2, 3\), not \(3, 2\)"),
+        ({"no_data_HWC": np.zeros((2, 3), bool)}, r"marks of the same shape, not \(2, 3\)"),
+        ({"bit_depth": 10}, "has 8, 16 or 32 bits per sample, not 10"),
+    ],
+)
+def test_a_photo_of_a_wrong_shape_or_kind_is_refused(planes, message):
+    with pytest.raises(ImageError, match=message):
+        Photo(**{"color_HWC": np.zeros((2, 3, 1), np.float32), **planes})

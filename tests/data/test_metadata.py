@@ -10,6 +10,7 @@ import struct
 import time
 import zlib
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ import zoo
 from tests.helpers.networks import Nearest
 from tests.helpers.photographs import EXPOSURE, LATITUDE, MAKER, XMP, colours, exif, save
 from tests.helpers.profiles import gray_profile, rgb_profile
-from zoo.data import tags, tiff
+from zoo.data import embedding, tags, tiff
 from zoo.data.containers import png_chunk
 from zoo.data.images import Photo, Saving, read_photo, write_photo
 from zoo.data.metadata import Metadata, Resolution, read_metadata
@@ -401,7 +402,8 @@ def test_the_header_of_a_webp_says_whether_it_has_alpha(tmp_path, quality, trans
     photo = Photo(colours().astype(np.float32) / 255, alpha, metadata=Metadata(rgb_profile()))
     write_photo(tmp_path / "a.webp", photo, Saving(quality=quality))
     data = (tmp_path / "a.webp").read_bytes()
-    assert data[12:16] == b"VP8X" and bool(data[20] & 0x10) == transparent
+    assert data[12:16] == b"VP8X" and data[20] == (0x30 if transparent else 0x20)
+    assert data[21:24] == bytes(3)  # reserved
     assert opened(tmp_path / "a.webp").mode == ("RGBA" if transparent else "RGB")
 
 
@@ -411,3 +413,115 @@ def test_files_without_metadata_are_the_bytes_of_the_encoder(tmp_path, kind):
     photo = Photo(colours().astype(np.float32) / 255)
     write_photo(tmp_path / f"a.{kind}", photo)
     assert read_photo(tmp_path / f"a.{kind}").metadata == Metadata()
+
+
+def test_pages_behind_the_first_stay_where_they_are_if_tags_are_added():
+    """The new directory leads to what the old one led to."""
+    data = tags.with_tags(tags.EMPTY, [tags.Tag(305, 2, b"first\0")])
+    place = len(data) + len(data) % 2
+    second, at = tags._written([tags.Tag(305, 2, b"second\0")], place, "<")
+    link = tiff.directory(data).link
+    data = (data[:link] + struct.pack("<I", at)).ljust(place, b"\0") + second
+    more = tags.with_tags(data, [tags.Tag(270, 2, b"more\0")])
+    directory = tiff.directory(more)
+    assert set(directory.entries) == {270, 305} and len(more) % 2 == 0
+    assert struct.unpack_from("<I", more, directory.link) == (at,)
+    assert tiff.pages(more) == 2
+    lone = tags.with_tags(tags.EMPTY, [])
+    assert lone[tiff.directory(lone).link :] == bytes(4)
+
+
+def test_a_raw_profile_of_application_data_may_be_xmp_and_other_texts_are_none():
+    """ImageMagick's APP1 is EXIF or XMP; digits in a text of another name mean nothing."""
+    plain = io.BytesIO()
+    Image.fromarray(colours()).save(plain, "PNG")
+    data = plain.getvalue()
+    packet = b"http://ns.adobe.com/xap/1.0/\0" + PACKET
+    digits = b"\n%s\n%8d\n%s\n"
+
+    def read(name, kind, block):
+        body = name + b"\0" + digits % (kind, len(block), block.hex().encode())
+        return read_metadata(data[:33] + png_chunk(b"tEXt", body) + data[33:]), body
+
+    found, _ = read(b"Raw profile type APP1", b"APP1", packet)
+    assert (found.xmp, found.exif, found.png_chunks) == (PACKET, None, ())
+    for name in (b"Comment", b"exif", b"Raw profile type iptc"):
+        found, body = read(name, b"exif", b"Exif\0\0" + exif(6))
+        assert found.exif is None and found.orientation == 1
+        assert found.png_chunks == ((b"tEXt", body),)
+
+
+def test_the_size_in_the_first_directory_of_exif_is_that_of_the_picture():
+    block = tags.with_tags(
+        tags.EMPTY,
+        [tags.Tag(tag, tags.LONG, struct.pack("<I", 9)) for tag in (tiff.WIDTH, tiff.HEIGHT)],
+    )
+    found = Metadata(exif=block).of_size(72, 48).exif
+    assert (tiff.value(found, tiff.WIDTH), tiff.value(found, tiff.HEIGHT)) == (72, 48)
+
+
+SRGB = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+
+
+def test_colours_are_those_of_srgb_up_to_what_nobody_sees():
+    """Each number of both chunks, and 0.005 more or less."""
+
+    def lost(name, numbers):
+        chunk = name, struct.pack(f">{len(numbers)}I", *numbers)
+        return bool(embedding._colours(Metadata(png_chunks=(chunk,))))
+
+    for name, usual in ((b"gAMA", (45455,)), (b"cHRM", SRGB)):
+        assert not lost(name, usual)
+        for place in range(len(usual)):
+            for more in (-501, -500, 500, 501):
+                numbers = list(usual)
+                numbers[place] += more
+                assert lost(name, numbers) == (abs(more) > 500), (name, place, more)
+
+
+def test_a_profile_is_cut_into_segments_that_are_as_long_as_they_can_be():
+    for length, number in ((65519, 1), (65520, 2), (2 * 65519, 2), (2 * 65519 + 1, 3)):
+        parts = embedding._profile_segments(Path("a.jpg"), (bytes(range(256)) * 520)[:length])
+        assert len(parts) == number
+        assert all(part[:2] == b"\xff\xe2" and len(part) <= 65537 for part in parts)
+        body = b"".join(part[18:] for part in parts)
+        assert body == (bytes(range(256)) * 520)[:length]
+
+
+def test_a_profile_too_long_for_a_jpeg_is_dropped_and_told(caplog):
+    assert embedding._profile_segments(Path("a.jpg"), bytes(255 * 65519 + 1)) == []
+    assert "a.jpg: the colour profile is dropped: JPEG holds at most 16 MB" in caplog.text
+    assert len(embedding._profile_segments(Path("a.jpg"), bytes(255 * 65519))) == 255
+
+
+@pytest.mark.parametrize(
+    ("profile", "message"),
+    [
+        (bytes(36) + b"acsp" + bytes(60), "is damaged"),  # shorter than its header
+        (bytes(128), "is damaged"),
+        (bytes(16) + b"CMYK" + bytes(16) + b"acsp" + bytes(88), "for CMYK and the picture is RGB"),
+        (bytes(16) + b"GRAY" + bytes(16) + b"acsp" + bytes(88), "for GRAY and the picture is RGB"),
+        (bytes(16) + b"RGB " + bytes(16) + b"acsp" + bytes(88), ""),
+    ],
+    ids=["short", "no mark", "inks", "gray", "good"],
+)
+def test_only_a_whole_profile_of_the_pictures_colours_is_kept(caplog, profile, message):
+    kept = embedding._fitting(Path("a.png"), profile, 3)
+    assert kept == (None if message else profile)
+    assert message in caplog.text and bool(caplog.text) == bool(message)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (Fraction(72), (72, 1)),
+        (Fraction(1, 3), (1, 3)),
+        (Fraction(31415926, 10_000_000), (355, 113)),  # the nearest with at most four digits below
+        (Fraction(2**32 + 1, 2), (2**31, 1)),
+        (Fraction(2**32 - 1), (2**32 - 1, 1)),
+        (Fraction(2**40), (2**32 - 1, 1)),
+    ],
+)
+def test_a_quotient_is_the_nearest_of_two_numbers_of_32_bits(value, expected):
+    for endian in "<>":
+        assert struct.unpack(f"{endian}II", tags.rational(value, endian)) == expected

@@ -155,8 +155,23 @@ def test_patches_of_gray_and_colour(clean, channels, scale):
         ({"scale": 2, "noise": (-1, 5)}, "noise must be two numbers from 0 to 255"),
         ({"scale": 2, "quality": (0, 50)}, "quality must be two numbers from 1 to 100"),
         ({"scale": 2, "quality": (50, 101)}, "quality must be two numbers from 1 to 100"),
+        ({"scale": 2, "blur": (0, 21)}, r"'one_pass': blur must .*, not \[0, 21\]"),
+        ({"scale": 2, "noise": (0, 256)}, "'one_pass': noise must be two numbers from 0 to 255"),
+        ({"scale": 0}, "'one_pass': scale must be 1 to 8, not 0"),
+        ({"scale": 2, "share": -0.1}, "'one_pass': share must be 0 to 1, not -0.1"),
     ],
 )
 def test_wrong_settings_are_named(options, message):
     with pytest.raises(RecipeError, match=message):
         OnePass(**options)
+
+
+def test_noise_is_drawn_after_its_share_and_its_strength(clean):
+    """So that a seed gives the same patches in every version."""
+    draws = rng(4)
+    draws.random()
+    sigma = draws.uniform(5, 50) / 255
+    noise = torch.from_numpy(draws.standard_normal((96, 120, 3), dtype=np.float32))
+    expected = levels(clean + sigma * noise.permute(2, 0, 1))
+    found = OnePass(scale=1, noise=(5, 50))(clean, rng(4))
+    assert ((found - expected).abs() > 1e-6).float().mean() < 1e-3

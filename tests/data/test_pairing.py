@@ -7,7 +7,15 @@ import pytest
 
 from tests.helpers.toy import register_toy
 from zoo.data import PairDataset, Photo, load_training_photos, write_photo
-from zoo.data.pair_names import without_roles, without_scale
+from zoo.data.pair_names import (
+    CLEAN,
+    DEGRADED,
+    MAKERS,
+    topics,
+    without_roles,
+    without_scale,
+    words,
+)
 from zoo.data.pairing import counterparts
 from zoo.data.testsets import find_test_set, validation_images
 from zoo.errors import ImageError
@@ -33,17 +41,19 @@ def levels(clean, degraded, scale):
 
 
 def test_equal_names_in_two_folders_are_paired_by_folder(tmp_path):
-    for folder, level in (("A", 0.2), ("B", 0.6)):
+    for folder, level in (("oak", 0.2), ("elm", 0.6)):
         image(tmp_path / f"{folder}_gt" / "0001.png", level)
         image(tmp_path / f"{folder}_lq" / "0001.png", level + 0.2, side=4)
-    clean, degraded = ([str(tmp_path / f"{f}_{end}") for f in "AB"] for end in ("gt", "lq"))
+    clean, degraded = (
+        [str(tmp_path / f"{folder}_{end}") for folder in ("oak", "elm")] for end in ("gt", "lq")
+    )
     expected = {(0.2, 0.4), (0.6, 0.8)}
     assert levels(clean, degraded, 2) == expected
-    with pytest.raises(ImageError, match=r"another order: '.*A_gt' would belong to '.*B_lq'; list"):
+    with pytest.raises(ImageError, match=r"another order: '.*oak_gt' would belong to '.*elm_lq'"):
         levels(clean, degraded[::-1], 2)
     # A folder that counts twice, and one with two degraded versions.
     assert levels([clean[0], *clean], [degraded[0], *degraded], 2) == expected
-    both = levels([clean[0], clean[0]], [degraded[0], str(tmp_path / "B_lq")], 2)
+    both = levels([clean[0], clean[0]], [degraded[0], str(tmp_path / "elm_lq")], 2)
     assert both == {(0.2, 0.4), (0.2, 0.8)}
 
 
@@ -178,6 +188,7 @@ def test_names_of_other_scales_and_words_inside_names_do_not_pair():
         (["1.png"], ["1.png", "1.jpg"], r"'a/1.png' may belong to 'b/1.png' or to 'b/1.jpg'"),
         (["1.png"], ["1.bmp", "1.jpg"], "'b/1.bmp' and 'b/1.jpg' have the same name"),
         (["1.png"], ["1.png", "1x2.png"], "may belong to 'b/1.png' or to 'b/1x2.png'"),
+        (["1.png"], ["1.bmp", "1.gif", "1.jpg"], "match: 'b/1.bmp' and 'b/1.gif' have the same"),
         (["1.png", "1.bmp"], ["1.jpg"], "'a/1.png' and 'a/1.bmp' have the same name"),
         (["1_HR.png", "1_GT.png"], ["1_LR.png"], "'a/1_HR.png' and 'a/1_GT.png' have the same"),
     ],
@@ -245,3 +256,21 @@ def test_test_sets_are_paired_by_the_same_rules(tmp_path):
         find_test_set(tmp_path, "Set", None, 1)
     with pytest.raises(ImageError, match="have the same name"):
         validation_images(str(tmp_path / "Set" / "GT"), str(tmp_path / "Set" / "input"))
+
+
+WORDS = {
+    CLEAN: "gt hr hq clean sharp target original clear norain high normal",
+    DEGRADED: "lr lrbi lq sr degraded noisy noise blur blurry input hazy haze rain rainy low",
+    MAKERS: "bicubic unknown mild difficult wild",
+}
+
+
+@pytest.mark.parametrize("role", WORDS, ids=["clean", "degraded", "makers"])
+def test_every_word_of_a_role_is_known(role):
+    wanted = WORDS[role].split()
+    assert sorted(role) == sorted(wanted)
+    for word in wanted:
+        for found in (word, f"{word}s", word.upper()):
+            assert topics(words(f"tide_{found}")) == {"tide"}
+            if role is not MAKERS:
+                assert without_roles(f"7_{found}", 2) == "7"

@@ -88,9 +88,29 @@ def test_the_command_line(photos, tmp_path, capsys):
     words = [str(photos), "-o", str(out), "bicubic_jpeg", "scale=4"]
     assert main([*words, "quality=10"]) == 0
     assert len(list(out.rglob("*.png"))) == 4
+    mixed = [str(photos), "bicubic_jpeg", "scale=4", "-o", str(tmp_path / "mixed"), "quality=10"]
+    assert main(mixed) == 0
+    for path in out.rglob("*.png"):
+        again = tmp_path / "mixed" / path.relative_to(out)
+        assert again.read_bytes() == path.read_bytes()
+    assert main([str(photos), "-o", str(tmp_path / "plain"), "jpeg", "quality=10"]) == 0
+    size = read_photo(photos / "a.png").color_HWC.shape
+    assert read_photo(tmp_path / "plain" / "degraded" / "a.png").color_HWC.shape == size
     assert main([*words, "qualty=10"]) == 2
     said = capsys.readouterr().err
     assert "did you mean 'quality'" in said
     assert main([*words, "quality=10", "scale=x"]) == 2
     said = capsys.readouterr().err
     assert "scale: expected a whole number" in said
+
+
+def test_a_bar_is_shown_to_a_person_only(photos, tmp_path, monkeypatch):
+    shown = []
+
+    def bar(items, **more):
+        shown.append(more)
+        return items
+
+    monkeypatch.setattr("zoo.data.pairs.tqdm", bar)
+    write_pairs(photos, tmp_path / "out", DEGRADATION)
+    assert shown == [{"unit": "image", "disable": None}]  # tqdm hides it in a file

@@ -111,6 +111,14 @@ def test_preparing_names_what_is_wrong(tmp_path, monkeypatch):
         prepare(tmp_path, tmp_path.name, progress=False)
     with pytest.raises(ZooError, match="leaves gaps"):
         prepare(tmp_path, tmp_path / "out", size=10, step=20)
+    with pytest.raises(ZooError, match="step is 0 and size is 10 pixels"):
+        prepare(tmp_path, tmp_path / "out", size=10, step=0)
+
+
+def test_sub_images_may_be_a_pixel_apart_and_beside_each_other(tmp_path):
+    write_photo(tmp_path / "a.png", random_photo(0, 3, 4))
+    assert prepare(tmp_path, tmp_path / "near", size=2, step=1, progress=False) == 6
+    assert prepare(tmp_path, tmp_path / "far", size=2, step=2, progress=False) == 4
 
 
 def test_a_sample_that_its_package_lacks_is_told(monkeypatch):
@@ -123,3 +131,21 @@ def test_a_sample_that_its_package_lacks_is_told(monkeypatch):
 @pytest.mark.parametrize("sample", samples.SAMPLE_PHOTOS, ids=lambda sample: sample.name)
 def test_a_sample_has_the_channels_that_are_stated(sample):
     assert samples.load_sample(sample.name).color_HWC.shape[2] == sample.channels
+
+
+def test_bars_are_shown_unless_they_are_not_wanted(tmp_path, monkeypatch):
+    """None leaves it to tqdm, which shows a bar to a person and none in a file."""
+    shown = []
+
+    def bar(items, *_, disable, **more):
+        shown.append(disable)
+        return items
+
+    monkeypatch.setattr("zoo.data.prepare.tqdm", bar)
+    monkeypatch.setattr("zoo.data.photos.tqdm", bar)
+    write_photo(tmp_path / "a.png", random_photo(0))
+    prepare(tmp_path, tmp_path / "out")
+    prepare(tmp_path, tmp_path / "out", progress=False)
+    load_training_photos(tmp_path, progress=True)
+    load_training_photos(tmp_path)
+    assert shown == [None, True, None, True]

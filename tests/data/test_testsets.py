@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
 from tests.helpers.evaluation import photo_file
 from zoo.data import Bicubic, BicubicJpeg, Photo, write_photo
 from zoo.data.degradations import GaussianNoise, Jpeg
-from zoo.data.testsets import ALIASES, find_test_set, validation_images
+from zoo.data.testsets import ALIASES, find_test_set, set_names, spellings, validation_images
 from zoo.errors import ImageError
 
 NAMES = {
@@ -58,6 +60,73 @@ def test_a_set_is_found_under_each_of_its_names(name, folder, tmp_path):
 def test_no_alias_is_left_out():
     found = {name.lower(): {folder.lower() for folder in NAMES[name]} for name in NAMES}
     assert {n: {n, *others} for n, others in ALIASES.items()}.items() <= found.items()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_name_that_is_asked_for_is_looked_for_first_and_then_the_others_in_turn(name):
+    known = list(dict.fromkeys(folder.lower() for folder in NAMES[name]))
+    assert spellings(name) == known
+    assert spellings(known[-1].upper()) == [known[-1], *known[:-1]]
+
+
+def test_of_several_folders_the_first_kind_is_taken(tmp_path):
+    """One after the other is taken away, and the next one counts."""
+    folders = [tmp_path / "B100" / name for name in CLEAN]
+    named = [tmp_path / "B100" / name for name in ("B100HR", "B100GTmod12", "b100_hr", "bsd100HR")]
+    for folder in (*named, *folders):
+        image(folder / "a.png")
+    for folder in (*named, *folders):
+        [found] = find_test_set(tmp_path, "B100", GaussianNoise(scale=1, sigma=25), 1)
+        assert found.clean == folder / "a.png"
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("degradation", "scale", "names"),
+    [
+        (None, 1, ["input", "input_crops", "noisy", "lq", "lr", "degraded"]),
+        (
+            Bicubic(scale=2),
+            2,
+            ["lr_bicubic/x2", "lrbicx2", "lr_bicubic_x2", "lr/x2", "b100lr_bicubic/x2",
+             "b100lrbicx2", "b100lr_bicubic_x2", "b100lr/x2", "b100_lr_bicubic/x2",
+             "bsd100lr_bicubic/x2", "bsd100_lr/x2", "bsds100lr_bicubic/x2", "bsds100_lrbicx2"],
+        ),
+        (
+            BicubicJpeg(scale=2, quality=30),
+            2,
+            ["lr_q30", "lr/q30", "lrq30", "lr_jpeg30", "lr/jpeg30", "lrjpeg30", "lr_30", "lr/30",
+             "lr30", "b100lr_q30", "b100lr30", "b100_lr_q30", "bsd100lr/q30", "bsds100_lr30"],
+        ),
+        (
+            Jpeg(scale=1, quality=30),
+            1,
+            ["lq/30", "jpeg30", "q30", "b100lq/30", "b100jpeg30", "b100q30", "b100_lq/30",
+             "b100_q30", "bsd100jpeg30", "bsds100_q30"],
+        ),
+    ],
+    ids=["unknown", "bicubic", "bicubic and jpeg", "jpeg"],
+)  # fmt: skip
+def test_of_several_folders_of_degraded_images_the_first_kind_is_taken(
+    tmp_path, degradation, scale, names
+):
+    image(tmp_path / "B100" / "HR" / "a.png")
+    folders = [tmp_path / "B100" / name for name in names]
+    for folder in folders:
+        image(folder / "a.png", 4 // scale)
+    for folder in folders:
+        [found] = find_test_set(tmp_path, "B100", degradation, scale)
+        assert found.degraded == folder / "a.png"
+        shutil.rmtree(folder)
+
+
+def test_noise_and_scale_1_have_no_folders_of_their_own(tmp_path):
+    image(tmp_path / "B100" / "HR" / "a.png")
+    for name in ("lr/x1", "noisy", "lq"):
+        image(tmp_path / "B100" / name / "a.png")
+    for degradation in (GaussianNoise(scale=1, sigma=25), Bicubic(scale=1)):
+        [found] = find_test_set(tmp_path, "B100", degradation, 1)
+        assert found.degraded is None
 
 
 @pytest.mark.parametrize("folder", [*CLEAN, "B100_HQ", "BSD100GT", "bsds100_original"])
@@ -141,7 +210,7 @@ def test_layouts(tmp_path, name, clean, degraded, degradation):
 
 def test_a_set_without_its_pairs_is_told(tmp_path):
     photo_file(tmp_path / "SIDD" / "target" / "a.png")
-    with pytest.raises(ImageError, match="needs a folder of degraded images"):
+    with pytest.raises(ImageError, match=r"needs a folder of degraded images, .*'target'$"):
         find_test_set(tmp_path, "SIDD", None, 1)
     photo_file(tmp_path / "SIDD" / "input" / "b.png")
     with pytest.raises(ImageError, match="no degraded counterpart"):
@@ -210,3 +279,23 @@ def test_one_matlab_file_of_sidd_is_told(tmp_path):
     (tmp_path / "SIDD" / "ValidationNoisyBlocksSrgb.mat").write_bytes(b"")
     with pytest.raises(ImageError, match="its MATLAB files are ValidationNoisyBlocks"):
         find_test_set(tmp_path, "SIDD", None, 1)
+
+
+def test_files_and_folders_are_named_in_their_sequence(tmp_path):
+    for name in ("c", "a", "d", "b"):
+        (tmp_path / "SIDD" / name).mkdir(parents=True)
+        (tmp_path / "SIDD" / f"{name}NoisyBlocks.mat").write_bytes(b"")
+    (tmp_path / "SIDD" / "file.txt").write_bytes(b"")
+    assert set_names(tmp_path / "SIDD") == ["a", "b", "c", "d"]
+    names = ", ".join(f"{name}NoisyBlocks.mat" for name in "abcd")
+    with pytest.raises(ImageError, match=f"its MATLAB files are {names}$"):
+        find_test_set(tmp_path, "SIDD", None, 1)
+    with pytest.raises(ImageError, match="nowhere' does not exist; check the path"):
+        set_names(tmp_path / "nowhere")
+
+
+def test_the_folder_of_a_guide_is_found_in_any_case(tmp_path):
+    image(tmp_path / "Set" / "HR" / "a.png")
+    guide = image(tmp_path / "Set" / "PAN" / "a.png")
+    [found] = find_test_set(tmp_path, "Set", Bicubic(scale=2), 2, guides=["Pan"])
+    assert found.guides == (guide,)
