@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 import recipes.compare
-from recipes.compare import Study, list_studies, load_study, main
+from recipes.compare import Study, Tolerance, list_studies, load_study, main
 from tests.helpers import strokes
 from tests.helpers.training import make_photos
-from zoo.description import measured
+from zoo.description import Measured, measured
+from zoo.errors import RecipeError, ZooError
 from zoo.evaluation.comparison import STUDENT, Trained, differences, interval, ranked, table
 from zoo.evaluation.report import fixed
 from zoo.plots.comparison import LINE, _ticks, render_comparison
@@ -322,3 +324,78 @@ def test_bursts_have_a_budget_too():
     data = settings.data
     budget = recipes.compare._budget(settings)
     assert f"{data.batch} bursts with frames of {data.patch} x {data.patch}." in budget
+
+
+def test_a_study_says_its_name_and_summary_and_that_of_its_file(study, tmp_path):
+    found = load_study(study)
+    assert found.recipe("rows", {}).name == "toy_rows"
+    recipe = found.recipe("rows", {})
+    variants = [trained("rows", 30.0), trained("columns", 31.0)]
+    for summary, title in (("what is compared", "# toy: what is compared\n"), ("", "# toy\n")):
+        named = replace(found, summary=summary)
+        recipes.compare._report(tmp_path, named, variants, recipe)
+        assert (tmp_path / "summary.md").read_text().startswith(title)
+        assert json.loads((tmp_path / "results.json").read_text())["reference"] == "rows"
+    study.write_text(STUDY.replace("name: toy", "name: [toy]"))
+    with pytest.raises(RecipeError, match=r"^toy\.yaml: name: "):
+        load_study(study)
+    long = replace(found, name="n" * 300)
+    assert long.recipe("rows", {}).name == "n" * 200
+
+
+def test_a_budget_is_equal_up_to_the_tolerance_on_both_sides(study):
+    found = replace(load_study(study), tolerance=Tolerance(parameters=0.5, operations=0.25))
+
+    def check(parameters, gigaflops):
+        sizes = {"rows": Measured(None, 1000, 16.0, None)}
+        sizes["columns"] = Measured(None, parameters, gigaflops, None)
+        recipes.compare.check_budget(sizes, found)
+
+    for parameters, gigaflops in ((1500, 20.0), (500, 12.0)):
+        check(parameters, gigaflops)
+    for parameters, gigaflops, message in (
+        (1501, 16.0, "has +50.1% parameters against 'rows', .* raise tolerance.parameters (0.5)"),
+        (499, 16.0, "has -50.1% parameters against 'rows'"),
+        (1000, 20.1, "has +25.6% operations against 'rows', .* raise tolerance.operations (0.25)"),
+        (1000, 11.9, "has -25.6% operations against 'rows'"),
+    ):
+        escaped = re.escape(message).replace(r"\.\*", ".*")
+        with pytest.raises(RecipeError, match=f"variant 'columns' {escaped}"):
+            check(parameters, gigaflops)
+
+
+def test_only_a_whole_score_of_the_same_settings_is_that_of_a_finished_run(study, tmp_path):
+    recipe = load_study(study).recipe("rows", {})
+    other = load_study(study).recipe("columns", {})
+    score = tmp_path / "score.json"
+    assert recipes.compare.finished(tmp_path, recipe) is None
+    for text in ("{", "[1]", "{}", '{"of": "another"}'):
+        score.write_text(text)
+        assert recipes.compare.finished(tmp_path, recipe) is None
+    held = {"of": recipes.compare._print_of(recipe), "psnr": 30.0}
+    score.write_text(json.dumps(held))
+    assert recipes.compare.finished(tmp_path, recipe) == held
+    assert recipes.compare.finished(tmp_path, other) is None
+
+
+@pytest.mark.parametrize(
+    "line", [None, {"step": 1, "psnr": 30.0}, {"step": 2}, {"step": 2, "psnr": "high"}]
+)
+def test_a_run_without_the_score_of_its_last_step_is_told(study, tmp_path, line):
+    recipe = load_study(study).recipe("rows", {})
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.raises(ZooError, match="the log has no PSNR of the last step; delete the folder"):
+        recipes.compare._score(tmp_path, recipe)
+    lines = [{"step": 2, "psnr": 28.0}, {"step": 2, "psnr": 30.0, "ssim": None}, {"step": 2}]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert recipes.compare._score(tmp_path, recipe)["psnr"] == 30.0  # it was resumed
+
+
+def test_folders_of_runs_are_those_of_seeds(tmp_path):
+    assert recipes.compare._seeds_in(tmp_path / "nowhere") == []
+    for name in ("seed-0", "seed-12", "seed-2147483647", "seed-2147483648", "seed-12345678901"):
+        (tmp_path / name).mkdir()
+    for name in ("seed-1x", "seed-", "seed--1", "seeds-4"):
+        (tmp_path / name).mkdir()
+    assert sorted(recipes.compare._seeds_in(tmp_path)) == [0, 12, 2147483647]
+    assert np.isnan(recipes.compare._number(None)) and recipes.compare._number(1) == 1.0

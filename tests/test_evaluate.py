@@ -645,3 +645,28 @@ def test_a_source_without_scores_is_not_told(tmp_path, weights, capsys):
     words = ["--data", tmp_path, "-o", tmp_path / "out"]
     assert run(recipe, *rest, *words) == 0
     assert "Paper:" not in capsys.readouterr().out
+
+
+def test_sets_that_are_not_there_are_told(tmp_path, weights, caplog):
+    photo_file(tmp_path / "data" / "Set5" / "a.png")
+    with caplog.at_level(logging.INFO):
+        assert run(*weights, "--data", tmp_path / "data", "-o", tmp_path / "out") == 0
+    assert f"skipped, not in {tmp_path / 'data'}: Set14, B100, Urban100, Manga109" in caplog.text
+
+
+@pytest.mark.parametrize("stated", ["null", "[0, 255]"])
+def test_only_photographs_are_degraded_to_8_bits(tmp_path, weights, monkeypatch, stated):
+    """Levels of a stated range were rounded for scores, and not in training."""
+    recipe, *rest = weights
+    recipe.write_text(recipe.read_text() + f"train: {{data: {{range: {stated}}}}}\n")
+    zoo.save(zoo.build(str(recipe)), tmp_path / "a.safetensors")
+    photo_file(tmp_path / "data" / "Set5" / "a.png")
+    seen = []
+
+    def noted(network, images, degradation, **_):
+        seen.append((degradation.rounded, images[0].value_range))
+        return [Score("a", 30.0, 0.9, 20.0, 0.5)]
+
+    monkeypatch.setattr(command, "evaluate", noted)
+    assert run(recipe, *rest, "--data", tmp_path / "data", "-o", tmp_path / "out") == 0
+    assert seen == [(True, None) if stated == "null" else (False, (0.0, 255.0))]

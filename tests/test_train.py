@@ -6,15 +6,18 @@ import json
 import logging
 import re
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 
+import recipes.compare
+import recipes.train
 import zoo
-from recipes.train import Trainer, main
+from recipes.train import Trainer, main, overrides_of
 from tests.helpers.interruption import interrupted_at
-from tests.helpers.training import LIGHT, losses, make_photos, train
+from tests.helpers.training import LIGHT, Rank, losses, make_photos, train
 from zoo.data import Bicubic, PatchDataset, Photo, load_training_photos, read_photo, write_photo
 from zoo.errors import RecipeError
 from zoo.recipe import load_recipe
@@ -325,3 +328,36 @@ def test_a_compiled_network_trains_as_a_plain_one(photos, tmp_path, monkeypatch)
     plain, compiled = losses(tmp_path / "plain"), losses(tmp_path / "compiled")
     # Fused kernels round differently; the differences grow over the six steps.
     assert list(compiled.values()) == pytest.approx(list(plain.values()), rel=1e-3)
+
+
+def test_settings_without_a_section_are_those_of_the_training():
+    words = ["iterations=3", "train.seed=1", "network.dim=8", "evaluate.crop=2", "name=a"]
+    words += ["summary=b", "data.patch=4", "names=c"]
+    assert overrides_of(words) == {
+        "train.iterations": 3, "train.seed": 1, "network.dim": 8, "evaluate.crop": 2, "name": "a",
+        "summary": "b", "train.data.patch": 4, "train.names": "c",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("command", [recipes.train, recipes.compare])
+def test_processes_beside_the_first_say_only_what_is_wrong(
+    command, rank, photos, tmp_path, monkeypatch
+):
+    seen, zoo_log = [], logging.getLogger("zoo")
+    monkeypatch.setattr(command, "process_group", lambda device: nullcontext(Rank(rank, 2)))
+
+    def noted(*_, **options):
+        seen.append((zoo_log.level, options["group"].rank))
+        return []
+
+    monkeypatch.setattr(command, "train", noted)
+    monkeypatch.setattr(command, "run_study", noted, raising=False)
+    before = zoo_log.level
+    name = "mambair_tiny_x2" if command is recipes.train else "scan_orders"
+    try:
+        zoo_log.setLevel(logging.INFO)
+        assert command.main([name, "-o", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    finally:
+        zoo_log.setLevel(before)
+    assert seen == [(logging.ERROR if rank else logging.INFO, rank)]

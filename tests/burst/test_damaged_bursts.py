@@ -19,6 +19,7 @@ from zoo.data.burst.finding import find_bursts
 from zoo.data.burst.reading import BurstFiles, read_burst
 from zoo.errors import ImageError
 from zoo.inference.burst import developed
+from zoo.pickles import check_pickle
 
 IDENTITY = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 FACTS = {"rgb2cam": IDENTITY, "rgb_gain": 1.2, "red_gain": 2.0, "blue_gain": 1.7}
@@ -312,10 +313,13 @@ def test_long_shapes_are_cut(tmp_path):
 
 def test_the_tensors_of_a_pickle_together_have_a_limit_of_steps(tmp_path, monkeypatch):
     path = tmp_path / "meta_info.pkl"
-    few, many = ({str(n): torch.ones(1) for n in range(count)} for count in (2, 20))
-    monkeypatch.setattr("zoo.data.burst.plain_pickle._STEPS", 500)
-    path.write_bytes(pickle.dumps(few))
-    assert len(load_facts(path)) == 2
-    path.write_bytes(pickle.dumps(many))
-    with pytest.raises(ImageError, match="too many values"):
-        load_facts(path)
+    data = pickle.dumps({str(n): torch.ones(1) for n in range(20)})
+    path.write_bytes(data)
+    around = check_pickle(io.BytesIO(data), 10_000)  # without what is in the tensors
+    for more, fits in ((2000, True), (100, False)):  # each of them has about 30
+        monkeypatch.setattr("zoo.data.burst.plain_pickle._STEPS", around + more)
+        if fits:
+            assert len(load_facts(path)) == 20
+            continue
+        with pytest.raises(ImageError, match="too many values"):
+            load_facts(path)

@@ -78,6 +78,13 @@ def test_a_burst_without_a_clean_image_is_named(weights, bursts, capsys):
     assert "burst_1" in said and "no clean image" in said
 
 
+def test_a_report_that_cannot_be_written_is_told_before_the_scoring(weights, bursts, capsys):
+    weights = [*weights[:-1], str(bursts / "burst_0" / "meta.json")]
+    assert main([*weights, "--data", str(bursts)]) == 2
+    said = capsys.readouterr()
+    assert "cannot write" in said.err and not said.out
+
+
 def test_the_frozen_set_is_scored(weights, capsys):
     assert main(weights) == 0
     said = capsys.readouterr().out

@@ -507,3 +507,96 @@ def test_validating_and_saving_do_not_count_as_training_time(photos, tmp_path, m
     )
     trainer_of(photos, tmp_path, iterations=3, save_every=2, log_every=9).run()
     assert started == [2, 3, 3]
+
+
+def test_the_time_of_a_step_is_the_median_without_the_first(photos, tmp_path, monkeypatch):
+    """In seconds, as the mean over the processes; the first step also builds what is kept."""
+    clock = [0.0]
+    monkeypatch.setattr("recipes.train.time.monotonic", lambda: clock[0])
+
+    def passing(seconds):
+        clock[0] += seconds
+
+    for world_size in (1, 2):
+        group = Several(0, world_size)
+        trainer = trainer_of(photos, tmp_path, group=group, data={"batch": 4 * world_size})
+        steps = map(passing, (100.0, 5.0, 1.0, 9.0, 3.0))
+        monkeypatch.setattr(trainer, "_train_step", lambda _, steps=steps: next(steps))
+        trainer.task.validate = lambda *_: passing(7.0)
+        # Five steps: after four, 115 seconds had been spent for each process.
+        assert trainer.measure(allowed=116.0) == (5.0, 7.0)
+
+
+def test_at_most_fifty_steps_are_measured(photos, tmp_path):
+    trainer = trainer_of(photos, tmp_path, iterations=80)
+    taken = []
+    trainer._train_step = lambda parts: taken.append(1)
+    trainer.task.validate = lambda *_: None
+    trainer.measure(allowed=1e9)
+    assert len(taken) == 50
+
+
+def test_what_the_recipe_says_reaches_the_batches(photos, tmp_path, monkeypatch):
+    given = {}
+
+    def noted(examples, plan, **options):
+        given.update(options, plan=plan)
+        return iter(())
+
+    monkeypatch.setattr("recipes.train.batches", noted)
+    trainer = trainer_of(photos, tmp_path, accumulate=2, seed=9, data={"pool": 8})
+    trainer.step = 3
+    trainer._batches()
+    expected = {"step": 3, "accumulate": 2, "num_workers": 0, "pool": 8, "seed": 9}
+    assert {name: given[name] for name in expected} == expected
+    assert given["group"] is trainer.group and given["plan"] == trainer.task.plan
+    assert given["pinned"] is False
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_only_the_first_process_writes(rank, photos, tmp_path):
+    trainer = trainer_of(photos, tmp_path, group=Several(rank, 2), save_every=2)
+    trainer.save()
+    trainer._publish()
+    names = ["checkpoint-00000000.pt", "weights.safetensors"] if rank == 0 else []
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_a_run_that_was_killed_before_its_weights_were_written_writes_them(photos, tmp_path):
+    recipe = recipe_of(photos, iterations=2, save_every=1, keep=1)
+    first = train(recipe, tmp_path / "run", num_workers=0)
+    weights = tmp_path / "run" / "weights.safetensors"
+    before = weights.read_bytes()
+    weights.unlink()
+    assert train(recipe, tmp_path / "run", num_workers=0).step == first.step == 2
+    assert weights.read_bytes() == before
+
+
+@pytest.mark.parametrize("spoilt", ["score", "picture"])
+def test_a_validation_of_no_number_ends_the_training_before_it_is_saved(spoilt, photos, tmp_path):
+    """The loss does not show it: it was computed before the last update."""
+    trainer = trainer_of(photos, tmp_path, iterations=3)
+    values, pictures = trainer.task.validate(trainer.network, trainer.group)
+    if spoilt == "score":
+        values = {**values, "psnr": float("nan")}
+    else:
+        pictures = {name: np.full_like(picture, np.inf) for name, picture in pictures.items()}
+    trainer.task.validate = lambda *_: (values, pictures)
+    message = "the network's output is infinite or undefined at step 3: training diverged"
+    with pytest.raises(ZooError, match=message):
+        trainer.run()
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_a_state_of_no_step_or_of_other_processes_is_told(photos, tmp_path, caplog):
+    trainer = trainer_of(photos, tmp_path)
+    state = trainer.state()
+    for step in (-1, STEPS + 1, "4"):
+        with pytest.raises(ValueError, match=f"step {step!r} of {STEPS}"):
+            trainer.restore({**state, "step": step})
+    trainer.restore({**state, "step": STEPS})
+    assert trainer.step == STEPS and not caplog.text
+    drawn = torch.get_rng_state()
+    trainer.restore({**state, "rng": state["rng"] * 3})
+    assert "resuming with 1 processes instead of 3: the batches are the same" in caplog.text
+    assert torch.equal(torch.get_rng_state(), drawn)
