@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -16,11 +17,18 @@ from tests.helpers.training import make_photos
 from tests.helpers.vgg import write_vgg
 from zoo.data import Bicubic, PatchDataset, load_training_photos
 from zoo.data.sharpening import Sharpening
+from zoo.distributed import ProcessGroup
 from zoo.errors import CheckpointError, RecipeError, ZooError
 from zoo.plots.training_curves import render_runs
 from zoo.recipe import load_recipe
+from zoo.training.adversary import Adversary
 from zoo.training.discriminators import UNetSpectral
-from zoo.training.settings import train_settings
+from zoo.training.settings import (
+    AdversarialSettings,
+    DataSettings,
+    TrainSettings,
+    train_settings,
+)
 
 STEPS = 8
 DISCRIMINATOR = {"type": "unet_spectral", "dim": 2}
@@ -207,6 +215,25 @@ def test_thirty_steps_resume_to_the_last_bit(precision, photos, tmp_path, monkey
     ]
     assert [line["step"] for line in logs[0]] == [7, 14, 21, 28, 30]
     assert logs[1] == logs[0]
+
+
+def test_gradients_are_averaged_over_the_processes_and_images_are_learnt_from_once():
+    seen, group = [], ProcessGroup()
+    group.average_gradients = lambda module: seen.append((module, module.last.weight.grad.clone()))
+    chosen = AdversarialSettings(discriminator=partial(UNetSpectral, dim=2))
+    settings = TrainSettings(data=DataSettings(), iterations=2, adversarial=chosen)
+    adversary = Adversary(settings, 3, "cpu", group)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    made, target = (torch.rand(1, 3, 8, 8) for _ in range(2))
+    adversary.term(made, target, target)
+    adversary.learn(scaler, 1)
+    before = adversary.discriminator.last.weight.grad.clone()
+    with pytest.raises(AssertionError, match="the task showed no images"):
+        adversary.learn(scaler, 1)
+    adversary.step(scaler, 0)
+    [(module, gradient)] = seen
+    assert module is adversary.discriminator and torch.equal(gradient, before)
+    assert module.last.weight.grad is None
 
 
 def test_a_logged_value_is_the_mean_since_the_line_before(photos, tmp_path):

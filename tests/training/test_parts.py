@@ -8,6 +8,8 @@ import math
 import os
 import random
 import signal
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -39,6 +41,7 @@ from zoo.training import (
     shortened,
     write_checkpoint,
 )
+from zoo.training.checkpoint import restoring
 from zoo.training.losses import L1, Charbonnier
 from zoo.training.metrics_log import read_metrics
 from zoo.training.settings import (
@@ -456,3 +459,89 @@ def test_a_signal_is_noted_and_a_second_one_interrupts(number):
         assert signals.received == number
         os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before
+
+
+def test_a_checkpoint_that_does_not_fit_says_what_was_wrong(tmp_path):
+    wrong = pytest.raises(CheckpointError, match=r"a\.pt: holds another state .*KeyError: 'ema'")
+    with wrong, restoring(tmp_path / "a.pt"):
+        {}["ema"]
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 cut short"])
+def test_what_is_no_archive_is_damaged_and_the_one_before_is_taken(content, tmp_path, caplog):
+    write_checkpoint(tmp_path, {"step": 3}, step=3)
+    (tmp_path / "checkpoint-00000004.pt").write_bytes(content)
+    assert latest_checkpoint(tmp_path)[1] == {"step": 3}
+    assert "checkpoint-00000004.pt, which is damaged (BadZipFile)" in caplog.text
+
+
+def test_the_seed_of_numpy_goes_on_from_the_start_where_it_has_no_larger_ones():
+    seed_all(2**32 + 2**31 + 5)
+    found = np.random.randn()
+    np.random.seed(2**31 + 5)
+    assert np.random.randn() == found
+
+
+@pytest.mark.parametrize("count", [8, 9])
+def test_of_many_tensors_at_random_values_the_first_eight_are_named(count, tmp_path, caplog):
+    def network_of(*sides):
+        return nn.ModuleDict({f"{n}": nn.Linear(s, 1, bias=False) for n, s in enumerate(sides)})
+
+    torch.save(network_of(2, *[3] * count).state_dict(), tmp_path / "a.pth")
+    with caplog.at_level(logging.INFO):
+        load_initial_weights(network_of(2, *[4] * count), str(tmp_path / "a.pth"))
+    names = ", ".join(f"{n}.weight" for n in range(1, 9))
+    assert caplog.messages[-2:] == [
+        f"loaded 1 of {count + 1} tensors from {tmp_path / 'a.pth'}",
+        f"left at random values: {names}{', ...' if count == 9 else ''}",
+    ]
+
+
+def test_initial_weights_that_are_missing_are_told_by_their_setting(tmp_path):
+    with pytest.raises(CheckpointError, match=r"^train\.initial: .*x\.pth does not exist; train"):
+        load_initial_weights(Toy(dim=4, channels=3), str(tmp_path / "x.pth"))
+    with pytest.raises(CheckpointError, match=r"did you mean 'mambair_tiny_x2'"):
+        load_initial_weights(Toy(dim=4, channels=3), "mambair_tny_x2")
+
+
+def test_the_bar_shows_loss_and_speed_and_the_log_two_decimals(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("zoo.training.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("zoo.training.metrics_log.find_spec", lambda name: None)
+    with Progress(tmp_path, [stage(4, 8, 1)], 0, is_first=True) as progress:
+        shown = []
+        progress.bar.set_postfix = lambda **values: shown.append(values)
+        clock[0] += 3
+        progress.show_loss(2, 3.0, 0.12345, 1e-3, real=0.5)
+    assert shown == [{"loss": "0.1235", "images_per_s": "0.7"}]
+    [line] = read_metrics(tmp_path)
+    assert (line["images_per_second"], line["real"]) == (0.67, 0.5)
+
+
+def test_tensorboard_gets_pictures_as_they_are_and_is_flushed_and_closed(tmp_path, monkeypatch):
+    calls = []
+
+    class Writer:
+        def __init__(self, *words, **options):
+            calls.append(("made", words, options))
+
+        def __getattr__(self, name):
+            return lambda *words, **options: calls.append((name, words, options))
+
+    monkeypatch.setitem(
+        sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer)
+    )
+    monkeypatch.setattr("zoo.training.metrics_log.find_spec", lambda name: name == "tensorboard")
+    picture = np.zeros((3, 4, 3), np.float32)
+    log = MetricsLog(tmp_path, 4)
+    log.write(5, 1.0, loss=0.5, bands=[1.0], name="x")
+    log.show(5, "x/a.png", picture)
+    log.close()
+    assert calls == [
+        ("made", (str(tmp_path / "tensorboard"),), {"purge_step": 5}),
+        ("add_scalar", ("loss", 0.5, 5), {}),
+        ("flush", (), {}),
+        ("add_image", ("validation/a", picture, 5), {"dataformats": "HWC"}),
+        ("close", (), {}),
+    ]
+    assert (tmp_path / "validation" / "a.png").is_file()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 import re
@@ -68,7 +67,7 @@ def shortened(recipe: Recipe, iterations: int) -> Recipe:
     if iterations >= settings.iterations:
         return recipe
     factor = iterations / settings.iterations
-    data: dict[str, Any] = copy.deepcopy(recipe.data())
+    data: dict[str, Any] = recipe.data()
     train = data["train"]
     train["iterations"] = iterations
     train["schedule"] = _scaled(train.get("schedule", {}), settings.schedule, factor)
