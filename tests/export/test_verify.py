@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,7 +14,17 @@ from torch import nn
 
 import export.verify
 from export.model import facts_of
-from export.verify import ENGINE_TOLERANCES, SIZES, TOLERANCES, verify, verify_engine
+from export.shape import InputShape
+from export.verify import (
+    ENGINE_TOLERANCES,
+    SIZES,
+    TOLERANCES,
+    Comparison,
+    Report,
+    upcast,
+    verify,
+    verify_engine,
+)
 from tests.helpers.graphs import two_scans
 from zoo.errors import ZooError
 from zoo.networks import Network
@@ -212,3 +223,116 @@ def test_both_ways_of_running_a_scan_are_run():
 def test_a_file_that_does_not_say_its_precision_is_not_verified(tmp_path):
     with pytest.raises(ZooError, match=r"only those can be verified"):
         verify(Scaled(), file_of(tmp_path / "n.onnx", precision="fp8"))
+
+
+def test_a_report_is_a_table_with_its_verdict():
+    found = (
+        Comparison("ONNX Runtime, standard", (1, 3, 11, 18), 2.5e-7, 123.456),
+        Comparison("ONNX Runtime, our operator", (2, 3, 24, 17), 3e-5, 70.0, 0.0004),
+    )
+    notes = ("a note",)
+    lines = [
+        "runtime                      input            max error / range      PSNR",
+        "ONNX Runtime, standard       1x3x11x18                 2.50e-07  123.5 dB",
+        "ONNX Runtime, our operator   2x3x24x17                 3.00e-05   70.0 dB",
+        "  of its routes, 4.00e-04 differ (allowed 1e-03)",
+        "a note",
+        "verified: worst 3.00e-05, tolerance 1e-04",
+    ]
+    assert str(Report(Path("n"), 1e-4, found, notes, 1e-3)) == "\n".join(lines)
+    for tolerance, flippable in ((2e-5, 1e-3), (1e-4, 1e-4)):
+        report = Report(Path("n"), tolerance, found, notes, flippable)
+        assert not report.passed and "VERIFICATION FAILED: worst 3.00e-05" in str(report)
+    assert Report(Path("n"), 3e-5, found, notes, 4e-4).passed  # no more than what is allowed
+
+
+BF16 = TensorProto.BFLOAT16
+
+
+def bf16_file(path, added=0.1, **facts):
+    """``file_of`` in bfloat16, with a border of float32."""
+    weight, one = (numpy_helper.from_array(np.float32(v), "t") for v in (0.5, added))
+    tensors = []
+    for name, tensor in (("weight", weight), ("added", one)):
+        values = numpy_helper.to_array(tensor).astype(helper.tensor_dtype_to_np_dtype(BF16))
+        tensors.append(numpy_helper.from_array(values, name))
+    nodes = [
+        helper.make_node("Cast", ["input"], ["x"], to=BF16),
+        helper.make_node("Constant", [], ["c"], value=tensors[1]),
+        helper.make_node("Mul", ["x", "weight"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "c"], ["y"]),
+        helper.make_node("Cast", ["y"], ["output"], to=TensorProto.FLOAT),
+    ]
+    shape = ["N", 3, "H", "W"]
+    values = [
+        helper.make_tensor_value_info(n, kind, shape)
+        for n, kind in (("input", 1), ("output", 1), ("x", BF16), ("y", BF16))
+    ]
+    graph = helper.make_graph(nodes, "scaled", values[:1], values[1:2], tensors[:1])
+    graph.value_info.extend(values[2:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
+    said = facts_of(Scaled(), "random") | {"shape": "Nx3xHxW", "precision": "bf16"} | facts
+    helper.set_model_props(model, said)
+    onnx.save(model, path)
+    return path
+
+
+def test_a_file_in_bf16_is_run_as_a_copy_in_float32_with_the_rounded_weights(tmp_path):
+    class Rounded(Scaled):
+        def __init__(self):
+            super().__init__()
+            self.added = float(torch.tensor(0.1).bfloat16())
+            self.weight.data.fill_(0.5009)  # 0.5 in bfloat16
+
+    network = Rounded()
+    report = verify(network, bf16_file(tmp_path / "n.onnx"))
+    assert report.passed and report.worst < 1e-6 and len(report.comparisons) == len(SIZES), report
+    assert report.tolerance == TOLERANCES["bf16"] and network.weight.dtype == torch.float32
+    assert report.notes[0] == (
+        "bf16 does not run in ONNX Runtime on a CPU: the file passed ONNX's checker, and a copy in "
+        "float32 was run"
+    )
+    assert not verify(network, bf16_file(tmp_path / "n.onnx", added=0.11)).passed
+
+
+def test_the_network_beside_a_bf16_file_rounds_weights_and_nothing_that_it_computes(tmp_path):
+    class Normed(Scaled):
+        def __init__(self):
+            super().__init__()
+            self.weight.data.fill_(0.5009)
+            self.norm = nn.LayerNorm(7)
+
+        def forward(self, image_BIHW):
+            return self.norm(image_BIHW) * self.weight
+
+    network, image = Normed(), torch.rand(1, 3, 5, 7)
+    model = onnx.load(bf16_file(tmp_path / "n.onnx"))
+    _, reference = export.verify._bf16_in_float32(model, network, InputShape(1, None, 3, 5, 7))
+    assert {p.dtype for p in reference.parameters()} == {torch.float32}
+    with torch.inference_mode():
+        assert torch.equal(reference(image), network.norm(image) * 0.5)
+
+
+def test_every_bfloat16_of_a_copy_is_float32_and_other_numbers_stay(tmp_path):
+    model = onnx.load(bf16_file(tmp_path / "n.onnx"))
+    graph = model.graph
+    graph.node.append(helper.make_node("RandomNormal", [], ["r"], dtype=BF16, shape=[2]))
+    graph.node.append(helper.make_node("Gather", ["x", "i"], ["g"], axis=BF16))  # a number, 16
+    graph.node.append(helper.make_node("Cast", ["x"], ["h"], to=TensorProto.FLOAT16))
+    graph.input.append(helper.make_tensor_value_info("i", TensorProto.INT64, [1]))
+    graph.output.append(helper.make_tensor_value_info("r", BF16, [2]))
+    before = model.SerializeToString()
+    found = upcast(model).graph
+    assert model.SerializeToString() == before
+    kinds = {
+        value.name: value.type.tensor_type.elem_type
+        for value in (*found.input, *found.output, *found.value_info)
+    }
+    assert kinds == {"input": 1, "output": 1, "x": 1, "y": 1, "i": 7, "r": 1}
+    assert [numpy_helper.to_array(t).dtype for t in found.initializer] == [np.float32]
+    assert found.initializer[0].name == "weight"
+    given = {n.output[0]: {a.name: a for a in n.attribute} for n in found.node}
+    assert given["x"]["to"].i == given["r"]["dtype"].i == TensorProto.FLOAT
+    assert given["g"]["axis"].i == 16 and given["h"]["to"].i == TensorProto.FLOAT16
+    value = numpy_helper.to_array(given["c"]["value"].t)
+    assert value.dtype == np.float32 and value == np.float32(0.10009765625)
