@@ -21,7 +21,7 @@ from zoo.evaluation.comparison import STUDENT, Trained, differences, interval, r
 from zoo.evaluation.report import fixed
 from zoo.plots.comparison import LINE, _ticks, render_comparison
 from zoo.plots.scan_order import text_width
-from zoo.recipe import load_recipe
+from zoo.recipe import Recipe, load_recipe
 from zoo.training.settings import train_settings
 
 STUDY = """
@@ -399,3 +399,9 @@ def test_folders_of_runs_are_those_of_seeds(tmp_path):
         (tmp_path / name).mkdir()
     assert sorted(recipes.compare._seeds_in(tmp_path)) == [0, 12, 2147483647]
     assert np.isnan(recipes.compare._number(None)) and recipes.compare._number(1) == 1.0
+
+
+def test_the_settings_of_a_run_have_no_sequence():
+    first, second = ({"type": "toy", "a": 1, "b": 2}, {"b": 2, "a": 1, "type": "toy"})
+    prints = {recipes.compare._print_of(Recipe(name="a", network=n)) for n in (first, second)}
+    assert len(prints) == 1

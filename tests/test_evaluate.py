@@ -519,6 +519,8 @@ def test_compat_reaches_the_network_or_is_refused(tmp_path, weights, capsys):
             "Self-ensemble of 8 flips and quarter turns.",
         ),
         (["--precision", "bf16"], {"tile": 0, "precision": "bf16"}, "Precision bf16."),
+        (["--tf32"], {"tile": 0, "tf32": True}, "TF32 was allowed."),
+        (["--tile", "0"], {"tile": 0}, "each image whole."),
     ],
 )
 def test_options_of_evaluation_reach_what_restores(
@@ -625,6 +627,7 @@ def test_where_sizes_are_equal_the_baseline_is_the_input_on_all_channels(tmp_pat
     assert run(recipe, *words) == 0
     text = capsys.readouterr().out
     assert "| input PSNR / SSIM |" in text and "all channels, 8 bits, 0 border pixels" in text
+    assert "volume" not in text and "Precision" not in text and "TF32" not in text
 
 
 def test_kept_images_never_replace_those_of_the_set(tmp_path, weights, monkeypatch, capsys):

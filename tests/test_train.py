@@ -361,3 +361,23 @@ def test_processes_beside_the_first_say_only_what_is_wrong(
     finally:
         zoo_log.setLevel(before)
     assert seen == [(logging.ERROR if rank else logging.INFO, rank)]
+
+
+@pytest.mark.parametrize("command", [recipes.train, recipes.compare])
+def test_options_of_the_machine_reach_the_training(command, photos, tmp_path, monkeypatch):
+    seen = {}
+
+    def noted(recipe, folder, **options):
+        seen.update(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "train", noted)
+    name = "mambair_tiny_x2" if command is recipes.train else "scan_orders"
+    words = [name, f"data.photos={photos}", f"data.validate={photos}", "--device", "cpu"]
+    words += ["-o", str(tmp_path / "run"), "--num-workers", "3", "--tf32"]
+    expected = {"device": "cpu", "num_workers": 3, "tf32": True}
+    if command is recipes.train:
+        words += ["--budget", "10m"]
+        expected["budget"] = "10m"
+    assert command.main(words) == 130
+    assert {name: seen[name] for name in expected} == expected

@@ -137,6 +137,7 @@ def test_files_of_a_burst_hold_the_nearest_levels_and_its_facts(tmp_path):
     facts = json.loads((tmp_path / "meta.json").read_text())
     assert facts["shot_noise_level"] == made.noise.shot and facts["seed"] == 7
     assert facts["read_noise_level"] == made.noise.read and facts["white_level"] == 2**14
+    assert facts["channels"] == ["R", "Gr", "Gb", "B"]
     preview = read_photo(tmp_path / "preview.png").color_HWC
     finished = made.camera.process(made.clean.clamp(0, 1)).permute(1, 2, 0).numpy()
     np.testing.assert_allclose(preview[:, 64:], finished, atol=0.51 / 255)
@@ -487,7 +488,7 @@ def test_pictures_of_npz_bursts_are_png_and_never_replace_a_burst(tmp_path):
           "im_raw_01.png": np.zeros((4, 2, 4), np.uint16)}, "different sizes: 2x2, 2x4"),
         ({"a.png": np.zeros((2, 2, 3), np.uint8)}, "takes four planes of a RAW mosaic"),
         ({"a.png": np.zeros((2, 2, 4), np.uint8)}, "alpha channel"),
-        ({"burst.npz": {"x": np.zeros(3)}}, "needs an array 'frames'"),
+        ({"burst.npz": {"x": np.zeros(3)}}, "of shape (T, 4 or 3, h, w), not nothing"),
         ({"burst.npz": {"frames": np.zeros((2, 4, 2, 2), np.uint16)}}, "white_level"),
         ({"burst.npz": {"frames": np.full((2, 4, 2, 2), np.nan)}}, "NaN"),
         ({"burst.npz": b"no archive"}, "burst.npz' cannot be read: File is not a zip file"),

@@ -306,9 +306,11 @@ def test_the_largest_integers_may_be_white(tmp_path):
     assert "must be at least 1" in refused(npz(tmp_path / "b.npz", white_level=2.0**65))
 
 
-def test_long_shapes_are_cut(tmp_path):
+def test_the_shape_of_frames_is_told_and_a_long_one_cut(tmp_path):
     message = refused(npz(tmp_path / "a.npz", frames=np.zeros((1,) * 40, np.uint16)))
     assert message.endswith(f"not {'x'.join('1' * 40)[:60]}")
+    np.savez(tmp_path / "b.npz", other=np.zeros(3))
+    assert refused(tmp_path / "b.npz").endswith("(T, 4 or 3, h, w), not nothing")
 
 
 def test_the_tensors_of_a_pickle_together_have_a_limit_of_steps(tmp_path, monkeypatch):
@@ -323,3 +325,15 @@ def test_the_tensors_of_a_pickle_together_have_a_limit_of_steps(tmp_path, monkey
             continue
         with pytest.raises(ImageError, match="too many values"):
             load_facts(path)
+
+
+def test_all_pixels_of_all_frames_count_to_the_limit(tmp_path, monkeypatch):
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"im_raw_{number}.png"), np.zeros((4, 9, 4), np.uint16))
+    for limit, fits in ((108, True), (107, False)):
+        monkeypatch.setenv("ZOO_MAX_PIXELS", str(limit))
+        if fits:
+            assert read_burst(tmp_path).frames_TIHW.shape == (3, 4, 4, 9)
+            continue
+        with pytest.raises(ImageError, match="its frames have more than 107 pixels; use fewer"):
+            read_burst(tmp_path)

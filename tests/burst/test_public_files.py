@@ -21,7 +21,7 @@ from zoo.data.burst.dataset import generator
 from zoo.data.burst.facts import load_facts
 from zoo.data.burst.finding import find_bursts
 from zoo.data.burst.plain_pickle import ExifRatio, ExifTag
-from zoo.data.burst.raw import upright
+from zoo.data.burst.raw import _mosaic, upright
 from zoo.data.burst.reading import read_burst
 from zoo.data.burst.stored import read_clean
 from zoo.data.burst.writing import write_burst
@@ -354,3 +354,20 @@ def test_a_lone_dng_file_is_one_frame_of_a_burst(tmp_path):
     (tmp_path / "a.dng").write_bytes(b"II*\0")
     with pytest.raises(ImageError, match=r"a\.dng is one frame, so put all frames"):
         find_bursts(tmp_path / "a.dng")
+
+
+def test_fractions_of_exif_are_of_one_or_two_numbers_or_a_text():
+    for given, expected in (((3, 7), (3, 7)), ((3,), (3, 1)), (("3/7",), (3, 7)), (("3",), (3, 1))):
+        found = ExifRatio(*given)
+        assert (found.numerator, found.denominator) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "mosaic"),
+    [("Stack", None), ("Flat", np.zeros((9, 9, 3))), ("Flat", np.zeros((3, 9))), ("Flat", None)],
+    ids=["complete", "colours", "thin", "none"],
+)
+def test_a_raw_photo_without_a_mosaic_is_told(kind, mosaic):
+    raw = types.SimpleNamespace(raw_type=types.SimpleNamespace(name=kind), raw_image_visible=mosaic)
+    with pytest.raises(ImageError, match=r"^a has no Bayer mosaic, its colours are complete; dev"):
+        _mosaic("a", raw)

@@ -117,6 +117,10 @@ def test_a_set_in_place_of_its_half_names_the_halves(tmp_path):
         ImageError, match=r": deep/0/half, deep/1/half, deep/2/half, deep/3/half, \.\.\.$"
     ):
         real_bursts(tmp_path / "many", 2, 4, 4)
+    for number in range(3):
+        shutil.rmtree(tmp_path / "many" / "deep" / str(number))
+    with pytest.raises(ImageError, match=r": deep/3/half, deep/4/half, deep/5/half, deep/6/half$"):
+        real_bursts(tmp_path / "many", 2, 4, 4)
     shutil.copytree(root / "val", tmp_path / "far" / "a" / "b" / "c" / "d")
     with pytest.raises(ImageError, match=r"or folders with frames$"):  # a disk is not searched
         real_bursts(tmp_path / "far", 2, 4, 4)

@@ -476,3 +476,10 @@ def test_the_noise_level_is_drawn_along_the_line_in_one_sequence():
         read = math.exp(2.18 * math.log(shot) + 1.20 + 0.26 * beside)
         found = Noise.draw(rng(seed))
         assert (found.shot, found.read) == pytest.approx((shot, read), rel=1e-4)
+
+
+def test_colours_a_little_outside_their_range_stay_numbers():
+    """As enlarging leaves them."""
+    camera = Camera.draw(rng())
+    found = camera.unprocess(torch.tensor([-0.1, 1.1]).expand(3, 1, 2))
+    torch.testing.assert_close(found, camera.unprocess(torch.tensor([0.0, 1.0]).expand(3, 1, 2)))

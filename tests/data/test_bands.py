@@ -644,3 +644,11 @@ def test_the_range_of_a_test_set_is_that_of_its_levels_too(tmp_path):
         np.testing.assert_allclose(found[0].numpy(), levels / 4095, atol=1e-6)
     [guide] = image.read_guides()
     np.testing.assert_allclose(guide[..., 0], levels / 65535, atol=1e-6)
+
+
+def test_bands_have_no_alpha_and_may_be_compressed_a_thousand_times(tmp_path):
+    photo = Photo(np.zeros((4, 4, 3), np.float32), np.ones((4, 4), np.float32), 32)
+    with pytest.raises(ImageError, match=r"a\.tif': bands have no alpha channel"):
+        write_photo(tmp_path / "a.tif", photo)
+    path = put(tmp_path / "b.tif", np.zeros((300, 300, 5), np.uint16), compression="zlib")
+    assert path.stat().st_size < 10_000 and read_photo(path).color_HWC.shape == (300, 300, 5)

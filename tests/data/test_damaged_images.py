@@ -255,3 +255,9 @@ def test_what_is_deflated_in_a_tiff_is_checked():
     ):
         assert tiff._inflated_size(deflated, most) == size
     assert tiff._inflated_size(zlib.compress(bytes(2**22)), 9000) > 9000
+
+
+def test_a_large_image_of_one_colour_is_not_called_damaged():
+    """More than the 16 MB that tiles may have beyond the borders."""
+    samples = np.zeros((2400, 2600, 3), np.uint8)
+    assert not tiff.is_damaged(encoded(".tiff", cv2.IMWRITE_TIFF_COMPRESSION, 8, samples=samples))

@@ -525,3 +525,32 @@ def test_only_a_whole_profile_of_the_pictures_colours_is_kept(caplog, profile, m
 def test_a_quotient_is_the_nearest_of_two_numbers_of_32_bits(value, expected):
     for endian in "<>":
         assert struct.unpack(f"{endian}II", tags.rational(value, endian)) == expected
+
+
+def test_at_most_four_prefixes_of_a_namespace_are_looked_for():
+    """A packet of thousands would take time that grows with its square."""
+    space = b'xmlns:%s="http://ns.adobe.com/tiff/1.0/"'
+    names = (b"a", b"b", b"c", b"d", b"e")
+    packet = b" ".join(space % name for name in names)
+    packet += b"".join(b' %s:Orientation="6"' % name for name in names)
+    found = Metadata(xmp=packet).upright().xmp
+    said = [b'%s:Orientation="1"' % name in found for name in names]
+    assert said == [True, True, True, False, False]  # and tiff itself
+
+
+def test_numbers_stay_of_their_type_and_are_read_to_the_last_byte():
+    size = [tags.Tag(tiff.WIDTH, kind, struct.pack(form, 9)) for kind, form in ((4, "<I"),)]
+    found = Metadata(exif=tags.with_tags(tags.EMPTY, size)).of_size(72, 48).exif
+    assert tiff.directory(found).entries[tiff.WIDTH].kind == tags.LONG
+    entry = struct.pack("<HHII", tags.X_RESOLUTION, tags.RATIONAL, 1, 26)
+    block = b"II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4) + struct.pack("<II", 300, 7)
+    for data, expected in ((block, Fraction(300, 7)), (block[:-1], None)):
+        assert tags.fraction_at(data, tiff.directory(data), tags.X_RESOLUTION) == expected
+    assert tiff.directory(block).link == 22 and tiff.directory(block[:24]).link is None
+
+
+def test_values_of_every_type_have_the_size_of_the_specification():
+    sizes = {1: "B", 2: "c", 3: "H", 4: "I", 5: "II", 6: "b", 7: "c", 8: "h", 9: "i", 10: "ii"}
+    sizes |= {11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+    assert {kind: struct.calcsize(f"<{form}") for kind, form in sizes.items()} == tiff.SIZES
+    assert {kind: sizes[kind] for kind in (1, 3, 4, 6, 8, 9, 16, 17)} == tiff._TYPES

@@ -136,7 +136,10 @@ def test_a_mark_that_no_value_can_equal_has_no_effect(tmp_path, mark, kind):
 def test_a_mark_beyond_float32_becomes_nan(tmp_path):
     array = np.full((4, 4), 0.5)
     array[0, 0] = -1.7976931348623157e308
-    photo = read_photo(marked(tmp_path / "a.tif", array, "-1.7976931348623157e+308"))
+    path = marked(tmp_path / "a.tif", array, "-1.7976931348623157e+308")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # NumPy's, of an overflow
+        photo = read_photo(path)
     assert photo.no_data_HWC.sum() == 1 and photo.no_data is None
     assert np.isnan(get(restored(Nearest(1, 1), tmp_path / "a.tif"))).sum() == 1
 
@@ -183,3 +186,10 @@ def test_integers_of_arrays_cannot_mark_and_say_so(tmp_path, caplog):
     restored(Nearest(1, 2), marked(tmp_path / "a.tif", array, "65535"), ".npy")
     assert "integers of .npy cannot mark pixels without data" in caplog.text
     assert "has no data there either" not in caplog.text
+
+
+def test_a_broken_number_is_no_mark_of_whole_ones(tmp_path):
+    array = np.ones((4, 4, 2), np.uint8)
+    assert read_photo(marked(tmp_path / "a.tif", array, "1.5")).no_data_HWC is None
+    array[0, 0] = 2
+    assert read_photo(marked(tmp_path / "b.tif", array, "2.0")).no_data_HWC.sum() == 2

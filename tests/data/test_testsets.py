@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from tests.helpers.evaluation import photo_file
 from zoo.data import Bicubic, BicubicJpeg, Photo, write_photo
@@ -299,3 +300,16 @@ def test_the_folder_of_a_guide_is_found_in_any_case(tmp_path):
     guide = image(tmp_path / "Set" / "PAN" / "a.png")
     [found] = find_test_set(tmp_path, "Set", Bicubic(scale=2), 2, guides=["Pan"])
     assert found.guides == (guide,)
+
+
+def test_blocks_of_other_names_belong_together_if_there_is_one_of_each(tmp_path):
+    folder = tmp_path / "SIDD"
+    folder.mkdir()
+    blocks = np.zeros((2, 1, 4, 4, 3), np.uint8)
+    for name in ("my_gtblocks", "their_noisyblocks"):
+        savemat(folder / f"{name}.mat", {"blocks": blocks})
+    found = find_test_set(tmp_path, "SIDD", None, 1)
+    assert [image.degraded.name for image in found] == ["their_noisyblocks.mat"] * 2
+    savemat(folder / "more_noisyblocks.mat", {"blocks": blocks})
+    with pytest.raises(ImageError, match="its MATLAB files are more_noisyblocks"):
+        find_test_set(tmp_path, "SIDD", None, 1)

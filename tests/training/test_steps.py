@@ -600,3 +600,12 @@ def test_a_state_of_no_step_or_of_other_processes_is_told(photos, tmp_path, capl
     trainer.restore({**state, "rng": state["rng"] * 3})
     assert "resuming with 1 processes instead of 3: the batches are the same" in caplog.text
     assert torch.equal(torch.get_rng_state(), drawn)
+
+
+def test_processes_of_neighbouring_seeds_draw_different_numbers(photos, tmp_path):
+    """Rank 2 of seed 5 is not rank 1 of seed 6."""
+    drawn = set()
+    for seed, rank in ((5, 1), (5, 2), (6, 1), (6, 2)):
+        trainer_of(photos, tmp_path, group=Several(rank, 3), seed=seed)
+        drawn.add(float(torch.rand(())))
+    assert len(drawn) == 4

@@ -240,6 +240,6 @@ def check_saving(outputs: Sequence[Path], saving: Saving) -> None:
         if saving.lossless and not found.lossless:
             raise ImageError(f"{path}: {found.name} cannot be lossless; write .png or .webp")
     if saving.quality is not None and formats and not any(found.lossy for found in formats):
-        names = " and ".join(sorted(found.name for found in FORMATS if found.lossy))
+        names = " and ".join(found.name for found in FORMATS if found.lossy)
         kind = outputs[0].suffix[1:].upper()
         raise ImageError(f"{outputs[0]}: {kind} has no quality, only {names} have one")

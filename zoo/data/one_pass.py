@@ -95,7 +95,7 @@ class OnePass(Degradation):
         sigma = rng.uniform(*self.blur)
         if sigma == 0:  # OpenCV would choose a sigma of its own.
             return image_HWC
-        side = 2 * max(1, round(3 * sigma)) + 1
+        side = 2 * round(3 * sigma) + 1
         blurred = cv2.GaussianBlur(
             image_HWC, (side, side), sigma, borderType=cv2.BORDER_REFLECT_101
         )

@@ -88,7 +88,7 @@ def _write_pair(path: Path, pair: Pair, degradation: Degradation) -> None:
     clean_HWC = clean_HWC[:height, :width]
     clean_CHW = to_tensor(clean_HWC)
     rng = np.random.default_rng(zlib.crc32(path.stem.encode()))
-    degraded_CHW = degradation(clean_CHW, rng).clamp(0, 1)
+    degraded_CHW = degradation(clean_CHW, rng)  # clipped when it is written
     write_photo(pair.degraded, Photo(to_array(degraded_CHW)))
     write_photo(pair.clean, Photo(clean_HWC))
 

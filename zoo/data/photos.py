@@ -49,8 +49,8 @@ class StoredPhoto:
 
     name: str
     shape: tuple[int, ...]
-    value_range: ValueRange | None = None
-    floats_only: bool = False
+    value_range: ValueRange | None
+    floats_only: bool
 
     @property
     def pixels_HWC(self) -> np.ndarray:  # noqa: N802 - the field's name

@@ -47,8 +47,8 @@ def dequantise(levels: np.ndarray) -> np.ndarray:
     """Convert uint8 or uint16 levels to float32 values in [0, 1]; return float32 values as is."""
     if levels.dtype == np.float32:
         return levels
-    values = np.empty(levels.shape, np.float32)
-    return np.divide(levels, np.float32(np.iinfo(levels.dtype).max), out=values)
+    values: np.ndarray = levels / np.float32(np.iinfo(levels.dtype).max)
+    return values
 
 
 def with_channels(color_HWC: np.ndarray, channels: int) -> np.ndarray:

@@ -260,7 +260,7 @@ def _to_8_bits(values: Tensor) -> Tensor:
     return (values * 255 + 0.5).floor() / 255
 
 
-def bayer_flip(planes: Tensor, *, rows: bool = False, columns: bool = False) -> Tensor:
+def bayer_flip(planes: Tensor, *, rows: bool, columns: bool) -> Tensor:
     """Flip Bayer planes so that they stay RGGB: flip the mosaic, crop its border and pad it again.
 
     Args:
