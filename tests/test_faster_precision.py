@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -137,3 +138,85 @@ def test_files_get_one_answer_from_the_first_process(network, monkeypatch, tmp_p
     )
     restore_files(network, "in", tmp_path, RestoreSettings(precision="auto"), group=Group())
     assert seen == [RestoreSettings(precision="bf16")]
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_files_are_measured_with_the_tf32_that_they_are_restored_with(
+    tf32, network, monkeypatch, tmp_path
+):
+    asked = []
+    monkeypatch.setattr(
+        "zoo.inference.files.faster_precision", lambda *given: asked.append(given) or "bf16"
+    )
+    monkeypatch.setattr("zoo.inference.files.restore_images", lambda *given, **_: None)
+    restore_files(network, "in", tmp_path, RestoreSettings(precision="auto", tf32=tf32))
+    assert asked == [(network, tf32)]
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_each_precision_has_its_shortest_time_after_the_first(tf32, network, monkeypatch):
+    times = {"fp32": [99.0, 3.0, 4.0], "bf16": [98.0, 5.0, 2.0]}
+    now, allowed, runs = [0.0], [], []
+
+    def autocast(device, precision):
+        assert device == torch.device("cpu") and torch.is_inference_mode_enabled()
+        now[0] += times[precision].pop(0)
+        return torch.autocast("cpu", enabled=False)
+
+    real = faster_precision.float32_products
+    monkeypatch.setattr(faster_precision, "autocast", autocast)
+    monkeypatch.setattr(faster_precision.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(
+        faster_precision,
+        "float32_products",
+        lambda **given: allowed.append(given) or real(**given),
+    )
+    network.register_forward_hook(
+        lambda module, inputs, _: runs.append((module.training, inputs[0].shape[-2:]))
+    )
+    network.train()
+    assert faster_precision._measure(network, tf32) == {"fp32": 3.0, "bf16": 2.0}
+    assert allowed == [{"tf32": tf32}] and runs == [(False, (64, 64))] * 6 and network.training
+    assert times == {"fp32": [], "bf16": []}
+
+
+def test_an_answer_is_that_of_the_processor_or_the_gpu(network, monkeypatch):
+    monkeypatch.setattr(faster_precision, "_processor", lambda: "a processor")
+    told = faster_precision._key(network, True)
+    threads = torch.get_num_threads()
+    assert told.startswith(f"cpu, a processor, {threads} threads, torch {torch.__version__}, ")
+    assert told == faster_precision._key(network, False) and len(told.split("network ")[1]) == 16
+
+    class OnGpu(torch.nn.Identity):
+        def parameters(self):
+            yield SimpleNamespace(device=torch.device("cuda", 1))
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    for tf32, words in ((True, "GPU 1, TF32, torch "), (False, "GPU 1, no TF32, torch ")):
+        assert faster_precision._key(OnGpu(), tf32).startswith(words)
+
+
+def test_the_processor_has_the_name_that_linux_tells_or_that_of_python(monkeypatch):
+    told = ["flags: a\nmodel name\t: Two: Words\nmodel name\t: Other\n"]
+    monkeypatch.setattr(faster_precision.Path, "read_text", lambda path: told[0])
+    monkeypatch.setattr(faster_precision.platform, "processor", lambda: "")
+    monkeypatch.setattr(faster_precision.platform, "machine", lambda: "aarch64")
+    assert faster_precision._processor() == "Two: Words"
+    told[0] = "flags: a\n"
+    assert faster_precision._processor() == "aarch64"
+
+    def fail(path):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(faster_precision.Path, "read_text", fail)
+    assert faster_precision._processor() == "aarch64"
+    monkeypatch.setattr(faster_precision.platform, "processor", lambda: "arm")
+    assert faster_precision._processor() == "arm"
+
+
+def test_what_was_measured_is_told(network, clock, caplog):
+    clock(fp32=1.0, bf16=0.5)
+    with caplog.at_level("INFO"):
+        choose(network)
+    assert caplog.messages[-1].startswith("precision auto: bf16 takes ")
+    assert caplog.messages[-1].endswith(" of the time of fp32; bf16 it is")

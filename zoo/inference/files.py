@@ -56,7 +56,7 @@ def restore_files(
     check_named(network.guides, guides or {}, "--guide ")
     group = group or ProcessGroup()
     if settings.precision == "auto":  # the same for all files, whichever process restores them
-        chosen = group.from_first(lambda: faster_precision(network))
+        chosen = group.from_first(lambda: faster_precision(network, settings.tf32))
         settings = replace(settings, precision=chosen)
     if network.takes_burst:
         if value_range is not None:
