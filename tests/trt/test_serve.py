@@ -405,3 +405,61 @@ def test_the_command(schema, tmp_path):
     config = parsed(schema, tmp_path / "mambair_tiny_x2_onnx")
     assert [list(entry.dims) for entry in (*config.input, *config.output)] == [[3, -1, -1]] * 2
     assert config.parameters["zoo.scale"].string_value == "2"
+
+
+def test_a_plan_says_how_it_is_served(tmp_path):
+    _, folder = write_repository(
+        two_scans(), tmp_path, "net", serving=Serving(), plan=Plan(PROFILE)
+    )
+    text = (folder / "README.md").read_text()
+    assert text.startswith("# net_trt\n\n1. The plugin `libzoo_tensorrt.so` must be in this folder")
+    for words in (
+        "`python -m trt_plugins.build -o libzoo_tensorrt.so`",
+        'plugins="REPO/net_trt/libzoo_preload.so"',
+        "PATH and in `/usr/src/tensorrt/bin`",
+    ):
+        assert words in text
+    assert not (folder / "libzoo_tensorrt.so").exists()  # none was given
+
+
+def test_a_batch_that_an_engine_limits_is_told(tmp_path, caplog):
+    engine = fake_engine(tmp_path / "a.engine", batch=4)
+    for most, limited in ((5, True), (4, False)):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            write_repository(
+                two_scans(), tmp_path / str(most), "net", serving=Serving(most),
+                plan=Plan(PROFILE, engine),
+            )  # fmt: skip
+        said = f"{engine} accepts at most 4 images, which limits the batch"
+        assert caplog.messages == [said] * limited
+
+
+@pytest.mark.parametrize(("model", "side"), [("mambair_tiny_x2", 512), ("qmambabsr_tiny", 128)])
+def test_without_nvcc_a_repository_lacks_the_plugin_and_says_so(
+    model, side, tmp_path, monkeypatch, caplog
+):
+    seen = {}
+
+    def fail():
+        raise export.serve.BuildError("there is no nvcc")
+
+    def write(model, folder, name, **options):
+        seen.update(options)
+        return [folder / "net_onnx", folder / "net_trt"]
+
+    monkeypatch.setattr(export.serve, "build_plugin", fail)
+    monkeypatch.setattr(export.serve, "write_repository", write)
+    monkeypatch.setattr(export.serve, "export", lambda n, path, **_: onnx.save(two_scans(), path))
+    with caplog.at_level("INFO"):
+        assert main(["-n", model, "-o", str(tmp_path)]) == 0
+    assert seen["plan"].plugin is None and seen["plan"].profile.max == (8, side, side)
+    assert seen["overwrite"] is False
+    lacks = "WARNING: the repository lacks libzoo_tensorrt.so: there is no nvcc"
+    later = f"{tmp_path / 'net_trt'} has no engine yet: run its build_plan.sh on the server"
+    assert lacks in caplog.messages and caplog.messages[-1] == later
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        assert main(["-n", model, "-o", str(tmp_path), "--backend", "onnx"]) == 0
+    assert caplog.messages  # of the tracing
+    assert seen["plan"] is None and "no engine yet" not in caplog.text
