@@ -40,3 +40,27 @@ def record(monkeypatch):
     ):
         monkeypatch.setattr(cv2, name, function)
     return drawn
+
+
+DRAWING = ("putText", "line", "polylines", "rectangle", "fillConvexPoly", "circle")
+
+
+def record_all(monkeypatch):
+    """Record every stroke with all that OpenCV is told of it, in sequence; draw nothing."""
+    drawn = []
+
+    def plain(value):
+        if isinstance(value, np.ndarray | np.generic):
+            return value.tolist()
+        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+    def stroke(name):
+        def call(canvas, *words):
+            drawn.append([name, *plain(words)])
+            return canvas
+
+        return call
+
+    for name in DRAWING:
+        monkeypatch.setattr(cv2, name, stroke(name))
+    return drawn
