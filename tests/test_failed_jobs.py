@@ -12,6 +12,7 @@ from zoo.data import Photo
 from zoo.errors import ImageError, WriteError, ZooError
 from zoo.inference import image, restore
 from zoo.inference.jobs import _failure, _why_unread
+from zoo.inference.outputs import Outputs
 
 SOURCE, OUTPUT = Path("in/cat.png"), Path("out/cat_x2.png")
 
@@ -83,3 +84,13 @@ def test_four_things_that_are_not_kept_are_named(count, metadata, tmp_path, monk
     names = "a, b, c, d, ..." if count == 5 else "a, b, c, d"
     said = [f"{tmp_path / 'a.png'}: not kept in the output: {names}"]
     assert caplog.messages == (said if metadata else [])
+
+
+def test_several_pictures_do_not_go_into_a_file_whatever_its_name_is(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.png").mkdir()
+    for name in ("file", "new.png"):
+        with pytest.raises(ImageError, match=f"{name}: two, so the output must be a folder; to wr"):
+            Outputs(target=tmp_path / name).check_folder("two")
+    for target in (tmp_path / "folder.png", tmp_path / "new", f"{tmp_path}/new.png/"):
+        Outputs(target=target).check_folder("two")

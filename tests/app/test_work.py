@@ -77,6 +77,23 @@ def test_the_preview_is_both_pictures_with_8_bits(tmp_path):
     np.testing.assert_allclose(after.color_HWC, read_photo(result.output).color_HWC, atol=1 / 500)
 
 
+def test_a_gray_photo_that_becomes_a_picture_in_colour_is_shown_and_bands_are_not(tmp_path):
+    class Colours(Nearest):
+        def forward(self, image_BIHW):
+            return super().forward(image_BIHW).repeat(1, self.out_channels, 1, 1)
+
+    source = photo(tmp_path / "a.png", channels=1)
+    (tmp_path / "job").mkdir()
+    for channels, shown in ((3, True), (2, False)):
+        network = Colours(2, channels=1)
+        network._set_sizes(scale=2, channels=1, out_channels=channels)
+        format = "" if shown else "npy"
+        [result] = Job(tmp_path / "job").run(network, [source], SETTINGS, format=format)
+        assert result.output is not None, result.error
+        assert (result.preview is not None) == shown
+    assert read_photo(tmp_path / "job/1/preview/after.png").color_HWC.shape == (12, 16, 3)
+
+
 def test_of_a_large_photo_the_middle_is_shown(tmp_path, monkeypatch):
     monkeypatch.setattr(work, "PREVIEW", 64)  # 8 x 8 pixels of the output, 4 x 4 of the input
     source = photo(tmp_path / "a.png", 3, 9)

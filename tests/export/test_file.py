@@ -246,17 +246,19 @@ def test_a_runtime_is_a_set_of_options(words, inline, strip, traces, tmp_path):
 
 
 @pytest.mark.parametrize("passed", [True, False])
-def test_the_command_fails_where_verification_does(passed, monkeypatch, tmp_path):
-    seen = []
+def test_the_command_fails_where_verification_does(passed, monkeypatch, tmp_path, capsys):
+    seen, report = [], SimpleNamespace(passed=passed)
     monkeypatch.setattr(export.onnx, "export", lambda n, path, **_: path.write_bytes(b"a file"))
     monkeypatch.setattr(
         export.verify,
         "verify",
-        lambda *given: seen.append(given) or SimpleNamespace(passed=passed),
+        lambda *given: seen.append(given) or report,
     )
     path = tmp_path / "n.onnx"
     assert main(["-n", NAME, "-o", str(path)]) == 0 and not seen
+    assert str(report) not in capsys.readouterr().out
     assert main(["-n", NAME, "-o", str(path), "--verify"]) == (0 if passed else 1)
+    assert capsys.readouterr().out.endswith(f"\n{report}\n")
     assert seen[0][1] == path
 
 

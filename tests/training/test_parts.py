@@ -545,3 +545,13 @@ def test_tensorboard_gets_pictures_as_they_are_and_is_flushed_and_closed(tmp_pat
         ("close", (), {}),
     ]
     assert (tmp_path / "validation" / "a.png").is_file()
+
+
+def test_an_old_checkpoint_that_is_gone_meanwhile_is_no_error(tmp_path, monkeypatch):
+    """Another program, or the user, may tidy up at the same time."""
+    found = [(step, tmp_path / f"{step}.pt") for step in (1, 2, 3)]
+    for _, path in found[1:]:
+        path.touch()
+    monkeypatch.setattr("zoo.training.checkpoint._checkpoints", lambda folder: found)
+    remove_old_checkpoints(tmp_path, step=3, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["3.pt"]
