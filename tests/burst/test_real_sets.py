@@ -406,13 +406,15 @@ def test_realbsr_rgb_stands_beside_the_papers_score(tmp_path, capsys):
     assert "| RealBSR_RGB | 2 | files |" in table and "| 31.40 / 0.9080 |" in table
 
 
-def test_no_score_of_the_paper_stands_beside_other_bursts(tmp_path, capsys):
+def test_no_score_of_the_paper_stands_beside_other_bursts(tmp_path, capsys, caplog):
+    caplog.set_level("INFO", logger="zoo.evaluate")
     author_layouts.synthetic_bursts(tmp_path)
     shutil.move(tmp_path / "SyntheticBurst", tmp_path / "mine")
     file = small("qmambabsr", tmp_path)
     words = [str(file), "-w", str(tmp_path / "weights.safetensors"), "-o", str(tmp_path / "out")]
     assert evaluate([*words, "--data", str(tmp_path / "mine")]) == 0
     assert "43.12" not in (table := capsys.readouterr().out) and "| mine | 2 |" in table
+    assert "mine is none of the recipe's sets (SyntheticBurst), so no score" in caplog.text
     real = small("qmambabsr_burstsr", tmp_path)
     assert evaluate([str(real), *words[1:]]) == 2
     assert "data.synthesis is null, so bursts are files" in capsys.readouterr().err

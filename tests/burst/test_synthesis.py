@@ -483,3 +483,16 @@ def test_colours_a_little_outside_their_range_stay_numbers():
     camera = Camera.draw(rng())
     found = camera.unprocess(torch.tensor([-0.1, 1.1]).expand(3, 1, 2))
     torch.testing.assert_close(found, camera.unprocess(torch.tensor([0.0, 1.0]).expand(3, 1, 2)))
+
+
+def test_a_camera_is_drawn_in_one_sequence():
+    """Weights of the matrices, brightness, red and blue, each along its range."""
+    for seed in range(3):
+        draws = rng(seed)
+        torch.rand(4, 1, 1, generator=draws)
+        brightness = 0.8 + 0.1 * float(torch.randn((), generator=draws))
+        red, blue = (float(torch.rand((), generator=draws)) for _ in range(2))
+        found = Camera.draw(rng(seed))
+        assert (1 / found.brightness, found.red, found.blue) == pytest.approx(
+            (brightness, 1.9 + 0.5 * red, 1.5 + 0.4 * blue), rel=1e-5
+        )

@@ -40,6 +40,7 @@ def chains():
         "steps": [],
         "sincs": [],
         "interpolations": set(),
+        "shapes": set(),
     }
 
     def watched(name, keep):
@@ -58,6 +59,7 @@ def chains():
 
     def resized(image, size, rng):
         kept["steps"][-1].append("resize")
+        kept["shapes"].add(size)
 
     def bell(size, across, along, angle, shape, power):
         kept["sizes"].add(size)
@@ -130,6 +132,14 @@ def test_quality_sizes_and_shapes_are_drawn_from_all_that_is_published(chains):
         low, high = {"gaussian": (1, 1), "generalised": (0.5, 4), "plateau": (1, 2)}[shape]
         assert low <= min(powers) < low + 0.1 and high - 0.4 < max(powers) <= high
     assert 0.56 < sum(round_ for _, round_, _ in kept["filters"]) / total < 0.82
+
+
+def test_height_and_width_are_resized_alike(chains):
+    """Of 12 x 20 pixels, by one factor for both; at last to a half."""
+    _, _, kept = chains
+    assert (6, 10) in kept["shapes"] and len(kept["shapes"]) > 30
+    for height, width in kept["shapes"]:
+        assert abs(height / 12 - width / 20) <= 0.5 / 12 + 0.5 / 20
 
 
 def test_only_large_sinc_filters_take_away_the_most(chains):

@@ -7,6 +7,7 @@ import struct
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -261,3 +262,16 @@ def test_a_large_image_of_one_colour_is_not_called_damaged():
     """More than the 16 MB that tiles may have beyond the borders."""
     samples = np.zeros((2400, 2600, 3), np.uint8)
     assert not tiff.is_damaged(encoded(".tiff", cv2.IMWRITE_TIFF_COMPRESSION, 8, samples=samples))
+
+
+OPEN = Path("/proc/self/fd")
+
+
+@pytest.mark.skipif(not OPEN.is_dir(), reason="has no list of open files")
+def test_decoding_leaves_no_file_open(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(encoded(".jpg"))
+    read_photo(tmp_path / "a.jpg")
+    before = len(list(OPEN.iterdir()))
+    for _ in range(5):
+        read_photo(tmp_path / "a.jpg")
+    assert len(list(OPEN.iterdir())) == before

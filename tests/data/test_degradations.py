@@ -66,6 +66,8 @@ def test_bicubic_rounds_what_is_computed_in_float64():
     assert different < 1e-3  # levels of float32 are not whole, so exact halves differ here
     with pytest.raises(ImageError, match="7x6 pixels cannot be downscaled 3 times; crop it"):
         Bicubic(scale=3)(clean[:, :6, :7], rng())
+    with pytest.raises(ImageError, match="6x7 pixels cannot be downscaled 3 times; crop it"):
+        Bicubic(scale=3)(clean[:, :7, :6], rng())
 
 
 def test_noise_has_its_sigma_and_is_not_clipped():

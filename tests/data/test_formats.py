@@ -391,3 +391,9 @@ def test_pictures_in_a_jpeg_that_share_their_bytes_are_read_once(tmp_path):
     at = start + entry.place
     data[at + 36 : at + 44] = data[at + 20 : at + 28]  # the third is the second
     assert len(several.jpeg_pictures(bytes(data))) == 2
+
+
+def test_the_usual_ending_of_a_format_is_its_first():
+    found = {each.name: each.extensions for each in FORMATS}
+    assert found["JPEG"] == (".jpg", ".jpeg") and found["HEIC"] == (".heic", ".heif")
+    assert found["TIFF"] == found["TIFF of bands"] == (".tif", ".tiff")

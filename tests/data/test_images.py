@@ -160,6 +160,13 @@ def test_colours_of_a_tiff_are_those_before_alpha_was_multiplied_in(tmp_path, ex
     np.testing.assert_allclose(photo.color_HWC, color, atol=3 / 255)
 
 
+def test_colours_brighter_than_their_alpha_become_white_at_most(tmp_path):
+    samples = np.array([[[200, 90, 10, 100], [255, 255, 255, 1]]], np.uint16) * 257
+    (tmp_path / "a.tif").write_bytes(tiff(samples, 1))
+    color = read_photo(tmp_path / "a.tif").color_HWC
+    np.testing.assert_allclose(color, [[[1, 0.9, 0.1], [1, 1, 1]]], atol=1e-4)
+
+
 def test_what_a_gray_tiff_loses_is_told(tmp_path, caplog):
     (tmp_path / "a.tif").write_bytes(tiff(np.full((3, 4, 2), 100, np.uint8), 2))
     photo = read_photo(tmp_path / "a.tif")

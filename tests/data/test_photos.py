@@ -149,3 +149,12 @@ def test_bars_are_shown_unless_they_are_not_wanted(tmp_path, monkeypatch):
     load_training_photos(tmp_path, progress=True)
     load_training_photos(tmp_path)
     assert shown == [None, True, None, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("coins", "scikit-image"), ("china", "scikit-learn")]
+)
+def test_a_sample_without_its_package_says_what_to_install(monkeypatch, name, package):
+    monkeypatch.setattr(samples, "find_spec", lambda _: None)
+    with pytest.raises(ZooError, match=rf"run: pip install {package}, or name a folder"):
+        samples.load_sample(name)

@@ -313,3 +313,13 @@ def test_blocks_of_other_names_belong_together_if_there_is_one_of_each(tmp_path)
     savemat(folder / "more_noisyblocks.mat", {"blocks": blocks})
     with pytest.raises(ImageError, match="its MATLAB files are more_noisyblocks"):
         find_test_set(tmp_path, "SIDD", None, 1)
+
+
+def test_guides_of_a_validation_are_read_before_anything_starts(tmp_path):
+    image(tmp_path / "hr" / "a.png")
+    image(tmp_path / "pan" / "a.png")
+    source, guides = str(tmp_path / "hr"), [str(tmp_path / "pan")]
+    assert len(validation_images(source, guides=guides)) == 1
+    (tmp_path / "pan" / "a.png").write_text("no image")
+    with pytest.raises(ImageError, match=r"1 of 1 test images cannot be used: .*pan/a\.png"):
+        validation_images(source, guides=guides)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+import recipes.train
 import zoo
 from recipes.train import Trainer, train
 from tests.helpers.interruption import interrupted_at
@@ -554,12 +555,20 @@ def test_what_the_recipe_says_reaches_the_batches(photos, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_only_the_first_process_writes(rank, photos, tmp_path):
+def test_only_the_first_process_writes_and_shows_bars(rank, photos, tmp_path, monkeypatch):
+    shown, make = [], recipes.train.make_task
+
+    def noted(*given, progress):
+        shown.append(progress)
+        return make(*given, progress=progress)
+
+    monkeypatch.setattr(recipes.train, "make_task", noted)
     trainer = trainer_of(photos, tmp_path, group=Several(rank, 2), save_every=2)
     trainer.save()
     trainer._publish()
     names = ["checkpoint-00000000.pt", "weights.safetensors"] if rank == 0 else []
     assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert shown == [rank == 0]
 
 
 def test_a_run_that_was_killed_before_its_weights_were_written_writes_them(photos, tmp_path):

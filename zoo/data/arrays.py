@@ -87,9 +87,9 @@ def mat_shapes(path: Path, data: bytes) -> dict[str, tuple[int, ...]]:
     """
     found = {}
     for name, shape, kind in _scipy(path, data, "whosmat"):
-        size = math.prod(shape) * _MAT_NUMBERS.get(kind, 1)
         if kind not in _MAT_NUMBERS or any(length < 0 for length in shape):
             continue
+        size = math.prod(shape) * _MAT_NUMBERS[kind]
         if size > len(data) * _DEFLATE_RATIO:
             raise ImageError(
                 f"image file {str(path)!r} is damaged: {name[:40]!r} declares {size} bytes, more "

@@ -104,7 +104,7 @@ def numbers(value: Any, *counts: int) -> list[float]:
         if _size(value, max(counts)) in counts:
             array = np.asarray(value.tolist() if isinstance(value, torch.Tensor) else value)
             if array.size in counts and array.dtype.kind in "iuf":
-                found = [float(number) for number in array.reshape(-1)]
+                found = [float(number) for number in array.ravel()]
                 if all(map(math.isfinite, found)):
                     return found
     except Exception:  # a fact may be anything, and fail in any way
