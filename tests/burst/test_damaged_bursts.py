@@ -337,3 +337,18 @@ def test_all_pixels_of_all_frames_count_to_the_limit(tmp_path, monkeypatch):
             continue
         with pytest.raises(ImageError, match="its frames have more than 107 pixels; use fewer"):
             read_burst(tmp_path)
+
+
+def test_facts_of_the_public_layout_are_beside_the_clean_image(tmp_path):
+    """Those in the burst's own folder go first."""
+    (tmp_path / "bursts").mkdir()
+    (tmp_path / "gt" / "1").mkdir(parents=True)
+    folder = burst(tmp_path / "bursts" / "1")
+    (tmp_path / "gt" / "1" / "meta_info.pkl").write_bytes(pickle.dumps({"a": 1}))
+    assert read_burst(folder).facts == {"a": 1}
+    (folder / "meta_info.pkl").write_bytes(pickle.dumps({"a": 2}))
+    assert read_burst(folder).facts == {"a": 2}
+    (folder / "meta.json").write_text('{"a": 3}')
+    assert read_burst(folder).facts == {"a": 3}
+    (tmp_path / "others").mkdir()
+    assert read_burst(burst(tmp_path / "others" / "1")).facts == {}

@@ -301,6 +301,19 @@ def test_flips_and_turns_keep_frames_and_clean_image_together(monkeypatch, raw, 
         assert torch.equal(found[0, plane], middles[colour, row::2, column::2]), plane
 
 
+def test_all_eight_flips_and_turns_of_a_burst_differ(monkeypatch):
+    frame, clean = torch.rand(3, 4, 4), torch.rand(3, 16, 16)
+    monkeypatch.setattr(RealBurst, "read", lambda *_: (frame[None], clean))
+    data = RealBurstDataset(
+        [RealBurst(None, CleanImage(None))], frames=1, scale=4, patch=4, length=1, seed=0
+    )
+    found = set()
+    for turned in range(8):
+        monkeypatch.setattr(pairs, "below", lambda n, rng, turned=turned: turned if n == 8 else 0)
+        found.add(str(data[0].frames))
+    assert len(found) == 8
+
+
 def test_patches_depend_on_seed_and_number_only(tmp_path):
     author_layouts.burstsr(tmp_path, 2)
     held = real_bursts(tmp_path / "burstsr_dataset" / "val", 3, 8, 4)

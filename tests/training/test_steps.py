@@ -618,3 +618,10 @@ def test_processes_of_neighbouring_seeds_draw_different_numbers(photos, tmp_path
         trainer_of(photos, tmp_path, group=Several(rank, 3), seed=seed)
         drawn.add(float(torch.rand(())))
     assert len(drawn) == 4
+
+
+def test_the_bar_advances_at_every_step(photos, tmp_path, monkeypatch):
+    advanced, advance = [], Progress.advance
+    monkeypatch.setattr(Progress, "advance", lambda self: advanced.append(1) or advance(self))
+    trainer_of(photos, tmp_path, iterations=3).run()
+    assert len(advanced) == 3
