@@ -297,3 +297,31 @@ def test_blocks_of_a_group_take_scan_orders_and_drop_paths_in_turn():
     group = ResidualGroup(32, block=RSSB, scans=orders, drop_paths=[0.0, 0.1, 0.2], conv="1conv")
     assert [b.mixer.scan for b in group.blocks] == [orders[0], orders[1], orders[0]]
     assert [b.drop_path.rate for b in group.blocks] == [0.0, 0.1, 0.2]
+
+
+def test_a_group_without_blocks_or_orders_says_so():
+    from zoo.blocks import ResidualGroup
+
+    for options, message in (
+        ({"block": RSSB, "scans": []}, "scans is empty; name at least one scan order"),
+        ({"block": [], "scans": [Raster()]}, "block is empty; name at least one block"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ResidualGroup(32, drop_paths=[0.0], **options)
+
+
+BIASED = {
+    **{name: {"in_proj", "out_proj"} for name in ("ss2d", "head_scan", "omni_scan", "simple_gate")},
+    "gdfn": {"in_proj", "conv", "out_proj"},
+}
+"""The layers of parts that have the option ``bias`` which it gives biases."""
+
+
+@pytest.mark.parametrize("name", BIASED)
+def test_the_option_bias_reaches_every_layer_that_it_is_of(name):
+    registry = MIXERS if name in MIXERS.names() else BRANCHES
+    layers = []
+    for bias in (False, True):
+        names = {key for key, _ in registry.get(name).target(32, bias=bias).named_parameters()}
+        layers.append({key.removesuffix(".bias") for key in names if key.endswith(".bias")})
+    assert layers[1] - layers[0] == BIASED[name]

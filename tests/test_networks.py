@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import zoo
+from tests.helpers.fingerprints import SEED, TABLE, check_fingerprint
 from zoo.blocks import (
     BLOCKS,
     BRANCHES,
@@ -109,10 +110,12 @@ RECIPES = {
 def test_every_network_is_tested():
     images = {e.name for e in NETWORKS.entries() if e.capabilities.input == "image"}
     assert {r["network"]["type"] for r in RECIPES.values()} == images  # bursts: tests/burst
+    assert {name for name in TABLE if not name.startswith("burst-")} == RECIPES.keys()
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_any_size_trains_and_comes_back_from_a_file(name, tmp_path):
+    torch.manual_seed(SEED)
     network = zoo.build(RECIPES[name])
     scale, channels = network.scale, network.channels
     with torch.no_grad():
@@ -129,6 +132,7 @@ def test_any_size_trains_and_comes_back_from_a_file(name, tmp_path):
     again = zoo.load(tmp_path / "w.safetensors")
     with torch.no_grad():
         assert torch.equal(again(image), network.eval()(image))
+    check_fingerprint(name, network)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import zoo
+from tests.helpers.fingerprints import SEED, check_fingerprint
 from zoo.blocks import ALIGNERS, BURST_FUSIONS
 from zoo.data import Photo, write_photo
 from zoo.data.burst import BurstSample
@@ -58,6 +59,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_any_size_trains_and_comes_back_from_a_file(name, tmp_path):
+    torch.manual_seed(SEED)
     network = zoo.build(VARIANTS[name])
     scale, channels = network.scale, network.channels
     with torch.no_grad():
@@ -74,6 +76,7 @@ def test_any_size_trains_and_comes_back_from_a_file(name, tmp_path):
         assert torch.equal(found, network.eval()(bursts))
         apart = torch.cat([again(burst[None]) for burst in bursts])
     torch.testing.assert_close(apart, found, atol=1e-5, rtol=1e-5)
+    check_fingerprint(f"burst-{name}", network)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -23,6 +23,7 @@ from zoo.scans import (
     Hilbert,
     HilbertCropped,
     Raster,
+    ScanOrder,
     Serpentine,
     Shuffled,
     Spiral,
@@ -491,3 +492,35 @@ def test_orders_built_in_inference_mode_serve_training():
 def test_wrong_options_are_named(make, message):
     with pytest.raises(RecipeError, match=message):
         make()
+
+
+@pytest.mark.parametrize("entry", SCANS.entries(), ids=lambda entry: entry.name)
+def test_every_order_refuses_directions_that_it_has_not(entry):
+    needed = {"window": {"size": 4}}.get(entry.name, {})
+    if entry.name in ("compose", "shuffled"):  # they take none
+        return
+    known = entry.target(**needed).directions
+    for directions, message in (((), "at least one of"), ((known[0], "x"), r"directions\[1\]")):
+        with pytest.raises(RecipeError, match=message):
+            entry.target(directions=directions, **needed)
+    assert entry.target(directions=known[:1], **needed).directions == known[:1]
+
+
+def test_the_cache_takes_no_order_that_is_wrong():
+    class Twice(ScanOrder):
+        directions = ("row",)
+
+        def build(self, height, width, device):
+            return torch.zeros(1, height * width, dtype=torch.int32)
+
+    with pytest.raises(ValueError, match="visits token 0 twice"):
+        Twice().order(2, 3)
+
+
+def test_a_network_names_the_orders_that_can_be_traced():
+    with pytest.raises(RecipeError) as told:
+        Hilbert().check_traceable()
+    named = str(told.value).partition("use one of ")[2].split(", ")
+    assert {"raster", "window", "stripes"} <= set(named)
+    assert not {"hilbert", "hilbert_cropped", "shuffled", "cross_scale", "by_class"} & set(named)
+    Raster().check_traceable()

@@ -97,6 +97,59 @@ def test_it_compiles_for_what_the_compiler_knows(compiler):
         build([90, 120])
 
 
+def test_compilers_are_given_every_word_that_they_need(compiler, tmp_path, monkeypatch):
+    home = tmp_path / "cuda"
+    cxx = f"{home / 'bin' / 'cxx'} -m64"
+    monkeypatch.setenv("CXX", cxx)
+    (home / "bin" / "nvcc").rename(home / "real")
+    (home / "bin" / "nvcc").symlink_to(home / "real")
+    words = build([90, 75]).read_text().partition(" -o ")[0]
+    assert words == (
+        "-std=c++17 -O3 -shared -Xcompiler -fPIC,-fvisibility=hidden -Xptxas -v "
+        "-gencode arch=compute_90,code=sm_90 -gencode arch=compute_75,code=sm_75 "
+        "-gencode arch=compute_75,code=compute_75 "
+        f"-ccbin {cxx} -L {tmp_path / 'lib'} --threads 0 plugin.cu"
+    )
+    host = "-m64 -std=c++17 -O1 -shared -fPIC -fvisibility=hidden -Wno-unknown-pragmas"
+    words = build(shim=True).read_text().partition(" -o ")[0]
+    assert words == f"{host} -x c++ plugin.cu"
+    words = building.build_harness().read_text().partition(" -o ")[0]
+    assert words == f"{host} harness.cpp -ldl"
+    monkeypatch.delenv("CXX")
+    assert "-ccbin" not in build([90, 75]).read_text()
+
+
+def test_the_key_of_a_library_is_of_names_and_contents_in_any_sequence(tmp_path, monkeypatch):
+    sources = tmp_path / "csrc"
+    (sources / "folder").mkdir(parents=True)
+    for name in ("a", "b", "c"):
+        (sources / name).write_text(name)
+    command = [sys.executable, "-O"]
+    key = building._key(command, sources)
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda self: reversed([*listed(self)]))
+    again = building._key(command, sources)
+    monkeypatch.setattr(Path, "iterdir", lambda self: iter(sorted(listed(self))))
+    assert key == again == building._key(command, sources) and len(key) == 16
+    assert building._key([sys.executable, "-I"], sources) != key
+    (sources / "c").rename(sources / "d")
+    assert building._key(command, sources) != key
+
+
+def test_the_compiler_of_the_host_is_the_one_asked_for_or_the_first_found(monkeypatch):
+    there = {"mine", "g++", "clang++"}
+    monkeypatch.setattr(building.shutil, "which", lambda name: name if name in there else None)
+    monkeypatch.setenv("CXX", "mine -m64")
+    assert building._host_compiler() == ["mine", "-m64"]
+    monkeypatch.setenv("CXX", "missing")
+    assert building._host_compiler() == ["g++"]
+    there |= {"c++"}
+    assert building._host_compiler() == ["c++"]
+    there -= {"c++", "g++"}
+    monkeypatch.delenv("CXX")
+    assert building._host_compiler() == ["clang++"]
+
+
 def test_a_failed_build_says_why_and_leaves_nothing(compiler, tmp_path):
     (tmp_path / "broken").touch()
     with pytest.raises(BuildError, match=r"nvcc failed: plugin.cu\(7\): error: nothing works"):
