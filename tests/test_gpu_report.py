@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from tests.helpers.broken_backends import BACKENDS, Right, run_in_this_process
+from tests.helpers.case_names import case_name
 from zoo.commands import gpu_probes, gpu_report, gpu_timings
 from zoo.commands.doctor import main
+from zoo.ops import selective_scan
 from zoo.ops.scan import dispatch, native
 from zoo.ops.scan.self_check import processes
+from zoo.ops.scan.self_check.cases import Case, make_inputs
 
 CPU = torch.device("cpu")
 PLANS = {
@@ -40,6 +47,7 @@ def test_all_is_right(examined, capsys):
     code, text = examined(BACKENDS["right"])
     assert code == 0 and text.endswith("result: all is right\n")
     assert "torch " in text and "processor " in text and "FAILED" not in text
+    assert "\n\nLong form\n---------\n" in text
     assert "ok     2 cases in" in text and "3 of 3 cases are right" in text
     assert "ok     a restored picture, fp32" in text and "some times" in text
     assert text.strip() in capsys.readouterr().out
@@ -96,13 +104,242 @@ def test_an_exception_in_a_probe_is_its_outcome(monkeypatch):
     ]
 
 
-def test_times_are_those_of_each_path(monkeypatch):
-    monkeypatch.setattr(gpu_timings, "CALLS", 1)
-    head, *rows = gpu_timings.tables(CPU, "chunked", ("mambair_tiny_x2",))
-    assert head.split() == ["milliseconds", "chunked", "chunked"]
-    assert len(rows) == 8 + 2 and all(float(word) > 0 for row in rows for word in row.split()[-2:])
-    assert rows[0].startswith("operator, E 72, L 64, fp32, forward ")
-    assert rows[-1].startswith("mambair_tiny_x2, 16 x 16, bf16")
+def replayed(function):
+    """In place of a CUDA graph: a replay writes the result of a new call where the first one is."""
+    found = function()
+    return lambda: found.copy_(function()), found
+
+
+def not_replayed(function):
+    """A graph that does nothing."""
+    return lambda: None, function()
+
+
+class Doubling:
+    """In place of a network: it scans with the backend that serves, and doubles an image."""
+
+    channels = 3
+
+    def to(self, device):
+        return self
+
+    def __call__(self, image):
+        selective_scan(*make_inputs(Case(), torch.float32), reduce=True)
+        return image * 2
+
+
+@pytest.mark.parametrize(
+    "probe", [gpu_probes.graph_of_the_operator, gpu_probes.graph_of_a_network], ids=case_name
+)
+def test_a_graph_must_replay_on_new_values(probe, monkeypatch):
+    backend = Right()
+    monkeypatch.setitem(dispatch.BACKENDS, "triton", backend)
+    monkeypatch.setattr(gpu_probes, "load", lambda name: Doubling())
+    monkeypatch.setattr(gpu_probes, "captured", replayed)
+    assert probe(CPU, "triton") is None and backend.served
+    monkeypatch.setattr(gpu_probes, "captured", not_replayed)
+    assert probe(CPU, "triton").startswith("it deviates by ")
+
+
+@pytest.mark.parametrize("fault", ["", "is not NaN", "it deviates by"])
+def test_an_order_with_a_wrong_entry_makes_its_direction_nan_without_waiting(fault, monkeypatch):
+    modes, served = [], []
+
+    def scan(*given, backend):
+        served.append((backend, modes[-1:]))
+        y = torch.ones(1, 9, 4, 5)
+        if given[-1].max() >= given[0].shape[1]:
+            y[:, 3:, 2 if fault == "it deviates by" else 1] = float("nan")
+            y[:, 3:, 1] = 1 if fault == "is not NaN" else float("nan")
+        return y
+
+    monkeypatch.setattr(gpu_probes, "selective_scan", scan)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    wrong = gpu_probes.wrong_entries(CPU, "triton")
+    assert wrong is None if not fault else fault in wrong
+    assert modes == ["error", "default"]
+    assert served == [("triton", [])] * 2 + [("triton", ["error"])] * 2
+
+
+@pytest.mark.parametrize("fault", [0, 1, 2])
+def test_what_is_compiled_must_have_the_same_value_and_gradients(fault, monkeypatch):
+    """Fault 1 is of a gradient, 2 of the value."""
+
+    def compiled(function, **options):
+        assert options == {"fullgraph": True, "backend": "aot_eager"}
+
+        def other(*leaves):
+            more = leaves[0].sum() if fault == 1 else torch.ones(())
+            return function(*leaves) + (more - (more.detach() if fault == 1 else 0)) * bool(fault)
+
+        return other
+
+    backend = Right()
+    monkeypatch.setitem(dispatch.BACKENDS, "triton", backend)
+    monkeypatch.setattr(torch, "compile", compiled)
+    wrong = gpu_probes.compiled(CPU, "triton")
+    assert wrong is None if not fault else wrong.startswith("it deviates by ")
+    assert {"forward", "backward"} == set(backend.served)
+
+
+def test_each_time_is_of_what_its_row_names(monkeypatch):
+    scans, images = [], []
+    scan = gpu_timings.selective_scan
+
+    def seen_scan(*given, **options):
+        scans.append((given[0].shape[2], given[0].dtype, options, given[0].requires_grad))
+        return scan(*given, **options)
+
+    class Seen(Doubling):
+        def eval(self):
+            self.is_evaluated = True
+            return self
+
+        def __call__(self, image):
+            dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+            images.append((tuple(image.shape), dtype, torch.is_inference_mode_enabled()))
+            assert self.is_evaluated
+            return super().__call__(image)
+
+    backend = Right()
+    monkeypatch.setitem(dispatch.BACKENDS, "triton", backend)
+    monkeypatch.setattr(gpu_timings, "selective_scan", seen_scan)
+    monkeypatch.setattr(gpu_timings, "build", lambda name: Seen())
+    timed = []
+
+    def time(function, device, name):
+        backend.served.clear()
+        function()
+        timed.append((name, list(backend.served)))
+        return len(timed)
+
+    monkeypatch.setattr(gpu_timings, "_time", time)
+    head, *rows = gpu_timings.tables(CPU, "triton", ("mambair_tiny_x2",))
+    assert head.split() == ["milliseconds", "triton", "chunked"]
+    assert [row.split()[-2:] for row in rows] == [
+        [f"{n}.00", f"{n + 1}.00"] for n in range(1, 20, 2)
+    ]
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    expected = [
+        (f"operator, E {E}, L 64, {precision}, {what} ", E, dtypes[precision], what != "forward")
+        for E in (72, 360)
+        for precision in dtypes
+        for what in ("forward", "forward + backward")
+    ]
+    for (start, *facts), row, *pair in zip(
+        expected, rows[:8], scans[::2], scans[1::2], strict=True
+    ):
+        assert row.startswith(start)
+        for name, (channels, dtype, options, learns) in zip(
+            ("triton", "chunked"), pair, strict=True
+        ):
+            assert options == {"reduce": True, "backend": name}
+            assert [channels, dtype, learns] == facts
+    forward, both = ["forward"], ["forward", "backward"]
+    served = [forward, both] * 4 + [forward] * 2  # chunked is not this one
+    assert timed == [pair for kind in served for pair in (("triton", kind), ("chunked", []))]
+    assert rows[8].startswith("mambair_tiny_x2, 16 x 16, fp32 ")
+    assert rows[9].startswith("mambair_tiny_x2, 16 x 16, bf16 ")
+    assert images == [
+        ((1, 3, 16, 16), dtype, True) for dtype in (None, torch.bfloat16) for _ in "ab"
+    ]
+
+
+class Clock:
+    """A clock, and a GPU's events, that run only within the work: longer with each call."""
+
+    def __init__(self):
+        self.now = self.calls = 0
+
+    def work(self):
+        self.calls += 1
+        self.now += self.calls
+
+    def perf_counter(self):
+        return self.now
+
+    def event(self, *, enable_timing):
+        clock = self
+
+        class Event:
+            def record(self):
+                self.at = clock.now if enable_timing else None
+
+            def synchronize(self):
+                self.is_over = True
+
+            def elapsed_time(self, last):
+                assert last.is_over
+                return last.at - self.at
+
+        return Event()
+
+
+def test_a_time_is_the_median_of_calls_without_the_first(monkeypatch):
+    for device, unit in ((CPU, 1e3), (torch.device("cuda"), 1)):
+        for backend, calls, median in (("triton", 7, 5), ("chunked", 2, 2.5)):
+            clock = Clock()
+            monkeypatch.setattr(gpu_timings, "time", clock)
+            monkeypatch.setattr(torch.cuda, "Event", clock.event)
+            assert gpu_timings._time(clock.work, device, backend) == pytest.approx(median * unit)
+            assert clock.calls == 1 + calls
+
+
+def test_a_report_tells_the_variables_that_matter(monkeypatch):
+    for name in list(os.environ):
+        if name.startswith(gpu_report._VARIABLES):
+            monkeypatch.delenv(name)
+    names = [
+        *("CC", "CUDA_HOME", "HIP_PATH", "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS"),
+        *(
+            "PYTORCH_NO_CUDA_MEMORY_CACHING",
+            "ROCR_VISIBLE_DEVICES",
+            "TRITON_CACHE_DIR",
+            "ZOO_CACHE",
+        ),
+    ]
+    for name in [*names[::-1], "MY_SECRET"]:
+        monkeypatch.setenv(name, name[:2] * 150)
+    lines = list(gpu_report.describe(CPU))
+    assert lines[-len(names) :] == [f"{name}={name[:2] * 100}" for name in names]
+    assert "MY_SECRET" not in "".join(lines)
+    for line, start in zip(lines, ("zoo ", "Python ", "processor ", "torch "), strict=False):
+        assert line.startswith(start)
+
+
+def test_a_report_tells_what_nvidia_smi_says_of_each_gpu(monkeypatch):
+    def told(query, *, check, timeout, **options):
+        assert check and timeout <= 20 and query[0] == "nvidia-smi"
+        assert query[1].startswith("--query-gpu=driver_version,")
+        return subprocess.CompletedProcess(query, 0, stdout="one, 2\n other \n")
+
+    properties = SimpleNamespace(
+        name="GB", major=12, minor=1, multi_processor_count=48, total_memory=3 * 2**29
+    )
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(subprocess, "run", told)
+    monkeypatch.setattr(gpu_report.machine, "driver", lambda: "580")
+    cuda = torch.device("cuda")
+    lines = list(gpu_report.describe(cuda))
+    known = "GB, compute capability 12.1, 48 multiprocessors, 1.5 GiB"
+    asked, other = lines[lines.index(known) + 1 :][:2]
+    assert asked.startswith("driver_version,") and asked.endswith(",memory.used: one, 2")
+    assert other.endswith(",memory.used: other")
+    for error in (FileNotFoundError(), subprocess.TimeoutExpired("nvidia-smi", 20)):
+
+        def failing(*arguments, error=error, **options):
+            raise error
+
+        monkeypatch.setattr(subprocess, "run", failing)
+        assert len(list(gpu_report.describe(cuda))) == len(lines) - 2
+
+
+def test_a_report_that_cannot_be_written_is_told_before_the_work(examined, tmp_path, capsys):
+    (tmp_path / "found.txt").mkdir()
+    with pytest.raises(IsADirectoryError):
+        examined(BACKENDS["right"])
+    said = capsys.readouterr()
+    assert "found.txt: cannot write" in said.err and "Report of" not in said.out
 
 
 @pytest.mark.skipif(native.unavailable() is not None, reason="needs the C++ kernel")
