@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import pickle
 import re
 import sys
 from types import SimpleNamespace
@@ -11,7 +13,7 @@ import pytest
 
 from zoo import command
 from zoo.command import import_parts, parse_size, run_command, whole
-from zoo.errors import RecipeError, WriteError, ZooError, reason_of, shown
+from zoo.errors import RecipeError, WriteError, ZooError, nearest, reason_of, shown
 from zoo.ops.scan import BackendError
 from zoo.registry import kind
 
@@ -111,6 +113,30 @@ def test_what_other_code_says_is_one_short_line():
     assert reason_of(OSError(words), kind=True) == f"OSError: {words}"[:160]
 
 
+def test_twelve_known_names_are_told_at_most():
+    names = [f"known{number:02}" for number in range(13)]
+    assert nearest("x", names[:12]) == f"; known: {', '.join(names[:12])}"
+    assert nearest("x", names) == f"; known: {', '.join(names[:12])}, ..."
+
+
+def test_words_that_only_the_known_name_has_make_it_less_near():
+    names = ["mambair_light_x2_photo_old", "light_x2"]
+    assert nearest("light_x2_old", names) == "; did you mean 'light_x2'?"
+
+
+def test_clients_that_log_every_request_are_quiet():
+    clients = [logging.getLogger(name) for name in ("httpx", "httpx2")]
+    before = [client.level for client in clients]
+    try:
+        for client in clients:
+            client.setLevel(logging.NOTSET)
+        assert run(lambda options: None) == 0
+        assert [client.level for client in clients] == [logging.WARNING] * 2
+    finally:
+        for client, level in zip(clients, before, strict=True):
+            client.setLevel(level)
+
+
 def test_whole_numbers_are_in_their_range():
     parse = whole("--tile", 0, 9)
     assert [parse(text) for text in ("0", "9", "+3", "-0", "007")] == [0, 9, 3, 0, 7]
@@ -157,6 +183,20 @@ def test_parts_are_imported_from_the_current_folder(tmp_path, monkeypatch):
 
     assert run(work) == 7
     assert run(work, "--import", "my_scan_here") == 0
+
+
+def test_parts_reach_other_processes_with_what_is_sent_there(tmp_path, monkeypatch):
+    (tmp_path / "part_of_mine.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    monkeypatch.setattr(command, "_imported", [])
+    import_parts(["part_of_mine", "part_of_mine"])
+    assert command._imported == ["part_of_mine"]
+    sent = pickle.dumps(command.ImportedParts())
+    command._imported.clear()
+    del sys.modules["part_of_mine"]
+    assert isinstance(pickle.loads(sent), command.ImportedParts)
+    assert "part_of_mine" in sys.modules and command._imported == ["part_of_mine"]
 
 
 @pytest.mark.parametrize("text", ["", "import sys\nsys.path.pop()"])

@@ -132,6 +132,16 @@ def test_what_commands_need_and_which_take_abbreviations(monkeypatch):
     assert not found
 
 
+def test_examples_of_several_lines_are_shown_as_they_are_written(monkeypatch):
+    several = set()
+    for name in ["zoo.cli", *dict.fromkeys(MODULES)]:
+        for parser in parsers(name, monkeypatch):
+            if "\n" in (parser.epilog or "") + (parser.description or ""):
+                several.add(parser.prog)
+                assert parser.formatter_class is argparse.RawDescriptionHelpFormatter, parser.prog
+    assert {"zoo restore", "zoo download", "zoo app"} <= several
+
+
 TAKEN = {
     "zoo show": {"--count": "flops, macs"},
     "zoo restore": {

@@ -208,7 +208,7 @@ def test_a_new_file_has_the_permissions_of_the_umask_and_an_old_one_its_own(tmp_
     try:
         write_text(path, "1")
         assert stat.S_IMODE(path.stat().st_mode) == 0o640
-        for mode in (0o600, 0o664, 0o444):
+        for mode in (0o600, 0o664, 0o444, 0o755):
             path.chmod(mode)
             with partial_file(path) as temporary:
                 temporary.write_text("2")
@@ -216,6 +216,32 @@ def test_a_new_file_has_the_permissions_of_the_umask_and_an_old_one_its_own(tmp_
             assert stat.S_IMODE(path.stat().st_mode) == mode
     finally:
         os.umask(before)
+
+
+def test_a_file_system_without_permissions_keeps_none(tmp_path, monkeypatch):
+    def refuse(path, mode):
+        raise OSError(1, "Operation not permitted")
+
+    write_text(tmp_path / "a.txt", "1")
+    monkeypatch.setattr(Path, "chmod", refuse)
+    write_text(tmp_path / "a.txt", "2")
+    assert (tmp_path / "a.txt").read_text() == "2"
+
+
+def test_a_leftover_that_cannot_be_removed_does_not_keep_the_others(tmp_path, monkeypatch):
+    remove, seen = temporary_files._remove_abandoned, []
+
+    def failing(path):
+        seen.append(path.name)
+        if len(seen) == 1:
+            raise PermissionError(13, "Permission denied")
+        remove(path)
+
+    monkeypatch.setattr(temporary_files, "_remove_abandoned", failing)
+    for digit in "abc":
+        (tmp_path / f".zoo-{digit * 16}.part").touch()
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == seen[:1] and len(seen) == 3
 
 
 def test_a_link_stays_and_the_file_behind_it_is_replaced(tmp_path):
@@ -341,6 +367,24 @@ def test_a_process_killed_while_it_replaces_a_folder_loses_nothing(tmp_path, cal
     assert names(tmp_path) == ["a.txt", "model"] and names(path) == ["newest"]
 
 
+def test_the_folder_that_is_replaced_is_locked_until_it_is(tmp_path, monkeypatch):
+    """Else another process would bring it back meanwhile."""
+    path, rename, locked = tmp_path / "model", Path.rename, []
+
+    def watched(self, target):
+        backup = folders._backup_name(path)
+        if backup.exists():
+            with temporary_files.locked_folder(backup) as ours:
+                locked.append(not ours)
+        return rename(self, target)
+
+    path.mkdir()
+    monkeypatch.setattr(Path, "rename", watched)
+    with partial_folder(path):
+        pass
+    assert locked == [True, True]  # before the new one comes, and before the old one goes
+
+
 def test_the_old_folder_stays_while_a_living_process_replaces_it(tmp_path):
     backup = folders._backup_name(tmp_path / "model")
     backup.mkdir()
@@ -433,9 +477,16 @@ def test_links_are_followed_as_the_system_follows_them(tmp_path):
     assert names(tmp_path / "far") == ["c"]
 
 
-def test_checking_leaves_the_file_as_it_is(tmp_path):
-    path = tmp_path / "new" / "a.txt"
+def test_checking_leaves_the_file_as_it_is(tmp_path, monkeypatch):
+    path, create, held = tmp_path / "new" / "a.txt", temporary_files.create_file, []
+
+    def kept(*arguments):
+        held.append(create(*arguments)[1])
+        return Path(held[-1].name), held[-1]
+
+    monkeypatch.setattr("zoo.files.single.create_file", kept)
     check_writable(path)
+    assert held[0].closed
     assert names(tmp_path / "new") == []
     write_text(path, "old")
     check_writable(path)

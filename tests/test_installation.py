@@ -13,6 +13,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from importlib.metadata import PathDistribution
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -324,6 +325,10 @@ def test_files_that_others_have_overwritten_are_named(installed, machine):
     (installed / "export/__init__.py").write_text("foreign = True\n")
     assert shipped.altered_files() == ["zoo/ops/scan/_native.so", "export/__init__.py"]
     assert shipped.altered_files("export/*") == ["export/__init__.py"]
+    link = installed.parent / f"{installed.name}.link"
+    link.symlink_to(installed)
+    machine.setattr(shipped, "__file__", str(link / "zoo/shipped.py"))
+    assert shipped.altered_files("export/*") == ["export/__init__.py"]
     (installed / "zoo/ops/scan/_native.so").unlink()
     machine.setattr(doctor, "check_not_hidden", lambda package: None)
     (sentence,) = doctor.advice()
@@ -423,6 +428,7 @@ def test_a_module_of_ours_that_is_missing_is_a_bug(monkeypatch):
 
 
 def test_every_required_package_has_its_name():
+    assert all(find_spec(module) for module in REQUIRED)
     required = settings()["project"]["dependencies"]
     assert sorted(re.match(r"[\w-]+", name)[0] for name in required) == sorted(REQUIRED.values())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import random
 import struct
 from collections import Counter
@@ -17,7 +18,7 @@ from tests.helpers.damage import HOSTILE_FACTS, HOSTILE_PICKLES, legacy_file, zi
 from zoo.checkpoints.files import read_state
 from zoo.data.burst.facts import load_facts, numbers
 from zoo.errors import CheckpointError, ImageError
-from zoo.pickles import check_pickle, load_tensors
+from zoo.pickles import check_pickle, check_tensors, load_tensors
 from zoo.training.checkpoint import latest_checkpoint
 
 
@@ -104,3 +105,65 @@ def test_the_check_follows_every_protocol_to_its_end(protocol):
     assert file.read() == b"rest"
     with pytest.raises(pickle.UnpicklingError, match="too many values"):
         check_pickle(io.BytesIO(data), 10)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_every_step_of_a_pickle_counts_once(protocol):
+    data = pickle.dumps([1, "a", {"b": (2,)}], protocol)
+    steps = len(list(pickletools.genops(data)))
+    assert check_pickle(io.BytesIO(data), steps) == steps
+    with pytest.raises(pickle.UnpicklingError, match="too many values"):
+        check_pickle(io.BytesIO(data), steps - 1)
+
+
+def test_the_steps_of_all_pickles_of_a_legacy_file_count_together():
+    file = io.BytesIO(legacy_file(pickle.dumps({"a": [1, 2, 3]}, 2)))
+    steps = sum(len(list(pickletools.genops(file))) for _ in range(5))
+    assert file.read() == b""
+    file.seek(0)
+    assert check_tensors(file, steps) == steps and file.tell() == 0
+    with pytest.raises(pickle.UnpicklingError, match="too many values"):
+        check_tensors(file, steps - 1)
+
+
+class Made:
+    """Any object: of arguments, and with a state."""
+
+    def __init__(self, *arguments, state=None):
+        self.reduced = (Made, arguments, state)
+
+    def __reduce__(self):
+        return self.reduced
+
+
+DOUBLED = {
+    "list": lambda value: [value, value],
+    "list of one": lambda value: [(value, value)],
+    "mapping": lambda value: {"a": value, "b": value},
+    "mapping of one": lambda value: {"a": [value, value]},
+    "pair": lambda value: (value, value),
+    "three": lambda value: (value, value, 0),
+    "four": lambda value: (value, value, 0, 0),
+    "made": lambda value: Made(value, value),
+    "state": lambda value: Made(state={"a": value, "b": value}),
+}
+"""Ways to put a value twice into another."""
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("way", DOUBLED)
+def test_a_value_that_is_used_twice_counts_twice_wherever_it_is(way, protocol):
+    value: object = 1.0
+    for _ in range(28):
+        value = DOUBLED[way](value)
+    data = pickle.dumps(value, protocol)
+    with pytest.raises(pickle.UnpicklingError, match="too many values, by repeating some"):
+        check_pickle(io.BytesIO(data), 10_000)
+
+
+def test_what_functions_are_called_with_counts_even_if_the_result_is_dropped():
+    text = b"X" + struct.pack("<I", 2**20) + b"x" * 2**20
+    start, call = b"\x80\x02cmine\nmade\nq\x00" + text + b"q\x010", b"h\x00h\x01\x85R0"
+    assert check_pickle(io.BytesIO(start + call * 63 + b"N."), 1000) > 63
+    with pytest.raises(pickle.UnpicklingError, match="too many values, by repeating some"):
+        check_pickle(io.BytesIO(start + call * 65 + b"N."), 1000)

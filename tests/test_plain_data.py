@@ -27,6 +27,7 @@ BAD_YAML = {
     "20,000 keys": ("\n".join(f"k{i}:" for i in range(20_000)), "100,000 characters"),
     "10,000 short keys": ("\n".join(f"{i:x}x:" for i in range(10_000)), "more than 5,000 values"),
     "no digits": ("a: 0x_", "line 1: '0x_' is not an integer"),
+    "no digits below": ("a: 1\nb: 0x_", "line 2: '0x_' is not an integer"),
     "6,000 digits": ("a: " + "1" * 6000, "line 1: '1+.*' is not an integer"),
     "50,000 hexadecimal digits": ("a: 0x" + "f" * 50_000, "a: an integer has more than 64 bits"),
     "65 bits": (f"a: [{2**64}]", r"a\[0\]: an integer has more than 64 bits"),

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import zoo
+import zoo.recipe as recipe_module
 from zoo.errors import RecipeError
 from zoo.evaluation.settings import evaluate_settings
 from zoo.networks import SingleImage
@@ -350,6 +351,46 @@ def test_a_recipe_that_extends_one_of_its_type_keeps_the_rest_and_another_type_d
     (tmp_path / "other.yaml").write_text(parts.format("unet"))
     assert load_recipe(tmp_path / "other.yaml").network == {"type": "unet", "dim": 36}
     assert "evaluate" not in load_recipe({"network": SMALL["network"]}).data()
+
+
+def test_an_override_is_plain_data_and_a_copy():
+    with pytest.raises(
+        RecipeError, match=r"override network\.dim: expected a number, text, a list"
+    ):
+        load_recipe(SMALL, {"network.dim": object()})
+    depths = [1, 1]
+    recipe = load_recipe(SMALL, {"network.depths": depths})
+    depths.append(2)
+    assert recipe.network["depths"] == [1, 1]
+
+
+def test_iterations_replace_the_epochs_of_a_parent_and_the_reverse(tmp_path):
+    parent = tmp_path / "parent.yaml"
+    parent.write_text("extends: mambair_tiny_x2\ntrain: {epochs: 3}\n")
+    assert (
+        "iterations" not in load_recipe(parent).train and load_recipe(parent).train["epochs"] == 3
+    )
+    child = tmp_path / "child.yaml"
+    child.write_text(f"extends: {parent}\ntrain: {{iterations: 9}}\n")
+    found = load_recipe(child).train
+    assert "epochs" not in found and found["iterations"] == 9
+    child.write_text(f"extends: {parent}\ntrain: {{iterations: 9, epochs: 2}}\n")
+    assert {"iterations": 9, "epochs": 2}.items() <= load_recipe(child).train.items()
+
+
+def test_names_of_guides_are_checked_when_a_network_is_built(monkeypatch):
+    def guided(factory):
+        return SimpleNamespace(guides={"no name": None})
+
+    monkeypatch.setattr(recipe_module, "build_within_limit", guided)
+    with pytest.raises(RecipeError, match=r"^custom: .*no name"):
+        zoo.build(SMALL)
+
+
+def test_long_names_of_options_are_cut():
+    for length, told in ((60, "x" * 60), (61, "x" * 57 + "...")):
+        with pytest.raises(RecipeError, match=rf"network\.{re.escape(told)}: unknown option"):
+            load_recipe(SMALL, {f"network.{'x' * length}": 1})
 
 
 def test_recipes_that_extend_each_other_are_named(tmp_path, monkeypatch):

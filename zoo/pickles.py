@@ -125,7 +125,6 @@ def check_pickle(file: IO[bytes], steps: int) -> int:
         Exception: any other one for a damaged pickle.
     """
     run = _Run()
-    step = 0
     for step, (opcode, argument, _) in enumerate(pickletools.genops(file), start=1):
         if step > steps:
             raise pickle.UnpicklingError("has too many values")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -110,6 +112,42 @@ def test_activations_have_a_layer_of_bars_and_all_layers(photos, tmp_path, capsy
     assert len(arrays(tmp_path / "a.npz")) == 6
     error = refused(capsys, "activations", NAME, photos, "--layer", "4", "-o", tmp_path / "a.png")
     assert "--layer 4: the network has the layers 0 to 3" in error
+
+
+class Bar:
+    """In place of a progress bar: what it is of, and how far it came."""
+
+    shown: ClassVar[list[Bar]] = []
+
+    def __init__(self, what, total):
+        self.what, self.total, self.done = what, total, 0
+        self.shown.append(self)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def update(self, count=1):
+        self.done += count
+
+
+def test_options_may_stand_among_photos_and_progress_counts_what_is_done(
+    photos, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Bar, "shown", [])
+    for name in ("erf", "activations", "lam"):
+        monkeypatch.setattr(f"zoo.commands.analyse_{name}.shown_progress", Bar)
+    rest = ["-o", tmp_path / "a.png", "--size", "8x8"]
+    for name in ("erf", "activations"):
+        assert run(name, NAME, photos / "0.png", *rest, photos / "1.png") == 0
+        for path in tmp_path.glob("a.*"):
+            path.unlink()
+    assert run("lam", NAME, "--steps", "3", "--side", "2", *rest, photos / "0.png") == 0
+    assert run("scans", NAME, *rest, photos / "0.png") == 0
+    found = [(bar.what, bar.total, bar.done) for bar in Bar.shown]
+    assert found == [("photos", 2, 2), ("photos", 2, 2), ("steps", 3, 3)]
 
 
 def test_scans_has_the_arrays_of_all_mixers(photos, tmp_path, capsys):

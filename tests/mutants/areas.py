@@ -35,6 +35,7 @@ EXCLUDED: dict[tuple[str, str], str] = {
     ("zoo/ops/scan/mamba_ssm.py", "kernel"): _GPU,
     ("zoo/ops/scan/triton/launch.py", "_processors"): _GPU,
     ("zoo/inference/tiling.py", "CudaMemory"): _GPU,
+    ("zoo/commands/gpu_probes.py", "captured"): _GPU,
     ("zoo/distributed.py", "_TorchrunGroup.device"): "chooses among several NVIDIA GPUs",
     ("zoo/app/page.py", ""): _BROWSER,
     ("zoo/integrations/tensorrt_runtime.py", "_mend_library_name"): _TENSORRT,

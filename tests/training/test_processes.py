@@ -163,3 +163,27 @@ def test_processes_are_joined_where_torchrun_started_several(
         assert group.is_first is not joins
     engine = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
     assert calls == ([engine, "end"] if joins else [])
+
+
+def test_gradients_are_not_sent_where_there_are_none(group_of, monkeypatch):
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda tensor: pytest.fail("it was sent"))
+    group_of(0, 2).average_gradients(torch.nn.Linear(2, 3))
+
+
+def test_sums_over_processes_are_exact(group_of, monkeypatch):
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda tensor: tensor.add_(1))
+    assert group_of(0, 2).add(2.0**40, 0.1) == [2.0**40 + 1, 1.1]
+
+
+@pytest.mark.parametrize(("device", "devices"), [("cpu", None), ("cuda:1", ["cuda:1"])])
+def test_a_wrapped_network_is_on_the_gpu_of_its_process(group_of, monkeypatch, device, devices):
+    wrapped = []
+    monkeypatch.setattr(
+        distributed,
+        "DistributedDataParallel",
+        lambda network, device_ids: wrapped.append((network, device_ids)) or "wrapped",
+    )
+    network = torch.nn.Linear(2, 3)
+    assert group_of(1, 2).wrap(network, device) == "wrapped"
+    assert wrapped == [(network, devices and [torch.device(each) for each in devices])]
+    assert ProcessGroup().wrap(network, device) is network

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo analyse lam") 
         metavar="FILE",
         help="numbers (.npz) of an earlier picture of this photo, to draw above; may be repeated",
     )
-    return run_command(parser, _run, arguments, intermixed=True)
+    return run_command(parser, _run, arguments)
 
 
 def _run(options: argparse.Namespace) -> None:

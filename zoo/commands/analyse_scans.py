@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo analyse scans"
         metavar="N",
         help="mixer to draw, counted from 0 [the last one]",
     )
-    return run_command(parser, _run, arguments, intermixed=True)
+    return run_command(parser, _run, arguments)
 
 
 def _run(options: argparse.Namespace) -> None:

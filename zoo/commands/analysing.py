@@ -147,7 +147,7 @@ def parse_place(option: str, text: str) -> tuple[int, int]:
     Raises:
         ZooError: if the text is not two whole numbers of at least 0.
     """
-    found = re.fullmatch(r"([0-9]{1,9}),([0-9]{1,9})", text[:30])
+    found = re.fullmatch(r"([0-9]{1,9}),([0-9]{1,9})", text)
     if found is None:
         raise ZooError(f"{option} {text[:30]}: write ROW,COLUMN in pixels from 0, such as 40,64")
     return int(found[1]), int(found[2])
@@ -163,7 +163,7 @@ def photo_paths(given: Iterable[Path]) -> list[Path]:
 
 def parts_of(
     network: Network,
-    paths: Iterable[Path],
+    paths: Sequence[Path],
     *,
     size: str | None,
     side: int,
@@ -184,7 +184,6 @@ def parts_of(
         ImageError: if a photo cannot be read, is smaller than the size, or has no such place.
         ZooError: if the size is not HxW.
     """
-    paths = list(paths)
     if size is not None:
         height, width = parse_size(size, "pixels")
     else:  # read twice, so that never more than one photo is in memory
