@@ -41,6 +41,18 @@ def timm():
     return imported("timm")
 
 
+@pytest.fixture(scope="session")
+def server():
+    return SERVER if os.environ.get("TEST_INTEGRATIONS") else HubServer()
+
+
+@pytest.fixture
+def web(server):
+    """A loopback server of plain files; no library is needed for them."""
+    server.reset()
+    return server
+
+
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """A loopback server, with an empty cache and without a login."""
