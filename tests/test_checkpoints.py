@@ -12,13 +12,17 @@ from safetensors.torch import load_file, save_file
 
 import zoo
 from export.model import network_of
+from tests.helpers.small_weights import small_network, their_names
 from zoo.blocks import RSSB
 from zoo.checkpoints import model_in
 from zoo.checkpoints.choose import choose_network
+from zoo.checkpoints.evidence import difference
 from zoo.checkpoints.files import read_state, write_pickled, write_safetensors
 from zoo.checkpoints.mambair import ratio_of
 from zoo.checkpoints.named_recipe import differences
-from zoo.errors import CheckpointError, RecipeError, WriteError
+from zoo.checkpoints.releases import OFFICIAL
+from zoo.checkpoints.scored import ScoredWeights
+from zoo.errors import CheckpointError, RecipeError, WriteError, ZooError
 from zoo.limits import use_max_parameters
 from zoo.registry import temporary_registrations
 
@@ -578,3 +582,100 @@ def test_other_hostile_files_of_weights(tmp_path, saved):
 def test_a_ratio_has_as_few_decimals_as_give_the_width(hidden, ratio):
     """62 / 48 is 1.29, which gives 61."""
     assert ratio_of(48, hidden) == ratio and int(ratio * 48) == hidden
+
+
+def test_releases_have_their_names_their_wrappers_and_a_published_recipe():
+    assert [(one.name, one.wrapper, one.published, one.facts) for one in OFFICIAL] == [
+        ("MambaIR", "params", "mambair_classic_x4", ()),
+        ("MambaIRUNet", "params", "mambair_realdn", ()),
+        ("MambaIRv2", "params", "mambairv2_x4", ()),
+        ("MambaCSR", "params_ema", "mambacsr_final", ("scan_size",)),
+        ("MaIR", "params", "mair_classic_x4", ("scan_len",)),
+        ("VmambaIR", "params", "vmambair_derain", ()),
+        ("EAMamba", "params", "eamamba_derain", ()),
+        ("EAMambaSR", "params", "eamamba_light_x2", ()),
+        ("Wave-Mamba", "params", "wavemamba_uhdll", ()),
+        ("DVMSR", "", "dvmsr_x4", ()),
+    ]
+    assert {one.published for one in OFFICIAL} <= {*zoo.list_models()}
+
+
+def test_a_branch_that_a_release_does_not_have_is_not_among_its_names():
+    """MaIR and Wave-Mamba take MambaIR's blocks with another branch."""
+    starts = {
+        "MambaIR": "layers.0.residual_group.blocks.0.",
+        "MaIR": "layers.0.residual_group.blocks.0.",
+        "Wave-Mamba": "restoration_network.down_group1.l_blk.0.",
+    }
+    known = {
+        one.name: one.every_key.knows(f"{starts[one.name]}conv_blk.cab.0.weight")
+        for one in OFFICIAL
+        if one.name in starts
+    }
+    assert known == {"MambaIR": True, "MaIR": False, "Wave-Mamba": False}
+
+
+@pytest.mark.parametrize(
+    ("key", "part", "line"),
+    [
+        ("a.self_attention.multi_scan.x", "merge", "block: {mixer: {merge: {type: YOURS}}}"),
+        ("a.self_attention.x", "mixer", "block: {mixer: {type: YOURS}}"),
+        ("a.conv_blk.x", "branch", "block: {branch: {type: YOURS}}"),
+        ("a.conv_block.x", "branch", "block: {branch: {type: YOURS}}"),
+        ("a.win_mhsa.x", "attention", "block: {attention: {type: YOURS}}"),
+        ("a.assm.x", "mixer", "block: {mixer: {type: YOURS}}"),
+        ("a.mixer.x", "mixer", "block: {mixer: {type: YOURS}}"),
+        ("a.blocks.0.convffn1.x", "branch", "block: {branch: {type: YOURS}}"),
+        ("layers2.0.blocks.0.x", "coarse branch", "coarse: {...}"),
+        ("layers3.0.x", "fusion of scales", "coarse: {fusion: {type: YOURS}}"),
+        ("a.blocks.0.x", "block", "block: {type: YOURS}"),
+        ("a.residual_group.layers.0.x", "block", "block: {type: YOURS}"),
+        ("upsample.a", "head", "head: {type: YOURS}"),
+        ("conv_last.0.a", "head", "head: {type: YOURS}"),
+        ("a", "network", "..."),
+    ],
+)
+def test_the_part_of_a_release_that_differs_is_named_with_its_line_in_a_recipe(key, part, line):
+    state = their_names(small_network())
+    known = len(state)
+    if key.startswith("conv_last"):
+        key = "other_conv_last.0.a"
+    found = difference({**state, key: torch.zeros(1), "z": torch.zeros(1)}, OFFICIAL)
+    assert found == (
+        f"{known} of its {known + 2} keys are those of MambaIR, but not {key!r}, so its {part} "
+        "differs; register that part and pass recipe={extends: mambair_classic_x4, network: "
+        f"{{{line}}}}}"
+    )
+
+
+def test_a_file_of_which_half_or_nothing_is_strange_differs_in_no_part():
+    state = their_names(small_network())
+    strange = {f"strange{number}": torch.zeros(1) for number in range(len(state) + 1)}
+    assert difference(state, OFFICIAL) is None and difference({}, OFFICIAL) is None
+    assert difference({**state, **strange}, OFFICIAL) is None
+    del strange["strange0"]
+    assert "not 'strange1'" in difference({**state, **strange}, OFFICIAL)
+
+
+def test_names_of_more_than_a_hundred_characters_are_cut(saved):
+    for length, told in ((100, "x" * 100), (101, "x" * 97 + "...")):
+        state = {**load_file(saved), "x" * length: torch.zeros(1)}
+        with pytest.raises(CheckpointError, match=rf"unexpected 1: {told}$"):
+            zoo.load(state, recipe=SMALL)
+
+
+def test_only_weights_of_a_training_are_told_to_be_of_another_one(saved):
+    other = zoo.build(SMALL, dim=40).recipe
+    for weights, told in (
+        (ScoredWeights(saved, "those"), False),
+        (ScoredWeights(saved, "those", trained=True), True),
+    ):
+        with pytest.raises(CheckpointError) as caught:
+            weights.network(other)
+        assert ("it was trained with other settings" in str(caught.value)) is told
+
+
+def test_compat_without_effect_names_the_file_or_the_model(saved):
+    for model, weights, name in ((None, saved, saved), ("mambair_tiny_x2", None, "mambair_tiny")):
+        with pytest.raises(ZooError, match=f"^--compat has no effect on {name}"):
+            choose_network(model, weights, overrides={"compat": "official"})

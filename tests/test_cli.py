@@ -17,11 +17,13 @@ import torch
 
 import zoo
 from tests.helpers.networks import Nearest
+from trt_plugins.build import build
 from zoo.blocks import Mixer
 from zoo.checkpoints import shipped_weights
 from zoo.cli import COMMANDS, GROUPS, main
 from zoo.command import COMMON_OPTIONS, leading_options, package_version
 from zoo.data import Photo, read_photo, write_photo
+from zoo.data.formats import FORMATS
 from zoo.data.photo import Saving
 from zoo.inference import RestoreSettings
 from zoo.inference.jobs import Plan, Report
@@ -161,6 +163,24 @@ def test_what_an_engine_or_an_onnx_file_fixes_is_no_option(words, refused, capsy
             assert f"{refused} does not go with {option}" in capsys.readouterr().err
 
 
+def test_options_of_an_engine_reach_it(monkeypatch):
+    words, engine, loaded, checked = Words(monkeypatch, ["a.png"]), Nearest(), [], []
+    engine.largest_side, engine.check = 80, lambda: checked.append(1)
+    monkeypatch.setattr(
+        "zoo.integrations.tensorrt.load_engine",
+        lambda path, **options: loaded.append((path, options)) or engine,
+    )
+    options = ["--plugin", "p.so", "--trust-engine"]
+    assert run("restore", "in", "-o", "out", "--engine", "e", *options) == 0
+    assert words.arguments[0] is engine and words.arguments[3] == RestoreSettings(tile=80)
+    assert run("restore", "in", "-o", "out", "--engine", "e", "-t", 40) == 0
+    assert words.arguments[3] == RestoreSettings(tile=40) and len(checked) == 2
+    assert loaded == [
+        (Path("e"), {"plugin": Path("p.so"), "trusted": True}),
+        (Path("e"), {"plugin": build, "trusted": False}),
+    ]
+
+
 def test_converting_and_restoring_from_a_file(photo, tmp_path):
     network = zoo.build("mambair_light_x2", dim=30, depths=[1])
     zoo.save(network, tmp_path / "a.safetensors")
@@ -271,7 +291,11 @@ def test_lists_and_descriptions(capsys):
     assert "parameters" in shown and "d_state: 4" in shown
     assert run("show", "block/rssb") == 0
     assert run("doctor") == 0
-    assert "chunked" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert re.search(r"^  yes  chunked    ", told, re.MULTILINE)
+    for each in FORMATS:
+        assert re.search(rf"^  (yes|no ) +{re.escape(each.name)} ", told, re.MULTILINE), each.name
+        assert f"read{' and written' if each.encode else ''}: {', '.join(each.extensions)}" in told
     with pytest.raises(SystemExit) as stop:
         run("--help")
     assert stop.value.code == 0
@@ -525,6 +549,7 @@ def test_the_version(capsys):
     assert re.fullmatch(r"\d+\.\d+\.\d+.*", zoo.__version__)
     assert zoo.__version__ == package_version()
     assert shown(capsys, "--version") == (f"zoo {zoo.__version__}\n", 0)
+    assert shown(capsys, "--vers")[1] == 2  # options are not abbreviated
     assert run("doctor") == 0
     assert f"zoo {zoo.__version__}, Python" in capsys.readouterr().out
 

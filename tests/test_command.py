@@ -119,6 +119,11 @@ def test_twelve_known_names_are_told_at_most():
     assert nearest("x", names) == f"; known: {', '.join(names[:12])}, ..."
 
 
+def test_one_near_name_is_told_unless_more_are_asked_for():
+    assert nearest("blok", ["block", "blocks"]) == "; did you mean 'block'?"
+    assert nearest("blok", ["block", "blocks"], 2) == "; did you mean 'block' or 'blocks'?"
+
+
 def test_words_that_only_the_known_name_has_make_it_less_near():
     names = ["mambair_light_x2_photo_old", "light_x2"]
     assert nearest("light_x2_old", names) == "; did you mean 'light_x2'?"

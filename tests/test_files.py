@@ -190,6 +190,22 @@ def test_a_cleaner_that_is_faster_costs_nothing(tmp_path, monkeypatch):
     assert stolen and (tmp_path / "a.txt").read_text() == "whole"
 
 
+def test_a_cleaner_that_is_faster_with_a_folder_costs_nothing(tmp_path, monkeypatch):
+    lock, stolen = temporary_files.try_lock, []
+
+    def steal(opened):
+        if not stolen:
+            [path] = tmp_path.iterdir()
+            stolen.append(path)
+            path.rmdir()
+        return lock(opened)
+
+    monkeypatch.setattr(temporary_files, "try_lock", steal)
+    path, held = temporary_files.create_folder(tmp_path / "model")
+    os.close(held)
+    assert stolen and path.is_dir() and path not in stolen
+
+
 @pytest.mark.parametrize("length", [255, 254])
 def test_names_of_any_length_work(tmp_path, length):
     for suffix in (".png", "." + "s" * 200):
@@ -536,14 +552,21 @@ def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(tmp_path
 
     def failing(self, target):
         calls.append(target)
-        if len(calls) == 2:
-            raise OSError(5, "Input/output error")
+        if 2 <= len(calls) <= last:
+            raise OSError(5, f"error {len(calls)}")
         return rename(self, target)
 
-    monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(WriteError), partial_folder(tmp_path / "model") as temporary:
-        (temporary / "new").touch()
-    assert names(tmp_path) == ["model"] and names(tmp_path / "model") == ["old"]
+    for last in (2, 3):  # noqa: B007 - failing() reads it
+        calls.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "rename", failing)
+            with (
+                pytest.raises(WriteError, match="error 2"),
+                partial_folder(tmp_path / "model") as temporary,
+            ):
+                (temporary / "new").touch()
+        folders._restore_backup(tmp_path / "model")  # as the next start does
+        assert names(tmp_path) == ["model"] and names(tmp_path / "model") == ["old"]
 
 
 def test_what_can_be_made_again_is_kept_where_the_environment_says(monkeypatch, tmp_path):
@@ -560,6 +583,15 @@ def test_what_can_be_made_again_is_kept_where_the_environment_says(monkeypatch, 
 def test_without_a_home_folder_the_cache_has_no_place(monkeypatch):
     monkeypatch.setenv("ZOO_CACHE", "~no-such-user/cache")
     with pytest.raises(WriteError, match="ZOO_CACHE is '~no-such-user/cache', and there is no"):
+        cache_folder()
+    monkeypatch.delenv("ZOO_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(WriteError, match=r"^there is no such home folder, so files have no cache"):
         cache_folder()
 
 

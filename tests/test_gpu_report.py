@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+import zoo
 from tests.helpers.broken_backends import BACKENDS, Right, run_in_this_process
 from tests.helpers.case_names import case_name
 from zoo.commands import gpu_probes, gpu_report, gpu_timings
@@ -17,6 +19,7 @@ from zoo.ops import selective_scan
 from zoo.ops.scan import dispatch, native
 from zoo.ops.scan.self_check import processes
 from zoo.ops.scan.self_check.cases import Case, make_inputs
+from zoo.shipped import shipped_weights
 
 CPU = torch.device("cpu")
 PLANS = {
@@ -47,7 +50,8 @@ def test_all_is_right(examined, capsys):
     code, text = examined(BACKENDS["right"])
     assert code == 0 and text.endswith("result: all is right\n")
     assert "torch " in text and "processor " in text and "FAILED" not in text
-    assert "\n\nLong form\n---------\n" in text
+    for title in ("Tool chain", "Self-check, as at the first use", "Long form", "Times"):
+        assert f"\n\n{title}\n{'-' * len(title)}\n" in text
     assert "ok     2 cases in" in text and "3 of 3 cases are right" in text
     assert "ok     a restored picture, fp32" in text and "some times" in text
     assert text.strip() in capsys.readouterr().out
@@ -332,6 +336,24 @@ def test_a_report_tells_what_nvidia_smi_says_of_each_gpu(monkeypatch):
 
         monkeypatch.setattr(subprocess, "run", failing)
         assert len(list(gpu_report.describe(cuda))) == len(lines) - 2
+
+
+def test_the_report_has_a_name_of_its_own_if_none_is_given(monkeypatch):
+    made = []
+    monkeypatch.setattr(gpu_report, "gpu", lambda: "the GPU")
+    monkeypatch.setattr(gpu_report, "make_report", lambda *asked: made.append(asked) or True)
+    assert main(["--gpu"]) == 0 and made == [("the GPU", Path("zoo-gpu-report.txt"))]
+
+
+def test_what_is_examined_and_tried_is_there():
+    subject = gpu_report.Subject(CPU)
+    assert {*subject.models, gpu_probes.MODEL} <= {*zoo.list_models()}
+    assert gpu_probes.MODEL in shipped_weights()
+    assert all(gpu_report._count(plan) > 5 for plan in (subject.short, subject.long))
+    graphs = ["a CUDA graph of the operator", "a CUDA graph of a network"]
+    pictures = [f"a restored picture, {precision}" for precision in ("fp32", "bf16", "fp16")]
+    names = [*graphs, "wrong entries of an order", "torch.compile", *pictures]
+    assert list(gpu_probes.PROBES) == names
 
 
 def test_a_report_that_cannot_be_written_is_told_before_the_work(examined, tmp_path, capsys):

@@ -281,6 +281,8 @@ def test_restoring_in_a_slow_bfloat16_says_so(tmp_path, monkeypatch, caplog, slo
     words = ["restore", str(photo), "-o", str(tmp_path / "big.png"), "-n", "mambair_tiny_x2"]
     assert main([*words, "--precision", "bf16"]) == 0
     assert ("--precision bf16: bfloat16 is slower" in caplog.text) is slow
+    caplog.clear()
+    assert main([*words, "--overwrite"]) == 0 and "bfloat16" not in caplog.text
 
 
 # ---- Packages of others ----

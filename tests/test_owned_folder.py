@@ -15,6 +15,7 @@ import pytest
 
 from zoo.errors import WriteError
 from zoo.files import owned_folder
+from zoo.files import owner as owners
 from zoo.files.paths import open_regular
 
 OWNER = """
@@ -160,6 +161,19 @@ def test_a_name_that_was_removed_meanwhile_is_made_again(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "lockf", removed)
     enter(tmp_path)
     assert len(calls) == 2 and files_of(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "lives"), [(PermissionError(), True), (ProcessLookupError(), False), (None, True)]
+)
+def test_a_process_of_another_user_lives(monkeypatch, error, lives):
+    def kill(process, number):
+        assert (process, number) == (7, 0)
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(os, "kill", kill)
+    assert owners._lives({"process": "7", "host": platform.node()}) is lives
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ def test_paths_are_text_or_paths(kind, tmp_path):
     network = zoo.build("mambair_tiny_x2", dim=30, depths=[1])
     zoo.save(network, kind(tmp_path / "w.safetensors"))
     assert zoo.load(kind(tmp_path / "w.safetensors")).scale == 2
+    assert zoo.convert(kind(tmp_path / "w.safetensors"), kind(tmp_path / "w.pth")).scale == 2
     (tmp_path / "r.yaml").write_text("extends: mambair_tiny_x2\n")
     assert load_recipe(kind(tmp_path / "r.yaml")).name == "r"
     np.savez(tmp_path / "burst.npz", frames=np.zeros((2, 4, 4, 4), np.float32))

@@ -28,6 +28,7 @@ from zoo.registry import (
     temporary_registrations,
 )
 from zoo.schema import at_least, resolve
+from zoo.shipped import RECIPES, shipped_weights
 from zoo.training.settings import ScheduleSettings, train_settings
 
 OF_FILES = {
@@ -391,6 +392,17 @@ def test_long_names_of_options_are_cut():
     for length, told in ((60, "x" * 60), (61, "x" * 57 + "...")):
         with pytest.raises(RecipeError, match=rf"network\.{re.escape(told)}: unknown option"):
             load_recipe(SMALL, {f"network.{'x' * length}": 1})
+
+
+def test_a_published_recipe_keeps_its_paper_however_its_path_is_written(monkeypatch):
+    monkeypatch.chdir(RECIPES.parent)
+    assert load_recipe("recipes/mambair_dn25.yaml").paper == load_recipe("mambair_dn25").paper
+    assert load_recipe("mambair_dn25").paper is not None
+
+
+def test_models_are_listed_by_name():
+    for names in (zoo.list_models(), shipped_weights()):
+        assert names == sorted(names) and names
 
 
 def test_recipes_that_extend_each_other_are_named(tmp_path, monkeypatch):

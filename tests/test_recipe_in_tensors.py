@@ -184,7 +184,8 @@ def test_tensors_of_the_shipped_weights_tell_their_network(name):
 
 
 def test_tools_see_the_capabilities_of_a_network():
-    assert zoo.build("mambair_tiny_x2").capabilities.dtypes[:2] == ("float32", "bfloat16")
+    dtypes = ("float32", "bfloat16", "float16", "float64")
+    assert zoo.build("mambair_tiny_x2").capabilities.dtypes == dtypes
     assert zoo.build("qmambabsr_tiny").capabilities.takes_burst
     network = small_network(pad_to=8)
     assert network.capabilities.size_multiple == 8

@@ -6,6 +6,7 @@ import argparse
 import collections
 import contextlib
 import datetime
+import itertools
 import logging
 import operator
 import pathlib
@@ -22,8 +23,10 @@ from torch.optim.swa_utils import AveragedModel
 import zoo
 from tests.helpers.small_weights import small_network, their_names
 from zoo.checkpoints import save_official, state_for
+from zoo.checkpoints.averages import plain_name
 from zoo.checkpoints.files import read_state, write_safetensors
-from zoo.checkpoints.trainers import without_usual_names
+from zoo.checkpoints.source import Weights, tensors_of
+from zoo.checkpoints.trainers import USUAL, Found, network_in, without_usual_names
 from zoo.errors import CheckpointError, RecipeError, ZooError
 from zoo.networks import NETWORKS, Network
 from zoo.registry import temporary_registrations
@@ -161,6 +164,47 @@ def test_names_above_all_tensors_are_taken_off_while_they_are_usual():
     assert [*found] == ["body.0.weight", "body.0.bias"]
     apart = dict.fromkeys(("params.conv.weight", "step"), torch.ones(1))
     assert without_usual_names(apart) == apart
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        *((f"net_g_{word}", "net_g") for word in ("ema", "swa", "average", "averaged", "avg")),
+        *((f"polyak_{word}", word) for word in ("net", "params", "x2")),
+        *((f"{word}_ema", None) for word in ("no", "non", "not", "without", "wo", "pre", "before")),
+        *(
+            (f"shadow_{word}", word)
+            for word in ("model", "state", "dict", "params", "parameters", "weights", "variables")
+        ),
+        *(("paramsEMA", "params"), ("EMAModel", "model"), ("mean_teacher", ""), ("shadow", "")),
+        *(("my_mean_teacher_net", "my_net"), ("no_net_ema", "no_net"), ("ema_not", "not")),
+        *(("shadow_net", None), ("teacher", None), ("mean", None), ("cinema", None)),
+    ],
+    ids=str,
+)
+def test_a_name_tells_whether_it_is_of_an_average_and_what_else(name, plain):
+    found = plain_name(name)
+    assert found == (plain and plain.replace("x2", "x_2"))  # numbers are words
+
+
+def test_usual_names_above_a_network_are_preferred_in_their_sequence():
+    names = (
+        *("params", "state_dict", "model_state_dict", "model", "net_g", "netG", "generator", "net"),
+        *("network", "g", "gen", "weights", "module"),
+    )
+    assert names == USUAL
+    for name, later in itertools.pairwise([*names, "other"]):
+        state = {f"{later}.w": torch.zeros(1), f"{name}.w": torch.ones(1)}
+        found = network_in(state, lambda tensors: "w" in tensors, "file")
+        assert (found.place, found.others) == (f"{name}.", (f"{later}.",))
+
+
+def test_nothing_is_looked_for_in_a_file_of_our_format():
+    """Its names are those of its network, even if they look like those of a trainer."""
+    tensors = {name: torch.ones(1) for name in ("weight", "bias", "ema.weight", "ema.bias")}
+    ours, other = (Weights("w", "w", tensors, facts) for facts in ({"format": "zoo"}, {}))
+    assert tensors_of(nn.Linear(1, 1), ours) == (Found(tensors), None)
+    assert tensors_of(nn.Linear(1, 1), other)[0].place == "ema."
 
 
 def test_names_that_only_look_like_an_average_are_none(plain, caplog):
@@ -389,6 +433,7 @@ def test_a_state_dict_is_loaded_in_place_of_a_file(plain):
         ({"a": np.zeros(1)}, "'a' is a NumPy array; make tensors of the arrays with torch.from_n"),
         ({"params": {"a": np.zeros(1)}}, "'params.a' is a NumPy array"),
         ({"epoch": 3}, "entry 'epoch' is not a tensor with a name"),
+        ({3: torch.zeros(1)}, "entry with a key of int is not a tensor with a name"),
     ]:
         with pytest.raises(CheckpointError, match=message):
             zoo.load(wrong)
@@ -444,6 +489,13 @@ def test_facts_that_tensors_do_not_show_are_asked_for():
         zoo.detect(theirs, scan_lem=4)
     with pytest.raises(CheckpointError, match="not recognised"):
         zoo.detect({"a": torch.zeros(1)})
+    for key, told in (
+        ("a", "known are our own files and MambaIR, "),
+        ("head.a", "the names are o"),
+    ):
+        with pytest.raises(CheckpointError) as caught:
+            zoo.detect({key: torch.zeros(1)})
+        assert told in str(caught.value) and "as_published" not in str(caught.value)
 
 
 def test_tensors_of_another_network_are_given_by_our_names(plain):

@@ -40,11 +40,19 @@ def test_small_networks_of_each_kind_are_written(tmp_path, name):
 @pytest.mark.parametrize(
     ("names", "changes", "message"),
     [
-        ("unet", {"residual": False}, "residual is False, but the authors' "),
-        ("unet", {"padding": "mirror"}, "padding is 'mirror to multiples of 8', but the authors' "),
+        ("unet", {"residual": False}, ": residual is False, but the authors' "),
+        (
+            "unet",
+            {"padding": "mirror"},
+            ": padding is 'mirror to multiples of 8', but the authors' ",
+        ),
         ("unet", {"pad_to": 16}, " to multiples of 16', but the authors' "),
-        ("wave", {"pad_to": 128}, "padding is 'reflect to multiples of 128', but the authors' "),
-        ("wave", {"extra_grid": True}, "padding is 'reflect to multiples of 8, always by at least"),
+        ("wave", {"pad_to": 128}, ": padding is 'reflect to multiples of 128', but the authors' "),
+        (
+            "wave",
+            {"extra_grid": True},
+            ": padding is 'reflect to multiples of 8, always by at least",
+        ),
         ("wave", {"padding": "mirror"}, "padding is 'mirror to multiples of 8', but the authors' "),
         ("body", {"block.norm": {"type": "layer", "eps": 0.01}}, "norm.eps is 0.01, but the"),
         ("body", {"block.mixer.norm": {"type": "layer", "eps": 0.01}}, "out_norm.eps is 0.01, but"),
@@ -60,15 +68,22 @@ def test_a_setting_that_their_file_cannot_hold_is_named(tmp_path, names, changes
     ("name", "changes", "message"),
     [
         ("vmambair_derain", {"depths": [1, 1, 1]}, "does not have this network"),
-        ("vmambair_derain", {"scale": 4, "head": "pixelshuffle"}, "scale is 4, but"),
+        ("vmambair_derain", {"scale": 4, "head": "pixelshuffle"}, ": scale is 4, but"),
         ("wavemamba_lol", {"depths": [1, 1], "high_depths": [1, 1]}, "does not have this network"),
-        ("mambair_realdn", {"out_channels": 1, "residual": False}, "out_channels is 1, but"),
+        ("mambair_realdn", {"out_channels": 1, "residual": False}, ": out_channels is 1, but"),
         ("eamamba_derain", {"decoder_depths": [2, 1, 1]}, "has no decoders.2.1."),
         ("eamamba_derain", {"scans": ["raster"]}, "does not have this network"),
     ],
 )
 def test_a_network_that_their_code_does_not_have_is_not_written(tmp_path, name, changes, message):
     assert message in refused(tmp_path, name, changes)
+
+
+def test_a_network_that_is_watched_is_written_as_any_other(tmp_path):
+    """A hook changes what modules keep for themselves, and not what they compute."""
+    network = zoo.build("mambair_light_x2", **SMALL["mambair_light_x2"])
+    network.groups[0].register_full_backward_hook(lambda *_: None)
+    save_official(network, tmp_path / "w.pth")
 
 
 def test_an_ablation_of_theirs_without_its_branch_is_refused_in_a_sentence(tmp_path):

@@ -8,7 +8,15 @@ import torch
 
 import zoo
 from tests.helpers.seen_through import Scanning, ThreeByThree
-from zoo.analysis import ReceptiveField, effective_receptive_field, extents
+from zoo.analysis import (
+    ReceptiveField,
+    channel_activations,
+    effective_receptive_field,
+    extents,
+    local_attribution,
+    scan_decays,
+)
+from zoo.analysis.probing import probed
 from zoo.errors import ImageError, ZooError
 from zoo.scans import Raster, Window
 
@@ -84,6 +92,7 @@ def test_a_network_is_left_as_it_was():
     effective_receptive_field(network, images(1, 4, 4))
     with pytest.raises(ImageError, match="not inside"):
         effective_receptive_field(network, images(1, 4, 4), at=(4, 0))
+    effective_receptive_field(network, images(1, 4, 4), at=(3, 3))
     assert network.training and not network.layer.training
     assert network.layer.weight.requires_grad and not network.layer.bias.requires_grad
     assert network.layer.weight.grad is None
@@ -108,5 +117,33 @@ def test_wrong_images_and_networks_are_named():
         effective_receptive_field(network, images(1, 4, 4, channels=1))
     with pytest.raises(ImageError, match="uint8"):
         effective_receptive_field(network, [torch.zeros(3, 4, 4, dtype=torch.uint8)])
-    with pytest.raises(ZooError, match="takes bursts"):
+    with pytest.raises(ZooError, match="this network takes bursts; only networks of single"):
         effective_receptive_field(zoo.build("qmambabsr_tiny"), images(1, 8, 8))
+    network.guides = {"pan": 1, "map": 2}
+    with pytest.raises(ZooError, match=r"this network takes guides \(pan, map\); only"):
+        effective_receptive_field(network, images(1, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "analysis",
+    [
+        local_attribution,
+        scan_decays,
+        lambda network, image: channel_activations(network, [image]),
+        lambda network, image: effective_receptive_field(network, [image]),
+    ],
+    ids=["attribution", "decay", "activations", "field"],
+)
+def test_every_analysis_checks_its_image(analysis):
+    network = Scanning(Raster())
+    for shape in ((1, 16, 16), (3, 16), (3, 0, 16)):
+        with pytest.raises(ImageError, match=r"an image for this network has shape \(3, H, W\)"):
+            analysis(network, torch.zeros(shape))
+
+
+def test_a_network_that_is_looked_at_keeps_no_gradients_for_its_parameters():
+    network = ThreeByThree().train()
+    with torch.inference_mode(), probed(network) as device:
+        assert device.type == "cpu" and not torch.is_inference_mode_enabled()
+        assert not any(p.requires_grad for p in network.parameters()) and not network.training
+    assert all(p.requires_grad for p in network.parameters())

@@ -25,6 +25,7 @@ from tests.helpers.small_weights import their_names
 from zoo.checkpoints import released, web_files
 from zoo.checkpoints.released import PAGE, RELEASED
 from zoo.cli import main
+from zoo.errors import ZooError
 from zoo.files import owned_folder
 from zoo.shipped import list_models
 
@@ -196,6 +197,9 @@ def test_a_file_that_is_not_taken_does_not_stay_in_the_cache(sites, tmp_path, mo
     monkeypatch.setitem(sys.modules, "gdown", types.SimpleNamespace(download=give))
     assert main(["download", "mambair_light_x2_gen_b"]) == 2 and given == [True]
     assert "no weights could be had (" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "gdown", types.SimpleNamespace())
+    assert main(["download", "mambair_light_x2_gen_b"]) == 2
+    assert "; Google Drive: " in capsys.readouterr().err
     sites.repos["release"] = {URL_FILE: b"y"}
     assert main(["download", NAME]) == 2
     assert f"/release/{URL_FILE}: it is none" in capsys.readouterr().err
@@ -216,6 +220,93 @@ def test_weights_of_another_network_are_told(tmp_path):
     assert released._of_another_network("mambairv2_light_x3", path) is None
     told = f"a.pth holds another network than {NAME}"
     assert released._of_another_network(NAME, path) == told
+
+
+def test_the_hub_is_asked_first_for_a_fitting_name(sites, any_bytes, tmp_path, monkeypatch):
+    names, asked = ["mambairv2_lightSR_x3.pth", "v1/light_x2.pth", "v2/light_x2.pth"], []
+    monkeypatch.setattr(released, "find_spec", lambda name: name == "huggingface_hub" or None)
+    monkeypatch.setattr(released, "files_of", lambda address: asked.append(address) or names)
+
+    def fetched(source):
+        asked.append(source)
+        (tmp_path / "fetched").write_bytes(any_bytes)
+        return tmp_path / "fetched"
+
+    monkeypatch.setattr(released, "fetched", fetched)
+    source = "hf:cguoh/MambaIR/v2/light_x2.pth"
+    assert released.download(NAME, tmp_path / "a.pth") == source
+    assert asked == [("cguoh/MambaIR", "", None), source] and not sites.requests
+    del names[2]
+    with pytest.raises(ZooError, match="hf:cguoh/MambaIR has no file of such a name; http"):
+        released.download(NAME, tmp_path / "b.pth")
+
+    def refused(address):
+        raise ZooError("you may not")
+
+    monkeypatch.setattr(released, "files_of", refused)
+    with pytest.raises(ZooError, match=r"no weights could be had \(you may not; http"):
+        released.download(NAME, tmp_path / "b.pth")
+
+
+class Answer(io.BytesIO):
+    def __init__(self, data, **headers):
+        super().__init__(data)
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+class Bar:
+    """In place of a progress bar."""
+
+    def __init__(self, **settings):
+        self.settings, self.counts, self.closed = settings, [], False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.closed = True
+
+    def update(self, count):
+        self.counts.append(count)
+
+
+@pytest.mark.parametrize(
+    ("length", "start", "total"), [("25", 0, 25), ("25", 100, 125), (None, 0, None)]
+)
+def test_what_comes_is_counted(tmp_path, monkeypatch, length, start, total):
+    bars = []
+
+    def shown(**settings):
+        bars.append(Bar(**settings))
+        return bars[0]
+
+    monkeypatch.setattr(web_files, "tqdm", shown)
+    monkeypatch.setattr(web_files, "_CHUNK", 10)
+    part = tmp_path / "a.pth.part"
+    with part.open("wb") as file:
+        file.write(bytes(start))
+        web_files._copy(Answer(b"x" * 25, Content_Length=length), file, part, start)
+    assert part.read_bytes() == bytes(start) + b"x" * 25
+    [bar] = bars
+    assert bar.counts == [10, 10, 5] and bar.closed
+    assert bar.settings == {
+        "total": total, "initial": start, "unit": "B", "unit_scale": True, "desc": "a.pth",
+        "disable": None,
+    }  # fmt: skip
+
+
+def test_a_version_is_a_strong_tag_or_a_time():
+    time = "Mon, 01 Jan 2024 00:00:00 GMT"
+    versions = [
+        web_files._version(Answer(b"", **headers))
+        for headers in (
+            {"ETag": '"a"', "Last_Modified": time},
+            {"ETag": 'W/"a"', "Last_Modified": time},
+            {"Last_Modified": time},
+            {},
+        )
+    ]
+    assert versions == ['"a"', time, time, None]
 
 
 def test_two_downloads_of_a_file_at_once_do_not_mix(sites, any_bytes, tmp_path, capsys):

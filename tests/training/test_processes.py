@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 import torch
 
@@ -163,6 +165,28 @@ def test_processes_are_joined_where_torchrun_started_several(
         assert group.is_first is not joins
     engine = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
     assert calls == ([engine, "end"] if joins else [])
+
+
+def test_processes_wait_for_each_other_for_hours(monkeypatch):
+    """A slow one may read, check or restore for long; if it dies, torchrun ends all."""
+    asked = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(
+        distributed.dist, "rendezvous",
+        lambda url, timeout: asked.append((url, timeout)) or iter([(Store(), 0, 2)]),
+    )  # fmt: skip
+    monkeypatch.setattr(
+        distributed.dist, "init_process_group", lambda engine, **rest: asked.append(rest)
+    )
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
+    with process_group() as group:
+        rest = {"store": group._store, "rank": 0, "world_size": 2, "timeout": timedelta(hours=6)}
+        assert asked == [("env://", timedelta(hours=6)), rest]
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ZooError, match="PyTorch finds no GPU"), process_group("cuda"):
+        pytest.fail("they were joined")
 
 
 def test_gradients_are_not_sent_where_there_are_none(group_of, monkeypatch):
