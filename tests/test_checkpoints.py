@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from zoo.checkpoints.files import read_state, write_pickled, write_safetensors
 from zoo.checkpoints.mambair import ratio_of
 from zoo.checkpoints.named_recipe import differences
 from zoo.checkpoints.releases import OFFICIAL
-from zoo.checkpoints.scored import ScoredWeights
+from zoo.checkpoints.scored import ScoredWeights, scored_weights
 from zoo.errors import CheckpointError, RecipeError, WriteError, ZooError
 from zoo.limits import use_max_parameters
 from zoo.registry import temporary_registrations
@@ -673,6 +674,35 @@ def test_only_weights_of_a_training_are_told_to_be_of_another_one(saved):
         with pytest.raises(CheckpointError) as caught:
             weights.network(other)
         assert ("it was trained with other settings" in str(caught.value)) is told
+
+
+def test_a_tensor_of_an_impossible_shape_is_named():
+    state = {**their_names(small_network()), "conv_first.weight": torch.zeros(3)}
+    with pytest.raises(
+        CheckpointError,
+        match=r"looks like MambaIR, but conv_first\.weight has the shape \(3,\), which does not "
+        "fit the other tensors$",
+    ):
+        zoo.load(state)
+
+
+def test_weights_that_are_not_quite_those_of_a_release_need_their_recipe():
+    state = {**their_names(small_network()), "norm.weight": torch.zeros(9)}
+    message = r"wrong size 1: norm\.weight \(9,\) instead of \(8,\)"
+    hint = "; pass its recipe, as it is not quite the network of MambaIR"
+    with pytest.raises(CheckpointError, match=f"{message}{hint}$"):
+        zoo.load(state)
+    with pytest.raises(CheckpointError, match=f"{message}$"):
+        zoo.load(state, recipe=small_network().recipe)
+
+
+def test_a_file_that_is_missing_is_not_told_to_be_in_the_package(tmp_path):
+    recipe = zoo.build("mambair_tiny_x2").recipe
+    for given, told in (
+        (tmp_path / "missing.pth", f"{tmp_path}/missing.pth"),
+        (Path("mambair_tiny_x2"), "those of mambair_tiny_x2 in the package"),
+    ):
+        assert scored_weights(recipe, given).told == told
 
 
 def test_compat_without_effect_names_the_file_or_the_model(saved):

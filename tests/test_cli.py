@@ -170,11 +170,15 @@ def test_options_of_an_engine_reach_it(monkeypatch):
         "zoo.integrations.tensorrt.load_engine",
         lambda path, **options: loaded.append((path, options)) or engine,
     )
+    moved = []
+    monkeypatch.setattr(engine, "to", lambda device: moved.append(device) or engine)
+    monkeypatch.setattr("zoo.commands.restore.default_device", lambda: "cuda")
     options = ["--plugin", "p.so", "--trust-engine"]
     assert run("restore", "in", "-o", "out", "--engine", "e", *options) == 0
     assert words.arguments[0] is engine and words.arguments[3] == RestoreSettings(tile=80)
-    assert run("restore", "in", "-o", "out", "--engine", "e", "-t", 40) == 0
-    assert words.arguments[3] == RestoreSettings(tile=40) and len(checked) == 2
+    assert run("restore", "in", "-o", "out", "--engine", "e", "-t", 96) == 0
+    assert words.arguments[3] == RestoreSettings(tile=96) and len(checked) == 2
+    assert moved == ["cpu", "cpu"]  # the runtime places the tensors itself
     assert loaded == [
         (Path("e"), {"plugin": Path("p.so"), "trusted": True}),
         (Path("e"), {"plugin": build, "trusted": False}),
@@ -550,6 +554,7 @@ def test_the_version(capsys):
     assert zoo.__version__ == package_version()
     assert shown(capsys, "--version") == (f"zoo {zoo.__version__}\n", 0)
     assert shown(capsys, "--vers")[1] == 2  # options are not abbreviated
+    assert "required: COMMAND" in shown(capsys)[0]
     assert run("doctor") == 0
     assert f"zoo {zoo.__version__}, Python" in capsys.readouterr().out
 

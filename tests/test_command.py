@@ -13,7 +13,16 @@ import pytest
 
 from zoo import command
 from zoo.command import import_parts, parse_size, run_command, whole
-from zoo.errors import RecipeError, WriteError, ZooError, nearest, reason_of, shown
+from zoo.errors import (
+    RecipeError,
+    WriteError,
+    ZooError,
+    nearest,
+    no_effect_is_told,
+    reason_of,
+    refuse_no_effect,
+    shown,
+)
 from zoo.ops.scan import BackendError
 from zoo.registry import kind
 
@@ -127,6 +136,16 @@ def test_one_near_name_is_told_unless_more_are_asked_for():
 def test_words_that_only_the_known_name_has_make_it_less_near():
     names = ["mambair_light_x2_photo_old", "light_x2"]
     assert nearest("light_x2_old", names) == "; did you mean 'light_x2'?"
+
+
+def test_options_without_effect_are_told_once_within_the_block_only(caplog):
+    with no_effect_is_told():
+        for _ in range(2):
+            refuse_no_effect("it has no effect")
+        refuse_no_effect("nor has that")
+    assert caplog.messages == ["it has no effect", "nor has that"]
+    with pytest.raises(RecipeError, match="it has no effect"):
+        refuse_no_effect("it has no effect")
 
 
 def test_clients_that_log_every_request_are_quiet():

@@ -100,6 +100,26 @@ def test_a_foreign_lock_file_is_taken_over_or_its_owner_is_unknown(tmp_path, con
     enter(tmp_path)
 
 
+def test_a_lock_that_cannot_be_removed_ends_the_work_all_the_same(tmp_path):
+    with owned_folder(tmp_path, "a test"):
+        (tmp_path / ".zoo.lock").unlink()
+        (tmp_path / ".zoo.lock").mkdir()
+    (tmp_path / ".zoo.lock").rmdir()
+    enter(tmp_path)
+    with owned_folder(tmp_path, "a test"):
+        (tmp_path / ".zoo.lock").unlink()  # by somebody else
+    enter(tmp_path)
+
+
+def test_a_lock_has_the_permissions_of_the_umask(tmp_path):
+    before = os.umask(0)
+    try:
+        with owned_folder(tmp_path, "a test"):
+            assert (tmp_path / ".zoo.lock").stat().st_mode & 0o777 == 0o666
+    finally:
+        os.umask(before)
+
+
 def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path):
     (tmp_path / "run").mkdir()
     target = tmp_path / "target"

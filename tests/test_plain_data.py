@@ -92,6 +92,21 @@ def test_what_looks_like_a_date_is_text():
     assert read_yaml("[2001-13-45, 2001-01-01]") == ["2001-13-45", "2001-01-01"]
 
 
+@pytest.mark.parametrize("read", [read_yaml, read_json])
+def test_so_many_values_and_no_more(read):
+    assert len(read("[" + "1, " * (MOST_VALUES - 2) + "1]")) == MOST_VALUES - 1
+    with pytest.raises(RecipeError, match="more than 5,000 values"):
+        read("[" + "1, " * (MOST_VALUES - 1) + "1]")
+
+
+def test_a_name_of_a_number_adds_no_level():
+    rest = DEEPEST - 1
+    data = read_yaml(f"[&a 7, {'[' * rest}*a{']' * rest}]")
+    for _ in range(rest + 1):
+        data = data[-1]
+    assert data == 7
+
+
 def test_as_much_as_is_allowed_is_read_within_a_second():
     """A quadratic step would take 24 s for four times as many keys."""
     text = "\n".join(f"key{i}: {i}" for i in range(MOST_VALUES // 2 - 1))

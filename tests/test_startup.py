@@ -13,6 +13,7 @@ import pytest
 from zoo import command, startup
 from zoo.command import import_parts
 from zoo.errors import ZooError
+from zoo.shipped import PACKAGES
 from zoo.startup import leave_current_folder
 from zoo.training import batching
 
@@ -185,3 +186,18 @@ def test_a_process_that_loads_data_imports_the_parts_before_the_examples(fresh):
     command._imported.clear()
     found = pickle.loads(data)
     assert (len(found), found[1]) == (2, 6) and command._imported == ["my_examples"]
+
+
+def test_the_packages_whose_commands_are_ours_are_those_that_are_installed():
+    assert startup._PACKAGES == PACKAGES
+
+
+@pytest.mark.parametrize("given", [None, "0"])
+def test_huge_pages_are_used_unless_the_user_says_otherwise(given):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("THP_MEM_ALLOC_ENABLE", None)
+    if given is not None:
+        environment["THP_MEM_ALLOC_ENABLE"] = given
+    code = "import os, zoo; print(os.environ['THP_MEM_ALLOC_ENABLE'])"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+    assert done.stdout.decode().strip() == (given or "1")

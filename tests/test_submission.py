@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import csv
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from tests.helpers import author_layouts, hdf5
 from zoo.cli import main
 from zoo.commands import submit as command
 from zoo.evaluation.submission import submit_dnd, submit_sidd
+from zoo.inference import RestoreSettings
 
 SMALL = {"dim": 30, "depths": [1, 1, 1, 1], "refinement": 1}
 
@@ -190,3 +193,38 @@ def test_damaged_files_of_dnd_are_named(dnd, tmp_path):
 
 def test_both_benchmarks_are_commands():
     assert set(command.BENCHMARKS) == {"sidd", "dnd"}
+
+
+def test_the_precision_reaches_the_network_which_sees_whole_images(monkeypatch, tmp_path, capsys):
+    network = SimpleNamespace(
+        scale=1, channels=3, out_channels=3, takes_burst=False, guides={},
+        recipe=SimpleNamespace(name="mine"),
+    )  # fmt: skip
+    network.to = lambda device: network
+    seen = []
+
+    def restored(given, image_BIHW, settings):
+        seen.append((given, settings))
+        return image_BIHW * 3 - 1
+
+    def write(denoise, source, target, of):
+        image_HW3 = np.linspace(0, 1, 12, dtype=np.float32).reshape(2, 2, 3)
+        np.testing.assert_allclose(denoise(image_HW3), (image_HW3 * 3 - 1).clip(0, 1), atol=1e-6)
+        seen.append((source, target, of))
+
+    monkeypatch.setattr(command, "choose_network", lambda model, weights: network)
+    monkeypatch.setattr(command, "restore_tensor", restored)
+    monkeypatch.setitem(command.BENCHMARKS, "sidd", write)
+    weights = tmp_path / "w.pth"
+    weights.touch()
+    words = ["submit", "sidd", "in.mat", "-o", "out.csv", "--precision", "bf16"]
+    for given in ([], ["-w", str(weights)]):
+        assert main([*words, *given]) == 0 and capsys.readouterr().out == "wrote out.csv\n"
+    settings = RestoreSettings(tile=0, precision="bf16")
+    time = weights.stat().st_mtime_ns
+    assert seen == [
+        (network, settings),
+        (Path("in.mat"), Path("out.csv"), "mine, None of , bf16, in.mat"),
+        (network, settings),
+        (Path("in.mat"), Path("out.csv"), f"mine, {weights} of {time}, bf16, in.mat"),
+    ]

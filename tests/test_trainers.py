@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel
 import zoo
 from tests.helpers.small_weights import small_network, their_names
 from zoo.checkpoints import save_official, state_for
-from zoo.checkpoints.averages import plain_name
+from zoo.checkpoints.averages import averages_without_names, plain_name
 from zoo.checkpoints.files import read_state, write_safetensors
 from zoo.checkpoints.source import Weights, tensors_of
 from zoo.checkpoints.trainers import USUAL, Found, network_in, without_usual_names
@@ -275,6 +275,11 @@ def test_an_average_without_names_is_said_not_to_be_used(plain, average, names, 
     assert caplog.text.count("moving average") == 1
 
 
+def test_averages_are_not_looked_for_below_what_has_no_name():
+    averages = {"ema": [torch.ones(2, 2)]}
+    assert list(averages_without_names({3: averages, "x": averages}, 4)) == ["x.ema"]
+
+
 def test_an_average_that_lacks_most_tensors_is_said_not_to_be_used(plain, average, caplog):
     few = {key: average[key] for key in list(average)[:3]}
     with caplog.at_level(logging.INFO):
@@ -498,7 +503,10 @@ def test_facts_that_tensors_do_not_show_are_asked_for():
         assert told in str(caught.value) and "as_published" not in str(caught.value)
 
 
-def test_tensors_of_another_network_are_given_by_our_names(plain):
+def test_tensors_of_another_network_are_given_by_our_names(plain, average, caplog):
+    with caplog.at_level(logging.INFO):
+        state_for(small_network(), {"params": plain, "params_ema": average})
+    assert "used the moving average of the weights below 'params_ema'" in caplog.text
     found = state_for(small_network(), {"net_g": plain})
     assert found.keys() == small_network().state_dict().keys()
     assert state_for(nn.Linear(2, 2), {"module.weight": plain["conv_first.weight"]}).keys() == {

@@ -177,6 +177,7 @@ def test_weights_are_found_by_file_and_gray_photos_work(tmp_path):
     [
         (["erf", NAME, "{p}/0.png", "--at", "20,0"], "--at 20,0: outside"),
         (["erf", NAME, "{p}/0.png", "--at=-1,0"], "--at -1,0: write ROW,COLUMN"),
+        (["erf", NAME, "{p}", "--at", "0,21", "--size", "8x8"], "to the border of some photos"),
         (["erf", NAME, "{p}/0.png", "--size", "21x8"], "fewer than --size 21x8"),
         (["erf", NAME, "{p}/0.png", "--size", "0x8"], "--size '0x8'"),
         (["erf", NAME, "{p}/2.png"], "does not exist"),

@@ -107,6 +107,15 @@ def test_it_works_inside_inference_mode_and_no_grad():
         assert torch.equal(effective_receptive_field(network, [image]).field_HW, plain)
 
 
+def test_what_is_found_has_no_gradients_even_if_the_image_has():
+    network, [image] = ThreeByThree(), images(1, 9, 9)
+    image.requires_grad_(True)
+    found = local_attribution(network, image, side=2, steps=2)
+    assert not (found.map_IHW.requires_grad or found.output_IHW.requires_grad)
+    assert not effective_receptive_field(network, [image]).field_HW.requires_grad
+    assert image.grad is None
+
+
 def test_wrong_images_and_networks_are_named():
     network = ThreeByThree()
     with pytest.raises(ImageError, match="no image"):

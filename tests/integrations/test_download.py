@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import types
+import urllib.error
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -307,6 +308,33 @@ def test_a_version_is_a_strong_tag_or_a_time():
         )
     ]
     assert versions == ['"a"', time, time, None]
+
+
+def test_a_server_may_be_silent_for_half_a_minute(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "urllib.request.urlopen", lambda request, timeout: asked.append((request, timeout))
+    )
+    web_files._asked("http://localhost/a")
+    web_files._asked("http://localhost/a", {"Range": "bytes=1-"})
+    assert [(request.headers, timeout) for request, timeout in asked] == [
+        ({}, 30), ({"Range": "bytes=1-"}, 30)
+    ]  # fmt: skip
+
+
+def test_the_reason_of_an_address_that_does_not_answer_is_told(sites, monkeypatch):
+    for error, told in (
+        (urllib.error.URLError("refused"), "refused"),
+        (OSError(5, "broken"), r"\[Errno 5\] broken"),
+        (OSError(), "OSError"),
+    ):
+
+        def failing(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(released, "cached", failing)
+        with pytest.raises(ZooError, match=rf"/release/{URL_FILE}: {told}\); get them from"):
+            released.download(NAME, Path("a.pth"))
 
 
 def test_two_downloads_of_a_file_at_once_do_not_mix(sites, any_bytes, tmp_path, capsys):

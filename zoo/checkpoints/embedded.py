@@ -49,7 +49,7 @@ def _text(tensor: Tensor, what: str) -> str:
         if tensor.dim() != 1 or tensor.numel() > MOST_BYTES:
             raise ValueError
         # A tool that casts a whole file to half precision keeps the bytes: each is below 256.
-        return bytes(tensor.detach().cpu().to(torch.int16).tolist()).decode()
+        return bytes(tensor.cpu().to(torch.int16).tolist()).decode()
     except ValueError as error:
         raise CheckpointError(
             f"{what}: the recipe in its tensor {KEY!r} is damaged; pass recipe=..."

@@ -234,7 +234,7 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: dict[st
     Raises:
         WriteError: if the file cannot be written.
     """
-    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    tensors = {key: value.cpu().contiguous() for key, value in state.items()}
     # Given a path, the library replaces our temporary file, which has a lock and the right
     # permissions, with one of its own.
     content = memoryview(serialised(tensors, metadata))

@@ -56,7 +56,7 @@ def owned_folder(folder: Path, work: str) -> Iterator[None]:
         del _owned[path]
         # First the name, then the lock: whoever waits for the lock sees that the name is gone.
         with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+            path.unlink()
         os.close(opened)
 
 
