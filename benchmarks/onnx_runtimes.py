@@ -12,6 +12,7 @@ the folder to get newest versions and new files. Prints the table of docs/onnx.m
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -35,6 +36,7 @@ from export.precision import prepared
 from export.shape import input_shape
 from zoo.integrations.onnxruntime import open_session
 from zoo.networks import Network
+from zoo.ops.passes.conditions import ENVIRONMENT
 
 ALLOWED = {"onnxconverter-common float16": 1e-2}
 """Largest error over the range of PyTorch's output for what rounds; 1e-5 for all others."""
@@ -154,7 +156,10 @@ def agreement(chosen: list[Row], names: list[str]) -> int:
 
 
 def speed(names: list[str], side: int, turn: float) -> None:
-    """Print the time of one image in PyTorch and in ONNX Runtime, with and without our operator."""
+    """Print the time of one image in PyTorch and in ONNX Runtime, with and without our operator.
+
+    PyTorch also runs without our joined passes, which ONNX Runtime does not have.
+    """
     torch.set_num_threads(1)
     lines = []
     for name in names:
@@ -162,18 +167,39 @@ def speed(names: list[str], side: int, turn: float) -> None:
         inputs = inputs_of(network, (1, side, side))
         tensors = [torch.from_numpy(value) for value in inputs.values()]
         path = file_of(name, network, inline=False)
-        paths: dict[str, Callable[[], Any]] = {"PyTorch": partial(network, *tensors)}
+        paths: dict[str, Callable[[], Any]] = {
+            "PyTorch": partial(network, *tensors),
+            "without passes": partial(without_passes, network, *tensors),
+        }
         for runs, own in (("our operator", True), ("the function", False)):
             session = open_session(path, operator=own, threads=1)
             paths[runs] = partial(session.run, None, inputs)
         with torch.inference_mode():
             best = best_times(paths, turn, time.process_time)
-        torch_ms = best.pop("PyTorch") * 1e3
-        ratios = [f"{seconds * 1e3 / torch_ms:.2f}" for seconds in best.values()]
-        lines.append([name, f"{torch_ms:.0f}", *ratios])
+        passes, plain, operator, function = (seconds * 1e3 for seconds in best.values())
+        ratios = [f"{x / y:.2f}" for x in (operator, function) for y in (passes, plain)]
+        lines.append([name, f"{passes:.0f}", f"{plain:.0f}", *ratios])
     print(f"{time.strftime('%Y-%m-%d')}, images of 1x{side}x{side}, {machine()}\n")
-    head = ["network", "PyTorch, ms", "our operator, times PyTorch", "the function, times PyTorch"]
+    head = ["network", "PyTorch, ms", "without passes, ms"]
+    head += [
+        f"{runs} / {beside}"
+        for runs in ("our operator", "the function")
+        for beside in ("PyTorch", "without passes")
+    ]
     print(table(head, lines))
+
+
+def without_passes(network: Network, *tensors: torch.Tensor) -> torch.Tensor:
+    """Call a network without our joined passes on the CPU."""
+    before = os.environ.get(ENVIRONMENT)
+    os.environ[ENVIRONMENT] = "0"
+    try:
+        return network(*tensors)
+    finally:
+        if before is None:
+            del os.environ[ENVIRONMENT]
+        else:
+            os.environ[ENVIRONMENT] = before
 
 
 def main() -> int:

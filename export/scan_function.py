@@ -50,7 +50,7 @@ def scan_function(name: str, opset: int, body: Body) -> FunctionProto:
         places=body.places,
         scan=body.scan,
         first_rows=body.first_rows,
-        result=scan_text.RESULTS[name],
+        result=scan_text.RESULTS[name].format(total=body.total),
     )
     function = onnx.parser.parse_function(text)
     _name_nodes(function)

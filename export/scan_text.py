@@ -128,9 +128,8 @@ RESULTS = {
     EACH: """row_BLK = Transpose <perm = [0, 2, 1]> (row_BKL)
   y_BLKE = Gather <axis = 0> (y_IE, row_BLK)
   y = CastLike (y_BLKE, u)""",
-    # Directions come first, because that sum is the fastest.
     SUM: """row_KBL = Transpose <perm = [1, 0, 2]> (row_BKL)
   y_KBLE = Gather <axis = 0> (y_IE, row_KBL)
-  y_BLE = ReduceSum <keepdims = 0> (y_KBLE, zero_1)
+  {total}
   y = CastLike (y_BLE, u)""",
 }

@@ -158,7 +158,7 @@ def test_the_softplus_of_the_body_is_right_for_every_step():
     """Its parts are a fitted series; errors of small steps would be relative ones."""
     raw = np.linspace(-80, 80, 100001, dtype=np.float32)
     parts = list(scan_body(scan_function(SUM, 20, BODIES["one by one"])).node)
-    first = next(i for i, node in enumerate(parts) if node.output[0] == "two")
+    first = next(i for i, node in enumerate(parts) if node.output[0] == "half")
     last = next(i for i, node in enumerate(parts) if node.output[0] == "step")
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
@@ -171,6 +171,18 @@ def test_the_softplus_of_the_body_is_right_for_every_step():
     session = open_session(model.SerializeToString())
     expected = np.logaddexp(0, raw.astype(np.float64))
     np.testing.assert_allclose(session.run(None, {"raw": raw})[0], expected, rtol=6e-7)
+    far = np.zeros_like(raw)
+    far[:4] = -1e30, -100, 100, 1e30  # exp(|raw|) is infinite
+    found = session.run(None, {"raw": far})[0]
+    np.testing.assert_allclose(found[:4], [0, 0, 100, 1e30], rtol=6e-7, atol=1e-37)
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_directions_are_summed_by_a_product_outside_tensorrt(body):
+    kinds = [n.op_type for n in scan_function(SUM, 20, BODIES[body]).node]
+    assert ("MatMul" in kinds) == (body != "together")
+    assert ("ReduceSum" in kinds) == (body == "together")
+    assert "ReduceSum" not in [n.op_type for n in scan_function(EACH, 20, BODIES[body]).node]
 
 
 @needs_native
