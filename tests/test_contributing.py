@@ -51,7 +51,7 @@ def test_the_worked_example(folder):
     check, train_and_export = COMMANDS
     done = run(folder, check)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^6 passed", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"^7 passed", done.stdout, re.MULTILINE), done.stdout
     assert read_photo(folder / "interlaced.png").color_HWC.shape[2] == 3
 
     done = run(folder, train_and_export)

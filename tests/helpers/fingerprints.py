@@ -14,10 +14,19 @@ import pytest
 import torch
 import yaml
 
+from zoo.registry import kinds
+
 SEED = 0
 """Of ``torch.manual_seed``, before the network is built."""
 
 TABLE = yaml.safe_load(Path(__file__).with_name("fingerprints.yaml").read_text())
+
+
+def has_row(name: str) -> bool:
+    """Whether a network such as ``block-res`` has a row; parts from elsewhere have none."""
+    part = name.rpartition("-")[2]
+    entries = [e for registry in kinds().values() for e in registry.entries() if e.name == part]
+    return all(entry.target.__module__.startswith("zoo.") for entry in entries)
 
 
 def waves(shape):
@@ -33,6 +42,8 @@ def check_fingerprint(name: str, network) -> None:
     The numbers are how many parameters there are, what they begin as, and what comes out once all
     have changed a little. In float64, so that all machines agree.
     """
+    if not has_row(name):
+        return
     network.eval().double()
     generator, begun, count = torch.Generator().manual_seed(1), 0.0, 0
     for parameter in network.parameters():
