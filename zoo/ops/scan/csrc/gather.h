@@ -204,9 +204,10 @@ class Chunk {
 
   void start(const ZooScan& scan, const Group& group, int64_t batch, int64_t direction) {
     group_ = &group;
-    batch_ = batch;
-    direction_ = direction;
     path_ = scan.order + batch * scan.order_stride + direction * scan.steps;
+    B_ = place(scan.B_stride, batch, 0, direction);
+    C_ = place(scan.C_stride, batch, 0, direction);
+    delta_ = place(scan.delta_stride, batch, 0, direction);
   }
 
   // Gathers the steps from `begin`, and lists what to prefetch for the next chunk to process.
@@ -214,14 +215,17 @@ class Chunk {
   void gather(const ZooScan& scan, const Sizes& sizes, int64_t begin, int64_t next_begin) {
     const int64_t left = scan.steps - begin;
     count = left < kChunk ? static_cast<int>(left) : kChunk;
-    lines_ = 0;
-    for (int s = 0; s < kChunk; ++s) {
-      const int64_t step = next_begin + s;
-      const int64_t token = step >= 0 && step < scan.steps ? path_[step] : -1;
-      coming[s] = token < 0 ? scan.tokens : token;
-      if (token >= 0) note_token<Format>(scan, sizes, token);
+    note_tokens<Format>(scan, sizes, next_begin);
+    for (int s = 0; s < count; ++s) {
+      const int64_t token = path_[begin + s];
+      rows[s] = token < 0 ? scan.tokens : token;
     }
-    for (int s = 0; s < count; ++s) gather_token<Format>(scan, sizes, s, path_[begin + s]);
+    gather_rows<Format>(scan, scan.B, B_, scan.B_stride[1], scan.states, sizes.padded_states, B);
+    gather_rows<Format>(scan, scan.C, C_, scan.C_stride[1], scan.states, sizes.padded_states, C);
+    if (sizes.rank > 0) {
+      gather_rows<Format>(scan, scan.delta, delta_, scan.delta_stride[1], sizes.rank,
+                          sizes.padded_rank, step);
+    }
   }
 
   // The i-th tile's share of the cache lines of the next chunk.
@@ -254,49 +258,48 @@ class Chunk {
   }
 
  private:
-  static constexpr int kLinesPerStep = 16;
+  static constexpr int64_t kLinesPerStep = 16;
 
+  // Lists the cache lines of B, C and delta for the chunk that starts at a step.
   template <class Format>
-  void note_token(const ZooScan& scan, const Sizes& sizes, int64_t token) {
-    note<Format>(scan.B, scan.B_stride, token, 0, scan.states);
-    note<Format>(scan.C, scan.C_stride, token, 0, scan.states);
-    if (sizes.rank > 0) {
-      note<Format>(scan.delta, scan.delta_stride, token, 0, sizes.rank);
-    } else {
-      note<Format>(scan.delta, scan.delta_stride, token, group_->first_tile * kLanes,
-                   group_->tiles * kLanes);
+  void note_tokens(const ZooScan& scan, const Sizes& sizes, int64_t begin) {
+    const bool whole = sizes.rank == 0;  // delta has a value for each channel: those of the group
+    const int64_t first = whole ? group_->first_tile * kLanes : 0;
+    const int64_t values = whole ? group_->tiles * kLanes : sizes.rank;
+    int64_t noted = 0;
+    for (int s = 0; s < kChunk; ++s) {
+      const int64_t step = begin + s;
+      const int64_t token = step >= 0 && step < scan.steps ? path_[step] : -1;
+      coming[s] = token < 0 ? scan.tokens : token;
+      if (token < 0) continue;
+      noted = note<Format>(scan.B, B_ + token * scan.B_stride[1], scan.states, noted);
+      noted = note<Format>(scan.C, C_ + token * scan.C_stride[1], scan.states, noted);
+      noted = note<Format>(scan.delta, delta_ + token * scan.delta_stride[1] + first, values, noted);
     }
+    lines_ = noted < kChunk * kLinesPerStep ? noted : kChunk * kLinesPerStep;
   }
 
+  // Adds the lines of a row to the list, as long as there is place, and returns their number.
   template <class Format>
-  void note(const void* tensor, const int64_t* stride, int64_t token, int64_t first,
-            int64_t size) {
-    const auto* row = at<Format>(tensor, place(stride, batch_, token, direction_) + first);
-    const auto begin = reinterpret_cast<uintptr_t>(row) / kCacheLine * kCacheLine;
+  int64_t note(const void* tensor, int64_t start, int64_t size, int64_t noted) {
+    const auto* row = at<Format>(tensor, start);
     const auto end = reinterpret_cast<uintptr_t>(row + size);
-    for (uintptr_t line = begin; line < end && lines_ < kChunk * kLinesPerStep;
-         line += kCacheLine) {
-      line_[lines_++] = reinterpret_cast<const char*>(line);
+    auto line = reinterpret_cast<uintptr_t>(row) / kCacheLine * kCacheLine;
+    for (; line < end && noted < kChunk * kLinesPerStep; line += kCacheLine) {
+      line_[noted++] = reinterpret_cast<const char*>(line);
     }
+    return noted;
   }
 
+  // Copies a row of each step of the chunk. A token of -1 is zero: nothing is read.
   template <class Format>
-  void gather_token(const ZooScan& scan, const Sizes& sizes, int s, int64_t token) {
-    rows[s] = token < 0 ? scan.tokens : token;
-    gather_row<Format>(scan.B, scan.B_stride, token, scan.states, sizes.padded_states, s, B);
-    gather_row<Format>(scan.C, scan.C_stride, token, scan.states, sizes.padded_states, s, C);
-    if (sizes.rank > 0) {
-      gather_row<Format>(scan.delta, scan.delta_stride, token, sizes.rank, sizes.padded_rank, s,
-                         step);
+  void gather_rows(const ZooScan& scan, const void* tensor, int64_t start, int64_t stride,
+                   int64_t size, int64_t padded, float* out) const {
+    const auto* in = at<Format>(tensor, start);
+    for (int s = 0; s < count; ++s, out += padded) {
+      const bool real = rows[s] != scan.tokens;
+      copy_row<Format>(real ? in + rows[s] * stride : in, real ? size : 0, out, padded);
     }
-  }
-
-  template <class Format>
-  void gather_row(const void* tensor, const int64_t* stride, int64_t token, int64_t size,
-                  int64_t padded, int s, float* out) const {
-    // A token of -1 is zero: nothing is read.
-    const int64_t start = token < 0 ? 0 : place(stride, batch_, token, direction_);
-    copy_row<Format>(at<Format>(tensor, start), token < 0 ? 0 : size, out + s * padded, padded);
   }
 
   // Computes several steps together, to hide the latency of the chain from projection to softplus.
@@ -318,8 +321,7 @@ class Chunk {
       }
     } else {
       const Tile tile = chunk.group_->tile(scan, i);
-      const int64_t start = place(scan.delta_stride, chunk.batch_, 0, chunk.direction_);
-      const auto* given = at<Format>(scan.delta, start + tile.first);
+      const auto* given = at<Format>(scan.delta, chunk.delta_ + tile.first);
 #pragma GCC unroll 4
       for (int j = 0; j < kSteps; ++j) {
         const int64_t token = chunk.rows[s + j];
@@ -341,8 +343,8 @@ class Chunk {
   }
 
   const Group* group_ = nullptr;
-  int64_t batch_ = 0, direction_ = 0;
   const int32_t* path_ = nullptr;
+  int64_t B_ = 0, C_ = 0, delta_ = 0;  // where the image and the direction start in the tensors
   int64_t lines_ = 0;
   const char* line_[kChunk * kLinesPerStep];
 };
