@@ -23,6 +23,13 @@ NETWORKS = {
     "mair_light_t_x2": {"dim": 36, "depths": [1]},
     "mambacsr_tiny_x2": {},
 }
+RAN = {
+    "mambair_light_x4": {"zoo_rows", "zoo_tokens"},
+    "mambair_classic_x2": {"zoo_rows", "zoo_tokens"},
+    "mair_light_t_x2": {"zoo_rows", "zoo_tokens"},
+    "mambacsr_tiny_x2": {"zoo_depthwise", "zoo_rows"},
+}
+"""The passes of each in inference."""
 
 
 @pytest.fixture
@@ -45,7 +52,7 @@ def test_a_network_gives_the_same_with_and_without_passes(name, ran, monkeypatch
     image = torch.rand(2, network.channels, 13, 9)
     with torch.inference_mode():
         found = network(image)
-        assert set(ran) == {"zoo_depthwise", "zoo_tokens"}
+        assert set(ran) == RAN[name]
         ran.clear()
         monkeypatch.setenv(passes.ENVIRONMENT, "0")
         expected = network(image)
@@ -81,9 +88,16 @@ def test_a_network_has_the_same_gradients_with_and_without_passes(name, ran, mon
         assert float((one - other).abs().max()) <= 2e-5 * float(other.abs().max())
 
 
-@pytest.mark.parametrize("kind", ["forward", "pre"])
-def test_hooks_of_joined_layers_run(kind):
-    block = RSSB(30, branch=LightCAB).eval()
+WIDTH = 9
+"""Of images that passes over rows take."""
+
+
+@pytest.mark.parametrize("kind", ["forward", "pre", "replaced"])
+def test_hooks_of_joined_layers_run(kind, ran):
+    block, x = RSSB(30, branch=LightCAB).eval(), torch.rand(1, 6, WIDTH, 30)
+    with torch.no_grad():
+        block(x)
+    assert ran.count("zoo_rows") == 2  # so these layers are joined without hooks
     layers = {
         name: module
         for name, module in block.named_modules()
@@ -91,13 +105,47 @@ def test_hooks_of_joined_layers_run(kind):
     }
     called = set()
     for name, module in layers.items():
-        if kind == "forward":
+        if kind == "replaced":  # as accelerate does it
+
+            def call(*inputs, name=name, forward=module.forward):
+                called.add(name)
+                return forward(*inputs)
+
+            module.forward = call
+        elif kind == "forward":
             module.register_forward_hook(lambda *_, name=name: called.add(name))
         else:
             module.register_forward_pre_hook(lambda *_, name=name: called.add(name))
     with torch.no_grad():
-        block(torch.rand(1, 6, 5, 30))
+        block(x)
     assert called == set(layers)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("norm", "mixer", "drop_path", "branch_norm", "branch", "branch.layers.3"),
+        *("branch.layers.5", "mixer.in_proj", "mixer.conv", "mixer.out_norm", "mixer.out_proj"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["hook", "class"])
+def test_one_layer_that_is_not_ordinary_is_called(name, kind):
+    """As a fine-tuning library makes them; the others may be joined around it."""
+    block, x = scrambled(RSSB(30, branch=LightCAB)), torch.rand(1, 6, WIDTH, 30)
+    layer = block.get_submodule(name)
+    if kind == "hook":
+        layer.register_forward_hook(lambda _module, _inputs, y: y + 1)
+    else:
+        own = type(layer)
+        layer.__class__ = type(
+            "Other", (own,), {"forward": lambda self, x: own.forward(self, x) + 1}
+        )
+    with torch.no_grad():
+        found = block(x)
+        mixed = block.drop_path(block.mixer(block.norm(x)))
+        total = x * block.skip_scale + mixed
+        expected = total * block.branch_scale + block.branch(block.branch_norm(total))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_layers_of_other_classes_are_called():

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.helpers.native_kernel import BUILT, LEVELS
 from zoo.ops import passes
-from zoo.ops.passes import library
+from zoo.ops.passes import library, rows
 from zoo.ops.scan import native
 
 HEADER = Path(native.__file__).parent / "csrc" / "zoo_passes.h"
@@ -235,7 +235,15 @@ def test_a_library_without_passes_is_done_without(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "structure", [library.ZooDepthwise, library.ZooTokens, library.ZooTokensGradients]
+    "structure",
+    [
+        library.ZooDepthwise,
+        library.ZooTokens,
+        library.ZooTokensGradients,
+        rows.ZooStage,
+        rows.ZooRows,
+    ],
+    ids=lambda structure: structure.__name__,
 )
 def test_structures_are_those_of_the_header(structure):
     name = structure.__name__

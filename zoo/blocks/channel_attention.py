@@ -5,6 +5,8 @@ Shape suffixes: B batch, H height, W width, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from zoo.blocks.contract import BRANCHES, Branch, GainedBranch
@@ -43,11 +45,16 @@ class _Sequence(GainedBranch):
         self.layers = nn.ModuleList(layers)
 
     def factors(self, x_BHWC: Tensor) -> tuple[Tensor, Tensor | None]:
-        *layers, attention = self.layers
-        x_BHWC = in_a_row(layers, x_BHWC)
+        return self.gained(in_a_row(self.before_gain(), x_BHWC))
+
+    def before_gain(self) -> Sequence[nn.Module]:
+        return list(self.layers)[:-1]
+
+    def gained(self, features_BHWC: Tensor) -> tuple[Tensor, Tensor | None]:
+        attention = self.layers[-1]
         if isinstance(attention, ChannelAttention) and is_plain(attention):
-            return x_BHWC, attention.gain(x_BHWC)
-        return attention(x_BHWC), None
+            return features_BHWC, attention.gain(features_BHWC)
+        return attention(features_BHWC), None
 
 
 @BRANCHES.register("cab")

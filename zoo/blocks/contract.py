@@ -8,7 +8,7 @@ L tokens (H * W, row-major), K directions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from torch import Tensor, nn
@@ -84,6 +84,17 @@ class GainedBranch(Branch):
 
         The product of both is what the branch returns.
         """
+        raise NotImplementedError
+
+    def before_gain(self) -> Sequence[nn.Module]:
+        """The layers that compute the features from which :meth:`gained` starts.
+
+        None by default. With some, ``factors(x)`` must be ``gained`` of what they compute from x.
+        """
+        return ()
+
+    def gained(self, features_BHWC: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What :meth:`factors` returns, from the features of these layers."""
         raise NotImplementedError
 
     def forward(self, x_BHWC: Tensor) -> Tensor:

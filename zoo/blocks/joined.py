@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from typing import TypeGuard
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ def in_a_row(layers: Iterable[nn.Module], x_BHWC: Tensor) -> Tensor:
     rest = deque(layers)
     while rest:
         layer = rest.popleft()
-        if rest and _is_plain_gelu(rest[0]):
+        if rest and is_plain_gelu(rest[0]):
             rest.popleft()
             x_BHWC = activated(layer, x_BHWC, "gelu")
         else:
@@ -52,9 +53,15 @@ def in_a_row(layers: Iterable[nn.Module], x_BHWC: Tensor) -> Tensor:
 
 def factors(branch: Branch, x_BHWC: Tensor) -> tuple[Tensor, Tensor | None]:
     """``branch(x)`` as features (B, H, W, C) and a gain (B, 1, 1, C) on them, or None."""
-    if isinstance(branch, GainedBranch) and is_plain(branch):
+    if has_factors(branch):
         return branch.factors(x_BHWC)
     return branch(x_BHWC), None
+
+
+def has_factors(branch: nn.Module) -> TypeGuard[GainedBranch]:
+    """Whether calling the branch runs nothing but its ``factors``."""
+    own = isinstance(branch, GainedBranch) and type(branch).forward is GainedBranch.forward
+    return own and is_plain(branch)
 
 
 def scaled_sum(
@@ -86,12 +93,14 @@ def scaled_sum_and_norm(
 def is_plain(module: nn.Module) -> bool:
     """Whether calling the module runs nothing but its ``forward``."""
     return not (
-        module._forward_hooks
+        "forward" in module.__dict__  # replaced in this one module
+        or module._forward_hooks
         or module._forward_pre_hooks
         or torch_module._global_forward_hooks
         or torch_module._global_forward_pre_hooks
     )
 
 
-def _is_plain_gelu(module: nn.Module) -> bool:
+def is_plain_gelu(module: nn.Module) -> bool:
+    """Whether the module is the exact GELU, and calling it runs nothing else."""
     return type(module) is nn.GELU and module.approximate == "none" and is_plain(module)

@@ -20,7 +20,7 @@ class Conv2d(nn.Conv2d):
 
     def activated(self, x_BHWC: Tensor, activation: passes.Activation) -> Tensor:
         """The output with an activation, of a depthwise convolution in one pass where that runs."""
-        if self._is_a_pass():
+        if self.is_a_pass():
             y = passes.depthwise(
                 x_BHWC, self.weight, self.bias, dilation=self.dilation[0], activation=activation
             )
@@ -33,19 +33,25 @@ class Conv2d(nn.Conv2d):
             y_BHWC = y_BCHW.permute(0, 2, 3, 1).contiguous()
         return passes.ACTIVATIONS[activation](y_BHWC)
 
-    def _is_a_product(self, x_BHWC: Tensor) -> bool:
-        """Whether PyTorch's matrix product may replace the convolution; on a CPU it is faster."""
+    def is_of_pixels(self) -> bool:
+        """Whether the convolution is a matrix product of each pixel alone."""
         return (
             self.kernel_size == self.stride == (1, 1)
             and self.padding == (0, 0)
             and self.groups == 1
+        )
+
+    def _is_a_product(self, x_BHWC: Tensor) -> bool:
+        """Whether PyTorch's matrix product may replace the convolution; on a CPU it is faster."""
+        return (
+            self.is_of_pixels()
             and x_BHWC.dim() == 4
             and x_BHWC.device.type == "cpu"
             and not torch.compiler.is_compiling()
             and not torch.jit.is_tracing()
         )
 
-    def _is_a_pass(self) -> bool:
+    def is_a_pass(self) -> bool:
         """Whether the convolution is one that :func:`zoo.ops.passes.depthwise` computes."""
         (height, width), (dilation, other) = self.kernel_size, self.dilation
         return (
@@ -82,8 +88,12 @@ class DropPath(nn.Module):
             raise ValueError(f"drop_path is {rate}; it must be at least 0 and below 1")
         self.rate = rate
 
+    def is_active(self) -> bool:
+        """Whether samples are dropped now."""
+        return self.training and self.rate > 0
+
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        if not self.training or self.rate == 0:
+        if not self.is_active():
             return x_BHWC
         keep = 1 - self.rate
         mask = torch.empty(len(x_BHWC), 1, 1, 1, device=x_BHWC.device).bernoulli_(keep)

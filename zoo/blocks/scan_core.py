@@ -18,7 +18,9 @@ from zoo.blocks.contract import MergeFactory
 from zoo.blocks.joined import activated, gated_norm
 from zoo.blocks.layers import Conv2d, check_kernel
 from zoo.blocks.norm import LayerNorm, NormFactory
+from zoo.blocks.row_stages import depthwise_stage, norm_stage, product_stage
 from zoo.errors import refuse_no_effect
+from zoo.ops.passes import NormStage, ProductStage, Stage, through_rows
 from zoo.ops.scan.contract import ScanInputs
 from zoo.scans import ScanOrder
 
@@ -242,9 +244,18 @@ class TokenScan(ScanCore):
         super().__init__(sizes, scan=scan, projections={"x_proj_weight": sum(outputs)})
         self.sizes = outputs
 
-    def scan_inputs(self, u_BLE: Tensor, order_KS: Tensor) -> ScanInputs:
-        """Return the inputs of the scan operator for these tokens and this order."""
-        projected_BLKX = self.project("x_proj_weight", u_BLE)
+    def scan_inputs(
+        self, u_BLE: Tensor, order_KS: Tensor, projected_BLKX: Tensor | None = None
+    ) -> ScanInputs:
+        """Return the inputs of the scan operator for these tokens and this order.
+
+        Args:
+            u_BLE: the tokens.
+            order_KS: the scan order.
+            projected_BLKX: the projection of the tokens, if it is known already.
+        """
+        if projected_BLKX is None:
+            projected_BLKX = self.project("x_proj_weight", u_BLE)
         delta_BLKR, B_BLKN, C_BLKN = projected_BLKX.split(self.sizes, dim=-1)
         return self.operands(u_BLE, delta_BLKR, B_BLKN, C_BLKN, order_KS)
 
@@ -297,10 +308,53 @@ class GatedScan(TokenScan):
         x_BHWE, gate_BHWE = self.in_proj(x_BHWC).chunk(2, dim=-1)
         return activated(self.conv, x_BHWE, "silu"), gate_BHWE
 
+    def enter_and_project(
+        self, x_BHWC: Tensor, norm: nn.Module | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return what :meth:`enter` does and the tokens' projection (B, H, W, K, X).
+
+        The projection is None where it is not computed on the way; see :meth:`scan_inputs`.
+
+        Args:
+            x_BHWC: features.
+            norm: a norm that comes first, or None.
+        """
+        found = self._through_rows(x_BHWC, norm)
+        if found is None:
+            x_BHWC = x_BHWC if norm is None else norm(x_BHWC)
+            return *self.enter(x_BHWC), None
+        gate_BHWE, u_BHWE, projected_BHWY = found
+        directions = len(self.dt_proj_weight)
+        return u_BHWE, gate_BHWE, projected_BHWY.unflatten(-1, (directions, -1))
+
+    def _through_rows(self, x_BHWC: Tensor, norm: nn.Module | None) -> tuple[Tensor, ...] | None:
+        """The gate, the tokens and their projection, in one pass over rows where that runs."""
+        first, conv = product_stage(self.in_proj), depthwise_stage(self.conv, "silu")
+        before = None if norm is None else norm_stage(norm)
+        weight_KXE = self._parameters.get("x_proj_weight")
+        unknown_norm = norm is not None and before is None
+        if first is None or conv is None or weight_KXE is None or unknown_norm:
+            return None
+        projection = ProductStage(weight_KXE.flatten(0, 1), keep=0)
+        inner = weight_KXE.shape[-1]
+        stages: list[Stage] = [first._replace(keep=inner), conv._replace(keep=0), projection]
+        return through_rows(x_BHWC, stages if before is None else [before, *stages])
+
+    def leave_stages(self, gate_BHWE: Tensor) -> tuple[NormStage, ProductStage] | None:
+        """The stages that compute what :meth:`leave` does from the scanned tokens, or None."""
+        norm, product = norm_stage(self.out_norm, gate_BHWE), product_stage(self.out_proj)
+        return None if norm is None or product is None else (norm, product)
+
     def gated(self, y_BHWE: Tensor, gate_BHWE: Tensor) -> Tensor:
         """Return the scanned tokens, normalised and multiplied by their gate, (B, H, W, E)."""
         return gated_norm(self.out_norm, y_BHWE, gate_BHWE)
 
     def leave(self, y_BHWE: Tensor, gate_BHWE: Tensor) -> Tensor:
         """Return the output (B, H, W, C) for the scanned tokens and their gate."""
+        stages = self.leave_stages(gate_BHWE)
+        if stages is not None:
+            norm, product = stages
+            found = through_rows(y_BHWE, [norm, product._replace(keep=0)])
+            if found is not None:
+                return found[0]
         return self.out_proj(self.gated(y_BHWE, gate_BHWE))

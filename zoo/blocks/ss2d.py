@@ -1,11 +1,12 @@
 """The 2D selective scan module: the mixer of MambaIR's and MambaCSR's blocks.
 
-Shape suffixes: B batch, H height, W width, C channels, L tokens (H * W), E inner channels.
+Shape suffixes: B batch, H height, W width, C channels, L tokens (H * W), E inner channels,
+K directions, X outputs of a projection.
 """
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.blocks.contract import MIXERS, MergeFactory, Mixer
 from zoo.blocks.direction_merge import SumMerge
@@ -60,12 +61,27 @@ class SS2D(GatedScan, Mixer):
         )
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        u_BHWE, gate_BHWE = self.enter(x_BHWC)
-        return self.leave(self.scanned(u_BHWE), gate_BHWE)
+        return self.leave(*self.begin(x_BHWC))
 
-    def scanned(self, u_BHWE: Tensor) -> Tensor:
-        """Scan the tokens in all directions and merge these, (B, H, W, E)."""
+    def begin(self, x_BHWC: Tensor, norm: nn.Module | None = None) -> tuple[Tensor, Tensor]:
+        """Return the scanned tokens and their gate, each (B, H, W, E): all but :meth:`leave`.
+
+        Args:
+            x_BHWC: features.
+            norm: a norm that comes first, or None.
+        """
+        u_BHWE, gate_BHWE, projected_BHWKX = self.enter_and_project(x_BHWC, norm)
+        return self.scanned(u_BHWE, projected_BHWKX), gate_BHWE
+
+    def scanned(self, u_BHWE: Tensor, projected_BHWKX: Tensor | None = None) -> Tensor:
+        """Scan the tokens in all directions and merge these, (B, H, W, E).
+
+        Args:
+            u_BHWE: the tokens.
+            projected_BHWKX: their projection, if it is known already.
+        """
         _, height, width, _ = u_BHWE.shape
         order_KS = self.scan.order(height, width, u_BHWE.device)
-        y_BLE = self.merge(self.scan_inputs(u_BHWE.flatten(1, 2), order_KS))
+        projected_BLKX = None if projected_BHWKX is None else projected_BHWKX.flatten(1, 2)
+        y_BLE = self.merge(self.scan_inputs(u_BHWE.flatten(1, 2), order_KS, projected_BLKX))
         return y_BLE.unflatten(1, (height, width))

@@ -1,39 +1,58 @@
-"""Passes over features in C++: what a network does between its products.
+"""Passes over features in C++: what a network does around its scans.
 
-PyTorch reads and writes all features once for each elementwise operation. These functions do
-several at a time, in the library of the scan (``zoo/ops/scan/csrc/zoo_passes.h``); so do their
-gradients. Each returns None where it cannot run, and its caller, which defines what is computed,
-then uses PyTorch.
+PyTorch reads and writes all features once for each operation. These functions do several at a time,
+in the library of the scan (``zoo/ops/scan/csrc/zoo_passes.h``). Elementwise passes have gradients,
+which are passes too; the pass over rows, which takes products and convolutions as well, has none.
+Each returns None where it cannot run, and its caller, which defines what is computed, then uses
+PyTorch.
 
 Passes run on ordinary float32 tensors on a CPU. They do not run while a graph is traced, compiled
 or exported, nor under autocast, transforms of ``torch.func`` or modes: these must see the operators
 of PyTorch. ZOO_CPU_PASSES=0 in the environment switches them off.
 
-Shape suffixes: B batch, H height, W width, C channels, k side of a kernel; "..." stands for any
-number of axes.
+Shape suffixes: B batch, H height, W width, C channels, X outputs of a product, k side of a
+kernel; "..." stands for any number of axes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
-from zoo.ops.passes import gradients, library
+from zoo.ops.passes import gradients, library, rows
 from zoo.ops.passes.conditions import ENVIRONMENT, may_run, needs_gradient
 from zoo.ops.passes.gradients import ACTIVATIONS
 from zoo.ops.passes.library import Activation, Convolution, Tokens
+from zoo.ops.passes.rows import (
+    MOST_KERNEL,
+    MOST_STAGES,
+    DepthwiseStage,
+    NormStage,
+    ProductStage,
+    Stage,
+)
 
 __all__ = [
     "ACTIVATIONS",
     "ENVIRONMENT",
     "Activation",
+    "DepthwiseStage",
+    "NormStage",
     "NormWeights",
+    "ProductStage",
+    "Stage",
     "depthwise",
     "normalised",
     "scaled_sum",
     "scaled_sum_and_norm",
+    "through_rows",
 ]
+
+
+LEAST_WIDTH = 8
+"""Narrower images are left to PyTorch: its products take several of their rows at once."""
 
 
 class NormWeights(NamedTuple):
@@ -122,6 +141,26 @@ def scaled_sum_and_norm(
     return total, out
 
 
+def through_rows(x_BHWC: Tensor, stages: Sequence[Stage]) -> tuple[Tensor, ...] | None:
+    """Compute stages one after another, and return what they keep; None if it cannot run.
+
+    The first stage is no convolution.
+
+    Args:
+        x_BHWC: the input of the first stage.
+        stages: the stages.
+
+    Returns:
+        The kept channels of each stage that keeps some, (B, H, W, X - keep), contiguous.
+    """
+    tensors = [t for stage in stages for t in stage if isinstance(t, Tensor)]
+    if not may_run(x_BHWC, *tensors) or needs_gradient(x_BHWC, *tensors):
+        return None
+    if x_BHWC.dim() != 4 or x_BHWC.shape[2] < LEAST_WIDTH or not _stages_fit(x_BHWC, stages):
+        return None
+    return rows.through_rows(x_BHWC, stages)
+
+
 def _token_pass_runs(inputs: Tokens) -> bool:
     x, gain, skip, *of_channels, gate, _ = inputs
     if not may_run(*inputs[:-1]) or x.dim() < 1 + (gain is not None):
@@ -135,3 +174,33 @@ def _token_pass_runs(inputs: Tokens) -> bool:
 
 def _fits(tensor: Tensor | None, shape: tuple[int, ...]) -> bool:
     return tensor is None or tensor.shape == shape
+
+
+def _stages_fit(x_BHWC: Tensor, stages: Sequence[Stage]) -> bool:
+    """Whether the shapes are those that the stages describe."""
+    if not 1 <= len(stages) <= MOST_STAGES or isinstance(stages[0], DepthwiseStage):
+        return False
+    pixels, given = x_BHWC.shape[:3], x_BHWC.shape[3]
+    if isinstance(stages[0], ProductStage) and stages[0].weight.shape[-1:] != (given,):
+        return False
+    for stage in stages:
+        of_pixels: tuple[Tensor | None, ...] = ()
+        of_channels: tuple[Tensor | None, ...] = (stage.bias,)
+        outputs, right = given, True
+        if isinstance(stage, NormStage):
+            of_pixels, of_channels = (stage.gate,), (stage.weight, stage.bias)
+        elif isinstance(stage, ProductStage):
+            of_pixels, of_channels = (stage.skip,), (stage.bias, stage.scale)
+            outputs = stage.weight.shape[0]
+            right = stage.weight.dim() == 2 and stage.weight.shape[1] <= given
+        else:
+            outputs, side = stage.weight.shape[0], stage.weight.shape[-1]
+            right = stage.weight.shape == (outputs, 1, side, side) and side % 2 == 1
+            right = right and outputs <= given and stage.dilation >= 1 and side <= MOST_KERNEL
+        right = right and all(t is None or t.shape == (outputs,) for t in of_channels)
+        if not right or any(t is not None and t.shape != (*pixels, outputs) for t in of_pixels):
+            return False
+        if stage.keep is not None and not 0 <= stage.keep < outputs:
+            return False
+        given = outputs
+    return True

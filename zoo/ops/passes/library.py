@@ -16,7 +16,7 @@ from torch import Tensor
 from zoo.ops.scan import native
 
 Activation: TypeAlias = Literal["none", "silu", "gelu"]
-_ACTIVATIONS: dict[Activation, int] = {"none": 0, "silu": 1, "gelu": 2}
+ACTIVATION_NUMBERS: dict[Activation, int] = {"none": 0, "silu": 1, "gelu": 2}
 """Numbers of ``csrc/zoo_passes.h``."""
 
 
@@ -70,6 +70,7 @@ def library() -> ctypes.CDLL | None:
         loaded.zoo_tokens.argtypes = (tokens, *team)
         gradients = ctypes.POINTER(ZooTokensGradients)
         loaded.zoo_tokens_gradients.argtypes = (tokens, gradients, *team)
+        loaded.zoo_rows.argtypes = (place, *team)
     except AttributeError:
         return None
     return loaded
@@ -119,14 +120,14 @@ def _call(conv: Convolution, function: str, *results: int) -> None:
     """Call a function of the library on a convolution."""
     x, weight, bias = dense_rows(conv.x), conv.weight.contiguous(), _contiguous(conv.bias)
     call = ZooDepthwise(
-        _ACTIVATIONS[conv.activation],
+        ACTIVATION_NUMBERS[conv.activation],
         *x.shape,
         weight.shape[-1],
         conv.dilation,
         x.data_ptr(),
         x.stride()[:3],
         weight.data_ptr(),
-        _address(bias),
+        address(bias),
     )
     run(function, ctypes.byref(call), *results)
 
@@ -188,7 +189,7 @@ def token_gradients(
         found: where the gradients go.
     """
     call, _kept = _tokens(inputs, total, None)
-    gradients = ZooTokensGradients(*map(_address, (*grads, *found)))
+    gradients = ZooTokensGradients(*map(address, (*grads, *found)))
     run("zoo_tokens_gradients", ctypes.byref(call), ctypes.byref(gradients))
 
 
@@ -204,10 +205,10 @@ def _tokens(inputs: Tokens, total: Tensor | None, out: Tensor | None) -> tuple[Z
         rows.shape[0] // images,
         rows.shape[1],
         eps,
-        *map(_address, addressed),
+        *map(address, addressed),
         *(0 if t is None else t.stride(0) for t in (rows, skip, gate)),
-        _address(total),
-        _address(out),
+        address(total),
+        address(out),
     )
     return call, addressed
 
@@ -230,7 +231,8 @@ def _contiguous(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 
 
-def _address(tensor: Tensor | None) -> int | None:
+def address(tensor: Tensor | None) -> int | None:
+    """Where the tensor's memory starts, or None."""
     return None if tensor is None else tensor.data_ptr()
 
 

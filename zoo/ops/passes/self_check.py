@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.ops.passes import library
+from zoo.ops.passes import library, rows
 from zoo.ops.passes.library import Activation, Convolution, TokenGradients, Tokens
+from zoo.ops.passes.rows import DepthwiseStage, NormStage, ProductStage
 from zoo.ops.scan import native
 from zoo.ops.scan.self_check import part_serves_on_cpu, serves_on_cpu
 
@@ -69,6 +70,23 @@ def _results() -> Iterator[tuple[str, Tensor, Tensor]]:
         eps=1e-5,
     )
     yield from _tokens(inputs, (normal(*shape), normal(*shape)))
+    norm = NormStage(normal(CHANNELS), normal(CHANNELS), 1e-5, gate=normal(*shape))
+    skip, scale = normal(*shape), normal(CHANNELS)
+    product = ProductStage(normal(CHANNELS, CHANNELS), normal(CHANNELS), skip, scale, keep=0)
+    yield from _through_rows(normal(*shape), norm, product, conv)
+
+
+def _through_rows(
+    x: Tensor, norm: NormStage, product: ProductStage, conv: Convolution
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    last = DepthwiseStage(conv.weight, conv.bias, 1, conv.activation, keep=0)
+    multiplied, convolved = rows.through_rows(x, [norm, product, last])
+    exact: Any = [t.double() for t in (x, *norm, *product) if isinstance(t, Tensor)]
+    x, weight, bias, gate, matrix, added, skip, scale = exact
+    normed = F.layer_norm(x, [CHANNELS], weight, bias, norm.eps) * F.silu(gate)
+    right = F.linear(normed, matrix, added) + skip * scale
+    yield "a product in a row of layers", multiplied, right
+    yield "a convolution in a row of layers", convolved, _convolved(conv._replace(x=right))
 
 
 def _convolved(conv: Convolution) -> Tensor:

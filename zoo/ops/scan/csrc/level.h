@@ -10,6 +10,7 @@
 #include "backward.h"
 #include "depthwise.h"
 #include "tokens.h"
+#include "rows.h"
 #include "tokens_gradient.h"
 
 namespace {
@@ -52,6 +53,8 @@ int run_tokens_gradients(const ZooTokens& call, const ZooTokensGradients& gradie
   return TokenGradients(call, gradients).run(team);
 }
 
+int run_rows(const ZooRows& call, const Team& team) { return Rows(call).run(team); }
+
 // Computes in the same groups as the recurrence, to measure the cost of its exponentials alone.
 void run_exp(const float* in, float* out, int64_t count) {
   const Vector log2e = broadcast(kLog2E);
@@ -86,7 +89,7 @@ void run_softplus(const float* in, float* out, int64_t count) {
 #define ZOO_KERNEL(name)                                                                       \
   {                                                                                            \
     name, run_forward, run_backward, run_depthwise, run_depthwise_weights, run_tokens,         \
-        run_tokens_gradients, run_exp, run_softplus                                            \
+        run_tokens_gradients, run_rows, run_exp, run_softplus                                            \
   }
 
 }  // namespace

@@ -69,6 +69,33 @@ int begin(const ZooTokens* call, const float* const (&tensors)[kCount], const ch
   return ZOO_OK;
 }
 
+// Checks a stage that gets `given` channels for each token.
+int check_stage(const ZooStage& stage, int64_t given, int64_t tokens, bool first) {
+  const bool product = stage.kind == ZOO_PRODUCT, wide = stage.kind == ZOO_DEPTHWISE;
+  if (!product && !wide && stage.kind != ZOO_NORM) return ZOO_WRONG_SIZE;
+  if (stage.inputs < 1 || stage.inputs > given || stage.outputs < 1) return ZOO_WRONG_SIZE;
+  if (!product && stage.inputs != stage.outputs) return ZOO_WRONG_SIZE;
+  if (stage.first < 0 || stage.first >= stage.outputs) return ZOO_WRONG_SIZE;
+  const bool odd = stage.kernel > 0 && stage.kernel % 2 == 1;
+  if (!odd || stage.kernel > ZOO_MOST_KERNEL || stage.dilation < 1) return ZOO_WRONG_SIZE;
+  if (first && wide) return ZOO_WRONG_SIZE;
+  if (!wide && (stage.kernel != 1 || stage.dilation != 1)) return ZOO_WRONG_SIZE;
+  if (stage.dilation > kMostElements / stage.kernel) return ZOO_WRONG_SIZE;
+  if (stage.activation < ZOO_NO_ACTIVATION || stage.activation > ZOO_GELU) return ZOO_WRONG_SIZE;
+  if (!wide && stage.activation != ZOO_NO_ACTIVATION) return ZOO_WRONG_SIZE;
+  if ((product || wide) && stage.weight == nullptr) return ZOO_WRONG_SIZE;
+  if (stage.gate != nullptr && stage.kind != ZOO_NORM) return ZOO_WRONG_SIZE;
+  if ((stage.skip != nullptr || stage.scale != nullptr) && !product) return ZOO_WRONG_SIZE;
+  const int64_t weights = product ? elements({stage.inputs, stage.outputs})
+                                  : elements({stage.outputs, stage.kernel, stage.kernel});
+  // The rows that a convolution reads, with their margins.
+  const int64_t span = (stage.kernel - 1) * stage.dilation + 1;
+  const int64_t read = elements({tokens + span, span, stage.outputs});
+  if (weights < 0 || read < 0 || elements({tokens, stage.outputs}) < 0) return ZOO_WRONG_SIZE;
+  const float* own[] = {stage.weight, stage.bias, stage.gate, stage.skip, stage.scale, stage.out};
+  return aligned(own) ? ZOO_OK : ZOO_MISALIGNED;
+}
+
 bool empty(const ZooDepthwise* call) {
   return call->batch == 0 || call->height == 0 || call->width == 0 || call->channels == 0;
 }
@@ -103,6 +130,24 @@ int zoo_depthwise_weights(const ZooDepthwise* call, const float* grad, float* we
   const int status = begin(call, {grad, weight, bias}, level, threads, openmp, &kernel, &team);
   if (status != ZOO_OK || empty(call)) return status;
   return kernel->depthwise_weights(*call, grad, weight, bias, team);
+}
+
+int zoo_rows(const ZooRows* call, const char* level, int threads, ZooOpenMP openmp) {
+  const Kernel* kernel = nullptr;
+  int status = find_kernel(level, &kernel);
+  if (status != ZOO_OK) return status;
+  const int64_t tokens = elements({call->batch, call->height, call->width});
+  if (tokens < 0 || call->count < 1 || call->count > ZOO_MOST_STAGES) return ZOO_WRONG_SIZE;
+  if (!aligned({call->x})) return ZOO_MISALIGNED;
+  int64_t given = call->stages[0].inputs, channels = 0;
+  for (int64_t i = 0; i < call->count && status == ZOO_OK; ++i) {
+    status = check_stage(call->stages[i], given, tokens, i == 0);
+    given = call->stages[i].outputs;
+    channels += given;
+  }
+  if (status != ZOO_OK || tokens == 0) return status;
+  const int64_t count = elements({tokens, channels});
+  return count < 0 ? ZOO_WRONG_SIZE : kernel->rows(*call, team_for(count, threads, openmp));
 }
 
 int zoo_tokens(const ZooTokens* call, const char* level, int threads, ZooOpenMP openmp) {

@@ -60,6 +60,41 @@ typedef struct ZooTokensGradients {
   float* gate;      /* (B L, C) */
 } ZooTokensGradients;
 
+enum { ZOO_NORM = 0, ZOO_PRODUCT = 1, ZOO_DEPTHWISE = 2 };
+enum { ZOO_MOST_STAGES = 8, ZOO_MOST_KERNEL = 63 };
+
+/* One of several stages that follow one another. The previous stage, or x, gives the first `inputs`
+ * channels of each token; the others of that stage are not read. Norm and convolution have as many
+ * outputs as inputs.
+ *   ZOO_NORM:       norm(v) * silu(gate), as in ZooTokens
+ *   ZOO_PRODUCT:    weight v + bias + skip * scale
+ *   ZOO_DEPTHWISE:  activation(conv(v)), as in ZooDepthwise, with a kernel of at most
+ *                   ZOO_MOST_KERNEL; not the first stage */
+typedef struct ZooStage {
+  int32_t kind, activation; /* activation: of a convolution, else none */
+  int64_t inputs, outputs;
+  int64_t kernel, dilation; /* of a convolution, else 1 */
+  float eps;
+  const float* weight; /* (outputs) or NULL; (outputs, inputs); (outputs, kernel, kernel) */
+  const float* bias;   /* (outputs), or NULL */
+  const float* gate;   /* of a norm, (B L, outputs), rows gate_stride elements apart, or NULL */
+  const float* skip;   /* of a product, (B L, outputs), rows skip_stride elements apart, or NULL */
+  const float* scale;  /* of a product, (outputs), or NULL for 1 */
+  int64_t gate_stride, skip_stride;
+  int64_t first; /* where out begins among the outputs */
+  float* out;    /* (B L, outputs - first) contiguous, or NULL if only the next stage reads it */
+} ZooStage;
+
+/* Stages over the rows of images. */
+typedef struct ZooRows {
+  int64_t batch, height, width;
+  const float* x; /* (B L, inputs of the first stage), rows x_stride elements apart */
+  int64_t x_stride;
+  int64_t count; /* of stages, 1 .. ZOO_MOST_STAGES */
+  const ZooStage* stages;
+} ZooRows;
+
+ZOO_API int zoo_rows(const ZooRows* call, const char* level, int threads, ZooOpenMP openmp);
 ZOO_API int zoo_depthwise(const ZooDepthwise* call, float* out, const char* level, int threads,
                           ZooOpenMP openmp);
 /* out = grad * activation'(conv(x)), the gradient of conv(x), from grad, that of the output; both

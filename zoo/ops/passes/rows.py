@@ -1,0 +1,155 @@
+"""Calls of the pass over rows in the C++ library, on tensors that have been checked.
+
+PyTorch writes what each layer computes to memory and reads it again for the next one. Here each row
+of an image goes through all layers while it is in the cache; only what is kept is written.
+
+Shape suffixes: B batch, H height, W width, C channels of a token, X outputs, k side of a kernel.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+from torch import Tensor
+
+from zoo.ops.passes import library
+from zoo.ops.passes.library import ACTIVATION_NUMBERS, Activation, address, dense_rows
+
+
+class NormStage(NamedTuple):
+    """A layer norm, times ``silu(gate)``.
+
+    Attributes:
+        weight: (C), or None for 1.
+        bias: (C), or None for 0.
+        eps: added to the variance.
+        gate: (B, H, W, C), or None for no factor.
+        keep: the first channel that is returned; None to return nothing.
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+    eps: float
+    gate: Tensor | None = None
+    keep: int | None = None
+
+
+class ProductStage(NamedTuple):
+    """``weight v + bias + skip * scale``.
+
+    Attributes:
+        weight: (X, C), where C may be less than the channels that the stage before it computes.
+        bias: (X), or None for 0.
+        skip: (B, H, W, X), or None for 0.
+        scale: (X), or None for 1.
+        keep: the first channel that is returned; None to return nothing.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    skip: Tensor | None = None
+    scale: Tensor | None = None
+    keep: int | None = None
+
+
+class DepthwiseStage(NamedTuple):
+    """A depthwise convolution and its activation; the border is padded with zeros.
+
+    Attributes:
+        weight: (C, 1, k, k), k odd; C may be less than the channels before it.
+        bias: (C), or None for 0.
+        dilation: distance of the kernel's taps in pixels.
+        activation: applied to the result.
+        keep: the first channel that is returned; None to return nothing.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    dilation: int
+    activation: Activation
+    keep: int | None = None
+
+
+Stage: TypeAlias = NormStage | ProductStage | DepthwiseStage
+
+MOST_STAGES = 8
+"""Limit of ``csrc/zoo_passes.h``."""
+MOST_KERNEL = 63
+"""The same for the side of a convolution's kernel."""
+
+
+class ZooStage(ctypes.Structure):
+    """The structure of csrc/zoo_passes.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("kind", "activation")),
+        *((name, ctypes.c_int64) for name in ("inputs", "outputs", "kernel", "dilation")),
+        ("eps", ctypes.c_float),
+        *((name, ctypes.c_void_p) for name in ("weight", "bias", "gate", "skip", "scale")),
+        *((name, ctypes.c_int64) for name in ("gate_stride", "skip_stride", "first")),
+        ("out", ctypes.c_void_p),
+    )
+
+
+class ZooRows(ctypes.Structure):
+    """The structure of csrc/zoo_passes.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("batch", "height", "width")),
+        ("x", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("x_stride", "count")),
+        ("stages", ctypes.c_void_p),
+    )
+
+
+def through_rows(x_BHWC: Tensor, stages: Sequence[Stage]) -> tuple[Tensor, ...]:
+    """Compute stages one after another: the kept channels of each stage that keeps some."""
+    channels = x_BHWC.shape[3]
+    x = _tokens(x_BHWC)
+    kept: list[object] = [x]  # what must stay alive during the call
+    outs: list[Tensor] = []
+    described = (ZooStage * len(stages))()
+    for place, stage in zip(described, stages, strict=True):
+        weight = None if stage.weight is None else stage.weight.contiguous()
+        bias = None if stage.bias is None else stage.bias.contiguous()
+        place.inputs = place.outputs = channels
+        place.kernel = place.dilation = 1
+        kept += (weight, bias)
+        if isinstance(stage, NormStage):
+            place.kind, place.eps = 0, stage.eps
+            if stage.gate is not None:
+                gate = _tokens(stage.gate)
+                place.gate, place.gate_stride = gate.data_ptr(), gate.stride(0)
+                kept.append(gate)
+        elif isinstance(stage, ProductStage):
+            place.kind, (place.outputs, place.inputs) = 1, stage.weight.shape
+            if stage.skip is not None:
+                skip = _tokens(stage.skip)
+                place.skip, place.skip_stride = skip.data_ptr(), skip.stride(0)
+                kept.append(skip)
+            scale = None if stage.scale is None else stage.scale.contiguous()
+            # Without a skip there is nothing to scale.
+            place.scale = address(scale) if stage.skip is not None else None
+            kept.append(scale)
+        else:
+            place.kind, place.inputs = 2, stage.weight.shape[0]
+            place.outputs, place.kernel = place.inputs, stage.weight.shape[-1]
+            place.dilation, place.activation = stage.dilation, ACTIVATION_NUMBERS[stage.activation]
+        place.weight, place.bias = address(weight), address(bias)
+        channels = place.outputs
+        if stage.keep is not None:
+            out = x_BHWC.new_empty(*x_BHWC.shape[:3], channels - stage.keep)
+            place.first, place.out = stage.keep, out.data_ptr()
+            outs.append(out)
+    call = ZooRows(
+        *x_BHWC.shape[:3], x.data_ptr(), x.stride(0), len(stages), ctypes.addressof(described)
+    )
+    library.run("zoo_rows", ctypes.byref(call))
+    return tuple(outs)
+
+
+def _tokens(x_BHWC: Tensor) -> Tensor:
+    """The tensor as (tokens, C) with contiguous rows; a copy only if there is no such view."""
+    return dense_rows(x_BHWC.reshape(-1, x_BHWC.shape[-1]))
