@@ -27,7 +27,7 @@ RAN = {
     "mambair_light_x4": {"zoo_rows", "zoo_tokens"},
     "mambair_classic_x2": {"zoo_rows", "zoo_tokens"},
     "mair_light_t_x2": {"zoo_rows", "zoo_tokens"},
-    "mambacsr_tiny_x2": {"zoo_depthwise", "zoo_rows"},
+    "mambacsr_tiny_x2": {"zoo_depthwise", "zoo_rows", "zoo_tokens"},
 }
 """The passes of each in inference."""
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from zoo.blocks.channel_attention import CAB, MLP
 from zoo.blocks.contract import BLOCKS, Block, BranchFactory, MixerFactory
+from zoo.blocks.joined import scaled_sum
 from zoo.blocks.layers import DropPath
 from zoo.blocks.ss2d import SS2D
 from zoo.scans import ScanOrder
@@ -62,7 +63,9 @@ class RLMB(Block):
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         normed_BHWC = self.norm(x_BHWC)
-        x_BHWC = x_BHWC * self.skip_scale + self.drop_path(self.mixer(normed_BHWC))
+        mixed_BHWC = self.drop_path(self.mixer(normed_BHWC))
+        x_BHWC = scaled_sum(x_BHWC, self.skip_scale, mixed_BHWC)
         if self.branch is not None:
             x_BHWC = x_BHWC + self.branch_factor * self.branch(normed_BHWC)
-        return x_BHWC * self.mlp_scale + self.drop_path(self.mlp(self.mlp_norm(x_BHWC)))
+        changed_BHWC = self.drop_path(self.mlp(self.mlp_norm(x_BHWC)))
+        return scaled_sum(x_BHWC, self.mlp_scale, changed_BHWC)
