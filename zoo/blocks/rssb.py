@@ -63,7 +63,7 @@ class RSSB(Block):
     def forward(self, x_BHWC: Tensor) -> Tensor:
         mixer, drops = self.mixer, self.drop_path
         drops_nothing = type(drops) is DropPath and is_plain(drops) and not drops.is_active()
-        if type(mixer) is SS2D and is_plain(mixer) and drops_nothing:
+        if isinstance(mixer, SS2D) and mixer.is_ordinary() and drops_nothing:
             y_BHWE, gate_BHWE = mixer.begin(x_BHWC, self.norm)
             leaving = mixer.leave_stages(gate_BHWE)
             left_BHWC = None if leaving is None else self._leave(x_BHWC, y_BHWE, *leaving)

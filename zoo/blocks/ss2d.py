@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from zoo.blocks.contract import MIXERS, MergeFactory, Mixer
 from zoo.blocks.direction_merge import SumMerge
+from zoo.blocks.joined import is_plain
 from zoo.blocks.norm import LayerNorm, NormFactory
 from zoo.blocks.scan_core import GatedScan, scan_sizes
 from zoo.scans import Raster, ScanOrder
@@ -63,6 +64,10 @@ class SS2D(GatedScan, Mixer):
     def forward(self, x_BHWC: Tensor) -> Tensor:
         return self.leave(*self.begin(x_BHWC))
 
+    def is_ordinary(self) -> bool:
+        """Whether calling the mixer runs nothing but :meth:`begin` and :meth:`leave`."""
+        return type(self) is SS2D and SS2D.forward is _forward and is_plain(self)
+
     def begin(self, x_BHWC: Tensor, norm: nn.Module | None = None) -> tuple[Tensor, Tensor]:
         """Return the scanned tokens and their gate, each (B, H, W, E): all but :meth:`leave`.
 
@@ -85,3 +90,6 @@ class SS2D(GatedScan, Mixer):
         projected_BLKX = None if projected_BHWKX is None else projected_BHWKX.flatten(1, 2)
         y_BLE = self.merge(self.scan_inputs(u_BHWE.flatten(1, 2), order_KS, projected_BLKX))
         return y_BLE.unflatten(1, (height, width))
+
+
+_forward = SS2D.forward  # what others may replace in the class
