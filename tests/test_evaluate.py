@@ -70,6 +70,7 @@ def test_the_table_and_its_files(tmp_path, weights, capsys):
     table = capsys.readouterr().out
     assert (out / "summary.md").read_text() == table
     assert "Paper:" not in table  # the source is that of another recipe
+    assert b"\r" not in (out / "summary.csv").read_bytes() + (out / "images.csv").read_bytes()
     table = list(csv.DictReader((out / "summary.csv").open()))
     assert [(row["set"], row["images"], row["inputs"]) for row in table] == [
         ("Set5", "2", "made"),

@@ -258,6 +258,19 @@ def test_a_file_that_fails_on_the_way_is_named_and_the_others_are_done(tmp_path)
         restore_each(Plan(waiting=jobs[1:2]), one, "scan", **settings)
 
 
+def test_an_error_of_the_callers_progress_is_the_callers(tmp_path):
+    def told(done):
+        raise OSError(5, "the display is gone")
+
+    def one(source, output, progress):
+        progress(0.5)
+
+    jobs = [(tmp_path / name, tmp_path / f"{name}.png") for name in "ab"]
+    plan = Plan(waiting=jobs, many=True)
+    with pytest.raises(OSError, match="the display is gone"):
+        restore_each(plan, one, "scan", progress=told, group=ProcessGroup())
+
+
 def test_other_errors_are_not_hidden():
     class Broken(Nearest):
         def forward(self, image_BIHW):
@@ -405,7 +418,9 @@ def test_hidden_pixels_take_the_nearest_visible_colour_and_visible_ones_stay():
     random = np.random.default_rng(0)
     color_HWC = random.random((9, 12, 3), np.float32)
     alpha_HW = (random.random((9, 12)) < 0.2).astype(np.float32) / 3
+    given_HWC = color_HWC.copy()
     found = bleed_colors(color_HWC, alpha_HW)
+    assert np.array_equal(color_HWC, given_HWC)
     visible = np.argwhere(alpha_HW > 0)
     for y, x in np.ndindex(9, 12):
         distance = np.hypot(*(visible - (y, x)).T)

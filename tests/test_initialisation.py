@@ -19,6 +19,7 @@ from zoo.blocks import ChannelScan
 from zoo.blocks.attentive_layer import Half
 from zoo.blocks.feature_alignment import FeatureAlignment
 from zoo.heads import AdaUp, Transposed
+from zoo.heads.upsamplers import init_double
 
 
 def assert_moments(values, mean, variance, fourth):
@@ -201,6 +202,14 @@ def test_enlargement_begins_bilinear_with_a_little_noise(kind, kernel):
     normal(0.3 * std)(weight)
     normal(0.3 * std)(weight[range(24), range(24)])
     constant(0.0)(part.bias)
+
+
+@pytest.mark.parametrize("sizes", [(2, 5), (5, 2)])
+def test_channels_without_a_partner_begin_as_noise_alone(sizes):
+    weight = torch.zeros(*sizes, 4, 4)
+    init_double(weight, "bilinear")
+    large = {tuple(place) for place in (weight.mean((2, 3)) > 0.15).nonzero().tolist()}
+    assert large == {(0, 0), (1, 1)}
 
 
 def test_adaup_begins_with_no_say_of_the_output_channels():

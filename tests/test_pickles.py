@@ -77,6 +77,12 @@ def _state(count: int) -> dict[str, object]:
     return {f"layers.{n}.weight": weight if n % 2 else shared for n in range(count)}
 
 
+@pytest.mark.parametrize("code", [b"(q\0.", b"(2..", b"(\x94."])
+def test_a_mark_is_no_value(code):
+    with pytest.raises(ValueError, match="a mark is used as a value"):
+        check_pickle(io.BytesIO(code), 100)
+
+
 @pytest.mark.parametrize("zipped", [False, True])
 def test_all_that_training_writes_is_loaded(tmp_path, zipped):
     values = {

@@ -178,6 +178,10 @@ def test_an_attribution_shows_photo_map_contribution_and_result(drawn):
     assert figure[TITLE + 50, place + 70].tolist() == RED  # the largest of the sum's sizes
     assert figure[TITLE + 110, place + 110].tolist() == RED
     assert figure[TITLE + 10, place + 10].tolist() == WHITE
+    # What contributes lies over the photo, which is as it was where nothing does.
+    over = figure[side, : -3 * MARGIN - 320][:, -320:]
+    same = (np.abs(over[10::20, 10::20].astype(int) - pixels) <= 1).all(2)
+    assert same[14:].all() and not same[2, 3]
 
 
 @pytest.mark.parametrize(("bands", "shown"), [(1, (0, 0, 0)), (2, (0, 0, 0)), (5, (0, 1, 2))])

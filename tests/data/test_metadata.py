@@ -479,6 +479,16 @@ def test_colours_are_those_of_srgb_up_to_what_nobody_sees():
                 assert lost(name, numbers) == (abs(more) > 500), (name, place, more)
 
 
+def test_other_blocks_of_a_jpeg_beside_exif_and_xmp_are_neither(tmp_path):
+    path = tmp_path / "a.jpg"
+    save(path, colours(), xmp=XMP)
+    data, other = path.read_bytes(), b"http://ns.adobe.com/xmp/extension/\0" + bytes(80)
+    block = b"\xff\xe1" + struct.pack(">H", len(other) + 2) + other
+    path.write_bytes(data[:2] + block + data[2:])
+    found = read_photo(path).metadata
+    assert found.xmp == XMP and found.exif is None
+
+
 def test_a_profile_is_cut_into_segments_that_are_as_long_as_they_can_be():
     for length, number in ((65519, 1), (65520, 2), (2 * 65519, 2), (2 * 65519 + 1, 3)):
         parts = embedding._profile_segments(Path("a.jpg"), (bytes(range(256)) * 520)[:length])

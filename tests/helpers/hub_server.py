@@ -27,12 +27,13 @@ class HubServer:
         stop_after: bytes after which a download breaks off; None for never.
         tag: what plain files of another site have for an ETag, of their hash; None for no ETag.
         if_range: whether that site gives the whole file if it is another version than If-Range.
+        shifted: bytes by which parts of files start too early.
     """
 
     def __init__(self, port=0):
         self.repos, self.private, self.requests, self.objects = {}, set(), [], {}
         self.branches = {}
-        self.stop_after, self.tag, self.if_range = None, '"{}"', True
+        self.stop_after, self.tag, self.if_range, self.shifted = None, '"{}"', True, 0
         outer = self
 
         class Handler(_Handler):
@@ -46,7 +47,7 @@ class HubServer:
 
     def reset(self):
         self.repos.clear(), self.private.clear(), self.requests.clear(), self.branches.clear()
-        self.stop_after, self.tag, self.if_range = None, '"{}"', True
+        self.stop_after, self.tag, self.if_range, self.shifted = None, '"{}"', True, 0
 
     def ranges(self):
         return [asked for method, _, asked in self.requests if method == "GET" and asked]
@@ -132,6 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
         if start >= len(data) > 0:
             return self.answer(416)
         if start:
+            start -= self.hub.shifted
             headers["Content_Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         part = data[start:]
         if head or self.hub.stop_after is None:

@@ -132,6 +132,16 @@ def test_parts_of_two_versions_are_not_joined(sites, any_bytes, tmp_path, monkey
     assert sites.ranges() == ["bytes=1500000-"]
 
 
+def test_a_part_that_starts_elsewhere_is_not_used(sites, any_bytes, tmp_path, monkeypatch):
+    interrupted(sites, any_bytes, monkeypatch)
+    sites.repos["release"][URL_FILE] = bytes([*any_bytes[:1000], any_bytes[1000] ^ 1])
+    sites.repos["release"][URL_FILE] += any_bytes[1001:]  # the version that the part is of
+    sites.shifted = 10
+    assert main(["download", NAME]) == 0
+    assert (tmp_path / f"{NAME}.pth").read_bytes() == sites.repos["release"][URL_FILE]
+    assert sites.ranges() == ["bytes=1500000-"]
+
+
 @pytest.mark.parametrize("tag", [None, 'W/"{}"'], ids=["no ETag", "weak"])
 def test_without_a_version_a_download_starts_anew(sites, any_bytes, tmp_path, monkeypatch, tag):
     sites.tag = tag

@@ -143,6 +143,17 @@ def test_gradients_of_a_convolution_are_pytorchs(shape, kernel, dilation, activa
     same(gradients(pair[0], inputs[:2]), gradients(pair[1], [x.double() for x in inputs[:2]]))
 
 
+@pytest.mark.parametrize("activation", ["none", "silu"])
+def test_a_gradient_may_lie_in_memory_in_any_way(activation):
+    shape = (2, 4, 5, 20)
+    inputs = [normal(*shape), normal(shape[-1], 1, 3, 3), normal(shape[-1])]
+    ours, theirs = convolution(1, activation)
+    channels_first = normal(2, 20, 4, 5).permute(0, 2, 3, 1)
+    for grad in (torch.ones(()).expand(shape), channels_first):
+        expected = gradients(theirs, [x.double() for x in inputs], [grad.double()])
+        same(gradients(ours, inputs, [grad]), expected)
+
+
 @pytest.mark.parametrize("activation", ["silu", "gelu"])
 def test_slopes_are_accurate_everywhere(activation, level):
     x = torch.cat([torch.linspace(-100, 100, 2001), torch.linspace(-8, 8, 2001)])

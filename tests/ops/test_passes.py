@@ -104,6 +104,8 @@ def test_norms_and_gates_are_pytorchs(channels, level):
         gated = (expected * F.silu(gate.double())).float()
         same(passes.normalised(x, norm, gate), gated)
         same(passes.normalised(padded(x), norm, padded(gate)), gated)
+        x_apart, gate_apart = (t.repeat_interleave(2, -1)[..., ::2] for t in (x, gate))
+        same(passes.normalised(x_apart, norm, gate_apart), gated)
 
 
 def test_a_norm_of_tokens_far_from_zero_keeps_its_digits(level):
