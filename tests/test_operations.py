@@ -10,6 +10,7 @@ import zoo
 from zoo.cli import main
 from zoo.networks import Network
 from zoo.networks.operations import count_operations, layer_parameters
+from zoo.ops import selective_scan
 
 PUBLISHED = [
     # The first arXiv version, Table 3, and ECCV, Table 4: layers only. 1280 x 720 pixels.
@@ -80,6 +81,27 @@ def test_the_scan_counts_its_states_and_its_rank():
     projection = 2 * steps  # B and C of the further state, from every channel
     assert (many.macs - few.macs) * 1e9 == pytest.approx(9 * steps + projection)
     assert many.layer_macs == few.layer_macs
+
+
+class OneScan(Network):
+    """A scan of 12 steps of 5 channels in 2 directions, with 3 states and rank 4."""
+
+    def __init__(self):
+        super().__init__()
+        self._set_sizes(scale=1, channels=3, out_channels=None)
+
+    def forward(self, u_BLE):
+        L, K, E, R, N = 12, 2, 5, 4, 3
+        order_KS = torch.arange(L, dtype=torch.int32).expand(K, L)
+        shapes = [(1, L, K, R), (K, E, R), (K, E), (K, E, N), (1, L, K, N), (1, L, K, N), (K, E)]
+        return selective_scan(u_BLE, *(torch.ones(shape) for shape in shapes), order_KS)
+
+
+def test_a_scan_alone_is_counted_by_its_sizes():
+    found = count_operations(OneScan(), (torch.zeros(1, 12, 5),))
+    assert found.flops * 1e9 == pytest.approx(12 * 2 * 5 * (7 * 3 + 2 * 4 + 5))
+    assert found.macs * 1e9 == pytest.approx(12 * 2 * 5 * (9 * 3 + 1 + 4))
+    assert found.layer_macs == 0
 
 
 def test_show_counts_as_asked(capsys):

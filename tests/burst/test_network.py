@@ -154,6 +154,15 @@ def test_a_network_that_finds_no_displacements_returns_none():
     assert found == () and torch.equal(image, burst.mean(1))
 
 
+def test_the_head_gets_the_reference_frame():
+    network, seen = zoo.build(tiny()).eval(), []
+    network.head.register_forward_pre_hook(lambda _, given: seen.append(given[1]))
+    burst = torch.rand(1, 3, network.channels, 8, 8)
+    with torch.no_grad():
+        network(burst)
+    assert torch.equal(seen[0], burst[:, 0].permute(0, 2, 3, 1))
+
+
 def test_permuting_frames_leaves_mean_max_unchanged():
     network = zoo.build(VARIANTS["any-length"]).eval()
     burst = torch.rand(1, 6, 4, 8, 8)

@@ -133,7 +133,6 @@ def _copy(answer: Any, file: IO[bytes], part: Path, start: int = 0) -> None:
         while chunk := answer.read(_CHUNK):
             file.write(chunk)
             bar.update(len(chunk))
-    file.flush()
     if size > start and (came := file.tell()) != size:
         raise OSError(f"{came} of {size} bytes came; try again")
 
