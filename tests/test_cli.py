@@ -292,7 +292,8 @@ def test_lists_and_descriptions(capsys):
     assert capsys.readouterr().out.split()[-1] == "residual"
     assert run("show", "mambair_tiny_x2", "--recipe") == 0
     shown = capsys.readouterr().out
-    assert "parameters" in shown and "d_state: 4" in shown
+    described, _, recipe = shown.partition("\n\n")
+    assert "parameters" in described and "d_state: 4" in recipe
     assert run("show", "block/rssb") == 0
     assert run("doctor") == 0
     told = capsys.readouterr().out

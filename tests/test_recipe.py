@@ -18,7 +18,9 @@ import zoo.recipe as recipe_module
 from zoo.errors import RecipeError
 from zoo.evaluation.settings import evaluate_settings
 from zoo.networks import SingleImage
+from zoo.plain_data import LONGEST_TEXT
 from zoo.recipe import load_recipe, parse_overrides, parse_value
+from zoo.recipe_files import read_recipe
 from zoo.registry import (
     Capabilities,
     Registry,
@@ -482,6 +484,16 @@ def documented() -> str:
     root = Path(__file__).parent.parent
     pages = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
     return "".join(page.read_text(encoding="utf-8") for page in pages)
+
+
+def test_a_recipe_of_the_greatest_length_is_read_to_its_end(tmp_path):
+    end = "\nname: abc"
+    path = tmp_path / "long.yaml"
+    path.write_text("#".ljust(LONGEST_TEXT - len(end), "-") + end)
+    assert read_recipe(path)[0]["name"] == "abc"
+    path.write_text("#".ljust(LONGEST_TEXT - len(end) + 1, "-") + end)
+    with pytest.raises(RecipeError, match="more than 100,000 characters"):
+        read_recipe(path)
 
 
 def test_every_model_is_documented_with_its_count():

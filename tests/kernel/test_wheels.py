@@ -25,7 +25,10 @@ from tests.kernel import stored_cases
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("zoo", "export", "recipes", "trt_plugins")
-SHIPPED = (".py", ".yaml", ".safetensors", ".md", ".cu", ".cuh", ".cpp", ".h", ".txt", ".typed")
+SHIPPED = (
+    *(".py", ".yaml", ".safetensors", ".md", ".cu", ".cuh", ".cpp", ".h", ".txt", ".typed"),
+    ".cmake",
+)
 ZIG = shlex.split(os.environ.get("ZIG", f"{sys.executable} -m ziglang"))
 
 pytestmark = pytest.mark.slow
