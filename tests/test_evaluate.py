@@ -561,6 +561,14 @@ def test_protocol_and_degradation_of_a_recipe_are_those_of_evaluation(tmp_path, 
     assert "all channels, 8 bits, 5 border" in (tmp_path / "out" / "summary.md").read_text()
 
 
+def test_the_current_folder_may_be_the_set(tmp_path, weights, monkeypatch):
+    photo_file(tmp_path / "Mine" / "a.png", 5)
+    monkeypatch.chdir(tmp_path / "Mine")
+    assert run(*weights, "--data", ".", "-o", tmp_path / "out") == 0
+    [row] = csv.DictReader((tmp_path / "out" / "summary.csv").open())
+    assert row["set"] == "Mine"
+
+
 @pytest.mark.parametrize("inside", [False, True])
 def test_degraded_files_are_left_aside_when_asked_for(tmp_path, weights, inside):
     """The set is found below the folder, or is the folder."""

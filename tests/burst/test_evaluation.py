@@ -121,8 +121,10 @@ def test_tiles_and_precision_of_evaluation_reach_what_restores(weights, bursts, 
     monkeypatch.setattr(evaluation, "restore_burst", restored)
     assert main([*weights, "--data", str(bursts)]) == 0
     assert main([*weights, "--data", str(bursts), "-t", "64", "--precision", "bf16"]) == 0
-    expected = RestoreSettings(tile=0), RestoreSettings(tile=64, precision="bf16")
-    assert seen == [expected[0], expected[0], expected[1], expected[1]]
+    assert main([*weights, "--data", str(bursts), "--tf32"]) == 0
+    expected = [RestoreSettings(tile=0), RestoreSettings(tile=64, precision="bf16")]
+    expected.append(RestoreSettings(tile=0, tf32=True))
+    assert seen == [each for each in expected for _ in range(2)]
 
 
 class Mean(Network):
