@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import zoo
 from tests.helpers.scan_cases import TOLERANCE, Case, make_inputs
 from zoo.ops import selective_scan
 from zoo.ops.scan import BackendError
+from zoo.ops.scan.triton.configurations import DEFAULT
 
 ROOT = Path(__file__).parents[2]
 INTERPRETED, COMPILED = "tests.helpers.triton_interpreted", "tests.helpers.triton_compiled"
@@ -121,6 +123,16 @@ def test_the_tests_for_a_gpu_are_right_themselves(marker):
     assert done.returncode == 0, done.stdout
     # Skipped are CUDA graphs, memory, and mamba-ssm where it is missing.
     assert "no tests ran" not in done.stdout and " passed" in done.stdout
+
+
+def test_sizes_are_those_that_were_measured():
+    """A change needs a measurement: ``benchmarks/gpu.py --tune``."""
+    assert asdict(DEFAULT) == {
+        **{"tile": 1024, "gradient_tile": 512, "carry_block": (32, 16)},
+        **{"shortest": 32, "longest": 256, "warps": 8},
+        **{"gradient_longest": 64, "gradient_steps": 1},
+        **{"gradient_registers": 168, "gradient_warps": 12},
+    }
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
