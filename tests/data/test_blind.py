@@ -12,7 +12,17 @@ import pytest
 import torch
 
 from zoo.data import Blind, blind
-from zoo.data.blind import _bell, _noisy, _sinc
+from zoo.data.blind import (
+    _FIRST,
+    _SECOND,
+    _bell,
+    _degrade_once,
+    _noisy,
+    _random_blur,
+    _random_power,
+    _random_size,
+    _sinc,
+)
 
 SEEDS = 400
 
@@ -108,6 +118,98 @@ def test_every_range_of_the_chain_is_drawn_from_as_often_as_published(chains):
     for limits, rate in RATES.items():
         # Four standard errors of a sum of rare events.
         assert abs(drawn[limits] / SEEDS - rate) < 4 * math.sqrt(rate / SEEDS), limits
+
+
+class Scripted(Recorder):
+    """Decides by these numbers first; keeps how many things it chose among, and their rates."""
+
+    def __init__(self, *numbers, shape=None):
+        super().__init__(0)
+        self.numbers, self.shape, self.chosen = list(numbers), shape, []
+
+    def random(self, *arguments):
+        return self.numbers.pop(0) if self.numbers else super().random(*arguments)
+
+    def choice(self, things, *arguments, p=None):
+        self.chosen.append((len(things), p))
+        return super().choice(things, *arguments, p=p) if p is None else self.shape
+
+
+GRAY_PIXELS = np.full((8, 8, 3), 0.5, np.float32)
+SIZES = (8, None)
+
+
+def size_of(ranges, number):
+    return _random_size(ranges, (100, 100), Scripted(number))[0]
+
+
+def blurs(number):
+    _degrade_once(GRAY_PIXELS, _SECOND, (8, 8), rng := Scripted(number, shape="gaussian"))
+    return SIZES in rng.chosen
+
+
+def is_sinc(number):
+    _random_blur((1.0, 2.0), rng := Scripted(number, shape="gaussian"))
+    assert rng.chosen in ([SIZES], [SIZES, (3, (0.7, 0.15, 0.15))])
+    return rng.chosen == [SIZES]
+
+
+def is_round(shape):
+    def check(number):
+        _random_blur((1.0, 2.0), rng := Scripted(0.5, number, shape=shape))
+        return (-PI, PI) not in rng.drawn
+
+    return check
+
+
+def is_gray(number):
+    noise = _noisy(GRAY_PIXELS, _FIRST, Scripted(number, 0.0))
+    return np.array_equal(noise[..., 0], noise[..., 2])
+
+
+def is_gaussian(number):
+    _noisy(GRAY_PIXELS, _FIRST, rng := Scripted(0.9, number))
+    return rng.drawn == [_FIRST.noise]
+
+
+def end_of_chain(*numbers):
+    """The generator after a chain without its two passes, and the size at the last JPEG."""
+    seen = []
+
+    def compressed(image, quality):
+        seen.append(len(image))
+        return image
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blind, "_degrade_once", lambda image, *_: image)
+        patch.setattr(blind, "compress", compressed)
+        Blind(scale=2)(torch.from_numpy(GRAY_PIXELS).permute(2, 0, 1), rng := Scripted(*numbers))
+    return rng, seen[-1]
+
+
+CHOICES = {
+    "enlarged at first": (0.2, lambda u: size_of(_FIRST, u) > 100),
+    "resized at first": (0.2 + 0.7, lambda u: size_of(_FIRST, u) != 100),
+    "enlarged then": (0.3, lambda u: size_of(_SECOND, u) > 100),
+    "resized then": (0.3 + 0.4, lambda u: size_of(_SECOND, u) != 100),
+    "blurred then": (0.8, blurs),
+    "sinc filter": (0.1, is_sinc),
+    "round gaussian": (0.45 / 0.7, is_round("gaussian")),
+    "round generalised": (0.8, is_round("generalised")),
+    "round plateau": (0.8, is_round("plateau")),
+    "power below 1": (0.5, lambda u: _random_power("generalised", Scripted(u)) < 1),
+    "gray noise": (0.4, is_gray),
+    "gaussian noise": (0.5, is_gaussian),
+    "ringing at the end": (0.8, lambda u: (THIRD, PI) in end_of_chain(u, 0.9)[0].drawn),
+    "resized before the last jpeg": (0.5, lambda u: end_of_chain(0.9, u)[1] == 4),
+}
+"""Probabilities (Real-ESRGAN, its settings), and whether a number from 0 to 1 decides so."""
+
+
+@pytest.mark.parametrize(("rate", "decided"), CHOICES.values(), ids=CHOICES)
+def test_each_choice_of_the_chain_is_as_probable_as_published(rate, decided):
+    """Counting draws would not notice a tenth more or less."""
+    assert decided(rate - 1e-6) and not decided(rate + 1e-6)
 
 
 def test_the_chain_compresses_twice_and_resizes_before_or_after_the_last_time(chains):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.data.pixels import dequantise, quantise, to_array, to_tensor
+from zoo.data.pixels import dequantise, quantise, to_array, to_tensor, with_channels
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -27,3 +27,10 @@ def test_every_level_comes_back(bit_depth):
     values = dequantise(levels)
     assert values.dtype == np.float32 and values[0] == 0 and values[-1] == 1
     assert np.array_equal(quantise(values, bit_depth), levels)
+
+
+def test_gray_is_the_luma_of_bt601_and_the_same_in_all_channels_when_it_becomes_rgb():
+    weights = with_channels(np.eye(3, dtype=np.float32)[None], 1)
+    assert weights.dtype == np.float32
+    np.testing.assert_allclose(weights[0, :, 0], [0.299, 0.587, 0.114], rtol=1e-6)
+    assert np.array_equal(with_channels(weights, 3), np.repeat(weights, 3, axis=2))
