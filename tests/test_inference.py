@@ -366,6 +366,19 @@ def test_the_input_is_never_replaced_however_its_path_is_spelled(folder, monkeyp
     assert (folder / "a.png").read_bytes() == before
 
 
+@pytest.mark.parametrize("inside", [False, True], ids=["same folder", "folder inside"])
+def test_outputs_among_the_inputs_are_no_inputs_however_their_folder_is_spelled(folder, inside):
+    """The second run would enlarge what the first one wrote."""
+    place = folder / "out" if inside else folder
+    place.mkdir(exist_ok=True)
+    (folder.parent / "link").symlink_to(place)
+    options = {"recursive": True} if inside else {"suffix": "big"}
+    for written in (2, 0):
+        target = folder.parent / "link"
+        assert len(zoo.restore(Nearest(), folder, target, progress=False, **options)) == written
+    assert len(list(folder.rglob("*.png"))) == 4
+
+
 def test_names_that_differ_in_case_are_one_file_where_the_file_system_says_so(folder, monkeypatch):
     (folder / "A.png").write_bytes(b"the same file")
     assert not is_same_file(folder / "a.png", folder / "A.png")

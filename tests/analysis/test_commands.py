@@ -235,6 +235,20 @@ def test_no_input_and_no_other_file_is_replaced(photos, tmp_path, capsys):
         assert run("scans", NAME, photo, "-o", out) == 0
 
 
+def test_no_input_is_replaced_however_its_path_is_spelled(photos, tmp_path, capsys, monkeypatch):
+    (tmp_path / "link").symlink_to(photos)
+    (photos / "link.png").symlink_to(photos / "0.png")
+    monkeypatch.chdir(tmp_path)
+    before = (photos / "0.png").read_bytes()
+    for output in ("photos/0.png", "photos/../link/0.png", "link/0.png", "photos/link.png"):
+        error = refused(capsys, "scans", NAME, photos / "0.png", "-o", output)
+        assert "is an input and would be lost" in error
+    for folder in ("photos", "link", "link/../photos"):
+        error = refused(capsys, "erf", NAME, photos, "-o", f"{folder}/field.png")
+        assert "would count as one of them in the next run" in error
+    assert (photos / "0.png").read_bytes() == before
+
+
 def test_maps_of_another_part_are_refused(photos, tmp_path, capsys):
     words = ["lam", NAME, photos / "0.png", "--steps", "1", "--side", "2"]
     assert run(*words, "-o", tmp_path / "a.png") == 0

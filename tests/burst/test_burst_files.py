@@ -6,6 +6,7 @@ import collections
 import json
 import pickle
 import re
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -427,6 +428,11 @@ def test_frames_are_never_replaced_by_the_picture(tmp_path, monkeypatch):
         with pytest.raises(ImageError, match="would replace a frame"):
             zoo.restore(Watched(), tmp_path / "in", output, overwrite=True, progress=False)
     assert (tmp_path / "in" / "a.png").read_bytes() == before
+    many = tmp_path / "many"
+    for burst in ("a", "im_raw"):
+        write_photo(many / burst / "samsung_00" / "im_raw.png", Photo(np.zeros((8, 8, 3), "f4")))
+    with pytest.raises(ImageError, match="would replace a frame"):  # the other burst's
+        zoo.restore(Watched(), many, many / "a" / "samsung_00", overwrite=True, progress=False)
     with pytest.raises(ImageError, match=r"x\.txt: images are not written as '\.txt'"):
         zoo.restore(Watched(), tmp_path / "in", tmp_path / "x.txt", progress=False)
     inside = zoo.restore(Watched(), tmp_path / "in", f"{tmp_path}/x.v2/", progress=False)
@@ -438,6 +444,22 @@ def test_frames_are_never_replaced_by_the_picture(tmp_path, monkeypatch):
     assert read_photo(tmp_path / "out.png").color_HWC.shape == (8, 8, 3)
 
 
+def test_a_frame_is_not_replaced_by_its_name_in_other_case_where_that_is_the_file(
+    tmp_path, monkeypatch
+):
+    """As on macOS and Windows."""
+    for name in ("a.png", "b.png"):
+        write_photo(tmp_path / name, Photo(np.zeros((8, 8, 3), np.float32)))
+    (tmp_path / "B.png").write_bytes(b"the same file")
+    monkeypatch.setattr(
+        Path, "samefile", lambda self, other: str(self).casefold() == str(other).casefold()
+    )
+    files = (tmp_path / "a.png", tmp_path / "b.png")
+    monkeypatch.setattr(zoo.inference.burst, "_files", lambda _: list(files))
+    with pytest.raises(ImageError, match="would replace a frame"):
+        zoo.restore(Watched(), tmp_path, tmp_path / "B.png", overwrite=True, progress=False)
+
+
 def test_outputs_in_the_folder_of_bursts_are_no_burst_and_other_folders_are_named(tmp_path, caplog):
     caplog.set_level("INFO")
     for name in ("a/0.png", "b/0.png", "gt/a.png"):
@@ -446,6 +468,10 @@ def test_outputs_in_the_folder_of_bursts_are_no_burst_and_other_folders_are_name
     for written in (["a.png", "b.png"], []):
         found = zoo.restore(Watched(), tmp_path / "in", tmp_path / "in" / "out", progress=False)
         assert [path.name for path in found] == written
+    assert "skipped folders, which hold no burst: notes\n" in caplog.text
+    caplog.clear()
+    (tmp_path / "link").symlink_to(tmp_path / "in" / "out")
+    assert not zoo.restore(Watched(), tmp_path / "in", tmp_path / "link", progress=False)
     assert "skipped folders, which hold no burst: notes\n" in caplog.text
     for written in (1, 0):  # one burst
         burst = tmp_path / "in" / "a"
