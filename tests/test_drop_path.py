@@ -9,6 +9,7 @@ import zoo
 from tests.helpers.plain import cab, norm, randomised, weights_of
 from zoo.blocks import BLOCKS, CAB, DropPath
 from zoo.blocks.window_attention import WindowAttention
+from zoo.description import measured
 
 SURELY = 1 - 1e-12
 
@@ -122,6 +123,11 @@ def test_loaded_networks_are_in_evaluation(tmp_path):
     zoo.checkpoints.save_official(network, tmp_path / "w.pth")
     for name in ("w.safetensors", "w.pth"):
         assert not any(m.training for m in zoo.load(tmp_path / name).modules())
+
+
+def test_operations_are_counted_in_evaluation():
+    network = measured("mambair_tiny_x2", 8, 8).network
+    assert not any(m.training for m in network.modules())
 
 
 def test_rates_rise_linearly_over_all_groups_and_coarse_groups_take_those_beside_them():

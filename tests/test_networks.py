@@ -181,6 +181,21 @@ def test_a_range_other_than_one_is_put_on_after_the_mean_and_taken_off_before_it
     assert not any("mean" in key for key in network.state_dict())  # as in the authors' files
 
 
+class ThreeOf51(torch.nn.Module):
+    """A head that returns three channels of 51, whatever it gets."""
+
+    def forward(self, features_BHWC, image_BHWI):
+        return torch.full((*features_BHWC.shape[:3], 3), 51.0)
+
+
+def test_a_range_other_than_one_is_taken_off_where_the_output_has_other_channels():
+    network = zoo.build(tiny(channels=1, out_channels=3, img_range=255.0)).eval()
+    network.head = ThreeOf51()
+    found = network(torch.rand(1, 1, 4, 5))
+    expected = 51 / 255 + torch.tensor(DIV2K)[:, None, None].expand(1, 3, 4, 5)
+    torch.testing.assert_close(found, expected)
+
+
 def test_the_features_of_a_network_go_round_its_body_before_the_first_norm():
     """MambaIR, Sec. 3.2, with numbers: patch norm is on the way in, not in the skip."""
     network = zoo.build(tiny(head="residual")).eval()

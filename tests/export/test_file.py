@@ -85,7 +85,13 @@ def digest(network):
         (
             "qmambabsr_tiny",
             {},
-            {"colour": "planes R, Gr, Gb, B", "input": "burst", "frames": "8", "channels": "4"},
+            {
+                "colour": "planes R, Gr, Gb, B",
+                "input": "burst",
+                "frames": "8",
+                "channels": "4",
+                "out_channels": "3",
+            },
         ),
     ],
     ids=["gray", "unet", "burst"],
