@@ -81,14 +81,15 @@ SIZES = {
 
 
 @pytest.mark.parametrize(("overrides", "message"), SIZES.values(), ids=SIZES)
-def test_a_wrong_size_is_one_sentence_within_a_second(overrides, message):
+def test_a_wrong_size_is_one_sentence_within_seconds(overrides, message):
     base = SMALL
     if "type" in overrides:
         base, overrides = {"network": overrides}, {}
     start = time.process_time()
     with pytest.raises(RecipeError, match=message) as error:
         zoo.build(base, **overrides)
-    assert time.process_time() - start < 1 and len(str(error.value)) < 500
+    # A refusal takes 0.6 s at most; a loop over what was asked for would take minutes.
+    assert time.process_time() - start < 5 and len(str(error.value)) < 500
 
 
 def test_a_network_that_is_too_large_takes_no_memory_and_changes_no_random_state():
