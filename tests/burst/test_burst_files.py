@@ -478,6 +478,23 @@ def test_outputs_in_the_folder_of_bursts_are_no_burst_and_other_folders_are_name
         assert len(zoo.restore(Watched(), burst, burst / "out", progress=False)) == written
 
 
+@pytest.mark.parametrize(
+    "frames", [["b.png", "c.png"], ["im_raw_00.png"], ["samsung_0/im_raw.png"]]
+)
+def test_a_burst_among_others_is_no_folder_of_outputs(tmp_path, frames):
+    names = [*(f"a/{frame}" for frame in frames), "b/0.png", "b/1.png"]
+    for name in names:
+        write_photo(tmp_path / "in" / name, Photo(np.zeros((8, 8, 3), np.float32)))
+    (tmp_path / "link").symlink_to(tmp_path / "in" / "a")
+    before = {path: path.read_bytes() for path in (tmp_path / "in").rglob("*.png")}
+    for output in ("in/a", "link"):
+        with pytest.raises(ImageError, match=r"the folder of the outputs is a burst itself, with "):
+            zoo.restore(
+                Watched(), tmp_path / "in", tmp_path / output, overwrite=True, progress=False
+            )
+    assert {path: path.read_bytes() for path in (tmp_path / "in").rglob("*.png")} == before
+
+
 def test_pictures_of_npz_bursts_are_png_and_never_replace_a_burst(tmp_path):
     """An npz file is both a burst and a format of images, and a folder may be named like one."""
     folder = tmp_path / "in"

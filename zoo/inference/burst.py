@@ -180,6 +180,7 @@ def _plan(source: Path, outputs: Outputs) -> Plan:
         outputs.check_folder("the input has several bursts")
         names = outputs.of_several([Path(burst.name) for burst in bursts])
         pairs = list(zip(bursts, names, strict=True))
+        _refuse_a_burst(outputs.folder, bursts)
     else:
         pairs = [(source, outputs.of_one(Path(source.resolve().name)))]
     files = {burst: _files(burst) for burst in bursts}
@@ -189,6 +190,21 @@ def _plan(source: Path, outputs: Outputs) -> Plan:
         if own or os.path.realpath(output) in inputs:
             raise ImageError(f"{output}: the output would replace a frame; choose another place")
     return planned(pairs, outputs, source=source, many=many, unread=unread)
+
+
+def _refuse_a_burst(folder: Path, bursts: Sequence[Path]) -> None:
+    """Raise an ImageError if the folder of the outputs, among the bursts, is one of them.
+
+    Pictures with names of other bursts are outputs of before.
+    """
+    if not folder.is_dir() or not is_same_file(folder.resolve().parent, bursts[0].parent):
+        return
+    for file in _files(folder):
+        if file.exists() and not any(file.stem.startswith(burst.stem) for burst in bursts):
+            raise ImageError(
+                f"{folder}: the folder of the outputs is a burst itself, with {file.name}; choose "
+                "another folder"
+            )
 
 
 def _beside(bursts: Sequence[Path], without: Path) -> list[Path]:
