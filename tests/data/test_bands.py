@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import scipy.io as scipy_io
 import tifffile
 import torch
 
@@ -594,7 +595,6 @@ def test_reading_bands_leaves_no_listener_behind_and_nothing_on_the_screen(tmp_p
 def test_texts_and_lines_of_numbers_beside_the_only_image_are_none(tmp_path):
     array = values((4, 5, 2), "uint16")
     np.savez(tmp_path / "a.npz", other=array, line=np.ones(2), scale=3)
-    scipy_io = pytest.importorskip("scipy.io")
     scipy_io.savemat(tmp_path / "a.mat", {"other": array, "note": "a text", "more": {"a": 1}})
     for suffix in ("npz", "mat"):
         assert read_photo(tmp_path / f"a.{suffix}").color_HWC.shape == (4, 5, 2)
@@ -659,7 +659,6 @@ def test_bands_have_no_alpha_and_may_be_compressed_a_thousand_times(tmp_path):
 
 def test_arrays_of_matlab_have_the_class_that_they_have_there(tmp_path, monkeypatch):
     """Its files store whole numbers in fewer bytes, and SciPy returns those unless told."""
-    scipy_io = pytest.importorskip("scipy.io")
     path, seen, load = put(tmp_path / "a.mat", values((4, 5), "uint8")), [], scipy_io.loadmat
 
     def noted(*given, **options):

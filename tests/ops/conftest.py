@@ -1,4 +1,4 @@
-"""A machine of which nothing is known, and a CPU that stands for a GPU, for the self-check."""
+"""Levels of the C++ kernel; for the self-check, an unknown machine and a CPU in place of a GPU."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import dataclasses
 import sys
 
 import pytest
+import torch
 
 from tests.helpers.broken_backends import BACKENDS, run_in_this_process
-from zoo.ops.scan import chunked, dispatch
+from tests.helpers.native_kernel import LEVELS
+from zoo.ops.scan import chunked, dispatch, native
 from zoo.ops.scan.self_check import decision, machine, plans
 
 
@@ -20,6 +22,20 @@ def shrunk(check):
 
 SMALL_PLAN = tuple(tuple(map(shrunk, group)) for group in plans.ON_A_GPU)
 """The cases of a GPU with small sizes: of the same kinds, and as many."""
+
+
+@pytest.fixture(params=LEVELS)
+def level(request, monkeypatch):
+    """Each instruction set that this CPU has."""
+    monkeypatch.setenv(native.LEVEL_ENVIRONMENT, request.param)
+    assert native.level() == request.param
+    return request.param
+
+
+@pytest.fixture
+def no_gradient():
+    with torch.no_grad():
+        yield
 
 
 @pytest.fixture

@@ -28,13 +28,6 @@ SHARED = [
 ]
 
 
-@pytest.fixture(params=LEVELS)
-def level(request, monkeypatch):
-    monkeypatch.setenv(native.LEVEL_ENVIRONMENT, request.param)
-    assert native.level() == request.param
-    return request.param
-
-
 @pytest.fixture
 def set_threads():
     before = torch.get_num_threads()

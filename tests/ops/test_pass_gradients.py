@@ -10,26 +10,16 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.helpers.native_kernel import BUILT, LEVELS, passes_that_run
+from tests.helpers.features import normal
+from tests.helpers.native_kernel import BUILT, passes_that_run
 from zoo.ops import passes
-from zoo.ops.scan import native
 
 pytestmark = pytest.mark.skipif(not BUILT, reason="the C++ kernel was not built")
-
-
-@pytest.fixture(params=LEVELS)
-def level(request, monkeypatch):
-    monkeypatch.setenv(native.LEVEL_ENVIRONMENT, request.param)
-    assert native.level() == request.param
 
 
 @pytest.fixture
 def ran(monkeypatch):
     return passes_that_run(monkeypatch)
-
-
-def normal(*shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
 def strided(x):

@@ -8,35 +8,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.helpers.native_kernel import BUILT, LEVELS
+from tests.helpers.features import ACTIVATIONS, normal, padded
+from tests.helpers.native_kernel import BUILT
 from zoo.ops import passes
 from zoo.ops.passes import DepthwiseStage, NormStage, ProductStage, library, rows
 from zoo.ops.scan import native
 
-ACTIVATIONS = {"none": lambda x: x, "silu": F.silu, "gelu": F.gelu}
-
-pytestmark = pytest.mark.skipif(not BUILT, reason="the C++ kernel was not built")
-
-
-@pytest.fixture(params=LEVELS)
-def level(request, monkeypatch):
-    monkeypatch.setenv(native.LEVEL_ENVIRONMENT, request.param)
-    assert native.level() == request.param
-
-
-@pytest.fixture(autouse=True)
-def no_gradient():
-    with torch.no_grad():
-        yield
-
-
-def normal(*shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
-
-
-def padded(x):
-    """The same values with a gap between the tokens."""
-    return F.pad(x, (0, 5))[..., : x.shape[-1]]
+pytestmark = [
+    pytest.mark.skipif(not BUILT, reason="the C++ kernel was not built"),
+    pytest.mark.usefixtures("no_gradient"),
+]
 
 
 def product(inputs, outputs, **others):

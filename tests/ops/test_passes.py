@@ -11,42 +11,24 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.helpers.native_kernel import BUILT, LEVELS
+from tests.helpers.features import ACTIVATIONS, normal, padded
+from tests.helpers.native_kernel import BUILT
 from zoo.ops import passes
 from zoo.ops.passes import library, rows
 from zoo.ops.scan import native
 
 HEADER = Path(native.__file__).parent / "csrc" / "zoo_passes.h"
-ACTIVATIONS = {"none": lambda x: x, "silu": F.silu, "gelu": F.gelu}
 
-pytestmark = pytest.mark.skipif(not BUILT, reason="the C++ kernel was not built")
-
-
-@pytest.fixture(params=LEVELS)
-def level(request, monkeypatch):
-    monkeypatch.setenv(native.LEVEL_ENVIRONMENT, request.param)
-    assert native.level() == request.param
-
-
-@pytest.fixture(autouse=True)
-def no_gradient():
-    with torch.no_grad():
-        yield
-
-
-def normal(*shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+pytestmark = [
+    pytest.mark.skipif(not BUILT, reason="the C++ kernel was not built"),
+    pytest.mark.usefixtures("no_gradient"),
+]
 
 
 def same(found, expected):
     """Equal up to rounding: a few parts in 10^7 of the range, for sums of at most 50 terms."""
     assert found is not None and found.shape == expected.shape and found.is_contiguous()
     assert float((found - expected).abs().max()) <= 2e-6 * float(expected.abs().max())
-
-
-def padded(x):
-    """The same values with a gap between the rows."""
-    return F.pad(x, (0, 5))[..., : x.shape[-1]]
 
 
 def convolved(x, weight, bias, dilation, activation):

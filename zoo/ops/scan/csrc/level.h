@@ -10,7 +10,7 @@
 #include "backward.h"
 #include "depthwise.h"
 #include "tokens.h"
-#include "rows.h"
+#include "rows.h"  // uses the two above
 #include "tokens_gradient.h"
 
 namespace {
@@ -89,7 +89,7 @@ void run_softplus(const float* in, float* out, int64_t count) {
 #define ZOO_KERNEL(name)                                                                       \
   {                                                                                            \
     name, run_forward, run_backward, run_depthwise, run_depthwise_weights, run_tokens,         \
-        run_tokens_gradients, run_rows, run_exp, run_softplus                                            \
+        run_tokens_gradients, run_rows, run_exp, run_softplus                                  \
   }
 
 }  // namespace
