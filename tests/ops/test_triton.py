@@ -61,11 +61,16 @@ def check(results):
 
 @needs_triton
 def test_small_cases_match_and_wrong_entries_are_nan_in_the_interpreter():
-    """Nothing is read for an entry that is no token, and the rest of its path is NaN."""
-    *results, spoilt = interpret("small", "long-chunks", "hostile")
-    assert len(results) == 11
+    """Nothing is read for an entry that is no token, and the rest of its path is NaN.
+
+    Nor is memory read before it is written; and each program has scratch memory of its own.
+    """
+    *results, memory, spoilt = interpret("small", "long-chunks", "hostile")
+    assert len(results) == 7
     check(results)
     assert spoilt == [[4, 5], [4, 5], [4, 5], []]
+    state, total, scratch = [[1, 2, 1, 2, 16], 2 * 2 * 8], [[1, 2, 2, 5], 0], [[2, 4, 3, 2, 4], 0]
+    assert memory == [state, total, state, state, total, scratch]
 
 
 @needs_triton

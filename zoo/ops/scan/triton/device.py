@@ -20,27 +20,28 @@ ATOMIC = tl.constexpr(2)
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
-_SIZES = [
-    *("u_b", "u_l", "delta_b", "delta_l", "delta_k", "B_b", "B_l", "B_k", "C_b", "C_l", "C_k"),
-    *("gy_b", "gy_l", "gy_k", "y_b", "y_l", "y_k", "order_b", "order_k"),
-    *("batch", "steps", "directions", "channels", "rank", "states", "chunks", "length"),
-    *("tokens", "first", "walked", "blocks", "slots", "part", "shift", "boundaries"),
-]
-
 
 def kernel(function):
-    known = [name for name in _SIZES if name in function.__code__.co_varnames]
-    return triton.jit(do_not_specialize=known)(function)
+    """Compile a kernel without its sizes and strides; that ``padded`` divides by 16 is used."""
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    sizes = [n for n in names if not n.endswith("_ptr") and n not in function.__annotations__]
+    return triton.jit(do_not_specialize=[n for n in sizes if n != "padded"])(function)
+
+
+@triton.jit
+def read(pointer, mask):
+    """Load values; zero beyond ``mask``."""
+    return tl.load(pointer, mask, 0.0)
 
 
 @triton.jit
 def put(pointer, value, mask, MODE: tl.constexpr):
     if MODE == STORE:
-        tl.store(pointer, value.to(pointer.dtype.element_ty), mask=mask)
+        tl.store(pointer, value.to(pointer.dtype.element_ty), mask)
     elif MODE == ADD:
-        tl.store(pointer, tl.load(pointer, mask=mask, other=0.0) + value, mask=mask)
+        tl.store(pointer, read(pointer, mask) + value, mask)
     else:
-        tl.atomic_add(pointer, value, mask=mask, sem="relaxed")
+        tl.atomic_add(pointer, value, mask, sem="relaxed")
 
 
 @triton.jit
@@ -63,12 +64,12 @@ def softplus(raw):
 
 @triton.jit
 def read_token(pointer, mask, tokens):
-    """Load an entry of the order: a token, -1, or -2 for an entry that is neither.
+    """Load an entry of the order: a token, -1, or a lower number for an entry that is neither.
 
     Nothing is read or written for a negative token. Beyond ``mask`` it is -1.
     """
-    token = tl.load(pointer, mask=mask, other=-1)
-    return tl.where((token < -1) | (token >= tokens), -2, token)
+    token = tl.load(pointer, mask, -1)
+    return tl.where(token >= tokens, -2, token)
 
 
 @triton.jit
@@ -87,7 +88,7 @@ def is_reached(token, index, size):
 def read_row(pointer, token, stride, index, size):
     """Load the ``size`` values of a token in float32; zero beyond them and for a negative token."""
     place = pointer + tl.maximum(token, 0).to(tl.int64) * stride + index
-    return tl.load(place, mask=is_reached(token, index, size), other=0.0).to(tl.float32)
+    return read(place, is_reached(token, index, size)).to(tl.float32)
 
 
 @triton.jit
@@ -112,20 +113,14 @@ def read_parameters(
 ):  # fmt: skip
     """Load A log2(e) for exp2, delta_weight (only if LOW_RANK) and delta_bias of a direction."""
     in_E = e < channels
-    A_NE = tl.load(
-        A_ptr + (k * states + n[:, None]) * channels + e[None],
-        mask=(n < states)[:, None] & in_E[None],
-        other=0.0,
-    )
-    bias_E = tl.load(bias_ptr + k * channels + e, mask=in_E, other=0.0)
+    place_NE = A_ptr + (k * states + n[:, None]) * channels + e[None]
+    A_NE = read(place_NE, is_within(n, states, e, channels))
+    bias_E = read(bias_ptr + k * channels + e, in_E)
     weight_RE = bias_E[None]
     if LOW_RANK:
         r = tl.arange(0, BLOCK_R)
-        weight_RE = tl.load(
-            weight_ptr + (k * rank + r[:, None]) * channels + e[None],
-            mask=(r < rank)[:, None] & in_E[None],
-            other=0.0,
-        )
+        place_RE = weight_ptr + (k * rank + r[:, None]) * channels + e[None]
+        weight_RE = read(place_RE, is_within(r, rank, e, channels))
     return A_NE * LOG2E, weight_RE, bias_E
 
 

@@ -13,6 +13,7 @@ from zoo.ops.scan.triton.device import (
     is_within,
     kernel,
     put,
+    read,
     read_parameters,
     read_row,
     read_steps,
@@ -56,7 +57,7 @@ def gradients(
     A_NE, weight_RE, bias_E = read_parameters(
         A_ptr, weight_ptr, bias_ptr, k, e, n, channels, states, rank, LOW_RANK, BLOCK_R
     )
-    D_E = tl.load(D_ptr + k * channels + e, mask=in_E, other=0.0)
+    D_E = read(D_ptr + k * channels + e, in_E)
     kept = (length + FEW - 1) // FEW
     scratch_ptr += ((slot * directions + k) * blocks + block) * kept * (BLOCK_N * BLOCK_E)
     scratch_NE = scratch_ptr + n[:, None] * BLOCK_E + lane[None]
@@ -81,12 +82,9 @@ def gradients(
         boundary = ((b * directions + k) * (chunks - 1) + chunk) * states * padded
         place_NE = boundary + n[:, None] * padded + e[None]
         given = tl.where(chunk > 0, states, 0)
-        h_NE = tl.load(
-            state_ptr + place_NE - states * padded,
-            mask=is_within(n, given, e, padded), other=0.0,
-        )  # fmt: skip
+        h_NE = read(state_ptr + place_NE - states * padded, is_within(n, given, e, padded))
         given = tl.where(chunk < chunks - 1, states, 0)
-        gh_NE = tl.load(carry_ptr + place_NE, mask=is_within(n, given, e, padded), other=0.0)
+        gh_NE = read(carry_ptr + place_NE, is_within(n, given, e, padded))
 
         # Forward: keep the state before every FEW steps.
         for group in range(groups - 1):
@@ -164,14 +162,9 @@ def gradients(
         tl.debug_barrier()  # the next chunk writes to the same scratch memory
 
     parameter_ptr += (slot * directions + k) * (states + rank + 2) * channels + e
-    tl.store(
-        parameter_ptr[None] + n[:, None] * channels, gA_NE, mask=is_within(n, states, e, channels)
-    )
+    in_NE, in_RE = is_within(n, states, e, channels), is_within(r, rank, e, channels)
+    tl.store(parameter_ptr[None] + n[:, None] * channels, gA_NE, in_NE)
     if LOW_RANK:
-        tl.store(
-            parameter_ptr[None] + (states + r[:, None]) * channels,
-            gweight_RE,
-            mask=is_within(r, rank, e, channels),
-        )
-    tl.store(parameter_ptr + (states + rank) * channels, gbias_E, mask=in_E)
-    tl.store(parameter_ptr + (states + rank + 1) * channels, gD_E, mask=in_E)
+        tl.store(parameter_ptr[None] + (states + r[:, None]) * channels, gweight_RE, in_RE)
+    tl.store(parameter_ptr + (states + rank) * channels, gbias_E, in_E)
+    tl.store(parameter_ptr + (states + rank + 1) * channels, gD_E, in_E)

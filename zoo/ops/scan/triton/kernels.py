@@ -32,6 +32,7 @@ from zoo.ops.scan.triton.device import (
     kernel,
     place_of_program,
     put,
+    read,
     read_parameters,
     read_row,
     read_step,
@@ -86,15 +87,15 @@ def chunk_states(
             carry_NE += decay_NE * (C_N[:, None] * read_row(gy_ptr, token, gy_l, e, channels)[None])
 
     bk = b * directions + k
-    tl.store(total_ptr + (bk * chunks + chunk) * channels + e, total_E, mask=e < channels)
+    tl.store(total_ptr + (bk * chunks + chunk) * channels + e, total_E, e < channels)
     boundary = (bk * (chunks - 1) + chunk) * states * padded
     place_NE = n[:, None] * padded + e[None]
     left = tl.where(chunk < chunks - 1, states, 0)
-    tl.store(state_ptr + boundary + place_NE, h_NE, mask=is_within(n, left, e, padded))
+    tl.store(state_ptr + boundary + place_NE, h_NE, is_within(n, left, e, padded))
     if BACKWARD:
         boundary -= states * padded
         left = tl.where(chunk > 0, states, 0)
-        tl.store(carry_ptr + boundary + place_NE, carry_NE, mask=is_within(n, left, e, padded))
+        tl.store(carry_ptr + boundary + place_NE, carry_NE, is_within(n, left, e, padded))
 
 
 @triton.jit
@@ -120,7 +121,7 @@ def carry_states(
     n = program // blocks % states
     bk = (program // blocks // states).to(tl.int64)
     in_E = e < channels
-    A_E = tl.load(A_ptr + (bk % directions * states + n) * channels + e, mask=in_E, other=0.0)
+    A_E = read(A_ptr + (bk % directions * states + n) * channels + e, in_E)
     state_ptr += (bk * boundaries * states + n) * padded
     total_ptr += (bk * chunks + shift) * channels
     row = tl.arange(0, BLOCK_M)
@@ -131,12 +132,12 @@ def carry_states(
         if REVERSED:
             m = boundaries - 1 - m
         place = state_ptr + m[:, None].to(tl.int64) * states * padded + e[None]
-        total_ME = tl.load(total_ptr + m[:, None] * channels + e[None], mask=mask, other=0.0)
+        total_ME = read(total_ptr + m[:, None] * channels + e[None], mask)
         decay_ME = tl.exp2(total_ME * (A_E * LOG2E)[None])
-        added_ME = tl.load(place, mask=mask, other=0.0)
+        added_ME = read(place, mask)
         decay_ME, added_ME = tl.associative_scan((decay_ME, added_ME), 0, _after)
         state_ME = decay_ME * carry_E[None] + added_ME
-        tl.store(place, state_ME, mask=mask)
+        tl.store(place, state_ME, mask)
         carry_E = tl.sum(tl.where((row == BLOCK_M - 1)[:, None], state_ME, 0.0), axis=0)
 
 
@@ -156,7 +157,7 @@ def outputs(
     A_NE, weight_RE, bias_E = read_parameters(
         A_ptr, weight_ptr, bias_ptr, k, e, n, channels, states, rank, LOW_RANK, BLOCK_R
     )
-    D_E = tl.load(D_ptr + k * channels + e, mask=e < channels, other=0.0)
+    D_E = read(D_ptr + k * channels + e, e < channels)
     u_ptr += b * u_b
     delta_ptr += b * delta_b + k * delta_k
     B_ptr += b * B_b + k * B_k
@@ -166,11 +167,8 @@ def outputs(
 
     boundary = ((b * directions + k) * (chunks - 1) + chunk - 1) * states * padded
     given = tl.where(chunk > 0, states, 0)
-    h_NE = tl.load(
-        state_ptr + boundary + n[:, None] * padded + e[None],
-        mask=is_within(n, given, e, padded),
-        other=0.0,
-    )
+    place_NE = boundary + n[:, None] * padded + e[None]
+    h_NE = read(state_ptr + place_NE, is_within(n, given, e, padded))
     start = chunk * length
     for s in range(start, tl.minimum(start + length, steps)):
         token, delta_E, u_E, B_N = read_step(

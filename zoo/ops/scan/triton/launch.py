@@ -57,7 +57,7 @@ class _Call:
         self.length = chunk_length(
             self.steps, lanes, self.processors, self.table, gradients=grad_y is not None
         )
-        self.chunks = max(1, -(-self.steps // self.length))
+        self.chunks = -(-self.steps // self.length)
 
         u, delta, B, C = (_dense_rows(t) for t in (u, delta, B, C))
         self.A = A.transpose(1, 2).contiguous()
@@ -124,7 +124,7 @@ class _Call:
         grid = self.blocks * self.chunks * self.batch * self.directions
         given = self.shared
         if not backward:
-            given = given | {"gy_ptr": state, "gy_b": 0, "gy_l": 0, "gy_k": 0}
+            given = given | {"gy_ptr": state, **_strides("gy", state)}  # never read
         _launch(
             kernels.chunk_states,
             grid,
@@ -183,8 +183,6 @@ def forward(inputs: ScanInputs, reduce: bool) -> Tensor:
     place = torch.float32 if mode != STORE else dtype
     inner = () if reduce else (call.directions,)
     y = call.zeros(call.batch, call.tokens, *inner, call.channels, dtype=place)
-    if call.batch == 0 or call.steps == 0:
-        return y.to(dtype)
     with _on(call.device):
         state, _ = call.states_at_boundaries(backward=False)
         for first, walked in launches:
@@ -219,34 +217,33 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
     pairs = call.directions * call.blocks
     slots = call.slots(pairs)
     parameters = call.zeros(slots, call.directions, call.states + call.rank + 2, call.channels)
-    if call.batch and call.steps:
-        kept = -(-call.length // few)
-        with _on(call.device):
-            state, carry = call.states_at_boundaries(backward=True)
-            scratch = call.floats(slots, pairs, kept, call.shared["BLOCK_N"], call.block)
-            for first, walked in launches:
-                _launch(
-                    gradients.gradients,
-                    call.blocks * walked * slots,
-                    **_known(gradients.gradients, call.shared),
-                    state_ptr=state,
-                    carry_ptr=carry,
-                    scratch_ptr=scratch,
-                    gu_ptr=gu,
-                    gdelta_ptr=gdelta,
-                    gB_ptr=gB,
-                    gC_ptr=gC,
-                    parameter_ptr=parameters,
-                    batch=call.batch,
-                    first=first,
-                    walked=walked,
-                    slots=slots,
-                    part=call.batch * call.tokens * call.directions if copies > 1 else 0,
-                    MODE=mode,
-                    SHARED_MODE=shared_mode,
-                    FEW=few,
-                    **_at_most(call.table.gradient_registers),
-                )
+    kept = -(-call.length // few)
+    with _on(call.device):
+        state, carry = call.states_at_boundaries(backward=True)
+        scratch = call.floats(slots, pairs, kept, call.shared["BLOCK_N"], call.block)
+        for first, walked in launches:
+            _launch(
+                gradients.gradients,
+                call.blocks * walked * slots,
+                **_known(gradients.gradients, call.shared),
+                state_ptr=state,
+                carry_ptr=carry,
+                scratch_ptr=scratch,
+                gu_ptr=gu,
+                gdelta_ptr=gdelta,
+                gB_ptr=gB,
+                gC_ptr=gC,
+                parameter_ptr=parameters,
+                batch=call.batch,
+                first=first,
+                walked=walked,
+                slots=slots,
+                part=call.batch * call.tokens * call.directions if copies > 1 else 0,
+                MODE=mode,
+                SHARED_MODE=shared_mode,
+                FEW=few,
+                **_at_most(call.table.gradient_registers),
+            )
     gA, gweight, gbias, gD = parameters.sum(0).split((call.states, call.rank, 1, 1), dim=1)
     dtype = inputs.u.dtype
     return ScanGradients(
