@@ -59,6 +59,26 @@ def test_what_the_user_can_mend_is_one_line_on_standard_error_and_code_2(error, 
         run(failing(error), "--debug")
 
 
+def test_what_is_logged_is_printed_alone_but_for_the_requests_of_other_packages(capsys):
+    def work(options):
+        logging.getLogger("zoo.x").debug("a detail")
+        logging.getLogger("zoo.x").info("it goes on")
+        for client in ("httpx", "httpx2"):
+            logging.getLogger(client).info("a request")
+            logging.getLogger(client).warning("%s warns", client)
+
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        root.handlers[:] = []  # those of pytest
+        root.setLevel(logging.WARNING)
+        assert run(work) == 0
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+    assert capsys.readouterr().err == "it goes on\nhttpx warns\nhttpx2 warns\n"
+
+
 @pytest.mark.parametrize("error", [KeyError("x"), ValueError("x"), RuntimeError("x")])
 def test_a_defect_of_the_package_is_never_hidden(error):
     with pytest.raises(type(error)):
@@ -136,6 +156,21 @@ def test_one_near_name_is_told_unless_more_are_asked_for():
 def test_words_that_only_the_known_name_has_make_it_less_near():
     names = ["mambair_light_x2_photo_old", "light_x2"]
     assert nearest("light_x2_old", names) == "; did you mean 'light_x2'?"
+
+
+def test_names_of_any_length_are_compared_by_all_their_letters():
+    """A name of 200 characters has none that counts as frequent, and so as no evidence."""
+    assert nearest("ab" * 150, ["ab" * 99]) == f"; did you mean {'ab' * 99!r}?"
+    assert nearest("abcvw", ["abcxy"]) == "; did you mean 'abcxy'?"  # 0.6 alike
+    assert nearest("abvwz", ["abcxy"]) == "; known: abcxy"
+    assert nearest("x", []) == "; there are none"
+
+
+def test_a_message_loses_its_middle_only_if_it_is_too_long():
+    fits = "s" * 240 + "e" * 240
+    assert str(ZooError(fits)) == fits
+    assert str(ZooError(f"{fits}e")) == "s" * 240 + " ... " + "e" * 235
+    assert str(ZooError("first \n  second\x07")) == r"first second\x07"
 
 
 def test_options_without_effect_are_told_once_within_the_block_only(caplog):

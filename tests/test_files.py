@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.descriptors import open_files
 from zoo.errors import WriteError, ZooError
 from zoo.files import (
     cache_folder,
@@ -190,6 +191,59 @@ def test_a_cleaner_that_is_faster_costs_nothing(tmp_path, monkeypatch):
     assert stolen and (tmp_path / "a.txt").read_text() == "whole"
 
 
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_another_process_has_locked_first_is_left_to_it(folder, tmp_path, monkeypatch):
+    """A lock that the system does not have keeps nobody out."""
+    made, answers = [], [False, True, None]
+
+    def lock(opened):
+        made.append(sorted(tmp_path.iterdir()))
+        return answers.pop(0)
+
+    monkeypatch.setattr(temporary_files, "try_lock", lock)
+    before = open_files()
+    for calls in (2, 3):
+        if folder:
+            path, held = temporary_files.create_folder(tmp_path / "model")
+            os.close(held)
+        else:
+            path, held = temporary_files.create_file(tmp_path / "a", None)
+            held.close()
+        assert len(made) == calls and path in made[-1] and path not in made[-2]
+    assert open_files() == before
+
+
+def test_no_file_stays_open(tmp_path):
+    before = open_files()
+    left = [tmp_path / f".zoo-{digit * 16}.part" for digit in "ab"]
+    left[0].touch()
+    left[1].mkdir()
+    remove_leftovers(tmp_path)
+    for _ in range(2):
+        with partial_folder(tmp_path / "model") as temporary:
+            (temporary / "a").touch()
+    folders._backup_name(tmp_path / "other").mkdir()
+    with partial_folder(tmp_path / "other"):
+        pass
+    assert names(tmp_path) == ["model", "other"]
+    assert open_files() == before
+
+
+def test_a_later_version_finds_the_folder_that_an_earlier_one_was_replacing():
+    backup = folders._backup_name(Path("runs/model"))
+    assert backup == Path("runs/.zoo-9372c470eeadd5ec.old")
+
+
+def test_links_to_links_are_followed_forty_times(tmp_path):
+    (tmp_path / "0").write_text("old")
+    for number in range(1, 41):
+        (tmp_path / str(number)).symlink_to(str(number - 1))
+    write_text(tmp_path / "39", "new")
+    assert (tmp_path / "0").read_text() == "new" and (tmp_path / "39").is_symlink()
+    with pytest.raises(WriteError, match="Too many levels of symbolic links"):
+        write_text(tmp_path / "40", "newest")
+
+
 def test_a_cleaner_that_is_faster_with_a_folder_costs_nothing(tmp_path, monkeypatch):
     lock, stolen = temporary_files.try_lock, []
 
@@ -230,6 +284,9 @@ def test_a_new_file_has_the_permissions_of_the_umask_and_an_old_one_its_own(tmp_
                 temporary.write_text("2")
                 assert not temporary.stat().st_mode & 0o777 & ~(mode | 0o200)
             assert stat.S_IMODE(path.stat().st_mode) == mode
+        path.chmod(0o7755)  # a program that runs as its owner does not become another one
+        write_text(path, "3")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o755
     finally:
         os.umask(before)
 

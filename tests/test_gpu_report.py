@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,7 +55,8 @@ def test_all_is_right(examined, capsys):
         assert f"\n\n{title}\n{'-' * len(title)}\n" in text
     assert "ok     2 cases in" in text and "3 of 3 cases are right" in text
     assert "ok     a restored picture, fp32" in text and "some times" in text
-    assert text.strip() in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert text.strip() in said.out and " 3/3 [" in said.err  # each case moves the bar on
 
 
 def test_every_fault_is_told_and_the_rest_goes_on(examined):
@@ -321,6 +323,7 @@ def test_a_report_tells_what_nvidia_smi_says_of_each_gpu(monkeypatch):
         name="GB", major=12, minor=1, multi_processor_count=48, total_memory=3 * 2**29
     )
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    platform.platform()  # it may run a program at its first call
     monkeypatch.setattr(subprocess, "run", told)
     monkeypatch.setattr(gpu_report.machine, "driver", lambda: "580")
     cuda = torch.device("cuda")

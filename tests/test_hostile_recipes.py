@@ -10,12 +10,14 @@ from typing import Literal
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import zoo
 from zoo.blocks import Branch
 from zoo.cli import main
 from zoo.errors import RecipeError, ZooError
 from zoo.limits import VARIABLE, max_parameters, use_max_parameters
+from zoo.networks.size import _NoValues
 from zoo.recipe import load_recipe, self_contained
 from zoo.registry import kinds
 
@@ -275,6 +277,60 @@ def test_a_network_refuses_images_of_other_shapes(network):
             built(torch.rand(shape))
     with pytest.raises(ZooError, match=r"the dtype torch\.uint8; convert it to float32"):
         built(torch.zeros(1, built.channels, 8, 8, dtype=torch.uint8))
+
+
+class Dispatched(TorchDispatchMode):
+    """Notes what PyTorch computes."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+WITHOUT_VALUES = {
+    "absolute": lambda t: t.abs(), "limited": lambda t: t.clamp_(0, 1),
+    "copied": lambda t: t.copy_(t), "normal from uniform": lambda t: t.erfinv_(),
+    "exponential": lambda t: t.exp(), "exponential less 1": torch.expm1,
+    "filled": lambda t: t.fill_(1), "logarithm": lambda t: t.log(),
+    "logarithm of 1 more": lambda t: t.log1p(), "negative": lambda t: -t,
+    "no value": lambda t: t.zero_(), "sum": lambda t: 1 + t, "quotient": lambda t: t / 2,
+    "product": lambda t: 2 * t, "power": lambda t: t**2, "inverse": lambda t: 2 / t,
+    "difference": lambda t: t - 1, "complement": lambda t: 1 - t,
+    "true quotient": lambda t: t.true_divide(2), "normal": lambda t: t.normal_(),
+    "uniform": lambda t: t.uniform_(), "like it": torch.rand_like,
+    "normal like it": torch.randn_like,
+    "init constant": lambda t: torch.nn.init.constant_(t, 1), "init ones": torch.nn.init.ones_,
+    "init zeros": torch.nn.init.zeros_, "init normal": torch.nn.init.normal_,
+    "init uniform": torch.nn.init.uniform_, "init trunc normal": torch.nn.init.trunc_normal_,
+    "init kaiming": torch.nn.init.kaiming_normal_, "init xavier": torch.nn.init.xavier_uniform_,
+    "init kaiming uniform": torch.nn.init.kaiming_uniform_,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("call", WITHOUT_VALUES.values(), ids=WITHOUT_VALUES)
+def test_the_check_of_the_size_computes_no_values(call):
+    with torch.no_grad(), torch.device("meta"):
+        tensor = torch.empty(3, 4, dtype=torch.float64)
+        with Dispatched() as seen, _NoValues():
+            found = call(tensor)
+    assert seen.names <= {"aten.empty.memory_format"}
+    assert (found.shape, found.dtype) == ((3, 4), torch.float64)
+
+
+def test_the_check_of_the_size_keeps_shapes_and_types():
+    with torch.device("meta"), _NoValues():
+        a, b = torch.rand(2, 1, 4, dtype=torch.float64), torch.randn(3, 1, dtype=torch.float16)
+        assert (a.shape, a.dtype) == ((2, 1, 4), torch.float64)
+        assert (b.shape, b.dtype) == ((3, 1), torch.float16)
+        assert (a * b).shape == (b * a).shape == (2, 3, 4)
+        assert (a - b).dtype == torch.float64 and a.mul_(b[:1]) is a
+        assert torch.arange(7).shape == torch.arange(1, 15, 2).shape == (7,)
+        assert torch.arange(0.0, 1.0, 0.25).shape == (4,)
+        assert torch.zeros(2, 3).sum(1).shape == (2,)
 
 
 def test_the_check_of_the_size_loads_nothing_large():

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.descriptors import open_files
 from zoo.errors import WriteError
 from zoo.files import owned_folder
 from zoo.files import owner as owners
@@ -100,6 +101,34 @@ def test_a_foreign_lock_file_is_taken_over_or_its_owner_is_unknown(tmp_path, con
     enter(tmp_path)
 
 
+def test_the_lock_file_says_who_holds_it_and_nothing_of_who_held_it(tmp_path):
+    path = tmp_path / ".zoo.lock"
+    path.write_text(json.dumps({"process": "1", "host": "h" * 80, "since": "s" * 81}))
+    with owned_folder(tmp_path, "a test"):
+        found = json.loads(path.read_bytes())
+    assert found.keys() == {"process", "host", "since"}
+    assert (found["process"], found["host"]) == (str(os.getpid()), platform.node())
+
+
+def test_facts_in_a_lock_file_are_short_plain_text(tmp_path):
+    path = tmp_path / "lock"
+    kept = {"process": "7", "host": "a-b.c_d", "since": "2020-01-01 00:00:00+00:00", "x": "h" * 80}
+    left = {"long": "h" * 81, "empty": "", "lines": "a\nb", "letters": "\u00e4", "quotes": "'"}
+    path.write_text(json.dumps({**kept, **left, "number": 3}))
+    with path.open("rb") as file:
+        assert owners._read(file.fileno()) == {**kept, "number": "3"}
+
+
+def test_no_lock_file_stays_open(tmp_path, monkeypatch):
+    before = open_files()
+    enter(tmp_path)
+    (tmp_path / ".zoo.lock").touch()
+    monkeypatch.setattr(owners, "try_own", lambda opened: False)
+    with pytest.raises(WriteError, match="another process"):
+        enter(tmp_path)
+    assert open_files() == before
+
+
 def test_a_lock_that_cannot_be_removed_ends_the_work_all_the_same(tmp_path):
     with owned_folder(tmp_path, "a test"):
         (tmp_path / ".zoo.lock").unlink()
@@ -129,7 +158,7 @@ def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path):
         link = tmp_path / "run" / ".zoo.lock"
         link.unlink(missing_ok=True)
         link.symlink_to(target)
-        with pytest.raises(WriteError, match=r"\.zoo\.lock: cannot write"):
+        with pytest.raises(WriteError, match=r"\.lock: cannot write: it is a link, which is not"):
             enter(tmp_path / "run")
         assert target.exists() == exists and link.is_symlink()
     assert target.read_text() == "precious"
@@ -166,6 +195,20 @@ def test_a_pipe_that_replaces_a_checked_file_is_not_waited_for(tmp_path, monkeyp
     for flags in (os.O_RDONLY, os.O_RDWR):
         with pytest.raises(OSError, match="not a regular file"):
             open_regular(path, flags)
+
+
+def test_a_link_that_replaces_a_checked_file_is_not_followed(tmp_path, monkeypatch):
+    (tmp_path / "precious").touch()
+    mode = (tmp_path / "precious").lstat()
+    (tmp_path / "file").symlink_to("precious")
+    monkeypatch.setattr(Path, "lstat", lambda self: mode)
+    before = open_files()
+    with pytest.raises(OSError, match="symbolic links"):
+        open_regular(tmp_path / "file", os.O_RDWR)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="it is a folder"):
+        open_regular(tmp_path / "folder", os.O_RDONLY)
+    assert open_files() == before
 
 
 def test_a_name_that_was_removed_meanwhile_is_made_again(tmp_path, monkeypatch):

@@ -132,6 +132,21 @@ def test_the_steps_of_all_pickles_of_a_legacy_file_count_together():
         check_tensors(file, steps - 1)
 
 
+def test_so_many_levels_and_long_numbers_and_no_more():
+    def check(value):
+        return check_pickle(io.BytesIO(pickle.dumps(value, 2)), 10_000)
+
+    value: object = []
+    for _ in range(100):
+        value = [value]
+    assert check(value) > 100
+    with pytest.raises(pickle.UnpicklingError, match="nested too deeply"):
+        check([value])
+    assert check([2**64 - 1] * 1001 + [2**64 + n for n in range(1000)]) > 2001
+    with pytest.raises(pickle.UnpicklingError, match="too many long numbers"):
+        check([2**64 + n for n in range(1001)])
+
+
 class Made:
     """Any object: of arguments, and with a state."""
 

@@ -155,6 +155,23 @@ def test_python_data_must_be_plain():
     assert copied == given and copied["a"][1] is not given["a"][1]
 
 
+def test_a_text_that_is_not_possible_is_told_with_its_place():
+    def told(data):
+        with pytest.raises(RecipeError) as found:
+            plain_copy(data)
+        return str(found.value)
+
+    wrong = "\ud800"
+    fault = r"the text '\ud800' has characters that do not exist"
+    assert told({wrong: 1}) == told(wrong) == fault
+    assert told({"a": {wrong: 1}}) == told({"a": wrong}) == f"a: {fault}"
+    assert told({"a": [{"b": wrong}]}) == f"a[0].b: {fault}"
+    assert told({1: 1}) == "the key 1 is not text"
+    for number in (LARGEST, -LARGEST):
+        assert plain_copy([number]) == [number]
+        assert told([number + (1 if number > 0 else -1)]).startswith("[0]: an integer has more")
+
+
 def test_a_message_is_one_printable_line_of_less_than_500_characters():
     message = str(ZooError("first\nsecond\x1b[2J \udcff" + "x" * 5000 + "; the fix"))
     assert message.startswith(r"first second\x1b[2J \udcffxxx") and message.endswith("; the fix")

@@ -396,6 +396,32 @@ def test_long_names_of_options_are_cut():
             load_recipe(SMALL, {f"network.{'x' * length}": 1})
 
 
+def test_a_name_is_one_that_files_can_have():
+    for name in ("n" * 200, "\u00e4" * 100, ".a", "a b"):
+        assert load_recipe({"name": name, **SMALL}).name == name
+    for name in ("n" * 201, "\u00e4" * 100 + "n", "", " .", "..", "a/b", "a\\b", "a:b", "a\nb"):
+        with pytest.raises(RecipeError, match=r"name is .*; files are named after it, so give 1"):
+            load_recipe({"name": name, **SMALL})
+
+
+def test_a_recipe_leads_through_16_files_at_most(tmp_path):
+    path = tmp_path / "0.yaml"
+    path.write_text("name: first\nnetwork: {type: unet}\n")
+    for number in range(1, 17):
+        (tmp_path / f"{number}.yaml").write_text(f"extends: {tmp_path}/{number - 1}.yaml\n")
+    assert load_recipe(tmp_path / "15.yaml").network == {"type": "unet"}
+    with pytest.raises(RecipeError, match="'extends' leads through more than 16 files"):
+        load_recipe(tmp_path / "16.yaml")
+
+
+def test_the_place_of_a_part_inside_a_part_is_told_once():
+    with pytest.raises(RecipeError) as found:
+        zoo.build(SMALL, **{"block.mixer.d_conv": 2})
+    assert str(found.value).count("network.block") == 1
+    with pytest.raises(RecipeError, match=r"^custom: network: dim is 0; it must be at least 1"):
+        zoo.build(SMALL, dim=0)
+
+
 def test_a_published_recipe_keeps_its_paper_however_its_path_is_written(monkeypatch):
     monkeypatch.chdir(RECIPES.parent)
     assert load_recipe("recipes/mambair_dn25.yaml").paper == load_recipe("mambair_dn25").paper

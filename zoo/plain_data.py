@@ -50,9 +50,9 @@ def read_yaml(text: str) -> Any:
     try:
         return plain_copy(yaml.load(text, _Loader))
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        mark = error.problem_mark
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise RecipeError(f"not valid YAML: {error.problem or error.context}{where}") from error
+        raise RecipeError(f"not valid YAML: {error.problem}{where}") from error
     except RecipeError:
         raise
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two: "\\U00110000"

@@ -18,7 +18,7 @@ from zoo.plain_data import LONGEST_TEXT, plain_copy, read_yaml
 from zoo.shipped import RECIPES, list_models
 
 MOST_FILES = 16
-"""Files that one recipe may extend, one after another."""
+"""Files that a recipe may lead through, itself and those that it extends one after another."""
 
 OF_ONE_NETWORK = {
     "train": ("initial",),

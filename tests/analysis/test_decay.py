@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,7 +14,7 @@ from zoo.analysis import scan_decays
 from zoo.blocks import SumMerge
 from zoo.errors import ZooError
 from zoo.ops.scan import selective_scan
-from zoo.scans import Compose, Raster, Window
+from zoo.scans import Compose, Raster, ScanOrder, Window
 
 HEIGHT, WIDTH = 5, 6
 MIDDLE = 2 * WIDTH + 3
@@ -20,6 +22,17 @@ MIDDLE = 2 * WIDTH + 3
 
 def an_image():
     return torch.rand(3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(6))
+
+
+@dataclass(frozen=True)
+class FirstRows(ScanOrder):
+    """Each direction reads its number of rows, and leaves the others out."""
+
+    directions: tuple[str, ...] = ("three", "two")
+
+    def build(self, height, width, device):
+        path_S = torch.arange(3 * width, dtype=torch.int32, device=device)
+        return torch.stack([path_S, torch.where(path_S < 2 * width, path_S, -1)])
 
 
 @pytest.fixture
@@ -41,6 +54,7 @@ def seen(monkeypatch):
         Raster(),
         Window(size=4, directions=("row", "column_reversed")),  # has zero tokens
         Compose(orders=(Raster(directions=("row",)), Window(size=4, directions=("row",)))),
+        FirstRows(),  # one does not read the token in the middle
     ],
 )
 def test_maps_are_what_the_operator_does_with_one_token(scan, seen):

@@ -96,6 +96,12 @@ def test_pixels_are_repeated_whole_times_and_large_pictures_shrunk():
     assert np.array_equal(fitted(pixels, np.zeros((4, 8, 3))), pixels.repeat(2, 0).repeat(2, 1))
 
 
+def test_a_pixel_of_a_picture_that_is_shrunk_is_the_mean_of_those_that_it_covers():
+    pixels = np.zeros((90, 90, 3), np.uint8)
+    pixels[1::3, 1::3] = 90
+    assert (enlarged(pixels, 30) == 10).all()
+
+
 def test_a_target_is_marked_where_it_is(drawn):
     marked(np.zeros((80, 120, 3), np.uint8), 2, 5, 3, 8)
     assert drawn.boxes == [((49, 19), (80, 50))]

@@ -203,6 +203,42 @@ def test_visitors_have_jobs_of_their_own(tmp_path):
         next(theirs.run(Nearest(), [source], SETTINGS))
 
 
+def test_jobs_are_looked_up_and_changed_by_one_visitor_at_a_time(tmp_path):
+    visitors = Visitors(tmp_path, at_once=2)
+    touched = []
+
+    class Watched(dict):
+        def get(self, *given):
+            touched.append(("get", visitors._lock.locked()))
+            return super().get(*given)
+
+        def pop(self, *given):
+            touched.append(("pop", visitors._lock.locked()))
+            return super().pop(*given)
+
+        def __setitem__(self, *given):
+            touched.append(("set", visitors._lock.locked()))
+            super().__setitem__(*given)
+
+    visitors._jobs = Watched()
+    assert visitors.begin("me").folder.name.startswith("job-")
+    visitors.cancel("me")
+    assert touched == [("pop", True), ("set", True), ("get", True)]
+    assert not visitors._lock.locked()
+
+
+def test_a_network_is_loaded_by_one_visitor_at_a_time(monkeypatch):
+    models, locked = Models(), []
+
+    def choose(name, weights):
+        locked.append((name, models._lock.locked()))
+        return Nearest().train()
+
+    monkeypatch.setattr("zoo.app.models.choose_network", choose)
+    assert not models.get(OTHERS[0]).training
+    assert locked == [(OTHERS[0], True)] and not models._lock.locked()
+
+
 def test_models_on_offer():
     models = Models()
     assert models.names == [DEFAULT, *OTHERS]  # no burst network

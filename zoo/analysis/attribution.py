@@ -96,8 +96,7 @@ def local_attribution(
         image_IHW = image_IHW.detach().to(device)
         sharp_IHW = image_IHW
         before_IHW = blurred(image_IHW, sigmas[0])
-        with torch.no_grad():
-            lowest = float(_detail(network(before_IHW[None]), network.scale, row, column, side))
+        lowest = float(_detail(network(before_IHW[None]), network.scale, row, column, side))
         total_IHW = torch.zeros(image_IHW.shape, dtype=torch.float64)
         for width_of_blur in sigmas[1:]:
             now_IHW = blurred(sharp_IHW, width_of_blur)

@@ -170,7 +170,7 @@ def _decay_of(
     middle = (grid[0] // 2) * grid[1] + grid[1] // 2 if grid is not None and is_image else None
     kept, seen, weights = [], [], []
     for k in range(count):
-        path_S = order_KS[k].long()
+        path_S = order_KS[k]
         clock_SE, step_SE = _clock(inputs, k, path_S)
         kept.append(_mean_kept(clock_SE, inputs.A[k].double(), distance_D))
         if middle is not None:

@@ -27,9 +27,10 @@ class Visitors:
     def begin(self, session: str) -> Job:
         """Return a new job of a visitor; what the previous one wrote is removed."""
         self.leave(session)
+        job = Job(Path(tempfile.mkdtemp(prefix="job-", dir=self.folder)))
         with self._lock:
-            self._jobs[session] = Job(Path(tempfile.mkdtemp(prefix="job-", dir=self.folder)))
-            return self._jobs[session]
+            self._jobs[session] = job
+        return job
 
     def cancel(self, session: str) -> None:
         """Cancel the job of a visitor, if there is one."""

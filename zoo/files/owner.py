@@ -108,9 +108,8 @@ def _read(opened: int) -> dict[str, str]:
 def _lives(facts: dict[str, str]) -> bool:
     """Whether the process is alive and runs on this machine."""
     process = facts.get("process", "")
-    if facts.get("host") != platform.node() or not re.fullmatch("[0-9]{1,9}", process):
-        return False
-    if os.name != "posix":
+    is_here = facts.get("host") == platform.node() and os.name == "posix"
+    if not is_here or not re.fullmatch("[0-9]{1,9}", process):
         return False
     try:
         os.kill(int(process), 0)

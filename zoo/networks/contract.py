@@ -162,7 +162,7 @@ class Normalise(nn.Module):
 
     mean_I: Tensor
 
-    def __init__(self, channels: int, *, img_range: float, subtract_mean: bool = True) -> None:
+    def __init__(self, channels: int, *, img_range: float, subtract_mean: bool) -> None:
         super().__init__()
         # Rounded to float32 even in a float64 network, as in the authors' code.
         has_mean = channels == 3 and subtract_mean

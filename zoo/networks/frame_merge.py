@@ -64,7 +64,6 @@ class MergedSkip(nn.Module):
             (B, 3, scale*H, scale*W) in the dtype of the burst.
         """
         batch, frames, channels, height, width = burst_BTIHW.shape
-        start_I2 = self.start_I2.float()
         flow = F.interpolate(
             flow_BT2HW.flatten(0, 1).float(),
             scale_factor=float(self.scale),
@@ -73,10 +72,10 @@ class MergedSkip(nn.Module):
         ).unflatten(0, (batch, frames))
         rows = torch.arange(height * self.scale, device=flow.device)[:, None] / self.scale
         columns = torch.arange(width * self.scale, device=flow.device)[None] / self.scale
-        row = rows + flow[:, :, None, 0] - start_I2[:, 0, None, None]
-        column = columns + flow[:, :, None, 1] - start_I2[:, 1, None, None]
+        row = rows + flow[:, :, None, 0] - self.start_I2[:, 0, None, None]
+        column = columns + flow[:, :, None, 1] - self.start_I2[:, 1, None, None]
         sharpness_3 = (-2 * self.log_width.float()).exp() / 2
-        sharpness_I = (self.is_color_I3.float() * sharpness_3).sum(1)
+        sharpness_I = (self.is_color_I3 * sharpness_3).sum(1)
         values_BTIP = burst_BTIHW.float().flatten(3)
 
         weighted = total = torch.zeros((), device=flow.device)

@@ -102,4 +102,4 @@ def count_operations(network: Network, inputs: Sequence[Tensor]) -> Operations:
 def layer_parameters(network: nn.Module) -> int:
     """Count the parameters that tools see which look at layers: not those of scans."""
     layers = (module for module in network.modules() if isinstance(module, LAYERS))
-    return sum(p.numel() for layer in layers for p in layer.parameters(recurse=False))
+    return sum(p.numel() for layer in layers for p in layer.parameters())

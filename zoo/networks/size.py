@@ -86,7 +86,8 @@ class _NoValues(TorchFunctionMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         name, kwargs = func.__name__, kwargs or {}
-        tensors = [value for value in args if isinstance(value, Tensor)]
+        # Functions of nn.init pass their tensor on by its name.
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
         if name in ("rand", "randn"):
             return torch.empty(*args, **kwargs)
         if name == "arange" and all(isinstance(value, int) for value in args):
@@ -104,9 +105,8 @@ class _NoValues(TorchFunctionMode):
 _ELEMENTWISE = frozenset(
     (
         *("abs", "clamp", "copy", "erfinv", "exp", "expm1", "fill", "log", "log1p", "neg", "zero"),
-        *("add", "div", "mul", "pow", "radd", "rdiv", "rmul", "rsub", "sub", "true_divide"),
-        *("normal", "rand_like", "randn_like", "trunc_normal", "uniform"),
-        *("constant", "kaiming_normal", "kaiming_uniform", "xavier_uniform"),
+        *("add", "div", "mul", "pow", "rdiv", "rsub", "sub", "true_divide"),
+        *("constant", "kaiming_uniform", "normal", "rand_like", "randn_like", "uniform"),
     )
 )
 """Functions, and methods that change a tensor in place, whose result has the shape of the input."""

@@ -141,8 +141,6 @@ class Wavelet(Network):
             the authors' inference, which pads to multiples of 128.
     """
 
-    scale = 1
-
     def __init__(
         self,
         *,
