@@ -54,7 +54,10 @@ def test_an_animation_and_pages_are_never_read_as_their_first_picture(tmp_path, 
     assert "has 3 frames or pages" in said
     assert f"run 'zoo data frames a.{kind} -o FOLDER', then restore the folder" in said
     frames(tmp_path / f"b.{kind}", number=1)
-    assert read_photo(tmp_path / f"b.{kind}").color_HWC.shape == (24, 36, 3)
+    alone = read_photo(tmp_path / f"b.{kind}")
+    assert alone.color_HWC.shape == (24, 36, 3)
+    (only,) = read_frames(tmp_path / f"b.{kind}")
+    assert np.array_equal(only.color_HWC, alone.color_HWC)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -169,6 +172,23 @@ def test_smaller_versions_and_masks_are_no_pages_but_a_preview_before_the_pictur
     assert tiff.pages(tags.with_tags(data, [preview])) == 1  # nothing else is there
     (tmp_path / "a.tif").write_bytes(tags.with_tags(data, [preview, place]))  # as in a RAW photo
     assert "has 2 frames or pages" in refused(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("big", [False, True])
+def test_each_page_of_a_tiff_becomes_a_file_with_one_directory(endian, big):
+    data = tiff_with_alpha(np.full((2, 3, 4), 255), 2, endian=endian, big=big)
+    place, start, first = ("Q", 8, 16) if big else ("I", 4, 8)
+    link, size = tiff.directory(data).link, struct.calcsize(place)
+    both = data[:link] + struct.pack(endian + place, len(data)) + data[link + size :]
+    page = struct.pack(f"{endian}{'Q' if big else 'H'}HH{place}", 1, 256, 3, 1)
+    page += struct.pack(endian + "H", 7).ljust(size, b"\0") + bytes(size)
+    one, two = tiff.split(both + page)
+    assert (tiff.value(one, 256), tiff.value(two, 256)) == (3, 7)
+    assert one == data + page  # only the link is gone
+    assert struct.unpack_from(endian + place, two, start) == (len(data),)
+    assert two[first:] == (both + page)[first:]
+    assert tiff.pages(one) == tiff.pages(two) == 1 and tiff.pages(both + page) == 2
 
 
 def test_pages_that_lead_to_themselves_are_counted_once():

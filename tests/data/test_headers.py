@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from zoo.data import headers, tiff
-from zoo.data.containers import jpeg_segments
+from zoo.data.containers import jpeg_segments, png_chunks, riff_chunks
 from zoo.data.images import read_photo
 from zoo.data.metadata import read_metadata
 from zoo.errors import ImageError
@@ -218,6 +218,22 @@ def test_segments_have_their_marker_start_and_end():
     data = jpeg((b"\xff\xe0", b"JFIF\0"), (b"\xff\xe1", b"abc")) + b"\x12\xff\0\xff\xd9more"
     places = [(0xE0, 2, 11), (0xE1, 11, 18), (0xDA, 18, 22), (0xD9, 25, 27)]
     assert list(jpeg_segments(data)) == places
+
+
+def test_chunks_without_a_body_count_up_to_the_last_byte_of_a_file():
+    data = riff((b"odd ", b"abc"), (b"none", b""))
+    assert list(riff_chunks(data)) == [(b"odd ", 12, 23), (b"none", 24, 32)]
+    data = b"\x89PNG\r\n\x1a\n" + png_chunk(b"some", b"abc") + png_chunk(b"none", b"")
+    assert list(png_chunks(data)) == [(b"some", 8, 23), (b"none", 23, 35)]
+
+
+def test_sizes_of_webp_files_have_all_their_bits():
+    canvas = bytes(4) + (2**24 - 1).to_bytes(3, "little") + (2**17).to_bytes(3, "little")
+    assert headers.size(riff((b"VP8X", canvas))) == (2**24, 2**17 + 1)
+    bits = (2**14 - 1) | 2**13 << 14 | 1 << 28  # alpha is the bit above
+    assert headers.size(riff((b"VP8L", b"\x2f" + bits.to_bytes(4, "little")))) == (2**14, 2**13 + 1)
+    lossy = bytes(6) + struct.pack("<HH", 2**14 - 1 | 1 << 14, 2**13 | 2 << 14)  # with factors
+    assert headers.size(riff((b"VP8 ", lossy))) == (2**14 - 1, 2**13)
 
 
 def test_a_chunk_that_is_as_long_as_that_of_an_animation_is_none():

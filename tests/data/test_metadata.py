@@ -22,7 +22,7 @@ from tests.helpers.networks import Nearest
 from tests.helpers.photographs import EXPOSURE, LATITUDE, MAKER, XMP, colours, exif, save
 from tests.helpers.profiles import gray_profile, rgb_profile
 from zoo.data import embedding, tags, tiff
-from zoo.data.containers import png_chunk
+from zoo.data.containers import jpeg_segment, png_chunk
 from zoo.data.images import Photo, Saving, read_photo, write_photo
 from zoo.data.metadata import Metadata, Resolution, read_metadata
 
@@ -282,6 +282,20 @@ def test_raw_profiles_of_a_png_are_exif_and_xmp(tmp_path, name, packed):
     else:
         assert photo.metadata.exif is not None and photo.color_HWC.shape == (36, 24, 3)
         np.testing.assert_allclose(photo.color_HWC * 255, np.rot90(colours(), 3), atol=1e-3)
+
+
+def test_what_stands_behind_the_start_of_a_jpegs_image_data_is_no_metadata():
+    """The bytes of an image, or of another picture, may look like a segment."""
+    late = jpeg_segment(0xE1, b"Exif\0\0" + exif(6)) + jpeg_segment(0xE0, JFIF_OF_72)
+    early = jpeg_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + XMP)
+    scan = jpeg_segment(0xDA, bytes(10))
+    found = read_metadata(b"\xff\xd8" + early + scan + late + b"\xff\xd9")
+    assert found == Metadata(xmp=XMP)
+    found = read_metadata(b"\xff\xd8" + early + late + scan + b"\xff\xd9")
+    assert found.orientation == 6 and found.resolution == Resolution(72, 72, "inch")
+
+
+JFIF_OF_72 = b"JFIF\0\1\1" + struct.pack(">BHH", 1, 72, 72) + bytes(2)
 
 
 @pytest.mark.parametrize("text", [b"", b"\nexif\n 3\n", b"\nexif\n 3\nzz", b"\nexif\n 1\n\xff"])

@@ -93,9 +93,7 @@ class OnePass(Degradation):
         if self.blur is None or rng.random() >= self.share:
             return image_HWC
         sigma = rng.uniform(*self.blur)
-        if sigma == 0:  # OpenCV would choose a sigma of its own.
-            return image_HWC
-        side = 2 * round(3 * sigma) + 1
+        side = 2 * round(3 * sigma) + 1  # a kernel of one pixel changes nothing, whatever sigma
         blurred = cv2.GaussianBlur(
             image_HWC, (side, side), sigma, borderType=cv2.BORDER_REFLECT_101
         )
