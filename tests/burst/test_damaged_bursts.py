@@ -14,7 +14,7 @@ import torch
 
 from tests.helpers.damage import put
 from zoo.data.burst.camera import Camera
-from zoo.data.burst.facts import load_facts
+from zoo.data.burst.facts import _short, load_facts
 from zoo.data.burst.finding import find_bursts
 from zoo.data.burst.reading import BurstFiles, read_burst
 from zoo.errors import ImageError
@@ -153,6 +153,10 @@ def test_large_arrays_of_an_npz_file_are_no_facts(tmp_path):
 def test_a_file_of_facts_holds_a_mapping(tmp_path, text, message):
     with pytest.raises(ImageError, match=message):
         read_burst(burst(tmp_path / "a", text))
+
+
+def test_words_of_a_message_are_the_first_100_letters_in_one_line():
+    assert _short("a \n b" + "c" * 200) == "a b" + "c" * 97
 
 
 def test_a_file_of_facts_may_start_with_a_byte_order_mark(tmp_path):

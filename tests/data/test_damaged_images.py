@@ -8,6 +8,7 @@ import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -262,6 +263,20 @@ def test_a_large_image_of_one_colour_is_not_called_damaged():
     """More than the 16 MB that tiles may have beyond the borders."""
     samples = np.zeros((2400, 2600, 3), np.uint8)
     assert not tiff.is_damaged(encoded(".tiff", cv2.IMWRITE_TIFF_COMPRESSION, 8, samples=samples))
+
+
+def test_opencvs_log_level_is_changed_by_one_thread_at_a_time(monkeypatch):
+    """Two that read it at once would leave it silent for ever."""
+    levels, calls = decoding._Levels(), []
+
+    def told(level=5):
+        calls.append((level, levels.lock.locked()))
+        return level
+
+    monkeypatch.setattr(cv2.utils, "logging", SimpleNamespace(getLogLevel=told, setLogLevel=told))
+    with levels.at(3), levels.at(2):
+        assert not levels.lock.locked()
+    assert calls == [(level, True) for level in (5, 3, 3, 3, 5)] and not levels.lock.locked()
 
 
 OPEN = Path("/proc/self/fd")

@@ -236,6 +236,18 @@ def test_sizes_of_webp_files_have_all_their_bits():
     assert headers.size(riff((b"VP8 ", lossy))) == (2**14 - 1, 2**13)
 
 
+def test_only_a_gray_png_has_a_transparent_level():
+    """Of a palette, two bytes are the alpha of two colours."""
+    data = cv2.imencode(".png", np.zeros((2, 3), np.uint8))[1].tobytes()
+    chunk = png_chunk(b"tRNS", b"\0\7")
+    gray = data[:33] + chunk + data[33:]
+    assert headers.transparent_level(data) is None and headers.transparent_level(gray) == 7
+    for kind in (2, 3, 6):
+        assert headers.transparent_level(gray[:25] + bytes([kind]) + gray[26:]) is None
+    long = data[:33] + png_chunk(b"tRNS", b"\0\7\0") + data[33:]
+    assert headers.transparent_level(long) is None
+
+
 def test_a_chunk_that_is_as_long_as_that_of_an_animation_is_none():
     data = png_with(png_chunk(b"prVt", struct.pack(">II", 7, 0)))
     assert headers.frames(data) == 1

@@ -290,7 +290,8 @@ def test_what_stands_behind_the_start_of_a_jpegs_image_data_is_no_metadata():
     early = jpeg_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + XMP)
     scan = jpeg_segment(0xDA, bytes(10))
     found = read_metadata(b"\xff\xd8" + early + scan + late + b"\xff\xd9")
-    assert found == Metadata(xmp=XMP)
+    assert found == Metadata(xmp=XMP) == read_metadata(b"\xff\xd8" + early)
+    assert read_metadata(b"\xff\xd8" + early[:-1]) == Metadata()
     found = read_metadata(b"\xff\xd8" + early + late + scan + b"\xff\xd9")
     assert found.orientation == 6 and found.resolution == Resolution(72, 72, "inch")
 

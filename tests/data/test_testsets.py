@@ -265,6 +265,8 @@ def test_a_set_as_it_is_downloaded(tmp_path):
 def test_folders_that_are_not_the_degraded_images_are_told(tmp_path, caplog):
     caplog.set_level("WARNING", logger="zoo")
     photo_file(tmp_path / "Set5" / "HR" / "a.png")
+    (tmp_path / "Set5" / "readme.txt").write_text("no folder")
+    (tmp_path / "Set5" / ".hidden").mkdir()
     find_test_set(tmp_path, "Set5", BicubicJpeg(scale=4, quality=10), 4)
     assert not caplog.text
     photo_file(tmp_path / "Set5" / "LR_q20" / "a.png")

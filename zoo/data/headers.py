@@ -106,8 +106,6 @@ def undecodable(data: bytes) -> str:
     """What an undamaged file has that OpenCV refuses or decodes to wrong colours, or ""."""
     if data.startswith(BMP_SIGNATURE) and data[14:18] == _OS_2 and data[24:26] == b"\x18\0":
         return "has colours behind a header of OS/2, which would be read as gray; save it as PNG"
-    if not data.startswith(tiff.SIGNATURES):
-        return ""
     kind, samples = tiff.value(data, tiff.PHOTOMETRIC), tiff.value(data, tiff.SAMPLES) or 1
     deep = (tiff.value(data, tiff.BITS) or 1) > 8
     if kind in _LAB:
