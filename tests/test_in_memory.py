@@ -170,7 +170,9 @@ def test_an_animation_of_pil_is_not_restored_as_its_first_frame(kind):
     done = [zoo.restore(Nearest(), frame.copy()) for frame in ImageSequence.Iterator(image)]
     assert len(done) == 3
     if kind in ("gif", "webp"):
-        with pytest.raises(ImageError, match="save the bytes as FILE, run 'zoo data frames FILE"):
+        with pytest.raises(
+            ImageError, match="save the bytes as FILE, run 'zoo data frames FILE -o "
+        ):
             zoo.restore(Nearest(), held.getvalue())
 
 

@@ -314,6 +314,26 @@ def test_all_eight_flips_and_turns_of_a_burst_differ(monkeypatch):
     assert len(found) == 8
 
 
+@pytest.mark.parametrize("turned", range(8))
+def test_a_patch_lies_anywhere_in_frames_that_are_not_square(monkeypatch, turned):
+    frame, clean = torch.rand(3, 5, 9), torch.rand(3, 20, 36)
+    monkeypatch.setattr(RealBurst, "read", lambda *_: (frame[None], clean))
+    asked = []
+
+    def last(n, rng):
+        asked.append(n)
+        return turned if n == 8 else n - 1
+
+    monkeypatch.setattr(pairs, "below", last)
+    held = [RealBurst(None, CleanImage(None))]
+    found = RealBurstDataset(held, frames=1, scale=4, patch=4, length=1, seed=0)[0]
+    assert asked == [1, 8, 2, 6]  # burst, turn, row and column
+    for image, whole, side in ((found.frames[0], frame, 4), (found.clean, clean, 16)):
+        flips = [axis for bit, axis in ((1, -2), (2, -1)) if turned & bit]
+        expected = whole[:, -side:, -side:].flip(flips)
+        assert torch.equal(image, expected.mT if turned & 4 else expected)
+
+
 def test_patches_depend_on_seed_and_number_only(tmp_path):
     author_layouts.burstsr(tmp_path, 2)
     held = real_bursts(tmp_path / "burstsr_dataset" / "val", 3, 8, 4)

@@ -295,6 +295,55 @@ def test_a_moving_object_and_jitter_and_dropout_are_off_unless_asked_for():
     assert not dropped.flow.any()
 
 
+def test_the_moving_object_is_a_square_that_moves_steadily_and_shows_another_part():
+    synthesis, side = clean(frames=5, moving_object=1.0), 48
+    source_3HW = 1 + torch.rand(3, side, side)
+    row, column = torch.meshgrid(*[torch.arange(side).double()] * 2, indexing="ij")
+    position = torch.stack([column, row], -1).expand(5, -1, -1, -1)
+    moves, middles = [], []
+    for seed in range(8):
+        found = synthesis._with_object(
+            source_3HW, torch.zeros(5, 3, side, side), position, rng(seed)
+        )
+        shown = found[:, 0] > 0
+        assert not shown[0].any()
+        places = [frame.nonzero().double() for frame in shown[1:]]
+        for at_N2 in places:
+            lengths = at_N2.amax(0) - at_N2.amin(0) + 1
+            assert torch.all(lengths >= 11) and torch.all(lengths <= 13)
+            assert len(at_N2) == lengths.prod()
+        centres = torch.stack([at_N2.mean(0) for at_N2 in places])
+        steps = centres.diff(dim=0)
+        assert (steps - steps.mean(0)).abs().max() <= 1
+        torch.testing.assert_close(found[2][:, shown[2]], source_3HW.flip(-1)[:, shown[2]])
+        moves.append(2 * (centres[3] - centres[0]) / 3)
+        middles.append(centres[1])
+    largest = torch.stack(moves).abs().amax(0)
+    assert torch.all(largest > 2.2) and torch.all(largest <= 3 + 1)  # 24 pixels of 384
+    middle = torch.stack(middles)
+    assert torch.all(middle.amin(0) < 18) and torch.all(middle.amin(0) >= 11)
+    assert torch.all(middle.amax(0) > 30) and torch.all(middle.amax(0) <= 37)
+
+
+def test_jitter_changes_the_brightness_of_each_frame_and_dropout_of_each_alone():
+    image = smooth(clean().window(CROP))
+    plain = clean(frames=30)(image, rng())
+    other = clean(frames=30, exposure_jitter=0.3)(image, rng())
+    inside = (plain.frames > 0.05) & (plain.frames < 0.7)
+    ratios = [a[at] / b[at] for a, b, at in zip(other.frames, plain.frames, inside, strict=True)]
+    assert all(ratio.max() - ratio.min() < 1e-4 for ratio in ratios)
+    changes = torch.stack([ratio.mean() - 1 for ratio in ratios])
+    assert changes[0] == 0 and -0.3 <= changes.min() < -0.25 and 0.25 < changes.max() <= 0.3
+    some = clean(frames=30, frame_dropout=0.3)(image, rng())
+    dropped = [torch.equal(frame, some.frames[0]) for frame in some.frames]
+    assert 4 <= sum(dropped) <= 15
+    for at, gone in enumerate(dropped[1:], 1):
+        assert torch.equal(
+            some.flow[at], torch.zeros_like(some.flow[at]) if gone else plain.flow[at]
+        )
+        assert gone or torch.equal(some.frames[at], plain.frames[at])
+
+
 def test_the_same_seed_is_the_same_burst_and_another_is_another():
     def items(seed):
         data = BurstDataset(
@@ -410,6 +459,27 @@ def test_a_small_photo_is_enlarged_and_a_validation_set_is_frozen():
     assert not torch.equal(sets[0][0].frames, sets[0][1].frames)
     with pytest.raises(IndexError):
         data[1]
+
+
+def test_each_of_eight_turns_of_a_photo_is_drawn(monkeypatch):
+    seen = []
+    synthesis = BurstSynthesis(frames=1, max_translation=0)
+    monkeypatch.setattr(BurstSynthesis, "__call__", lambda self, piece_3HW, rng: piece_3HW)
+    data = BurstDataset([photo(0, 64, 64)], synthesis=synthesis, patch=8, length=1, seed=0)
+    for turn in range(8):
+        draws = []
+
+        def drawn(bound, rng, draws=draws, turn=turn):
+            draws.append(bound)
+            return turn if len(draws) == 4 else 0
+
+        monkeypatch.setattr("zoo.data.burst.dataset.below", drawn)
+        seen.append(data.burst(0))
+        assert draws == [1, 1, 1, 8]  # photo, row, column, turn
+    whole = seen[0]
+    turned = [whole.rot90(k, (1, 2)) for k in range(4)]
+    expected = turned + [image.flip(2) for image in turned]
+    assert all(torch.equal(a, b) for a, b in zip(seen, expected, strict=True))
 
 
 @pytest.mark.parametrize("rows", [False, True])

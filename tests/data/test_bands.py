@@ -8,6 +8,7 @@ import itertools
 import logging
 import struct
 import sys
+import threading
 import zipfile
 from pathlib import Path
 
@@ -32,8 +33,10 @@ from zoo.data import (
     OnePass,
     PatchDataset,
     Photo,
+    arrays,
     list_photos,
     load_training_photos,
+    multiband,
     read_photo,
     tags,
     tiff,
@@ -671,3 +674,24 @@ def test_arrays_of_matlab_have_the_class_that_they_have_there(tmp_path, monkeypa
     monkeypatch.setattr(scipy_io, "loadmat", noted)
     read_photo(path)
     assert [options["mat_dtype"] for options in seen] == [True]
+
+
+def test_an_array_of_matlab_may_be_as_much_larger_than_its_file_as_deflate_allows(monkeypatch):
+    found = [("a", (4, 2580), "uint8"), ("b", (0, 7), "double"), ("c", (2, -1), "uint8")]
+    monkeypatch.setattr(arrays, "_scipy", lambda *_: found)
+    assert arrays.mat_shapes(Path("a.mat"), bytes(10)) == {"a": (4, 2580), "b": (0, 7)}
+    found.append(("d", (10_321,), "uint8"))
+    with pytest.raises(ImageError, match="'d' declares 10321 bytes, more than the file can hold"):
+        arrays.mat_shapes(Path("a.mat"), bytes(10))
+
+
+def test_what_tifffile_says_is_heard_in_the_thread_that_reads():
+    log = logging.getLogger("tifffile")
+    with multiband._heard() as said:
+        thread = threading.Thread(target=log.warning, args=("of another file",))
+        thread.start()
+        thread.join()
+        log.info("no fault")
+        log.warning("%s of this file", "damage")
+    log.warning("later")
+    assert said == ["damage of this file"]

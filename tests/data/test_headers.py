@@ -230,8 +230,10 @@ def test_chunks_without_a_body_count_up_to_the_last_byte_of_a_file():
 def test_sizes_of_webp_files_have_all_their_bits():
     canvas = bytes(4) + (2**24 - 1).to_bytes(3, "little") + (2**17).to_bytes(3, "little")
     assert headers.size(riff((b"VP8X", canvas))) == (2**24, 2**17 + 1)
+    assert headers.size(riff((b"VP8X", canvas))[:29]) is None
     bits = (2**14 - 1) | 2**13 << 14 | 1 << 28  # alpha is the bit above
     assert headers.size(riff((b"VP8L", b"\x2f" + bits.to_bytes(4, "little")))) == (2**14, 2**13 + 1)
+    assert headers.size(riff((b"VP8L", b"\x2f" + bits.to_bytes(4, "little")))[:24]) is None
     lossy = bytes(6) + struct.pack("<HH", 2**14 - 1 | 1 << 14, 2**13 | 2 << 14)  # with factors
     assert headers.size(riff((b"VP8 ", lossy))) == (2**14 - 1, 2**13)
 
@@ -253,6 +255,16 @@ def test_a_chunk_that_is_as_long_as_that_of_an_animation_is_none():
     assert headers.frames(data) == 1
     animated = png_with(png_chunk(b"acTL", struct.pack(">II", 7, 0)), png_chunk(b"fcTL", bytes(26)))
     assert headers.frames(animated) == 7
+
+
+def test_samples_of_a_tiff_that_says_nothing_of_them_have_one_bit():
+    """64 lines of 8 bytes are not the 1024 that can be read; 64 of 16 are."""
+    for bits, fault in ((None, "uncompressed tiles"), (1, "uncompressed tiles"), (2, "")):
+        held = {322: 64, 323: 64, 259: 1} | ({} if bits is None else {258: bits})
+        entries = b"".join(struct.pack("<HHII", tag, 3, 1, held[tag]) for tag in sorted(held))
+        data = b"II*\0" + struct.pack("<IH", 8, len(held)) + entries + bytes(4)
+        found = headers.undecodable(data)
+        assert fault in found and bool(fault) == bool(found)
 
 
 def test_a_page_beyond_the_end_of_a_tiff_is_none():

@@ -296,6 +296,12 @@ def test_what_stands_behind_the_start_of_a_jpegs_image_data_is_no_metadata():
     assert found.orientation == 6 and found.resolution == Resolution(72, 72, "inch")
 
 
+def test_a_jfif_segment_may_end_with_its_resolution():
+    for end, expected in ((12, Resolution(72, 72, "inch")), (11, None)):
+        found = read_metadata(b"\xff\xd8" + jpeg_segment(0xE0, JFIF_OF_72[:end]))
+        assert found.resolution == expected
+
+
 JFIF_OF_72 = b"JFIF\0\1\1" + struct.pack(">BHH", 1, 72, 72) + bytes(2)
 
 

@@ -17,6 +17,7 @@ from zoo.data import (
     Bicubic,
     load_training_photos,
     read_photo,
+    tiff,
 )
 from zoo.data.testsets import find_test_set
 from zoo.errors import ImageError
@@ -69,6 +70,7 @@ def test_the_mark_of_no_data_in_a_geotiff_is_heeded_and_kept(tmp_path):
     zoo.restore(Nearest(2, 4), path, tmp_path / "b.tif", progress=False)
     again = read_photo(tmp_path / "b.tif")
     assert again.no_data_HWC.sum() == 16 and (get(tmp_path / "b.tif")[:2, :2] == 65535).all()
+    assert tiff.directory((tmp_path / "b.tif").read_bytes()).entries[42113].number == 6
 
 
 def test_each_band_is_marked_by_itself(tmp_path, caplog):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,14 @@ from scipy.io import savemat
 from tests.helpers.evaluation import photo_file
 from zoo.data import Bicubic, BicubicJpeg, Photo, write_photo
 from zoo.data.degradations import GaussianNoise, Jpeg
-from zoo.data.testsets import ALIASES, find_test_set, set_names, spellings, validation_images
+from zoo.data.testsets import (
+    ALIASES,
+    find_test_set,
+    is_test_set,
+    set_names,
+    spellings,
+    validation_images,
+)
 from zoo.errors import ImageError
 
 NAMES = {
@@ -260,6 +268,14 @@ def test_a_set_as_it_is_downloaded(tmp_path):
     small = photo_file(tmp_path / "DIV2K_valid_LR_bicubic" / "X2" / "0801x2.png", size=(12, 15))
     [image] = find_test_set(tmp_path, "DIV2K", Bicubic(scale=2), 2)
     assert (image.clean, image.degraded) == (clean, small)
+
+
+def test_the_current_folder_is_a_test_set_by_its_own_name(tmp_path, monkeypatch):
+    photo_file(tmp_path / "Set5" / "Set5_HR" / "a.png")
+    (tmp_path / "Set6" / "Set5_HR").mkdir(parents=True)
+    for name, expected in (("Set5", True), ("Set6", False)):
+        monkeypatch.chdir(tmp_path / name)
+        assert is_test_set(Path()) == expected
 
 
 def test_folders_that_are_not_the_degraded_images_are_told(tmp_path, caplog):
