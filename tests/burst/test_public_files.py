@@ -20,8 +20,8 @@ from zoo.data.burst.__main__ import main as make
 from zoo.data.burst.dataset import generator
 from zoo.data.burst.facts import load_facts
 from zoo.data.burst.finding import find_bursts
-from zoo.data.burst.plain_pickle import ExifRatio, ExifTag
-from zoo.data.burst.raw import _mosaic, upright
+from zoo.data.burst.plain_pickle import ExifRatio, ExifTag, load_plain
+from zoo.data.burst.raw import _camera, _mosaic, upright
 from zoo.data.burst.reading import read_burst
 from zoo.data.burst.stored import read_clean
 from zoo.data.burst.writing import write_burst
@@ -74,6 +74,33 @@ def exifread(monkeypatch):
         return made
 
     return named
+
+
+def test_gains_of_a_raw_file_are_those_of_red_and_blue_against_green():
+    raw = types.SimpleNamespace(
+        camera_whitebalance=[6.0, 2.0, 5.0, 0.0], color_matrix=np.diag([2.0, 4.0, 5.0, 1.0])[:3]
+    )
+    found = _camera(raw)
+    assert (found["rgb_gain"], found["red_gain"], found["blue_gain"]) == (1.0, 3.0, 2.5)
+    np.testing.assert_allclose(found["rgb2cam"], np.diag([0.5, 0.25, 0.2]))
+    for gains in ([0, 2, 5], [6, 0, 5], [6, 2, 0]):
+        raw.camera_whitebalance = gains
+        assert _camera(raw) == {}
+
+
+def test_a_mosaic_has_at_least_two_pixels_of_each_plane():
+    raw = types.SimpleNamespace(raw_type=types.SimpleNamespace(name="Flat"))
+    for shape, whole in (((4, 4), True), ((3, 9), False), ((9, 3), False), ((4, 4, 4), False)):
+        raw.raw_image_visible = np.zeros(shape, np.uint16)
+        if whole:
+            assert _mosaic("a", raw) is raw.raw_image_visible
+        else:
+            with pytest.raises(ImageError, match="has no Bayer mosaic"):
+                _mosaic("a", raw)
+
+
+def test_kinds_of_exif_values_are_numbers():
+    assert load_plain(b"\x80\x02cexifread.tags.fields\nFieldType\nK\x05\x85R.") == 5
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])

@@ -17,6 +17,7 @@ from tests.helpers.author_layouts import PHONE, burst, tag, write_facts
 from zoo.data.burst import pairs
 from zoo.data.burst.clean import CleanImage, clean_of
 from zoo.data.burst.dataset import generator
+from zoo.data.burst.finding import REAL_RAW_CLEAN, real_raw_clean, real_raw_frames
 from zoo.data.burst.pairs import RealBurst, RealBurstDataset, real_bursts
 from zoo.data.burst.reading import read_burst
 from zoo.data.burst.sets import find_burst_set
@@ -231,6 +232,17 @@ def test_clean_images_beside_a_folder_of_bursts_are_files_or_folders(tmp_path, l
     for name in ("a10.png", "a9.png"):
         wanted = author_layouts.picture(tmp_path / high / "7" / name, 32)
     assert clean_of(path) == CleanImage(wanted)  # the first in natural order
+
+
+def test_frames_of_realbsr_are_in_natural_order_without_their_clean_image(tmp_path):
+    names = ["1.png", "2.png", "10.png"]
+    clean = f"0{REAL_RAW_CLEAN}"
+    for name in (clean, *names):
+        (tmp_path / name).write_bytes(b"")
+    assert real_raw_frames(tmp_path) == []  # photos, as there are no facts
+    (tmp_path / "0.pkl").write_bytes(b"")
+    assert [path.name for path in real_raw_frames(tmp_path)] == names
+    assert real_raw_clean(tmp_path) == tmp_path / clean
 
 
 def test_the_first_of_several_clean_images_is_that_of_the_burst(tmp_path):

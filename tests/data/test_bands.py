@@ -6,6 +6,7 @@ import importlib.util
 import io
 import itertools
 import logging
+import re
 import struct
 import sys
 import threading
@@ -43,6 +44,7 @@ from zoo.data import (
     write_photo,
 )
 from zoo.data.arrays import blocks_of
+from zoo.data.metadata import Metadata
 from zoo.data.multiband import is_multiband
 from zoo.data.photo import Saving
 from zoo.data.pixels import quantise
@@ -683,6 +685,25 @@ def test_an_array_of_matlab_may_be_as_much_larger_than_its_file_as_deflate_allow
     found.append(("d", (10_321,), "uint8"))
     with pytest.raises(ImageError, match="'d' declares 10321 bytes, more than the file can hold"):
         arrays.mat_shapes(Path("a.mat"), bytes(10))
+
+
+def test_bands_say_their_new_size_and_nothing_if_asked_to(tmp_path):
+    said = Metadata(xmp=b'<a exif:PixelXDimension="3" exif:PixelYDimension="3">')
+    photo = Photo(np.zeros((5, 7, 4), np.float32), bit_depth=32, metadata=said)
+    write_photo(tmp_path / "a.tif", photo)
+    found = read_photo(tmp_path / "a.tif").metadata
+    assert found.xmp == b'<a exif:PixelXDimension="7" exif:PixelYDimension="5">'
+    write_photo(tmp_path / "b.tif", photo, Saving(metadata=False))
+    assert read_photo(tmp_path / "b.tif").metadata == Metadata()
+    assert read_photo(tmp_path / "b.tif").color_HWC.shape == (5, 7, 4)
+
+
+@pytest.mark.parametrize("module", ["scipy", "tifffile"])
+def test_what_to_install_is_said_of_what_is_missing(monkeypatch, module):
+    missing = {"scipy": arrays.missing_mat, "tifffile": multiband.missing}[module]
+    assert missing() == ""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else name)
+    assert re.fullmatch(r"pip install .*", missing())
 
 
 def test_what_tifffile_says_is_heard_in_the_thread_that_reads():

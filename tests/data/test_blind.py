@@ -348,6 +348,13 @@ def test_test_images_are_degraded_by_their_seed():
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
+def test_noise_of_a_level_is_a_255th(monkeypatch):
+    rng = Scripted(0.9, 0.0)  # coloured and Gaussian
+    monkeypatch.setattr(rng, "standard_normal", np.ones, raising=False)
+    found = _noisy(GRAY_PIXELS, replace(_FIRST, noise=(51.0, 51.0)), rng)
+    np.testing.assert_allclose(found, 0.7, rtol=1e-6)
+
+
 def test_grain_is_what_whole_photons_add():
     """Strength 1 shows counts of photons, which are whole, whatever the mean is."""
     ranges = replace(blind._FIRST, noise=(0.0, 0.0), grain=(1.0, 1.0))

@@ -7,6 +7,7 @@ import pytest
 
 from tests.helpers.toy import register_toy
 from zoo.data import PairDataset, Photo, load_training_photos, write_photo
+from zoo.data.pair_folders import folder_pair
 from zoo.data.pair_names import (
     CLEAN,
     DEGRADED,
@@ -89,6 +90,12 @@ def test_whole_paths_say_the_order_of_folders_with_equal_names(clean, degraded):
     assert counterparts(files_in(clean), files_in(degraded), 2) == [0, 1]
     with pytest.raises(ImageError, match=r"in another order|the paths do not say which"):
         counterparts(files_in(clean), files_in(degraded[::-1]), 2)
+
+
+def test_a_pair_of_folders_has_the_names_of_each_side():
+    pair = folder_pair(["a/HR/1.png", "a/HR/2.png"], ["a/LR/1x2.png", "a/LR/3x2.png"], 2)
+    assert (pair.clean, pair.degraded) == ("a/HR", "a/LR")
+    assert (pair.names, pair.others) == ({"1", "2"}, {"1", "3"})
 
 
 @pytest.mark.parametrize(

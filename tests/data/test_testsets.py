@@ -276,6 +276,9 @@ def test_the_current_folder_is_a_test_set_by_its_own_name(tmp_path, monkeypatch)
     for name, expected in (("Set5", True), ("Set6", False)):
         monkeypatch.chdir(tmp_path / name)
         assert is_test_set(Path()) == expected
+    monkeypatch.chdir(tmp_path / "Set5")
+    [found] = find_test_set(".", "set5", Bicubic(scale=2), 2)
+    assert found.clean == Path("Set5_HR/a.png")
 
 
 def test_folders_that_are_not_the_degraded_images_are_told(tmp_path, caplog):
