@@ -15,6 +15,7 @@ from tests.helpers.scan_cases import BACKENDS, Case, make_inputs, relative, run
 from zoo.ops import selective_scan
 from zoo.ops.scan import native, operator, reference
 from zoo.ops.scan import order as order_module
+from zoo.ops.scan.checks import check_memory
 from zoo.ops.scan.contract import SCHEMA, ScanInputs
 from zoo.ops.scan.order import check_order, without_wrong_entries
 
@@ -345,7 +346,7 @@ def test_other_axes_may_be_empty(backend, axis):
             "A must be of real floating-point numbers, not torch.c",
         ),
         ("D", lambda D: D.long(), ValueError, "D must be of real floating-point numbers"),
-        ("order", None, TypeError, "order must be a tensor, not None"),
+        ("order", None, TypeError, "order must be a tensor, not None$"),
         ("order", [[0, 1]], TypeError, "order must be a tensor, not a list"),
         ("u", 3.0, TypeError, "u must be a tensor, not a float"),
         ("delta_weight", 3.0, TypeError, "delta_weight must be a tensor, not a float"),
@@ -353,7 +354,7 @@ def test_other_axes_may_be_empty(backend, axis):
         ("A", lambda A: A.to_sparse(), ValueError, "A must be an ordinary dense tensor"),
         ("u", lambda u: torch.nested.nested_tensor([u[0], u[1, :4]]), ValueError, "not a nested"),
         ("B", lambda B: B.to("meta"), ValueError, "B is on meta, u on cpu; move B there"),
-        ("u", lambda u: u.to("meta"), ValueError, "on cpu, u on meta"),
+        ("u", lambda u: u.to("meta"), ValueError, "^order is on cpu, u on meta; move order there"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
@@ -394,6 +395,49 @@ def test_memory_that_was_given_back_is_not_read(inputs, name):
     for backend in ("", "reference"):
         with pytest.raises(ValueError, match=rf"has only {tensor.nbytes - 1} bytes of memory"):
             torch.ops.zoo.selective_scan(*inputs, True, backend)
+
+
+def test_memory_of_a_gradient_that_was_given_back_is_not_read(inputs):
+    grad_y = torch.ones(CASE.B, CASE.L, CASE.E)
+    grad_y.untyped_storage().resize_(8)
+    with pytest.raises(ValueError, match="has only 8 bytes of memory"):
+        torch.ops.zoo.selective_scan_backward(grad_y, *inputs, True, "")
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+def test_memory_of_a_view_ends_with_its_last_element(spare):
+    """Behind an offset, with steps of several elements and an axis that repeats."""
+    wide = torch.ones(40)[3:].as_strided((2, 3, 4), (15, 0, 2), 3)
+    last = 3 + 15 + 3 * 2 + 1
+    wide.untyped_storage().resize_((last - 1 + spare) * 4)
+    if spare:
+        check_memory([None, wide, torch.ones(0)])
+        return
+    with pytest.raises(ValueError, match=r"tensor \(2, 3, 4\) has only 96 bytes"):
+        check_memory([None, torch.ones(2), wide])
+
+
+@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
+def test_an_order_is_checked_where_there_is_nothing_to_scan(inputs, backend):
+    none = [
+        t[:0] if "B" in spec.axes else t for t, spec in zip(inputs, SCHEMA.values(), strict=True)
+    ]
+    assert selective_scan(*none, backend=backend).shape == (0, 9, 3, 4)
+    with pytest.raises(ValueError, match=str(FAR)):
+        selective_scan(*changed(none, "order", entry(FAR)), backend=backend)
+
+
+def test_what_is_checked_is_a_copy_of_the_order(monkeypatch):
+    """Another thread may change the order between two of its checks."""
+    order, seen = torch.tensor([[0, 1]], dtype=torch.int32), []
+    visits = order_module._visits
+    monkeypatch.setattr(
+        order_module,
+        "_visits",
+        lambda given, tokens: seen.append(given.data_ptr()) or visits(given, tokens),
+    )
+    check_order(order, 2)
+    assert len(seen) == 1 and seen[0] != order.data_ptr()
 
 
 def test_a_tensor_between_two_elements_is_refused(inputs):

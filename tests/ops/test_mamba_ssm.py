@@ -63,6 +63,13 @@ def test_gradients_work_where_an_operator_has_switched_autograd_off(monkeypatch)
     assert relative(gradient("mamba_ssm"), gradient("reference")) <= 1e-5
 
 
+def test_an_output_of_the_adapter_is_no_part_of_a_gradient(monkeypatch):
+    monkeypatch.setattr(mamba_ssm, "kernel", lambda: stand_in)
+    inputs = ScanInputs(*make_inputs(Case(), torch.float32))
+    inputs.u.requires_grad_()
+    assert not mamba_ssm.forward(inputs, True).requires_grad
+
+
 def test_where_it_is_missing_it_says_so():
     status = {s.name: s for s in zoo.backends()}["mamba_ssm"]
     assert status.available or "mamba-ssm" in status.note or "GPU" in status.note

@@ -326,6 +326,20 @@ def test_a_broken_library_is_explained(monkeypatch, tmp_path):
 
 
 @needs_library
+def test_functions_of_the_library_are_declared():
+    """Else a number would be taken for an address, and a long one would be cut off."""
+    loaded, word, place = native.library(), ctypes.c_char_p, ctypes.c_void_p
+    team, size = (word, ctypes.c_int, place), ctypes.c_int64
+    scan, gradients = ctypes.POINTER(native._Scan), ctypes.POINTER(native._Gradients)
+    assert loaded.zoo_scan_level.argtypes == (word,) and loaded.zoo_scan_level.restype == word
+    assert loaded.zoo_scan_forward.argtypes == (scan, place, *team)
+    assert loaded.zoo_scan_backward.argtypes == (scan, gradients, *team)
+    assert loaded.zoo_ort_calls.restype == size
+    for function in (loaded.zoo_scan_exp, loaded.zoo_scan_softplus):
+        assert function.argtypes == (place, place, size, size, word)
+
+
+@needs_library
 def test_an_unknown_level_is_named(monkeypatch):
     monkeypatch.setenv(native.LEVEL_ENVIRONMENT, "avx1024")
     note = zoo.backends()[0].note

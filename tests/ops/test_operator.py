@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import zoo
 from tests.helpers.scan_cases import Case, make_inputs
 from zoo.ops import selective_scan
-from zoo.ops.scan import BackendError
+from zoo.ops.scan import BackendError, transforms
 from zoo.ops.scan.dispatch import ENVIRONMENT
 from zoo.scans import base
 
@@ -160,7 +160,7 @@ def test_backends_say_what_they_are():
 def test_names_that_are_no_backends_are_said_with_where_they_came_from(inputs, monkeypatch):
     with pytest.raises(BackendError, match="did you mean 'chunked'"):
         selective_scan(*inputs, backend="chunkd")
-    with pytest.raises(BackendError, match="use_backend"), zoo.use_backend("nothing"):
+    with pytest.raises(BackendError, match=r"^use_backend: unknown"), zoo.use_backend("nothing"):
         pass
     monkeypatch.setenv(ENVIRONMENT, "nothing")
     with pytest.raises(BackendError, match=ENVIRONMENT):
@@ -175,6 +175,39 @@ def test_an_automatic_choice_is_logged_once(inputs, caplog, monkeypatch):
         selective_scan(*inputs)
         selective_scan(*inputs)
     assert len([r for r in caplog.records if "runs on backend" in r.message]) == 1
+
+
+def test_nothing_is_recorded_without_need(inputs, monkeypatch):
+    recorded = []
+    monkeypatch.setattr(transforms.Scan, "apply", lambda *given: recorded.append(1) or inputs[0])
+    selective_scan(*inputs)
+    inputs[0].requires_grad_()
+    with torch.no_grad():
+        selective_scan(*inputs)
+    assert not recorded
+    selective_scan(*inputs)
+    assert recorded == [1]
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("reduce", [False, True])
+def test_gradients_are_contiguous_and_an_empty_one_stands_for_none(inputs, reduce, device):
+    """Tensors without values, as while tracing, give what those with values give."""
+    tensors = make_inputs(dataclasses.replace(CASE, low_rank=False), torch.float32)
+    tensors[0] = tensors[0].transpose(0, 1).contiguous().transpose(0, 1)
+    tensors = [None if t is None else t.to(device) for t in tensors]
+    backward = torch.ops.zoo.selective_scan_backward
+    grad_y = torch.ones(2, 9, 4) if reduce else torch.ones(2, 9, 3, 4)
+    found = backward(grad_y.to(device), *tensors, reduce, "")
+    shapes = [(0,) if t is None else t.shape for t in tensors[:-1]]
+    assert [t.shape for t in found] == shapes and all(t.is_contiguous() for t in found)
+    with pytest.raises(ValueError, match=r"grad_y is \(2, 9\)"):
+        backward(torch.ones(2, 9, device=device), *tensors, reduce, "")
+
+
+def test_the_compiler_is_told_that_the_operators_keep_its_rules():
+    for operator in (torch.ops.zoo.selective_scan, torch.ops.zoo.selective_scan_backward):
+        assert torch.Tag.pt2_compliant_tag in operator.default.tags
 
 
 def test_memory_of_training_does_not_grow_with_states(inputs):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from zoo.ops import registration
-from zoo.ops.deformable import deformable_gather, warp
+from zoo.ops.deformable import deformable_conv, deformable_gather, warp
 from zoo.ops.registration import register_burst
 
 
@@ -129,6 +129,98 @@ def test_offsets_that_do_not_fit_the_kernel_are_refused():
             deformable_gather(x, torch.zeros(1, offset, 5, 6), torch.ones(1, mask, 5, 6), kernel=3)
     with pytest.raises(ValueError, match="4 channels cannot be split into 3 offset groups"):
         deformable_gather(x, torch.zeros(1, 54, 5, 6), torch.ones(1, 27, 5, 6), kernel=3)
+
+
+def test_taps_lie_side_by_side_unless_told_otherwise():
+    x, offset, mask = torch.rand(1, 4, 6, 7), torch.randn(1, 18, 6, 7), torch.rand(1, 9, 6, 7)
+    weight = torch.randn(4, 4, 3, 3)
+    gathered = deformable_gather(x, offset, mask, kernel=3)
+    assert torch.equal(gathered, deformable_gather(x, offset, mask, kernel=3, dilation=1))
+    found = deformable_conv(x, offset, mask, weight)
+    assert torch.equal(found, deformable_conv(x, offset, mask, weight, groups=1, dilation=1))
+    assert not torch.allclose(found, deformable_conv(x, offset, mask, weight, dilation=2))
+
+
+@pytest.mark.filterwarnings("error")
+def test_displacements_and_a_program_in_double_precision_change_nothing():
+    x, offset, mask = torch.rand(1, 4, 6, 7), torch.randn(1, 18, 6, 7), torch.rand(1, 9, 6, 7)
+    flow, burst = torch.randn(1, 2, 6, 7), torch.rand(1, 2, 3, 16, 18)
+
+    def results(dtype):
+        given = offset.to(dtype), mask.to(dtype)
+        gathered = deformable_gather(x, *given, kernel=3, base_flow_N2HW=flow.to(dtype))
+        return [gathered, warp(x, flow.to(dtype)), register_burst(burst)]
+
+    expected = results(torch.float32)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = results(torch.float64)
+    finally:
+        torch.set_default_dtype(before)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == torch.float32
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+def test_black_frames_do_not_move():
+    assert not register_burst(torch.zeros(1, 2, 1, 12, 14)).any()
+
+
+def test_a_search_ends_at_a_tenth_of_the_shorter_side_or_at_one_pixel():
+    def found(shift, height, width):
+        wide = torch.rand(1, 1, height + 20, width + 20, generator=torch.Generator().manual_seed(1))
+        still, moved = (
+            wide[..., 10 - s : 10 - s + height, 10 + s : 10 + s + width] for s in (0, shift)
+        )
+        return registration._searched(still, moved)[0].tolist()
+
+    assert found(4, 40, 60) == found(4, 60, 40) == [4, -4]
+    assert max(map(abs, found(5, 40, 60) + found(5, 60, 40))) <= 4
+    assert found(1, 9, 30) == found(1, 30, 9) == [1, -1]
+    assert max(map(abs, found(2, 9, 30) + found(2, 30, 9))) <= 1
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "levels"), [(63, 90, 1), (64, 90, 2), (90, 64, 2), (160, 128, 3)]
+)
+def test_the_coarsest_image_is_blurred_more_at_first(height, width, levels, monkeypatch):
+    seen = []
+
+    def refine(still, moved, motion, prior, shrink, blur):
+        assert still.shape == moved.shape
+        seen.append((*still.shape[2:], shrink, blur))
+        return motion
+
+    monkeypatch.setattr(registration, "COARSEST", 32)
+    monkeypatch.setattr(registration, "_refine", refine)
+    registration._register(torch.rand(1, 1, height, width), torch.rand(1, 1, height, width))
+    sizes = [(height // 2**level, width // 2**level, 2**level) for level in range(levels)]
+    assert seen == [(*sizes[-1], 2.0), *((*size, 1.0) for size in reversed(sizes))]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "batches"), [(2**20, [4]), (3 * 30, [3, 1]), (2 * 30 - 1, [1] * 4), (1, [1] * 4)]
+)
+def test_pairs_are_registered_in_batches_of_so_many_pixels(pixels, batches, monkeypatch):
+    seen = []
+
+    def register(still, moved):
+        assert still.shape == moved.shape
+        seen.append(len(still))
+        return torch.zeros(len(still), 2, 5, 6)
+
+    monkeypatch.setattr(registration, "PIXELS_AT_ONCE", pixels)
+    monkeypatch.setattr(registration, "_register", register)
+    assert register_burst(torch.rand(2, 3, 1, 5, 6)).shape == (2, 3, 2, 5, 6)
+    assert seen == batches
+
+
+def test_a_frame_that_shows_nothing_of_the_first_keeps_a_finite_motion():
+    still, motion = torch.rand(1, 1, 8, 9), torch.zeros(1, 2, 3).double()
+    motion[:, :, 0] = 1000
+    prior = torch.tensor([0.8, 0.08, 0.08]).double()
+    assert registration._refine(still, still, motion, prior, 1, 1.0).isfinite().all()
 
 
 def test_the_motion_of_a_hard_burst_is_known_to_a_hundredth_of_a_pixel(monkeypatch):

@@ -65,13 +65,9 @@ def deformable_gather(
     # Pixel centres at (2 i + 1) / size - 1: no division by size - 1, so a size of 1 works.
     grid = torch.stack(((2 * column + 1) / width - 1, (2 * row + 1) / height - 1), dim=-1)
     grid = grid.reshape(images * groups, taps * height, width, 2)
-    sampled = F.grid_sample(
-        x_NCHW.reshape(images * groups, channels // groups, height, width).float(),
-        grid,
-        mode="bilinear",
-        padding_mode="zeros",
-        align_corners=False,
-    )
+    # Bilinear, and zero outside: PyTorch's defaults.
+    plane = x_NCHW.reshape(images * groups, channels // groups, height, width).float()
+    sampled = F.grid_sample(plane, grid, align_corners=False)
     sampled = sampled.reshape(images, groups, channels // groups, taps, height, width)
     weighted = sampled * mask.float().reshape(images, groups, 1, taps, height, width)
     return weighted.reshape(images, channels * taps, height, width).to(x_NCHW.dtype)
@@ -133,7 +129,5 @@ def warp(x_NCHW: Tensor, flow_N2HW: Tensor, *, outside: str = "border") -> Tenso
     row = flow_N2HW[:, 0].float() + rows_HW
     column = flow_N2HW[:, 1].float() + columns_HW
     grid = torch.stack(((2 * column + 1) / width - 1, (2 * row + 1) / height - 1), dim=-1)
-    sampled = F.grid_sample(
-        x_NCHW.float(), grid, mode="bilinear", padding_mode=outside, align_corners=False
-    )
+    sampled = F.grid_sample(x_NCHW.float(), grid, padding_mode=outside, align_corners=False)
     return sampled.to(x_NCHW.dtype)

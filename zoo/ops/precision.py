@@ -126,8 +126,8 @@ def bfloat16_is_slow(device: str | torch.device) -> bool:
         return False
     # PyTorch has these tests, but no public names for them.
     tests = [
-        getattr(torch.cpu, name, None)
-        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        getattr(torch.cpu, "_is_avx512_bf16_supported", None),
+        getattr(torch.cpu, "_is_amx_tile_supported", None),
     ]
     return None not in tests and not any(test() for test in tests if test)
 

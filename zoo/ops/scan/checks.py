@@ -19,7 +19,7 @@ from torch.nn import Parameter
 from zoo.ops.scan.contract import ORDER, SCHEMA, TOKENS, Kind, ScanInputs, axis_sizes
 from zoo.ops.scan.order import check_order_shape
 
-TOKEN_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+TOKEN_DTYPES = {torch.float32, torch.bfloat16, torch.float16, torch.float64}
 
 # Read once: looking things up in the schema at each call would take longer than a small scan.
 _IS_PARAMETER = tuple(spec.kind is Kind.PARAMETER for spec in SCHEMA.values())
@@ -66,15 +66,12 @@ def check_tensors(inputs: ScanInputs) -> None:
     """Check everything about the operator's tensors but their values.
 
     Raises:
-        TypeError: if a tensor is missing.
         ValueError: if a number of axes, a size, a dtype, a device or a layout is wrong; the message
             names the first wrong tensor and what it must be.
     """
     for name, tensor in zip(SCHEMA, inputs, strict=True):
         if tensor is not None:
             _check_layout(name, tensor)
-        elif not SCHEMA[name].optional:
-            raise TypeError(f"{name} must be a tensor, not None")
     u = inputs.u
     for name, count in _SIZED:
         tensor = getattr(inputs, name)

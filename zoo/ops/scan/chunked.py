@@ -75,7 +75,7 @@ class _Walk:
         self.image_B = torch.arange(self.batch, device=order.device)
         # Reused by all chunks: allocating memory of this size costs more than the arithmetic.
         state_shape = (self.directions, self.batch, A_KEN.shape[2], self.channels)
-        self.length = min(length, max(self.steps, 1))
+        self.length = min(length, self.steps)
         self.decay_TKBNE, self.h_TKBNE = self.A_K1NE.new_empty(2, self.length, *state_shape)
 
     def empty_state(self) -> Tensor:
@@ -182,7 +182,7 @@ class _Total:
 
 
 def _states_per_step(inputs: ScanInputs) -> int:
-    return max(1, inputs.A.numel() * inputs.u.shape[0])
+    return inputs.A.numel() * inputs.u.shape[0]
 
 
 def forward(inputs: ScanInputs, reduce: bool) -> Tensor:
@@ -202,7 +202,7 @@ def forward(inputs: ScanInputs, reduce: bool) -> Tensor:
 def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
     # As many chunks as steps in a chunk: the least memory with a single recomputation.
     steps = inputs.order.shape[-1]
-    walk = _Walk(inputs, max(1, math.isqrt(steps), STATE_ELEMENTS // _states_per_step(inputs)))
+    walk = _Walk(inputs, max(math.isqrt(steps), STATE_ELEMENTS // _states_per_step(inputs)))
     states_before = walk.states_before_chunks()
 
     gu = _Total(walk, walk.channels, per_direction=False)

@@ -35,7 +35,7 @@ TRUSTED: dict[str, Callable[[Backend, torch.device], bool]] = {
 }
 """Backends with kernels of their own: without a request, they serve where they pass this."""
 
-CHECK_ORDERS = frozenset({native.NAME, triton.NAME})
+CHECK_ORDERS = {native.NAME, triton.NAME}
 """Backends whose kernels check the entries of an order themselves."""
 
 _ARGUMENT = "selective_scan(backend=...)"
@@ -73,7 +73,7 @@ def check_name(name: str, source: str) -> str:
     if not isinstance(name, str):
         raise TypeError(f"{source}: the name of a backend must be a string, not {name!r:.50}")
     if name not in BACKENDS:
-        close = difflib.get_close_matches(name, BACKENDS, n=1)
+        close = difflib.get_close_matches(name, BACKENDS)
         known = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(BACKENDS)}"
         raise BackendError(f"{source}: unknown selective-scan backend {name!r:.50}; {known}")
     return name

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib.util
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -104,6 +103,6 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
 def _differentiate(
     inputs: ScanInputs, leaves: dict[str, Tensor], grad_y: Tensor, reduce: bool, stream: Any
 ) -> tuple[Tensor, ...]:
-    with torch.cuda.stream(stream) if stream else nullcontext(), torch.enable_grad():
+    with torch.cuda.stream(stream):  # None is none
         y = scan(inputs._replace(**leaves), reduce)
         return torch.autograd.grad(y, list(leaves.values()), grad_y.to(y.dtype))

@@ -49,8 +49,10 @@ _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 """Numbers of processors in the header of a library of Linux."""
 
-_OUT_OF_MEMORY, _WRONG_ENTRY, _REPEATED_TOKEN, _MISALIGNED = 3, 5, 6, 7
+_OUT_OF_MEMORY, _MISALIGNED = 3, 7
 """Statuses of ``csrc/zoo_scan.h``."""
+_WRONG_ORDER = {5, 6}
+"""The same: an entry of the order is no token, or a token is visited twice."""
 
 
 class _Scan(ctypes.Structure):
@@ -223,8 +225,6 @@ _DENSE: tuple[Callable[..., Any], ...] = tuple(
 _POINTERS = attrgetter(*TOKENS, *PARAMETERS, *ORDER)
 _STRIDED = attrgetter(*TOKENS)
 """Both getters return tensors in the order of the C structure."""
-_NOWHERE = 64
-"""Address of empty tensors, which have none; the library would take them for missing ones."""
 
 
 def _describe(inputs: ScanInputs, reduce: bool) -> Any:
@@ -233,7 +233,7 @@ def _describe(inputs: ScanInputs, reduce: bool) -> Any:
             _DTYPES[inputs.u.dtype],
             reduce,
             *axis_sizes(inputs).values(),
-            *[None if t is None else t.data_ptr() or _NOWHERE for t in _POINTERS(inputs)],
+            *[None if t is None else t.data_ptr() for t in _POINTERS(inputs)],
             0 if inputs.order.dim() == 2 else inputs.order.stride(0),
             *[tensor.stride()[:-1] for tensor in _STRIDED(inputs)],
         )
@@ -257,7 +257,7 @@ def _call(function: str, inputs: ScanInputs, reduce: bool, results: Any) -> None
     described = _describe(inputs, reduce)
     threads = torch.get_num_threads()
     status = getattr(library(), function)(described, results, None, threads, _openmp())
-    if status in (_WRONG_ENTRY, _REPEATED_TOKEN):
+    if status in _WRONG_ORDER:
         check_order(inputs.order, inputs.u.shape[1])  # names the entry
         raise ValueError("order was wrong, and another thread has changed it since")
     raise_for(status, function, "the selective scan")

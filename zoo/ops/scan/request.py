@@ -41,7 +41,10 @@ def requested() -> str:
         return name
     if torch._C._current_graph_task_id() == -1:  # in no backward pass
         return ""
-    thread, name = _handed_on() or (0, "")
+    handed = _handed_on()
+    if handed is None:
+        return ""
+    thread, name = handed
     # In the thread of the block itself, the context variable is right, and unset.
     return "" if thread == threading.get_ident() else name
 
