@@ -585,6 +585,36 @@ def test_a_ratio_has_as_few_decimals_as_give_the_width(hidden, ratio):
     assert ratio_of(48, hidden) == ratio and int(ratio * 48) == hidden
 
 
+UNEVEN = {
+    **{"mair_light_t_x2": "block.branch.ratio", "wavemamba_uhdll": "block.branch.ratio"},
+    **{"vmambair_derain": "block.branch.ratio", "eamamba_light_x2": "block.branch.ratio"},
+    **{"mambairv2_light_x2": "block.branch.ratio", "dvmsr_x4": "block.mixer.expand"},
+    **{"mambacsr_wo": "block.mlp_ratio", "mambacsr_final": "coarse.fusion.mlp_ratio"},
+}
+"""A model of each release, and an option that is a ratio of channels."""
+
+
+@pytest.mark.parametrize("name", UNEVEN)
+def test_a_ratio_of_two_numbers_that_has_no_two_decimals_is_found(name):
+    """123 / 60 is 2.05, and the integer of 2.05 * 60 is 122; no shorter number will do for 74."""
+    sizes, wide = {"dim": 120, "depths": [1]}, 120
+    if name == "vmambair_derain":
+        sizes, wide = {"dim": 30, "depths": [1, 1, 1, 1], "refinement": 1}, 240
+    if name == "wavemamba_uhdll":
+        sizes |= {"depths": [1, 1, 1], "high_depths": [1, 1, 1]}
+    if name == "mambacsr_final":
+        sizes |= {"coarse.depths": [1]}
+    for hidden in (246 * wide // 120, 74 * wide // 120):
+        with torch.device("meta"):
+            network = zoo.build(name, **sizes, **{UNEVEN[name]: (hidden + 0.5) / wide})
+        theirs = {key: torch.empty(value.shape) for key, value in their_names(network).items()}
+        found = zoo.detect(theirs, as_published=True)
+        with torch.device("meta"):
+            state = zoo.build(found).state_dict()
+        expected = {key: value.shape for key, value in network.state_dict().items()}
+        assert {key: value.shape for key, value in state.items()} == expected
+
+
 def test_releases_have_their_names_their_wrappers_and_a_published_recipe():
     assert [(one.name, one.wrapper, one.published, one.facts) for one in OFFICIAL] == [
         ("MambaIR", "params", "mambair_classic_x4", ()),

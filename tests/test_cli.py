@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -295,9 +296,17 @@ def test_lists_and_descriptions(capsys):
     described, _, recipe = shown.partition("\n\n")
     assert "parameters" in described and "d_state: 4" in recipe
     assert run("show", "block/rssb") == 0
+    assert capsys.readouterr().out.startswith("block/rssb: ")
     assert run("doctor") == 0
     told = capsys.readouterr().out
     assert re.search(r"^  yes  chunked    ", told, re.MULTILINE)
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    machine = f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads"
+    ships = f"{len(zoo.list_models())} models; weights ship for {', '.join(shipped_weights())}"
+    assert told.splitlines()[1:4] == [
+        *(f"{machine}, CUDA {cuda}", ships, "selective-scan backends, best first:"),
+    ]
+    assert "\nimage files:\n" in told
     for each in FORMATS:
         assert re.search(rf"^  (yes|no ) +{re.escape(each.name)} ", told, re.MULTILINE), each.name
         assert f"read{' and written' if each.encode else ''}: {', '.join(each.extensions)}" in told

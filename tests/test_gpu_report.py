@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,6 +58,7 @@ def test_all_is_right(examined, capsys):
     assert "ok     a restored picture, fp32" in text and "some times" in text
     said = capsys.readouterr()
     assert text.strip() in said.out and " 3/3 [" in said.err  # each case moves the bar on
+    assert re.search(r"\n\nthe report is in .*found\.txt\n$", said.out)
 
 
 def test_every_fault_is_told_and_the_rest_goes_on(examined):

@@ -339,6 +339,24 @@ def test_files_that_others_have_overwritten_are_named(installed, machine):
     )
 
 
+def test_each_package_that_another_one_hides_is_told(machine, monkeypatch):
+    def check(package):
+        if package in ("export", "trt_plugins"):
+            raise ZooError(f"{package} is hidden")
+
+    monkeypatch.setattr(doctor, "check_not_hidden", check)
+    assert list(doctor.advice()) == ["export is hidden", "trt_plugins is hidden"]
+
+
+def test_three_altered_files_are_named_at_most(machine, monkeypatch):
+    names = ["zoo/__init__.py", *(f"zoo/{letter}.py" for letter in "abcd")]
+    for count, told in ((3, "3 (zoo/a.py, zoo/b.py, zoo/c.py)"), (4, "4 (zoo/a.py, zoo/b.py, zoo")):
+        monkeypatch.setattr(doctor, "altered_files", lambda count=count: names[: count + 1])
+        (sentence,) = doctor.advice()
+        assert sentence.startswith(f"files that are not as they were installed: {told}")
+        assert (", ...); another" in sentence) == (count > 3)
+
+
 def test_a_package_that_another_one_has_overwritten_is_not_run(installed, monkeypatch):
     spec = SimpleNamespace(origin=str(installed / "export/__init__.py"))
     monkeypatch.setattr(shipped, "find_spec", lambda name: spec)

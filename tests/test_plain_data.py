@@ -99,6 +99,13 @@ def test_so_many_values_and_no_more(read):
         read("[" + "1, " * (MOST_VALUES - 1) + "1]")
 
 
+def test_levels_are_those_above_and_not_those_beside():
+    deep = f"{'[' * (DEEPEST - 1)}{']' * (DEEPEST - 1)}"
+    assert len(read_yaml(f"- [1, [2]]\n- {deep}\n- {deep}")) == 3
+    with pytest.raises(RecipeError, match=r"^line 3: its lists and mappings are nested more"):
+        read_yaml(f"- [1, [2], [[3]]]\n- {{a: [1]}}\n- [{deep}]")
+
+
 def test_a_name_of_a_number_adds_no_level():
     rest = DEEPEST - 1
     data = read_yaml(f"[&a 7, {'[' * rest}*a{']' * rest}]")

@@ -124,6 +124,9 @@ def test_unknown_sections_and_models():
         RecipeError, match="netwrk: unknown option of a recipe; did you mean 'network'"
     ):
         zoo.build({"netwrk": {}})
+    for nothing in ({}, {"name": "mine"}, {"network": {}}):
+        with pytest.raises(RecipeError, match="network: 'type' must name a network; known: burst"):
+            zoo.build(nothing)
     with pytest.raises(RecipeError, match="did you mean 'mambair_light_x4'"):
         zoo.build("mambair_lite_x4")
     with pytest.raises(RecipeError, match="unknown model"):
@@ -234,6 +237,13 @@ def test_descriptions():
     with pytest.raises(RecipeError, match="did you mean 'block/rssb'"):
         zoo.describe("rssb")
     assert "arXiv:2402.15648" in model.paper and model.size == (64, 64)
+
+
+def test_a_paper_without_a_table_is_described_without_its_place(tmp_path):
+    path = tmp_path / "mine.yaml"
+    paper = "{title: On images, arxiv: '2401.1'}"
+    path.write_text(f"extends: mambair_tiny_x2\npaper: {paper}\nnetwork: {{depths: [1]}}\n")
+    assert zoo.describe(str(path), height=4, width=4).paper == "On images, arXiv:2401.1"
 
 
 def test_burst_models_are_described_too():

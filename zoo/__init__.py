@@ -82,5 +82,5 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
+def __dir__() -> set[str]:
+    return {*globals(), *__all__, "__version__"}

@@ -42,7 +42,7 @@ _LEGACY_PARTS = 5
 values and the names of the storages."""
 
 _MARK = pickletools.markobject
-_TUPLES = {"EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET", "LIST", "DICT"}
+_ARGUMENTS = {"TUPLE", "TUPLE2"}  # what is in others need not be known one by one
 _FILLS = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"}
 _CALLS = {"REDUCE", "NEWOBJ", "NEWOBJ_EX", "INST", "OBJ", "BUILD", "BINPERSID"}
 _PUTS = {"PUT", "BINPUT", "LONG_BINPUT"}
@@ -209,7 +209,7 @@ class _Run:
             self._call(name, items)
         elif any(_is_encode(item) for item in items):
             raise pickle.UnpicklingError("passes on a function")
-        if name in _TUPLES:
+        if name in _ARGUMENTS:
             self.stack.append(_Value(items=items))
         elif name in _FILLS:
             container, *content = items

@@ -17,7 +17,7 @@ from zoo.errors import CheckpointError, ZooError, nearest
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 """Folder of the published recipes, beside this package."""
 
-WEIGHTS = Path(__file__).resolve().parent / "weights"
+WEIGHTS = Path(__file__).parent / "weights"
 """Folder of the weights that ship with the package."""
 
 

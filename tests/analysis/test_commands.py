@@ -11,8 +11,10 @@ import torch
 import zoo
 from zoo.analysis import local_attribution
 from zoo.cli import main
+from zoo.commands import analysing
 from zoo.commands.analyse_erf import percent
 from zoo.data import Photo, read_photo, write_photo
+from zoo.errors import WriteError, ZooError
 from zoo.shipped import WEIGHTS
 
 NAME = "mambair_tiny_x2"
@@ -114,6 +116,27 @@ def test_activations_have_a_layer_of_bars_and_all_layers(photos, tmp_path, capsy
     assert "--layer 4: the network has the layers 0 to 3" in error
 
 
+def test_a_picture_may_be_of_any_kind_in_capitals_too(tmp_path):
+    for suffix in ("png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp", "PNG", "Jpg"):
+        analysing.check_outputs(tmp_path / f"a.{suffix}", [None])
+    with pytest.raises(ZooError, match=r"-o .*/a\.gif: name a picture, such as a\.png"):
+        analysing.check_outputs(tmp_path / "a.gif", [])
+
+
+def test_a_picture_that_cannot_be_written_is_told_before_the_work(tmp_path):
+    for name in ("a.png", "b.npz"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(WriteError, match="cannot write: it is a folder"):
+            analysing.check_outputs(tmp_path / name[:1] / ".." / f"{name[0]}.png", [])
+
+
+def test_progress_is_shown_on_a_terminal_only_and_goes_away(monkeypatch):
+    monkeypatch.setattr(analysing, "tqdm", lambda **settings: settings)
+    assert analysing.shown_progress("photos", 3) == {
+        "desc": "photos", "total": 3, "disable": None, "leave": False
+    }  # fmt: skip
+
+
 class Bar:
     """In place of a progress bar: what it is of, and how far it came."""
 
@@ -155,7 +178,11 @@ def test_scans_has_the_arrays_of_all_mixers(photos, tmp_path, capsys):
     assert run("scans", NAME, photos / "1.png", "--block", "1", "-o", out) == 0
     assert capsys.readouterr().out.count("half of the state is gone: row: ") == 4
     found = arrays(tmp_path / "a.npz")
-    assert found["groups.1.blocks.0.mixer/kept_map"].shape == (4, 24, 22)
+    assert len(found) == 4 * 5  # of each mixer
+    for name in ("kept_map", "weight_map"):
+        assert found[f"groups.1.blocks.0.mixer/{name}"].shape == (4, 24, 22)
+    kept, distance = (found[f"groups.0.blocks.1.mixer/{name}"] for name in ("kept", "distance"))
+    assert kept.shape == (4, len(distance)) and distance[:3].tolist() == [1, 2, 3]
     assert found["groups.1.blocks.0.mixer/directions"].tolist()[0] == "row"
     error = refused(capsys, "scans", NAME, photos / "1.png", "--block", "9", "-o", out)
     assert "--block 9: the network has the blocks 0 to 3" in error

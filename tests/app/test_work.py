@@ -311,7 +311,11 @@ def test_options_reach_the_server(monkeypatch, capsys):
         given.update(options, names=models.names)
         ready("http://127.0.0.1:1/")
 
+    printed = []
     monkeypatch.setattr(app, "serve", serve)
+    monkeypatch.setattr(app, "print", lambda *_, flush: printed.append(flush), raising=False)
+    assert main(["app"]) == 0 and printed == [True]  # a script may wait for the address
+    monkeypatch.delattr(app, "print")
     words = ["--host", "::1", "--port", "9", "--max-upload", "7", "--at-once", "3", "--open"]
     assert main(["app", *words]) == 0
     assert given == {

@@ -304,6 +304,10 @@ def test_the_skip_learns_its_taps_from_where_the_phase_says():
         ({"channels": 1}, "4 RAW planes or 3 RGB"),
         ({"burst": 1}, "burst is 1; a burst has at least 2 frames"),
         ({"stages": []}, r"stages is \[\]"),
+        ({"stages": [1, -1]}, r"stages is \[1, -1\]; give the number of blocks of at least one"),
+        ({"dim": 0}, "dim is 0; it must be at least 1"),
+        ({"scans": []}, "scans is empty; name at least one scan order"),
+        ({"scale": 0}, "scale is 0; it must be from 1 to 64"),
         ({"align": {"groups": 3}}, r"network\.align: groups is 3"),
         ({"align": {"typ": "eda"}}, r"network\.align\.typ: unknown option"),
         ({"align": {"type": "ead"}}, "did you mean 'eda'"),
@@ -316,6 +320,10 @@ def test_the_skip_learns_its_taps_from_where_the_phase_says():
 def test_mistakes_are_named_with_their_place(changes, message):
     with pytest.raises(RecipeError, match=message):
         zoo.build(tiny(**changes))
+
+
+def test_a_stage_may_have_a_fusion_alone():
+    assert [len(body) for body in zoo.build(tiny(stages=[0, 1])).bodies] == [0, 1]
 
 
 def test_a_burst_of_the_wrong_shape_is_told():

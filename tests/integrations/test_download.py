@@ -156,7 +156,9 @@ def test_a_part_without_its_note_or_with_nothing_left_is_not_used(
 ):
     interrupted(sites, any_bytes, monkeypatch)
     (part,) = (tmp_path / "own").rglob("*.part")
-    part.with_name(f"{part.name}.json").unlink()
+    noted = part.with_name(f"{part.name}.json")
+    assert noted.read_text().endswith('"}\n') and json.loads(noted.read_text())["version"]
+    noted.unlink()
     assert main(["download", NAME]) == 0 and sites.ranges() == []
     part.write_bytes(b"x" * len(any_bytes))
     note = json.dumps({"version": sites.tag.format(sha1(any_bytes))})
@@ -304,6 +306,25 @@ def test_what_comes_is_counted(tmp_path, monkeypatch, length, start, total):
         "total": total, "initial": start, "unit": "B", "unit_scale": True, "desc": "a.pth",
         "disable": None,
     }  # fmt: skip
+
+
+def test_a_note_is_lines_for_people_and_holds_as_long_as_its_file(tmp_path):
+    path = tmp_path / "a.pth"
+    path.write_bytes(b"x")
+    web_files.keep_note(path, source="there")
+    digest = hashlib.sha256(b"x").hexdigest()
+    note = tmp_path / "a.pth.json"
+    assert note.read_text() == f'{{\n  "source": "there",\n  "sha256": "{digest}"\n}}\n'
+    assert web_files.is_as_noted(path, source="there")
+    assert not web_files.is_as_noted(path, source="elsewhere")
+    path.unlink()
+    assert not web_files.is_as_noted(path, source="there")
+    for damaged in ("[]", "{", '"text"'):
+        note.write_text(damaged)
+        assert web_files._read_note(path) == {}
+    for _ in range(2):  # nothing of both may be there
+        web_files.remove(path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_version_is_a_strong_tag_or_a_time():

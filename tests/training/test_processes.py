@@ -72,6 +72,24 @@ def test_numbers_are_handed_out_once_per_task(group_of):
     assert list(first.shared_indices(2, "b")) == [0, 1]  # another task has numbers of its own
 
 
+def test_progress_is_shown_unless_asked_otherwise_by_the_first_process(group_of, monkeypatch):
+    shown = []
+
+    class Bar(distributed.tqdm):
+        def __init__(self, **settings):
+            shown.append(settings.pop("disable"))
+            super().__init__(**settings, disable=True)
+
+    monkeypatch.setattr(distributed, "tqdm", Bar)
+    options = {"task": "t", "unit": "x"}
+    map_shared(ProcessGroup(), 1, str, **options)
+    map_shared(ProcessGroup(), 1, str, **options, progress=False)
+    second = group_of(1, 2)
+    monkeypatch.setattr(second, "gather", lambda value: [value], raising=False)
+    assert map_shared(second, 1, str, **options) == ["0"]
+    assert shown == [None, True, True]
+
+
 def test_a_fixed_share_is_every_nth_item(group_of):
     shares = [shard("abcdefg", group_of(rank, 3)) for rank in range(3)]
     assert shares == [list("adg"), list("be"), list("cf")]

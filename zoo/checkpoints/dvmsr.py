@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from zoo.checkpoints.keymap import KeyMap, chained
-from zoo.checkpoints.mambair import HEADS, body_rules, ratio_of, skeleton
+from zoo.checkpoints.mambair import HEADS, any_ratio_of, body_rules, skeleton
 from zoo.key_rules import Rule, flat
 from zoo.scans import ScanOrder
 
@@ -60,10 +60,9 @@ class DVMSRFormat:
         """
         network = skeleton(state)
         inner, rank = state[f"{FIRST}mixer.dt_proj.weight"].shape
-        expand = ratio_of(network["dim"], inner)
         mixer = {
             "type": "mamba1d",
-            "expand": (inner + 0.5) / network["dim"] if expand is None else expand,
+            "expand": any_ratio_of(network["dim"], inner),
             "d_state": state[f"{FIRST}mixer.A_log"].shape[1],
             "dt_rank": rank,
             "d_conv": state[f"{FIRST}mixer.conv1d.weight"].shape[-1],

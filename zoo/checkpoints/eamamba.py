@@ -14,10 +14,10 @@ from torch import Tensor
 from zoo.checkpoints.keymap import KeyMap, chained
 from zoo.checkpoints.mambair import (
     HEADS,
+    any_ratio_of,
     depth_of,
     head_of,
     mixer_of,
-    ratio_of,
     unet_rules,
     unet_sizes,
 )
@@ -174,7 +174,7 @@ def _blocks(state: State, place: str) -> dict[str, Any]:
             "type": "rssb",
             "skip_scale": False,
             "mixer": {**mixer_of(state, f"{place}mamba.", dim, conv="conv"), "type": "head_scan"},
-            "branch": {"type": "simple_gate", "ratio": ratio_of(dim, both) or both / dim},
+            "branch": {"type": "simple_gate", "ratio": any_ratio_of(dim, both)},
         },
         "scans": [ALL_AROUND],
     }

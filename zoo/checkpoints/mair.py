@@ -12,7 +12,15 @@ from typing import Any
 from torch import Tensor
 
 from zoo.checkpoints.keymap import KeyMap
-from zoo.checkpoints.mambair import BLOCK, HEADS, body_rules, head_of, mixer_of, ratio_of, skeleton
+from zoo.checkpoints.mambair import (
+    BLOCK,
+    HEADS,
+    any_ratio_of,
+    body_rules,
+    head_of,
+    mixer_of,
+    skeleton,
+)
 from zoo.errors import CheckpointError
 from zoo.key_rules import Rule
 from zoo.scans import ScanOrder, Stripes
@@ -88,7 +96,7 @@ class MaIRFormat:
             )
         hidden, dim = state[f"{FIRST}conv_blk.fc1.weight"].shape
         mixer = mixer_of(state, f"{FIRST}self_attention.", dim)
-        branch = {"type": "mlp", "ratio": ratio_of(dim, hidden) or hidden / dim}
+        branch = {"type": "mlp", "ratio": any_ratio_of(dim, hidden)}
         return {
             **skeleton(state),
             "block": {

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from zoo.checkpoints.keymap import KeyMap, chained
-from zoo.checkpoints.mambair import HEADS, depths_of, divisor, head_of, mixer_of
+from zoo.checkpoints.mambair import HEADS, any_ratio_of, depths_of, divisor, head_of, mixer_of
 from zoo.errors import CheckpointError
 from zoo.key_rules import Rule, flat
 from zoo.scans import ScanOrder, Window
@@ -156,7 +156,7 @@ class MambaCSRFormat:
             "depths": depths,
             "block": {
                 "type": "rlmb",
-                "mlp_ratio": state[f"{first}mlp.fc1.weight"].shape[0] / dim,
+                "mlp_ratio": any_ratio_of(dim, state[f"{first}mlp.fc1.weight"].shape[0]),
                 "mixer": _mixer(state, f"{first}self_attention.", dim),
                 "branch": _branch(state, f"{first}conv_block.cab.", dim),
             },
@@ -240,8 +240,8 @@ def _fusion(state: State, prefix: str, dim: int) -> dict[str, Any]:
         "type": "cross_scale",
         # The authors' constructor has no other window size here.
         "scan": {"type": "cross_scale", "size": 16},
-        "expand": state[f"{prefix}out_norm.weight"].shape[0] / dim,
+        "expand": any_ratio_of(dim, state[f"{prefix}out_norm.weight"].shape[0]),
         "d_state": state[f"{prefix}A_logs"].shape[1],
         "d_conv": state[f"{prefix}conv2d.weight"].shape[-1],
-        "mlp_ratio": state[f"{prefix}mlp.fc1.weight"].shape[0] / dim,
+        "mlp_ratio": any_ratio_of(dim, state[f"{prefix}mlp.fc1.weight"].shape[0]),
     }

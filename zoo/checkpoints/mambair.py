@@ -345,6 +345,14 @@ def ratio_of(dim: int, hidden: int) -> float | None:
     return None
 
 
+def any_ratio_of(dim: int, hidden: int) -> float:
+    """Return a ratio with ``int(ratio * dim) == hidden``: that of :func:`ratio_of` if there is one.
+
+    The quotient itself would not do: ``int(123 / 60 * 60)`` is 122.
+    """
+    return ratio_of(dim, hidden) or (hidden + 0.5) / dim
+
+
 def divisor(dim: int, hidden: int, usual: int) -> int:
     """Return a divisor with ``dim // divisor == hidden``, the usual one if possible."""
     for candidate in (usual, 6, 24, dim // hidden):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zoo.blocks.window_attention import relative_positions
 from zoo.checkpoints.keymap import KeyMap, State, chained
-from zoo.checkpoints.mambair import HEADS, body_rules, ratio_of, skeleton
+from zoo.checkpoints.mambair import HEADS, any_ratio_of, body_rules, ratio_of, skeleton
 from zoo.errors import CheckpointError
 from zoo.key_rules import Rule, flat
 from zoo.scans import ScanOrder
@@ -187,6 +187,6 @@ def _branch(state: Mapping[str, Tensor], dim: int) -> dict[str, Any]:
     hidden = state[f"{FIRST}convffn1.fc1.weight"].shape[0]
     return {
         "type": "gated_mlp" if gated else "conv_ffn",
-        "ratio": ratio_of(dim, hidden) or (hidden + 0.5) / dim,
+        "ratio": any_ratio_of(dim, hidden),
         "kernel": state[f"{FIRST}convffn1.{conv}.weight"].shape[-1],
     }

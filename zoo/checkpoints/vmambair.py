@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from zoo.checkpoints.keymap import KeyMap
-from zoo.checkpoints.mambair import FOUR_WALKS, mixer_of, ratio_of, unet_rules, unet_sizes
+from zoo.checkpoints.mambair import FOUR_WALKS, any_ratio_of, mixer_of, unet_rules, unet_sizes
 from zoo.key_rules import Rule, flat, kernel
 from zoo.scans import ScanOrder
 
@@ -90,7 +90,7 @@ class VmambaIRFormat:
                     "channel_rank": rank,
                     "combine": "scale" if width == 2 else "add",
                 },
-                "branch": {"type": "gdfn", "ratio": ratio_of(widest, hidden) or hidden / widest},
+                "branch": {"type": "gdfn", "ratio": any_ratio_of(widest, hidden)},
             },
             "scans": [{"type": "raster", "directions": FOUR_WALKS}],
             "padding": "reflect",

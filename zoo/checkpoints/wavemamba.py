@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from zoo.checkpoints.keymap import KeyMap, chained
-from zoo.checkpoints.mambair import BLOCK, FOUR_WALKS, depth_of, mixer_of
+from zoo.checkpoints.mambair import BLOCK, FOUR_WALKS, any_ratio_of, depth_of, mixer_of
 from zoo.key_rules import Rule
 from zoo.scans import ScanOrder
 
@@ -104,7 +104,7 @@ class WaveMambaFormat:
                 "type": "rssb",
                 "norm": {"type": "layer", "eps": 1e-6},
                 "mixer": mixer_of(state, f"{FIRST}self_attention.", dim),
-                "branch": {"type": "gdfn", "ratio": hidden / dim, "bias": True},
+                "branch": {"type": "gdfn", "ratio": any_ratio_of(dim, hidden), "bias": True},
             },
             "guided": GUIDED,
             "scans": [{"type": "raster", "directions": FOUR_WALKS}],

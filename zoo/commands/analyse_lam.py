@@ -123,5 +123,5 @@ def _earlier(path: Path, part: Part, side: int) -> tuple[str, Attribution]:
         )
     row, column, _ = target
     lowest, detail = found["detail"].tolist()
-    map_ = Attribution(map_IHW.double(), row, column, side, detail, lowest, output_IHW)
+    map_ = Attribution(map_IHW, row, column, side, detail, lowest, output_IHW)
     return str(found["title"]), map_
