@@ -2,17 +2,20 @@
 
 Run by tests/ops/test_triton.py in a process of its own, because TRITON_INTERPRET must be set before
 Triton is imported, with some of these words: ``small``, ``long-chunks``, a part of
-``MATRIX``, ``random``, ``hostile``. After ``long-chunks``, it tells the shapes of what the kernels
-got as memory, and how many numbers they did not write. The interpreter takes some tenths of a
-second for a step of a block of channels. Chunks have four steps here and blocks four channels, so
-that small cases pass every boundary; large ones are for tests/gpu.
+``MATRIX``, ``random``, ``hostile``, ``tiny``. After ``long-chunks``, it tells the shapes of what
+the kernels got as memory, and how many numbers they did not write. The interpreter takes some
+tenths of a second for a step of a block of channels. Chunks have four steps here and blocks four
+channels, so that small cases pass every boundary; large ones are for tests/gpu.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import random
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -102,6 +105,24 @@ def wrong_entries() -> list[list[int]]:
     return [y[0, :, k].isnan().all(-1).nonzero().flatten().tolist() for k in range(4)]
 
 
+def kernel_of_three_lines() -> list[object]:
+    """What the process of the self-check tells of it: where it runs, fails, and does nothing."""
+    from zoo.ops.scan.self_check import tiny
+
+    class Idle:
+        def __getitem__(self, grid: tuple[int]) -> Callable[..., None]:
+            return lambda *given, **named: None
+
+    told = []
+    for device, kernel in (("cpu", tiny.add_one), ("meta", tiny.add_one), ("cpu", Idle())):
+        sys.stdin = io.StringIO(json.dumps({"device": device}) + "\n")
+        tiny.add_one = kernel
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            tiny.main()
+        told.append(json.loads(output.getvalue())["wrong"])
+    return told
+
+
 def hand_out_nan() -> list[torch.Tensor]:
     """Have the memory that kernels get hold NaN, so that none is read before it is written."""
     from zoo.ops.scan.triton import launch
@@ -131,8 +152,8 @@ def main(*words: str) -> int:
             gradient_longest=length,
             gradient_warps=8 if word == "long-chunks" else usual.gradient_warps,
         )
-        if word == "hostile":
-            _print(wrong_entries())
+        if word in ("hostile", "tiny"):
+            _print(wrong_entries() if word == "hostile" else kernel_of_three_lines())
             continue
         for case, dtype, fixed in parts[word]:
             torch.use_deterministic_algorithms(fixed)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from zoo.ops.scan import chunked
-from zoo.ops.scan.self_check import child, decision, machine, processes
+from zoo.ops.scan.self_check import child, decision, machine, plans, processes, toolchain
 from zoo.ops.scan.self_check.cases import Case
 from zoo.ops.scan.self_check.comparison import Check
 from zoo.ops.scan.self_check.verdicts import Verdict
@@ -94,6 +94,8 @@ def test_the_processor_is_named_and_triton_by_each_of_its_names(monkeypatch, tmp
     monkeypatch.setattr(machine.platform, "processor", lambda: "")
     monkeypatch.setattr(machine.platform, "machine", lambda: "arm64")
     assert machine.processor() == "A CPU @ 2: 3 GHz" and places == ["/proc/cpuinfo"]
+    file.write_text("flags\n" * 39 + "model name\t: the last line that is read\n")
+    assert machine.processor() == "the last line that is read"
     file.write_text("flags\n" * 40 + "model name\t: too late\n")
     assert machine.processor() == "arm64"
     file.unlink()
@@ -129,13 +131,16 @@ def test_the_processor_is_named_and_triton_by_each_of_its_names(monkeypatch, tmp
 def test_as_many_processes_run_as_there_is_room_for(
     monkeypatch, cores, groups, go_on, free, expected
 ):
-    monkeypatch.setattr(processes.os, "sched_getaffinity", lambda pid: range(cores), raising=False)
+    own = {0: range(cores)}  # 0 is this process
+    monkeypatch.setattr(processes.os, "sched_getaffinity", lambda pid: own[pid], raising=False)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: ((free << 30) + 5, 99 << 30))
     task = processes._Task("any", torch.device("cuda"), "plan", 1, go_on)
     assert processes._at_once(task, groups) == expected
     monkeypatch.delattr(processes.os, "sched_getaffinity")
     monkeypatch.setattr(processes.os, "cpu_count", lambda: cores)
     assert processes._at_once(task, groups) == expected
+    monkeypatch.setattr(processes.os, "cpu_count", lambda: None)
+    assert processes._at_once(task, groups) == 1
 
 
 def test_a_child_ends_itself_and_takes_one_thread(monkeypatch):
@@ -265,16 +270,222 @@ def test_a_kernel_of_three_lines_tells_what_is_wrong(monkeypatch, process, says)
 
 
 def test_a_kernel_of_three_lines_that_hangs_is_ended(monkeypatch):
-    killed = []
+    killed, waited = [], []
 
     def wait(timeout):
+        waited.append(timeout)
         raise subprocess.TimeoutExpired("python", timeout)
 
     process = watched(wait=wait)
     process.started.kill = lambda: killed.append(1)
     monkeypatch.setattr(processes, "_start", lambda module, **order: process)
     assert processes.tiny_kernel_fails(CPU, limit=7) == "no result after 7 seconds"
-    assert killed == [1]
+    assert killed == [1] and waited == [7, 5]
+
+
+def test_short_looks_count_as_long_as_they_take(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(processes.time, "monotonic", lambda: now[0])
+    process, task = watched([{"starts": "one"}]), processes._Task("any", CPU, "plan", 2)
+    for _ in range(9):
+        assert process.look(task, lambda: None) is None
+        now[0] += 0.25
+    assert process.look(task, lambda: None) is not None
+
+
+def test_what_is_no_text_does_not_hide_what_a_process_tells():
+    started = SimpleNamespace(poll=lambda: 1)
+    output, errors = (io.BytesIO(text) for text in (b'\xff\n7\n{"done": true}', b"\xff" * 400))
+    process = processes._Process(started, output, errors)
+    assert process.told() == [{"done": True}]
+    assert process.last_words() == "\ufffd" * 300
+
+
+def test_the_place_of_a_backend_is_its_module_or_what_it_says():
+    assert processes.place_of(chunked) == "zoo.ops.scan.chunked"
+    assert processes.place_of(SimpleNamespace(PLACE="a:b")) == "a:b"
+
+
+def test_signals_that_others_send_are_told_from_a_crash():
+    names = {processes.signal.Signals(-code).name for code in processes._FROM_OUTSIDE}
+    assert names == {"SIGHUP", "SIGINT", "SIGKILL", "SIGTERM", "SIGXCPU"}
+
+
+class Counted:
+    """Processes that end after three looks; how many there are at once is noted."""
+
+    def __init__(self, monkeypatch):
+        self.alive, self.most, self.groups, self.sleeps = 0, 0, [], []
+        monkeypatch.setattr(processes._Task, "start", self.start)
+        monkeypatch.setattr(processes, "_at_once", lambda task, groups: 2)
+        monkeypatch.setattr(processes.time, "sleep", self.sleeps.append)
+
+    def start(self, group):
+        self.groups.append(group)
+        self.alive += 1
+        self.most = max(self.most, self.alive)
+        looks = iter([None, None, [Verdict(False, str(group))]])
+        return SimpleNamespace(look=lambda *_: next(looks), end=self.end)
+
+    def end(self):
+        self.alive -= 1
+
+
+def test_so_many_processes_run_at_once_and_each_is_ended(monkeypatch):
+    counted = Counted(monkeypatch)
+    plan = f"{plans.__name__}:ON_A_GPU"
+    found = processes.examine_all("any", CPU, plan)
+    assert [verdict.case for verdict in found] == ["0", "1", "2", "3", "4"]
+    assert counted.groups == [0, 1, 2, 3, 4] and (counted.alive, counted.most) == (0, 2)
+    assert set(counted.sleeps) == {processes._POLL} and len(counted.sleeps) == 9
+    clock = iter([1.0, 2.26])
+    monkeypatch.setattr(processes.time, "monotonic", lambda: next(clock))
+    assert processes.examine("any", CPU, plan) == Verdict(False, "0", seconds=1.3)
+    assert counted.alive == 0
+
+    def fail(task, group):
+        raise OSError("no memory")
+
+    monkeypatch.setattr(processes._Task, "start", fail)
+    error = "no process could be started: no memory"
+    assert processes.examine_all("any", CPU, plan) == [Verdict(False, error=error, kept=False)]
+
+
+def test_files_of_a_process_that_cannot_be_started_are_closed(monkeypatch):
+    made, real = [], processes.tempfile.TemporaryFile
+    monkeypatch.setattr(
+        processes.tempfile, "TemporaryFile", lambda: made.append(real()) or made[-1]
+    )
+    monkeypatch.setattr(processes.sys, "executable", "/nowhere/python")
+    with pytest.raises(OSError, match="nowhere"):
+        processes._start("child")
+    assert len(made) == 2 and all(file.closed for file in made)
+
+
+def test_a_process_is_told_all_at_once(monkeypatch):
+    monkeypatch.setattr(processes, "_START", "pass")
+    process = processes._start("child")
+    try:
+        assert process.started.stdin.closed
+    finally:
+        process.end()
+
+
+def test_a_digest_depends_on_names_and_not_on_the_sequence_of_a_folder(monkeypatch, tmp_path):
+    class Backwards(type(tmp_path)):
+        def rglob(self, pattern):
+            return sorted(super().rglob(pattern), reverse=True)
+
+    for name in ("one.py", "two.py"):
+        (tmp_path / name).write_text(name)
+    digest = machine.our_code.__wrapped__
+    monkeypatch.setattr(machine, "_CODE", tmp_path)
+    before = digest()
+    assert len(before) == 16
+    monkeypatch.setattr(machine, "_CODE", Backwards(tmp_path))
+    assert digest() == before
+    (tmp_path / "two.py").rename(tmp_path / "three.py")
+    assert digest() != before
+
+
+def test_a_verdict_is_of_a_key_in_any_sequence_and_a_line_of_its_own(fresh):
+    one, other = {"a": "1", "b": "2"}, {"b": "2", "a": "1"}
+    path = decision.verdicts.path_of(one)
+    assert path == decision.verdicts.path_of(other) and len(path.stem) == 20
+    assert path.parent == fresh / "self-checks"
+    decision.verdicts.write(one, Verdict(passed=True))
+    assert path.read_bytes().endswith(b"}\n")
+
+
+def test_a_short_wait_is_not_told_and_does_not_keep_a_processor_busy(fresh, monkeypatch, caplog):
+    now, sleeps = [100.0], []
+
+    def sleep(seconds):
+        sleeps.append(seconds)
+        now[0] += seconds
+
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=sleep)
+    monkeypatch.setattr(decision.verdicts, "time", clock)
+    turn = decision.verdicts.turn
+    with caplog.at_level("INFO"), turn({}, 0):
+        with turn({}, 1.95) as ours:
+            assert not ours and len(sleeps) == 20 and set(sleeps) == {0.1}
+        assert not caplog.records
+        with turn({}, 3) as ours:
+            assert not ours and len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(("seconds", "took"), [(2.4, " in 2 s"), (0.0, "")])
+def test_how_long_a_check_took_is_noted(gpu, monkeypatch, caplog, seconds, took):
+    backend = gpu("right")
+    verdict = Verdict(passed=True, seconds=seconds)
+    decision.verdicts.write(decision._gpu_key(backend, CPU), verdict)
+    with caplog.at_level("DEBUG"):
+        assert decision.verdict_on_gpu(backend, CPU) == verdict
+    assert [record.getMessage() for record in caplog.records] == [
+        f"triton has passed its self-check{took} on a stand-in"
+    ]
+
+
+def test_what_is_not_checked_is_not_kept(gpu, monkeypatch):
+    backend = gpu("right")
+    monkeypatch.setattr(toolchain, "missing", lambda: "no compiler")
+    found = decision.verdict_on_gpu(backend, CPU)
+    assert found == Verdict(False, error="no compiler", kept=False)
+    monkeypatch.setenv("ZOO_SELF_CHECK", "0")
+    found = decision.verdict_on_gpu(backend, CPU)
+    assert found == Verdict(False, error="ZOO_SELF_CHECK is 0", kept=False)
+
+
+def test_one_thread_of_a_process_decides(fresh, monkeypatch):
+    seen = []
+
+    def verdict(*_):
+        seen.append(decision._lock.locked())
+        return Verdict(passed=True)
+
+    monkeypatch.setattr(decision, "verdict_on_gpu", verdict)
+    monkeypatch.setattr(decision, "_verdict_on_cpu", verdict)
+    backend = SimpleNamespace(NAME="one")
+    for _ in range(2):  # what is known is not asked for again
+        assert decision.serves_on_gpu(backend, torch.device("cuda", 1))
+        assert decision.serves_on_cpu(backend, CPU)
+        assert decision.part_serves_on_cpu("a part", lambda: None)
+    assert seen == [True] * 3 and not decision._lock.locked()
+
+
+def test_a_part_of_the_library_has_a_verdict_for_each_level(fresh, monkeypatch):
+    for level, key in (("avx2", "avx2"), (None, "")):
+        monkeypatch.setattr(decision.native, "level", lambda level=level: level)
+        assert decision.kept_verdict_on_cpu("a part") is None
+        decision.verdicts.write(decision._cpu_key("a part", key), Verdict(False, key))
+        assert decision.kept_verdict_on_cpu("a part") == Verdict(False, key)
+
+
+def test_a_hang_is_waited_for_in_short_looks(monkeypatch):
+    """All processes may have been stopped meanwhile. The thread does not keep Python alive."""
+    waits = []
+
+    class Hanging:
+        def __init__(self, target, daemon):
+            assert daemon
+
+        def start(self):
+            pass
+
+        def join(self, seconds):
+            waits.append(seconds)
+
+    monkeypatch.setattr(decision.threading, "Thread", Hanging)
+    found = decision._checked_on_cpu(lambda: None)
+    assert found == Verdict(False, "one of its cases", "no result in 30 s")
+    assert waits == [1.0] * 30
+
+
+def test_the_time_of_a_check_is_told_to_a_hundredth(monkeypatch):
+    clock = iter([1.0, 1.2345])
+    monkeypatch.setattr(decision.time, "perf_counter", lambda: next(clock))
+    assert decision._checked_on_cpu(lambda: None) == Verdict(passed=True, seconds=0.23)
 
 
 @pytest.mark.parametrize(("rank", "count"), [("", 1), ("0", 1), ("1", 0)])

@@ -65,11 +65,13 @@ def test_small_cases_match_and_wrong_entries_are_nan_in_the_interpreter():
 
     Nor is memory read before it is written; and each program has scratch memory of its own.
     """
-    *results, memory, spoilt = interpret("small", "long-chunks", "hostile")
+    *results, memory, spoilt, tiny = interpret("small", "long-chunks", "hostile", "tiny")
     assert len(results) == 7
     check(results)
     assert spoilt == [[4, 5], [4, 5], [4, 5], []]
     state, total, scratch = [[1, 2, 1, 2, 16], 2 * 2 * 8], [[1, 2, 2, 5], 0], [[2, 4, 3, 2, 4], 0]
+    runs, fails, idle = tiny
+    assert runs is None and "Error: " in fails and idle == "it adds wrongly"
     assert memory == [state, total, state, state, total, scratch]
 
 

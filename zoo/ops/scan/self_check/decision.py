@@ -136,7 +136,7 @@ def kept_verdict_on_cpu(part: str) -> Verdict | None:
 
     It is None if there was none.
     """
-    return verdicts.read(_cpu_key(part, native.level() or ""))
+    return verdicts.read(_cpu_key(part, _level()))
 
 
 def take_over(backend: Backend, device: torch.device, told: tuple[Mapping[str, str], bool]) -> None:
@@ -157,7 +157,7 @@ def serves_on_cpu(backend: Backend, device: torch.device) -> bool:
     If it fails, the next lower one that passes is set in ZOO_NATIVE_LEVEL for this process, so that
     all that runs in the library uses it. One that the user has set is not replaced.
     """
-    level = native.level() or ""
+    level = _level()
     if (backend.NAME, level) not in _known:
         with _lock:
             level = _first_that_passes(backend, level)
@@ -193,15 +193,20 @@ def part_serves_on_cpu(part: str, examine: Examination) -> bool:
         part: what it is called.
         examine: runs its cases; returns the first that is wrong and what is wrong, or None.
     """
-    level = native.level() or ""
+    level = _level()
     if (part, level) not in _known:
         with _lock:
-            verdict = _verdict_on_cpu(part, level, examine)
-            if not verdict.passed and (part, level) not in _known:
-                what = f"the C++ library ({part}) with the instruction set {level}"
-                _warn(what, verdict, "PyTorch's own operators serve", "'zoo doctor' prints")
-            _known[part, level] = verdict.passed
+            if (part, level) not in _known:
+                verdict = _verdict_on_cpu(part, level, examine)
+                if not verdict.passed:
+                    what = f"the C++ library ({part}) with the instruction set {level}"
+                    _warn(what, verdict, "PyTorch's own operators serve", "'zoo doctor' prints")
+                _known[part, level] = verdict.passed
     return _known[part, level]
+
+
+def _level() -> str:
+    return native.level() or ""
 
 
 def _lower(level: str) -> str | None:
@@ -212,7 +217,7 @@ def _lower(level: str) -> str | None:
 
 def _verdict_on_cpu(part: str, level: str, examine: Examination) -> Verdict:
     if setting() == "0":
-        return Verdict(passed=True, kept=False)
+        return Verdict(passed=True)
     key = _cpu_key(part, level)
     return _kept(key) or _in_turn(key, lambda: _checked_on_cpu(examine))
 
@@ -241,9 +246,7 @@ def _checked_on_cpu(examine: Examination) -> Verdict:
     except RuntimeError as error:  # there are too many, or Python is about to end
         return Verdict(passed=False, error=in_one_line(error), kept=False)
     for _ in range(_LOOKS):  # many short waits: the process may have been stopped (Ctrl-Z)
-        thread.join(_CPU_LIMIT / _LOOKS)
-        if found:
-            break
+        thread.join(_CPU_LIMIT / _LOOKS)  # of one that has ended, at once
     if found:
         return found[0]
     return Verdict(passed=False, case="one of its cases", error=f"no result in {_CPU_LIMIT:.0f} s")

@@ -35,11 +35,11 @@ _MOST = 1800.0
 _POLL = 0.02
 _LONGEST_LOOK = 1.0
 """Seconds between two looks that count at most: all processes may have been stopped (Ctrl-Z)."""
-_FROM_OUTSIDE = frozenset(
+_FROM_OUTSIDE = {
     -getattr(signal, name)
-    for name in ("SIGHUP", "SIGINT", "SIGKILL", "SIGTERM", "SIGXCPU")
+    for name in ["SIGHUP", "SIGINT", "SIGKILL", "SIGTERM", "SIGXCPU"]
     if hasattr(signal, name)
-)
+}
 """Codes of a process that somebody else has ended, or the system for want of memory or time."""
 _ROOT = Path(__file__).parents[4]
 """The folder that holds this package. A child does not see the user's own site-packages, so it

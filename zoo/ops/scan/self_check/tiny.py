@@ -19,7 +19,7 @@ from zoo.ops.scan.self_check.comparison import in_one_line
 def add_one(x_ptr, y_ptr, count, BLOCK: tl.constexpr):
     """y = x + 1."""
     at = tl.arange(0, BLOCK)
-    tl.store(y_ptr + at, tl.load(x_ptr + at, mask=at < count) + 1.0, mask=at < count)
+    tl.store(y_ptr + at, tl.load(x_ptr + at, at < count) + 1.0, at < count)
 
 
 def main():
