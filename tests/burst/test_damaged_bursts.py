@@ -14,7 +14,7 @@ import torch
 
 from tests.helpers.damage import put
 from zoo.data.burst.camera import Camera
-from zoo.data.burst.facts import _short, load_facts
+from zoo.data.burst.facts import _short, _size, load_facts
 from zoo.data.burst.finding import find_bursts
 from zoo.data.burst.reading import BurstFiles, read_burst
 from zoo.errors import ImageError
@@ -153,6 +153,11 @@ def test_large_arrays_of_an_npz_file_are_no_facts(tmp_path):
 def test_a_file_of_facts_holds_a_mapping(tmp_path, text, message):
     with pytest.raises(ImageError, match=message):
         read_burst(burst(tmp_path / "a", text))
+
+
+def test_numbers_are_counted_up_to_one_more_than_are_allowed():
+    assert [_size([1] * count, 2) for count in (0, 1, 2, 3, 9)] == [0, 1, 2, 3, 3]
+    assert _size([torch.zeros(2), np.zeros(3), [4]], 6) == 6
 
 
 def test_words_of_a_message_are_the_first_100_letters_in_one_line():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +18,13 @@ from tests.helpers.author_layouts import PHONE, burst, tag, write_facts
 from zoo.data.burst import pairs
 from zoo.data.burst.clean import CleanImage, clean_of
 from zoo.data.burst.dataset import generator
-from zoo.data.burst.finding import REAL_RAW_CLEAN, real_raw_clean, real_raw_frames
+from zoo.data.burst.finding import (
+    REAL_RAW_CLEAN,
+    _advice,
+    _has_folders,
+    real_raw_clean,
+    real_raw_frames,
+)
 from zoo.data.burst.pairs import RealBurst, RealBurstDataset, real_bursts
 from zoo.data.burst.reading import read_burst
 from zoo.data.burst.sets import find_burst_set
@@ -99,6 +106,41 @@ def test_a_set_is_found_under_each_of_its_names(tmp_path, name, folders):
         root = tmp_path / str(number)
         (root / folder / "test").mkdir(parents=True)
         assert find_burst_set(root, [name]) == (name, root / folder / "test"), folder
+
+
+def test_the_current_folder_may_be_a_half_of_a_set(tmp_path, monkeypatch):
+    half = tmp_path / "SynBurst" / "val"
+    half.mkdir(parents=True)
+    monkeypatch.chdir(half)
+    assert find_burst_set(".", ["SyntheticBurst"]) == ("SyntheticBurst", Path())
+    (half / "other").mkdir()
+    monkeypatch.chdir(half / "other")
+    assert find_burst_set(".", ["SyntheticBurst"]) == (None, Path())
+
+
+def test_advice_names_files_in_their_sequence_and_no_hidden_folder(tmp_path):
+    hidden = tmp_path / ".old" / "1"
+    hidden.mkdir(parents=True)
+    (hidden / "burst.npz").write_bytes(b"")
+    assert _advice(tmp_path) == ""
+    (tmp_path / "notes.txt").write_text("")
+    assert _advice(tmp_path / "notes.txt") == ""
+    (tmp_path / "old").mkdir()
+    (hidden.rename(tmp_path / "old" / "1"))
+    assert _advice(tmp_path).endswith("folders in it that have bursts: old")
+    for number in (11, 3, 10, 2, 12, 4):
+        (tmp_path / f"{number}.dng").write_bytes(b"")
+    assert _advice(tmp_path).startswith("; 2.dng is one frame")
+
+
+def test_folders_and_archives_may_hold_bursts(tmp_path):
+    (tmp_path / "notes.txt").write_text("")
+    assert not _has_folders(tmp_path) and not _has_folders(tmp_path / "notes.txt")
+    (tmp_path / "a.npz").write_bytes(b"")
+    assert _has_folders(tmp_path)
+    (tmp_path / "a.npz").unlink()
+    (tmp_path / "1").mkdir()
+    assert _has_folders(tmp_path)
 
 
 def test_a_set_in_place_of_its_half_names_the_halves(tmp_path):
@@ -344,6 +386,17 @@ def test_a_patch_lies_anywhere_in_frames_that_are_not_square(monkeypatch, turned
         flips = [axis for bit, axis in ((1, -2), (2, -1)) if turned & bit]
         expected = whole[:, -side:, -side:].flip(flips)
         assert torch.equal(image, expected.mT if turned & 4 else expected)
+
+
+def test_frames_are_not_turned_unless_asked_to(monkeypatch):
+    frame = torch.rand(3, 4, 4)
+    monkeypatch.setattr(RealBurst, "read", lambda *_: (frame[None], torch.rand(3, 16, 16)))
+    monkeypatch.setattr(pairs, "below", lambda n, rng: n - 1)
+    data = RealBurstDataset(
+        [RealBurst(None, CleanImage(None))], frames=1, scale=4, patch=4, length=1, seed=0,
+        augment=False,
+    )  # fmt: skip
+    assert torch.equal(data[0].frames[0], frame)
 
 
 def test_patches_depend_on_seed_and_number_only(tmp_path):

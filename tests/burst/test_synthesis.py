@@ -295,6 +295,14 @@ def test_a_moving_object_and_jitter_and_dropout_are_off_unless_asked_for():
     assert not dropped.flow.any()
 
 
+def test_the_challenge_rounds_a_photo_down_to_8_bits():
+    make, motion = BurstSynthesis(frames=1, max_translation=0), torch.eye(3).double()[None]
+    for level in (0.99, 1.5, 100.9, 254.99, 255.0):
+        photo_3HW = torch.full((3, 8, 8), level / 255)
+        found = make._sample(photo_3HW, motion, 8, rng())
+        torch.testing.assert_close(found * 255, torch.full_like(found, math.floor(level)))
+
+
 def test_the_moving_object_is_a_square_that_moves_steadily_and_shows_another_part():
     synthesis, side = clean(frames=5, moving_object=1.0), 48
     source_3HW = 1 + torch.rand(3, side, side)

@@ -675,7 +675,7 @@ def test_arrays_of_matlab_have_the_class_that_they_have_there(tmp_path, monkeypa
 
     monkeypatch.setattr(scipy_io, "loadmat", noted)
     read_photo(path)
-    assert [options["mat_dtype"] for options in seen] == [True]
+    assert seen == [{"variable_names": ["found"], "mat_dtype": True}]
 
 
 def test_an_array_of_matlab_may_be_as_much_larger_than_its_file_as_deflate_allows(monkeypatch):
@@ -696,6 +696,15 @@ def test_bands_say_their_new_size_and_nothing_if_asked_to(tmp_path):
     write_photo(tmp_path / "b.tif", photo, Saving(metadata=False))
     assert read_photo(tmp_path / "b.tif").metadata == Metadata()
     assert read_photo(tmp_path / "b.tif").color_HWC.shape == (5, 7, 4)
+
+
+def test_an_archive_of_another_compression_than_numpys_is_refused(tmp_path):
+    held = io.BytesIO()
+    np.save(held, np.zeros((4, 4), np.uint8))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("image.npy", held.getvalue())
+    with pytest.raises(ImageError, match="image has compression method 14; write it again"):
+        read_photo(tmp_path / "a.npz")
 
 
 @pytest.mark.parametrize("module", ["scipy", "tifffile"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.data.bicubic import resize_bicubic
+from zoo.data.bicubic import _snapped, resize_bicubic
 from zoo.errors import ImageError
 
 
@@ -74,6 +74,11 @@ def test_images_of_8_bits_are_rounded_after_each_side_as_matlab_does(scale, dtyp
     np.testing.assert_allclose(found, expected, atol=1e-9)
     once = rounded(resize_bicubic(image, 1 / scale)[0, 0].numpy() * 255)
     assert 0.02 < (once != expected).mean() < 0.5  # rounding once is not the same
+
+
+def test_levels_are_whole_where_only_float32_made_them_not():
+    levels = torch.tensor([3.0004, 3.4, 2.9996, 2.5, 7.0], dtype=torch.float64)
+    assert _snapped(levels).tolist() == [3.0, 3.4, 3.0, 2.5, 7.0]
 
 
 def test_half_a_level_is_rounded_upwards_exactly():

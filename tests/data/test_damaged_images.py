@@ -279,6 +279,16 @@ def test_opencvs_log_level_is_changed_by_one_thread_at_a_time(monkeypatch):
     assert calls == [(level, True) for level in (5, 3, 3, 3, 5)] and not levels.lock.locked()
 
 
+@pytest.mark.parametrize("listen", [False, True])
+def test_opencv_logs_nothing_of_its_own_while_it_decodes(monkeypatch, listen):
+    """What its decoders say of damage is heard."""
+    levels = []
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: levels.append(cv2.utils.logging.getLogLevel()))
+    assert decoding.decoded(b"none", listen=listen) == (None, "")
+    logs = cv2.utils.logging
+    assert levels == [logs.LOG_LEVEL_WARNING if listen else logs.LOG_LEVEL_SILENT]
+
+
 OPEN = Path("/proc/self/fd")
 
 

@@ -191,6 +191,15 @@ def test_each_page_of_a_tiff_becomes_a_file_with_one_directory(endian, big):
     assert tiff.pages(one) == tiff.pages(two) == 1 and tiff.pages(both + page) == 2
 
 
+def test_no_more_entries_of_a_directory_are_read_than_a_tiff_can_have():
+    """A BigTIFF may claim any number, and its file may be large."""
+    first, last = (struct.pack("<HHQQ", tag, 3, 1, 0) for tag in (1, 2))
+    for number, found in ((2**16, {1, 2}), (2**16 + 1, {1})):
+        data = b"II+\0" + struct.pack("<HHQQ", 8, 0, 16, number)
+        data += first * (number - 1) + last + bytes(8)
+        assert tiff.directory(data).entries.keys() == found
+
+
 def test_pages_that_lead_to_themselves_are_counted_once():
     data = tiff_with_alpha(np.full((2, 3, 4), 255), 2)
     found = tiff.directory(data)
@@ -299,14 +308,25 @@ def test_every_picture_in_a_file_of_a_phone_is_read(tmp_path, kind):
         both = pillow_heif.from_pillow(Image.fromarray(pictures[0]))
         both.add_from_pillow(Image.fromarray(pictures[1]))
         both.save(path, quality=-1, chroma=444)
+    assert "has 2 frames or pages" in refused(path)
     found = read_frames(path)
     assert len(found) == 2
     for photo, pixels in zip(found, pictures, strict=True):
         assert abs(photo.color_HWC * 255 - pixels).mean() < 2
 
 
+def test_frames_of_a_turned_animation_are_turned_and_lie_in_memory_row_by_row(tmp_path):
+    frames(tmp_path / "a.png", exif=exif(6))
+    for photo in read_frames(tmp_path / "a.png"):
+        assert photo.color_HWC.shape == (36, 24, 3) and photo.color_HWC.flags.c_contiguous
+        assert photo.metadata.orientation == 1
+
+
 def test_a_damaged_and_a_large_photo_of_a_phone(tmp_path, monkeypatch):
     avif(tmp_path / "a.avif")
+    heic(tmp_path / "a.heic", colours())
+    monkeypatch.setenv("ZOO_MAX_PIXELS", "500")
+    assert "36x24 pixels, and the limit is 500" in refused(tmp_path / "a.heic")
     monkeypatch.setenv("ZOO_MAX_PIXELS", "500")
     assert "36x24 pixels, and the limit is 500" in refused(tmp_path / "a.avif")
     monkeypatch.delenv("ZOO_MAX_PIXELS")

@@ -218,6 +218,11 @@ def test_segments_have_their_marker_start_and_end():
     data = jpeg((b"\xff\xe0", b"JFIF\0"), (b"\xff\xe1", b"abc")) + b"\x12\xff\0\xff\xd9more"
     places = [(0xE0, 2, 11), (0xE1, 11, 18), (0xDA, 18, 22), (0xD9, 25, 27)]
     assert list(jpeg_segments(data)) == places
+    for length in (0, 1, 2):  # it counts its own two bytes
+        data = b"\xff\xd8\xff\xe0" + struct.pack(">H", length) + b"\xff\xe1\0\2\xff\xd9"
+        assert [(marker, start) for marker, start, _ in jpeg_segments(data)] == [
+            (0xE0, 2), (0xE1, 6), (0xD9, 10),
+        ]  # fmt: skip
 
 
 def test_chunks_without_a_body_count_up_to_the_last_byte_of_a_file():

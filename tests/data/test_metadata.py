@@ -296,6 +296,24 @@ def test_what_stands_behind_the_start_of_a_jpegs_image_data_is_no_metadata():
     assert found.orientation == 6 and found.resolution == Resolution(72, 72, "inch")
 
 
+def test_a_block_that_is_no_exif_is_left_out():
+    for body, kept in ((exif(), exif()), (b"MM\0+" + exif()[4:], None), (b"", None)):
+        found = read_metadata(b"\xff\xd8" + jpeg_segment(0xE1, b"Exif\0\0" + body))
+        assert found.exif == kept
+
+
+def test_a_profile_of_a_jpeg_counts_with_all_its_pieces_in_any_sequence():
+    def pieces(*each):
+        head = b"ICC_PROFILE\0"
+        parts = [jpeg_segment(0xE2, head + bytes(numbers) + body) for *numbers, body in each]
+        return read_metadata(b"\xff\xd8" + b"".join(parts)).profile
+
+    assert pieces((2, 2, b"b"), (1, 2, b"a")) == b"ab" and pieces((1, 1, b"a")) == b"a"
+    for wrong in (((1, 2, b"a"),), ((1, 2, b"a"), (3, 2, b"b")), ((1, 1, b"a"), (2, 2, b"b"))):
+        assert pieces(*wrong) is None
+    assert pieces((1, 1, b"")) is None
+
+
 def test_a_jfif_segment_may_end_with_its_resolution():
     for end, expected in ((12, Resolution(72, 72, "inch")), (11, None)):
         found = read_metadata(b"\xff\xd8" + jpeg_segment(0xE0, JFIF_OF_72[:end]))

@@ -10,7 +10,7 @@ import torch
 from zoo.data import OnePass, PatchDataset, load_sample, resize_bicubic
 from zoo.data.degradations import compress
 from zoo.data.pixels import round_to_levels, to_array, to_tensor
-from zoo.errors import RecipeError
+from zoo.errors import ImageError, RecipeError
 
 
 def rng(seed=0):
@@ -143,6 +143,11 @@ def test_patches_of_gray_and_colour(clean, channels, scale):
         photos, degradation=degradation, patch=16, channels=channels, length=8, seed=3
     )
     assert all(torch.equal(a, b) for a, b in zip(patches[5], again[5], strict=True))
+
+
+def test_sizes_that_are_no_multiple_of_the_scale_are_refused():
+    with pytest.raises(ImageError, match="crop it to multiples of 2"):
+        OnePass(scale=2)(torch.zeros(3, 7, 8), rng())
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from tests.helpers.toy import register_toy
 from zoo.data import PairDataset, Photo, load_training_photos, write_photo
-from zoo.data.pair_folders import folder_pair
+from zoo.data.pair_folders import check_order, folder_pair
 from zoo.data.pair_names import (
     CLEAN,
     DEGRADED,
@@ -90,6 +90,15 @@ def test_whole_paths_say_the_order_of_folders_with_equal_names(clean, degraded):
     assert counterparts(files_in(clean), files_in(degraded), 2) == [0, 1]
     with pytest.raises(ImageError, match=r"in another order|the paths do not say which"):
         counterparts(files_in(clean), files_in(degraded[::-1]), 2)
+
+
+def test_two_folders_of_clean_images_may_share_one_of_degraded_ones():
+    clean, degraded = ["a/HR1/1.png", "a/HR2/2.png"], ["a/LR/1.png", "a/LR/2.png"]
+    pairs = [folder_pair([name], degraded, 1) for name in clean]
+    check_order(pairs)  # each has its own files in it
+    again = folder_pair(["a/HR2/1.png"], degraded, 1)
+    with pytest.raises(ImageError, match="hold files of the same names"):
+        check_order([pairs[0], again])
 
 
 def test_a_pair_of_folders_has_the_names_of_each_side():

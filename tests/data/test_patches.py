@@ -166,6 +166,8 @@ def test_pairs_of_neighbouring_indices_and_seeds_differ():
 def test_settings_of_patches_that_make_no_sense_are_refused(changes, message):
     with pytest.raises(RecipeError, match=message):
         patches_of([numbered(4, 4)], **changes)
+    least = {name: value + 1 for name, value in changes.items()}
+    assert len(patches_of([numbered(4, 4)], **least)) == least.get("length", 800)
 
 
 def test_networks_of_other_channels_out_than_in_train_on_pairs_only():

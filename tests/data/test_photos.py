@@ -98,6 +98,15 @@ def test_sub_images_are_480_wide_and_240_apart_unless_told_otherwise(tmp_path, b
     assert widths == [480] * 3  # at 0, 240 and 320
 
 
+def test_photos_without_data_somewhere_are_not_cut(tmp_path):
+    pixels = np.zeros((8, 8, 3), np.float32)
+    pixels[1, 2] = np.nan
+    np.save(tmp_path / "a.npy", pixels)
+    with pytest.raises(ImageError, match=r"a\.npy' has 1 pixels without data .*; cut them off"):
+        prepare(tmp_path, tmp_path / "out", size=4, step=4, progress=False)
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
 def test_preparing_names_what_is_wrong(tmp_path, monkeypatch):
     write_photo(tmp_path / "a.png", random_photo(0))
     (tmp_path / "b.png").write_text("none")

@@ -279,6 +279,9 @@ def test_the_current_folder_is_a_test_set_by_its_own_name(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path / "Set5")
     [found] = find_test_set(".", "set5", Bicubic(scale=2), 2)
     assert found.clean == Path("Set5_HR/a.png")
+    (tmp_path / "pan").mkdir()
+    with pytest.raises(ImageError, match=f"; name '{tmp_path}', the folder above it"):
+        find_test_set(".", "set5", Bicubic(scale=2), 2, guides=["Pan"])
 
 
 def test_folders_that_are_not_the_degraded_images_are_told(tmp_path, caplog):

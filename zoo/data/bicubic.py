@@ -71,10 +71,8 @@ def resize_bicubic(
         )
     top = 1 if bits is None else 2**bits - 1
     values_BCHW = image_BCHW if bits is None else _snapped(image_BCHW * top)
-    # Resize first the side that makes the intermediate image smaller: this is faster.
-    rows, columns = (-2, new_height, factors[0]), (-1, new_width, factors[1])
-    for side in (rows, columns) if new_height < height else (columns, rows):
-        values_BCHW = _resize_side(values_BCHW, *side)
+    for axis, new, factor in ((-2, new_height, factors[0]), (-1, new_width, factors[1])):
+        values_BCHW = _resize_side(values_BCHW, axis, new, factor)
         if bits is not None:
             values_BCHW = (values_BCHW.clamp_(0, top) + 0.5).floor_()
     return values_BCHW if bits is None else values_BCHW / top
