@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import warnings
 import zipfile
 
 import cv2
@@ -153,6 +154,20 @@ def test_large_arrays_of_an_npz_file_are_no_facts(tmp_path):
 def test_a_file_of_facts_holds_a_mapping(tmp_path, text, message):
     with pytest.raises(ImageError, match=message):
         read_burst(burst(tmp_path / "a", text))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_frames_of_huge_values_are_one_sentence_and_no_warning(tmp_path, sign):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for value, said in ((1e300, "NaN or infinite"), (1e6, "has values up to 1e\\+06; 1 must")):
+            with pytest.raises(ImageError, match=said):
+                read_burst(npz(tmp_path / "a.npz", frames=np.full((2, 4, 2, 2), sign * value)))
+
+
+def test_facts_are_read_by_a_path_of_text(tmp_path):
+    (tmp_path / "meta_info.pkl").write_bytes(pickle.dumps({"white_level": 9}))
+    assert load_facts(str(tmp_path / "meta_info.pkl")) == {"white_level": 9}
 
 
 def test_numbers_are_counted_up_to_one_more_than_are_allowed():

@@ -285,6 +285,9 @@ def test_frames_of_realbsr_are_in_natural_order_without_their_clean_image(tmp_pa
     (tmp_path / "0.pkl").write_bytes(b"")
     assert [path.name for path in real_raw_frames(tmp_path)] == names
     assert real_raw_clean(tmp_path) == tmp_path / clean
+    for number in (5, 3, 9, 2, 7, 1):
+        (tmp_path / f"{number}{REAL_RAW_CLEAN}").write_bytes(b"")
+    assert real_raw_clean(tmp_path) == tmp_path / clean
 
 
 def test_the_first_of_several_clean_images_is_that_of_the_burst(tmp_path):

@@ -16,7 +16,7 @@ import pytest
 
 from tests.fuzz.images import declaring, solid_bmp
 from tests.helpers.tiffs import tiff_with_alpha
-from zoo.data import decoding, headers, tiff
+from zoo.data import decoding, headers, raster, tiff
 from zoo.data.images import read_photo
 from zoo.errors import ImageError
 
@@ -249,6 +249,8 @@ def test_what_is_deflated_in_a_tiff_is_checked():
         wrong = bytearray(data)
         wrong[place + at] ^= 0xFF
         assert tiff.is_damaged(bytes(wrong)), at
+        assert headers.is_cut_short(bytes(wrong))
+    assert not headers.is_cut_short(data)
     for deflated, most, size in (
         (zlib.compress(bytes(5000)), 9000, 5000),
         (zlib.compress(bytes(5000))[:-1], 9000, 9001),
@@ -287,6 +289,23 @@ def test_opencv_logs_nothing_of_its_own_while_it_decodes(monkeypatch, listen):
     assert decoding.decoded(b"none", listen=listen) == (None, "")
     logs = cv2.utils.logging
     assert levels == [logs.LOG_LEVEL_WARNING if listen else logs.LOG_LEVEL_SILENT]
+    monkeypatch.setattr(cv2, "imencode", lambda *_: (levels.append(logs.getLogLevel()), None))
+    with pytest.raises(ImageError, match=r"cannot hold an image of 3x2 pixels; use \.png"):
+        raster._encode(Path("a.jpg"), np.zeros((2, 3, 3), np.uint8), None)
+    assert levels[1:] == [logs.LOG_LEVEL_SILENT]
+
+
+def test_what_others_say_meanwhile_is_lost_where_nobody_can_hear_it(monkeypatch):
+    said, written = [], []
+    monkeypatch.setattr(os, "write", lambda place, data: written.append((place, data)))
+    decoding._sort(b"hello\nCorrupt JPEG data: 9\n", said)
+    assert said == ["Corrupt JPEG data: 9"] and written == [(2, b"hello\n")]
+
+    def closed(*_):
+        raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr(os, "write", closed)
+    decoding._sort(b"hello\n", said)
 
 
 OPEN = Path("/proc/self/fd")

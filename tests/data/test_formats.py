@@ -200,6 +200,16 @@ def test_no_more_entries_of_a_directory_are_read_than_a_tiff_can_have():
         assert tiff.directory(data).entries.keys() == found
 
 
+def test_pages_behind_a_large_picture_are_all_counted():
+    data, number = tiff_with_alpha(np.full((2, 3, 4), 255), 2) + bytes(20_000), 5
+    link = tiff.directory(data).link
+    chain = data[:link] + struct.pack("<I", len(data)) + data[link + 4 :]
+    for page in range(number):
+        following = len(chain) + 18 if page + 1 < number else 0
+        chain += struct.pack("<HHHIII", 1, tiff.SUBFILE, tags.LONG, 1, 0, following)
+    assert tiff.pages(chain) == 1 + number
+
+
 def test_pages_that_lead_to_themselves_are_counted_once():
     data = tiff_with_alpha(np.full((2, 3, 4), 255), 2)
     found = tiff.directory(data)

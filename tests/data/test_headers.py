@@ -272,6 +272,25 @@ def test_samples_of_a_tiff_that_says_nothing_of_them_have_one_bit():
         assert fault in found and bool(fault) == bool(found)
 
 
+@pytest.mark.parametrize(("planes", "odd"), [(1, False), (2, True)])
+def test_samples_of_a_tile_are_together_or_in_separate_planes(planes, odd):
+    """16 x 16 samples of 8 bits are 1024 bytes where there are four of them."""
+    held = {258: 8, 259: 1, 277: 4, 284: planes, 322: 16, 323: 16}
+    entries = b"".join(struct.pack("<HHII", tag, 3, 1, held[tag]) for tag in held)
+    data = b"II*\0" + struct.pack("<IH", 8, len(held)) + entries + bytes(4)
+    assert bool(headers.undecodable(data)) == odd
+    assert tiff.bytes_of_pixel(data) == 4
+
+
+@pytest.mark.parametrize(
+    ("bits", "samples", "size"), [(1, 1, 1), (12, 1, 2), (16, 3, 6), (1, 9, 2)]
+)
+def test_bytes_of_a_pixel_of_a_tiff(bits, samples, size):
+    entries = struct.pack("<HHIIHHII", 258, 3, 1, bits, 277, 3, 1, samples)
+    assert tiff.bytes_of_pixel(b"II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4)) == size
+    assert tiff.bytes_of_pixel(b"no TIFF") == 1
+
+
 def test_a_page_beyond_the_end_of_a_tiff_is_none():
     data = cv2.imencode(".tif", np.zeros((2, 3), np.uint8))[1].tobytes()
     link = tiff.directory(data).link

@@ -314,6 +314,29 @@ def test_a_profile_of_a_jpeg_counts_with_all_its_pieces_in_any_sequence():
     assert pieces((1, 1, b"")) is None
 
 
+def test_of_several_blocks_of_a_png_the_first_counts():
+    def profile(body, name=b"name\0\0"):
+        return png_chunk(b"iCCP", name + zlib.compress(body))
+
+    def text(body):
+        return png_chunk(b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + body)
+
+    blocks = [png_chunk(b"eXIf", exif(turn)) for turn in (3, 6)]
+    data = [profile(b"one"), profile(b"two"), *blocks, text(b"<a>"), text(b"<b>")]
+    found = read_metadata(b"\x89PNG\r\n\x1a\n" + b"".join(data))
+    assert (found.profile, found.exif, found.xmp) == (b"one", exif(3), b"<a>")
+    for nameless in (profile(b"one", b""), png_chunk(b"iCCP", b"name")):
+        found = read_metadata(b"\x89PNG\r\n\x1a\n" + nameless)
+        assert found.profile is None
+
+
+def test_a_new_size_is_said_in_exif_and_xmp_alike():
+    size = tags.Tag(tiff.WIDTH, tags.LONG, struct.pack("<I", 3))
+    said = Metadata(exif=tags.with_tags(tags.EMPTY, [size]), xmp=b'<a tiff:ImageWidth="3">')
+    found = said.of_size(7, 5)
+    assert tiff.value(found.exif, tiff.WIDTH) == 7 and found.xmp == b'<a tiff:ImageWidth="7">'
+
+
 def test_a_jfif_segment_may_end_with_its_resolution():
     for end, expected in ((12, Resolution(72, 72, "inch")), (11, None)):
         found = read_metadata(b"\xff\xd8" + jpeg_segment(0xE0, JFIF_OF_72[:end]))

@@ -15,11 +15,13 @@ from tests.helpers.bands import KINDS, Remembers, get, marked, put, restored, va
 from tests.helpers.networks import Nearest
 from zoo.data import (
     Bicubic,
+    Photo,
     load_training_photos,
     read_photo,
     tiff,
 )
 from zoo.data.testsets import find_test_set
+from zoo.data.value_range import said_of_no_data
 from zoo.errors import ImageError
 
 
@@ -71,6 +73,16 @@ def test_the_mark_of_no_data_in_a_geotiff_is_heeded_and_kept(tmp_path):
     again = read_photo(tmp_path / "b.tif")
     assert again.no_data_HWC.sum() == 16 and (get(tmp_path / "b.tif")[:2, :2] == 65535).all()
     assert tiff.directory((tmp_path / "b.tif").read_bytes()).entries[42113].number == 6
+
+
+@pytest.mark.parametrize(
+    ("count", "share"), [(1, "0.5"), (19, "9.5"), (20, "10"), (25, "12"), (199, "100")]
+)
+def test_a_share_without_data_has_two_digits(count, share):
+    empty = np.zeros((200, 1, 1), bool)
+    empty[:count] = True
+    photo = Photo(np.zeros((200, 1, 1), np.float32), bit_depth=32, no_data_HWC=empty)
+    assert said_of_no_data(photo).startswith(f"has {count} pixels without data ({share} %: NaN")
 
 
 def test_each_band_is_marked_by_itself(tmp_path, caplog):

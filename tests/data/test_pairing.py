@@ -115,6 +115,7 @@ def test_a_pair_of_folders_has_the_names_of_each_side():
         (["A_gt", "B_gt"], ["lq", "lq"]),
         (["x", "y"], ["p", "q"]),
         (["A/B/gt", "B/A/gt"], ["A/B/lq", "B/A/lq"]),
+        (["rain_city", "snow_wood"], ["rain_wood", "snow_city"]),
     ],
 )
 def test_folders_with_equal_names_whose_paths_say_no_order_are_refused(clean, degraded):

@@ -93,6 +93,7 @@ def test_noise_below_the_threshold_stays_and_results_stay_in_range():
     ("wrong", "named"),
     [
         ({"amount": -0.1}, "amount"),
+        ({"amount": 100.1}, "amount"),
         ({"reach": 0}, "reach"),
         ({"reach": 10**6}, "reach"),
         ({"threshold": 256.0}, "threshold"),

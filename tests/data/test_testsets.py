@@ -299,6 +299,13 @@ def test_folders_that_are_not_the_degraded_images_are_told(tmp_path, caplog):
     assert "none of LR_q20 is a folder of its degraded images, such as lr_q10" in caplog.text
 
 
+def test_of_folders_that_differ_in_case_the_first_is_taken(tmp_path):
+    for name in ("hr", "hR", "Hr", "HR"):
+        image(tmp_path / "Set" / name / "a.png")
+    [found] = find_test_set(tmp_path, "Set", Bicubic(scale=2), 2)
+    assert found.clean == min(tmp_path.glob("Set/*")) / "a.png"
+
+
 def test_one_matlab_file_of_sidd_is_told(tmp_path):
     (tmp_path / "SIDD").mkdir()
     (tmp_path / "SIDD" / "ValidationNoisyBlocksSrgb.mat").write_bytes(b"")
@@ -334,6 +341,10 @@ def test_blocks_of_other_names_belong_together_if_there_is_one_of_each(tmp_path)
         savemat(folder / f"{name}.mat", {"blocks": blocks})
     found = find_test_set(tmp_path, "SIDD", None, 1)
     assert [image.degraded.name for image in found] == ["their_noisyblocks.mat"] * 2
+    savemat(folder / "my_noisyblocks.mat", {"blocks": blocks})  # named alike: this is the one
+    found = find_test_set(tmp_path, "SIDD", None, 1)
+    assert [image.degraded.name for image in found] == ["my_noisyblocks.mat"] * 2
+    (folder / "my_noisyblocks.mat").unlink()
     savemat(folder / "more_noisyblocks.mat", {"blocks": blocks})
     with pytest.raises(ImageError, match="its MATLAB files are more_noisyblocks"):
         find_test_set(tmp_path, "SIDD", None, 1)

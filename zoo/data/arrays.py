@@ -211,7 +211,7 @@ def _flat(path: Path, photo: Photo) -> np.ndarray:
 def encode_npy(path: Path, photo: Photo, saving: Saving) -> bytes:
     """Encode an image as an npy file, with the dtype of the file that it was read from."""
     held = io.BytesIO()
-    np.save(held, _flat(path, photo), allow_pickle=False)
+    np.save(held, _flat(path, photo))
     return held.getvalue()
 
 

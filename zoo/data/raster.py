@@ -181,7 +181,7 @@ def encode(path: Path, photo: Photo, saving: Saving, *, alpha: bool, deep: bool)
         ImageError: for values that are not finite, or an image too large for the format.
     """
     if photo.no_data_HWC is not None:
-        log.warning("%s: %s cannot mark pixels without data", path, path.suffix.lower())
+        log.warning("%s: %s cannot mark pixels without data", path, path.suffix)
     check_finite(path, photo.color_HWC)
     depth = min(photo.bit_depth, 16) if deep else 8
     # With fewer levels than the range has, the file shows the range as from black to white.

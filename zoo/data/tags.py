@@ -95,7 +95,7 @@ def copied(block: bytes, wanted: Collection[int], endian: str) -> tuple[Tag, ...
 
     def inside(found: Directory, depth: int, kept: Collection[int] | None) -> Iterator[Tag]:
         nonlocal left
-        for tag, entry in sorted(found.entries.items()):
+        for tag, entry in found.entries.items():
             if kept is not None and tag not in kept:
                 continue
             if tag in _POINTERS:
