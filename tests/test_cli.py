@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import platform
@@ -9,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType
 
@@ -19,10 +21,11 @@ import torch
 import zoo
 from tests.helpers.networks import Nearest
 from trt_plugins.build import build
+from zoo import interrupts
 from zoo.blocks import Mixer
 from zoo.checkpoints import shipped_weights
 from zoo.cli import COMMANDS, GROUPS, main
-from zoo.command import COMMON_OPTIONS, leading_options, package_version
+from zoo.command import COMMON_OPTIONS, leading_options, package_version, run_command
 from zoo.data import Photo, read_photo, write_photo
 from zoo.data.formats import FORMATS
 from zoo.data.photo import Saving
@@ -526,6 +529,42 @@ def test_ctrl_c_raises_again_when_a_command_runs(capsys):
             pass
         assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
         shown(capsys, "--version")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_is_quiet_while_a_command_and_parts_are_imported(monkeypatch):
+    """Also in a program that calls the command line."""
+    seen = {}
+
+    def load(module):
+        seen[module] = signal.getsignal(signal.SIGINT)
+        return lambda words, prog: 0
+
+    def import_parts(modules):
+        seen[modules[0]] = signal.getsignal(signal.SIGINT)
+
+    monkeypatch.setattr("zoo.cli._load", load)
+    monkeypatch.setattr("zoo.command.import_parts", import_parts)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert run("doctor") == 0
+        run_command(argparse.ArgumentParser(), lambda _: None, ["--import", "mine"])
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == dict.fromkeys(("zoo.commands.doctor", "mine"), interrupts._end)
+
+
+def test_outside_the_main_thread_nothing_changes(monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    changed = []
+    try:
+        thread = threading.Thread(target=lambda: changed.append(start_quietly()))
+        thread.start()
+        thread.join()
+        assert changed == [False]
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)

@@ -114,6 +114,7 @@ def test_an_exception_in_a_probe_is_its_outcome(monkeypatch):
 
 def replayed(function):
     """In place of a CUDA graph: a replay writes the result of a new call where the first one is."""
+    assert torch.is_inference_mode_enabled()
     found = function()
     return lambda: found.copy_(function()), found
 
@@ -127,11 +128,13 @@ class Doubling:
     """In place of a network: it scans with the backend that serves, and doubles an image."""
 
     channels = 3
+    calls = 0
 
     def to(self, device):
         return self
 
     def __call__(self, image):
+        self.calls += 1
         selective_scan(*make_inputs(Case(), torch.float32), reduce=True)
         return image * 2
 
@@ -142,9 +145,17 @@ class Doubling:
 def test_a_graph_must_replay_on_new_values(probe, monkeypatch):
     backend = Right()
     monkeypatch.setitem(dispatch.BACKENDS, "triton", backend)
-    monkeypatch.setattr(gpu_probes, "load", lambda name: Doubling())
-    monkeypatch.setattr(gpu_probes, "captured", replayed)
+    network, before = Doubling(), []
+    monkeypatch.setattr(gpu_probes, "load", lambda name: network)
+
+    def captured(function):
+        before.append(network.calls)
+        return replayed(function)
+
+    monkeypatch.setattr(gpu_probes, "captured", captured)
     assert probe(CPU, "triton") is None and backend.served
+    # A network that has run before has its orders: a graph cannot record how they are made.
+    assert before == [int(probe is gpu_probes.graph_of_a_network)]
     monkeypatch.setattr(gpu_probes, "captured", not_replayed)
     assert probe(CPU, "triton").startswith("it deviates by ")
 
