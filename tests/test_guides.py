@@ -118,6 +118,12 @@ def test_a_guide_that_is_missing_or_does_not_fit_is_named(network, change, messa
         restore_tensor(network, image, guides=change(*guides))
 
 
+def test_a_guide_is_told_by_its_channels_and_its_size_if_that_is_another():
+    told = {Guide(channels=1): "1 channel", Guide(channels=2): "2 channels"}
+    told[Guide(channels=3, scale=4)] = "3 channels, 4 times the size"
+    assert {str(guide): words for guide, words in told.items()} == {w: w for w in told.values()}
+
+
 def test_a_guide_has_channels_a_size_and_a_name_of_its_own():
     with pytest.raises(ValueError, match="scale is 0"):
         Guide(channels=1, scale=0)

@@ -17,7 +17,7 @@ from zoo.blocks import Branch
 from zoo.cli import main
 from zoo.errors import RecipeError, ZooError
 from zoo.limits import VARIABLE, max_parameters, use_max_parameters
-from zoo.networks.size import _NoValues
+from zoo.networks.size import _NoValues, build_within_limit
 from zoo.recipe import load_recipe, self_contained
 from zoo.registry import kinds
 
@@ -321,7 +321,29 @@ def test_the_check_of_the_size_computes_no_values(call):
     assert (found.shape, found.dtype) == ((3, 4), torch.float64)
 
 
+def test_a_network_has_so_many_tensors_and_no_more():
+    def made(count):
+        return torch.nn.ParameterList([torch.nn.Parameter(torch.empty(1)) for _ in range(count)])
+
+    assert len(build_within_limit(lambda: made(5000))) == 5000
+    with pytest.raises(RecipeError, match="it has more than 5,000 tensors"):
+        build_within_limit(lambda: made(5001))
+
+
+@pytest.mark.parametrize("of", ["burst", "single_image", "wavelet"])
+def test_one_channel_of_features_is_enough(of):
+    sizes = {
+        "burst": {**BURST, "align": "none", "fusion": "concat", "stages": [1], "body.heads": 1},
+        "single_image": {"depths": [1], "block": {"type": "bare", "mixer": "mamba1d"}},
+        "wavelet": {"depths": [1], "high_depths": [1], "block": "bare"},
+    }
+    assert zoo.build({"network": {"type": of}}, **{**sizes[of], "type": of, "dim": 1}).shallow
+
+
 def test_the_check_of_the_size_keeps_shapes_and_types():
+    with torch.device("meta"), Dispatched() as seen, _NoValues():
+        torch.rand(2, 3), torch.randn(2), torch.arange(7)
+    assert seen.names == {"aten.empty.memory_format"}
     with torch.device("meta"), _NoValues():
         a, b = torch.rand(2, 1, 4, dtype=torch.float64), torch.randn(3, 1, dtype=torch.float16)
         assert (a.shape, a.dtype) == ((2, 1, 4), torch.float64)
