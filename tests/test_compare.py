@@ -193,6 +193,14 @@ def test_unknown_names_are_told(study, photos, tmp_path, capsys):
     assert "--only row: no such variant; did you mean 'rows'?" in capsys.readouterr().err
 
 
+def test_studies_are_listed_in_the_sequence_of_the_alphabet(tmp_path, monkeypatch):
+    for name in ("c", "a", "e", "b", "d"):
+        (tmp_path / f"{name}.yaml").write_text("")
+    (tmp_path / "f.txt").write_text("")
+    monkeypatch.setattr("recipes.compare.STUDIES", tmp_path)
+    assert list_studies() == ["a", "b", "c", "d", "e"]
+
+
 @pytest.mark.parametrize("name", list_studies())
 def test_studies_that_ship_have_equal_budgets(name):
     study = load_study(name)

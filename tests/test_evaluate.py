@@ -7,6 +7,7 @@ import logging
 import re
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ from zoo.evaluation import (
     strip,
 )
 from zoo.evaluation.report import Published, SetResult, markdown, rows
-from zoo.evaluation.settings import evaluate_settings
+from zoo.evaluation.settings import EvaluateSettings, evaluate_settings, protocol_of
 from zoo.inference import RestoreSettings, restore_photo
 from zoo.metrics import psnr, psnr_y, ssim_y
 from zoo.metrics.volume import ssim_volume
@@ -682,3 +683,24 @@ def test_only_photographs_are_degraded_to_8_bits(tmp_path, weights, monkeypatch,
     monkeypatch.setattr(command, "evaluate", noted)
     assert run(recipe, *rest, "--data", tmp_path / "data", "-o", tmp_path / "out") == 0
     assert seen == [(True, None) if stated == "null" else (False, (0.0, 255.0))]
+
+
+def test_the_protocol_is_that_of_the_recipe_with_metrics_that_are_ready():
+    prepared = []
+    metric = SimpleNamespace(prepare=lambda: prepared.append(1))
+    settings = EvaluateSettings(
+        channel="all", crop=3, rounded=False, ssim="volume", metrics=(metric, metric)
+    )
+    for channels, value_range, photographic in (
+        (3, None, True),
+        (4, None, False),
+        (3, (0, 9), False),
+    ):
+        network = SimpleNamespace(out_channels=channels)
+        assert protocol_of(settings, network, value_range) == Protocol(
+            channel="all", crop=3, rounded=False, ssim="volume", photographic=photographic,
+            metrics=(metric, metric),
+        )  # fmt: skip
+    assert len(prepared) == 6
+    usual = protocol_of(EvaluateSettings(), SimpleNamespace(out_channels=1), None)
+    assert usual == Protocol(photographic=True)

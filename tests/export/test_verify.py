@@ -21,6 +21,7 @@ from export.verify import (
     TOLERANCES,
     Comparison,
     Report,
+    _compare,
     upcast,
     verify,
     verify_engine,
@@ -144,6 +145,12 @@ def test_the_error_is_a_part_of_the_outputs_range(precision, allowed, tmp_path):
         runner = Runner(lambda y, off=off: y - off)
         given = {"runtime": "r", "rounding": precision}
         assert verify_engine(Scaled(), runner, path, SIZES, **given).passed == passes
+
+
+def test_the_range_of_an_output_is_from_its_least_value_to_its_largest():
+    expected = torch.tensor([[7.0, 9.0]])
+    found = _compare("r", (1, 2), expected, expected + torch.tensor([[0.5, -1.0]]))
+    assert found.error == 0.5 and found.psnr == pytest.approx(-10 * math.log10(0.625))
 
 
 def engine_report(runner):

@@ -222,10 +222,11 @@ def test_a_sample_is_kept_exactly_unless_it_is_too_large():
         lambda facts: facts.update(inputs=3),
         lambda facts: facts["output"].update(shape=[float("inf"), 3]),
         lambda facts: facts["output"].update(float32="AADAfwAAwH8AAMB/"),
+        lambda facts: facts["output"].update(float32=facts["output"]["float32"] + "!"),
     ],
     ids=[
         *("none", "nan", "empty", "size", "negative", "text", "number"),
-        *("endless", "values that are NaN"),
+        *("endless", "values that are NaN", "a letter too many"),
     ],
 )
 def test_a_damaged_sample_is_told(damage):
