@@ -18,6 +18,7 @@ from tests.helpers.training import make_photos
 from zoo.description import Measured, measured
 from zoo.errors import RecipeError, ZooError
 from zoo.evaluation.comparison import STUDENT, Trained, differences, interval, ranked, table
+from zoo.evaluation.comparison import rows as run_rows
 from zoo.evaluation.report import fixed
 from zoo.plots.comparison import LINE, _ticks, render_comparison
 from zoo.plots.scan_order import text_width
@@ -191,6 +192,18 @@ def test_unknown_names_are_told(study, photos, tmp_path, capsys):
     assert "unknown study 'scan_order'; did you mean 'scan_orders'?" in capsys.readouterr().err
     assert compare(study, photos, tmp_path / "out", "--only", "row") == 2
     assert "--only row: no such variant; did you mean 'rows'?" in capsys.readouterr().err
+
+
+def test_runs_are_listed_by_variant_and_then_by_seed():
+    scores = {12: 30.5, 0: 31.25}
+    made = Trained(name="a", parameters=7, gigaflops=0.5, psnr=scores, ssim={0: 0.9, 12: 0.8})
+    other = Trained(name="A", parameters=8, gigaflops=1.5, psnr={3: 1.0}, ssim={3: 0.1})
+    assert run_rows([made, other]).splitlines() == [
+        "variant,seed,psnr,ssim,parameters,gigaflops",
+        "a,0,31.25,0.9,7,0.5",
+        "a,12,30.5,0.8,7,0.5",
+        "A,3,1.0,0.1,8,1.5",
+    ]
 
 
 def test_studies_are_listed_in_the_sequence_of_the_alphabet(tmp_path, monkeypatch):

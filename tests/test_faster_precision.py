@@ -54,6 +54,7 @@ def clock(monkeypatch):
     [
         ({"fp32": 1.0, "bf16": 0.6}, "bf16"),
         ({"fp32": 1.0, "bf16": 0.95}, "fp32"),  # not worth the digits
+        ({"fp32": 10.0, "bf16": 9.0}, "fp32"),
         ({"fp32": 1.0, "bf16": 2.6}, "fp32"),
     ],
     ids=str,

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from zoo.errors import ImageError
-from zoo.metrics.burst import aligned_psnr, linear_psnr, linear_ssim, quantise_14
+from zoo.metrics.burst import aligned, aligned_psnr, linear_psnr, linear_ssim, quantise_14
 from zoo.ops.deformable import warp
 
 
@@ -55,6 +55,21 @@ def test_equal_images_and_the_border():
         linear_psnr(clean, clean[:, 1:])
     with pytest.raises(ImageError, match="needs at least 11 pixels"):
         linear_ssim(clean, clean, border=46)
+
+
+@pytest.mark.parametrize(("height", "fitted"), [(24, 18 * 24), (25, 9 * 14)])
+def test_colours_are_fitted_inside_of_what_blur_and_motion_reach(monkeypatch, height, fitted):
+    """Without 3 pixels per side, and 5 more where there are enough."""
+    seen, solve = [], torch.linalg.lstsq
+
+    def noted(a, b):
+        seen.append((a.shape, b.shape))
+        return solve(a, b)
+
+    monkeypatch.setattr(torch.linalg, "lstsq", noted)
+    clean, reference = torch.rand(3, 2 * height, 60), torch.rand(3, height, 30)
+    aligned(clean, clean, reference, border=4, flow=lambda a, b: torch.zeros(2, 2 * height, 60))
+    assert seen == [((fitted, 3), (fitted, 3))]
 
 
 def test_aligned_psnr_forgives_place_and_colour_and_nothing_else():

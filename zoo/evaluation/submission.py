@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from zoo.data.arrays import mat_bytes, named_blocks
 from zoo.errors import ImageError, ZooError, pip_install
-from zoo.files import natural_key, write_bytes
+from zoo.files import write_bytes
 
 Denoiser: TypeAlias = Callable[[np.ndarray], np.ndarray]
 """Denoises a photo (H, W, 3), float32 in [0, 1]."""
@@ -119,7 +119,7 @@ def submit_dnd(
         ZooError: if the output has files of something else, or h5py is missing.
         ImageError: if the photos cannot be read.
     """
-    files = sorted((source / "images_srgb").glob("*.mat"), key=natural_key)
+    files = sorted((source / "images_srgb").glob("*.mat"))
     if not files or not (source / "info.mat").is_file():
         raise ImageError(
             f"{str(source)!r} is not the folder of DND: it needs info.mat, and images_srgb with "
