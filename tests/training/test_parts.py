@@ -511,6 +511,11 @@ def test_the_bar_shows_loss_and_speed_and_the_log_two_decimals(tmp_path, monkeyp
     with Progress(tmp_path, [stage(4, 8, 1)], 0, is_first=True) as progress:
         shown = []
         progress.bar.set_postfix = lambda **values: shown.append(values)
+        counted = []
+        progress.bar.update = lambda n=1: counted.append(n)
+        progress.advance()
+        progress.advance()
+        assert counted == [1, 1]
         clock[0] += 3
         progress.show_loss(2, 3.0, 0.12345, 1e-3, real=0.5)
     assert shown == [{"loss": "0.1235", "images_per_s": "0.7"}]
