@@ -219,8 +219,8 @@ def test_a_norm_alone_is_left_to_pytorch_if_its_gradient_is_recorded():
 def test_gradients_of_second_order_are_pytorchs(case):
     """Inputs depend on each other, as they do in a network."""
     if case == "convolution":
-        ours, theirs = convolution(1, "silu")
-        inputs = [normal(1, 4, 5, 6), normal(6, 1, 3, 3), normal(6)]
+        ours, theirs = convolution(2, "silu")
+        inputs = [normal(1, 4, 5, 6), normal(6, 1, 5, 5), normal(6)]
     else:
         ours, theirs, letters = TOKENS[case]
         inputs = made((2, 3, 2, 5), letters)
@@ -248,6 +248,88 @@ def test_batches_of_gradients_are_pytorchs():
     conv, reference = convolution(1, "gelu")
     inputs = (normal(1, 2, 3, 2), normal(2, 1, 3, 3), normal(2))
     same(jacobian(conv, inputs), jacobian(reference, tuple(x.double() for x in inputs)))
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_a_gradient_of_tokens_may_lie_in_memory_in_any_way(name):
+    ours, theirs, letters = TOKENS[name]
+    inputs = made((2, 4, 5, 20), letters)
+    count = 1 + (name == "sum and norm")
+    for grad in (torch.ones(()).expand(2, 4, 5, 20), normal(2, 20, 4, 5).permute(0, 2, 3, 1)):
+        expected = gradients(theirs, [x.double() for x in inputs], [grad.double()] * count)
+        same(gradients(ours, inputs, [grad] * count), expected)
+
+
+@pytest.mark.parametrize("name", TOKENS)
+@pytest.mark.parametrize("recorded", [False, True])
+def test_each_input_may_be_the_only_one_with_a_gradient(name, recorded):
+    """A layer that is not trained; recorded, the gradient is that of PyTorch's operators."""
+    ours, theirs, letters = TOKENS[name]
+    outputs = [0, 1, None] if name == "sum and norm" else [None]
+    for place, which in ((p, w) for p in range(len(letters)) for w in outputs):
+
+        def gradient(function, inputs, place=place, which=which):
+            inputs = [x.clone() for x in inputs]
+            inputs[place].requires_grad_()
+            found = function(*inputs)
+            found = found if isinstance(found, tuple) else (found,)
+            found = found if which is None else found[which : which + 1]
+            if not any(y.requires_grad for y in found):
+                return None
+            loss = sum((y**3).sum() for y in found)
+            options = {"create_graph": recorded, "allow_unused": True}
+            grad = torch.autograd.grad(loss, inputs[place], **options)[0]
+            return None if grad is None else grad.detach()
+
+        inputs = made((2, 3, 4, 6), letters)
+        found = gradient(ours, inputs)
+        expected = gradient(theirs, [x.double() for x in inputs])
+        assert (found is None) == (expected is None) or not found.any()
+        if expected is not None:
+            same([found], [expected])
+
+
+def test_a_plain_sum_hands_one_gradient_to_both():
+    x, added = (normal(1, 2, 3, 4).requires_grad_() for _ in range(2))
+    grad = normal(1, 2, 3, 4)
+    both = torch.autograd.grad(passes.scaled_sum(x, None, added), [x, added], grad)
+    assert torch.equal(both[0], grad) and both[0].data_ptr() == both[1].data_ptr()
+    for alone in (x, added):
+        total = passes.scaled_sum(x, None, added)
+        assert torch.equal(torch.autograd.grad(total, alone, grad)[0], grad)
+
+
+class Nothing(torch.autograd.Function):
+    """Passes no gradient on."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None
+
+
+def test_without_a_gradient_there_is_none():
+    x, added = (normal(1, 2, 3, 4).requires_grad_() for _ in range(2))
+    Nothing.apply(passes.scaled_sum(x, None, added)).sum().backward()
+    assert x.grad is None and added.grad is None
+
+
+def test_a_watched_gradient_keeps_what_inputs_have_from_each_other_apart():
+    ours, theirs = convolution(1, "silu")
+
+    def total(function, x, weight):
+        return function(x, weight, x.mean() + weight.sum((1, 2, 3))).sum()
+
+    inputs = [normal(1, 4, 5, 6), normal(6, 1, 3, 3)]
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    loss = total(ours, *leaves)
+    with FlopCounterMode(display=False):
+        found = torch.autograd.grad(loss, leaves)
+    exact = [x.double().requires_grad_() for x in inputs]
+    same(found, torch.autograd.grad(total(theirs, *exact), exact))
 
 
 def test_a_watched_gradient_is_that_of_pytorchs_operators(ran):

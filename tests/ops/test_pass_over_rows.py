@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
 
 import pytest
 import torch
@@ -164,6 +165,7 @@ def test_what_does_not_fit_is_left_to_pytorch():
         [product(6, 8)._replace(bias=normal(6))],
         [product(6, 8)._replace(weight=normal(8, 6, 1))],
         [product(6, 8), depthwise(9, keep=0)],
+        [norm(6), product(7, 8, keep=0)],
         [product(6, 8), depthwise(8, 65, keep=0)],
         [product(6, 8), depthwise(8, keep=0)._replace(dilation=0)],
         [product(6, 8), depthwise(8, keep=0)._replace(weight=normal(8, 1, 2, 2))],
@@ -178,6 +180,41 @@ def test_what_does_not_fit_is_left_to_pytorch():
         assert passes.through_rows(x, learning) is None
     with torch.autocast("cpu"):
         assert passes.through_rows(x, fitting) is None
+
+
+def test_the_largest_kernel_and_most_stages_run():
+    x = normal(1, 1, 8, 1)
+    stages = [norm(1)] * 7 + [depthwise(1, 63, keep=0)]
+    same(passes.through_rows(x, stages), by_pytorch(x, stages))
+
+
+def test_copies_live_as_long_as_the_library_reads_them(monkeypatch):
+    """Tensors that do not lie as the library needs them are copied, and nobody else has these."""
+    copies, real, run = [], torch.Tensor.contiguous, library.run
+
+    def contiguous(tensor):
+        copy = real(tensor)
+        if copy is not tensor:
+            copies.append(weakref.ref(copy))
+        return copy
+
+    def checked(*arguments):
+        assert len(copies) == 9 and all(copy() is not None for copy in copies)
+        run(*arguments)
+
+    monkeypatch.setattr(torch.Tensor, "contiguous", contiguous)
+    monkeypatch.setattr(library, "run", checked)
+
+    def every(tensor):
+        return real(tensor.repeat_interleave(2, -1))[..., ::2]
+
+    x, gate, skip = (every(normal(1, 2, 9, 6)) for _ in range(3))
+    stages = [
+        NormStage(every(normal(6)), every(normal(6)), 1e-5, gate),
+        ProductStage(every(normal(6, 6)), every(normal(6)), skip, every(normal(6)), keep=0),
+        DepthwiseStage(every(normal(6, 1, 3, 3)), None, 1, "none", keep=0),
+    ]
+    same(passes.through_rows(x, stages), by_pytorch(x, stages))
 
 
 def test_the_pass_is_switched_off(monkeypatch):

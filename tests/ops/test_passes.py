@@ -198,6 +198,21 @@ def test_passes_leave_traces_and_modes_to_pytorch(monkeypatch):
     assert len(seen) == 8 and all(found is None for found in seen)
 
 
+def test_passes_leave_compiled_code_to_pytorch(monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert passes.normalised(normal(2, 6), passes.NormWeights(None, None, 1e-5)) is None
+
+
+def test_tokens_may_have_any_number_of_axes():
+    norm, x, gain = passes.NormWeights(None, None, 1e-5), normal(6), normal(2, 6)
+    same(passes.normalised(x, norm), F.layer_norm(x, (6,)))
+    same(passes.scaled_sum(x, None, x + 1), 2 * x + 1)
+    assert passes.scaled_sum(x, None, x, x) is None
+    assert passes.normalised(x[0], norm) is None
+    pair = normal(2, 6)
+    same(passes.scaled_sum(pair, None, pair, gain), pair + pair * gain)
+
+
 class Module(torch.nn.Module):
     def __init__(self, function):
         super().__init__()
@@ -213,6 +228,10 @@ def test_a_library_without_passes_is_done_without(monkeypatch):
     monkeypatch.setattr(native, "unavailable", lambda: None)
     library.library.cache_clear()
     try:
+        assert passes.normalised(normal(2, 6), passes.NormWeights(None, None, 1e-5)) is None
+        monkeypatch.setattr(native, "unavailable", lambda: "it does not load")
+        monkeypatch.setattr(native, "library", None)
+        library.library.cache_clear()
         assert passes.normalised(normal(2, 6), passes.NormWeights(None, None, 1e-5)) is None
     finally:
         library.library.cache_clear()

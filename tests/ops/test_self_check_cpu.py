@@ -150,6 +150,37 @@ def test_wrong_passes_are_left_to_pytorch(fresh, monkeypatch, caplog):
 
 
 @pytest.mark.skipif(not LEVELS, reason="needs the C++ kernel")
+def test_what_is_examined_of_the_passes_is_changed_on_purpose_only():
+    found = {name: tuple(ours.shape) for name, ours, _ in passes._results()}
+    features, tokens, channels = (2, 5, 7, 35), (2, 3, 5, 35), (35,)
+    assert found == {
+        **{f"a convolution with {name}": features for name in ("none", "silu", "gelu")},
+        "the slope of an activation": features,
+        "the gradient of a convolution's weight": (35, 1, 3, 3),
+        "the gradient of a convolution's bias": channels,
+        **{"a scaled sum": tokens, "a gated norm": tokens},
+        **{f"the gradient of a pass's {name}": tokens for name in ("x", "skip", "gate")},
+        "the gradient of a pass's gain": (2, 1, 1, 35),
+        **{f"the gradient of a pass's {name}": channels for name in ("scale", "weight", "bias")},
+        **{f"a {name} in a row of layers": tokens for name in ("product", "convolution")},
+    }
+    first = next(iter(passes._results()))[2]
+    assert float(first[0, 0, 0, 0]) == pytest.approx(FIRST, abs=1e-6)
+
+
+FIRST = -2.0816534
+"""The first number that is computed, which depends on the seed."""
+
+
+def test_the_instruction_set_is_chosen_before_the_passes_are_checked(monkeypatch):
+    calls = []
+    monkeypatch.setattr(passes, "serves_on_cpu", lambda *given: calls.append(given))
+    monkeypatch.setattr(passes, "part_serves_on_cpu", lambda *given: calls.append(given) or True)
+    assert passes.passes_are_right.__wrapped__()
+    assert calls == [(native, CPU), ("passes over features", passes.first_wrong)]
+
+
+@pytest.mark.skipif(not LEVELS, reason="needs the C++ kernel")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16], ids=str)
 def test_the_default_dtype_of_a_program_does_not_reach_the_checks(fresh, dtype):
     before = torch.get_default_dtype()

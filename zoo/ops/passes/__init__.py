@@ -98,7 +98,7 @@ def normalised(x: Tensor, norm: NormWeights, gate: Tensor | None = None) -> Tens
     inputs = Tokens(x, None, None, None, norm.weight, norm.bias, gate, norm.eps)
     if not _token_pass_runs(inputs):
         return None
-    if needs_gradient(*inputs[:-1]):
+    if needs_gradient(*inputs.tensors):
         # Without a gate it is one pass in PyTorch, too, which records gradients with less effort.
         return None if gate is None else gradients.normalised(inputs)
     out = x.new_empty(x.shape)
@@ -120,7 +120,7 @@ def scaled_sum(
     inputs = Tokens(added, gain, x, scale_C)
     if not _token_pass_runs(inputs):
         return None
-    if needs_gradient(*inputs[:-1]):
+    if needs_gradient(*inputs.tensors):
         return gradients.summed(inputs)
     total = x.new_empty(x.shape)
     library.tokens(inputs, total, None)
@@ -134,7 +134,7 @@ def scaled_sum_and_norm(
     inputs = Tokens(added, None, x, scale_C, norm.weight, norm.bias, None, norm.eps)
     if not _token_pass_runs(inputs):
         return None
-    if needs_gradient(*inputs[:-1]):
+    if needs_gradient(*inputs.tensors):
         return gradients.summed_and_normalised(inputs)
     total, out = x.new_empty(x.shape), x.new_empty(x.shape)
     library.tokens(inputs, total, out)
@@ -163,7 +163,7 @@ def through_rows(x_BHWC: Tensor, stages: Sequence[Stage]) -> tuple[Tensor, ...] 
 
 def _token_pass_runs(inputs: Tokens) -> bool:
     x, gain, skip, *of_channels, gate, _ = inputs
-    if not may_run(*inputs[:-1]) or x.dim() < 1 + (gain is not None):
+    if not may_run(*inputs.tensors) or x.dim() < 1 + (gain is not None):
         return False
     shape, channels = x.shape, x.shape[-1:]
     if gain is not None and gain.shape != (shape[0], *(1,) * (x.dim() - 2), *channels):

@@ -144,16 +144,16 @@ class _Tokens(torch.autograd.Function):
         inputs = Tokens(x, gain, skip, scale, weight, bias, gate, eps)
         g_sum = grads[0] if with_sum else None
         g_out = grads[-1] if with_norm else None
-        if _is_observed(given) or not may_run(*given, *inputs[:-1], total):
+        if _is_observed(given) or not may_run(*given, *inputs.tensors, total):
             return (None, None, *_token_gradients_by_pytorch(inputs, total, needed, g_sum, g_out))
         g_sum, g_out = (None if grad is None else grad.contiguous() for grad in (g_sum, g_out))
         found = TokenGradients(
-            *[_place(t, wanted) for t, wanted in zip(inputs[:-1], needed, strict=True)]
+            *[_place(t, wanted) for t, wanted in zip(inputs.tensors, needed, strict=True)]
         )
         if gain is None and scale is None and found.x is not None and found.skip is not None:
             found = found._replace(skip=None)  # the same as that of x
         if g_out is None:
-            found = found._replace(weight=None, bias=None, gate=None)
+            found = found._replace(weight=None, bias=None)
         library.token_gradients(inputs, total, (g_sum, g_out), found)
         if needed[2] and found.skip is None:
             found = found._replace(skip=found.x)

@@ -155,6 +155,12 @@ class Tokens(NamedTuple):
     gate: Tensor | None = None
     eps: float = 0.0
 
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """All but eps."""
+        *tensors, _ = self
+        return tuple(tensors)
+
 
 class TokenGradients(NamedTuple):
     """A place for the gradient of each of the inputs, contiguous, or None."""

@@ -24,6 +24,7 @@ from zoo.ops.scan.self_check import part_serves_on_cpu, serves_on_cpu
 PART = "passes over features"
 """What these are called where a verdict is kept or told."""
 CHANNELS = 35
+EPS = 1e-5
 ALLOWED = 2e-5
 """Largest deviation from float64, relative to the norm: that of a scan in float32."""
 
@@ -67,10 +68,10 @@ def _results() -> Iterator[tuple[str, Tensor, Tensor]]:
         weight=normal(CHANNELS),
         bias=normal(CHANNELS),
         gate=normal(*shape),
-        eps=1e-5,
+        eps=EPS,
     )
     yield from _tokens(inputs, (normal(*shape), normal(*shape)))
-    norm = NormStage(normal(CHANNELS), normal(CHANNELS), 1e-5, gate=normal(*shape))
+    norm = NormStage(normal(CHANNELS), normal(CHANNELS), EPS, gate=normal(*shape))
     skip, scale = normal(*shape), normal(CHANNELS)
     product = ProductStage(normal(CHANNELS, CHANNELS), normal(CHANNELS), skip, scale, keep=0)
     yield from _through_rows(normal(*shape), norm, product, conv)
@@ -122,13 +123,13 @@ def _gradients_of_convolution(
 def _tokens(inputs: Tokens, grads: tuple[Tensor, Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
     total, out = (torch.empty_like(inputs.x) for _ in range(2))
     library.tokens(inputs, total, out)
-    exact: Any = [t.double() for t in inputs[:-1] if t is not None]
+    exact: Any = [t.double() for t in inputs.tensors if t is not None]
     x, gain, skip, scale, weight, bias, gate = exact
     right = x * gain + skip * scale
     normed, mean, rstd = _aten.native_layer_norm(right, [CHANNELS], weight, bias, inputs.eps)
     yield "a scaled sum", total, right
     yield "a gated norm", out, normed * F.silu(gate)
-    found = TokenGradients(*(torch.empty_like(t) for t in inputs[:-1] if t is not None))
+    found = TokenGradients(*(torch.empty_like(t) for t in inputs.tensors if t is not None))
     library.token_gradients(inputs, total, grads, found)
     g_total, g_out = (grad.double() for grad in grads)
     g_right, g_weight, g_bias = _aten.native_layer_norm_backward(
