@@ -6,6 +6,7 @@ the plugin refuses, and what it must look like from outside.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ import torch
 
 from tests.helpers.plugin_checks import broken, check_exports, make
 from tests.helpers.scan_cases import Case
+from trt_plugins import harness as harness_module
 from trt_plugins.build import SOURCES
 from trt_plugins.harness import Harness, HarnessError
 from zoo.ops.scan.names import EACH, NAMESPACE, SUM, VERSION
@@ -131,6 +133,80 @@ def test_closing_destroys_the_plugin_once(shim):
     harness.close()
     harness.close()
     assert closed == [handle]
+
+
+def test_functions_of_the_harness_are_declared(shim):
+    """Else an address would be cut off, or a number taken for one."""
+    loaded = harness_module._library()
+    pointer, word, shapes = ctypes.c_void_p, ctypes.c_char_p, ctypes.POINTER(harness_module._Shape)
+    error = (word, ctypes.c_size_t)
+    numbers, pointers = ctypes.POINTER(ctypes.c_int32), ctypes.POINTER(pointer)
+    assert loaded.harness_open.argtypes == (
+        *(word, word, word, word, ctypes.c_int, numbers, shapes, shapes, pointers, *error),
+    )
+    assert loaded.harness_close.argtypes == (pointer,) and loaded.harness_close.restype is None
+    assert loaded.harness_workspace.argtypes == (pointer,)
+    assert loaded.harness_workspace.restype == ctypes.c_size_t
+    assert loaded.harness_output.argtypes == (pointer, shapes, shapes)
+    assert loaded.harness_run.argtypes == (
+        *(pointer, shapes, pointers, shapes, pointer, pointer, pointer, *error),
+    )
+
+
+class Noted:
+    """Stands for the harness's library and notes what it is asked."""
+
+    def __init__(self, message=b""):
+        self.calls, self.message = [], message
+
+    def __getattr__(self, name):
+        def function(*given):
+            self.calls.append((name, given))
+            if name == "harness_workspace":
+                return 640
+            given[-2].value = self.message if name in ("harness_open", "harness_run") else b""
+            return int(bool(self.message))
+
+        return function
+
+
+def test_what_the_harness_asks_of_its_library(monkeypatch, tmp_path):
+    library = Noted()
+    monkeypatch.setattr(harness_module, "_library", lambda: library)
+    largest = [torch.zeros(2, 3), torch.zeros(4, dtype=torch.float64)]
+    smallest = [torch.zeros(1, 3), torch.zeros(4)]
+    for least in (smallest, None):
+        library.calls.clear()
+        Harness(tmp_path, "Name", largest, least, version="7", namespace="space")
+        [(name, given), (after, _)] = library.calls
+        assert (name, after) == ("harness_open", "harness_workspace")
+        assert given[:5] == (str(tmp_path).encode(), b"Name", b"7", b"space", 2)
+        assert list(given[5]) == [0, 5]
+        sizes = [[list(shape.size)[: shape.rank] for shape in shapes] for shapes in given[6:8]]
+        assert sizes == [[[1 if least else 2, 3], [4]], [[2, 3], [4]]]
+        assert len(given[-2]) == given[-1].value == 500
+    library.message = b"\xff it is wrong"
+    with pytest.raises(HarnessError, match="\ufffd it is wrong"):
+        Harness(tmp_path, "Name", largest)
+
+
+def test_what_is_not_contiguous_is_refused_or_copied(monkeypatch, tmp_path):
+    library = Noted()
+    monkeypatch.setattr(harness_module, "_library", lambda: library)
+    wide, y = torch.zeros(3, 2).t(), torch.zeros(2, 3)
+    with Harness(tmp_path, "Name", [y]) as harness:
+        assert harness.workspace == 640
+        for inputs, out in (([wide], y), ([y, wide], y), ([y], wide)):
+            with pytest.raises(HarnessError, match="must be contiguous"):
+                harness.run(inputs, out, y)
+        assert harness.run([y, y], y, y) is y
+        seen = []
+        monkeypatch.setattr(harness, "run", lambda *given: seen.append(given) or y)
+        monkeypatch.setattr(harness, "empty_output", lambda inputs: y)
+        assert harness([wide]) is y
+    [(inputs, out, workspace)] = seen
+    assert inputs[0].is_contiguous() and out is y
+    assert workspace.dtype == torch.uint8 and workspace.numel() == 640
 
 
 def test_a_library_without_plugins_is_refused(tmp_path, shim):

@@ -60,7 +60,7 @@ def init_double(weight_IOKK: Tensor, kind: Literal["bilinear", "normal"]) -> Non
     with torch.no_grad():
         weight_IOKK.normal_(std=(2 / (inputs * side * side / 4)) ** 0.5)
         if kind == "bilinear":
-            taps = torch.tensor(_BILINEAR[side], dtype=weight_IOKK.dtype)
+            taps = torch.tensor(_BILINEAR[side])
             weight_IOKK.mul_(_NOISE)
             for channel in range(min(inputs, outputs)):
                 weight_IOKK[channel, channel] += taps[:, None] * taps
@@ -200,5 +200,5 @@ class BilinearUp(Upsampler):
 
     def forward(self, x_BHWI: Tensor) -> Tensor:
         x_BIHW = x_BHWI.permute(0, 3, 1, 2)
-        y_BIHW = F.interpolate(x_BIHW, scale_factor=2.0, mode="bilinear", align_corners=False)
+        y_BIHW = F.interpolate(x_BIHW, scale_factor=2.0, mode="bilinear")
         return self.conv(y_BIHW.permute(0, 2, 3, 1).contiguous())
