@@ -24,6 +24,7 @@ from zoo.files import is_same_file
 from zoo.inference import RestoreSettings, restore_photo, restore_tensor
 from zoo.inference.jobs import Plan, Report, restore_each
 from zoo.inference.outputs import Outputs
+from zoo.inference.runner import _smaller, check_range
 from zoo.registry import Capabilities
 
 SMALL = {"network": {"type": "single_image", "dim": 32, "depths": [1], "scale": 2}}
@@ -534,3 +535,30 @@ def test_a_network_that_breaks_its_contract_is_one_sentence(wrong, told, tile):
     with pytest.raises(ZooError, match=f"^Nearest returned {told} for an image of shape") as error:
         restore_tensor(network, torch.rand(1, 3, 12, 20), RestoreSettings(tile=tile, overlap=2))
     assert "(B, out_channels, scale * H, scale * W)" in str(error.value)
+
+
+def test_values_are_bounded_by_the_mean_of_blocks_of_8_pixels():
+    for value, fault in ((2.0, None), (2.01, "up to 2.01"), (-0.5, None), (-0.51, "down to -0.51")):
+        flat = torch.full((1, 1, 8, 9), value)
+        if fault is None:
+            check_range(flat)
+        else:
+            with pytest.raises(ZooError, match=f"the image has values {fault}; networks take"):
+                check_range(flat)
+    bright = torch.zeros(1, 3, 16, 16)
+    bright[..., :4, :4] = 7.9  # a quarter of a block
+    check_range(bright)
+    bright[..., :4, :4] = 8.1
+    with pytest.raises(ZooError, match=r"up to 2\.025"):
+        check_range(bright)
+    check_range(torch.zeros(0, 3, 8, 8))
+    check_range(torch.full((1, 2, 3, 5, 5), 2.0))  # a burst smaller than a block
+
+
+def test_tiles_are_halved_down_to_the_smallest_and_to_two_overlaps():
+    assert [_smaller(*sides, MemoryError()) for sides in ((64, 0), (65, 16), (200, 50))] == [
+        32, 32, 100,
+    ]  # fmt: skip
+    for sides in ((63, 0), (199, 50)):
+        with pytest.raises(ZooError, match=f"even with tiles of {sides[0]} pixels"):
+            _smaller(*sides, MemoryError())

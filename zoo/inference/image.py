@@ -102,7 +102,7 @@ def restore_photo(
     if each:
         restored_BIHW = restored_BIHW.transpose(0, 1)
     color_HWC = to_array(restored_BIHW[0])
-    if network.channels == network.out_channels != 1:
+    if network.channels == network.out_channels:
         color_HWC = with_channels(color_HWC, channels)
     if alpha_HW is not None and network.scale > 1:
         enlarged = resize_bicubic(to_tensor(alpha_HW[..., None])[None], network.scale)
