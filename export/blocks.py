@@ -200,7 +200,7 @@ def _call(node: onnx_ir.Node, function: onnx_ir.Function, call: Call, graph: onn
                 onnx_ir.Value(name=name, type=value.type, shape=value.shape, const_value=tensor)
             )
         inputs.append(graph.initializers[name])
-    called = onnx_ir.Node(BLOCKS, function.name, inputs, num_outputs=1)
+    called = onnx_ir.Node(BLOCKS, function.name, inputs)
     onnx_ir.convenience.replace_nodes_and_values(
         graph, node, [node], [called], node.outputs, called.outputs
     )

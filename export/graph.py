@@ -158,7 +158,7 @@ def _activate_before(activation: onnx_ir.Node, there: onnx_ir.Node, back: onnx_i
     y = activation.outputs[0]
     others = [(node, index) for node, index in y.uses() if node is not back]
     if others:
-        moved = onnx_ir.Node("", "Transpose", [y], [there.attributes["perm"]], num_outputs=1)
+        moved = onnx_ir.Node("", "Transpose", [y], [there.attributes["perm"]])
         moved.outputs[0].type, moved.outputs[0].shape = y.type, y.shape
         assert activation.graph is not None
         activation.graph.insert_after(activation, moved)

@@ -188,7 +188,7 @@ def verify(
             if share:
                 with torch.inference_mode(), forced_routes(reference, theirs):
                     aligned = reference(*given)
-            compared = _compare(name, concrete, aligned, output.float())
+            compared = _compare(name, concrete, aligned, output)
             found.append(replace(compared, flipped=share))
     return Report(path, TOLERANCES[precision], tuple(found), tuple(notes), FLIPPED[precision])
 

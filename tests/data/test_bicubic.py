@@ -80,11 +80,13 @@ def test_a_size_is_that_of_the_exact_factor():
     """1.1 is a little more than 1.1 in binary, so 50 pixels would become 56."""
     assert resize_bicubic(torch.zeros(1, 1, 50, 90), 1.1).shape[2:] == (55, 99)
     assert resize_bicubic(torch.zeros(1, 1, 50, 90), 1.101).shape[2:] == (56, 100)
+    assert resize_bicubic(torch.ones(1, 1, 4, 2), 0.5).tolist() == [[[[1.0], [1.0]]]]
+    assert resize_bicubic(torch.ones(1, 1, 2, 4), 0.5).tolist() == [[[[1.0, 1.0]]]]
 
 
 def test_levels_are_whole_where_only_float32_made_them_not():
-    levels = torch.tensor([3.0004, 3.4, 2.9996, 2.5, 7.0], dtype=torch.float64)
-    assert _snapped(levels).tolist() == [3.0, 3.4, 3.0, 2.5, 7.0]
+    levels = torch.tensor([3.0009, 3.0011, 3.4, 2.9991, 2.9989, 7.0], dtype=torch.float64)
+    assert _snapped(levels).tolist() == [3.0, 3.0011, 3.4, 3.0, 2.9989, 7.0]
 
 
 def test_half_a_level_is_rounded_upwards_exactly():

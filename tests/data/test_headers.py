@@ -94,6 +94,12 @@ def test_a_png_without_its_whole_end_is_cut_short(cut):
     assert not headers.is_cut_short(data) and headers.is_cut_short(data[:-cut])
 
 
+def test_a_png_that_is_whole_but_says_no_size_is_cut_short():
+    for length in (0, 5, 6):  # up to 26 bytes, of which the last says the kind of colours
+        data = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IEND", bytes(length))
+        assert headers.is_cut_short(data) == (len(data) < 26)
+
+
 @pytest.mark.parametrize("progressive", [0, 1])
 def test_a_jpeg_without_its_end_is_cut_short(progressive):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
@@ -205,6 +211,8 @@ def test_the_size_of_the_oldest_bitmaps_is_read(tmp_path):
     head = b"BM" + struct.pack("<IIIIHHHH", 26 + 5 * 24, 0, 26, 12, 7, 5, 1, 24)
     (tmp_path / "a.bmp").write_bytes(head + bytes([10, 20, 30] * 7 + [0] * 3) * 5)
     assert headers.size(head) == (7, 5)
+    large = head[:18] + struct.pack("<HH", 1000, 1000) + head[22:]
+    assert not headers.is_cut_short(large + b"\1" * 40)  # it says nothing of compression
     with pytest.raises(ImageError, match=r"a\.bmp' has colours behind a header of OS/2, which"):
         read_photo(tmp_path / "a.bmp")
     gray = b"BM" + struct.pack("<IIIIHHHH", 794 + 5 * 8, 0, 794, 12, 7, 5, 1, 8)

@@ -330,6 +330,32 @@ def test_of_several_blocks_of_a_png_the_first_counts():
         assert found.profile is None
 
 
+def test_the_bytes_of_a_tag_are_all_of_its_values():
+    held = {7: (tags.RATIONAL, bytes(range(16))), 8: (tags.SHORT, b"ab"), 9: (tags.BYTE, b"abc")}
+    block = tags.with_tags(tags.EMPTY, [tags.Tag(tag, *said) for tag, said in held.items()])
+    assert {tag: tags.value_bytes(block, tag) for tag in held} == {
+        tag: data for tag, (_, data) in held.items()
+    }
+    assert tags.value_bytes(block, 10) is None and tags.value_bytes(block[:20], 7) is None
+
+
+def test_quotients_are_those_of_32_bits_and_stay_where_none_was():
+    for value, above, below in (
+        (Fraction(2**32 - 1), 2**32 - 1, 1), (Fraction(2**32), 2**32 - 1, 1),
+        (Fraction(2**32 - 1, 2), 2**32 - 1, 2), (Fraction(2**33 + 1, 2), 2**32 - 1, 1),
+        (Fraction(1, 10_000), 1, 10_000), (Fraction(1, 30_000), 0, 1),
+    ):  # fmt: skip
+        assert tags.rational(value, ">") == struct.pack(">II", above, below)
+    new = [tags.Tag(282, tags.RATIONAL, struct.pack("<II", 3, 2))]
+    block = bytearray(tags.with_tags(tags.EMPTY, new))
+    found, before = tiff.directory(bytes(block)), bytes(block)
+    for tag, value in ((282, 2**32), (283, 7)):
+        tags.set_fraction(block, found, tag, Fraction(value))
+        assert block == before
+    tags.set_fraction(block, found, 282, Fraction(2**32 - 1))
+    assert tags.fraction_at(bytes(block), found, 282) == 2**32 - 1
+
+
 def test_a_new_size_is_said_in_exif_and_xmp_alike():
     size = tags.Tag(tiff.WIDTH, tags.LONG, struct.pack("<I", 3))
     said = Metadata(exif=tags.with_tags(tags.EMPTY, [size]), xmp=b'<a tiff:ImageWidth="3">')

@@ -147,6 +147,14 @@ def test_the_error_is_a_part_of_the_outputs_range(precision, allowed, tmp_path):
         assert verify_engine(Scaled(), runner, path, SIZES, **given).passed == passes
 
 
+def test_what_is_allowed_is_allowed_and_no_more():
+    def passes(error, flipped):
+        found = Comparison("r", (1, 1), error, 40.0, flipped)
+        return Report(Path("n.onnx"), 0.25, (found,), (), 0.5).passed
+
+    assert passes(0.25, 0.5) and not passes(0.2501, 0.5) and not passes(0.25, 0.5001)
+
+
 def test_the_range_of_an_output_is_from_its_least_value_to_its_largest():
     expected = torch.tensor([[7.0, 9.0]])
     found = _compare("r", (1, 2), expected, expected + torch.tensor([[0.5, -1.0]]))
