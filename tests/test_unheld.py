@@ -4,8 +4,11 @@ import pytest
 import torch
 
 import zoo
+from tests.helpers.small_weights import small_network, their_names
 from zoo.blocks import linear_projections
-from zoo.checkpoints import save_official
+from zoo.checkpoints import save_official, unheld
+from zoo.checkpoints.as_published import network_of_our_names
+from zoo.checkpoints.releases import release_of
 from zoo.errors import CheckpointError
 
 UNET = {"dim": 8, "depths": [1, 1, 1, 1], "refinement": 1}
@@ -119,3 +122,11 @@ def test_a_network_with_linear_projections_is_not_saved_as_a_file_that_cannot_be
     with pytest.raises(CheckpointError, match="linear_projections has changed the names"):
         zoo.save(network, tmp_path / "w.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_networks_are_compared_without_memory_for_their_values():
+    network = small_network()
+    state = their_names(network)
+    read = unheld._network_read(network, release_of(state), state)
+    described = network_of_our_names(network.state_dict())
+    assert all(p.is_meta for one in (read, described) for p in one.parameters())

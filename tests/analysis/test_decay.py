@@ -57,7 +57,8 @@ def seen(monkeypatch):
         FirstRows(),  # one does not read the token in the middle
     ],
 )
-def test_maps_are_what_the_operator_does_with_one_token(scan, seen):
+def test_maps_are_what_the_operator_does_with_one_token(scan, seen, monkeypatch):
+    monkeypatch.setattr("zoo.analysis.decay._CHUNK", 7)  # the path is looked at in pieces
     [decay] = scan_decays(Scanning(scan), an_image())
     [inputs] = seen
     inputs = inputs._replace(

@@ -18,6 +18,7 @@ from zoo.analysis import (
 )
 from zoo.analysis.probing import probed
 from zoo.errors import ImageError, ZooError
+from zoo.networks import Network
 from zoo.scans import Raster, Window
 
 
@@ -148,6 +149,19 @@ def test_every_analysis_checks_its_image(analysis):
     for shape in ((1, 16, 16), (3, 16), (3, 0, 16)):
         with pytest.raises(ImageError, match=r"an image for this network has shape \(3, H, W\)"):
             analysis(network, torch.zeros(shape))
+
+
+def test_a_network_without_parameters_is_on_the_cpu():
+    class Tripled(Network):
+        def __init__(self):
+            super().__init__()
+            self._set_sizes(scale=1, channels=3, out_channels=None)
+
+        def forward(self, image_BIHW):
+            return 3 * image_BIHW
+
+    found = effective_receptive_field(Tripled(), images(1, 5, 5))
+    assert found.field_HW.nonzero().tolist() == [[2, 2]] and float(found.field_HW[2, 2]) == 9
 
 
 def test_a_network_that_is_looked_at_keeps_no_gradients_for_its_parameters():

@@ -92,6 +92,21 @@ def test_the_page_is_served_from_a_folder_that_is_removed_at_the_end(page, caplo
     assert not page.folder.exists() and page.folder == page.folder.resolve()
 
 
+def test_the_page_is_served_until_it_is_interrupted(page, monkeypatch, tmp_path):
+    def wait():
+        page.calls.append("waited")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(server.threading, "Event", lambda: SimpleNamespace(wait=wait))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    monkeypatch.setattr(server.tempfile, "tempdir", str(tmp_path / "link"))
+    serve("models", host="127.0.0.1", ready=page.calls.append, **OPTIONS)
+    assert page.calls[-3:] == ["http://here/", "waited", "close, verbose=False"]
+    # Gradio compares paths as they are behind links.
+    assert page.folder.parent == tmp_path / "folder"
+
+
 def test_nothing_is_sent_to_or_fetched_from_other_hosts(page):
     served(page, port=9, open_browser=True)
     assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import socket
 import sys
 import threading
 import zipfile
@@ -105,11 +106,36 @@ def test_of_a_large_photo_the_middle_is_shown(tmp_path, monkeypatch):
     np.testing.assert_array_equal(read_photo(preview.after).color_HWC, twice(middle))
 
 
+@pytest.mark.parametrize("most", [2**25, 16])
+def test_the_preview_of_measured_values_is_a_plain_picture(most, tmp_path, monkeypatch):
+    """The page shows neither a range of values nor where there are none."""
+    written = []
+
+    def read(path, value_range):
+        pixels = np.full((6, 8, 3), 0.5, np.float32) if path.name == "a.tif" else twice(
+            np.full((6, 8, 3), 0.25, np.float32)
+        )  # fmt: skip
+        none = np.zeros(pixels.shape, bool)
+        return Photo(pixels, bit_depth=32, value_range=(0.0, 9.0), no_data_HWC=none)
+
+    monkeypatch.setattr(work, "PREVIEW", most)
+    monkeypatch.setattr(work, "read_photo", read)
+    monkeypatch.setattr(work, "write_photo", lambda path, shown: written.append((path.name, shown)))
+    found = work._preview(Nearest(), tmp_path / "a.tif", tmp_path / "b.tif", tmp_path / "p")
+    assert [name for name, _ in written] == ["before.png", "after.png"]
+    side = (6, 8) if most > 16 else (2, 2)
+    assert [shown.color_HWC.shape[:2] for _, shown in written] == [side, (2 * side[0], 2 * side[1])]
+    for _, shown in written:
+        assert (shown.bit_depth, shown.value_range, shown.no_data_HWC) == (8, None, None)
+    assert (found.height, found.width, found.cut) == (2 * side[0], 2 * side[1], most == 16)
+
+
 def test_a_failure_names_the_photo_and_not_the_folder(tmp_path, caplog):
     (tmp_path / "no.png").write_bytes(b"nothing")
     good = photo(tmp_path / "good.png")
     found = [*Job(folder_of(tmp_path)).run(Nearest(), [tmp_path / "no.png", good], SETTINGS)]
-    assert found[0].output is None and found[0].preview is None
+    assert found[0].output is None and found[0].preview is None and found[0].seconds == 0
+    assert found[1].seconds > 0
     assert "no.png" in found[0].error and str(tmp_path) not in found[0].error
     assert found[1].output is not None and not caplog.records
 
@@ -281,8 +307,16 @@ def test_an_address_of_another_machine(host):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
-def test_an_address_of_this_machine(host):
+def test_an_address_of_this_machine(host, monkeypatch):
+    asked, ask = [], socket.getaddrinfo
+
+    def watched(*words, **options):
+        asked.append((words, options))
+        return ask(*words, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", watched)
     check_address(host)
+    assert asked == [((host, 0), {"type": socket.SOCK_STREAM})]  # any port that is free
 
 
 def test_the_command_without_gradio(monkeypatch, capsys):

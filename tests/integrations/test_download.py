@@ -227,12 +227,15 @@ def test_a_file_of_another_model_is_not_what_was_downloaded(sites, any_bytes, tm
     assert main(["download", "mambairv2_light_x3", "-o", f"{NAME}.pth"]) == 2
 
 
-def test_weights_of_another_network_are_told(tmp_path):
+def test_weights_of_another_network_are_told(tmp_path, monkeypatch):
     path = tmp_path / "a.pth"
     path.write_bytes(file_of("mambairv2_light_x3"))
     assert released._of_another_network("mambairv2_light_x3", path) is None
+    built = []
+    monkeypatch.setattr(released, "build", lambda one: built.append(zoo.build(one)) or built[-1])
     told = f"a.pth holds another network than {NAME}"
     assert released._of_another_network(NAME, path) == told
+    assert len(built) == 2 and all(next(one.parameters()).is_meta for one in built)
 
 
 def test_the_hub_is_asked_first_for_a_fitting_name(sites, any_bytes, tmp_path, monkeypatch):

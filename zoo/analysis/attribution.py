@@ -175,6 +175,6 @@ def diffusion_index(magnitude_HW: Tensor) -> float:
         raise ImageError(
             f"the attribution map sums to {total}, so it has no spread; choose a target with detail"
         )
-    rank = torch.arange(1, count + 1, dtype=torch.float64)
+    rank = torch.arange(1, count + 1)
     gini = float(((2 * rank - count - 1) * values).sum()) / (count * total)
     return 100 * (1 - gini)

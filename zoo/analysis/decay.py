@@ -226,7 +226,7 @@ def _towards(
         return kept_L, weight_L  # this direction does not visit the token
     end = places[0]
     A_EN, C_N = inputs.A[k].double(), inputs.C[0, token, k].double()
-    B_LN = inputs.B[0, :, k].double()
+    B_LN = inputs.B[0, :, k]
     for start in range(0, end + 1, _CHUNK):
         part = slice(start, min(start + _CHUNK, end + 1))
         path_T = path_S[part]

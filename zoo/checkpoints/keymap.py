@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from torch import Tensor
 
@@ -126,9 +126,8 @@ def _renamed(key: str, table: list[tuple[re.Pattern[str], str, Rule]]) -> tuple[
     return None
 
 
-def chained(outer: Iterable[tuple[str, str]], inner: Iterable[Rule]) -> list[Rule]:
+def chained(outer: Iterable[tuple[str, str]], inner: Sequence[Rule]) -> list[Rule]:
     """Combine rules with prefixes: each inner rule under each outer pair (theirs, ours)."""
-    inner = list(inner)
     return [r._replace(theirs=a + r.theirs, ours=b + r.ours) for a, b in outer for r in inner]
 
 

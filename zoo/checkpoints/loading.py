@@ -98,7 +98,7 @@ def load(
             hint = f"pass its recipe, as it is not quite the network of {release.name}"
         raise MisfitError(f"{error}; {hint}" if hint else str(error)) from error
     tell_choice(weights.what, found)
-    if named and "recipe" in weights.metadata:
+    if named:
         _tell_differences(weights, network, overrides)
     return cast(network.eval(), dtype).to(device)
 
@@ -182,7 +182,7 @@ def _tell_differences(weights: Weights, network: Network, overrides: Mapping[str
     try:
         recipe = recipe_in(weights)
     except CheckpointError:
-        return  # to name a recipe is the way around a damaged one
+        return  # to name a recipe is the way around one that is damaged or not there
     assert network.recipe is not None
     held, name = recipe.get("network"), network.recipe.name
     trained, used = _range_in(recipe), _range_in(network.recipe.data())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -41,7 +41,7 @@ BLOCK = [
 """Names of a block's tensors, which are the same in both networks."""
 
 
-def body_rules(block: Iterable[Rule], *, blocks: str = "blocks", norm: str = "norm") -> list[Rule]:
+def body_rules(block: Sequence[Rule], *, blocks: str = "blocks", norm: str = "norm") -> list[Rule]:
     """Return the rules of everything before the head.
 
     Args:
@@ -85,7 +85,7 @@ LEVELS = {
 """Names of the rows of blocks in a U-Net that follows Restormer."""
 
 
-def unet_rules(block: Iterable[Rule]) -> list[Rule]:
+def unet_rules(block: Sequence[Rule]) -> list[Rule]:
     """Return the rules of a U-Net that follows Restormer, with the rules of its blocks."""
     rows = [(f"{theirs}.{{j}}.", f"{ours}.{{j}}.") for theirs, ours in LEVELS.items()]
     return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -108,8 +108,8 @@ def tensors_of(
         return Found(weights.tensors), None
     if weights.official is not None:
         return weights.official
-    own = list(network.state_dict())
-    found = network_in(weights.tensors, _most_of(own), weights.what)
+    own = network.state_dict()
+    found = network_in(weights.tensors, _most_of(own.keys()), weights.what)
     if found is not None:
         return found, None
     if isinstance(network, Network):
@@ -135,10 +135,9 @@ def _under_names_of_releases(
     return by_release
 
 
-def _most_of(names: Iterable[str]) -> Callable[[State], bool]:
+def _most_of(names: Set[str]) -> Callable[[State], bool]:
     """Return a function that says whether tensors have most of these names."""
-    wanted = set(names)
-    return lambda state: len(wanted & state.keys()) > SIMILAR * len(wanted)
+    return lambda state: len(names & state.keys()) > SIMILAR * len(names)
 
 
 def tell_choice(what: str, found: Found) -> None:
