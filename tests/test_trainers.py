@@ -124,6 +124,10 @@ AVERAGED = {
         **below("model.net.", s),
         **below("model_ema.", {f"net{key}": t for key, t in dotless(a).items()}),
     },
+    "names without dots, from the top": lambda s, a: {
+        **below("model.net.", s),
+        **below("ema.", {f"modelnet{key}": t for key, t in dotless(a).items()}),
+    },
 }
 
 
