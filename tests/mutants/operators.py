@@ -160,22 +160,24 @@ _KIN = [
 ]
 
 
-_SYMMETRIC = re.compile(r"(^|\.)(min|max|maximum|minimum|equal|gcd|lcm|transpose|swapaxes)$")
-"""Functions whose arguments can be exchanged."""
+_SYMMETRIC = re.compile(
+    r"(^|\.)(min|max|maximum|minimum|equal|gcd|lcm|transpose|swapaxes|flip|"
+    r"mean|sum|amax|amin|std|var|any|all|norm|squeeze)$"
+)
+"""Functions whose arguments, or whose axes, can be exchanged."""
 
 
 def swapped(source: Source, node: ast.AST) -> Iterator[Fault]:
     """Neighbours exchanged: arguments, members of a tuple, names that take its members apart."""
     if isinstance(node, ast.Call):
         items = node.args
-        if re.search(
-            r"(^|\.)(min|max|maximum|minimum|equal|gcd|lcm|transpose|swapaxes)$",
-            source.text(node.func),
-        ):
+        if _SYMMETRIC.search(source.text(node.func)):
             return
     elif isinstance(node, ast.Tuple):
-        items = node.elts
-        if isinstance(source.parents.get(node), ast.Compare):
+        items, parent = node.elts, source.parents.get(node)
+        if isinstance(parent, ast.Compare):
+            return
+        if isinstance(parent, ast.Call) and _SYMMETRIC.search(source.text(parent.func)):
             return
     else:
         return

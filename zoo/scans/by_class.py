@@ -85,7 +85,7 @@ def sort_by_class(class_BL: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """
     if torch.compiler.is_compiling():
         return _counting_sort(class_BL, classes)
-    order_BL = class_BL.sort(dim=1, stable=True).indices
+    order_BL = class_BL.sort(stable=True).indices
     place_BL = torch.arange(class_BL.shape[1], device=class_BL.device).expand_as(order_BL)
     rank_BL = torch.empty_like(order_BL).scatter_(1, order_BL, place_BL)
     return order_BL.to(torch.int32), rank_BL
