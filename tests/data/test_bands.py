@@ -715,6 +715,15 @@ def test_what_to_install_is_said_of_what_is_missing(monkeypatch, module):
     assert re.fullmatch(r"pip install .*", missing())
 
 
+def test_blocks_are_the_array_of_four_dimensions_and_other_arrays_are_said(tmp_path):
+    blocks = values((2, 3, 4, 5, 3), "uint8")
+    scipy_io.savemat(tmp_path / "a.mat", {"photo": blocks[0, 0], "blocks": blocks})
+    assert np.array_equal(blocks_of(tmp_path / "a.mat"), blocks.reshape(6, 4, 5, 3))
+    scipy_io.savemat(tmp_path / "b.mat", {"image": blocks[0, 0], "other": np.zeros(3)})
+    photo = read_photo(tmp_path / "b.mat")
+    assert photo.dropped == ("the array 'other'",) and photo.color_HWC.shape == (4, 5, 3)
+
+
 def test_what_tifffile_says_is_heard_in_the_thread_that_reads():
     log = logging.getLogger("tifffile")
     with multiband._heard() as said:

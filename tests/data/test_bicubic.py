@@ -84,6 +84,14 @@ def test_a_size_is_that_of_the_exact_factor():
     assert resize_bicubic(torch.ones(1, 1, 2, 4), 0.5).tolist() == [[[[1.0, 1.0]]]]
 
 
+def test_each_side_has_its_own_factor():
+    image = torch.rand(1, 2, 6, 8, dtype=torch.float64)
+    rows, columns = resize_bicubic(image, (3, 8)), resize_bicubic(image, (6, 16))
+    found = resize_bicubic(image, (3, 16))
+    torch.testing.assert_close(found, resize_bicubic(rows, (3, 16)))
+    torch.testing.assert_close(found, resize_bicubic(columns, (3, 16)))
+
+
 def test_levels_are_whole_where_only_float32_made_them_not():
     levels = torch.tensor([3.0009, 3.0011, 3.4, 2.9991, 2.9989, 7.0], dtype=torch.float64)
     assert _snapped(levels).tolist() == [3.0, 3.0011, 3.4, 3.0, 2.9989, 7.0]

@@ -100,6 +100,23 @@ def test_a_png_that_is_whole_but_says_no_size_is_cut_short():
         assert headers.is_cut_short(data) == (len(data) < 26)
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "bits", "kind", "size"),
+    [
+        (1, 1032, 1, 0, 1032), (1032 * 8, 1, 1, 0, 1032), (9, 516, 1, 0, 1032),
+        (43, 8, 8, 2, 1032), (43, 4, 16, 2, 1032), (129, 2, 8, 6, 1032), (129, 4, 8, 4, 1032),
+    ],
+)  # fmt: skip
+def test_a_png_may_be_a_thousand_times_larger_than_its_data(width, height, bits, kind, size):
+    def cut(height):
+        head = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
+        parts = ((b"IHDR", head), (b"IDAT", b"1"), (b"IEND", b""))
+        chunks = b"".join(png_chunk(*part) for part in parts)
+        return headers.is_cut_short(b"\x89PNG\r\n\x1a\n" + chunks)
+
+    assert not cut(height) and cut(height + 1)
+
+
 @pytest.mark.parametrize("progressive", [0, 1])
 def test_a_jpeg_without_its_end_is_cut_short(progressive):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)

@@ -60,10 +60,10 @@ def resize_bicubic(
         new_height, new_width = scale
         factors = (new_height / height, new_width / width)
     else:
+        scale = scale if math.isfinite(scale) else 0.0
         factors = (scale, scale)
         # Factors such as 1/3 are not exact: without rounding, ceil could add a pixel.
-        new_height = math.ceil(round(height * scale, 6)) if math.isfinite(scale) else 0
-        new_width = math.ceil(round(width * scale, 6)) if math.isfinite(scale) else 0
+        new_height, new_width = (math.ceil(round(side * scale, 6)) for side in (height, width))
     if new_height < 1 or new_width < 1:
         raise ImageError(
             f"bicubic resizing of {height}x{width} pixels by {scale} leaves no pixel; "
@@ -108,7 +108,7 @@ def taps(size: int, new_size: int, factor: float) -> tuple[np.ndarray, np.ndarra
     support = KERNEL_WIDTH / narrow
     centre_O1 = (np.arange(new_size)[:, None] + 0.5) / factor - 0.5
     first_O1 = np.floor(centre_O1 - support / 2)
-    index_OT = first_O1 + np.arange(math.ceil(support) + 2)
+    index_OT = first_O1 + np.arange(math.ceil(support) + 1)
     weights_OT = cubic_kernel(narrow * (centre_O1 - index_OT))
     weights_OT /= weights_OT.sum(axis=1, keepdims=True)
     # Mirror with the edge repeated. The period is 2 * size; small images may need several.
