@@ -15,6 +15,7 @@ from tests.helpers.small_weights import small_network
 from zoo.checkpoints import OFFICIAL, WEIGHTS
 from zoo.checkpoints.as_published import network_of_our_names, published_facts
 from zoo.checkpoints.embedded import KEY, embedded
+from zoo.checkpoints.keymap import KeyMap, SameNameError
 from zoo.checkpoints.releases import key_map_of
 from zoo.checkpoints.unheld import computes_the_same
 from zoo.errors import CheckpointError
@@ -191,3 +192,17 @@ def test_tools_see_the_capabilities_of_a_network():
     assert network.capabilities.size_multiple == 8
     with pytest.raises(AttributeError):
         _ = network.capability
+
+
+def test_a_release_whose_names_would_meet_is_passed_over(monkeypatch):
+    network, rename, asked = small_network(), KeyMap.state_to_theirs, []
+
+    def meeting(self, state):
+        asked.append(self)
+        if len(asked) == 1:
+            raise SameNameError("two have one name")
+        return rename(self, state)
+
+    monkeypatch.setattr(KeyMap, "state_to_theirs", meeting)
+    found = network_of_our_names(network.state_dict())
+    assert found is not None and found.recipe.network["depths"] == [1] and len(asked) > 1

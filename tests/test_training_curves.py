@@ -90,3 +90,12 @@ def test_of_a_long_curve_only_the_end_is_marked(tmp_path, monkeypatch):
         render_runs([tmp_path / name])
         assert len(drawn.discs) == (39 if name == "short" else 1)
         assert drawn.discs[-1][0] == (740, 218)
+
+
+def test_more_runs_than_colours_take_them_again(monkeypatch):
+    drawn = strokes.record(monkeypatch)
+    runs = {f"run {number}": [(0.0, 1.0), (1.0, 2.0)] for number in range(9)}
+    training_curves._panel("title", runs, logarithmic=False)
+    colors = [color for _, color in drawn.curves]
+    assert colors == [*training_curves.CURVES, training_curves.CURVES[0]]
+    assert len(set(colors)) == 8

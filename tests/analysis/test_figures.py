@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -188,6 +189,12 @@ def test_an_attribution_shows_photo_map_contribution_and_result(drawn):
     over = figure[side, : -3 * MARGIN - 320][:, -320:]
     same = (np.abs(over[10::20, 10::20].astype(int) - pixels) <= 1).all(2)
     assert same[14:].all() and not same[2, 3]
+    spread = cv2.GaussianBlur(found.magnitude.numpy(), (0, 0), 2.0)
+    share = 0.55 * np.sqrt(spread / spread.max())[..., None]
+    mixed = (1 - share) * pixels + share * heat(spread)
+    assert np.abs(over[10::20, 10::20] - mixed).max() <= 1
+    bar = figure[side, place + 320 + 12]  # of the map's colours
+    assert bar[0].tolist() == RED and bar[-1].tolist() == WHITE
 
 
 @pytest.mark.parametrize(("bands", "shown"), [(1, (0, 0, 0)), (2, (0, 0, 0)), (5, (0, 1, 2))])
