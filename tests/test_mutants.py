@@ -82,7 +82,13 @@ def test_an_operator_makes_its_mistake(code, kind, becomes):
         assert (kind, becomes) in found
 
 
-@pytest.mark.parametrize("code", ["x.mean((1, 2))", "x.flip(1, 2)", "max(1, 2)", "y in (1, 2)"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        *("x.mean((1, 2))", "x.flip(1, 2)", "max(1, 2)", "y in (1, 2)"),
+        "try:\n    f()\nexcept (TypeError, RuntimeError):\n    g()",
+    ],
+)
 def test_what_has_no_sequence_is_not_exchanged(code):
     assert "swapped" not in {name for name, _ in faults(code)}
     assert "swapped" in {name for name, _ in faults("x.reshape((1, 2))")}

@@ -175,7 +175,7 @@ def swapped(source: Source, node: ast.AST) -> Iterator[Fault]:
             return
     elif isinstance(node, ast.Tuple):
         items, parent = node.elts, source.parents.get(node)
-        if isinstance(parent, ast.Compare):
+        if isinstance(parent, ast.Compare | ast.ExceptHandler):
             return
         if isinstance(parent, ast.Call) and _SYMMETRIC.search(source.text(parent.func)):
             return

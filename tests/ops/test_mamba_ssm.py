@@ -43,6 +43,7 @@ def test_adapter_equals_the_reference(case, monkeypatch):
     assert relative(y, expected) <= 1e-5
     grad_y = torch.randn_like(y)
     found = mamba_ssm.backward(inputs, grad_y, case.reduce)
+    assert not any(tensor.requires_grad for tensor in inputs if tensor is not None)
     for ours, theirs in zip(found, reference.backward(inputs, grad_y, case.reduce), strict=True):
         assert (ours is None) == (theirs is None)
         if ours is not None:

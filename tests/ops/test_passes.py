@@ -208,6 +208,7 @@ def test_tokens_may_have_any_number_of_axes():
     same(passes.normalised(x, norm), F.layer_norm(x, (6,)))
     same(passes.scaled_sum(x, None, x + 1), 2 * x + 1)
     assert passes.scaled_sum(x, None, x, x) is None
+    assert passes.scaled_sum(x, None, x, normal(6, 6)) is None
     assert passes.normalised(x[0], norm) is None
     pair = normal(2, 6)
     same(passes.scaled_sum(pair, None, pair, gain), pair + pair * gain)

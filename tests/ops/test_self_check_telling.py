@@ -495,6 +495,17 @@ def test_the_time_of_a_check_is_told_to_a_hundredth(monkeypatch):
     assert decision._checked_on_cpu(lambda: None) == Verdict(passed=True, seconds=0.23)
 
 
+def test_headers_lie_where_triton_looks_for_them(monkeypatch):
+    """Debian's own scheme has another folder, which Triton leaves out."""
+    folders = {"posix_prefix": "/usr/include", "osx": "/Library"}
+    monkeypatch.setattr(
+        toolchain.sysconfig, "get_paths", lambda scheme: {"include": folders[scheme]}
+    )
+    for scheme, folder in (("posix_local", "/usr/include"), ("osx", "/Library")):
+        monkeypatch.setattr(toolchain.sysconfig, "get_default_scheme", lambda s=scheme: s)
+        assert toolchain.header().as_posix() == f"{folder}/Python.h"
+
+
 @pytest.mark.parametrize(("rank", "count"), [("", 1), ("0", 1), ("1", 0)])
 def test_of_several_ranks_the_first_tells_what_failed(monkeypatch, caplog, rank, count):
     monkeypatch.setenv("RANK", rank) if rank else monkeypatch.delenv("RANK", raising=False)
