@@ -22,6 +22,7 @@ from zoo.data.burst.finding import (
     REAL_RAW_CLEAN,
     _advice,
     _has_folders,
+    _has_images,
     real_raw_clean,
     real_raw_frames,
 )
@@ -131,6 +132,16 @@ def test_advice_names_files_in_their_sequence_and_no_hidden_folder(tmp_path):
     for number in (11, 3, 10, 2, 12, 4):
         (tmp_path / f"{number}.dng").write_bytes(b"")
     assert _advice(tmp_path).startswith("; 2.dng is one frame")
+
+
+def test_images_of_any_case_are_frames_and_hidden_ones_and_previews_are_not(tmp_path):
+    for name, found in (
+        ("preview.png", False), (".a.png", False), ("a.txt", False), ("A.PNG", True),
+        ("a.jpg", True),
+    ):  # fmt: skip
+        (tmp_path / name).write_bytes(b"")
+        assert _has_images(tmp_path) == found, name
+        (tmp_path / name).unlink()
 
 
 def test_folders_and_archives_may_hold_bursts(tmp_path):

@@ -525,6 +525,8 @@ def test_lossless_refuses_to_lose_bits_and_alpha(tmp_path, suffix):
     floats = Photo(np.zeros((4, 4, 3), np.float32), bit_depth=32)
     with pytest.raises(ImageError, match="without loss: floating-point values become 8 bits"):
         write_photo(tmp_path / f"a{suffix}", floats, Saving(lossless=True))
+    with pytest.raises(ImageError, match="without loss: floating-point values become 16 bits"):
+        write_photo(tmp_path / "a.png", floats, Saving(lossless=True))
     clear = Photo(np.zeros((4, 4, 3), np.float32), np.ones((4, 4), np.float32))
     if suffix == ".bmp":
         with pytest.raises(ImageError, match="without loss: alpha is dropped"):

@@ -28,6 +28,7 @@ from zoo.data.formats import (
     WRITE_EXTENSIONS,
 )
 from zoo.data.images import list_photos, read_frames, read_photo
+from zoo.data.metadata import Metadata
 from zoo.errors import ImageError
 
 
@@ -441,6 +442,12 @@ def test_pictures_in_a_jpeg_that_share_their_bytes_are_read_once(tmp_path):
     at = start + entry.place
     data[at + 36 : at + 44] = data[at + 20 : at + 28]  # the third is the second
     assert len(several.jpeg_pictures(bytes(data))) == 2
+
+
+def test_blocks_of_a_phones_photo_that_are_empty_say_nothing():
+    assert heif._metadata({"exif": b"", "xmp": b"", "icc_profile": b""}) == Metadata()
+    found = heif._metadata({"exif": exif(), "xmp": b"<a>", "icc_profile": b"p"})
+    assert (found.exif, found.xmp, found.profile) == (exif(), b"<a>", b"p")
 
 
 def test_the_usual_ending_of_a_format_is_its_first():

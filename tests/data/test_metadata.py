@@ -331,11 +331,12 @@ def test_of_several_blocks_of_a_png_the_first_counts():
 
 
 def test_the_bytes_of_a_tag_are_all_of_its_values():
-    held = {7: (tags.RATIONAL, bytes(range(16))), 8: (tags.SHORT, b"ab"), 9: (tags.BYTE, b"abc")}
+    held = {9: (tags.BYTE, b"abc"), 7: (tags.RATIONAL, bytes(range(16))), 8: (tags.SHORT, b"ab")}
     block = tags.with_tags(tags.EMPTY, [tags.Tag(tag, *said) for tag, said in held.items()])
     assert {tag: tags.value_bytes(block, tag) for tag in held} == {
         tag: data for tag, (_, data) in held.items()
     }
+    assert list(tiff.directory(block).entries) == [7, 8, 9]  # as TIFF demands
     assert tags.value_bytes(block, 10) is None and tags.value_bytes(block[:20], 7) is None
 
 

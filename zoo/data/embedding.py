@@ -203,8 +203,7 @@ def _into_webp(path: Path, encoded: bytes, said: Metadata) -> bytes:
         exif = exif or tags.EMPTY
         if tags.value_bytes(exif, tags.X_RESOLUTION) is None:
             exif = tags.with_tags(exif, _resolution_tags(said.resolution, tags.byte_order(exif)))
-    if size is None:
-        return encoded
+    assert size is not None  # the encoder has just written it
     picture = [(name, encoded[a + 8 : b]) for name, a, b in riff_chunks(encoded) if name != b"VP8X"]
     alpha = any(
         name == b"ALPH" or (name == b"VP8L" and body[4] & _VP8L_ALPHA) for name, body in picture

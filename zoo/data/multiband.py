@@ -78,7 +78,7 @@ def is_multiband(data: bytes) -> bool:
     unsigned = all(kind == _UNSIGNED for kind in values(_SAMPLE_FORMAT))
     deep = any(bits > 16 for bits in values(tiff.BITS))
     gray = next(iter(values(tiff.PHOTOMETRIC)), 1) in _GRAY
-    bands = samples > 4 or (gray and (samples > 2 or (samples == 2 and extra[:1] in [(), (0,)])))
+    bands = samples > 4 or (gray and (samples > 2 or (samples == 2 and not extra)))
     marked = _GDAL_NO_DATA in found.entries
     return bands or deep or not unsigned or marked or extra == (_UNSPECIFIED,)
 
