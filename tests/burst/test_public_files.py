@@ -21,7 +21,7 @@ from zoo.data.burst.dataset import generator
 from zoo.data.burst.facts import load_facts
 from zoo.data.burst.finding import find_bursts
 from zoo.data.burst.plain_pickle import ExifRatio, ExifTag, load_plain
-from zoo.data.burst.raw import _camera, _mosaic, upright
+from zoo.data.burst.raw import _camera, _mosaic, _opened, upright
 from zoo.data.burst.reading import read_burst
 from zoo.data.burst.stored import read_clean
 from zoo.data.burst.writing import write_burst
@@ -97,6 +97,29 @@ def test_a_mosaic_has_at_least_two_pixels_of_each_plane():
         else:
             with pytest.raises(ImageError, match="has no Bayer mosaic"):
                 _mosaic("a", raw)
+
+
+def test_arrays_of_both_orders_come_back():
+    for array in (np.arange(6.0).reshape(2, 3), np.asfortranarray(np.arange(6).reshape(2, 3))):
+        for protocol in (2, 4, 5):
+            assert np.array_equal(load_plain(pickle.dumps(array, protocol)), array)
+
+
+def test_what_a_reader_of_raw_files_says_is_told_in_80_letters(monkeypatch):
+    class LibRawError(Exception):
+        pass
+
+    def imread(_):
+        raise LibRawError(b"x" * 90)
+
+    monkeypatch.setitem(
+        sys.modules, "rawpy", types.SimpleNamespace(imread=imread, LibRawError=LibRawError)
+    )
+    with (
+        pytest.raises(ImageError, match=f"^a cannot be read: {'x' * 80}; open it"),
+        _opened("a", b""),
+    ):
+        pass
 
 
 def test_kinds_of_exif_values_are_numbers():

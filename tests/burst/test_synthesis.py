@@ -472,6 +472,14 @@ def test_a_small_photo_is_enlarged_and_a_validation_set_is_frozen():
         data[1]
 
 
+@pytest.mark.parametrize(("name", "least"), [("patch", 1), ("length", 1), ("seed", 0)])
+def test_settings_of_bursts_start_at_the_least_that_makes_sense(name, least):
+    given = {"synthesis": BurstSynthesis(), "patch": 8, "length": 2, "seed": 3}
+    BurstDataset([photo(0)], **{**given, name: least})
+    with pytest.raises(RecipeError, match=f"{name} must be at least {least}, not {least - 1}"):
+        BurstDataset([photo(0)], **{**given, name: least - 1})
+
+
 def test_each_of_eight_turns_of_a_photo_is_drawn(monkeypatch):
     seen = []
     synthesis = BurstSynthesis(frames=1, max_translation=0)

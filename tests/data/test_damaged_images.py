@@ -295,6 +295,19 @@ def test_opencv_logs_nothing_of_its_own_while_it_decodes(monkeypatch, listen):
     assert levels[1:] == [logs.LOG_LEVEL_SILENT]
 
 
+def test_a_standard_error_stream_that_was_closed_is_closed_again(monkeypatch):
+    def closed(_):
+        raise OSError(9, "Bad file descriptor")
+
+    calls = []
+    monkeypatch.setattr(os, "dup", closed)
+    monkeypatch.setattr(os, "dup2", lambda *places: calls.append(("dup2", places[1])))
+    monkeypatch.setattr(os, "close", lambda place: calls.append(("close", place)))
+    with decoding._hearing() as said:
+        assert calls == [("dup2", 2)]
+    assert calls == [("dup2", 2), ("close", 2)] and said == []
+
+
 def test_what_others_say_meanwhile_is_lost_where_nobody_can_hear_it(monkeypatch):
     said, written = [], []
     monkeypatch.setattr(os, "write", lambda place, data: written.append((place, data)))

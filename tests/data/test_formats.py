@@ -444,6 +444,15 @@ def test_pictures_in_a_jpeg_that_share_their_bytes_are_read_once(tmp_path):
     assert len(several.jpeg_pictures(bytes(data))) == 2
 
 
+def test_a_pillow_without_avif_is_one_that_is_missing(monkeypatch):
+    for plugin, said in (
+        (None, heif.INSTALL), (SimpleNamespace(SUPPORTED=False), heif.INSTALL),
+        (SimpleNamespace(SUPPORTED=True), ""),
+    ):  # fmt: skip
+        monkeypatch.setattr(heif, "_module", lambda _, plugin=plugin: plugin)
+        assert heif.missing_avif() == said
+
+
 def test_blocks_of_a_phones_photo_that_are_empty_say_nothing():
     assert heif._metadata({"exif": b"", "xmp": b"", "icc_profile": b""}) == Metadata()
     found = heif._metadata({"exif": exif(), "xmp": b"<a>", "icc_profile": b"p"})

@@ -357,6 +357,26 @@ def test_quotients_are_those_of_32_bits_and_stay_where_none_was():
     assert tags.fraction_at(bytes(block), found, 282) == 2**32 - 1
 
 
+def test_a_block_of_a_png_that_is_cut_off_or_damaged_is_left_out():
+    data = b"\x89PNG\r\n\x1a\n" + png_chunk(b"eXIf", exif(6))
+    assert read_metadata(data).orientation == 6
+    for end in (1, 4, 5, 30):
+        assert read_metadata(data[:-end] + bytes(0)).exif is None
+    assert read_metadata(data[:-1] + bytes([data[-1] ^ 1])).exif is None
+
+
+def test_colours_of_a_png_that_says_srgb_are_usual_whatever_else_it_says():
+    odd = (b"gAMA", struct.pack(">I", 100_000))
+    for chunks, found in (
+        ((odd,), "gAMA"), ((odd, (b"sRGB", b"\0")), ""), (((b"cICP", b"\1\2\0\1"), odd), "cICP"),
+        (((b"cICP", b"\1\r\0\1"), odd), ""), (((b"gAMA", struct.pack(">I", 45455)),), ""),
+        (((b"gAMA", struct.pack(">I", 45955)),), ""),
+        (((b"gAMA", struct.pack(">I", 45956)),), "gAMA"),
+    ):  # fmt: skip
+        assert embedding._colours(Metadata(png_chunks=chunks)) == found
+    assert embedding._colours(Metadata(profile=b"p", png_chunks=(odd,))) == ""
+
+
 def test_a_new_size_is_said_in_exif_and_xmp_alike():
     size = tags.Tag(tiff.WIDTH, tags.LONG, struct.pack("<I", 3))
     said = Metadata(exif=tags.with_tags(tags.EMPTY, [size]), xmp=b'<a tiff:ImageWidth="3">')
