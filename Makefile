@@ -10,6 +10,9 @@ STAMP = $(VENV)/installed
 
 install: $(STAMP)
 
+# Compiled files are kept, for the many processes that tests start and for the next run.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Where PyTorch comes from: an index, a folder of wheels, or empty for pip's own choice, which on
 # Linux is the CUDA build. An index that does not answer is left out.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu

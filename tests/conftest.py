@@ -51,6 +51,8 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
+    # pytest-randomly has shuffled them before.
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
     for item in items:
         if re.search(r" at 0x|<function|<bound", item.nodeid):
             raise pytest.UsageError(

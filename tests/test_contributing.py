@@ -46,6 +46,7 @@ def run(folder, script, **environment):
     return run_script(folder, script, 600, **own, **environment)
 
 
+@pytest.mark.long
 def test_the_worked_example(folder):
     """From an idea to a verified ONNX file, by the guide's own files and commands."""
     check, train_and_export = COMMANDS
@@ -61,6 +62,7 @@ def test_the_worked_example(folder):
     assert (folder / "mine.onnx").stat().st_size > 10_000
 
 
+@pytest.mark.long
 def test_the_check_of_an_order_can_fail(folder):
     """The command that the guide gives sees a row that is left out."""
     wrong = NAMED["mine.py"].replace("2 * (step_H1 - even) + 1", "2 * (step_H1 - even)")
@@ -73,6 +75,7 @@ def test_the_check_of_an_order_can_fail(folder):
     assert done.returncode == 1 and "1 failed" in done.stdout, done.stdout
 
 
+@pytest.mark.long
 def test_a_package_that_announces_its_parts(folder):
     tomllib = pytest.importorskip("tomllib", reason="Python 3.11 or newer reads TOML")
     project = tomllib.loads(NAMED["pyproject.toml"])["project"]

@@ -20,6 +20,8 @@ from zoo import distributed
 from zoo.data import Photo, read_photo, write_photo
 from zoo.distributed import ProcessGroup, checked_device, default_device, shard
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parent.parent
 
 

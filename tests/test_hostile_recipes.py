@@ -137,6 +137,19 @@ def test_a_network_without_memory_has_the_same_limit():
             zoo.build(SMALL, dim=4000, depths=[6] * 6)
 
 
+@pytest.mark.parametrize("model", ["mambairv2_tiny_x2", "mambacsr_tiny_x2", "qmambabsr_tiny"])
+def test_a_network_without_memory_has_the_shapes_and_types_of_one_with_it(model):
+    def sizes(network):
+        return {
+            name: (tensor.shape, tensor.dtype)
+            for name, tensor in (*network.named_parameters(), *network.named_buffers())
+        }
+
+    with torch.device("meta"):
+        found = zoo.build(model)
+    assert sizes(found) == sizes(zoo.build(model))
+
+
 def test_a_part_that_cannot_be_built_without_memory_is_built_all_the_same():
     @zoo.register("branch", "measured")
     class Measured(Branch):
@@ -351,8 +364,11 @@ def test_the_check_of_the_size_keeps_shapes_and_types():
         assert (a * b).shape == (b * a).shape == (2, 3, 4)
         assert (a - b).dtype == torch.float64 and a.mul_(b[:1]) is a
         assert torch.arange(7).shape == torch.arange(1, 15, 2).shape == (7,)
+        assert torch.arange(7).dtype == torch.int64
+        assert torch.arange(7, dtype=torch.float16).dtype == torch.float16
         assert torch.arange(0.0, 1.0, 0.25).shape == (4,)
         assert torch.zeros(2, 3).sum(1).shape == (2,)
+        assert torch.normal(0.0, 1.0, (2, 3)).shape == (2, 3)
 
 
 def test_the_check_of_the_size_loads_nothing_large():

@@ -186,3 +186,8 @@ def test_a_message_is_one_printable_line_of_less_than_500_characters():
     assert str(ZooError("a  b")) == "a  b"
     assert len(shown("x" * 10**6)) < 100 and len(shown([[["x" * 99] * 99] * 99] * 99)) < 170
     assert shown(16**9999) == "a number of thousands of digits"
+
+
+def test_what_is_read_twice_is_not_shared():
+    read_yaml("a: [1]")["a"].append(2)
+    assert read_yaml("a: [1]") == {"a": [1]}

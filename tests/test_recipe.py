@@ -532,6 +532,7 @@ def test_a_recipe_of_the_greatest_length_is_read_to_its_end(tmp_path):
         read_recipe(path)
 
 
+@pytest.mark.long
 def test_every_model_is_documented_with_its_count():
     text = documented()
     counts = {}  # many recipes train the same network for other tasks

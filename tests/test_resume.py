@@ -15,6 +15,8 @@ import torch
 
 from tests.helpers.training import losses, make_photos, train, words
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parent.parent
 
 AVERAGED = ["ema=0.9", "data.mixup=1.2", "log_every=2"]

@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import yaml
@@ -48,7 +49,7 @@ def read_yaml(text: str) -> Any:
     """
     _check_length(text)
     try:
-        return plain_copy(yaml.load(text, _Loader))
+        return plain_copy(_loaded(text))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -57,6 +58,12 @@ def read_yaml(text: str) -> Any:
         raise
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two: "\\U00110000"
         raise RecipeError(f"not valid YAML: {str(error)[:200]}") from error
+
+
+@lru_cache(maxsize=256)
+def _loaded(text: str) -> Any:
+    """Parse YAML; a recipe that many others extend is parsed once. Callers must copy the result."""
+    return yaml.load(text, _Loader)
 
 
 def read_json(text: str) -> Any:

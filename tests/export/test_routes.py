@@ -18,6 +18,8 @@ from export.routes import flipped, forced_routes, recorded_routes, route_outputs
 from export.scan_function import scan_nodes
 from export.verify import SIZES, verify
 
+pytestmark = pytest.mark.long
+
 
 def small():
     """The same network at each call."""

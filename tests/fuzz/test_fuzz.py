@@ -9,6 +9,8 @@ from tests.fuzz.frame import FaultError, check_message, refusal, run, time_limit
 from tests.fuzz.worker import CHUNK, run_area
 from zoo.errors import RecipeError
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("name", AREAS)
 def test_hostile_input_is_refused_in_one_sentence(name):

@@ -19,6 +19,8 @@ from zoo.ops import selective_scan
 from zoo.ops.scan import BackendError
 from zoo.ops.scan.triton.configurations import DEFAULT
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 INTERPRETED, COMPILED = "tests.helpers.triton_interpreted", "tests.helpers.triton_compiled"
 KERNELS = {"chunk_states", "carry_states", "outputs", "gradients"}

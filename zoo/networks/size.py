@@ -49,7 +49,7 @@ def build_within_limit(make: Callable[[], T]) -> T:
         RecipeError: if the network has more parameters than the limit, or ``make`` raises it.
     """
     if torch.get_default_device().type == "meta":
-        with _limited():
+        with _NoValues(), _limited():
             return make()
     # A part of a user may fail on the meta device only. Its first tensors are then within the
     # limit, and a real error is raised again below.
@@ -86,13 +86,15 @@ class _NoValues(TorchFunctionMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         name, kwargs = func.__name__, kwargs or {}
-        # Functions of nn.init pass their tensor on by its name.
-        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
         if name in ("rand", "randn"):
             return torch.empty(*args, **kwargs)
         if name == "arange" and all(isinstance(value, int) for value in args):
-            return torch.empty(len(range(*args)))
-        if not tensors or name.strip("_") not in _ELEMENTWISE:
+            return torch.empty(len(range(*args)), dtype=kwargs.get("dtype") or torch.int64)
+        if name.strip("_") not in _ELEMENTWISE:
+            return func(*args, **kwargs)
+        # Functions of nn.init pass their tensor on by its name.
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        if not tensors:
             return func(*args, **kwargs)
         if name.endswith("_") and not name.startswith("_"):
             return tensors[0]
@@ -126,10 +128,11 @@ def _limited() -> Iterator[None]:
     def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
         if tensor is None:
             return
-        counted["parameters"] += tensor.numel()
-        counted["bytes"] += tensor.numel() * tensor.element_size()
+        size = tensor.numel()
+        counted["parameters"] += size
+        counted["bytes"] += size * tensor.element_size()
         counted["tensors"] += 1
-        if tensor.numel() == 0:
+        if size == 0:
             raise ValueError(
                 f"{name} of {type(module).__name__} would be empty, with the shape "
                 f"{tuple(tensor.shape)}; an option is 0 or rounded down to 0"
