@@ -173,6 +173,9 @@ def test_facts_are_read_by_a_path_of_text(tmp_path):
 def test_numbers_are_counted_up_to_one_more_than_are_allowed():
     assert [_size([1] * count, 2) for count in (0, 1, 2, 3, 9)] == [0, 1, 2, 3, 3]
     assert _size([torch.zeros(2), np.zeros(3), [4]], 6) == 6
+    endless = []
+    endless.append(endless)
+    assert _size(endless, 3) == 4
 
 
 def test_words_of_a_message_are_the_first_100_letters_in_one_line():

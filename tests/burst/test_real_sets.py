@@ -15,6 +15,7 @@ from recipes.evaluate import main as evaluate
 from recipes.train import main as train
 from tests.helpers import author_layouts
 from tests.helpers.author_layouts import PHONE, burst, tag, write_facts
+from zoo.data import Photo, write_photo
 from zoo.data.burst import pairs
 from zoo.data.burst.clean import CleanImage, clean_of
 from zoo.data.burst.dataset import generator
@@ -26,7 +27,7 @@ from zoo.data.burst.finding import (
     real_raw_clean,
     real_raw_frames,
 )
-from zoo.data.burst.pairs import RealBurst, RealBurstDataset, real_bursts
+from zoo.data.burst.pairs import RealBurst, RealBurstDataset, RealValidation, real_bursts
 from zoo.data.burst.reading import read_burst
 from zoo.data.burst.sets import find_burst_set
 from zoo.errors import ImageError, RecipeError
@@ -142,6 +143,23 @@ def test_images_of_any_case_are_frames_and_hidden_ones_and_previews_are_not(tmp_
         (tmp_path / name).write_bytes(b"")
         assert _has_images(tmp_path) == found, name
         (tmp_path / name).unlink()
+
+
+@pytest.mark.parametrize(("deep", "bits"), [(False, 8), (True, 16)])
+def test_the_depth_of_photos_is_the_largest_of_a_burst(tmp_path, deep, bits):
+    for number, depth in enumerate((8, 16 if deep else 8, 8)):
+        photo = Photo(torch.zeros(4, 5, 3).numpy(), bit_depth=depth)
+        write_photo(tmp_path / f"{number}.png", photo)
+    assert read_burst(tmp_path).bit_depth == bits
+
+
+def test_a_burst_to_validate_with_is_whole_and_has_no_motion(monkeypatch):
+    frames, clean = torch.rand(3, 4, 6, 7), torch.rand(3, 48, 56)
+    monkeypatch.setattr(RealBurst, "read", lambda *_: (frames, clean))
+    held = [RealBurst(Path("7"), CleanImage(None))]
+    found = RealValidation(held, frames=3, scale=8)[0]
+    assert torch.equal(found.frames, frames) and torch.equal(found.clean, clean)
+    assert torch.equal(found.flow, torch.zeros(3, 2, 6, 7))
 
 
 def test_folders_and_archives_may_hold_bursts(tmp_path):

@@ -693,6 +693,7 @@ def test_bands_say_their_new_size_and_nothing_if_asked_to(tmp_path):
     said = Metadata(xmp=b'<a exif:PixelXDimension="3" exif:PixelYDimension="3">')
     photo = Photo(np.zeros((5, 7, 4), np.float32), bit_depth=32, metadata=said)
     write_photo(tmp_path / "a.tif", photo)
+    assert read_photo(tmp_path / "a.tif").dropped == ()
     found = read_photo(tmp_path / "a.tif").metadata
     assert found.xmp == b'<a exif:PixelXDimension="7" exif:PixelYDimension="5">'
     write_photo(tmp_path / "b.tif", photo, Saving(metadata=False))

@@ -18,6 +18,7 @@ from zoo.data import (
     samples,
     write_photo,
 )
+from zoo.data.photos import _read
 from zoo.data.prepare import prepare, starts
 from zoo.errors import ImageError, ZooError
 
@@ -96,6 +97,19 @@ def test_sub_images_are_480_wide_and_240_apart_unless_told_otherwise(tmp_path, b
         prepare(tmp_path, tmp_path / "out", progress=False)
     widths = [read_photo(path).color_HWC.shape[1] for path in (tmp_path / "out").iterdir()]
     assert widths == [480] * 3  # at 0, 240 and 320
+
+
+def test_a_range_of_floats_only_is_not_that_of_levels(tmp_path):
+    write_photo(tmp_path / "a.png", random_photo(0))
+    levels = _read(tmp_path / "a.png", (0, 100), True)
+    scaled = _read(tmp_path / "a.png", (0, 100), False)
+    assert levels.pixels_HWC.dtype == np.uint8 and scaled.pixels_HWC.dtype == np.float32
+
+
+def test_parts_of_floating_point_pictures_are_arrays(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((4, 4, 3), np.float32))
+    assert prepare(tmp_path, tmp_path / "out", size=4, step=4, progress=False) == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a_s001.npy"]
 
 
 def test_photos_without_data_somewhere_are_not_cut(tmp_path):

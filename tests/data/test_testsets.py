@@ -299,6 +299,16 @@ def test_folders_that_are_not_the_degraded_images_are_told(tmp_path, caplog):
     assert "none of LR_q20 is a folder of its degraded images, such as lr_q10" in caplog.text
 
 
+def test_noisy_blocks_of_the_benchmark_may_lie_beside_those_of_the_validation(tmp_path):
+    names = ("ValidationGtBlocks", "ValidationNoisyBlocks", "BenchmarkNoisyBlocks")
+    (tmp_path / "SIDD").mkdir()
+    for name in names:
+        blocks = {"blocks": np.zeros((1, 1, 4, 4, 3), np.uint8)}
+        savemat(tmp_path / "SIDD" / f"{name}Srgb.mat", blocks)
+    [found] = find_test_set(tmp_path, "SIDD", None, 1)
+    assert found.degraded.name == "ValidationNoisyBlocksSrgb.mat"
+
+
 def test_of_folders_that_differ_in_case_the_first_is_taken(tmp_path):
     for name in ("hr", "hR", "Hr", "HR"):
         image(tmp_path / "Set" / name / "a.png")
