@@ -480,6 +480,14 @@ def test_settings_of_bursts_start_at_the_least_that_makes_sense(name, least):
         BurstDataset([photo(0)], **{**given, name: least - 1})
 
 
+def test_motion_may_be_as_large_as_the_standard_image_and_half_a_turn():
+    most = {"max_translation": 384, "max_rotation": 180}
+    BurstSynthesis(**most)
+    for name, value in most.items():
+        with pytest.raises(RecipeError, match=f"{name} is {value + 1}; it must be from 0 to"):
+            BurstSynthesis(**{name: value + 1})
+
+
 def test_each_of_eight_turns_of_a_photo_is_drawn(monkeypatch):
     seen = []
     synthesis = BurstSynthesis(frames=1, max_translation=0)

@@ -136,6 +136,12 @@ def test_a_jpeg_without_its_end_is_cut_short(progressive):
     assert headers.is_cut_short(b"\xff\xd8\xff\xd9")
 
 
+def test_a_jpeg_has_at_most_200_passes():
+    for number in (1, 200, 201):
+        data = jpeg(*[(b"\xff\xda", bytes(10))] * (number - 1)) + b"\xff\xd9"
+        assert headers.is_cut_short(data) == (number > 200)
+
+
 def test_a_size_that_the_bytes_cannot_fill_is_cut_short():
     """Otherwise the decoder reserves gigabytes, or fills an image of minutes with gray."""
     header = struct.pack(">IIBBBBB", 2**14, 2**14, 16, 6, 0, 0, 0)  # 2 GiB

@@ -377,6 +377,12 @@ def test_colours_of_a_png_that_says_srgb_are_usual_whatever_else_it_says():
     assert embedding._colours(Metadata(profile=b"p", png_chunks=(odd,))) == ""
 
 
+def test_a_text_of_a_png_whose_name_only_begins_like_xmp_is_a_text():
+    body = b"XML:com.adobe.xmp2" + bytes(5) + b"<a>"
+    found = read_metadata(b"\x89PNG\r\n\x1a\n" + png_chunk(b"iTXt", body))
+    assert found == Metadata(png_chunks=((b"iTXt", body),))
+
+
 def test_a_new_size_is_said_in_exif_and_xmp_alike():
     size = tags.Tag(tiff.WIDTH, tags.LONG, struct.pack("<I", 3))
     said = Metadata(exif=tags.with_tags(tags.EMPTY, [size]), xmp=b'<a tiff:ImageWidth="3">')

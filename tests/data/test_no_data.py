@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from zoo.data import (
     tiff,
 )
 from zoo.data.testsets import find_test_set
-from zoo.data.value_range import said_of_no_data
+from zoo.data.value_range import said_of_no_data, scaled
 from zoo.errors import ImageError
 
 
@@ -83,6 +84,15 @@ def test_a_share_without_data_has_two_digits(count, share):
     empty[:count] = True
     photo = Photo(np.zeros((200, 1, 1), np.float32), bit_depth=32, no_data_HWC=empty)
     assert said_of_no_data(photo).startswith(f"has {count} pixels without data ({share} %: NaN")
+
+
+def test_values_outside_the_range_are_not_told_where_there_is_no_data(caplog):
+    values = np.array([0.0, 5.0, 5.0, 1.0])
+    outside = np.array([False, True, True, False])
+    assert scaled(Path("a.npy"), values, (0, 1), outside).tolist() == [0, 1, 1, 1]
+    assert not caplog.text
+    scaled(Path("a.npy"), values, (0, 1), ~outside)
+    assert "a.npy: 50 % of the values are outside (0, 1)" in caplog.text
 
 
 def test_each_band_is_marked_by_itself(tmp_path, caplog):
