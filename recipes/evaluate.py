@@ -300,12 +300,12 @@ def _notes(network: Network, protocol: Protocol, options: argparse.Namespace) ->
     what = "the Y channel (BT.601)" if channel == "y" else "all channels"
     bits = "8 bits" if protocol.rounds else "not rounded"
     cut = "tiled as in the authors' code" if options.official_tiling else "whole"
-    if options.tile and not options.official_tiling:
+    if options.tile:
         cut = f"in blended tiles of {options.tile} pixels"
     parts = [
         f"PSNR (dB) and SSIM on {what}, {bits}, {crop} border pixels excluded; each image {cut}.",
     ]
-    if protocol.ssim == "volume" and channel == "all":
+    if protocol.ssim == "volume":
         parts.append("SSIM of the image as a volume, as in MATLAB.")
     if options.compat:
         parts.append(

@@ -308,7 +308,7 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Return the complete state, for resuming."""
         return {
-            "recipe": json.dumps(self.recipe.data(), sort_keys=True),
+            "recipe": json.dumps(self.recipe.data()),
             "requested": self.requested,
             "step": self.step,
             "seconds": self.seconds,
@@ -418,12 +418,11 @@ def train(
         if found is not None:
             trainer = _resumed(*found, recipe, trainer_of)
         else:
-            recipe = in_steps(recipe)
             trainer = trainer_of(recipe)
             if budget is not None and seconds is not None:
                 step, validation = trainer.measure(0.05 * seconds)
                 left = group.broadcast(seconds - (time.monotonic() - begun))
-                recipe = shortened(recipe, affordable(left, step, validation))
+                recipe = shortened(trainer.recipe, affordable(left, step, validation))
                 report(budget, step, trainer.settings, train_settings(recipe))
                 trainer = trainer_of(recipe)
         trainer.requested = requested

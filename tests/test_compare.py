@@ -16,6 +16,7 @@ from recipes.compare import Study, Tolerance, list_studies, load_study, main
 from tests.helpers import strokes
 from tests.helpers.training import make_photos
 from zoo.description import Measured, measured
+from zoo.distributed import ProcessGroup
 from zoo.errors import RecipeError, ZooError
 from zoo.evaluation.comparison import STUDENT, Trained, differences, interval, ranked, table
 from zoo.evaluation.comparison import rows as run_rows
@@ -82,6 +83,7 @@ def test_a_stopped_study_goes_on_and_ends_as_one_that_was_not(
     assert compare(study, photos, whole) == 0
     assert found == ["rows/seed-0", "columns/seed-0", "rows/seed-3", "columns/seed-3"]
     printed = capsys.readouterr().out
+    assert "| `columns` |" in printed and "the 95 % confidence interval" in printed
     monkeypatch.undo()
     found = trainings(monkeypatch, fails_at=3)
     assert compare(study, photos, parts) == 130
@@ -426,3 +428,55 @@ def test_the_settings_of_a_run_have_no_sequence():
     first, second = ({"type": "toy", "a": 1, "b": 2}, {"b": 2, "a": 1, "type": "toy"})
     prints = {recipes.compare._print_of(Recipe(name="a", network=n)) for n in (first, second)}
     assert len(prints) == 1
+
+
+def test_a_study_in_python_has_its_defaults_and_runs_on_what_it_is_given(
+    study, tmp_path, monkeypatch, caplog
+):
+    given = []
+
+    def trained_run(recipe, folder, **options):
+        given.append(options)
+        folder.mkdir(parents=True)
+        (folder / "metrics.jsonl").write_text('{"step": 2, "psnr": 30.0, "ssim": 0.5}\n')
+
+    monkeypatch.setattr(recipes.compare, "train", trained_run)
+    found = replace(load_study(study), seeds=(9, 0, 3))
+    with caplog.at_level("INFO"):
+        [first, _] = recipes.compare.run_study(found, tmp_path / "a")
+    assert list(first.psnr) == [0, 3, 9]  # the sequence of numbers, not that of a set
+    assert caplog.messages[0] == "1 of 6: rows, seed 9"
+    assert {name: given[0][name] for name in ("device", "num_workers", "tf32")} == {
+        "device": "cpu", "num_workers": None, "tf32": False
+    }  # fmt: skip
+    for name in ("results.json", "rows/seed-9/score.json"):
+        assert (tmp_path / "a" / name).read_text().endswith("}\n")
+    group = ProcessGroup()
+    recipes.compare.run_study(found, tmp_path / "b", names=["rows"], group=group)
+    assert given[-1]["group"] is group
+    plain = Study(name="a", variants={"b": {}}, reference="b")
+    assert (plain.summary, plain.base, plain.seeds) == ("", {}, (0, 1, 2))
+    assert plain.tolerance == Tolerance(parameters=0.02, operations=0.02)
+
+
+@pytest.mark.parametrize("name", ["..", "", "a" * 101, "a b", "a/b"])
+def test_a_variant_has_the_name_of_a_folder(name):
+    with pytest.raises(RecipeError, match="names a folder"):
+        Study(name="a", variants={name: {}}, reference=name)
+    for fine in (".a", "a-b_c.1", "a" * 100):
+        Study(name="a", variants={fine: {}}, reference=fine)
+
+
+def test_seeds_and_tolerances_have_limits():
+    variants = {"variants": {"b": {}}, "reference": "b"}
+    Study(name="a", seeds=(0, 2**31 - 1), **variants)
+    with pytest.raises(RecipeError, match="use numbers from 0 to 2147483647"):
+        Study(name="a", seeds=(2**31,), **variants)
+    for name in ("parameters", "operations"):
+        Tolerance(**{name: 0.0})
+        with pytest.raises(RecipeError, match=f"{name} is -0.1; it must be at least 0"):
+            Tolerance(**{name: -0.1})
+
+
+def test_a_file_of_a_study_may_end_in_three_letters(study):
+    assert load_study(study.rename(study.with_suffix(".yml"))).name == "toy"

@@ -6,6 +6,7 @@ import csv
 import logging
 import re
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from recipes import evaluate as command
 from tests.helpers.author_layouts import sidd
 from tests.helpers.evaluation import photo_file, run, weights_in
 from tests.helpers.networks import Nearest
+from tests.helpers.training import Rank
 from zoo.checkpoints import shipped_weights
 from zoo.checkpoints.scored import scored_weights
 from zoo.data import (
@@ -177,9 +179,35 @@ def test_a_folder_without_the_recipes_sets_is_told_by_name(tmp_path, weights, ca
 
 def test_a_report_that_cannot_be_written_is_told_before_the_scoring(tmp_path, weights, capsys):
     path = photo_file(tmp_path / "data" / "Set5" / "a.png")
-    assert run(*weights, "--data", tmp_path / "data", "-o", path) == 2
-    said = capsys.readouterr()
-    assert "cannot write" in said.err and not said.out
+    (tmp_path / "out" / "summary.md").mkdir(parents=True)
+    for out in (path, tmp_path / "out"):
+        assert run(*weights, "--data", tmp_path / "data", "-o", out) == 2
+        said = capsys.readouterr()
+        assert "cannot write" in said.err and not said.out
+
+
+def test_a_folder_without_images_is_told(tmp_path, weights, capsys):
+    recipe, *rest = weights
+    recipe.write_text(recipe.read_text().replace("evaluate: {", "evaluate: {datasets: [], "))
+    (tmp_path / "empty").mkdir()
+    assert run(recipe, *rest, "--data", tmp_path / "empty", "-o", tmp_path / "out") == 2
+    assert f"{tmp_path / 'empty'} has no images; check the path" in capsys.readouterr().err
+
+
+def test_processes_beside_the_first_write_and_say_nothing(
+    tmp_path, weights, capsys, caplog, monkeypatch
+):
+    photo_file(tmp_path / "data" / "Set5" / "a.png")
+    words = [*weights, "--data", tmp_path / "data", "-o", tmp_path / "out"]
+    for rank in (1, 0):
+        monkeypatch.setattr(
+            command, "process_group", lambda rank=rank: nullcontext(Rank(rank, 2, {}))
+        )
+        with caplog.at_level(logging.INFO):
+            assert run(*words) == 0
+        said = bool(rank == 0)
+        assert bool(capsys.readouterr().out) == (tmp_path / "out").exists() == said
+        assert ("weights: " in caplog.text) == said
 
 
 def test_protocols():

@@ -7,6 +7,7 @@ import logging
 import re
 import time
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from tests.helpers.interruption import interrupted_at
 from tests.helpers.training import LIGHT, Rank, losses, make_photos, train
 from zoo.data import Bicubic, PatchDataset, Photo, load_training_photos, read_photo, write_photo
 from zoo.errors import RecipeError
-from zoo.recipe import load_recipe
+from zoo.recipe import Recipe, load_recipe
 from zoo.training import enable_gradient_checkpointing, parse_duration, shortened
 from zoo.training.settings import DataSettings, train_settings
 
@@ -381,3 +382,29 @@ def test_options_of_the_machine_reach_the_training(command, photos, tmp_path, mo
         expected["budget"] = "10m"
     assert command.main(words) == 130
     assert {name: seen[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("command", [recipes.train, recipes.compare])
+def test_runs_lie_in_a_folder_of_their_name(command, monkeypatch):
+    seen = []
+    monkeypatch.setattr(command, "train", lambda recipe, folder, **_: seen.append(folder))
+    monkeypatch.setattr(
+        command, "run_study", lambda study, folder, **_: seen.append(folder) or [], raising=False
+    )
+    name = "mambair_tiny_x2" if command is recipes.train else "scan_orders"
+    assert command.main([name, "--device", "cpu"]) == 0
+    assert seen == [Path("runs") / name]
+
+
+def test_the_settings_of_a_run_have_no_sequence(tmp_path, monkeypatch):
+    seen = []
+
+    def noted(folder, requested):
+        seen.append(requested)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recipes.train, "last_state", noted)
+    for network in ({"type": "toy", "a": 1}, {"a": 1, "type": "toy"}):
+        with pytest.raises(KeyboardInterrupt):
+            recipes.train.train(Recipe(name="a", network=network), tmp_path)
+    assert len(seen) == 2 and len(set(seen)) == 1

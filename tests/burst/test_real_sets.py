@@ -598,6 +598,8 @@ def test_an_epoch_is_a_pass_over_the_photos(tmp_path):
         {"train.epochs": 3, "train.data.photos": str(tmp_path), "train.data.batch": 4},
     )
     assert train_settings(in_steps(photo)).iterations == 6
+    bundled = load_recipe("mambair_light_x2", {"train.epochs": 3, "train.data.batch": 3})
+    assert train_settings(in_steps(bundled)).iterations == 3 * 4  # ten photos
     staged = load_recipe("mambair_realdn", {"train.epochs": 3})
     with pytest.raises(RecipeError, match="epochs are for batches of one size"):
         in_steps(staged)
@@ -676,3 +678,8 @@ def test_the_aligned_loss_forgives_place_and_colour_and_its_gradient_reaches_the
     used = found.valid_1HW.expand(3, -1, -1).bool()
     expected = (found.restored_3HW - found.clean_3HW).abs()[used].mean()
     assert loss == pytest.approx(float(expected), rel=1e-4)
+    # Of two images it is the mean, in float32 whatever the precision of the network.
+    two = [part.expand(2, *part.shape[1:]) for part in batch]
+    rough = image.detach().bfloat16().expand(2, -1, -1, -1)
+    both = task.loss(lambda *_: (rough, ()), L1(), two, 0.0)
+    assert both.dtype == torch.float32 and float(both) == pytest.approx(loss, rel=0.2)

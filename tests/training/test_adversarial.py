@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 
 import zoo
 from recipes.train import Trainer, main, train
@@ -23,6 +24,7 @@ from zoo.plots.training_curves import render_runs
 from zoo.recipe import load_recipe
 from zoo.training.adversary import Adversary
 from zoo.training.discriminators import UNetSpectral
+from zoo.training.losses.adversarial import Vanilla
 from zoo.training.settings import (
     AdversarialSettings,
     DataSettings,
@@ -236,6 +238,51 @@ def test_gradients_are_averaged_over_the_processes_and_images_are_learnt_from_on
     assert module.last.weight.grad is None
 
 
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
+)
+def test_images_are_judged_in_the_precision_of_the_training_and_compared_in_float32(
+    precision, dtype
+):
+    """What is kept for the log has no graph, which would hold the images of all steps."""
+    seen, compared = [], []
+
+    class Noting(Vanilla):
+        def of_network(self, made):
+            compared.append(made.dtype)
+            return super().of_network(made)
+
+        def of_discriminator(self, real, made):
+            compared.extend((real.dtype, made.dtype))
+            return super().of_discriminator(real, made)
+
+    chosen = AdversarialSettings(discriminator=partial(UNetSpectral, dim=2), loss=Noting())
+    settings = TrainSettings(
+        data=DataSettings(), iterations=2, precision=precision, adversarial=chosen
+    )
+    adversary = Adversary(settings, 3, "cpu", ProcessGroup())
+    adversary.discriminator.last.register_forward_hook(lambda *given: seen.append(given[2].dtype))
+    made, real = torch.rand(1, 3, 8, 8, requires_grad=True), torch.rand(1, 3, 8, 8)
+    assert adversary.term(made, real, real).requires_grad
+    values = adversary.learn(torch.amp.GradScaler("cpu", enabled=False), 1)
+    assert seen == [dtype] * 3 and compared == [torch.float32] * 3
+    assert len(values) == 4 and not any(value.requires_grad for value in values)
+
+
+def test_files_of_the_loss_are_read_before_the_first_step(photos, tmp_path):
+    with pytest.raises(CheckpointError, match="the perceptual loss needs the weights of VGG19"):
+        trainer_of(photos, tmp_path, loss={"type": "perceptual", "weights": "nowhere.pth"})
+
+
+@pytest.mark.parametrize("value", [float("-inf"), float("inf"), float("nan")])
+def test_no_value_of_the_discriminator_may_be_infinite(value, photos, tmp_path):
+    """The loss of Wasserstein's form has no sign of its own."""
+    trainer = trainer_of(photos, tmp_path)
+    trainer._unread.keep(3, [[torch.tensor(each) for each in (1.0, 0.5, value, 0.5, 0.5)]])
+    with pytest.raises(ZooError, match="at step 3: training diverged"):
+        trainer._read_values()
+
+
 def test_a_logged_value_is_the_mean_since_the_line_before(photos, tmp_path):
     for every in (1, 5):
         trainer_of(photos, tmp_path / str(every), log_every=every).run()
@@ -248,6 +295,8 @@ def test_a_training_can_start_from_the_discriminator_of_another(photos, tmp_path
     first = trainer_of(photos, tmp_path / "first")
     first.run()
     file = str(tmp_path / "first" / "discriminator.safetensors")
+    with safe_open(file, "pt") as held:
+        assert held.metadata() == {"format": "pt"}
     second = trainer_of(photos, tmp_path / "second", seed=9, adversarial={"initial": file})
     assert_equal(
         second.adversary.discriminator.state_dict(), first.adversary.discriminator.state_dict()

@@ -97,6 +97,12 @@ def test_flow_distance_is_the_mean_over_levels_by_loops():
     assert float(found) == pytest.approx(total / 3, rel=1e-12)
 
 
+def test_displacements_of_a_frame_that_was_padded_to_twice_its_width_are_of_its_pixels():
+    flow, found = torch.rand(1, 2, 2, 3, 3), torch.rand(1, 2, 2, 8, 8)
+    expected = (found[..., :3, :3] - flow).abs().mean()
+    torch.testing.assert_close(flow_distance((found,), flow), expected)
+
+
 def test_bursts_are_validated_once_over_the_processes_within_the_border(photos, monkeypatch):
     task = burst_task_of(photos)
     calls = []

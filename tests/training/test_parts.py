@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.helpers.toy import Toy, register_toy
+from tests.helpers.toy import Toy, ToyBlock, register_toy
 from tests.helpers.training import Rank
 from zoo.checkpoints import save
 from zoo.errors import CheckpointError, RecipeError
@@ -30,11 +30,13 @@ from zoo.training import (
     StopSignals,
     affordable,
     batches,
+    enable_gradient_checkpointing,
     examples_of,
     latest_checkpoint,
     load_initial_weights,
     parse_duration,
     remove_old_checkpoints,
+    report,
     restore_rng_state,
     rng_state,
     seed_all,
@@ -234,11 +236,25 @@ def test_steps_that_a_budget_affords():
     assert affordable(4.2, 1.0, 0.0) == 4
     with pytest.raises(RecipeError, match="too short"):
         affordable(4.1, 1.0, 0.0)
-    units = {"3s": 3, "2m": 120, "2h": 7200, "1.5d": 129600}
+    units = {"3s": 3, "2m": 120, "2h": 7200, "1.5d": 129600, " 90s\n": 90, "11574d": 999993600}
     assert {text: parse_duration(text) for text in units} == units
-    for wrong in ("0s", "3", "m", "-1s", "1 s", "1w"):
+    for wrong in ("0s", "3", "m", "-1s", "1 s", "1w", "11575d"):
         with pytest.raises(RecipeError, match="write a duration"):
             parse_duration(wrong)
+
+
+def test_a_budget_says_what_becomes_of_the_schedule(caplog):
+    schedules = ScheduleSettings(), ScheduleSettings(milestones=(3, 4), hold=5, warmup=6)
+    asked, given = (
+        TrainSettings(data=DataSettings(), iterations=steps, schedule=schedule, save_every=7)
+        for steps, schedule in zip((900, 80), schedules, strict=True)
+    )
+    with caplog.at_level(logging.INFO):
+        report("10m", 0.51234, asked, given)
+    assert caplog.messages == [
+        "budget 10m: 0.512 s a step, so 80 of the recipe's 900 steps; milestones [3, 4], hold 5, "
+        "warm-up 6, a checkpoint every 7 steps"
+    ]
 
 
 def test_a_shortened_schedule_shrinks_in_proportion():
@@ -296,6 +312,25 @@ def test_the_average_follows_weights_by_its_decay_and_takes_buffers_over():
     off.update()
     with off.applied():
         assert network.weight.tolist() == [3, 3] and off.state == {}
+    assert not any(value.requires_grad for value in average.state.values())  # nor has it a graph
+
+
+def test_weights_that_two_parts_share_have_one_average():
+    layer = nn.Linear(1, 1, bias=False)
+    network = nn.ModuleDict({"first": layer, "second": layer})
+    average = EMA(network, 0.5)
+    before = float(layer.weight.detach())
+    layer.weight.data += 1
+    average.update()
+    found = [float(value) for value in average.state.values()]
+    assert found == [pytest.approx(before + 0.5)] * 2
+
+
+def test_blocks_that_are_computed_again_learn_from_images_without_a_gradient():
+    block = ToyBlock(3, 0.0)
+    assert enable_gradient_checkpointing(nn.Sequential(block)) == 1
+    block(torch.rand(1, 2, 2, 3)).sum().backward()
+    assert float(block.layer.weight.grad.abs().sum()) > 0 and block.computed == 2
 
 
 def test_initial_weights_are_those_that_fit_by_name_and_shape(tmp_path, caplog):
@@ -392,6 +427,16 @@ def test_a_resumed_log_drops_what_comes_again_and_a_torn_line(tmp_path, monkeypa
         {"step": 1, "seconds": 0.1, "loss": 1.0},
         {"step": 2, "seconds": 0.3, "loss": 2.0},
     ]
+
+
+def test_the_log_has_steps_that_a_number_can_have_and_whole_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr("zoo.training.metrics_log.find_spec", lambda name: None)
+    lines = [f'{{"step": {step}}}' for step in (0, 2**53, 2**53 - 1)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    assert [line["step"] for line in read_metrics(tmp_path)] == [0, 2**53 - 1]
+    MetricsLog(tmp_path, 2**53).write(1, 0.0)  # the last line had no end
+    found = (tmp_path / "metrics.jsonl").read_text()
+    assert found == "\n".join([*lines, '{"step": 1, "seconds": 0.0}', ""])
 
 
 def test_progress_says_images_per_second_and_the_time_left(tmp_path, monkeypatch, caplog):

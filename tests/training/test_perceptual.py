@@ -163,6 +163,23 @@ def test_wrong_layers_are_refused(layers, message):
         Perceptual(layers=layers)
 
 
+def test_weights_of_layers_are_below_a_million():
+    Perceptual(layers={"conv1_1": 999_999.0})
+    with pytest.raises(RecipeError, match="one above 0"):
+        Perceptual(layers={"conv1_1": 1e6})
+
+
+def test_a_loss_that_reads_its_file_by_itself_is_on_the_device_of_the_images(file):
+    loss = Perceptual(weights=str(file), layers={"conv1_2": 1.0})
+    images = torch.empty(2, 1, 3, 4, 4, device="meta")
+    assert loss(*images).device.type == "meta"
+
+
+def test_each_pooling_above_a_layer_halves_the_image():
+    found = [VGG19([name]).smallest for name in ("conv1_1", "conv1_2", "conv2_1", "conv3_1")]
+    assert found == [1, 1, 2, 4]
+
+
 def test_images_that_it_cannot_see_are_refused(file):
     with pytest.raises(RecipeError, match="gray and RGB images, not 5 channels"):
         Perceptual(weights=str(file)).prepare(5)

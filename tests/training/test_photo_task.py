@@ -285,6 +285,32 @@ def test_mixup_blends_half_of_the_steps_and_both_images_alike(photos):
         assert off._mixed([degraded, degraded])[0] is degraded
 
 
+def test_the_partners_of_mixup_reach_a_gpu_without_a_wait(photos, monkeypatch):
+    task, seen = photo_task_of(photos, degradation=Bicubic, mixup=0.4), []
+    partners = SimpleNamespace(
+        to=lambda *words, **options: seen.append((words, options)) or torch.tensor([1, 0])
+    )
+    monkeypatch.setattr(torch, "randperm", lambda count: partners)
+    monkeypatch.setattr(torch, "rand", lambda size: torch.tensor(0.5))
+    task._mixed([torch.zeros(2, 1, 1, 1)])
+    assert seen == [((torch.device("cpu"),), {"non_blocking": True})]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"photos": "samples"}, r"^train\.data\.degraded needs data\.photos, the folder of clean"),
+        ({"validate": "samples"}, "training on pairs also validates on pairs"),
+        ({"validate_degraded": None}, "training on pairs also validates on pairs"),
+    ],
+)
+def test_pairs_are_files_in_training_and_in_validation(photos, given, message):
+    files = {"degraded": str(photos), "validate_degraded": str(photos), **given}
+    source = files.pop("photos", photos)
+    with pytest.raises(ZooError, match=message):
+        photo_task_of(source, scale=1, **{"validate": str(photos), **files})
+
+
 def test_photos_are_validated_once_over_the_processes_by_the_protocol(photos, monkeypatch):
     protocol = Protocol(channel="all", crop=3)
     task = photo_task_of(photos, degradation=Bicubic, protocol=protocol)

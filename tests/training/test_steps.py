@@ -395,6 +395,7 @@ def test_the_logged_loss_is_the_mean_over_the_processes(photos, tmp_path):
         share = next(trainer._batches())
         alone = trainer_of(photos, tmp_path / "alone", iterations=1)
         [[loss]] = alone._train_step(share)
+        assert not loss.requires_grad  # it is kept, without the graph
         trainer.run()
         assert log_of(tmp_path / str(world_size))[0]["loss"] == pytest.approx(float(loss))
 
@@ -453,7 +454,8 @@ def test_measuring_takes_the_state_back(photos, tmp_path, lively_scale):
     assert_equal(trainer.ema.state, weights)
 
 
-def test_a_budget_leaves_out_the_time_that_is_gone(photos, tmp_path, monkeypatch):
+@pytest.mark.parametrize("length", [{"iterations": 1000}, {"iterations": None, "epochs": 1000}])
+def test_a_budget_leaves_out_the_time_that_is_gone(length, photos, tmp_path, monkeypatch):
     """A hundred seconds, of which measuring took forty: 0.97 of sixty, without four validations."""
     clock = [0.0]
     monkeypatch.setattr("recipes.train.time.monotonic", lambda: clock[0])
@@ -465,7 +467,7 @@ def test_a_budget_leaves_out_the_time_that_is_gone(photos, tmp_path, monkeypatch
         return 2.0, 1.0
 
     monkeypatch.setattr(Trainer, "measure", measure)
-    recipe = recipe_of(photos, iterations=1000)
+    recipe = recipe_of(photos, **length)
     trainer = train(recipe, tmp_path / "run", num_workers=0, budget="100s")
     assert trainer.step == math.floor((60 * 0.97 - 4 * 1.0) / 2.0) == 27
     assert asked == [pytest.approx(5.0)]
@@ -573,7 +575,9 @@ def test_only_the_first_process_writes_and_shows_bars(rank, photos, tmp_path, mo
 
 def test_a_run_that_was_killed_before_its_weights_were_written_writes_them(photos, tmp_path):
     recipe = recipe_of(photos, iterations=2, save_every=1, keep=1)
-    first = train(recipe, tmp_path / "run", num_workers=0)
+    group = ProcessGroup()
+    first = train(recipe, tmp_path / "run", num_workers=0, group=group)
+    assert first.num_workers == 0 and first.group is group
     weights = tmp_path / "run" / "weights.safetensors"
     before = weights.read_bytes()
     weights.unlink()

@@ -98,7 +98,6 @@ class Adversary:
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = lr * schedule.factor(step, self.settings.iterations, lr)
         self.group.average_gradients(self.discriminator)
-        scaler.unscale_(self.optimizer)
         scaler.step(self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from zoo.errors import RecipeError
@@ -105,10 +106,10 @@ def report(budget: str, seconds: float, asked: TrainSettings, given: TrainSettin
     )
 
 
-def _scaled(given: Any, schedule: ScheduleSettings, factor: float) -> dict[str, Any]:
+def _scaled(given: Mapping[str, Any], schedule: ScheduleSettings, factor: float) -> dict[str, Any]:
     """Return a schedule as plain data with all its steps multiplied by a factor."""
     return {
-        **(given if isinstance(given, dict) else {"type": given}),
+        **given,
         "milestones": [round(step * factor) for step in schedule.milestones],
         "hold": round(schedule.hold * factor),
         "cosine_steps": round(schedule.cosine_steps * factor),

@@ -168,9 +168,6 @@ class _RankSampler(Sampler[list[int]]):
         self.size = stage.batch // (accumulate * group.world_size)
         self.pool_size, self.seed = pool
 
-    def __len__(self) -> int:
-        return len(self.steps) * self.accumulate
-
     def __iter__(self) -> Iterator[list[int]]:
         pool = PairPool(self.pool_size, (self.seed, self.first))
         for step in range(0 if self.pool_size else self.steps.start, self.steps.stop):

@@ -55,7 +55,7 @@ class MetricsLog:
             values: further values, by name.
         """
         facts = {"step": step, "seconds": round(seconds, 1), **values}
-        line = json.dumps(_finite(facts), allow_nan=False)
+        line = json.dumps(_finite(facts))
         with self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         if self._board is not None:

@@ -58,8 +58,7 @@ def restore_rng_state(state: Mapping[str, Any], device: str) -> None:
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, gauss = state["numpy"]
-    legacy = (name, np.array(keys, dtype=np.uint32), int(position), int(has_gauss), gauss)
-    np.random.set_state(legacy)
+    np.random.set_state((name, keys, int(position), int(has_gauss), gauss))
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and device.startswith("cuda"):
         torch.cuda.set_rng_state(state["cuda"], device)

@@ -70,8 +70,7 @@ class Perceptual(Loss):
             assert self.network is not None
             self.network.to(output_BIHW.device)
         found = self.network(_rgb(output_BIHW))
-        with torch.no_grad():
-            wanted = self.network(_rgb(clean_BIHW))
+        wanted = self.network(_rgb(clean_BIHW))
         terms = [
             weight * (found[name] - wanted[name]).abs().mean()
             for name, weight in self.layers.items()

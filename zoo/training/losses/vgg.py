@@ -79,10 +79,8 @@ class VGG19(nn.Module):
                 for layer in self.layers
             }
         )
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer(
-            "deviation", torch.tensor(DEVIATION).view(1, 3, 1, 1), persistent=False
-        )
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
+        self.register_buffer("deviation", torch.tensor(DEVIATION).view(1, 3, 1, 1))
         self.requires_grad_(False)
 
     @property
@@ -123,12 +121,11 @@ class VGG19(nn.Module):
             CheckpointError: if the file cannot be read or is not of VGG19.
         """
         given, _ = read_state(path)
-        with torch.no_grad():
-            for layer in self.layers:
-                conv = self.convs[layer.name]
-                for part in ("weight", "bias"):
-                    own = conv.get_parameter(part)
-                    own.copy_(_checked(given, f"features.{layer.number}.{part}", own, path))
+        for layer in self.layers:
+            conv = self.convs[layer.name]
+            for part in ("weight", "bias"):
+                own = conv.get_parameter(part)
+                own.copy_(_checked(given, f"features.{layer.number}.{part}", own, path))
 
 
 def _checked(given: Mapping[str, Tensor], name: str, own: Tensor, path: Path) -> Tensor:
