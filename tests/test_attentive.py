@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_leaves
 
 import zoo
 from tests.helpers import plain_attentive
@@ -95,6 +97,30 @@ def test_a_layout_that_inference_cached_serves_training():
         part(x)
     part(x).sum().backward()
     assert all(p.grad is not None for p in part.parameters())
+    for cached, given in (
+        (module.grouped_layout, (7, 6, 4, 1)),
+        (module.edge_masks, (4, 1)),
+        (module.cached_relative_positions, (4,)),
+    ):
+        assert cached.cache_info().currsize == 1  # what inference has made
+        for tensor in tree_leaves(cached(*given, torch.device("cpu"))):
+            assert not isinstance(tensor, torch.Tensor) or not tensor.is_inference()
+
+
+def test_windows_of_a_size_that_is_a_symbol_are_traced_in_every_kind_of_trace():
+    """``is_compiling`` is false in this one, and no such size can be a key of the cache."""
+    part = WindowAttention(8, window=4, heads=2, shift=1)
+    with torch.no_grad():
+        graph = make_fx(lambda x: part(x), tracing_mode="symbolic", _allow_non_fake_inputs=True)(
+            torch.rand(1, 7, 6, 8)
+        )
+        x = torch.rand(1, 5, 9, 8)
+        torch.testing.assert_close(graph(x), part(x))
+
+
+@pytest.mark.parametrize("window", [1, 64])
+def test_a_window_may_have_one_token_and_a_side_of_64(window):
+    assert WindowAttention(8, window=window, shift=window - 1).shift == window - 1
 
 
 def test_half_precision_is_near_to_single():
@@ -308,6 +334,10 @@ def test_feed_forwards_need_hidden_channels():
         GatedMLP(28, ratio=1.25)  # the authors' code fails inside for these
     with pytest.raises(ValueError, match="needs at least 1"):
         ConvFFN(8, ratio=0.1)
+    with pytest.raises(ValueError, match="gives 1 hidden channels; it needs at least 2"):
+        GatedMLP(8, ratio=0.125)
+    assert ConvFFN(8, ratio=0.125).fc1.out_features == 1
+    assert GatedMLP(8, ratio=0.25).fc1.out_features == 2
     with pytest.raises(ValueError, match="kernel is 4"):
         ConvFFN(8, kernel=4)
 

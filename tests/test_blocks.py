@@ -25,15 +25,25 @@ from zoo.blocks import (
     RLMB,
     RSSB,
     SS2D,
+    Attentive,
+    ChannelScan,
     ChannelTransformer,
+    DropPath,
+    GatedFeedForward,
     GatedMerge,
     GroupFlow,
     HighFrequencyBlock,
+    LayerNorm,
     OmniScan,
     ResBlock,
     ShuffleAttention,
+    SimpleGate,
+    UnshuffleDown,
     group_conv,
+    scan_sizes,
 )
+from zoo.blocks.group import blocks_of_groups
+from zoo.blocks.layers import at_least_one, check_kernel
 from zoo.scans import Raster, Window
 
 SHAPE = (2, 3, 5, 8)
@@ -308,6 +318,86 @@ def test_a_group_without_blocks_or_orders_says_so():
     ):
         with pytest.raises(ValueError, match=message):
             ResidualGroup(32, drop_paths=[0.0], **options)
+
+
+def test_a_list_of_blocks_may_be_longer_than_a_group_whichever_it_is():
+    for depths in ([2, 1], [1, 2], [1, 2, 1]):
+        assert blocks_of_groups([RSSB, ResBlock], depths) == [[RSSB, ResBlock]] * len(depths)
+    with pytest.raises(ValueError, match=r"block has 2 kinds for group 0, .* at most 1 blocks"):
+        blocks_of_groups([RSSB, ResBlock], [1, 1])
+
+
+def test_options_of_parts_may_be_at_the_limits_that_they_say():
+    assert scan_sizes(1, expand=1, d_state=1, dt_rank=1) == (1, 1, 1)
+    assert scan_sizes(16, expand=None, d_state=256) == (32, 1, 256)
+    assert scan_sizes(17, expand=None, d_inner=1, d_state=1).rank == 2
+    for size in (1, 63):
+        check_kernel(size, "kernel")
+    check_kernel(62, "kernel", odd=False)
+    for eps in (1e-12, 1.0):
+        assert LayerNorm(4, eps=eps).eps == eps
+    for size in (1, 1024):
+        part = ChannelScan(4, width=size, rank=1, states=1)
+        assert part.sizes == (1, 1, 1) and part.x_proj_weight.shape == (2, 3, size)
+    assert ChannelScan(4, width=1, rank=1024, states=1).sizes == (1024, 1, 1)
+    for factor in (-1000, 1000):
+        assert RLMB(8, branch=None, branch_factor=factor).branch_factor == factor
+    assert DropPath(0).rate == 0
+    small = Attentive(8, classes=1, prompt_rank=1)
+    assert small.prompt_classes.shape == (1, 1)
+    assert at_least_one(5, 5, "x") == at_least_one(1, 1, "x") == 1
+    assert GatedFeedForward(8, ratio=0.125).out_proj.in_channels == 1
+    assert SimpleGate(8, ratio=0.25).out_proj.in_channels == 1
+    assert EDA(8, groups=8, blocks=1, frame_chunk=0).frame_chunk == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LayerNorm(4, eps=1.01), "eps is 1.01; it must be from 1e-12 to 1"),
+        (lambda: RLMB(8, branch_factor=-1001), "branch_factor is -1001; it must be from -1000"),
+        (lambda: RLMB(8, branch_factor=1001), "branch_factor is 1001; it must be from -1000"),
+        (lambda: DropPath(1), "drop_path is 1; it must be at least 0 and below 1"),
+        (lambda: check_kernel(0, "k", odd=False), "k is 0; it must be from 1 to 63"),
+        (lambda: check_kernel(2, "k"), "k is 2; it must be odd and from 1 to 63"),
+        (lambda: ChannelScan(4, width=1025, rank=1, states=1), "channel_width is 1025; it must be"),
+        (lambda: ChannelScan(4, width=0, rank=1, states=1), "channel_width is 0; it must be from"),
+        (lambda: at_least_one(8, 0, "x"), "x is 0; it must be at least 1"),
+        (
+            lambda: MSFM(8, branches=["conv", "conv"]),
+            "at least one of conv, ssm, .* each once",
+        ),
+        (lambda: EDA(8, groups=0), "groups is 0; it must divide the 8 channels"),
+        (lambda: EDA(8, blocks=0), "blocks is 0 and frame_chunk is 4; blocks must be at least 1"),
+        (lambda: EDA(8, frame_chunk=-1), "frame_chunk is -1; blocks must be"),
+        (lambda: UnshuffleDown(8, out=6), "dim is 8, and the level below has 6 channels; .* of 4"),
+        (lambda: SimpleGate(10, ratio=0.55), "gives 5 channels; .* must be even"),
+    ],
+)
+def test_options_of_parts_beyond_their_limits_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_the_rank_of_a_scan_over_channels_may_follow_from_the_channels():
+    for dim, rank in ((32, 2), (33, 3)):
+        assert OmniScan(dim, channel_rank=None).channels.sizes[0] == rank
+
+
+@pytest.mark.parametrize(("chunk", "frames", "calls"), [(0, 4, 1), (2, 4, 2), (3, 4, 1), (2, 1, 0)])
+def test_frames_are_aligned_so_many_at_a_time_and_all_at_once_in_an_export(
+    chunk, frames, calls, monkeypatch
+):
+    part = EDA(8, groups=2, blocks=1, frame_chunk=chunk).eval()
+    burst, told = torch.rand(1, frames, 4, 4, 8), []
+    part.alignments[0].register_forward_hook(lambda *_: told.append(1))
+    with torch.no_grad():
+        found = part(burst)
+        assert len(told) == calls and found.frames.shape == burst.shape
+        assert len(found.displacements) == (3 if frames > 1 else 0)
+        monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+        part(burst)
+    assert len(told) == calls + (frames > 1)
 
 
 BIASED = {

@@ -13,6 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import zoo
+from zoo.blocks.layers import DropPath
+from zoo.blocks.window_attention import WindowAttention
+from zoo.scans import SCANS, Window
+from zoo.scans.by_class import _counting_sort, sort_by_class
+from zoo.scans.official import official_column_sources
 
 MODELS = [
     *("mambair_tiny_x2", "mambacsr_tiny_x2", "mambairv2_tiny_x2", "qmambabsr_tiny", "dvmsr_x4"),
@@ -85,3 +90,56 @@ def test_a_copy_would_be_seen(copy, monkeypatch):
     assert copies(network) == []
     monkeypatch.setattr(network, "forward", copy)
     assert copies(network)
+
+
+META = torch.device("meta")
+
+
+def made_there(make):
+    """What ``make`` returns, if all of it is made on the device."""
+    with FromTheCPU() as read:
+        found = make()
+    assert read.found == []
+    tensors = [value for value in tree_leaves(found) if isinstance(value, torch.Tensor)]
+    assert tensors and {tensor.device.type for tensor in tensors} == {"meta"}
+    return found
+
+
+ORDERS = {
+    entry.name: entry.target
+    for entry in SCANS.entries()
+    if entry.name not in ("hilbert", "shuffled", "window", "compose", "by_class")
+    and entry.target.__module__.startswith("zoo.")
+}
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_a_scan_order_is_made_on_the_device(name):
+    made_there(lambda: ORDERS[name]().build(16, 32, META))
+
+
+def test_windows_that_are_shifted_are_made_on_the_device():
+    made_there(lambda: Window(size=(3, 4), shift=1, serpentine=True).build(5, 6, META))
+
+
+@pytest.mark.parametrize("name", ["hilbert", "shuffled"])
+def test_an_order_that_is_computed_on_the_cpu_goes_to_the_device(name):
+    assert SCANS.get(name).target().build(4, 6, META).device == META
+
+
+def test_orders_by_class_and_of_the_authors_are_made_on_the_device():
+    class_BL = torch.zeros(2, 9, dtype=torch.int64, device=META)
+    for sort in (sort_by_class, _counting_sort):
+        made_there(lambda sort=sort: sort(class_BL, 4))
+    made_there(lambda: official_column_sources(8, 12, 4, META))
+
+
+def test_windows_of_attention_are_found_on_the_device():
+    part = WindowAttention(8, window=4, heads=2, shift=1).to(META)
+    qkv_BLX = torch.zeros(1, 30, 24, device=META)
+    for attend in (part._attended, part._traced):
+        made_there(lambda attend=attend: attend(qkv_BLX, 5, 6))
+
+
+def test_paths_are_dropped_on_the_device():
+    made_there(lambda: DropPath(0.5).train()(torch.zeros(3, 2, 2, 4, device=META)))

@@ -36,7 +36,7 @@ from zoo.data import (
 )
 from zoo.data.pixels import to_array, to_tensor, with_channels
 from zoo.data.testsets import TestImage
-from zoo.errors import ImageError, RecipeError
+from zoo.errors import ImageError, RecipeError, ZooError
 from zoo.evaluation import (
     Protocol,
     Restored,
@@ -48,6 +48,7 @@ from zoo.evaluation import (
     score,
     strip,
 )
+from zoo.evaluation.keeping import check_nothing_is_replaced, image_keeper
 from zoo.evaluation.report import Published, SetResult, markdown, rows
 from zoo.evaluation.settings import EvaluateSettings, evaluate_settings, protocol_of
 from zoo.inference import RestoreSettings, restore_photo
@@ -677,6 +678,32 @@ def test_kept_images_never_replace_those_of_the_set(tmp_path, weights, monkeypat
         assert run(*weights, *words) == 2
         assert "a.png would be replaced" in capsys.readouterr().err
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.npy"])
+@pytest.mark.parametrize("which", ["clean", "degraded"])
+def test_kept_images_replace_neither_pictures_nor_arrays_of_a_set(tmp_path, name, which):
+    (tmp_path / name).touch()
+    files = {"clean": None, "degraded": None, which: tmp_path / name}
+    image = TestImage("a", **files)
+    with pytest.raises(ZooError, match=rf"--save-images: .*{name} would be replaced"):
+        check_nothing_is_replaced([image], tmp_path)
+    check_nothing_is_replaced([image], tmp_path / "other")
+
+
+def test_kept_images_are_pictures_of_8_bits_and_arrays_of_all_of_theirs(tmp_path):
+    image_keeper(None)("a", None)  # keeps nothing
+    folder = tmp_path / "new" / "folder"
+    keep = image_keeper(folder)
+    for channels in (1, 2, 3, 4):
+        values = np.full((4, 5, channels), 0.123456, np.float32)
+        keep(f"x{channels}", Restored(values, None, values, values))
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "x1.png", "x2.npy", "x3.png", "x4.npy"
+    ]  # fmt: skip
+    assert read_photo(folder / "x3.png").bit_depth == 8
+    assert np.load(folder / "x4.npy").dtype == np.float32
+    np.testing.assert_allclose(np.load(folder / "x4.npy"), 0.123456)
 
 
 def test_a_source_without_scores_is_not_told(tmp_path, weights, capsys):

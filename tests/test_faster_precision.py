@@ -98,7 +98,9 @@ def test_old_answers_are_forgotten(network, clock, answers):
     answers.write_text(json.dumps({str(number): "fp32" for number in range(200)}))
     clock(fp32=1.0, bf16=0.5)
     choose(network)
-    kept = list(json.loads(answers.read_text()))
+    text = answers.read_text()
+    assert text == json.dumps(json.loads(text), indent=1) + "\n"  # for people, too
+    kept = list(json.loads(text))
     assert len(kept) == 200 and kept[0] == "1" and kept[-2] == "199"
 
 

@@ -24,7 +24,7 @@ from zoo.data.testsets import _guide_folder
 from zoo.errors import ImageError, RecipeError, ZooError
 from zoo.evaluation import Protocol
 from zoo.inference import RestoreSettings, restore, restore_tensor
-from zoo.inference.guides import GuideFiles
+from zoo.inference.guides import GuideFiles, GuidesInMemory
 from zoo.integrations.exported import guides_in
 from zoo.integrations.onnxruntime import load_onnx
 from zoo.networks import Guide, Network
@@ -357,6 +357,28 @@ def test_guides_in_memory_are_of_any_kind(network, pixels, of_image, of_guide, t
         guides = {name: in_memory(of_guide, pixels[name]) for name in ("map", "pan")}
     found = restore(network, in_memory(of_image, pixels["image"]), guides=guides)
     assert np.abs(of_memory(of_image, found) - 255 * expected).max() <= 0.51
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA"])
+def test_a_guide_of_pil_has_the_colours_that_it_shows(network, mode):
+    """Gray where the mode is gray, without alpha, and not the numbers of a palette."""
+    image = Image.new("1" if mode == "1" else "RGB", (10, 8), 1 if mode == "1" else "lime")
+    image = image.quantize(4) if mode == "PA" else image
+    image = image.convert(mode)
+    [photo] = GuidesInMemory(network, {"pan": image, "map": image})._photos("pan")
+    level = {"1": [1], "L": [150 / 255], "LA": [150 / 255]}.get(mode, [0, 1, 0])
+    np.testing.assert_allclose(photo.color_HWC[3, 4], level, atol=0.003)
+    assert photo.alpha_HW is None
+
+
+def test_a_guide_may_be_a_tensor_of_a_network_of_any_precision(network):
+    for dtype in (torch.bfloat16, torch.float16, torch.float64):
+        tensor = torch.full((1, 8, 10), 0.25, dtype=dtype, requires_grad=True)
+        guides = GuidesInMemory(network, {"pan": tensor, "map": tensor})
+        for given in (tensor, tensor[None]):
+            guides.given = {"pan": given}
+            [photo] = guides._photos("pan")
+            assert photo.color_HWC.shape == (8, 10, 1) and (photo.color_HWC == 0.25).all()
 
 
 def test_a_batch_in_memory_has_a_guide_for_each_image(network):

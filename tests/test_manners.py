@@ -13,6 +13,7 @@ from tests.helpers.networks import Nearest
 from zoo.cli import main
 from zoo.data import Photo, read_photo, write_photo
 from zoo.errors import ImageError, ZooError
+from zoo.inference.image import _holds_image
 from zoo.inference.outputs import Outputs
 from zoo.networks import Network
 from zoo.registry import Capabilities
@@ -316,6 +317,10 @@ class Frames(Network):
 def test_a_look_for_bursts_of_rgb_frames_and_folders_of_bursts_are_refused(tmp_path):
     with pytest.raises(ZooError, match=r"look 'linear' has no effect: .* takes bursts of RGB"):
         zoo.restore(Frames(3), tmp_path, tmp_path / "out", look="linear")
+    with pytest.raises(ZooError, match=r"look 'plain' has no effect: .* takes images; leave it"):
+        zoo.restore(Nearest(channels=4), tmp_path, tmp_path / "out", look="plain")
+    with pytest.raises(ZooError, match=r"a range of values is for images; bursts state a white"):
+        zoo.restore(Frames(4), tmp_path, tmp_path / "out", value_range=(0, 1))
     with pytest.raises(ZooError, match=r"recursive \(-r\) does not work for bursts"):
         zoo.restore(Frames(4), tmp_path, tmp_path / "out", recursive=True)
 
@@ -370,3 +375,20 @@ def test_outputs_of_a_format_that_is_only_read_are_png(tmp_path):
     assert [path.name for path in found] == [
         "a.png", "a.heic.png", "b.png", "C.PNG", "burst.png"
     ]  # fmt: skip
+
+
+def test_outputs_of_a_suffix_are_known_however_its_line_is_written(tmp_path):
+    images = [tmp_path / name for name in ("a.png", "a_x2.png", "b_.png", "b.png", "c_x2.png")]
+    for suffix in ("x2", "_x2", "__x2"):
+        found = Outputs(target=tmp_path, suffix=suffix).without_own(images)
+        assert [path.name for path in found] == ["a.png", "b_.png", "b.png", "c_x2.png"]
+    assert Outputs(target=tmp_path, suffix="_").without_own(images) == images
+    assert Outputs(target=tmp_path, suffix="_").of_several([images[0]]) == [images[0]]
+
+
+def test_a_folder_is_said_to_hold_images_if_one_in_it_is_not_hidden(tmp_path):
+    root = tmp_path / ".cache" / "in"  # what is around it does not count
+    for name in ("a/.x.png", "b/.h/c/x.png", "c/x.txt", "d/e/x.PNG"):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).touch()
+    assert [_holds_image(root / name) for name in "abcd"] == [False, False, False, True]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import weakref
+from contextlib import nullcontext
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -213,6 +215,63 @@ def test_tiles_are_sized_to_free_memory(free, tile):
     memory, image = Memory(free), torch.zeros(1, 1, 1000, 900)
     assert fitting_tile(memory.run, image, 32, memory) == tile
     assert memory.pixels == (TILE // 4) ** 2
+
+
+def test_a_network_that_seems_to_take_no_memory_takes_a_byte_a_pixel():
+    image = torch.zeros(1, 1, 1000, 900)
+    for bytes_a_pixel in (0, 0.5):
+        memory = Memory(320**2 / 0.8, bytes_a_pixel)
+        assert fitting_tile(memory.run, image, 32, memory) == 320
+
+
+def test_an_image_that_is_narrower_than_the_probe_is_measured_as_it_is():
+    memory, guide = Memory(1, 1000), torch.zeros(1, 1, 12000, 60)
+    fitting_tile(
+        lambda image, guide: memory.run(image) if guide.shape[-2:] == (128, 60) else None,
+        torch.zeros(1, 1, 6000, 30).expand(1, 1, 6000, 30),
+        32,
+        memory,
+        BURST_TILE * 2,
+        (guide,),
+    )
+    assert memory.pixels == 64 * 30
+
+
+def test_a_tile_is_no_smaller_than_the_grid_of_the_network():
+    network = Nearest(1)
+    network.capabilities = Capabilities(size_multiple=8)
+    restore_tensor(network, torch.rand(1, 3, 20, 16), RestoreSettings(tile=7, overlap=2))
+    assert set(network.sizes) == {(8, 8)}
+
+
+@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+def test_channels_are_last_on_a_gpu_alone(kind, monkeypatch):
+    laid = []
+    monkeypatch.setattr(runner, "channels_last", lambda tensor: laid.append(tensor) or tensor)
+    monkeypatch.setattr(runner, "autocast", lambda device, precision: nullcontext())
+
+    class Image:
+        shape = (1, 3, 4, 5)
+
+        def __len__(self):
+            return 1
+
+        def to(self, device, dtype):
+            assert device.type == kind
+            return self
+
+    class Fake:
+        scale, out_channels = 1, 3
+
+        def parameters(self):
+            yield SimpleNamespace(device=SimpleNamespace(type=kind), dtype=torch.float32)
+
+        def __call__(self, image):
+            return torch.zeros(image.shape)
+
+    image = Image()
+    assert runner._runner(Fake(), RestoreSettings())(image).shape == (1, 3, 4, 5)
+    assert laid == ([image] if kind == "cuda" else [])
 
 
 def test_a_tile_is_no_smaller_than_its_overlaps():

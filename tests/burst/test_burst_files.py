@@ -371,6 +371,18 @@ def test_looks_of_a_raw_burst_with_and_without_facts():
         developed(linear, bare, "camera")
 
 
+def test_the_plain_look_of_the_dark_is_not_brightened_without_end():
+    """Means and the brightest values count as a millionth at least."""
+    dim = torch.tensor([1e-8, 1.5e-6, 1.5e-6])[:, None, None].expand(3, 4, 4)
+    for linear, expected in (
+        (dim, [0.009, 0.9, 0.9]),
+        (torch.full((3, 4, 4), 1e-8), [0.009] * 3),
+        (torch.zeros(3, 1, 1), [0] * 3),
+    ):
+        found = developed(linear, BurstFiles("x", torch.rand(2, 4, 2, 2)), "plain").color_HWC
+        np.testing.assert_allclose(found[0, 0], np.power(expected, 1 / 2.2), rtol=1e-4)
+
+
 @pytest.mark.parametrize("bits", [8, 16])
 def test_rgb_bursts_come_out_as_they_went_in_but_clipped(bits):
     restored = torch.rand(3, 4, 5) * 1.4 - 0.2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections import OrderedDict
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import zoo
 from zoo.errors import RecipeError
@@ -299,6 +302,14 @@ def test_hilbert_ends_where_a_path_of_single_steps_can():
         assert paths["transposed"][-1] == (last if far_transposed else bottom_left)
 
 
+def test_the_path_of_hilbert_is_the_same_in_every_version():
+    """Networks learn along it. Other paths of single steps, with other cuts, end there too."""
+    digest = hashlib.sha256()
+    for height, width in SIZES:
+        digest.update(Hilbert().order(height, width).numpy().astype("<i4").tobytes())
+    assert digest.hexdigest()[:16] == "e78febc8e5f7288c"
+
+
 def hilbert_by_digits(side):
     """The classical curve: two bits of the step number choose a quadrant, from fine to coarse."""
     path = []
@@ -443,6 +454,35 @@ def test_the_cache_returns_the_same_tensor_and_is_bounded():
     assert Raster().order(3, 4).device.type == "cpu"
 
 
+def test_the_cache_is_looked_into_and_changed_by_one_thread_at_a_time(monkeypatch):
+    lock = zoo.scans.base._lock
+
+    class Guarded(OrderedDict):
+        def __contains__(self, key):
+            assert lock.locked()
+            return super().__contains__(key)
+
+        def __setitem__(self, key, value):
+            assert lock.locked()
+            super().__setitem__(key, value)
+
+        def values(self):
+            assert lock.locked()
+            return super().values()
+
+    monkeypatch.setattr("zoo.scans.base._cache", Guarded())
+    first = Raster().order(3, 4)
+    assert Raster().order(3, 4) is first and not lock.locked()
+
+
+def test_sizes_that_are_symbols_are_traced_in_every_kind_of_trace():
+    """No such size can be a key of the cache, and ``is_compiling`` is false here."""
+    order = Window(size=3)
+    traced = make_fx(lambda x_HW: order.order(*x_HW.shape) + 0, tracing_mode="symbolic")
+    graph = traced(torch.zeros(4, 5))
+    assert torch.equal(graph(torch.zeros(6, 3)), order.order(6, 3))
+
+
 def test_the_cache_is_bounded_in_bytes(monkeypatch):
     """Two orders of 4 directions of 10 x 30 tokens fit; the third drops the oldest."""
     _cache.clear()
@@ -481,6 +521,10 @@ def test_orders_built_in_inference_mode_serve_training():
         (lambda: Serpentine(directions=("rwo",)), r"directions\[0\].*did you mean 'row'"),
         (lambda: Hilbert(directions=("hilbrt",)), r"directions\[0\].*did you mean 'hilbert'"),
         (lambda: Shuffled(count=0), "count is 0"),
+        (lambda: Shuffled(count=65), "count is 65; it must be at most 64"),
+        (lambda: Window(size=257), "size is 257; use at most 256 tokens"),
+        (lambda: CrossScale(size=258), "size is 258; use at most 256 tokens"),
+        (lambda: CrossScale(size=0), "size is 0; it must be even and at least 2"),
         (lambda: Shuffled(seed=-1), "seed is -1"),
         (lambda: Shuffled(seed=2**64), "seed is 18446744073709551616"),
         (lambda: Compose(orders=()), "orders is empty"),
@@ -492,6 +536,14 @@ def test_orders_built_in_inference_mode_serve_training():
 def test_wrong_options_are_named(make, message):
     with pytest.raises(RecipeError, match=message):
         make()
+
+
+def test_options_may_be_as_large_and_as_small_as_they_say():
+    assert len(Shuffled(count=64).directions) == 64 and Shuffled(seed=2**64 - 1).seed
+    for order in (Window(size=256), Window(size=(1, 1)), Window(size=(256, 1))):
+        assert order.shift == 0
+    assert Window(size=(4, 3), shift=2) and Stripes(width=256, shift=255) and Stripes(width=1)
+    assert Dilated(step=256) and Dilated(step=1) and CrossScale(size=256)
 
 
 @pytest.mark.parametrize("entry", SCANS.entries(), ids=lambda entry: entry.name)

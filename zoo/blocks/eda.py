@@ -108,7 +108,7 @@ class EDA(Aligner):
         size = len(current) if whole else self.frame_chunk
         aligned, displacements = [aligned_BHWC[:, None]], []
         for start in range(1, len(current) + 1, size or max(len(current), 1)):
-            chunk = slice(start, min(start + (size or len(current)), len(current) + 1))
+            chunk = slice(start, start + (size or len(current)))
             flow = None if flow_BT2HW is None else flow_BT2HW[:, chunk]
             frames, moves = self._frames(frames_BTHWC[:, chunk], references, flow)
             aligned.append(frames)

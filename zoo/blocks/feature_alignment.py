@@ -120,7 +120,8 @@ class FeatureAlignment(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return aligned features, offset features, and the mean displacement (N, 2, H, W)."""
         hidden_NHWC = F.gelu(self.compare(torch.cat([reference_NHWC, x_NHWC], dim=-1)))
-        if self.join is not None and before_NHWC is not None:
+        if before_NHWC is not None:
+            assert self.join is not None
             hidden_NHWC = F.gelu(self.join(torch.cat([before_NHWC, hidden_NHWC], dim=-1)))
         taps = self.groups * self.kernel**2
         offset, mask = self.offset(hidden_NHWC).permute(0, 3, 1, 2).split([2 * taps, taps], dim=1)
@@ -141,7 +142,8 @@ class FeatureAlignment(nn.Module):
         moved_NHWC = moved.permute(0, 2, 3, 1).contiguous()
         if self.conv is not None:
             moved_NHWC = self.conv(moved_NHWC)
-        if self.refine is not None and features_NHWC is not None:
+        if features_NHWC is not None:
+            assert self.refine is not None
             moved_NHWC = self.refine(self.refine.features(moved_NHWC), features_NHWC)
         mean_N2HW = offset.float().unflatten(1, (taps, 2)).mean(1)
         if flow_N2HW is not None:

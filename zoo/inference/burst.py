@@ -168,7 +168,7 @@ def _plain(linear_3HW: Tensor) -> Tensor:
     means = linear_3HW.mean((1, 2), keepdim=True).clamp(min=1e-6)
     balanced = linear_3HW * (means.mean() / means)
     flat = balanced.amax(0).flatten()
-    bright = flat.kthvalue(max(1, round(_BRIGHT * flat.numel()))).values.clamp(min=1e-6)
+    bright = flat.kthvalue(round(_BRIGHT * flat.numel())).values.clamp(min=1e-6)
     return (balanced * (_BRIGHT_TO / bright)).clamp(0, 1) ** (1 / GAMMA)
 
 

@@ -125,8 +125,7 @@ def fitting_tile(
     if height * width <= default**2:
         return 0
     side = default // _PROBE
-    rows, columns = (slice(0, min(side, size)) for size in (height, width))
-    probe = window((image_BIHW, *guides), rows, columns)
+    probe = window((image_BIHW, *guides), slice(0, side), slice(0, side))
     run(*probe)  # warm-up: compiles and chooses algorithms
     bytes_a_pixel = memory.peak(lambda: run(*probe)) / math.prod(probe[0].shape[-2:])
     pixels = _SHARE * memory.free() / max(bytes_a_pixel, 1)
@@ -215,9 +214,10 @@ def _ramp(span: slice, size: int, overlap: int, scale: int) -> Tensor:
     length, reach = (span.stop - span.start) * scale, overlap * scale
     position = torch.arange(length, dtype=torch.float32) + 0.5
     weight = torch.ones(length)
-    if reach and span.start > 0:
+    # Without an overlap, the quotients are infinite and limit nothing.
+    if span.start > 0:
         weight = torch.minimum(weight, position / reach)
-    if reach and span.stop < size:
+    if span.stop < size:
         weight = torch.minimum(weight, position.flip(0) / reach)
     return weight
 
