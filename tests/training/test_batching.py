@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +16,7 @@ from torch.utils.data import Dataset
 
 from tests.helpers.training import Rank
 from zoo.errors import ImageError, ZooError
-from zoo.training import batches, batching
+from zoo.training import batches, batching, loader
 from zoo.training.settings import Stage
 
 FULL = "unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)"
@@ -104,3 +109,14 @@ sys.kept = kept
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == done.stderr == ""
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_process_whose_trainer_was_killed_before_it_started_ends(alive, monkeypatch):
+    """It would wait for numbers of examples for ever: PyTorch compares parents from then on."""
+    monkeypatch.setattr(os, "setpgid", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    trainer = SimpleNamespace(pid=os.getppid() if alive else os.getpid())
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: trainer)
+    with nullcontext() if alive else pytest.raises(SystemExit):
+        loader._start_process(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -105,7 +106,7 @@ def _batches(
                 batch_sampler=sampler,
                 num_workers=num_workers,
                 collate_fn=collate,
-                worker_init_fn=_leave_signals_to_the_trainer,
+                worker_init_fn=_start_process,
                 pin_memory=pinned,
                 # A separate generator: the loader draws a number at every start, which would
                 # change the random state of a resumed training.
@@ -178,7 +179,7 @@ class _RankSampler(Sampler[list[int]]):
                 yield batch[place : place + self.size]
 
 
-def _leave_signals_to_the_trainer(_: int) -> None:
+def _start_process(_: int) -> None:
     # A signal to the process group would end the loader's processes first. The trainer would then
     # fail on missing data instead of saving. So they leave the group. They still end when the
     # trainer ends them by a signal, at its exit, or when they find that it is gone.
@@ -188,3 +189,7 @@ def _leave_signals_to_the_trainer(_: int) -> None:
         reaction = signal.SIG_DFL
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, reaction)
+    # PyTorch sees that the parent of a process changes, so not that it changed before this.
+    trainer = multiprocessing.parent_process()
+    if trainer is not None and os.getppid() != trainer.pid:
+        sys.exit()
