@@ -6,6 +6,7 @@ Most of them are decisions that no behaviour shows exactly. Changing one is a li
 from __future__ import annotations
 
 import ast
+import contextlib
 import operator
 from pathlib import Path
 
@@ -26,6 +27,15 @@ OPERATORS = {
 }
 
 
+def key(node):
+    """A key of a table of numbers: a number, a word, or the name of a dtype."""
+    if isinstance(node, ast.Attribute):
+        return ast.unparse(node)
+    if isinstance(node, ast.Constant) and type(node.value) in (int, str):
+        return node.value
+    raise ValueError
+
+
 def number(node):
     """The value of an expression of numbers, tuples as lists; ValueError for any other."""
     match node:
@@ -37,20 +47,28 @@ def number(node):
             return -number(node.operand)
         case ast.Tuple(elts=[_, *_]) | ast.List(elts=[_, *_]):
             return [number(item) for item in node.elts]
+        case ast.Dict(keys=[_, *_]):
+            return {key(k): number(v) for k, v in zip(node.keys, node.values, strict=True)}
     raise ValueError
+
+
+def assigned(statement):
+    """The names that a statement assigns to, each with the expression of its value."""
+    match statement:
+        case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Tuple(elts=values)):
+            yield from zip(names, values, strict=True)
+        case ast.Assign(targets=[name], value=value) | ast.AnnAssign(target=name, value=value):
+            yield name, value
 
 
 def constants(text):
     """The numbers that a module assigns to names in capital letters, by name."""
     found = {}
     for statement in ast.parse(text).body:
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
-                if name.isupper() and statement.value is not None:
-                    try:
-                        found[name] = number(statement.value)
-                    except ValueError:
-                        continue
+        for name, value in assigned(statement):
+            if isinstance(name, ast.Name) and name.id.isupper() and value is not None:
+                with contextlib.suppress(ValueError):
+                    found[name.id] = number(value)
     return found
 
 
@@ -71,6 +89,12 @@ def test_numbers_of_modules_are_those_of_the_table(module):
 
 
 def test_numbers_are_found_however_they_are_written():
-    text = "A = 1\nB: int = 2**4 - 1\n_C = (-1.5, (2, 1 << 3))"
-    others = "D = True\ne = 5\nF = len('x')\nG = ()"
-    assert constants(f"{text}\n{others}") == {"A": 1, "B": 15, "_C": [-1.5, [2, 8]]}
+    text = "A = 1\nB: int = 2**4 - 1\n_C = (-1.5, (2, 1 << 3))\nH, I, j = 3, 'x', 4"
+    text += "\nK: dict = {'a': 1, 2: (3, 4), torch.half: -1}"
+    others = (
+        "D = True\ne = 5\nF = len('x')\nG = ()\nL = {}\nM = {'a': 'b'}\nN = {(1, 2): 3}\nO: int"
+    )
+    assert constants(f"{text}\n{others}") == {
+        **{"A": 1, "B": 15, "_C": [-1.5, [2, 8]], "H": 3},
+        **{"K": {"a": 1, 2: [3, 4], "torch.half": -1}},
+    }
