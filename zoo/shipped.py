@@ -20,6 +20,9 @@ RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 WEIGHTS = Path(__file__).parent / "weights"
 """Folder of the weights that ship with the package."""
 
+EVERYDAY = "mambair_tiny_photo"
+"""The model, less its scale, for users who name none: for photos of unknown history."""
+
 
 def list_models(pattern: str = "*") -> list[str]:
     """Return the sorted names of the published models that match a shell-style pattern."""

@@ -36,7 +36,7 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[2]
-MODEL = "mambair_tiny_x2"
+MODEL = "mambair_tiny_photo_x2"
 
 DROP = """
 const [selector, name, data] = arguments;

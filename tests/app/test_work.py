@@ -29,7 +29,7 @@ from zoo.inference import RestoreSettings
 
 OTHERS = [
     *("mambacsr_tiny_x2", "mambacsr_tiny_x4", "mambair_tiny_denoise", "mambair_tiny_jpeg"),
-    *("mambair_tiny_photo_x2", "mambair_tiny_photo_x4", "mambair_tiny_x4"),
+    *("mambair_tiny_photo_x4", "mambair_tiny_x2", "mambair_tiny_x4"),
 ]
 """Models whose weights ship and that take one photo, other than the default one."""
 
@@ -267,10 +267,10 @@ def test_a_network_is_loaded_by_one_visitor_at_a_time(monkeypatch):
 
 def test_models_on_offer():
     models = Models()
-    assert models.names == [DEFAULT, *OTHERS]  # no burst network
+    assert models.names == ["mambair_tiny_photo_x2", *OTHERS]  # no burst network
     network = models.get(DEFAULT)
     assert network is models.get(DEFAULT) and not network.training
-    with pytest.raises(ZooError, match=r"'other' is not on offer; choose one of mambair_tiny_x2"):
+    with pytest.raises(ZooError, match=f"'other' is not on offer; choose one of {DEFAULT}"):
         models.get("other")
 
 
@@ -284,7 +284,7 @@ def test_given_weights_come_first(tmp_path):
     )
     named = f"{DEFAULT}={zoo.shipped.WEIGHTS / DEFAULT}.safetensors"
     assert Models([named]).names[0] == DEFAULT
-    with pytest.raises(ZooError, match="two files of weights are named 'mambair_tiny_x2'"):
+    with pytest.raises(ZooError, match="two files of weights are named 'mambair_tiny_photo_x2'"):
         Models([named, named])
     with pytest.raises(ZooError, match="needs a burst"):
         Models([str(zoo.shipped.WEIGHTS / "qmambabsr_tiny.safetensors")])

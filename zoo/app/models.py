@@ -10,9 +10,9 @@ from zoo.checkpoints.choose import choose_network
 from zoo.errors import ZooError
 from zoo.networks import Network
 from zoo.recipe import load_recipe
-from zoo.shipped import list_models, shipped_weights
+from zoo.shipped import EVERYDAY, list_models, shipped_weights
 
-DEFAULT = "mambair_tiny_x2"
+DEFAULT = f"{EVERYDAY}_x2"
 """The model that is chosen when the page opens, unless weights are given."""
 
 

@@ -18,12 +18,9 @@ from zoo.inference import RestoreSettings, restore_files
 from zoo.inference.tiling import OVERLAP
 from zoo.networks import Network
 from zoo.ops.precision import SLOW_BFLOAT16, TF32, bfloat16_is_slow
-from zoo.shipped import shipped_weights
+from zoo.shipped import EVERYDAY, shipped_weights
 
 logger = logging.getLogger(__name__)
-
-EVERYDAY = "mambair_tiny_photo"
-"""The model, less its scale, for users who name none: for photos of unknown history."""
 
 EXAMPLES = """examples:
   zoo restore photo.jpg -o restored.png
