@@ -426,6 +426,33 @@ def test_an_image_that_is_restored_exactly_is_counted_apart_and_not_in_the_mean(
     assert line.count("(1 exact, in neither mean)") == 2
 
 
+@pytest.mark.parametrize("scale", [1, 2])
+def test_all_images_of_a_score_are_between_0_and_1(scale):
+    """The network sees its input as it is, but files and pictures have a range."""
+    clean = torch.rand(3, 8, 12)
+    given = clean[:, ::scale, ::scale] * 3 - 1
+    seen = []
+
+    def run(image_BIHW):
+        seen.append(image_BIHW)
+        return clean[None] * 3 - 1
+
+    found = restore_clean(Nearest(scale), clean, None, degraded_IHW=given, run=run)
+    assert torch.equal(seen[0][0], given)
+    for image in (found.degraded, found.baseline, found.restored):
+        assert image.min() == 0 and image.max() == 1
+    assert np.array_equal(found.restored, to_array((clean * 3 - 1).clamp(0, 1)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 8), (8, 4), (5, 5)])
+def test_a_strip_of_a_small_image_shows_all_of_it(height, width):
+    clean = np.random.default_rng(0).random((height, width, 3), np.float32)
+    found = strip(Restored(clean, None, clean, clean), side=6)
+    top, left = max(0, height - 6) // 2, max(0, width - 6) // 2
+    assert np.array_equal(found[:, -min(6, width) :], clean[top : top + 6, left : left + 6])
+    assert found.shape == (min(6, height), 3 * min(6, width) + 2 * 6, 3)
+
+
 def test_a_strip_shows_input_baseline_result_and_truth_from_the_middle():
     pictures = [np.full((4, 6, 1), value, np.float32) for value in (0.1, 0.2, 0.3, 0.4)]
     pictures[0] = pictures[0][::2, ::2]

@@ -20,6 +20,9 @@ from zoo.blocks import (
 from zoo.errors import RecipeError
 from zoo.heads import HEADS, pixel_shuffle
 from zoo.networks import NETWORKS
+from zoo.networks.extension import Extension
+from zoo.networks.single_image import SingleImage
+from zoo.networks.size import check_depths, check_levels, check_scale
 from zoo.scans import SCANS, Window
 
 NEEDS = {"window": {"size": 3}, "compose": {"orders": ["raster", "diagonal"]}}
@@ -266,6 +269,75 @@ def test_the_groups_end_with_the_convolutions_that_the_network_ends_with(conv, c
     for part in (*(group.conv for group in network.groups), network.after_body):
         found = [m for m in part.modules() if isinstance(m, torch.nn.Conv2d)]
         assert len(found) == convolutions
+
+
+def test_sizes_of_networks_have_limits_that_they_may_reach():
+    check_scale(1), check_scale(64)
+    check_levels([1] * 10)
+    check_depths([5000, 5000])
+    for check, value, message in (
+        (check_scale, 0, "scale is 0; it must be from 1 to 64"),
+        (check_scale, 65, "scale is 65; it must be from 1 to 64"),
+        (check_levels, [1] * 11, "depths has 11 levels; use at most 10"),
+        (check_depths, [5000, 5001], "depths adds up to 10,001 blocks; use at most 10,000"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check(value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"drop_path": 1.0, "depths": [1]}, "drop_path is 1; it must be at least 0 and below 1"),
+        ({"img_range": 0.9e-3}, "img_range is 0.0009; it must be from 0.001 to 1e6"),
+        ({"img_range": 1.1e6}, r"img_range is 1.1e\+06; it must be from 0.001 to 1e6"),
+        ({"dim": 0}, "dim is 0; it must be at least 1"),
+        ({"depths": []}, r"depths is \[\]; give at least one group with at least one block"),
+        ({"depths": [1, 0]}, r"depths is \[1, 0\]; give at least one group"),
+    ],
+)
+def test_numbers_of_a_network_beyond_their_limits_are_refused(changes, message):
+    small = {"dim": 30, "depths": [1], "drop_path": 0.0}
+    with pytest.raises(ValueError, match=message):
+        SingleImage(**{**small, **changes})
+    for img_range in (1e-3, 1e6):
+        assert SingleImage(**small, img_range=img_range).normalise.img_range == img_range
+
+
+def test_images_are_extended_to_at_most_256_pixels_or_as_many_as_the_network_needs():
+    for pad_to, needed, grid in ((256, 1, 256), (1, 512, 512), (128, 512, 512), (6, 4, 12)):
+        assert Extension("replicate", pad_to, needed=needed).grid == grid
+    for pad_to, needed, message in (
+        (257, 1, "pad_to is 257; it must be from 1 to 256"),
+        (0, 1, "pad_to is 0; it must be from 1 to 256"),
+        (3, 512, "needs multiples of 512, .* to multiples of 1536; use a multiple or a divisor"),
+        (129, 2, "to multiples of 258"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Extension("replicate", pad_to, needed=needed)
+    with pytest.raises(ValueError, match="padding is 'mirror', but the network pads to multiples"):
+        Extension("mirror", 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "extra", "text"),
+    [
+        (("replicate", 1), False, "none"),
+        (("replicate", 1), True, "replicate to multiples of 1, always by at least one"),
+        (("mirror", 4), False, "mirror to multiples of 4"),
+        (("reflect", 4), True, "reflect to multiples of 4, always by at least one"),
+        (("reflect", 1), True, "reflect to multiples of 1, always by at least one"),
+    ],
+)
+def test_an_extension_says_what_it_adds_and_adds_it(given, extra, text):
+    extension = Extension(*given, extra=extra)
+    assert str(extension) == text
+    seen, image = [], torch.rand(1, 3, 8, 5)
+    found = extension.around(lambda x: seen.append(x.shape[2:]) or x, image)
+    assert torch.equal(found, image)
+    grid = given[1]
+    sides = [(size // grid + 1) * grid if extra else -(-size // grid) * grid for size in (8, 5)]
+    assert seen == [tuple(sides)]
 
 
 def test_too_many_levels_of_a_wavelet_network_are_refused():

@@ -103,3 +103,14 @@ def test_one_process_shows_the_training_and_closes_its_bar(first, shown, bars, t
         closed = []
         progress.bar.close = lambda: closed.append(True)
     assert closed == [True]
+
+
+def test_the_bar_of_tiles_goes_where_it_is_below_another(monkeypatch):
+    """``leave=None`` keeps the bar of a single image alone."""
+    told = []
+    monkeypatch.setattr(
+        zoo.inference.tiling, "tqdm", lambda tiles, **named: told.append(named) or tiles
+    )
+    tiled = RestoreSettings(tile=4, overlap=0)
+    restore_tensor(Nearest(), torch.zeros(1, 3, 8, 8), tiled, progress=True)
+    assert told == [{"unit": "tile", "disable": None, "leave": None}]

@@ -17,6 +17,7 @@ import zoo
 from tests.helpers import author_layouts, hdf5
 from zoo.cli import main
 from zoo.commands import submit as command
+from zoo.evaluation import submission
 from zoo.evaluation.submission import submit_dnd, submit_sidd
 from zoo.inference import RestoreSettings
 
@@ -189,6 +190,32 @@ def test_damaged_files_of_dnd_are_named(dnd, tmp_path):
         (tmp_path / "DND" / name).write_bytes(b"no file of HDF5")
         with pytest.raises(zoo.errors.ImageError, match="cannot be read"):
             submit_dnd(lambda x: x, tmp_path / "DND", tmp_path / name[:4], "it", progress=False)
+
+
+@pytest.mark.parametrize(("progress", "shown"), [(True, None), (False, True)])
+def test_a_bar_counts_blocks_or_photos_where_one_is_asked_for(
+    progress, shown, blocks, dnd, tmp_path, monkeypatch
+):
+    bars = []
+    monkeypatch.setattr(
+        submission,
+        "tqdm",
+        lambda jobs, *, unit, disable: bars.append((len(jobs), unit, disable)) or jobs,
+    )
+    options = {} if progress else {"progress": False}
+    submit_sidd(lambda x: x, blocks, tmp_path / "a.csv", "it", **options)
+    submit_dnd(lambda x: x, tmp_path / "DND", tmp_path / "out", "it", **options)
+    assert bars == [(6, "block", shown), (2, "photo", shown)]
+
+
+def test_photos_of_dnd_are_denoised_in_their_sequence(dnd, tmp_path, monkeypatch):
+    real, seen = Path.glob, []
+    monkeypatch.setattr(Path, "glob", lambda *given: sorted(real(*given), reverse=True))
+    monkeypatch.setattr(
+        submission, "write_bytes", lambda path, data: path.write_bytes(data) and seen.append(path)
+    )
+    submit_dnd(lambda x: x, tmp_path / "DND", tmp_path / "out", "it", progress=False)
+    assert [path.name for path in seen[1:]] == ["0001.mat", "0002.mat"]
 
 
 def test_both_benchmarks_are_commands():

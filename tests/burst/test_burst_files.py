@@ -490,6 +490,31 @@ def test_outputs_in_the_folder_of_bursts_are_no_burst_and_other_folders_are_name
         assert len(zoo.restore(Watched(), burst, burst / "out", progress=False)) == written
 
 
+def test_a_burst_that_is_the_current_folder_gives_its_name_to_the_picture(tmp_path, monkeypatch):
+    write_photo(tmp_path / "evening" / "0.png", Photo(np.zeros((8, 8, 3), np.float32)))
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "evening")
+    found = zoo.restore(Watched(), ".", tmp_path / "out", progress=False)
+    assert found == [tmp_path / "out" / "evening.png"]
+
+
+def test_what_a_burst_lacks_is_told_before_the_work(tmp_path, monkeypatch):
+    np.savez(tmp_path / "a.npz", frames=np.zeros((2, 4, 8, 8), np.float32))
+    monkeypatch.setattr(zoo.inference.burst, "restore_burst", lambda *_: pytest.fail("work"))
+    network = Watched()
+    network.channels = 4
+    with pytest.raises(ImageError, match="no file with gains and colour matrix"):
+        zoo.restore(network, tmp_path / "a.npz", tmp_path / "a.png", look="camera", progress=False)
+
+
+def test_values_are_checked_before_the_motion_is_searched(monkeypatch):
+    monkeypatch.setattr(zoo.inference.burst, "register_burst", lambda _: pytest.fail("a search"))
+    network, frames = Watched(), torch.zeros(2, 3, 8, 8)
+    frames[1, 0, 2, 3] = torch.nan
+    with pytest.raises(ZooError, match="has NaN or infinite values"):
+        restore_burst(network, BurstFiles("a", frames), RestoreSettings())
+
+
 @pytest.mark.parametrize(
     "frames", [["b.png", "c.png"], ["im_raw_00.png"], ["samsung_0/im_raw.png"]]
 )

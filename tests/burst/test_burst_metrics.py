@@ -144,3 +144,38 @@ def test_the_flow_leads_from_the_restored_to_the_clean_image_both_as_bright_as_c
         clean.flip(2), clean, reference, flow=lambda a, b: seen.extend((a, b)) or still(a, b)
     )
     torch.testing.assert_close(seen[2], clean.flip(2) / clean.max())
+
+
+def test_colours_that_are_off_by_less_than_20_levels_are_compared():
+    """What is added is against the reference's symmetry, so the fitted matrix stays the unit's."""
+    half = torch.rand(3, 40, 20)
+    reference = torch.cat([half, half.flip(2)], dim=2) * 0.4 + 0.3
+    sides = torch.ones(40, 40)
+    sides[:, 20:] = -1
+    for levels, sure in ((19.99, True), (20.01, False)):
+        clean = reference.clone()
+        clean[1] += levels / 255 * sides
+        valid_HW = aligned(clean, clean, reference, border=0, flow=still).valid_1HW[0]
+        assert valid_HW[10:30, 18:22].all()  # where one side is blurred into the other
+        assert bool(valid_HW[10:30, 5:15].all()) is bool(valid_HW[10:30, 5:15].any()) is sure
+
+
+def test_pixels_are_compared_where_nine_tenths_of_what_is_around_them_can_be():
+    clean, reference = scene()
+    valid_HW = aligned(clean, clean, reference, border=0, flow=still).valid_1HW[0]
+    expected = torch.zeros(192, 240)
+    expected[14:-14, 14:-14] = 1  # three pixels of the reference are blurred away, of 4 each
+    assert torch.equal(valid_HW.float(), expected)
+
+
+def test_the_brightness_of_images_to_align_counts_as_a_millionth_at_least():
+    clean, reference = scene()
+
+    def flow(*images):
+        for image, peak in zip(images, (0.1, 0.2), strict=True):
+            assert float(image.max()) == pytest.approx(peak)
+        raise ImageError("seen")
+
+    dark = torch.full_like(clean, 1e-7)
+    with pytest.raises(ImageError, match="seen"):
+        aligned_psnr(dark, 2 * dark, reference, flow=flow)

@@ -62,9 +62,9 @@ def score_burst(
     frames_BTIHW, flow_BT2HW = sample.frames[None].to(device), sample.flow[None].to(device)
     given = flow_BT2HW if network.needs_flow else None
     still = None if given is None else torch.zeros_like(given)
-    restored = network(frames_BTIHW, given)[0].float().cpu()
+    restored = network(frames_BTIHW, given)[0].cpu()
     repeated = frames_BTIHW[:, :1].expand_as(frames_BTIHW)
-    alone = network(repeated, still)[0].float().cpu()
+    alone = network(repeated, still)[0].cpu()
     network.train(was_training)
     baseline = enlarge_frame(sample.frames[:1], network.scale, "corner")[0]
 

@@ -199,7 +199,7 @@ def _check_depths(depths: Sequence[int], decoder_depths: Sequence[int], refineme
     check_levels(depths)
     check_depths([*depths, refinement])
     check_depths(decoder_depths, "decoder_depths")
-    if len(decoder_depths) != len(depths) - 1 or min(decoder_depths, default=1) < 1:
+    if len(decoder_depths) != len(depths) - 1 or any(n < 1 for n in decoder_depths):
         raise ValueError(
             f"decoder_depths is {list(decoder_depths)}; give one number of at least 1 for each of "
             f"the {len(depths) - 1} levels above the lowest"
