@@ -131,5 +131,5 @@ def _hash(network: Network) -> str:
     found = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         found.update(name.encode())
-        found.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+        found.update(value.cpu().flatten().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()

@@ -95,7 +95,7 @@ def _tensor(field: str, entry: ValueInfoProto) -> str:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=True)
+    return json.dumps(text)
 
 
 @dataclass(frozen=True)

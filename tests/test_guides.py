@@ -6,6 +6,7 @@ import io
 import json
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -17,6 +18,7 @@ from export.onnx import export
 from export.verify import verify
 from recipes.evaluate import main as evaluate
 from recipes.train import main as train
+from tests.helpers.graphs import FACTS, two_scans
 from zoo.cli import main
 from zoo.data import Bicubic, Photo, read_photo, write_photo
 from zoo.data.pixels import dequantise
@@ -285,6 +287,19 @@ def test_an_exported_file_has_an_input_for_each_guide(network, tmp_path):
     image, *guides = network.example_inputs(9, 6)
     found = restore_tensor(opened, image, RestoreSettings(tile=4, overlap=1), guides=guides)
     torch.testing.assert_close(found, restore_tensor(network, image, guides=guides))
+
+
+def test_what_has_guides_becomes_no_engine(recipe, network, tmp_path, monkeypatch, capsys):
+    model = two_scans()
+    guides = facts_of(network, "")["guides"]
+    onnx.helper.set_model_props(model, {**FACTS, "guides": guides})
+    onnx.save(model, tmp_path / "a.onnx")
+    words = ["--onnx", str(tmp_path / "a.onnx"), "-o", str(tmp_path / "a.engine")]
+    monkeypatch.setattr("export.trt.open_tensorrt", lambda name: None)
+    assert main(["export", "trt", *words]) == 2
+    assert "a.onnx: not for a network with guides, such as pan" in capsys.readouterr().err
+    assert main(["export", "trt", "-n", str(recipe), *words[2:]]) == 2
+    assert "sharp.yaml: not for a network with guides, such as pan" in capsys.readouterr().err
 
 
 def test_what_takes_no_guides_says_so(network, tmp_path):

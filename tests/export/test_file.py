@@ -25,6 +25,7 @@ from tests.helpers.graphs import two_scans
 from zoo.checkpoints import WEIGHTS
 from zoo.checkpoints.files import read_state
 from zoo.command import package_version
+from zoo.errors import ZooError
 
 NAME = "mambair_tiny_x2"
 SMALL = {"dim": 30, "depths": [1], "block.branch.squeeze": 6}
@@ -300,6 +301,9 @@ def test_the_shape_of_an_image(network):
         assert guide.concrete(7, 8, 9) == (7, 5, 1, 8 * scale, 9 * scale)
     assert ExtraInput("pan", shape, (1,), 2).dynamic == {2: "pan_H"}
     assert len({*SAMPLE.values(), 1, 3}) == 5
+    assert input_shape(network, "1x3x999999xW").height == 999_999
+    with pytest.raises(ZooError, match="'1000000' is not a size"):
+        input_shape(network, "1x3x1000000xW")
 
 
 def test_the_shape_of_a_burst():

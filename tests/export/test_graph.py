@@ -8,7 +8,7 @@ import onnx_ir
 import pytest
 from onnx import helper
 
-from export.graph import _average_by_products, _drop_undone_transposes
+from export.graph import _average_by_products, _drop_undone_transposes, _may_fold
 from zoo.integrations.onnxruntime import open_session
 
 LAST, FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
@@ -41,6 +41,12 @@ CASES = {
         0,
     ),
     "a result itself": ([*CHAIN, node("Neg", "c", "y")], "yb", 2),
+    "results at both ends": ([CHAIN[0], node("Transpose", "a", "y", FIRST)], "y", 2),
+    "an activation of the input": (
+        [node("Gelu", "x", "b"), CHAIN[2], node("Neg", "c", "y")],
+        "y",
+        1,
+    ),
     "not taken back": (
         [*CHAIN[:2], node("Transpose", "b", "c", LAST), node("Neg", "c", "y")],
         "y",
@@ -65,6 +71,36 @@ def test_layouts_that_are_taken_back_are_dropped(case):
     )
     for one, other in zip(expected, found, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_values_that_change_places_have_their_types_and_sizes():
+    nodes = [*CHAIN, node("Neg", "c", "y"), node("Abs", "b", "z")]
+    values = [helper.make_tensor_value_info(n, 1, None) for n in "yz"]
+    image = [helper.make_tensor_value_info("x", 1, [1, 2, 3, 4])]
+    model = onnx_ir.from_proto(
+        onnx.shape_inference.infer_shapes(
+            helper.make_model(helper.make_graph(nodes, "graph", image, values))
+        )
+    )
+    _drop_undone_transposes(model.graph)
+    found = {n.op_type: n.outputs[0] for n in model.graph if n.outputs[0].uses()}
+    assert found["Gelu"].shape == [1, 2, 3, 4]
+    moved = found["Transpose"]
+    assert moved.shape == [1, 3, 4, 2] and moved.type == found["Gelu"].type is not None
+
+
+def test_tables_are_looked_up_while_the_result_is_small_or_not_much_larger():
+    def folds(shape, picked, axis=0):
+        table = onnx.numpy_helper.from_array(np.zeros(shape, np.float32), "table")
+        index = onnx.numpy_helper.from_array(np.zeros(picked, np.int64), "index")
+        gather = helper.make_node("Gather", ["table", "index"], ["y"], axis=axis)
+        output = helper.make_tensor_value_info("y", 1, None)
+        graph = helper.make_graph([gather], "g", [], [output], [table, index])
+        return _may_fold(next(iter(onnx_ir.from_proto(helper.make_model(graph)).graph)))
+
+    assert folds((1, 4), 1024) is None and folds((1, 4), 1025) is False  # 4096 numbers
+    assert folds((2000, 4), 8000) is None and folds((2000, 4), 8001) is False  # 4 times it
+    assert folds((4, 5000), 5000, axis=1) is None and folds((0, 4), 1) is None
 
 
 def mean_of(sizes, axes, element=onnx.TensorProto.FLOAT, **keep):

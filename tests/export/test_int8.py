@@ -23,6 +23,7 @@ from zoo.data import Bicubic, Photo, write_photo
 from zoo.errors import ZooError
 from zoo.evaluation import Score
 from zoo.networks import Network
+from zoo.recipe import Recipe
 
 
 class Small(Network):
@@ -131,6 +132,9 @@ def test_a_network_is_measured_with_the_degradation_of_its_training():
     assert isinstance(int8._degradation(zoo.build("mambair_dn25")), zoo.data.GaussianNoise)
     assert int8._degradation(zoo.build("mambair_tiny_x2")) == Bicubic(scale=2)
     assert int8._degradation(Small()) == Bicubic(scale=2)
+    untrained = Small()
+    untrained.recipe = Recipe(name="a", network={"type": "toy"})
+    assert int8._degradation(untrained) == Bicubic(scale=2)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,14 @@ from onnx import TensorProto, helper
 
 from export.graph import written_out
 from export.scan_bodies import one_by_one, side_by_side, together
-from export.scan_function import attach_functions, scan_function, strip_functions
+from export.scan_function import (
+    _body,
+    attach_functions,
+    scan_function,
+    scan_nodes,
+    strip_functions,
+)
+from tests.helpers.graphs import two_scans
 from tests.helpers.scan_cases import CASES, Case, make_inputs
 from zoo.integrations.onnxruntime import OnnxError, open_session
 from zoo.ops import ort_library, selective_scan
@@ -147,6 +154,22 @@ def usual_splits(channels, states):
 )
 def test_an_iteration_takes_as_many_steps_as_the_cache_holds(channels, states, steps):
     assert usual_splits(channels, states) == [steps, steps]
+
+
+def test_functions_are_in_sequence_and_suit_the_largest_scan_of_their_kind():
+    model = two_scans(functions=False)
+    first, second = scan_nodes(model)
+    first.input[4], second.input[4] = "large", "small"
+    for name, states in (("large", 4096), ("small", 4)):
+        A = np.zeros((2, 8, states), np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(A, name))
+    attach_functions(model)
+    [function] = model.functions
+    [expected] = [scan_function(SUM, 22, _body(2 * 8 * 4096))]
+    assert function == expected != scan_function(SUM, 22, _body(2 * 8 * 4))
+    second.op_type = EACH
+    attach_functions(model)
+    assert [function.name for function in model.functions] == sorted([SUM, EACH])
 
 
 @pytest.mark.parametrize("channels", [4, 256])

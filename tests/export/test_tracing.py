@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import warnings
+from contextlib import nullcontext
 from itertools import pairwise
 from types import SimpleNamespace
 
 import onnx_ir
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import export.graph
-from export.graph import FOLDED, _may_fold, _tidy, _traced_whole
+import export.tracing
+from export.graph import FOLDED, _may_fold, _tidy, _traced_whole, traced_graph
 from export.precision import Exported
 from export.shape import InputShape
 from export.tracing import _plain, quiet
@@ -161,3 +164,70 @@ def test_an_error_of_tracing_is_our_own_sentence_or_that_of_its_root():
         said = str(_plain(RuntimeError(told)))
         assert said.endswith(": " + told[:300])
         assert ("use x.shape there, not len(x) or int()" in said) == (told is text)
+
+
+def test_the_exporter_is_asked_for_the_graph_as_it_is_and_says_nothing(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        torch.export, "export", lambda *words, **more: asked.append((words, more)) or "captured"
+    )
+    monkeypatch.setattr(
+        torch.onnx,
+        "export",
+        lambda *words, **more: asked.append((words, more)) or SimpleNamespace(model="graph"),
+    )
+    image = torch.zeros(1)
+    given = "module", [image, [image]], ["x", "y"], [{0: "N"}, [{1: "H"}]], ["z"], 21
+    assert export.tracing.traced(*given) == "graph"
+    (words, capturing), (captured, exporting) = asked
+    assert words == ("module", (image, [image])) and captured == ("captured",)
+    varies = torch.export.Dim.DYNAMIC
+    assert capturing == {"dynamic_shapes": ({0: varies}, [{1: varies}]), "strict": False}
+    assert set(exporting.pop("custom_translation_table")) == {
+        torch.ops.zoo.selective_scan.default,
+        torch.ops.zoo_export.block.default,
+        torch.ops.aten.remainder.Scalar,
+    }
+    assert exporting == {
+        "input_names": ["x", "y"], "dynamic_shapes": ({0: "N"}, [{1: "H"}]), "output_names": ["z"],
+        "opset_version": 21, "optimize": False, "verbose": False,
+    }  # fmt: skip
+
+
+def test_the_tokens_of_a_block_that_stands_for_one_lie_in_their_usual_sequence():
+    with FakeTensorMode():
+        x_BHWC = torch.empty(2, 3, 4, 5).permute(0, 2, 3, 1)
+        y_BHWC = torch.ops.zoo_export.block(x_BHWC, 2, 4, 5, 0)
+    assert y_BHWC.shape == x_BHWC.shape and y_BHWC.is_contiguous() and not x_BHWC.is_contiguous()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_blocks_are_traced_apart_or_else_with_the_network_and_rewriting_is_silent(
+    fails, monkeypatch
+):
+    asked = []
+
+    def add_functions(*given):
+        asked.append(given)
+        if fails:
+            raise ZooError("it needs the network")
+
+    def traced_whole(exported, opset):
+        asked.append((exported, opset))
+        return f"graph {len(asked)}"
+
+    monkeypatch.setattr(export.graph, "blocks_stood_for", lambda exported: nullcontext("calls"))
+    monkeypatch.setattr(export.graph, "_traced_whole", traced_whole)
+    monkeypatch.setattr(export.graph, "add_functions", add_functions)
+    monkeypatch.setattr(
+        export.graph,
+        "_tidy",
+        lambda model: asked.append((model, {logging.getLogger(name).level for name in NAMES})),
+    )
+    monkeypatch.setattr(export.graph.onnx_ir, "to_proto", lambda model: model)
+    found = "graph 3" if fails else "graph 1"
+    assert traced_graph("network", 21) == found
+    again = [("network", 21)] if fails else []
+    assert asked == [
+        ("network", 21), ("graph 1", "calls", 21), *again, (found, {logging.ERROR})
+    ]  # fmt: skip

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 import torch
+import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
@@ -28,7 +30,7 @@ from export.verify import (
 )
 from tests.helpers.graphs import two_scans
 from zoo.errors import ZooError
-from zoo.networks import Network
+from zoo.networks import Guide, Network
 from zoo.ops.scan import native
 
 FAULTS = {
@@ -236,8 +238,65 @@ def test_both_ways_of_running_a_scan_are_run():
 
 
 def test_a_file_that_does_not_say_its_precision_is_not_verified(tmp_path):
+    path = file_of(tmp_path / "n.onnx", precision="fp8")
     with pytest.raises(ZooError, match=r"only those can be verified"):
-        verify(Scaled(), file_of(tmp_path / "n.onnx", precision="fp8"))
+        verify(Scaled(), path)
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    onnx.save(model, path)
+    with pytest.raises(ZooError, match=r"only those can be verified"):
+        verify(Scaled(), path)
+
+
+def test_every_comparison_has_a_seed_of_its_own(tmp_path, monkeypatch):
+    seeds, inputs = [], export.verify._inputs
+
+    def noted(network, shape, sizes, seed):
+        seeds.append(seed)
+        return inputs(network, shape, sizes, seed)
+
+    monkeypatch.setattr(export.verify, "_inputs", noted)
+    sizes = [(1, 4, 4)] * 3
+    verify(Scaled(), file_of(tmp_path / "n.onnx"), sizes=sizes, seed=5)
+    verify_engine(Scaled(), Runner(), "e", sizes, runtime="r", rounding="fp32", seed=7)
+    assert seeds == [5, 6, 7, 7, 8, 9]
+
+
+def test_pictures_are_smooth_with_some_detail():
+    made, again = (torch.Generator().manual_seed(3) for _ in range(2))
+    found = export.verify._picture((2, 4, 3, 40, 50), made)
+    coarse = torch.rand(8, 3, 3, 3, generator=again)
+    soft = F.interpolate(coarse, (40, 50), mode="bicubic")
+    detail = 0.1 * torch.randn(8, 3, 40, 50, generator=again)
+    assert torch.equal(found, (soft + detail).clamp(0, 1).reshape(2, 4, 3, 40, 50))
+    assert found.min() == 0 and found.max() == 1
+
+
+def test_guides_are_pictures_and_flows_are_of_half_a_pixel():
+    guides = {"pan": Guide(channels=2, scale=2), "map": Guide(channels=1)}
+    network = SimpleNamespace(takes_flow=False, guides=guides)
+    shape = InputShape("N", None, 3, "H", "W")
+    found = export.verify._inputs(network, shape, (2, 3, 5, 7), 4)
+    assert [tuple(x.shape) for x in found] == [(2, 3, 5, 7), (2, 2, 10, 14), (2, 1, 5, 7)]
+    assert all(x.min() >= 0 and x.max() <= 1 for x in found)
+    shape = InputShape("N", 3, 4, "H", "W")
+    network = SimpleNamespace(takes_flow=True, guides={})
+    frames, flow = export.verify._inputs(network, shape, (2, 3, 4, 5, 7), 4)
+    assert frames.shape == (2, 3, 4, 5, 7) and flow.shape == (2, 3, 2, 5, 7)
+    assert -0.5 <= flow.min() < -0.4 and 0.4 < flow.max() <= 0.5
+    again = export.verify._inputs(network, shape, (2, 3, 4, 5, 7), 4)
+    assert torch.equal(again[0], frames) and torch.equal(again[1], flow)
+
+
+def test_a_file_in_bf16_is_checked_as_a_whole(tmp_path, monkeypatch):
+    """ONNX Runtime on a CPU does not open it, so nothing else would."""
+    checked = []
+    monkeypatch.setattr(
+        onnx.checker, "check_model", lambda model, **options: checked.append((model, options))
+    )
+    model = onnx.load(bf16_file(tmp_path / "n.onnx"))
+    export.verify._bf16_in_float32(model, Scaled(), InputShape(1, None, 3, 5, 7))
+    assert checked == [(model, {"full_check": True})]
 
 
 def test_a_report_is_a_table_with_its_verdict():

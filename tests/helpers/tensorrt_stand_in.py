@@ -65,7 +65,8 @@ class StandIn:
             Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, INFO=3)
 
         class IProgressMonitor:
-            pass
+            def __init__(self):
+                self.begun = True  # as bindings ask for
 
         self.ILogger, self.IProgressMonitor = ILogger, IProgressMonitor
 
@@ -82,7 +83,7 @@ class StandIn:
     creators = (EACH, SUM)
 
     def create_network(self, flags):
-        kinds = ["LayerType.PLUGIN_V3"] * self.plugins + ["LayerType.CONSTANT"] * 3
+        kinds = ["LayerType.CONSTANT"] * 3 + ["LayerType.PLUGIN_V3"] * self.plugins
         output = SimpleNamespace(name="output", shape=(-1, 8, 12, 12))
         return SimpleNamespace(
             num_layers=len(kinds),
@@ -117,6 +118,7 @@ class StandIn:
 
     def build_serialized_network(self, network, config):
         self.serialized = config.plugins_to_serialize
+        assert config.progress_monitor.begun
         config.progress_monitor.phase_start("Building", None, 1)
         self.log.log(self.ILogger.Severity.INFO, "Total Activation Memory: 4096 bytes")
         self.goes_on.append(config.progress_monitor.step_complete("Building", 0))

@@ -18,7 +18,7 @@ from export.engine_file import graph_for_engine
 from export.profile import Profile
 from export.scan_function import scan_nodes
 from export.trt import main
-from tests.helpers.graphs import two_scans
+from tests.helpers.graphs import FACTS, two_scans
 from tests.helpers.tensorrt_stand_in import StandIn
 from zoo.integrations.tensorrt_runtime import EngineError, TensorRT
 from zoo.networks import Network
@@ -46,6 +46,10 @@ def test_the_graph_is_exported_with_the_sizes_that_vary(plugin_free, monkeypatch
         "attach_functions",
         lambda model, **options: functions.append(options) or real(model, **options),
     )
+    checked = []
+    monkeypatch.setattr(
+        onnx.checker, "check_model", lambda model, **options: checked.append(options)
+    )
     network = Plain()
     words = {"precision": "bf16", "plugin_free": True, "weights": "w"} if plugin_free else {}
     model = graph_for_engine(network, PROFILE, **words)
@@ -54,9 +58,23 @@ def test_the_graph_is_exported_with_the_sizes_that_vary(plugin_free, monkeypatch
     assert asked == [(network, {"shape": "Nx3x12xW", **told})]
     assert functions == [{"tensorrt": True}] * plugin_free and not model.functions
     assert len(scan_nodes(model)) == (0 if plugin_free else 2)
+    assert checked == [{"full_check": True}] * plugin_free
     if plugin_free:
         assert NAMESPACE not in {entry.domain for entry in model.opset_import}
         assert "Scan" in {node.op_type for node in model.graph.node}
+
+
+def test_a_file_is_ours_if_it_says_what_is_needed(tmp_path):
+    model = two_scans()
+    for names, ours in (("model precision input", True), ("model input scale", False)):
+        del model.metadata_props[:]
+        onnx.helper.set_model_props(model, {name: FACTS[name] for name in names.split()})
+        onnx.save(model, tmp_path / "a.onnx")
+        if ours:
+            assert export.trt._graph_of_file(tmp_path / "a.onnx") == model
+            continue
+        with pytest.raises(EngineError, match="its metadata is missing"):
+            export.trt._graph_of_file(tmp_path / "a.onnx")
 
 
 def parser(errors):

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -127,6 +128,9 @@ def test_every_field_holds_its_own_number(schema, tmp_path):
     (group,) = config.instance_group
     assert (group.count, group.Kind.Name(group.kind)) == (3, "KIND_GPU")
     assert config.dynamic_batching.max_queue_delay_microseconds == 700
+    fields = re.findall(r"^(input|output|instance_group|dynamic_batching) ", text, re.M)
+    assert fields == ["input", "input", "output", "instance_group", "dynamic_batching"]
+    assert re.findall(r"zoo\.(\w+)", text) == [*facts]
     told = {name: value.string_value for name, value in config.parameters.items()}
     assert told == {f"zoo.{name}": value for name, value in facts.items()}
 
