@@ -6,6 +6,8 @@ differ. What the parts are compared with is in tests/helpers/plain.py.
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -43,7 +45,7 @@ from zoo.blocks import (
     scan_sizes,
 )
 from zoo.blocks.group import blocks_of_groups
-from zoo.blocks.layers import at_least_one, check_kernel
+from zoo.blocks.layers import Conv2d, at_least_one, check_kernel
 from zoo.scans import Raster, Window
 
 SHAPE = (2, 3, 5, 8)
@@ -398,6 +400,43 @@ def test_frames_are_aligned_so_many_at_a_time_and_all_at_once_in_an_export(
         monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
         part(burst)
     assert len(told) == calls + (frames > 1)
+
+
+NORMED = {
+    "ss2d": {"out_norm"},
+    "head_scan": {"out_norm"},
+    "omni_scan": {"out_norm", "channels.norm"},
+    "hfe": {"guide_norm", "norm", "ffn_norm"},
+}
+"""The norms of parts that have the option ``norm`` which it builds."""
+
+
+@pytest.mark.parametrize("name", NORMED)
+def test_the_option_norm_builds_every_norm_that_it_is_of(name):
+    registry = MIXERS if name in MIXERS.names() else GUIDED_BLOCKS
+    part = registry.get(name).target(32, norm=partial(LayerNorm, eps=0.5))
+    norms = {key: m.eps for key, m in part.named_modules() if isinstance(m, torch.nn.LayerNorm)}
+    assert norms == dict.fromkeys(NORMED[name], 0.5)
+
+
+def test_a_block_has_a_norm_before_its_mixer_and_one_before_its_branch():
+    one, other = partial(LayerNorm, eps=0.5), partial(LayerNorm, eps=0.25)
+    block = RSSB(32, norm=one, branch_norm=other)
+    assert (block.norm.eps, block.branch_norm.eps, block.mixer.out_norm.eps) == (0.5, 0.25, 1e-5)
+
+
+def test_a_convolution_of_single_pixels_is_a_product_where_nothing_is_traced(monkeypatch):
+    calls, real = [], torch.nn.functional.linear
+    monkeypatch.setattr("zoo.blocks.layers.F.linear", lambda *x: calls.append(1) or real(*x))
+    conv, x = Conv2d(6, 4, 1), torch.rand(1, 3, 5, 6)
+    expected = conv(x)
+    assert len(calls) == 1
+    conv.to("meta")(x.to("meta"))
+    for traced in ("torch.compiler.is_compiling", "torch.jit.is_tracing"):
+        with monkeypatch.context() as patch:
+            patch.setattr(traced, lambda: True)
+            torch.testing.assert_close(conv.to_empty(device="cpu")(x).shape, expected.shape)
+    assert len(calls) == 1
 
 
 BIASED = {

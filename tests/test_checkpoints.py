@@ -19,7 +19,8 @@ from zoo.checkpoints import model_in
 from zoo.checkpoints.choose import choose_network
 from zoo.checkpoints.evidence import difference
 from zoo.checkpoints.files import read_state, write_pickled, write_safetensors
-from zoo.checkpoints.mambair import ratio_of
+from zoo.checkpoints.mair import most_alike
+from zoo.checkpoints.mambair import divisor, ratio_of
 from zoo.checkpoints.named_recipe import differences
 from zoo.checkpoints.releases import OFFICIAL
 from zoo.checkpoints.scored import ScoredWeights, scored_weights
@@ -583,6 +584,44 @@ def test_other_hostile_files_of_weights(tmp_path, saved):
 def test_a_ratio_has_as_few_decimals_as_give_the_width(hidden, ratio):
     """62 / 48 is 1.29, which gives 61."""
     assert ratio_of(48, hidden) == ratio and int(ratio * 48) == hidden
+
+
+def test_a_ratio_of_one_decimal_comes_before_one_of_two():
+    """7 / 6 is 1.17, which gives 7 as well."""
+    assert ratio_of(6, 7) == 1.2
+
+
+@pytest.mark.parametrize(
+    ("dim", "hidden", "usual", "expected"),
+    [
+        (60, 2, 30, 30),
+        (17, 2, 30, 6),  # and so would 8
+        (29, 1, 3, 24),  # and so would 29
+        (23, 3, 30, 6),
+        (40, 10, 3, 4),
+        (11, 3, 3, 3),
+    ],
+)
+def test_a_divisor_is_the_usual_one_or_one_of_the_authors_where_it_fits(
+    dim, hidden, usual, expected
+):
+    assert divisor(dim, hidden, usual) == expected
+    with pytest.raises(CheckpointError, match="no integer divides 10 channels into 4; pass"):
+        divisor(10, 4, usual)
+
+
+@pytest.mark.parametrize(
+    ("scale", "model"),
+    [(1, "mair_light_t_x2"), (2, "mair_light_t_x2"), (3, "mair_light_t_x3"),
+     (4, "mair_light_t_x4"), (8, "mair_light_t_x4")],
+)  # fmt: skip
+def test_a_mair_file_of_another_scale_is_like_the_nearest_published(scale, model):
+    state = {
+        "conv_first.weight": torch.zeros(6, 3, 3, 3),
+        "upsample.0.weight": torch.zeros(3 * scale**2, 6, 3, 3),
+        "layers.0.residual_group.blocks.0.self_attention.A_logs": torch.zeros(24, 1),
+    }
+    assert most_alike(state) == (model, 8)
 
 
 UNEVEN = {

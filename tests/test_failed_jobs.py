@@ -59,13 +59,14 @@ def test_of_one_file_other_errors_of_ours_are_left_and_defects_are_raised():
 def test_why_files_are_not_read(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "folder")
-    for name in ("a.TXT", "b", "c.npy"):
+    for name in ("a.TXT", "b", "c.npy", "d.NPY"):
         (tmp_path / name).touch()
     found = {path.name: _why_unread(path, "image") for path in sorted(tmp_path.iterdir())}
     assert found == {
         "a.TXT": ".txt files, which are not read",
         "b": "other files, which are not read",
         "c.npy": ".npy files, as arrays beside photographs are",
+        "d.NPY": ".npy files, as arrays beside photographs are",
         "folder": "folders (-r, in Python recursive=True, restores what is in them)",
         "link": "links to folders, which are not followed",
     }

@@ -25,7 +25,7 @@ from tests.helpers.small_weights import small_network, their_names
 from zoo.checkpoints import save_official, state_for
 from zoo.checkpoints.averages import averages_without_names, plain_name
 from zoo.checkpoints.files import read_state, write_safetensors
-from zoo.checkpoints.source import Weights, tensors_of
+from zoo.checkpoints.source import Weights, tell_choice, tensors_of
 from zoo.checkpoints.trainers import USUAL, Found, network_in, without_usual_names
 from zoo.errors import CheckpointError, RecipeError, ZooError
 from zoo.networks import NETWORKS, Network
@@ -282,6 +282,32 @@ def test_an_average_without_names_is_said_not_to_be_used(plain, average, names, 
 def test_averages_are_not_looked_for_below_what_has_no_name():
     averages = {"ema": [torch.ones(2, 2)]}
     assert list(averages_without_names({3: averages, "x": averages}, 4)) == ["x.ema"]
+
+
+def test_averages_are_looked_for_below_so_many_names_and_no_more():
+    deep = {"a": {"b": {"ema": [torch.ones(2, 2)]}}}
+    assert list(averages_without_names(deep, 2)) == ["a.b.ema"]
+    assert list(averages_without_names(deep, 1)) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (Found({}), []),
+        (Found({}, "model."), []),
+        (Found({}, "ema.", True), ["f: used the moving average of the weights below 'ema'"]),
+        (Found({}, "", True), ["f: used the moving average of the weights"]),
+        (
+            Found({}, "a.b.", False, ("c.", "", "d.", "e.")),
+            ["f: used the weights below 'a.b', not those below 'c', '', 'd'"],
+        ),
+        (Found({}, notes=("one", "two")), ["f: one", "f: two"]),
+    ],
+)
+def test_what_was_chosen_is_told_where_there_was_a_choice(found, told, caplog):
+    with caplog.at_level(logging.INFO):
+        tell_choice("f", found)
+    assert caplog.messages == told
 
 
 def test_an_average_that_lacks_most_tensors_is_said_not_to_be_used(plain, average, caplog):

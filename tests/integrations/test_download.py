@@ -390,6 +390,7 @@ def test_google_drive_is_last(sites, any_bytes, tmp_path, monkeypatch, capsys):
     asked = []
 
     def give(url, path, quiet):
+        assert quiet  # the bar would be another one than ours
         asked.append(url)
         Path(path).write_bytes(any_bytes)
 

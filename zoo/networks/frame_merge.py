@@ -76,7 +76,7 @@ class MergedSkip(nn.Module):
         column = columns + flow[:, :, None, 1] - self.start_I2[:, 1, None, None]
         sharpness_3 = (-2 * self.log_width.float()).exp() / 2
         sharpness_I = (self.is_color_I3 * sharpness_3).sum(1)
-        values_BTIP = burst_BTIHW.float().flatten(3)
+        values_BTIP = burst_BTIHW.flatten(3)
 
         weighted = total = torch.zeros((), device=flow.device)
         for below in (0, 1):
