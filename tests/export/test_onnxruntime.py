@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
 
+from tests.helpers.graphs import two_scans
 from zoo.integrations import onnxruntime as adapter
 from zoo.integrations.onnxruntime import OnnxError, load_onnx, open_session
+from zoo.ops.scan import native
 
 FACTS = {"model": "m", "input": "image", "scale": "1", "channels": "3", "size_multiple": "4"}
 
@@ -75,6 +78,7 @@ def test_files_that_do_not_restore_photographs(tmp_path):
     [
         ("std::bad_alloc", MemoryError),
         ("Failed to allocate memory for requested buffer", MemoryError),
+        ("the device is Out of Memory", MemoryError),
         ("an operator failed", OnnxError),
     ],
 )
@@ -98,3 +102,19 @@ def test_our_operator_is_used_where_it_is_built_and_required_only_if_asked(tmp_p
     open_session(path, operator=False)
     with pytest.raises(OnnxError, match="our operator cannot run here: it was not built"):
         open_session(path, operator=True)
+
+
+@pytest.mark.skipif(native.unavailable() is not None, reason="the native library is not built")
+def test_an_operator_that_failed_its_check_is_used_only_where_it_is_asked_for(monkeypatch):
+    content = two_scans().SerializeToString()
+    monkeypatch.setattr(adapter, "serves_on_cpu", lambda *_: False)
+    for operator, calls in ((None, 0), (False, 0), (True, 2)):
+        before = native.ort_calls()
+        session = open_session(content, operator=operator)
+        session.run(None, {"input": np.zeros((1, 8, 12, 12), np.float32)})
+        assert native.ort_calls() == before + calls
+
+
+def test_content_that_is_no_model_has_no_name():
+    with pytest.raises(OnnxError, match=r"^ONNX model: "):
+        open_session(b"junk")

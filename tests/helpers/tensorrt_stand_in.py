@@ -64,6 +64,9 @@ class StandIn:
         class ILogger:
             Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, INFO=3)
 
+            def __init__(self):
+                self.begun = True  # as bindings ask for
+
         class IProgressMonitor:
             def __init__(self):
                 self.begun = True  # as bindings ask for
@@ -71,6 +74,7 @@ class StandIn:
         self.ILogger, self.IProgressMonitor = ILogger, IProgressMonitor
 
     def Builder(self, log):  # noqa: N802
+        assert log.begun
         self.log = log
         return self
 

@@ -102,6 +102,9 @@ def test_a_card_is_whole(network):
     plain = zoo.build({"name": "mine", "network": recipe.network})
     card = model_card(plain, "me/net")
     assert "A network for image restoration." in card and "Paper" not in card
+    gray = model_card(small_network(channels=1), "me/net")
+    assert "; takes images of 1 channel, of any size." in gray
+    assert "; takes a burst of frames" in model_card(zoo.build("qmambabsr_tiny"), "me/net")
     assert card.endswith("```\n")
 
 
@@ -215,7 +218,7 @@ def test_a_folder_without_weights_is_named(hub, tmp_path, monkeypatch):
             adapter.Pretrained.from_pretrained(source)
     with pytest.raises(CheckpointError, match=r"the folder has no a\.pth"):
         adapter.Pretrained.from_pretrained(tmp_path, file="a.pth")
-    for source in (Path("me/no"), str(tmp_path / "no"), "runs/mine/no"):
+    for source in (Path("me/no"), str(tmp_path / "no"), "runs/mine/no", "/zoo-no"):
         with pytest.raises(CheckpointError, match=r"no: there is no such folder; give one that"):
             adapter.Pretrained.from_pretrained(source)
     assert not hub.calls

@@ -132,6 +132,9 @@ def test_weights_are_those_that_ship_or_those_of_the_file(tmp_path):
         found = of_small(pretrained=True, **words, **options)
         assert same(found, network)
         assert found.pretrained_cfg["crop_pct"] == 0.5 and found.pretrained_cfg["std"] == (1,) * 3
+    bare = {"file": str(tmp_path / "bare.pth")}  # it does not say of which network it is
+    torch.save(network.state_dict(), bare["file"])
+    assert same(of_small(pretrained=True, pretrained_cfg=bare, **options), network)
     with pytest.raises(ZooError, match=r"weights that ship are for in_chans=3, not 1; leave out"):
         create(pretrained=True, in_chans=1)
     assert create(pretrained=True, in_chans=3).channels == 3

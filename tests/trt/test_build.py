@@ -178,6 +178,52 @@ def test_a_wrong_cuda_home_is_named(monkeypatch, tmp_path):
         find_nvcc()
 
 
+def test_the_first_variable_that_names_a_toolkit_decides(compiler, monkeypatch, tmp_path):
+    home = tmp_path / "cuda"
+    monkeypatch.setenv("CUDA_PATH", str(tmp_path / "other"))
+    assert find_nvcc() == home / "bin" / "nvcc"
+    monkeypatch.delenv("CUDA_HOME")
+    with pytest.raises(BuildError, match=r"CUDA_PATH is .*other, but"):
+        find_nvcc()
+
+
+def test_words_of_the_command_reach_the_build(monkeypatch, tmp_path, capsys):
+    asked = []
+    monkeypatch.setattr(
+        building, "build", lambda *words, **more: asked.append((words, more)) or tmp_path / "a.so"
+    )
+    monkeypatch.setattr(building, "architectures_here", lambda: (87,))
+    for words in ([], ["--arch", "8.0, 90", "--force"], ["--arch", "native", "--shim"]):
+        assert main(words) == 0
+    assert asked == [
+        ((None,), {"force": False, "shim": False}),
+        (((80, 90),), {"force": True, "shim": False}),
+        (((87,),), {"force": False, "shim": True}),
+    ]
+
+
+def test_what_compilers_say_is_kept_or_told(tmp_path):
+    def said(script):
+        return building._run_compiler(["sh", "-c", script], tmp_path)
+
+    assert said("echo a; echo b >&2; pwd") == f"a\n{tmp_path}\nb\n"
+    for script, told in (
+        ("echo first; echo '  fatal: x  ' >&2; exit 1", "fatal: x"),
+        ("echo an error; exit 3", "an error"),
+        ("echo ' nothing '; echo known >&2; exit 1", "nothing known"),
+        (f"echo {'e' * 400}; exit 1", "e" * 300),
+    ):
+        with pytest.raises(BuildError) as error:
+            said(script)
+        assert str(error.value) == f"sh failed: {told}"
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text("#!/bin/sh\necho ' no such option ' >&2; exit 1\n")
+    nvcc.chmod(0o755)
+    with pytest.raises(BuildError, match=r"nvcc --list-gpu-arch lists no GPU: no such option$"):
+        building._known_architectures(nvcc)
+    assert len(building._key([str(nvcc)], tmp_path)) == 16  # it may not know --version
+
+
 def test_nvcc_of_pip_packages_is_found(monkeypatch, tmp_path):
     for variable in ("CUDA_HOME", "CUDA_PATH"):
         monkeypatch.delenv(variable, raising=False)
@@ -189,6 +235,13 @@ def test_nvcc_of_pip_packages_is_found(monkeypatch, tmp_path):
     monkeypatch.delitem(sys.modules, "nvidia", raising=False)
     monkeypatch.setattr(building, "USUAL_NVCC", tmp_path / "nothing")
     assert find_nvcc() == nvcc
+    older = tmp_path / "nvidia" / "cu12" / "bin" / "nvcc"
+    older.parent.mkdir(parents=True)
+    older.touch()
+    found = Path.glob
+    for order in (sorted, lambda paths: sorted(paths, reverse=True)):
+        monkeypatch.setattr(Path, "glob", lambda self, text, o=order: iter(o(found(self, text))))
+        assert find_nvcc() == older
 
 
 def test_a_cache_that_cannot_be_written_is_named(compiler, tmp_path, monkeypatch):
@@ -196,6 +249,7 @@ def test_a_cache_that_cannot_be_written_is_named(compiler, tmp_path, monkeypatch
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "file"))
     with pytest.raises(BuildError, match=r"cannot write: .*place, for example with ZOO_CACHE"):
         build()
+    assert compiler() == 0  # it would take minutes
 
 
 def test_where_the_cache_is(monkeypatch, tmp_path):
@@ -244,6 +298,9 @@ def test_without_pytorch_for_cuda_the_driver_is_asked(rocm, compiler, tmp_path, 
     assert building.architectures_here() == (86, 90)
     smi.write_text("#!/bin/sh\necho '[N/A]'\n")
     with pytest.raises(BuildError, match=r"PyTorch and nvidia-smi find no GPU: \[N/A\]"):
+        building.architectures_here()
+    smi.write_text("#!/bin/sh\necho 9.0 was here; exit 3\n")
+    with pytest.raises(BuildError, match=r"PyTorch and nvidia-smi find no GPU: 9\.0 was here"):
         building.architectures_here()
 
 

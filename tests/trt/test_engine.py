@@ -510,3 +510,16 @@ def test_a_runtime_that_is_not_installed_is_not_imported(monkeypatch):
         tensorrt_runtime.open_tensorrt()
     assert str(error.value).count("is not installed") == len(tensorrt_runtime.MODULES) == 2
     assert "does not load" not in str(error.value)
+
+
+def test_the_name_of_a_library_is_mended_before_rtx_is_imported(monkeypatch):
+    done = []
+    monkeypatch.setattr(tensorrt_runtime.importlib.util, "find_spec", lambda _: True)
+    monkeypatch.setattr(tensorrt_runtime, "_mend_library_name", lambda: done.append("mended"))
+    monkeypatch.setattr(
+        tensorrt_runtime.importlib, "import_module", lambda name: done.append(name) or "api"
+    )
+    for gpu, name in ((True, "tensorrt"), (False, "tensorrt-rtx")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
+        assert open_tensorrt() == TensorRT(name, "api")
+    assert done == ["tensorrt", "mended", "tensorrt_rtx"]

@@ -208,6 +208,16 @@ def test_a_sample_is_kept_exactly_unless_it_is_too_large():
     assert len(found.inputs) == 2 and torch.equal(found.output, sample.output)
     assert found.tolerance == 0.5 and read_sample(None) is None
     assert Sample((torch.zeros(1),), torch.zeros(MOST_VALUES), 0.5).facts() is None
+    assert Sample((torch.zeros(1),), torch.zeros(MOST_VALUES - 1), 0.5).facts() is not None
+    half = Sample((torch.rand(2, 3).half(),), torch.rand(1, 2), 0.5)
+    assert torch.equal(read_sample(half.facts()).inputs[0], half.inputs[0].float())
+
+
+def test_an_error_is_a_part_of_the_range_of_the_output():
+    sample = Sample((torch.zeros(1),), torch.tensor([7.0, 9.0]), 0.5)
+    assert sample.error(torch.tensor([7.5, 8.0])) == 0.5
+    flat = Sample((torch.zeros(1),), torch.ones(2), 0.5)
+    assert flat.error(torch.ones(2)) == 0 and flat.error(torch.ones(2) * 1.5) == 0.5 / 1e-12
 
 
 @pytest.mark.parametrize(
@@ -215,6 +225,7 @@ def test_a_sample_is_kept_exactly_unless_it_is_too_large():
     [
         lambda facts: facts.pop("output"),
         lambda facts: facts.update(tolerance=float("nan")),
+        *(lambda facts, x=x: facts.update(tolerance=x) for x in (0.0, 1.0, -0.1)),
         lambda facts: facts.update(inputs=[]),
         lambda facts: facts["output"].update(shape=[1, 2]),
         lambda facts: facts["output"].update(shape=[-1, -3]),
@@ -225,7 +236,18 @@ def test_a_sample_is_kept_exactly_unless_it_is_too_large():
         lambda facts: facts["output"].update(float32=facts["output"]["float32"] + "!"),
     ],
     ids=[
-        *("none", "nan", "empty", "size", "negative", "text", "number"),
+        *(
+            "none",
+            "nan",
+            "nothing is allowed",
+            "all is allowed",
+            "less than nothing",
+            "empty",
+            "size",
+            "negative",
+            "text",
+            "number",
+        ),
         *("endless", "values that are NaN", "a letter too many"),
     ],
 )

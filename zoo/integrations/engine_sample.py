@@ -70,7 +70,7 @@ def read_sample(facts: Any) -> Sample | None:
 
 
 def _packed(tensor: Tensor) -> dict[str, Any]:
-    content = tensor.detach().cpu().numpy().astype("<f4").tobytes()
+    content = tensor.numpy().astype("<f4").tobytes()
     return {"shape": list(tensor.shape), "float32": base64.b64encode(content).decode()}
 
 
