@@ -205,7 +205,7 @@ class Trainer:
         factor = settings.schedule.factor(self.step, settings.iterations, chosen.lr)
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = chosen.lr * factor
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         count = len(micro_batches)
         values: list[list[Tensor]] = []
         critic = self.adversary.term if self.adversary else None

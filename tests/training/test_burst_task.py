@@ -72,6 +72,8 @@ def test_the_flow_loss_falls_to_zero_and_has_its_weight(photos, needs_flow):
         value = task.loss(forward, L1(), (burst, clean, flow), done)
         torch.testing.assert_close(value, expected + 0.5 * (1 - done) * distance)
     assert given[0][0] is burst and given[0][1] is (flow if needs_flow else None)
+    alone = task.loss(lambda *_: (output, ()), L1(), (burst, clean, flow), 0.0)
+    torch.testing.assert_close(alone, expected)  # of a network without alignment
 
 
 def test_flow_distance_is_the_mean_over_levels_by_loops():

@@ -222,6 +222,17 @@ def test_a_gpu_has_several_processes_that_load_data(
     assert default_workers(device) == expected
 
 
+@pytest.mark.parametrize(("cores", "expected"), [(6, 5), (1, 1), (None, 1)])
+def test_where_cores_have_no_list_they_are_counted(cores, expected, monkeypatch):
+    """As on macOS and Windows."""
+    monkeypatch.delattr(loader.os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(loader.os, "cpu_count", lambda: cores)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    context = SimpleNamespace(get_start_method=lambda: "fork")
+    monkeypatch.setattr(loader.multiprocessing, "get_context", lambda: context)
+    assert default_workers("cuda") == expected
+
+
 def test_what_the_user_says_about_processes_goes_first(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(recipes.train, "default_workers", lambda device: 6)
     trainer = trainer_of(photos, tmp_path)

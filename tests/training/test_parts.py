@@ -237,6 +237,7 @@ def test_steps_that_a_budget_affords():
     with pytest.raises(RecipeError, match="too short"):
         affordable(4.1, 1.0, 0.0)
     units = {"3s": 3, "2m": 120, "2h": 7200, "1.5d": 129600, " 90s\n": 90, "11574d": 999993600}
+    units[".5s"] = 0.5
     assert {text: parse_duration(text) for text in units} == units
     for wrong in ("0s", "3", "m", "-1s", "1 s", "1w", "11575d"):
         with pytest.raises(RecipeError, match="write a duration"):
@@ -437,6 +438,10 @@ def test_the_log_has_steps_that_a_number_can_have_and_whole_lines(tmp_path, monk
     MetricsLog(tmp_path, 2**53).write(1, 0.0)  # the last line had no end
     found = (tmp_path / "metrics.jsonl").read_text()
     assert found == "\n".join([*lines, '{"step": 1, "seconds": 0.0}', ""])
+    for torn, kept in ((b"a note", b"a note\n"), (b'{"st', b""), (b'{"step": 1, "', b"")):
+        (tmp_path / "metrics.jsonl").write_bytes(torn)
+        MetricsLog(tmp_path, 2**53)
+        assert (tmp_path / "metrics.jsonl").read_bytes() == kept
 
 
 def test_progress_says_images_per_second_and_the_time_left(tmp_path, monkeypatch, caplog):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
+import signal
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +29,7 @@ from zoo.errors import ZooError
 from zoo.evaluation import Protocol, evaluate, mean_score
 from zoo.recipe import load_recipe
 from zoo.training import Progress
+from zoo.training.settings import BurstDataSettings
 
 STEPS = 20
 
@@ -554,6 +558,29 @@ def test_what_the_recipe_says_reaches_the_batches(photos, tmp_path, monkeypatch)
     assert {name: given[name] for name in expected} == expected
     assert given["group"] is trainer.group and given["plan"] == trainer.task.plan
     assert given["pinned"] is False
+
+
+def test_bursts_have_no_pool(monkeypatch):
+    given = {}
+    monkeypatch.setattr("recipes.train.batches", lambda *_, **options: given.update(options))
+    settings = SimpleNamespace(accumulate=1, seed=0, data=BurstDataSettings())
+    trainer = SimpleNamespace(
+        task=SimpleNamespace(examples=None, plan=None), settings=settings, step=0, group=None,
+        num_workers=0, on_cuda=False,
+    )  # fmt: skip
+    Trainer._batches(trainer)
+    assert given["pool"] == 0
+
+
+def test_a_signal_in_the_last_step_interrupts_nothing(photos, tmp_path):
+    trainer = trainer_of(photos, tmp_path, iterations=1)
+    step = trainer._train_step
+    trainer._train_step = lambda parts: os.kill(os.getpid(), signal.SIGTERM) or step(parts)
+    try:
+        trainer.run()
+    except KeyboardInterrupt:
+        pytest.fail("it was interrupted")
+    assert trainer.step == 1 and (tmp_path / "weights.safetensors").is_file()
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -99,7 +99,7 @@ class Adversary:
             parameters["lr"] = lr * schedule.factor(step, self.settings.iterations, lr)
         self.group.average_gradients(self.discriminator)
         scaler.step(self.optimizer)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
 
     def _logits(self, image_BIHW: Tensor) -> Tensor:
         with autocast(self.device, self.settings.precision):
