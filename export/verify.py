@@ -252,7 +252,7 @@ def verify_engine(
         inputs = _inputs(reference, shape, shape.concrete(*wanted), seed + number)
         with torch.inference_mode():
             expected, output = reference(*inputs), engine(*inputs)
-        found.append(_compare(runtime, shape.concrete(*wanted), expected, output.float().cpu()))
+        found.append(_compare(runtime, shape.concrete(*wanted), expected, output))
     return Report(path, ENGINE_TOLERANCES[rounding], tuple(found), ())
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import export.graph
+import export.model
 import export.onnx
 import export.verify
 import zoo
@@ -283,6 +284,30 @@ def test_weights_are_those_given_those_that_ship_or_random_ones_with_a_warning(t
     source = network_of("mambair_light_x2", None)
     assert source.weights == "random" and not source.network.training
     assert "RANDOM weights" in caplog.text
+
+
+def test_weights_that_name_no_model_are_told_to_be_others(monkeypatch):
+    for held, told in (
+        (None, "no fit; give weights of ours with -w"),
+        ("ours", "no fit; give weights of ours with -w"),
+        ("other", "a.pth contains weights of other, which do not fit ours: export other with -n, "
+         "or give weights of ours with -w"),
+    ):  # fmt: skip
+        monkeypatch.setattr(export.model, "model_in", lambda path, held=held: held)
+        assert export.model._fix(ZooError("no fit"), "ours", Path("a.pth")) == told
+
+
+def test_a_graph_whose_sizes_contradict_each_other_is_not_written(tmp_path):
+    values = [
+        onnx.helper.make_tensor_value_info(name, 1, [size]) for name, size in (("x", 2), ("y", 3))
+    ]
+    same = onnx.helper.make_node("Identity", ["x"], ["y"])
+    graph = onnx.helper.make_graph([same], "g", values[:1], values[1:])
+    opset = onnx.helper.make_opsetid("", 20)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9)
+    with pytest.raises(ZooError, match=r"a\.onnx: the exported graph is not valid: "):
+        export.onnx.save_model(model, tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_shape_of_an_image(network):

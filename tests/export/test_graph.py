@@ -101,6 +101,12 @@ def test_tables_are_looked_up_while_the_result_is_small_or_not_much_larger():
     assert folds((1, 4), 1024) is None and folds((1, 4), 1025) is False  # 4096 numbers
     assert folds((2000, 4), 8000) is None and folds((2000, 4), 8001) is False  # 4 times it
     assert folds((4, 5000), 5000, axis=1) is None and folds((0, 4), 1) is None
+    index = helper.make_tensor_value_info("index", 7, [9])
+    table = onnx.numpy_helper.from_array(np.zeros((3, 4), np.float32), "table")
+    lookup = helper.make_node("Gather", ["table", "index"], ["y"])
+    output = helper.make_tensor_value_info("y", 1, None)
+    graph = helper.make_graph([lookup], "g", [index], [output], [table])
+    assert _may_fold(next(iter(onnx_ir.from_proto(helper.make_model(graph)).graph))) is None
 
 
 def mean_of(sizes, axes, element=onnx.TensorProto.FLOAT, **keep):

@@ -194,6 +194,15 @@ def test_the_exporter_is_asked_for_the_graph_as_it_is_and_says_nothing(monkeypat
     }  # fmt: skip
 
 
+def test_sizes_of_one_are_traced_as_any_other():
+    from torch.fx.experimental import _config
+
+    before = _config.backed_size_oblivious
+    with export.tracing._any_size():
+        assert _config.backed_size_oblivious and not before
+    assert _config.backed_size_oblivious is before
+
+
 def test_the_tokens_of_a_block_that_stands_for_one_lie_in_their_usual_sequence():
     with FakeTensorMode():
         x_BHWC = torch.empty(2, 3, 4, 5).permute(0, 2, 3, 1)

@@ -83,7 +83,7 @@ def test_an_engine_and_what_is_said_of_it(stand_in, folder, capsys, caplog):
         **{"min": 1, "opt": 2, "max": 4}
     }
     assert said["gpu_memory_bytes"] == {"activation": 4096}
-    assert 0 <= said["build"]["seconds"] < 60
+    assert 0 <= (seconds := said["build"]["seconds"]) < 60 and seconds == round(seconds, 1)
     assert said["format"] == 1 and said["precision"] == "fp32" and not said["tf32"]
     assert said["outputs"] == {"output": [-1, 8, 12, 12]} and said["layers"] == 5
     assert said["facts"] == FACTS and said["recipe"] is None
@@ -103,7 +103,7 @@ def test_an_engine_and_what_is_said_of_it(stand_in, folder, capsys, caplog):
     line = caplog.messages[-1]
     for word in ("trtexec --onnx=graph.onnx", "--stronglyTyped", "--noTF32", "--setPluginsTo"):
         assert word in line
-    assert "--maxShapes=input:4x8x12x12" in line
+    assert "--maxShapes=input:4x8x12x12" in line and "--keep-onnx" not in line
 
 
 def test_the_recipe_in_a_graph_is_kept_beside_its_facts(stand_in, folder):
@@ -139,7 +139,9 @@ def test_the_graph_that_is_kept_is_the_one_that_was_parsed(stand_in, folder, cap
     stand_in.__version__ = "10.3.0"
     assert main(WORDS) == 0
     assert "--onnx=out.onnx" in caplog.messages[-1] and "--keep-onnx" in caplog.messages[-1]
+    assert not Path("out.onnx").exists()
     assert main([*WORDS, "--keep-onnx"]) == 0
+    assert "--keep-onnx" not in caplog.messages[-1]
     kept = Path("out.onnx")
     assert "--onnx=out.onnx" in caplog.messages[-1] and not onnx.load(kept).functions
     digest = read_sidecar(Path("out.engine"))["sha256"]["onnx"]
@@ -285,6 +287,13 @@ def test_the_json_file_holds_a_tile_that_pytorch_restored(traced, folder, monkey
         assert sample.error(zoo.load("mambair_tiny_x2")(image)) <= ENGINE_TOLERANCES["fp32"]
         assert sample.error(zoo.load("mambair_tiny_x2")(image.flip(-1))) > 0.1
     assert sample_of(zoo.build("mambairv2_tiny_x2"), (1, 12, 12), "fp32") is None
+
+
+def test_tf32_is_the_rounding_of_float32_alone():
+    for allowed, roundings in ((True, ["tf32", "fp16", "bf16"]), (False, ["fp32", "fp16", "bf16"])):
+        settings = SimpleNamespace(tf32=allowed)
+        precisions = ("fp32", "fp16", "bf16")
+        assert [export.trt._rounding(name, settings) for name in precisions] == roundings
 
 
 class Runner(Network):

@@ -89,7 +89,7 @@ def test_a_repository_says_what_the_schema_knows(schema, tmp_path):
     # The plan is built where it is served; the shell takes the script.
     script = folders[1] / "build_plan.sh"
     assert "--maxShapes=input:8x8x12x12" in script.read_text()
-    assert list((folders[1] / "1").iterdir()) == [] and script.stat().st_mode & 0o111
+    assert list((folders[1] / "1").iterdir()) == [] and script.stat().st_mode & 0o777 == 0o755
     subprocess.run(["sh", "-n", str(script)], check=True)
 
 
