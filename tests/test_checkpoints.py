@@ -224,6 +224,10 @@ def test_a_file_of_theirs_that_lacks_a_key_or_has_a_stray_one_says_so(tmp_path):
     torch.save({**state, "stray.weight": torch.zeros(1)}, tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match=r"unexpected 1: stray\.weight"):
         zoo.load(tmp_path / "w.pth")
+    scan = "layers.0.residual_group.blocks.0.self_attention.x_proj_weight"
+    torch.save({**state, scan: state[scan][:3]}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="has 3 scan directions, but MambaIR has 1, 2 or 4"):
+        zoo.load(tmp_path / "w.pth")
     del state["conv_first.weight"]
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(

@@ -295,6 +295,17 @@ def test_a_moving_object_and_jitter_and_dropout_are_off_unless_asked_for():
     assert not dropped.flow.any()
 
 
+def test_a_share_of_the_bursts_has_a_moving_object(monkeypatch):
+    image, drawn = smooth(clean().window(CROP)), []
+    monkeypatch.setattr(
+        BurstSynthesis, "_with_object", lambda _, source, moved, *__: drawn.append(0) or moved
+    )
+    make, random = clean(frames=2, moving_object=0.3), rng()
+    for _ in range(40):
+        make(image, random)
+    assert 4 < len(drawn) < 22  # 12 are expected, with a deviation of 2.9
+
+
 def test_the_challenge_rounds_a_photo_down_to_8_bits():
     make, motion = BurstSynthesis(frames=1, max_translation=0), torch.eye(3).double()[None]
     for level in (0.99, 1.5, 100.9, 254.99, 255.0):

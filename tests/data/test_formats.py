@@ -415,6 +415,20 @@ def test_what_only_looks_like_a_photo_of_a_phone_is_none():
     assert not heif.is_heic(long)
 
 
+def test_an_avif_whose_file_ends_in_its_description_of_depth_is_read_by_the_decoder(
+    tmp_path, monkeypatch
+):
+    avif(tmp_path / "a.avif")
+    image = Image.open(tmp_path / "a.avif")
+    image.load()
+    plugin = SimpleNamespace(SUPPORTED=True, AvifImageFile=lambda _: image)
+    monkeypatch.setattr(heif, "_module", lambda _: plugin)
+    data = (tmp_path / "a.avif").read_bytes()
+    whole = data.index(b"av1C") + 6
+    for length in (whole, whole + 1):
+        assert len(heif.read_all_avif(tmp_path / "a.avif", data[:length])) == 1
+
+
 @pytest.mark.parametrize("deep", [False, True])
 def test_an_avif_of_more_than_8_bits_says_that_it_loses_some(tmp_path, monkeypatch, caplog, deep):
     avif(tmp_path / "a.avif")

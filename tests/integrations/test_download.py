@@ -231,6 +231,8 @@ def test_weights_of_another_network_are_told(tmp_path, monkeypatch):
     path = tmp_path / "a.pth"
     path.write_bytes(file_of("mambairv2_light_x3"))
     assert released._of_another_network("mambairv2_light_x3", path) is None
+    torch.save(zoo.build("mair_light_t_x2").state_dict(), tmp_path / "own.pth")  # not their orders
+    assert released._of_another_network("mair_light_t_x2", tmp_path / "own.pth") is None
     built = []
     monkeypatch.setattr(released, "build", lambda one: built.append(zoo.build(one)) or built[-1])
     told = f"a.pth holds another network than {NAME}"
