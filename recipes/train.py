@@ -405,7 +405,7 @@ def train(
     """
     begun = time.monotonic()
     group = group or ProcessGroup()
-    seconds = parse_duration(budget) if budget else None
+    seconds = None if budget is None else parse_duration(budget)
     requested = json.dumps([recipe.data(), budget], sort_keys=True)
 
     def trainer_of(recipe: Recipe) -> Trainer:
@@ -419,7 +419,8 @@ def train(
             trainer = _resumed(*found, recipe, trainer_of)
         else:
             trainer = trainer_of(recipe)
-            if budget is not None and seconds is not None:
+            if seconds is not None:
+                assert budget is not None
                 step, validation = trainer.measure(0.05 * seconds)
                 left = group.broadcast(seconds - (time.monotonic() - begun))
                 recipe = shortened(trainer.recipe, affordable(left, step, validation))

@@ -408,3 +408,8 @@ def test_the_settings_of_a_run_have_no_sequence(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             recipes.train.train(Recipe(name="a", network=network), tmp_path)
     assert len(seen) == 2 and len(set(seen)) == 1
+
+
+def test_an_empty_budget_is_told(tmp_path):
+    with pytest.raises(RecipeError, match="--budget '': write a duration"):
+        recipes.train.train(Recipe(name="a", network={"type": "toy"}), tmp_path, budget="")
