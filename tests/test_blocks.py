@@ -6,6 +6,7 @@ differ. What the parts are compared with is in tests/helpers/plain.py.
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 
 import pytest
@@ -417,6 +418,28 @@ def test_the_option_norm_builds_every_norm_that_it_is_of(name):
     part = registry.get(name).target(32, norm=partial(LayerNorm, eps=0.5))
     norms = {key: m.eps for key, m in part.named_modules() if isinstance(m, torch.nn.LayerNorm)}
     assert norms == dict.fromkeys(NORMED[name], 0.5)
+
+
+SEEN = {
+    "expand": (1.5, lambda part: part.out_proj.in_features == 48),
+    "d_inner": (40, lambda part: part.out_proj.in_features == 40),
+    "d_state": (3, lambda part: part.A_log.shape[-1] == 3),
+    "dt_rank": (5, lambda part: part.dt_proj_weight.shape[-1] == 5),
+    "d_conv": (5, lambda part: 5 in part.conv.weight.shape[2:]),
+    "merge": (GatedMerge, lambda part: isinstance(part.merge, GatedMerge)),
+    "scan": (Window(size=2), lambda part: part.scan == Window(size=2)),
+}
+"""What shows that an option of a mixer has reached its layers."""
+
+
+@pytest.mark.parametrize("option", SEEN)
+@pytest.mark.parametrize("name", ["ss2d", "axial", "head_scan", "omni_scan", "attentive"])
+def test_an_option_of_a_mixer_reaches_its_layers(name, option):
+    build = MIXERS.get(name).target
+    if option not in inspect.signature(build).parameters or (name, option) == ("axial", "scan"):
+        return
+    value, seen = SEEN[option]
+    assert seen(build(32, **{option: value})) and not seen(build(32))
 
 
 def test_a_block_has_a_norm_before_its_mixer_and_one_before_its_branch():

@@ -19,10 +19,12 @@ from zoo.checkpoints import model_in
 from zoo.checkpoints.choose import choose_network
 from zoo.checkpoints.evidence import difference
 from zoo.checkpoints.files import read_state, write_pickled, write_safetensors
+from zoo.checkpoints.keymap import MissingKeyError
 from zoo.checkpoints.mair import most_alike
-from zoo.checkpoints.mambair import divisor, ratio_of
+from zoo.checkpoints.mambair import _branch, divisor, ratio_of
 from zoo.checkpoints.named_recipe import differences
 from zoo.checkpoints.releases import OFFICIAL
+from zoo.checkpoints.saving import package_version
 from zoo.checkpoints.scored import ScoredWeights, scored_weights
 from zoo.errors import CheckpointError, RecipeError, WriteError, ZooError
 from zoo.limits import use_max_parameters
@@ -588,6 +590,30 @@ def test_other_hostile_files_of_weights(tmp_path, saved):
 def test_a_ratio_has_as_few_decimals_as_give_the_width(hidden, ratio):
     """62 / 48 is 1.29, which gives 61."""
     assert ratio_of(48, hidden) == ratio and int(ratio * 48) == hidden
+
+
+def test_metadata_say_what_wrote_a_file_and_what_the_caller_adds(tmp_path):
+    network = zoo.build("mambair_tiny_x2")
+    zoo.save(network, tmp_path / "a.safetensors", step="7")
+    _, metadata = read_state(tmp_path / "a.safetensors")
+    assert json.loads(metadata.pop("recipe")) == network.recipe.data()
+    assert metadata == {
+        "format": "zoo", "zoo_version": package_version(), "torch_version": torch.__version__,
+        "step": "7",
+    }  # fmt: skip
+
+
+def test_a_block_without_a_branch_names_the_key_that_it_has_not():
+    for state, first in (({}, "nothing"), ({"x.1": 0, "c.cab.0.q": 0}, "c.cab.0.q")):
+        message = rf"the key 'c\.cab\.N\.attention\.1\.weight' is missing, while '{first}' is there"
+        with pytest.raises(MissingKeyError, match=message):
+            _branch(state, "c.cab.", 60)
+
+
+@pytest.mark.parametrize("name", ["shallow.x", "groups.0.x", "encoders.0.x", "head.x"])
+def test_our_names_are_known_by_each_of_their_starts(name):
+    with pytest.raises(CheckpointError, match="the names are ours, but do not say which network"):
+        zoo.load({name: torch.zeros(2)})
 
 
 def test_a_ratio_of_one_decimal_comes_before_one_of_two():

@@ -64,6 +64,31 @@ def test_a_registry_is_printed_without_all_its_parts():
         assert len(repr(registry)) < 200 and repr(registry.kind) in repr(registry)
 
 
+BY_PLACE = {
+    *("Attribution", "Body", "BurstFiles", "Call", "Camera", "Case", "ChannelActivations", "Check"),
+    *("CleanImage", "Comparison", "Configuration", "Engine", "EngineSettings", "Entry"),
+    *("ExtraInput", "InputShape", "KernelReport", "Loss", "Metadata", "ModelDescription", "Noise"),
+    *("Operations", "Panel", "PartDescription", "Photo", "Plan", "Profile", "Published", "Range"),
+    *("ReceptiveField", "Registry", "Released", "Report", "Sample", "ScanDecay", "Serving"),
+    *("Source", "StoredPhoto", "Subject", "TensorRT", "TensorSpec", "TestImage", "TrainingPhoto"),
+    *("Verdict", "Weights", "_Source", "_Task"),
+}
+"""Values whose fields may be given by their place; some of the names are of several classes."""
+
+
+def test_the_rest_is_given_by_name_too():
+    found = {
+        (item.__module__, item.__name__)
+        for module in modules()
+        for item in vars(module).values()
+        if inspect.isclass(item) and dataclasses.is_dataclass(item)
+        if item.__module__ == module.__name__
+        if not all(field.kw_only for field in dataclasses.fields(item))
+    }
+    assert {name for _, name in found} == BY_PLACE
+    assert not {name for module, name in found if module.startswith("zoo.inference")}
+
+
 def test_options_are_given_by_name(classes):
     parts = {entry.target for registry in kinds().values() for entry in registry.entries()}
     own = {name for name, item in classes.items() if item in parts}

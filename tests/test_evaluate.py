@@ -716,6 +716,10 @@ def test_kept_images_replace_neither_pictures_nor_arrays_of_a_set(tmp_path, name
     with pytest.raises(ZooError, match=rf"--save-images: .*{name} would be replaced"):
         check_nothing_is_replaced([image], tmp_path)
     check_nothing_is_replaced([image], tmp_path / "other")
+    (tmp_path / "a.png").touch()
+    both = TestImage("a", clean=tmp_path / "a.png", degraded=tmp_path / name)
+    with pytest.raises(ZooError, match=r"a\.png would be replaced"):
+        check_nothing_is_replaced([both], tmp_path)
 
 
 def test_kept_images_are_pictures_of_8_bits_and_arrays_of_all_of_theirs(tmp_path):

@@ -87,6 +87,13 @@ def test_four_things_that_are_not_kept_are_named(count, metadata, tmp_path, monk
     assert caplog.messages == (said if metadata else [])
 
 
+def test_channels_that_a_format_does_not_hold_are_told_before_the_work(tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", np.zeros((4, 4, 8), np.float32))
+    monkeypatch.setattr(image, "restore_photo", lambda *_: pytest.fail("work"))
+    with pytest.raises(ImageError, match=r"\.jpg holds 1 or 3 channels, not 8; use \.tif"):
+        restore(Nearest(channels=8), tmp_path / "a.npy", tmp_path / "a.jpg", progress=False)
+
+
 def test_several_pictures_do_not_go_into_a_file_whatever_its_name_is(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "folder.png").mkdir()

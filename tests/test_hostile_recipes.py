@@ -362,6 +362,7 @@ def test_the_check_of_the_size_keeps_shapes_and_types():
         assert (a.shape, a.dtype) == ((2, 1, 4), torch.float64)
         assert (b.shape, b.dtype) == ((3, 1), torch.float16)
         assert (a * b).shape == (b * a).shape == (2, 3, 4)
+        assert (a[:1] + torch.rand(4)).shape == (1, 1, 4)  # axes that are missing are of 1
         assert (a - b).dtype == torch.float64 and a.mul_(b[:1]) is a
         assert torch.arange(7).shape == torch.arange(1, 15, 2).shape == (7,)
         assert torch.arange(7).dtype == torch.int64

@@ -25,8 +25,14 @@ from tests.helpers.small_weights import small_network, their_names
 from zoo.checkpoints import save_official, state_for
 from zoo.checkpoints.averages import averages_without_names, plain_name
 from zoo.checkpoints.files import read_state, write_safetensors
-from zoo.checkpoints.source import Weights, tell_choice, tensors_of
-from zoo.checkpoints.trainers import USUAL, Found, network_in, without_usual_names
+from zoo.checkpoints.source import (
+    Weights,
+    _most_of,
+    _under_names_of_releases,
+    tell_choice,
+    tensors_of,
+)
+from zoo.checkpoints.trainers import USUAL, Found, joined, network_in, without_usual_names
 from zoo.errors import CheckpointError, RecipeError, ZooError
 from zoo.networks import NETWORKS, Network
 from zoo.registry import temporary_registrations
@@ -282,6 +288,32 @@ def test_an_average_without_names_is_said_not_to_be_used(plain, average, names, 
 def test_averages_are_not_looked_for_below_what_has_no_name():
     averages = {"ema": [torch.ones(2, 2)]}
     assert list(averages_without_names({3: averages, "x": averages}, 4)) == ["x.ema"]
+
+
+def test_all_entries_of_a_file_count_to_the_limit(monkeypatch):
+    monkeypatch.setattr("zoo.checkpoints.trainers.MOST_ENTRIES", 4)
+    held = {"a": {"b": torch.ones(1), "c": 1}, "d": torch.ones(1)}
+    assert list(joined(held, "f")) == ["a.b", "d"]
+    with pytest.raises(CheckpointError, match="f: has too many entries; it is no weights file"):
+        joined({**held, "e": 1}, "f")
+
+
+def test_tensors_are_those_of_a_network_if_more_than_half_of_its_names_are_there():
+    for names, there, enough in (
+        *(("a", "a", True), ("ab", "a", False), ("ab", "abx", True), ("abcd", "ab", False)),
+        *(("abcd", "abc", True), ("abcde", "ab", False), ("abcde", "abc", True)),
+    ):
+        assert _most_of(set(names))(dict.fromkeys(there)) is enough
+
+
+def test_names_of_tensors_without_rules_count_as_they_are(tmp_path):
+    network = zoo.build("mambair_tiny_x2")
+    save_official(network, tmp_path / "w.pth")
+    tensors, _ = read_state(tmp_path / "w.pth")
+    network.register_parameter("mine", torch.nn.Parameter(torch.ones(1)))
+    weights = Weights("f", "f", {**tensors, "params.mine": torch.ones(1)}, {})
+    counts = [count for count, *_ in _under_names_of_releases(network, weights, ())]
+    assert max(counts) == len(tensors) + 1
 
 
 def test_averages_are_looked_for_below_so_many_names_and_no_more():

@@ -162,7 +162,9 @@ def test_colours_that_are_off_by_less_than_20_levels_are_compared():
 
 def test_pixels_are_compared_where_nine_tenths_of_what_is_around_them_can_be():
     clean, reference = scene()
-    valid_HW = aligned(clean, clean, reference, border=0, flow=still).valid_1HW[0]
+    found = aligned(clean, clean, reference, border=0, flow=still)
+    assert found.clean_3HW.dtype == found.restored_3HW.dtype == torch.float64
+    valid_HW = found.valid_1HW[0]
     expected = torch.zeros(192, 240)
     expected[14:-14, 14:-14] = 1  # three pixels of the reference are blurred away, of 4 each
     assert torch.equal(valid_HW.float(), expected)

@@ -187,6 +187,21 @@ def test_a_file_in_the_cache_is_used_as_long_as_it_is_as_it_came(sites, any_byte
     assert (tmp_path / "c.pth").read_bytes() == data
 
 
+def test_a_file_that_changed_does_not_stay_where_it_cannot_be_had_again(tmp_path):
+    def gone(source, path):
+        raise OSError("no such address")
+
+    path = tmp_path / "folder" / "a.pth"
+    web_files.cached(path, "here", lambda source, path: path.write_bytes(b"whole"))
+    path.write_bytes(b"changed")
+    with pytest.raises(OSError, match="no such address"):
+        web_files.cached(path, "here", gone)
+    assert not path.exists()
+    path.with_name("a.pth.json").write_text('{"source": "here"}')  # the note of nothing
+    web_files.cached(path, "here", lambda source, path: path.write_bytes(b"whole"))
+    assert path.read_bytes() == b"whole"
+
+
 def test_a_wrong_file_does_not_stay_in_the_cache(sites, monkeypatch, capsys):
     sites.repos["release"] = {URL_FILE: b"<!DOCTYPE html><html>Too many downloads</html>"}
     assert main(["download", NAME]) == 2

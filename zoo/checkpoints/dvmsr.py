@@ -18,7 +18,7 @@ from zoo.scans import ScanOrder
 
 def _with_axis(weight_EW: Tensor) -> Tensor:
     """Add the axis of input channels that a depthwise ``nn.Conv1d`` has."""
-    return weight_EW[:, None].clone()
+    return weight_EW[:, None]
 
 
 MIXER = [

@@ -66,7 +66,7 @@ def score_burst(
     repeated = frames_BTIHW[:, :1].expand_as(frames_BTIHW)
     alone = network(repeated, still)[0].cpu()
     network.train(was_training)
-    baseline = enlarge_frame(sample.frames[:1], network.scale, "corner")[0]
+    baseline = enlarge_frame(sample.frames[0][None], network.scale, "corner")[0]
 
     def score(image: Tensor) -> float:
         if aligned:
@@ -162,7 +162,7 @@ def evaluate_burst(
     reference_IHW = burst.frames_TIHW[0]
     images = (
         restore_burst(network, burst, settings),
-        enlarge_frame(burst.frames_TIHW[:1], network.scale, "corner")[0],
+        enlarge_frame(reference_IHW[None], network.scale, "corner")[0],
     )
     others: dict[str, float] = {}
     if test.kind == "other_camera":

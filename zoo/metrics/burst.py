@@ -47,7 +47,7 @@ def linear_psnr(restored_3HW: Tensor, clean_3HW: Tensor, *, border: int = BORDER
     Raises:
         ImageError: if the shapes differ, or the border leaves no pixels.
     """
-    restored, clean = _inside(quantise_14(restored_3HW), clean_3HW.double(), border)
+    restored, clean = _inside(quantise_14(restored_3HW), clean_3HW, border)
     error = float((restored - clean).square().mean())
     return math.inf if error == 0 else -10 * math.log10(error)
 

@@ -28,8 +28,8 @@ def _triangle(side: Tensor) -> Tensor:
 
 def _steps(height: int, width: int, device: torch.device, *, zigzag: bool) -> Tensor:
     """Return the step at which the path of diagonals reads each token, (H, W)."""
-    row_H1 = torch.arange(height, dtype=torch.int32, device=device)[:, None]
-    column_1W = torch.arange(width, dtype=torch.int32, device=device)[None]
+    row_H1 = torch.arange(height, device=device)[:, None]
+    column_1W = torch.arange(width, device=device)[None]
     line_HW = row_H1 + column_1W
     # All cells of nearer diagonals, less those below and beside the grid.
     before_HW = (

@@ -55,8 +55,8 @@ class Dilated(ScanOrder):
 
     def _steps(self, height: int, width: int, device: torch.device) -> Tensor:
         """Return the step at which the path by rows reads each token, (H, W)."""
-        row_H1 = torch.arange(height, dtype=torch.int32, device=device)[:, None]
-        column_1W = torch.arange(width, dtype=torch.int32, device=device)[None]
+        row_H1 = torch.arange(height, device=device)[:, None]
+        column_1W = torch.arange(width, device=device)[None]
         rows_before_H1, rows_H1 = self._shares(row_H1 % self.step, height)
         columns_before_1W, columns_1W = self._shares(column_1W % self.step, width)
         return (
@@ -69,4 +69,4 @@ class Dilated(ScanOrder):
     def _shares(self, phase: Tensor, side: int) -> tuple[Tensor, Tensor]:
         """Return how many of ``side`` lines have a smaller remainder, and how many have this."""
         whole, rest = side // self.step, side % self.step
-        return phase * whole + phase.clamp(max=rest), whole + (phase < rest).to(torch.int32)
+        return phase * whole + phase.clamp(max=rest), whole + (phase < rest).long()

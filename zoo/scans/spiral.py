@@ -49,8 +49,8 @@ class Spiral(ScanOrder):
 
 def _steps(height: int, width: int, device: torch.device) -> Tensor:
     """Return the step at which the clockwise path reads each token, (H, W)."""
-    row_H1 = torch.arange(height, dtype=torch.int32, device=device)[:, None]
-    column_1W = torch.arange(width, dtype=torch.int32, device=device)[None]
+    row_H1 = torch.arange(height, device=device)[:, None]
+    column_1W = torch.arange(width, device=device)[None]
     # The ring of a token is its distance from the nearest border.
     ring_HW = torch.minimum(
         torch.minimum(row_H1, height - 1 - row_H1),
