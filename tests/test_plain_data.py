@@ -99,6 +99,14 @@ def test_so_many_values_and_no_more(read):
         read("[" + "1, " * (MOST_VALUES - 1) + "1]")
 
 
+def test_what_an_alias_names_counts_as_often_as_it_is_named():
+    # The list, its first item [1] with 1 in it, and an alias for each further item of two values.
+    most = (MOST_VALUES - 3) // 2
+    assert len(read_yaml("[&a [1]" + ", *a" * most + "]")) == 1 + most
+    with pytest.raises(RecipeError, match="more than 5,000 values"):
+        read_yaml("[&a [1]" + ", *a" * (most + 1) + "]")
+
+
 def test_levels_are_those_above_and_not_those_beside():
     deep = f"{'[' * (DEEPEST - 1)}{']' * (DEEPEST - 1)}"
     assert len(read_yaml(f"- [1, [2]]\n- {deep}\n- {deep}")) == 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -60,6 +62,17 @@ def test_a_bar_is_shown_if_one_is_asked_for(asked, shown, bars, folder, tmp_path
     assert [unit for unit, _ in bars] == units
     by_unit = dict(bars)
     assert {by_unit[unit] for unit in ("photo", None, "number", "tile")} == {shown}
+
+
+def test_a_bar_of_shared_numbers_knows_how_many_there_are(monkeypatch):
+    told, real = [], zoo.distributed.tqdm
+    monkeypatch.setattr(
+        zoo.distributed,
+        "tqdm",
+        lambda **named: told.append(named) or real(**named, file=io.StringIO()),
+    )
+    map_shared(ProcessGroup(), 3, str, task="t", unit="number", progress=False)
+    assert told == [{"total": 3, "unit": "number", "disable": True}]
 
 
 def test_a_large_photo_among_several_has_a_bar_of_its_own(bars, folder, tmp_path):

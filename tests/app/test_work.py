@@ -135,7 +135,7 @@ def test_a_failure_names_the_photo_and_not_the_folder(tmp_path, caplog):
     good = photo(tmp_path / "good.png")
     found = [*Job(folder_of(tmp_path)).run(Nearest(), [tmp_path / "no.png", good], SETTINGS)]
     assert found[0].output is None and found[0].preview is None and found[0].seconds == 0
-    assert found[1].seconds > 0
+    assert 0 < found[1].seconds < 600
     assert "no.png" in found[0].error and str(tmp_path) not in found[0].error
     assert found[1].output is not None and not caplog.records
 

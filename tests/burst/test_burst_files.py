@@ -516,7 +516,7 @@ def test_values_are_checked_before_the_motion_is_searched(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "frames", [["b.png", "c.png"], ["im_raw_00.png"], ["samsung_0/im_raw.png"]]
+    "frames", [["b.png", "c.png"], ["b.PNG", "c.PNG"], ["im_raw_00.png"], ["samsung_0/im_raw.png"]]
 )
 def test_a_burst_among_others_is_no_folder_of_outputs(tmp_path, frames):
     names = [*(f"a/{frame}" for frame in frames), "b/0.png", "b/1.png"]

@@ -19,7 +19,7 @@ from torch import nn
 from tests.helpers.toy import Toy, ToyBlock, register_toy
 from tests.helpers.training import Rank
 from zoo.checkpoints import save
-from zoo.errors import CheckpointError, RecipeError
+from zoo.errors import CheckpointError, RecipeError, WriteError
 from zoo.evaluation.settings import EvaluateSettings
 from zoo.ops.precision import autocast
 from zoo.recipe import build, load_recipe
@@ -428,6 +428,12 @@ def test_a_resumed_log_drops_what_comes_again_and_a_torn_line(tmp_path, monkeypa
         {"step": 1, "seconds": 0.1, "loss": 1.0},
         {"step": 2, "seconds": 0.3, "loss": 2.0},
     ]
+
+
+def test_a_run_whose_pictures_cannot_be_written_stops_before_its_first_step(tmp_path):
+    (tmp_path / "validation").write_text("a file")
+    with pytest.raises(WriteError, match="validation"):
+        MetricsLog(tmp_path, 0)
 
 
 def test_the_log_has_steps_that_a_number_can_have_and_whole_lines(tmp_path, monkeypatch):
