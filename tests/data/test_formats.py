@@ -477,3 +477,15 @@ def test_the_usual_ending_of_a_format_is_its_first():
     found = {each.name: each.extensions for each in FORMATS}
     assert found["JPEG"] == (".jpg", ".jpeg") and found["HEIC"] == (".heic", ".heif")
     assert found["TIFF"] == found["TIFF of bands"] == (".tif", ".tiff")
+
+
+def test_what_a_format_can_and_what_it_loses():
+    def those(quality):
+        return [each.name for each in FORMATS if getattr(each, quality)]
+
+    arrays = [f"arrays (.{kind})" for kind in ("npy", "npz", "mat")]
+    assert those("lossy") == ["JPEG", "WebP"]
+    assert [each.name for each in FORMATS if not each.lossless] == ["JPEG"]
+    assert [each.name for each in FORMATS if not each.photographs] == arrays
+    assert those("bands") == ["TIFF of bands", *arrays]
+    assert those("marks_levels") == ["TIFF of bands"]
