@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,8 @@ from tests.facts.faults import faults
 from tests.facts.resolved import flat, nested, resolved
 from tests.facts.table import read_family, read_table
 from zoo.errors import RecipeError
-from zoo.recipe import load_recipe, parse_value
+from zoo.recipe import Recipe, load_recipe, parse_value
+from zoo.recipe_files import extended
 from zoo.shipped import RECIPES
 
 table = functools.cache(read_table)
@@ -71,13 +74,19 @@ def test_any_fault_in_the_file_of_a_recipe_is_noticed(name):
     path = RECIPES / f"{name}.yaml"
     data = parse_value(path.read_text(encoding="utf-8"))
     before = resolved(load_recipe(name))
+    assert resolved(_from_file(path, data)) == before, "then any fault would seem to be noticed"
     for fault in faults(data, values_of_all_recipes()):
         try:
-            found = resolved(load_recipe(fault.data))
+            found = resolved(_from_file(path, fault.data))
         except RecipeError:
             continue
         noticed = differences(found, table()[name])
         assert noticed or (fault.removal and found == before), f"unnoticed: {fault.what}"
+
+
+def _from_file(path: Path, data: dict[str, Any]) -> Recipe:
+    """The recipe that a published file with this data would be: one that inherits its paper."""
+    return load_recipe(extended(copy.deepcopy(data), [path]))
 
 
 @functools.cache
