@@ -78,6 +78,26 @@ def test_the_ensemble_averages_eight_views():
     torch.testing.assert_close(found, torch.stack(views).mean(0).clamp(0, 1))
 
 
+class Slope(Nearest):
+    """Rises from -1 to 1 from the left to the right of whatever it is given."""
+
+    def forward(self, image_BIHW):
+        return torch.linspace(-1, 1, image_BIHW.shape[-1]).expand_as(image_BIHW)
+
+
+def test_values_are_clipped_after_the_views_of_the_ensemble_are_averaged():
+    found = restore_tensor(Slope(1), torch.rand(1, 3, 5, 8), RestoreSettings(tile=0, ensemble=True))
+    torch.testing.assert_close(found, torch.zeros(1, 3, 5, 8))  # a slope and its mirror image
+
+
+def test_values_are_clipped_after_tiles_are_blended():
+    found = restore_tensor(Slope(1), torch.rand(1, 3, 8, 12), RestoreSettings(tile=8, overlap=4))
+    rise, part = torch.linspace(-1, 1, 8), (torch.arange(4) + 0.5) / 4
+    blended = rise[4:].lerp(rise[:4], part)
+    expected = torch.cat([rise[:4], blended, rise[4:]]).clamp(0, 1)
+    torch.testing.assert_close(found, expected.expand(1, 3, 8, 12))
+
+
 def test_the_views_of_the_ensemble_are_turned_back_exactly():
     """A network that marks each image's top left corner: each view leaves one mark."""
 
