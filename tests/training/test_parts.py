@@ -334,6 +334,19 @@ def test_blocks_that_are_computed_again_learn_from_images_without_a_gradient():
     assert float(block.layer.weight.grad.abs().sum()) > 0 and block.computed == 2
 
 
+def test_drop_path_drops_the_same_samples_when_a_block_is_computed_again():
+    block, image = ToyBlock(3, 0.5), torch.rand(16, 2, 2, 3)
+    gradients = []
+    for again in (False, True):
+        if again:
+            enable_gradient_checkpointing(nn.Sequential(block))
+        block.zero_grad()
+        torch.manual_seed(0)
+        block(image).square().sum().backward()
+        gradients.append(block.layer.weight.grad.clone())
+    torch.testing.assert_close(*gradients)
+
+
 def test_initial_weights_are_those_that_fit_by_name_and_shape(tmp_path, caplog):
     register_toy()
     torch.manual_seed(1)

@@ -417,6 +417,15 @@ def test_gradient_checkpointing_computes_blocks_twice_in_training_only(
     assert block.computed == 2 * times + 1
 
 
+def test_the_network_runs_under_autocast_and_the_loss_does_not(photos, tmp_path):
+    trainer = trainer_of(photos, tmp_path, precision="bf16")
+    seen = []
+    for module in (trainer.network, trainer.loss):
+        module.register_forward_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    trainer._train_step(next(trainer._batches()))
+    assert seen == [True, False]
+
+
 def test_a_loss_that_is_no_number_or_a_vanished_scale_ends_the_training(
     photos, tmp_path, monkeypatch
 ):
