@@ -366,6 +366,12 @@ def test_jitter_changes_the_brightness_of_each_frame_and_dropout_of_each_alone()
         assert gone or torch.equal(some.frames[at], plain.frames[at])
 
 
+def test_a_frame_that_is_dropped_has_the_noise_of_the_reference():
+    synthesis = clean(noise=True, frame_dropout=1.0)
+    frames = synthesis(smooth(synthesis.window(32)), rng()).frames
+    assert all(torch.equal(frame, frames[0]) for frame in frames)
+
+
 def test_the_same_seed_is_the_same_burst_and_another_is_another():
     def items(seed):
         data = BurstDataset(

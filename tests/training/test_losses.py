@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from zoo.errors import RecipeError
 from zoo.schema import resolve
@@ -17,6 +18,7 @@ from zoo.training.losses import (
     Fourier,
     Loss,
     WeightedSum,
+    loss_of_scales,
 )
 
 
@@ -58,6 +60,12 @@ def test_the_charbonnier_loss_of_basicsr_does_not_square_epsilon(epsilon):
     for wrong in (0.0, 1.0, 1e-320, math.nan):
         with pytest.raises(RecipeError, match="at least 1e-18 and below 1"):
             CharbonnierBasicSR(epsilon=wrong)
+
+
+def test_the_losses_of_several_scales_are_summed():
+    small, full, target = torch.rand(1, 3, 2, 2), torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4)
+    apart = (small - F.avg_pool2d(target, 2)).abs().mean() + (full - target).abs().mean()
+    torch.testing.assert_close(loss_of_scales(L1(), (small, full), target), apart)
 
 
 def test_a_sum_weighs_its_losses():
