@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
 from torch import nn
@@ -24,12 +26,12 @@ NETWORKS = {
     "mambacsr_tiny_x2": {},
 }
 RAN = {
-    "mambair_light_x4": {"zoo_rows", "zoo_tokens"},
-    "mambair_classic_x2": {"zoo_rows", "zoo_tokens"},
-    "mair_light_t_x2": {"zoo_rows", "zoo_tokens"},
-    "mambacsr_tiny_x2": {"zoo_depthwise", "zoo_rows", "zoo_tokens"},
+    "mambair_light_x4": {"zoo_rows": 4, "zoo_tokens": 2},
+    "mambair_classic_x2": {"zoo_rows": 2, "zoo_tokens": 1},
+    "mair_light_t_x2": {"zoo_rows": 2, "zoo_tokens": 1},
+    "mambacsr_tiny_x2": {"zoo_rows": 13, "zoo_tokens": 12, "zoo_depthwise": 2},
 }
-"""The passes of each in inference."""
+"""How often each pass runs in inference: a layer that leaves the joined way takes another."""
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def test_a_network_gives_the_same_with_and_without_passes(name, ran, monkeypatch
     image = torch.rand(2, network.channels, 13, 9)
     with torch.inference_mode():
         found = network(image)
-        assert set(ran) == RAN[name]
+        assert Counter(ran) == RAN[name]
         ran.clear()
         monkeypatch.setenv(passes.ENVIRONMENT, "0")
         expected = network(image)
