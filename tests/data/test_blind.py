@@ -277,6 +277,45 @@ def test_sinc_filters_cut_down_to_a_fifth_of_pi_from_13_pixels_on(size):
     np.testing.assert_array_equal(kernel, _sinc(size, sum(drawn.limits) / 2))
 
 
+def test_the_last_sinc_filter_is_in_both_sequences_right_after_the_size(monkeypatch):
+    done = []
+
+    def told(name, result):
+        monkeypatch.setattr(blind, name, lambda image, *given: done.append(name) or result(image))
+
+    told("_degrade_once", lambda image: image)
+    told("_resized", lambda image: image[::2, ::2])
+    told("compress", lambda image: image)
+    monkeypatch.setattr(
+        blind,
+        "_filtered",
+        lambda image, kernel: done.append("none" if kernel is None else "sinc") or image,
+    )
+    found = set()
+    for seed in range(60):
+        done.clear()
+        Blind(scale=2)(torch.rand(3, 4, 4), np.random.default_rng(seed))
+        assert done[:3] == ["_degrade_once", "compress", "_degrade_once"]
+        found.add(tuple(done[3:]))
+    last = [("_resized", kernel) for kernel in ("none", "sinc")]
+    assert found == {(*pair, "compress") for pair in last} | {("compress", *pair) for pair in last}
+
+
+def test_grain_is_around_each_pixel_and_stronger_where_it_is_brighter():
+    image = np.full((80, 160, 3), 0.2, np.float32)
+    image[:, 80:] = 0.7
+    ranges = blind._Pass(
+        blur=0, sigma=(1, 1), grow=0, shrink=0, sizes=(1, 1), noise=(0, 0), grain=(1, 1)
+    )
+    found = [_noisy(image, ranges, np.random.default_rng(seed)) - image for seed in range(12)]
+    grain = [noise for noise in found if noise.any()]
+    assert 1 < len(grain) < 11
+    for noise in grain:
+        for half, level in ((noise[:, :80], 0.2), (noise[:, 80:], 0.7)):
+            assert abs(half.mean()) < 0.003
+            assert half.std() == pytest.approx(math.sqrt(level / 255), rel=0.05)
+
+
 def test_noise_is_gray_or_coloured_and_as_strong_as_its_pass_says():
     """On an even image: Gaussian of 20 levels, or the excess of photons counted at 255 a unit."""
     image = np.full((80, 80, 3), 0.5, np.float32)
