@@ -14,6 +14,7 @@ from zoo.data import Bicubic, BicubicJpeg, Photo, write_photo
 from zoo.data.degradations import GaussianNoise, Jpeg
 from zoo.data.testsets import (
     ALIASES,
+    _subfolder,
     find_test_set,
     is_test_set,
     set_names,
@@ -368,3 +369,9 @@ def test_guides_of_a_validation_are_read_before_anything_starts(tmp_path):
     (tmp_path / "pan" / "a.png").write_text("no image")
     with pytest.raises(ImageError, match=r"1 of 1 test images cannot be used: .*pan/a\.png"):
         validation_images(source, guides=guides)
+
+
+def test_a_file_that_has_the_name_of_a_folder_is_no_folder(tmp_path):
+    (tmp_path / "LQ").write_text("a note")
+    (tmp_path / "lq" / "10").mkdir(parents=True)
+    assert _subfolder(tmp_path, ["lq/10"]) == tmp_path / "lq" / "10"

@@ -112,6 +112,14 @@ def test_a_disk_or_a_compiler_that_fails_decides_nothing(error):
     assert not child.cannot_judge(RuntimeError("an illegal memory access was encountered"))
 
 
+def test_what_a_process_tells_is_out_before_it_goes_on(monkeypatch):
+    """The next case may crash it."""
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw))
+    child.tell(done=True)
+    assert raw.getvalue() == b'\n{"done": true}\n'
+
+
 def test_what_others_print_does_not_hide_what_a_process_tells(capfd, monkeypatch):
     sys.stdout.write("half a line")
     child.tell(done=True)
