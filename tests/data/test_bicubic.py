@@ -179,3 +179,13 @@ def test_constants_stay_and_float32_follows_float64():
 def test_what_has_no_pixels_is_refused(shape):
     with pytest.raises(ImageError, match="bicubic resizing needs pixels, not shape"):
         resize_bicubic(torch.zeros(shape), 2)
+
+
+@pytest.mark.parametrize("size", [(10, 14), (24, 7), (6, 21), (12, 14)])
+def test_levels_are_rounded_after_the_side_with_the_smaller_factor(size):
+    image = (torch.rand(2, 12, 14, dtype=torch.float64) * 255).round() / 255
+    height, width = size
+    one_side = [(height, 14), (12, width)]
+    first = 0 if height / 12 <= width / 14 else 1
+    once = resize_bicubic(image, one_side[first], bits=8)
+    assert torch.equal(resize_bicubic(image, size, bits=8), resize_bicubic(once, size, bits=8))

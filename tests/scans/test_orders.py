@@ -35,7 +35,7 @@ from zoo.scans import (
     Zigzag,
     ZOrder,
 )
-from zoo.scans.base import CACHED_ORDERS, _cache
+from zoo.scans.base import CACHED_ORDERS, _cache, path_through
 from zoo.scans.official import official_column_sources
 
 ORDERS = [
@@ -576,3 +576,9 @@ def test_a_network_names_the_orders_that_can_be_traced():
     assert {"raster", "window", "stripes"} <= set(named)
     assert not {"hilbert", "hilbert_cropped", "shuffled", "cross_scale", "by_class"} & set(named)
     Raster().check_traceable()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_a_path_is_made_of_steps_of_any_integers(dtype):
+    steps_HW = torch.tensor([[2, 0], [3, 1]], dtype=dtype)
+    assert path_through(steps_HW).tolist() == [1, 3, 0, 2]

@@ -85,7 +85,7 @@ def download_url(url: str, path: Path) -> None:
                 write_text(_note_of(part), json.dumps(note) + "\n")
                 _copy(answer, file, part)
     part.replace(path)
-    _note_of(part).unlink()
+    _note_of(part).unlink(missing_ok=True)
 
 
 def _goes_on(url: str, file: IO[bytes], part: Path, start: int, version: str) -> bool:

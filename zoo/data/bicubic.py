@@ -71,7 +71,9 @@ def resize_bicubic(
         )
     top = 1 if bits is None else 2**bits - 1
     values_BCHW = image_BCHW if bits is None else _snapped(image_BCHW * top)
-    for axis, new, factor in ((-2, new_height, factors[0]), (-1, new_width, factors[1])):
+    # As in MATLAB, the smaller factor comes first, and the height if they are equal.
+    sides = (-2, new_height, factors[0]), (-1, new_width, factors[1])
+    for axis, new, factor in sorted(sides, key=lambda side: side[2]):
         values_BCHW = _resize_side(values_BCHW, axis, new, factor)
         if bits is not None:
             values_BCHW = (values_BCHW.clamp_(0, top) + 0.5).floor_()

@@ -59,7 +59,7 @@ def register_burst(burst_BTIHW: Tensor) -> Tensor:
     # The square root makes photon noise about equally strong at every brightness.
     gray_BTHW = burst_BTIHW.float().mean(2).clamp(min=0)
     batch, frames, height, width = gray_BTHW.shape
-    gray_BTHW = (gray_BTHW / gray_BTHW.mean((2, 3), keepdim=True).clamp(min=1e-9) + 0.02).sqrt()
+    gray_BTHW = (gray_BTHW / gray_BTHW.mean((2, 3), keepdim=True).clamp(min=1e-6) + 0.02).sqrt()
     if frames == 1:
         return gray_BTHW.new_zeros(batch, 1, 2, height, width)
     reference = gray_BTHW[:, :1].expand(-1, frames - 1, -1, -1).reshape(-1, 1, height, width)
@@ -132,7 +132,7 @@ def _refine(
         warped, row_slope, column_slope = warp(moving, flow_N2HW).double().unbind(1)
         error_NHW = reference_N1HW[:, 0].double() - warped
         inside_NHW = _inside(flow_N2HW)
-        area_N11 = inside_NHW.sum((1, 2), keepdim=True).clamp(min=1e-9)
+        area_N11 = inside_NHW.sum((1, 2), keepdim=True).clamp(min=1)
         spread = (error_NHW.abs() * inside_NHW).sum((1, 2), keepdim=True) / area_N11 * 1.2533
         spread = spread + 1e-6
         weight_NHW = inside_NHW * (HUBER * spread / (error_NHW.abs() + 1e-12)).clamp(max=1)

@@ -137,8 +137,8 @@ def path_through(steps_HW: Tensor) -> Tensor:
     """Return the path (S,) that reads each token at its step: the inverse of a permutation.
 
     Args:
-        steps_HW: the step of each token, from 0 to S - 1, each once; int64.
+        steps_HW: the step of each token, from 0 to S - 1, each once; integers of any dtype.
     """
-    steps_S = steps_HW.reshape(-1)
+    steps_S = steps_HW.reshape(-1).long()
     tokens_S = torch.arange(steps_S.shape[0], dtype=torch.int32, device=steps_S.device)
     return torch.zeros_like(tokens_S).scatter(0, steps_S, tokens_S)

@@ -153,7 +153,7 @@ class _Tokens(torch.autograd.Function):
         if gain is None and scale is None and found.x is not None and found.skip is not None:
             found = found._replace(skip=None)  # the same as that of x
         if g_out is None:
-            found = found._replace(weight=None, bias=None)
+            found = found._replace(weight=None, bias=None, gate=None)
         library.token_gradients(inputs, total, (g_sum, g_out), found)
         if needed[2] and found.skip is None:
             found = found._replace(skip=found.x)
