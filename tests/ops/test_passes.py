@@ -182,7 +182,7 @@ def test_passes_leave_traces_and_modes_to_pytorch(monkeypatch):
         return x
 
     assert passes.normalised(x, norm) is not None
-    with torch.autocast("cpu"):
+    with torch.autocast("cpu", torch.float16):
         spied(x)
     with FlopCounterMode(display=False):
         spied(x)
@@ -279,11 +279,11 @@ def test_the_library_refuses_wrong_sizes_by_itself():
         return loaded.zoo_depthwise(ctypes.byref(call), address, None, 1, None)
 
     def tokens(sizes=(1, 2, 2), at=address):
-        call = library.ZooTokens(*sizes, 1e-5, at, *[None] * 6, 2, 0, 0, None, address)
+        call = library.ZooTokens(*sizes, 1e-5, 0, at, *[None] * 6, 2, 0, 0, None, address)
         return loaded.zoo_tokens(ctypes.byref(call), None, 1, None)
 
     def gradients(out=None, total=address, scale=None, at=address):
-        call = library.ZooTokens(1, 2, 2, 1e-5, address, *[None] * 6, 2, 0, 0, None, None)
+        call = library.ZooTokens(1, 2, 2, 1e-5, 0, address, *[None] * 6, 2, 0, 0, None, None)
         given = library.ZooTokensGradients(total, out, at, None, None, scale)
         return loaded.zoo_tokens_gradients(ctypes.byref(call), ctypes.byref(given), None, 1, None)
 

@@ -7,8 +7,14 @@ Each returns None where it cannot run, and its caller, which defines what is com
 PyTorch.
 
 Passes run on ordinary float32 tensors on a CPU. They do not run while a graph is traced, compiled
-or exported, nor under autocast, transforms of ``torch.func`` or modes: these must see the operators
-of PyTorch. ZOO_CPU_PASSES=0 in the environment switches them off.
+or exported, nor under transforms of ``torch.func`` or modes: these must see the operators of
+PyTorch. ZOO_CPU_PASSES=0 in the environment switches them off.
+
+Under autocast to bfloat16, passes run in inference, if the CPU has an instruction for products of
+bfloat16 (AVX512_BF16) and none that is faster (AMX). Features may be bfloat16 then. The factors of
+products are rounded to it, everything else is computed in float32. A pass over tokens runs if its
+result is float32 in PyTorch, too. The pass over rows returns bfloat16, but sums with a skip in
+float32.
 
 Shape suffixes: B batch, H height, W width, C channels, X outputs of a product, k side of a
 kernel; "..." stands for any number of axes.
@@ -17,12 +23,18 @@ kernel; "..." stands for any number of axes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
+import torch
 from torch import Tensor
 
 from zoo.ops.passes import gradients, library, rows
-from zoo.ops.passes.conditions import ENVIRONMENT, may_run, needs_gradient
+from zoo.ops.passes.conditions import (
+    ENVIRONMENT,
+    may_run,
+    needs_gradient,
+    products_are_half,
+)
 from zoo.ops.passes.gradients import ACTIVATIONS
 from zoo.ops.passes.library import Activation, Convolution, Tokens
 from zoo.ops.passes.rows import (
@@ -50,6 +62,8 @@ __all__ = [
     "through_rows",
 ]
 
+
+_Inputs = TypeVar("_Inputs", bound=Tokens | Stage)
 
 LEAST_WIDTH = 8
 """Narrower images are left to PyTorch: its products take several of their rows at once."""
@@ -81,8 +95,8 @@ def depthwise(
             the size stays.
         activation: applied to the result.
     """
-    if not may_run(x_BHWC, weight_C1kk, bias_C) or x_BHWC.dim() != 4:
-        return None
+    if not may_run(x_BHWC, weight_C1kk, bias_C) or products_are_half() or x_BHWC.dim() != 4:
+        return None  # autocast's convolution is one of bfloat16
     channels, side = x_BHWC.shape[-1], weight_C1kk.shape[-1]
     wanted = (channels, 1, side, side)
     if weight_C1kk.shape != wanted or not _fits(bias_C, (channels,)) or side % 2 == 0:
@@ -98,10 +112,11 @@ def normalised(x: Tensor, norm: NormWeights, gate: Tensor | None = None) -> Tens
     inputs = Tokens(x, None, None, None, norm.weight, norm.bias, gate, norm.eps)
     if not _token_pass_runs(inputs):
         return None
+    inputs = _in_float32_but(inputs, "x")
     if needs_gradient(*inputs.tensors):
         # Without a gate it is one pass in PyTorch, too, which records gradients with less effort.
         return None if gate is None else gradients.normalised(inputs)
-    out = x.new_empty(x.shape)
+    out = _place_for(x)
     library.tokens(inputs, None, out)
     return out
 
@@ -120,9 +135,10 @@ def scaled_sum(
     inputs = Tokens(added, gain, x, scale_C)
     if not _token_pass_runs(inputs):
         return None
+    inputs = _in_float32_but(inputs, "x")
     if needs_gradient(*inputs.tensors):
         return gradients.summed(inputs)
-    total = x.new_empty(x.shape)
+    total = _place_for(x)
     library.tokens(inputs, total, None)
     return total
 
@@ -134,9 +150,10 @@ def scaled_sum_and_norm(
     inputs = Tokens(added, None, x, scale_C, norm.weight, norm.bias, None, norm.eps)
     if not _token_pass_runs(inputs):
         return None
+    inputs = _in_float32_but(inputs, "x")
     if needs_gradient(*inputs.tensors):
         return gradients.summed_and_normalised(inputs)
-    total, out = x.new_empty(x.shape), x.new_empty(x.shape)
+    total, out = _place_for(x), _place_for(x)
     library.tokens(inputs, total, out)
     return total, out
 
@@ -158,18 +175,46 @@ def through_rows(x_BHWC: Tensor, stages: Sequence[Stage]) -> tuple[Tensor, ...] 
         return None
     if x_BHWC.dim() != 4 or x_BHWC.shape[2] < LEAST_WIDTH or not _stages_fit(x_BHWC, stages):
         return None
-    return rows.through_rows(x_BHWC, stages)
+    half = products_are_half()
+    if half:
+        stages = [_in_float32_but(stage, "gate") for stage in stages]
+    return rows.through_rows(x_BHWC, stages, half)
+
+
+def _place_for(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape, dtype=torch.float32)
+
+
+def _in_float32_but(inputs: _Inputs, name: str) -> _Inputs:
+    """The inputs in float32, but for the one that the library also reads in bfloat16.
+
+    Under autocast, each of them may be in bfloat16.
+    """
+    others: dict[str, Any] = {
+        field: value.float()
+        for field, value in inputs._asdict().items()
+        if field != name and isinstance(value, Tensor)
+    }
+    return cast(_Inputs, inputs._replace(**others))
 
 
 def _token_pass_runs(inputs: Tokens) -> bool:
     x, gain, skip, *of_channels, gate, _ = inputs
     if not may_run(*inputs.tensors) or x.dim() < 1 + (gain is not None):
         return False
+    if products_are_half() and not _is_float32_in_pytorch(inputs):
+        return False
     shape, channels = x.shape, x.shape[-1:]
     if gain is not None and gain.shape != (shape[0], *(1,) * (x.dim() - 2), *channels):
         return False
     fits = all(_fits(tensor, channels) for tensor in of_channels)
     return fits and _fits(skip, shape) and _fits(gate, shape)
+
+
+def _is_float32_in_pytorch(inputs: Tokens) -> bool:
+    """Whether PyTorch returns float32; norms return the dtype of their input."""
+    summed = (inputs.x, inputs.gain, inputs.skip, inputs.scale)
+    return any(tensor is not None and tensor.dtype is torch.float32 for tensor in summed)
 
 
 def _fits(tensor: Tensor | None, shape: tuple[int, ...]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
-from zoo.ops.passes.library import library
+from zoo.ops.passes.library import has_half_products, library
 from zoo.ops.passes.self_check import passes_are_right
 from zoo.ops.scan.checks import check_memory
 
@@ -26,8 +27,13 @@ def may_run(*tensors: Tensor | None) -> bool:
         return False
     if os.environ.get(ENVIRONMENT) == "0" or library() is None or not passes_are_right():
         return False
+    dtypes = {torch.float32}
+    if torch.is_autocast_enabled("cpu"):
+        if not products_are_half() or needs_gradient(*tensors):
+            return False
+        dtypes.add(torch.bfloat16)
     for tensor in tensors:
-        if tensor is not None and not _is_ordinary(tensor):
+        if tensor is not None and not (_is_ordinary(tensor) and tensor.dtype in dtypes):
             return False
     check_memory(tensors)
     return True
@@ -40,10 +46,23 @@ def needs_gradient(*tensors: Tensor | None) -> bool:
     return any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
+def products_are_half() -> bool:
+    """Whether autocast asks for products of bfloat16 now, which passes then compute."""
+    if not torch.is_autocast_enabled("cpu") or torch.get_autocast_dtype("cpu") != torch.bfloat16:
+        return False
+    return _half_products_are_fast()
+
+
+@functools.cache
+def _half_products_are_fast() -> bool:
+    """Whether this CPU has the instruction that passes use, and none that is faster."""
+    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return has_half_products() and not has_tiles()
+
+
 def _is_watched() -> bool:
     return (
-        torch.is_autocast_enabled("cpu")
-        or torch.jit.is_tracing()
+        torch.jit.is_tracing()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._len_torch_function_stack() > 0
         or torch._C._functorch.peek_interpreter_stack() is not None
@@ -54,7 +73,6 @@ def _is_watched() -> bool:
 def _is_ordinary(tensor: Tensor) -> bool:
     return (
         (type(tensor) is Tensor or type(tensor) is Parameter)
-        and tensor.dtype is torch.float32
         and tensor.device.type == "cpu"
         and tensor.layout is torch.strided
         and not tensor.is_neg()

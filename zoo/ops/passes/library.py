@@ -19,6 +19,9 @@ Activation: TypeAlias = Literal["none", "silu", "gelu"]
 ACTIVATION_NUMBERS: dict[Activation, int] = {"none": 0, "silu": 1, "gelu": 2}
 """Numbers of ``csrc/zoo_passes.h``."""
 
+DTYPE_NUMBERS = {torch.float32: 0, torch.bfloat16: 1}
+"""The same of ``csrc/zoo_scan.h``."""
+
 
 class ZooDepthwise(ctypes.Structure):
     """The structure of csrc/zoo_passes.h."""
@@ -39,6 +42,7 @@ class ZooTokens(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("images", "tokens", "channels")),
         ("eps", ctypes.c_float),
+        ("x_dtype", ctypes.c_int32),
         *((n, ctypes.c_void_p) for n in ("x", "gain", "skip", "scale", "weight", "bias", "gate")),
         *((name, ctypes.c_int64) for name in ("x_stride", "skip_stride", "gate_stride")),
         *((name, ctypes.c_void_p) for name in ("sum", "out")),
@@ -71,9 +75,16 @@ def library() -> ctypes.CDLL | None:
         gradients = ctypes.POINTER(ZooTokensGradients)
         loaded.zoo_tokens_gradients.argtypes = (tokens, gradients, *team)
         loaded.zoo_rows.argtypes = (place, *team)
+        loaded.zoo_half_products.argtypes = (ctypes.c_char_p,)
     except AttributeError:
         return None
     return loaded
+
+
+def has_half_products() -> bool:
+    """Whether the pass over rows can round the factors of its products to bfloat16 here."""
+    loaded = library()
+    return loaded is not None and bool(loaded.zoo_half_products(None))
 
 
 class Convolution(NamedTuple):
@@ -211,6 +222,7 @@ def _tokens(inputs: Tokens, total: Tensor | None, out: Tensor | None) -> tuple[Z
         rows.shape[0] // images,
         rows.shape[1],
         eps,
+        DTYPE_NUMBERS[rows.dtype],
         *map(address, addressed),
         *(0 if t is None else t.stride(0) for t in (rows, skip, gate)),
         address(total),

@@ -12,10 +12,17 @@ import ctypes
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
 
 from zoo.ops.passes import library
-from zoo.ops.passes.library import ACTIVATION_NUMBERS, Activation, address, dense_rows
+from zoo.ops.passes.library import (
+    ACTIVATION_NUMBERS,
+    DTYPE_NUMBERS,
+    Activation,
+    address,
+    dense_rows,
+)
 
 
 class NormStage(NamedTuple):
@@ -90,6 +97,7 @@ class ZooStage(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("weight", "bias", "gate", "skip", "scale")),
         *((name, ctypes.c_int64) for name in ("gate_stride", "skip_stride", "first")),
         ("out", ctypes.c_void_p),
+        *((name, ctypes.c_int32) for name in ("gate_dtype", "out_dtype")),
     )
 
 
@@ -99,13 +107,23 @@ class ZooRows(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("batch", "height", "width")),
         ("x", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("x_stride", "count")),
+        ("x_stride", ctypes.c_int64),
+        ("x_dtype", ctypes.c_int32),
+        ("count", ctypes.c_int64),
         ("stages", ctypes.c_void_p),
+        ("half", ctypes.c_int32),
     )
 
 
-def through_rows(x_BHWC: Tensor, stages: Sequence[Stage]) -> tuple[Tensor, ...]:
-    """Compute stages one after another: the kept channels of each stage that keeps some."""
+def through_rows(x_BHWC: Tensor, stages: Sequence[Stage], half: bool = False) -> tuple[Tensor, ...]:
+    """Compute stages one after another: the kept channels of each stage that keeps some.
+
+    Args:
+        x_BHWC: the input of the first stage.
+        stages: the stages.
+        half: whether the factors of products are rounded to bfloat16; see
+            :func:`zoo.ops.passes.library.has_half_products`.
+    """
     channels = x_BHWC.shape[3]
     x = _tokens(x_BHWC)
     kept: list[object] = [x]  # what must stay alive during the call
@@ -122,6 +140,7 @@ def through_rows(x_BHWC: Tensor, stages: Sequence[Stage]) -> tuple[Tensor, ...]:
             if stage.gate is not None:
                 gate = _tokens(stage.gate)
                 place.gate, place.gate_stride = gate.data_ptr(), gate.stride(0)
+                place.gate_dtype = DTYPE_NUMBERS[gate.dtype]
                 kept.append(gate)
         elif isinstance(stage, ProductStage):
             place.kind, (place.outputs, place.inputs) = 1, stage.weight.shape
@@ -140,14 +159,29 @@ def through_rows(x_BHWC: Tensor, stages: Sequence[Stage]) -> tuple[Tensor, ...]:
         place.weight, place.bias = address(weight), address(bias)
         channels = place.outputs
         if stage.keep is not None:
-            out = x_BHWC.new_empty(*x_BHWC.shape[:3], channels - stage.keep)
+            out = x_BHWC.new_empty(
+                *x_BHWC.shape[:3], channels - stage.keep, dtype=_kept_dtype(stage, half)
+            )
             place.first, place.out = stage.keep, out.data_ptr()
+            place.out_dtype = DTYPE_NUMBERS[out.dtype]
             outs.append(out)
     call = ZooRows(
-        *x_BHWC.shape[:3], x.data_ptr(), x.stride(0), len(stages), ctypes.addressof(described)
+        *x_BHWC.shape[:3],
+        x.data_ptr(),
+        x.stride(0),
+        DTYPE_NUMBERS[x.dtype],
+        len(stages),
+        ctypes.addressof(described),
+        half,
     )
     library.run("zoo_rows", ctypes.byref(call))
     return tuple(outs)
+
+
+def _kept_dtype(stage: Stage, half: bool) -> torch.dtype:
+    """bfloat16 for what autocast would compute in it; sums with a skip stay float32."""
+    is_sum = isinstance(stage, ProductStage) and stage.skip is not None
+    return torch.bfloat16 if half and not is_sum else torch.float32
 
 
 def _tokens(x_BHWC: Tensor) -> Tensor:

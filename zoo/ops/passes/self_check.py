@@ -75,6 +75,18 @@ def _results() -> Iterator[tuple[str, Tensor, Tensor]]:
     skip, scale = normal(*shape), normal(CHANNELS)
     product = ProductStage(normal(CHANNELS, CHANNELS), normal(CHANNELS), skip, scale, keep=0)
     yield from _through_rows(normal(*shape), norm, product, conv)
+    if library.has_half_products():
+        yield _half_product(normal(*shape), product)
+
+
+def _half_product(x: Tensor, product: ProductStage) -> tuple[str, Tensor, Tensor]:
+    """A product of factors that bfloat16 holds: rounding changes nothing."""
+    x, weight = x.bfloat16(), product.weight.bfloat16()
+    (found,) = rows.through_rows(x, [product._replace(weight=weight.float())], half=True)
+    _, bias, skip, scale, _ = product
+    assert bias is not None and skip is not None and scale is not None
+    right = F.linear(x.double(), weight.double(), bias.double()) + skip.double() * scale.double()
+    return "a product of bfloat16", found, right
 
 
 def _through_rows(

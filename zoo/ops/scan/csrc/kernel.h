@@ -20,6 +20,7 @@ struct Kernel {
   int (*rows)(const ZooRows&, const Team&);
   void (*exp)(const float* in, float* out, int64_t count);
   void (*softplus)(const float* in, float* out, int64_t count);
+  bool half_products;  // whether it has products of bfloat16, on CPUs that have them
 };
 
 extern const Kernel kernel_portable;
@@ -32,3 +33,6 @@ extern const Kernel kernel_neon;
 
 // Finds the kernel for a level, or the best one if `name` is null; see zoo_scan.h.
 int find_kernel(const char* name, const Kernel** kernel);
+
+// Whether a kernel has products of bfloat16, and this CPU their instruction.
+bool has_half_products(const Kernel& kernel);

@@ -10,7 +10,8 @@
 #include "backward.h"
 #include "depthwise.h"
 #include "tokens.h"
-#include "rows.h"  // uses the two above
+#include "half_products.h"
+#include "rows.h"  // uses the three above
 #include "tokens_gradient.h"
 
 namespace {
@@ -89,7 +90,7 @@ void run_softplus(const float* in, float* out, int64_t count) {
 #define ZOO_KERNEL(name)                                                                       \
   {                                                                                            \
     name, run_forward, run_backward, run_depthwise, run_depthwise_weights, run_tokens,         \
-        run_tokens_gradients, run_rows, run_exp, run_softplus                                  \
+        run_tokens_gradients, run_rows, run_exp, run_softplus, kHalfProducts                   \
   }
 
 }  // namespace

@@ -19,21 +19,22 @@ struct Level {
 #if defined(__x86_64__)
 // What the CPU runs. Asked once: on a virtual machine, each answer takes 20 microseconds or more.
 struct Cpu {
-  bool avx2 = false, avx512 = false;
+  bool avx2 = false, avx512 = false, bf16 = false;
 
   static Cpu known() {
-    constexpr int kAsked = 1, kAvx2 = 2, kAvx512 = 4;
+    constexpr int kAsked = 1, kAvx2 = 2, kAvx512 = 4, kBf16 = 8;
     static int answer = 0;  // threads that ask at the same time get the same
     int bits = __atomic_load_n(&answer, __ATOMIC_RELAXED);
     if (bits == 0) {
       Cpu cpu;
       cpu.ask();
-      bits = kAsked | (cpu.avx2 ? kAvx2 : 0) | (cpu.avx512 ? kAvx512 : 0);
+      bits = kAsked | (cpu.avx2 ? kAvx2 : 0) | (cpu.avx512 ? kAvx512 : 0) | (cpu.bf16 ? kBf16 : 0);
       __atomic_store_n(&answer, bits, __ATOMIC_RELAXED);
     }
     Cpu cpu;
     cpu.avx2 = (bits & kAvx2) != 0;
     cpu.avx512 = (bits & kAvx512) != 0;
+    cpu.bf16 = (bits & kBf16) != 0;
     return cpu;
   }
 
@@ -50,6 +51,7 @@ struct Cpu {
     avx2 = (b & bit_AVX2) != 0;
     const unsigned wide = bit_AVX512F | bit_AVX512DQ | bit_AVX512BW | bit_AVX512VL;
     avx512 = avx2 && (low & 0xe6) == 0xe6 && (b & wide) == wide;
+    bf16 = avx512 && a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & bit_AVX512BF16) != 0;
   }
 };
 #endif
@@ -79,4 +81,12 @@ int find_kernel(const char* name, const Kernel** kernel) {
     if (strcmp(name, other) == 0) return ZOO_UNSUPPORTED_LEVEL;
   }
   return ZOO_UNKNOWN_LEVEL;
+}
+
+bool has_half_products(const Kernel& kernel) {
+#if defined(__x86_64__)
+  return kernel.half_products && Cpu::known().bf16;
+#else
+  return kernel.half_products;
+#endif
 }

@@ -11,6 +11,12 @@ constexpr int64_t kElementsPerThread = 32768;
 // Sizes beyond this could overflow the numbers of elements that the kernels compute.
 constexpr int64_t kMostElements = int64_t(1) << 48;
 
+bool known(int32_t dtype) { return dtype == ZOO_FLOAT32 || dtype == ZOO_BFLOAT16; }
+bool aligned(const void* tensor, int32_t dtype) {
+  const uintptr_t size = dtype == ZOO_BFLOAT16 ? 2 : sizeof(float);
+  return reinterpret_cast<uintptr_t>(tensor) % size == 0;
+}
+
 template <int kCount>
 bool aligned(const float* const (&tensors)[kCount]) {
   uintptr_t bits = 0;
@@ -61,9 +67,10 @@ int begin(const ZooTokens* call, const float* const (&tensors)[kCount], const ch
   const int status = find_kernel(level, kernel);
   if (status != ZOO_OK) return status;
   const int64_t count = elements({call->images, call->tokens, call->channels});
-  if (count < 0) return ZOO_WRONG_SIZE;
-  const float* own[] = {call->x,    call->gain, call->skip, call->scale, call->weight,
-                        call->bias, call->gate, call->sum,  call->out};
+  if (count < 0 || !known(call->x_dtype)) return ZOO_WRONG_SIZE;
+  const float* own[] = {call->gain, call->skip, call->scale, call->weight,
+                        call->bias, call->gate, call->sum,   call->out};
+  if (!aligned(call->x, call->x_dtype)) return ZOO_MISALIGNED;
   if (!aligned(own) || !aligned(tensors)) return ZOO_MISALIGNED;
   *team = team_for(count, threads, openmp);
   return ZOO_OK;
@@ -92,8 +99,11 @@ int check_stage(const ZooStage& stage, int64_t given, int64_t tokens, bool first
   const int64_t span = (stage.kernel - 1) * stage.dilation + 1;
   const int64_t read = elements({tokens + span, span, stage.outputs});
   if (weights < 0 || read < 0 || elements({tokens, stage.outputs}) < 0) return ZOO_WRONG_SIZE;
-  const float* own[] = {stage.weight, stage.bias, stage.gate, stage.skip, stage.scale, stage.out};
-  return aligned(own) ? ZOO_OK : ZOO_MISALIGNED;
+  if (!known(stage.gate_dtype) || !known(stage.out_dtype)) return ZOO_WRONG_SIZE;
+  const float* own[] = {stage.weight, stage.bias, stage.skip, stage.scale};
+  const bool right = aligned(own) && aligned(stage.gate, stage.gate_dtype) &&
+                     aligned(stage.out, stage.out_dtype);
+  return right ? ZOO_OK : ZOO_MISALIGNED;
 }
 
 bool empty(const ZooDepthwise* call) {
@@ -132,13 +142,20 @@ int zoo_depthwise_weights(const ZooDepthwise* call, const float* grad, float* we
   return kernel->depthwise_weights(*call, grad, weight, bias, team);
 }
 
+int zoo_half_products(const char* level) {
+  const Kernel* kernel = nullptr;
+  return find_kernel(level, &kernel) == ZOO_OK && has_half_products(*kernel) ? 1 : 0;
+}
+
 int zoo_rows(const ZooRows* call, const char* level, int threads, ZooOpenMP openmp) {
   const Kernel* kernel = nullptr;
   int status = find_kernel(level, &kernel);
   if (status != ZOO_OK) return status;
+  if ((call->half != 0 && call->half != 1) || !known(call->x_dtype)) return ZOO_WRONG_SIZE;
+  if (call->half == 1 && !has_half_products(*kernel)) return ZOO_UNSUPPORTED_LEVEL;
   const int64_t tokens = elements({call->batch, call->height, call->width});
   if (tokens < 0 || call->count < 1 || call->count > ZOO_MOST_STAGES) return ZOO_WRONG_SIZE;
-  if (!aligned({call->x})) return ZOO_MISALIGNED;
+  if (!aligned(call->x, call->x_dtype)) return ZOO_MISALIGNED;
   int64_t given = call->stages[0].inputs, channels = 0;
   for (int64_t i = 0; i < call->count && status == ZOO_OK; ++i) {
     status = check_stage(call->stages[i], given, tokens, i == 0);
@@ -153,7 +170,7 @@ int zoo_rows(const ZooRows* call, const char* level, int threads, ZooOpenMP open
 int zoo_tokens(const ZooTokens* call, const char* level, int threads, ZooOpenMP openmp) {
   const Kernel* kernel = nullptr;
   Team team;
-  const int status = begin(call, {call->x}, level, threads, openmp, &kernel, &team);
+  const int status = begin(call, {call->out}, level, threads, openmp, &kernel, &team);
   if (status != ZOO_OK || empty(call)) return status;
   return kernel->tokens(*call, team);
 }
@@ -168,6 +185,7 @@ int zoo_tokens_gradients(const ZooTokens* call, const ZooTokensGradients* gradie
       openmp, &kernel, &team);
   if (status != ZOO_OK) return status;
   // A gradient of the inputs needs one of the results, and those of the factors what they multiply.
+  if (call->x_dtype != ZOO_FLOAT32) return ZOO_WRONG_SIZE;
   if (g.sum == nullptr && g.out == nullptr) return ZOO_WRONG_SIZE;
   if (g.scale != nullptr && call->skip == nullptr) return ZOO_WRONG_SIZE;
   if (empty(call)) return ZOO_OK;

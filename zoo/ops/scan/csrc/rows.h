@@ -129,24 +129,65 @@ class Rows {
       ahead += p.reach;
       margin = p.reach;
     }
+    if (half()) {
+      for (int i = 0; i < count; ++i) {
+        const ZooStage& stage = call_.stages[i];
+        const int64_t pairs = stage.kind == ZOO_PRODUCT ? width_ * pairs_of(stage.inputs) : 0;
+        if (pairs > row_pairs_) row_pairs_ = pairs;
+      }
+    }
+    pairs_at_ = scratch_floats_;
+    scratch_floats_ += whole_vectors(row_pairs_);
+    x_at_ = scratch_floats_;
+    gate_at_ = x_at_ + whole_vectors(width_ * narrow_x());
+    int64_t gate = 0;
+    for (int i = 0; i < count; ++i) {
+      if (narrow_gate(call_.stages[i]) > gate) gate = narrow_gate(call_.stages[i]);
+    }
+    scratch_floats_ = gate_at_ + whole_vectors(width_ * gate);
     const int64_t wanted = (threads + call_.batch - 1) / call_.batch;
     band_rows_ = (call_.height + wanted - 1) / wanted;
     if (band_rows_ < kLeastRows) band_rows_ = kLeastRows;
     bands_ = (call_.height + band_rows_ - 1) / band_rows_;
   }
 
-  static int64_t packed_floats(const ZooStage& stage) {
+  // Channels of a tensor of bfloat16, which is widened row by row; 0 if it is float32 already.
+  int64_t narrow_x() const {
+    return call_.x_dtype == ZOO_BFLOAT16 ? call_.stages[0].inputs : 0;
+  }
+  static int64_t narrow_gate(const ZooStage& stage) {
+    return stage.gate != nullptr && stage.gate_dtype == ZOO_BFLOAT16 ? stage.outputs : 0;
+  }
+
+  bool half() const { return kHalfProducts && call_.half != 0; }
+
+  int64_t packed_floats(const ZooStage& stage) const {
     const int64_t outputs = whole_vectors(stage.outputs);
-    if (stage.kind == ZOO_PRODUCT) return outputs * (stage.inputs + 1);
+    if (stage.kind == ZOO_PRODUCT) {
+      return outputs * ((half() ? pairs_of(stage.inputs) : stage.inputs) + 1);
+    }
     return stage.kind == ZOO_DEPTHWISE ? outputs * (stage.kernel * stage.kernel + 1) : 0;
   }
 
-  // A product's weights: the bias (outputs); for each panel of vectors, (inputs, kVectors W).
+  // A product's weights: the bias (outputs); for each panel of vectors, (inputs, kVectors W), or of
+  // pairs, (pairs, kVectors W).
   // A convolution's: for each vector of channels, the taps (kernel kernel, W) and the bias (W).
-  static void pack(const ZooStage& stage, float* to) {
+  void pack(const ZooStage& stage, float* to) const {
     if (stage.kind == ZOO_PRODUCT) {
       const int64_t outputs = whole_vectors(stage.outputs);
       constexpr int64_t kPanel = kProductVectors * kLanes;
+      if (half()) {
+        for (int64_t c = 0; c < stage.outputs; ++c) {
+          to[c] = stage.bias != nullptr ? stage.bias[c] : 0.0f;
+        }
+        auto* pairs = reinterpret_cast<Pair*>(to + outputs);
+        for (int64_t c = 0; c < stage.outputs; c += kPanel) {
+          pack_pairs(stage.weight + c * stage.inputs, least(stage.outputs - c, kPanel),
+                     stage.inputs, least(outputs - c, kPanel),
+                     pairs + c * pairs_of(stage.inputs));
+        }
+        return;
+      }
       for (int64_t c = 0; c < stage.outputs; ++c) {
         const int64_t first = c / kPanel * kPanel;
         const int64_t width = outputs - first < kPanel ? outputs - first : kPanel;
@@ -192,13 +233,17 @@ class Rows {
     const ZooStage& stage = call_.stages[i];
     const Place& p = place_[i];
     const int64_t first_token = (walk.image * call_.height + y) * width_;
-    const float* in = i > 0 ? walk.row(i - 1, y) : call_.x + first_token * call_.x_stride;
-    const int64_t in_stride = i > 0 ? place_[i - 1].stride : call_.x_stride;
+    const Tokens given =
+        i > 0 ? Tokens{walk.row(i - 1, y), place_[i - 1].stride}
+              : tokens_of(call_.x, call_.x_dtype, first_token, call_.x_stride, narrow_x(),
+                          walk.memory + x_at_);
+    const float* in = given.first;
+    const int64_t in_stride = given.stride;
     float* out = walk.row_to_fill(i, y);
     if (stage.kind == ZOO_NORM) {
-      normalise(stage, in, in_stride, first_token, out);
+      normalise(walk, stage, in, in_stride, first_token, out);
     } else if (stage.kind == ZOO_PRODUCT) {
-      multiply(stage, packed_ + p.packed, in, in_stride, out, p.stride);
+      multiply(walk, stage, packed_ + p.packed, in, in_stride, out, p.stride);
     } else {
       convolve(walk, i, y, out);
     }
@@ -208,8 +253,31 @@ class Rows {
     }
   }
 
-  void normalise(const ZooStage& stage, const float* in, int64_t in_stride, int64_t first_token,
-                 float* out) const {
+  // Tokens of a row.
+  struct Tokens {
+    const float* first;
+    int64_t stride;
+  };
+
+  // The tokens of a row of a tensor; if it is narrow, widened into `to`.
+  Tokens tokens_of(const void* tensor, int32_t dtype, int64_t first_token, int64_t stride,
+                   int64_t narrow, float* to) const {
+    if (dtype == ZOO_FLOAT32) return {at<Float32>(tensor, first_token * stride), stride};
+    const auto* row = at<BFloat16>(tensor, first_token * stride);
+    each(width_, 0, narrow, [=](int64_t t, int64_t c, int width) {
+      write_lanes<Float32>(to + t * narrow + c, read_lanes<BFloat16>(row + t * stride + c, width),
+                           width);
+    });
+    return {to, narrow};
+  }
+
+  void normalise(const Walk& walk, const ZooStage& stage, const float* in, int64_t in_stride,
+                 int64_t first_token, float* out) const {
+    Tokens gate = {nullptr, 0};
+    if (stage.gate != nullptr) {
+      gate = tokens_of(stage.gate, stage.gate_dtype, first_token, stage.gate_stride,
+                       narrow_gate(stage), walk.memory + gate_at_);
+    }
     ZooTokens row = {};
     row.images = 1;
     row.tokens = width_;
@@ -219,15 +287,29 @@ class Rows {
     row.x_stride = in_stride;
     row.weight = stage.weight;
     row.bias = stage.bias;
-    row.gate = stage.gate != nullptr ? stage.gate + first_token * stage.gate_stride : nullptr;
-    row.gate_stride = stage.gate_stride;
+    row.gate = gate.first;
+    row.gate_stride = gate.stride;
     row.out = out;
     TokenPass(row).run({1, nullptr});
   }
 
-  void multiply(const ZooStage& stage, const float* packed, const float* in, int64_t in_stride,
-                float* out, int64_t out_stride) const {
+  void multiply(const Walk& walk, const ZooStage& stage, const float* packed, const float* in,
+                int64_t in_stride, float* out, int64_t out_stride) const {
     const float* weight = packed + out_stride;
+    if (half()) {
+      const int64_t pairs = pairs_of(stage.inputs);
+      auto* rounded = reinterpret_cast<Pair*>(walk.memory + pairs_at_);
+      round_to_pairs(in, in_stride, stage.inputs, width_, rounded);
+      for (int64_t c = 0; c < out_stride; c += kProductVectors * kLanes) {
+        const int64_t vectors = least((out_stride - c) / kLanes, kProductVectors);
+        const auto panel = vectors == 1   ? half_panel<1>
+                           : vectors == 2 ? half_panel<2>
+                                          : half_panel<kProductVectors>;
+        panel(rounded, pairs, reinterpret_cast<const Pair*>(weight) + c * pairs, packed + c,
+              out + c, out_stride, width_);
+      }
+      return;
+    }
     for (int64_t c = 0; c < out_stride; c += kProductVectors * kLanes) {
       const int64_t vectors = least((out_stride - c) / kLanes, kProductVectors);
       const auto panel = vectors == 1   ? product_panel<1>
@@ -331,11 +413,21 @@ class Rows {
   }
 
   void write(const ZooStage& stage, int64_t first_token, const float* row, int64_t stride) const {
+    if (stage.out_dtype == ZOO_BFLOAT16) {
+      write_as<BFloat16>(stage, first_token, row, stride);
+    } else {
+      write_as<Float32>(stage, first_token, row, stride);
+    }
+  }
+
+  template <class Format>
+  void write_as(const ZooStage& stage, int64_t first_token, const float* row,
+                int64_t stride) const {
     const int64_t first = stage.first, columns = stage.outputs - first;
-    float* out = stage.out + first_token * columns;
+    auto* out = at<Format>(stage.out, first_token * columns);
     each(width_, first, stage.outputs, [=](int64_t t, int64_t c, int width) {
-      write_lanes<Float32>(out + t * columns + c - first,
-                           read_lanes<Float32>(row + t * stride + c, width), width);
+      write_lanes<Format>(out + t * columns + c - first,
+                          read_lanes<Float32>(row + t * stride + c, width), width);
     });
   }
 
@@ -344,6 +436,8 @@ class Rows {
   const int64_t width_;
   Place place_[ZOO_MOST_STAGES];
   int64_t band_rows_ = 0, bands_ = 0, scratch_floats_ = 0, packed_floats_ = 0;
+  // Pairs of a row's tokens, and where these and widened tokens are in the memory of a thread.
+  int64_t row_pairs_ = 0, pairs_at_ = 0, x_at_ = 0, gate_at_ = 0;
   float *packed_ = nullptr, *scratch_ = nullptr;
 };
 

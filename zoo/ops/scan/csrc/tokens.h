@@ -27,11 +27,16 @@ class TokenPass {
 
   void walk(int64_t row) const {
     const int64_t channels = call_.channels;
-    const float* v = call_.x + row * call_.x_stride;
+    const bool narrow = call_.x_dtype == ZOO_BFLOAT16;
+    const float* v = narrow ? nullptr : at<Float32>(call_.x, row * call_.x_stride);
     float* out = call_.out != nullptr ? call_.out + row * channels : nullptr;
-    if (call_.sum != nullptr || call_.gain != nullptr || call_.skip != nullptr) {
+    if (call_.sum != nullptr || call_.gain != nullptr || call_.skip != nullptr || narrow) {
       float* sum = call_.sum != nullptr ? call_.sum + row * channels : out;
-      if (sum != nullptr) add_up(row, v, sum);
+      if (sum != nullptr && narrow) {
+        add_up<BFloat16>(row, at<BFloat16>(call_.x, row * call_.x_stride), sum);
+      } else if (sum != nullptr) {
+        add_up<Float32>(row, v, sum);
+      }
       v = sum;
     }
     if (out != nullptr) normalise(row, v, out);
@@ -46,13 +51,14 @@ class TokenPass {
     if (rest > 0) body(whole, rest);
   }
 
-  void add_up(int64_t row, const float* x, float* sum) const {
+  template <class Format>
+  void add_up(int64_t row, const typename Format::Type* x, float* sum) const {
     const float* gain =
         call_.gain != nullptr ? call_.gain + row / call_.tokens * call_.channels : nullptr;
     const float* skip = call_.skip != nullptr ? call_.skip + row * call_.skip_stride : nullptr;
     const float* scale = call_.scale;
     each(*this, [=](int64_t c, int width) {
-      Vector v = read_lanes<Float32>(x + c, width);
+      Vector v = read_lanes<Format>(x + c, width);
       if (gain != nullptr) v = v * read_lanes<Float32>(gain + c, width);
       if (skip != nullptr) {
         const Vector kept = read_lanes<Float32>(skip + c, width);

@@ -83,7 +83,7 @@ class TokenGradients {
   void normalise(int64_t row, const float* direct, float* gv, float* sums) const {
     const int64_t channels = call_.channels;
     const float* v = call_.sum != nullptr ? call_.sum + row * channels
-                                          : call_.x + row * call_.x_stride;
+                                          : at<Float32>(call_.x, row * call_.x_stride);
     const float *weight = call_.weight, *bias = call_.bias;
     const float* g_out = gradients_.out + row * channels;
     const float* gate = row_of(call_.gate, row, call_.gate_stride);
@@ -138,7 +138,7 @@ class TokenGradients {
     float* g_skip = gradients_.skip != nullptr ? gradients_.skip + row * channels : nullptr;
     const float* gain = row_of(call_.gain, row / call_.tokens, channels);
     const float* scale = call_.scale;
-    const float* x = call_.x + row * call_.x_stride;
+    const float* x = at<Float32>(call_.x, row * call_.x_stride);
     const float* skip = row_of(call_.skip, row, call_.skip_stride);
     float* g_gain = gradients_.gain != nullptr ? sums + kGain * padded_ : nullptr;
     float* g_scale = gradients_.scale != nullptr ? sums + kScale * padded_ : nullptr;

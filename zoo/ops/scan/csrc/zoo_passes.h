@@ -2,8 +2,8 @@
  * activation, and sums, norms and gates of tokens. Part of the library's C interface; what
  * zoo_scan.h says about statuses, levels, threads and openmp holds here too.
  *
- * Shapes: B images, H height, W width, L tokens of an image, C channels. All tensors are float32.
- * Outputs are contiguous and overlap no input.
+ * Shapes: B images, H height, W width, L tokens of an image, C channels. All tensors are float32,
+ * where nothing else is said. Outputs are contiguous and overlap no input.
  */
 #ifndef ZOO_PASSES_H
 #define ZOO_PASSES_H
@@ -33,7 +33,8 @@ typedef struct ZooDepthwise {
 typedef struct ZooTokens {
   int64_t images, tokens, channels;
   float eps;
-  const float* x;      /* (B L, C), rows x_stride elements apart */
+  int32_t x_dtype;     /* ZOO_FLOAT32, or ZOO_BFLOAT16 for a call without gradients */
+  const void* x;       /* (B L, C), rows x_stride elements apart */
   const float* gain;   /* (B, C) contiguous */
   const float* skip;   /* (B L, C), rows skip_stride elements apart */
   const float* scale;  /* (C) */
@@ -77,22 +78,28 @@ typedef struct ZooStage {
   float eps;
   const float* weight; /* (outputs) or NULL; (outputs, inputs); (outputs, kernel, kernel) */
   const float* bias;   /* (outputs), or NULL */
-  const float* gate;   /* of a norm, (B L, outputs), rows gate_stride elements apart, or NULL */
+  const void* gate;    /* of a norm, (B L, outputs), rows gate_stride elements apart, or NULL */
   const float* skip;   /* of a product, (B L, outputs), rows skip_stride elements apart, or NULL */
   const float* scale;  /* of a product, (outputs), or NULL for 1 */
   int64_t gate_stride, skip_stride;
   int64_t first; /* where out begins among the outputs */
-  float* out;    /* (B L, outputs - first) contiguous, or NULL if only the next stage reads it */
+  void* out;     /* (B L, outputs - first) contiguous, or NULL if only the next stage reads it */
+  int32_t gate_dtype, out_dtype; /* ZOO_FLOAT32 or ZOO_BFLOAT16 */
 } ZooStage;
 
 /* Stages over the rows of images. */
 typedef struct ZooRows {
   int64_t batch, height, width;
-  const float* x; /* (B L, inputs of the first stage), rows x_stride elements apart */
+  const void* x; /* (B L, inputs of the first stage), rows x_stride elements apart */
   int64_t x_stride;
+  int32_t x_dtype; /* ZOO_FLOAT32 or ZOO_BFLOAT16 */
   int64_t count; /* of stages, 1 .. ZOO_MOST_STAGES */
   const ZooStage* stages;
+  int32_t half; /* 0, or 1 to round the factors of products to bfloat16; sums stay float32 */
 } ZooRows;
+
+/* Whether a level has products of bfloat16 on this CPU, 0 or 1. */
+ZOO_API int zoo_half_products(const char* level);
 
 ZOO_API int zoo_rows(const ZooRows* call, const char* level, int threads, ZooOpenMP openmp);
 ZOO_API int zoo_depthwise(const ZooDepthwise* call, float* out, const char* level, int threads,
