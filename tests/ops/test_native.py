@@ -344,3 +344,17 @@ def test_an_unknown_level_is_named(monkeypatch):
     monkeypatch.setenv(native.LEVEL_ENVIRONMENT, "avx1024")
     note = zoo.backends()[0].note
     assert "'avx1024'" in note and "portable" in note
+
+
+@needs_library
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=lambda d: str(d).removeprefix("torch."))
+def test_half_precision_rounds_results_and_little_else(dtype, level):
+    """Decays are right to 1.7e-6 there. An error of 1e-4 would turn a tenth of the roundings."""
+    inputs = make_inputs(Case(B=1, L=300, K=4, E=40, R=3, N=12), dtype)
+    tokens = [t.float() if t.dtype == dtype else t for t in inputs]
+    with torch.no_grad():
+        found = selective_scan(*inputs, reduce=True, backend="native")
+        exact = selective_scan(*tokens, reduce=True, backend="native").to(dtype)
+    share = float((found != exact).float().mean())
+    assert share <= {torch.bfloat16: 0.002, torch.float16: 0.015}[dtype]
+    assert (share == 0) == (level != "avx512")  # the one level with decays of its own for these

@@ -49,8 +49,8 @@ constexpr int together(int states) { return states < kInterleave ? states : kInt
 // Exponents step rate within which the fast exponential is right, on every level.
 constexpr float kMostGrowth = 126.0f, kMostDecay = 1e18f;
 
-// out[n] = 2^(step rate_n), for any exponents if kAny. rate: (kMany, W)
-template <int kMany, bool kAny>
+// out[n] = 2^(step rate_n), for any exponents if kAny; kCoarse: see exp2_products. rate: (kMany, W)
+template <int kMany, bool kAny, bool kCoarse = false>
 INLINE void decays(Vector step, const float* rate, Vector* out) {
   Vector rates[kMany];
 #pragma GCC unroll 16
@@ -59,7 +59,7 @@ INLINE void decays(Vector step, const float* rate, Vector* out) {
 #pragma GCC unroll 16
     for (int n = 0; n < kMany; ++n) out[n] = exp2_any_product(step, rates[n]);
   } else {
-    exp2_products<kMany>(step, rates, out);
+    exp2_products<kMany, kCoarse>(step, rates, out);
   }
 }
 

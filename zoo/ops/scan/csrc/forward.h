@@ -38,8 +38,8 @@ struct ForwardScratch {
 };
 
 // Runs the recurrence for kStates states of a tile, held in registers. After the last block of
-// states, C h + D u is added to y. kAny: see decays.
-template <int kStates, bool kAny = false>
+// states, C h + D u is added to y. kCoarse, kAny: see decays.
+template <bool kCoarse, int kStates, bool kAny = false>
 void recur(const ForwardScratch& m, const ForwardTile& t, int64_t padded_states, int64_t stride,
            int64_t i, int64_t n0, bool last) {
   constexpr int kMany = together(kStates);
@@ -71,7 +71,7 @@ void recur(const ForwardScratch& m, const ForwardTile& t, int64_t padded_states,
 #pragma GCC unroll 16
     for (int n = 0; n < kStates; n += kMany) {
       Vector decay[kMany];
-      decays<kMany, kAny>(step, decay_rate + n * kLanes, decay);
+      decays<kMany, kAny, kCoarse>(step, decay_rate + n * kLanes, decay);
 #pragma GCC unroll 16
       for (int i = 0; i < kMany; ++i) {
         state[n + i] = fma(decay[i], state[n + i], input * broadcast(B[n + i]));
@@ -106,7 +106,16 @@ constexpr int at_most_states(int size, int most) { return size < most ? size : m
 
 using Recur = void (*)(const ForwardScratch&, const ForwardTile&, int64_t padded_states,
                        int64_t stride, int64_t i, int64_t n0, bool last);
-constexpr Recur kRecur[] = ZOO_BY_STATES(recur, kForwardStates);
+template <int kStates>
+constexpr Recur kExact = recur<false, kStates>;
+template <int kStates>
+constexpr Recur kCoarse = recur<true, kStates>;
+constexpr Recur kRecur[] = ZOO_BY_STATES(kExact, kForwardStates);
+constexpr Recur kCoarseRecur[] = ZOO_BY_STATES(kCoarse, kForwardStates);
+
+// Whether a format has half precision.
+template <class Format>
+constexpr bool kHalf = sizeof(typename Format::Type) < sizeof(float);
 
 template <class Format>
 class Forward {
@@ -192,7 +201,9 @@ class Forward {
                                                          m->delta, m->du, nullptr);
         for (int64_t n = 0; n < scan_.states;) {
           const int size = any ? 1 : block_states(scan_.states - n, kForwardStates);
-          const auto block = any ? recur<1, true> : kRecur[size / 2];
+          const auto block = any           ? recur<false, 1, true>
+                             : kHalf<Format> ? kCoarseRecur[size / 2]
+                                             : kRecur[size / 2];
           block(*m, t, sizes_.padded_states, group.stride, i, n, n + size >= scan_.states);
           n += size;
         }

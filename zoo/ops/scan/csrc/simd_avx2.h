@@ -39,7 +39,7 @@ INLINE Vector where_negative(Vector x, Vector negative, Vector other) {
 // to be as accurate as 2^x. To find the multiple, a number is added that is so large that the sum
 // has no bits below 1/8. Its integer bits are added to the exponent field. Its three fraction bits
 // are added to the mantissa along with them; the table compensates for this.
-template <int kMany>
+template <int kMany, bool /*kCoarse*/ = false>
 INLINE void exp2_products(Vector a, const Vector* b, Vector* out) {
   const __m256i eighths = _mm256_setr_epi32(0x3f800000, 0x3f7b95c2, 0x3f7837f0, 0x3f75fed7,
                                             0x3f7504f3, 0x3f75672a, 0x3f7744fd, 0x3f7ac0c7);

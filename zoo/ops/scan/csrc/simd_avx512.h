@@ -45,7 +45,10 @@ INLINE Vector where_negative(Vector x, Vector negative, Vector other) {
 // find the multiple, a number is added that is so large that the sum has no bits below 1/16. The
 // four fraction bits of the multiple select the table entry; scalef applies its integer part. The
 // instructions for several b are interleaved, so that none waits for the one before.
-template <int kMany>
+//
+// kCoarse: a polynomial of one degree less, right to 1.7e-6 of the power. That is for tokens of half
+// precision, which are rounded to 5e-4 of their size or more; the other levels have no such form.
+template <int kMany, bool kCoarse = false>
 INLINE void exp2_products(Vector a, const Vector* b, Vector* out) {
   const Vector sixteenths = _mm512_setr_ps(
       1.0f, 1.04427373f, 1.09050775f, 1.13878858f, 1.18920708f, 1.24185777f, 1.29683959f,
@@ -58,8 +61,12 @@ INLINE void exp2_products(Vector a, const Vector* b, Vector* out) {
   ZOO_EACH multiple[i] = shifted[i] - shifter;
   ZOO_EACH rest[i] = _mm512_fmsub_ps(a, b[i], multiple[i]);
   ZOO_EACH power[i] = _mm512_permutexvar_ps(_mm512_castps_si512(shifted[i]), sixteenths);
-  ZOO_EACH p[i] = fma(broadcast(0.0555041087f), rest[i], broadcast(0.240233551f));
-  ZOO_EACH p[i] = fma(p[i], rest[i], broadcast(0.693147181f));
+  if (kCoarse) {
+    ZOO_EACH p[i] = fma(broadcast(0.240226507f), rest[i], broadcast(0.693147181f));
+  } else {
+    ZOO_EACH p[i] = fma(broadcast(0.0555041087f), rest[i], broadcast(0.240233551f));
+    ZOO_EACH p[i] = fma(p[i], rest[i], broadcast(0.693147181f));
+  }
   ZOO_EACH rest[i] = power[i] * rest[i];
   ZOO_EACH p[i] = fma(p[i], rest[i], power[i]);
   ZOO_EACH out[i] = _mm512_scalef_ps(p[i], multiple[i]);

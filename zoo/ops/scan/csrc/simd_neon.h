@@ -34,7 +34,7 @@ INLINE Vector where_negative(Vector x, Vector negative, Vector other) {
 // the integer, a number is added that is so large that the sum has no bits below 1; the bits of the
 // integer are then added to the exponent field. The instructions for several b are interleaved, so
 // that none waits for the one before.
-template <int kMany>
+template <int kMany, bool /*kCoarse*/ = false>
 INLINE void exp2_products(Vector a, const Vector* b, Vector* out) {
   const Vector shifter = broadcast(12582912.0f);  // 1.5 * 2^23
   Vector shifted[kMany], rest[kMany], p[kMany];

@@ -62,7 +62,7 @@ INLINE Vector where_negative(Vector x, Vector negative, Vector other) {
 // remainder; it is exact at 0, because slow decays need 1 - 2^x to be as accurate as 2^x. To find
 // the integer, a number is added that is so large that the sum has no bits below 1; the bits of the
 // integer are then added to the exponent field.
-template <int kMany>
+template <int kMany, bool /*kCoarse*/ = false>
 INLINE void exp2_products(Vector a, const Vector* b, Vector* out) {
   using Unsigned = uint32_t __attribute__((vector_size(16)));
   const Vector shifter = broadcast(12582912.0f);  // 1.5 * 2^23
