@@ -6,7 +6,7 @@ STAMP = $(VENV)/installed
 
 .PHONY: install demo test test-full test-sanitize test-tensorrt test-runtimes test-app test-docs docs \
 	test-oldest test-integrations wheels gpu-check mutate \
-	fuzz lint bench clean
+	fuzz lint bench bench-tables clean
 
 install: $(STAMP)
 
@@ -187,8 +187,14 @@ lint: install
 	$(BIN)/mypy zoo recipes export trt_plugins benchmarks examples build_tools
 	$(BIN)/lint-imports --no-cache --no-logo
 
-# Prints the tables of docs/benchmarks.md: about half an hour, mostly for the authors' path.
+# Prints one table of ratios, in about half an hour.   BEFORE=folder: a checkout of an earlier version,
+# built, to compare with
 bench: install
+	$(BIN)/python benchmarks/cpu.py $(if $(BEFORE),--before $(BEFORE))
+
+# Prints the other tables of docs/benchmarks.md on a CPU: about half an hour, mostly for the authors'
+# path.
+bench-tables: install
 	$(BIN)/python benchmarks/operator_cpu.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/networks.py

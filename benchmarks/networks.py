@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 import zoo
-from zoo.blocks import attentive, direction_merge, mamba1d
+from zoo.blocks import direction_merge
 from zoo.inference import RestoreSettings, restore_tensor
 
 if __package__ is None:
@@ -38,10 +38,17 @@ AUTHORS, FLOOR = "authors", "floor"
 def floor_path() -> Iterator[None]:
     """Replace scans by copies of their tokens within the context: the cost of everything else."""
 
-    def copy(u: Tensor, *_: Any, **__: Any) -> Tensor:
-        return u.clone()
+    def copy(u_BLE: Tensor, *given: Any, reduce: bool = False, **others: Any) -> Tensor:
+        if reduce:
+            return u_BLE.clone()
+        _, _, _, A_KEN, *_ = given
+        return u_BLE[:, :, None].expand(-1, -1, len(A_KEN), -1).clone()
 
-    modules: tuple[Any, ...] = (attentive, direction_merge, mamba1d)
+    modules: list[Any] = [
+        module
+        for name, module in sys.modules.items()
+        if name.startswith("zoo.blocks.") and hasattr(module, "selective_scan")
+    ]
     scan = direction_merge.selective_scan
     for module in modules:
         module.selective_scan = copy

@@ -41,19 +41,37 @@ would take minutes."""
 
 
 def make_inputs(
-    length: int, channels: int, low_rank: bool = True, dtype: torch.dtype = torch.float32
+    length: int,
+    channels: int,
+    low_rank: bool = True,
+    dtype: torch.dtype = torch.float32,
+    *,
+    states: int = STATES,
+    rank: int | None = None,
 ) -> list[Tensor | None]:
-    """Make the inputs for a scan of a square image in the four raster directions."""
+    """Make the inputs for a scan of a square image in the four raster directions.
+
+    Args:
+        length: tokens of the image.
+        channels: inner channels E.
+        low_rank: whether delta is projected.
+        dtype: of the tokens.
+        states: states N.
+        rank: rank R of a projected delta; None for E / 32.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
-    rank = -(-channels // 32) if low_rank else channels
-    projected = normal(1, length, DIRECTIONS, rank + 2 * STATES).to(dtype)
-    delta, B, C = projected.split([rank, STATES, STATES], dim=-1)
+    if not low_rank:
+        rank = channels
+    elif rank is None:
+        rank = -(-channels // 32)
+    projected = normal(1, length, DIRECTIONS, rank + 2 * states).to(dtype)
+    delta, B, C = projected.split([rank, states, states], dim=-1)
     weight = 0.1 * normal(DIRECTIONS, channels, rank) if low_rank else None
-    A = -torch.arange(1.0, STATES + 1).expand(DIRECTIONS, channels, STATES).contiguous()
+    A = -torch.arange(1.0, states + 1).expand(DIRECTIONS, channels, states).contiguous()
     side = int(length**0.5)
     return [
         normal(1, length, channels).to(dtype),
@@ -107,11 +125,11 @@ def with_backward(scan: Callable[[list[Any]], Tensor], inputs: list[Any]) -> Cal
     return step
 
 
-def limit(length: int, channels: int) -> Callable[[], object]:
+def limit(length: int, channels: int, states: int = STATES) -> Callable[[], object]:
     """Make a function that computes only the exponentials of a forward pass, on one thread."""
     x = -5 * torch.rand(2048)
     out = torch.empty_like(x)
-    repeat = length * DIRECTIONS * channels * (STATES + 1) // x.numel()
+    repeat = length * DIRECTIONS * channels * (states + 1) // x.numel()
     call = native.library().zoo_scan_exp
     return lambda: call(x.data_ptr(), out.data_ptr(), x.numel(), repeat, None)
 

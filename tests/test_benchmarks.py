@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
+import cpu
 import gpu
 import network_limits
 import pytest
 import tensorrt_plugin
 import torch
+import turns
 from authors_scan import authors_path
 
 import zoo
@@ -85,3 +88,37 @@ def test_the_benchmark_of_limits_compares_with_and_without_passes(monkeypatch):
     image = torch.rand(1, 3, 6, 5)
     outputs = [network_limits.forward(network, image, joined)() for joined in (True, False)]
     torch.testing.assert_close(*outputs)
+
+
+def test_the_table_of_a_cpu_walks_through(capsys, monkeypatch):
+    """With sizes that take seconds; a version is compared with itself."""
+    monkeypatch.setattr(cpu, "NETWORKS", {"mambair_tiny_x2": "1.7"})
+    monkeypatch.setattr(cpu, "TRAINED", (("mambair_tiny_x2", 1, 16),))
+    sizes = {"LENGTH": 64, "CHANNELS": 8, "SIDE": 64, "SIZE": 16, "AUTHORS_SIZE": 4}
+    for name, value in {**sizes, "SMALL": 16, "LARGE": 80, "TILE": 64}.items():
+        monkeypatch.setattr(cpu, name, value)
+    before, root = torch.get_num_threads(), Path(zoo.__file__).parents[1]
+    try:
+        assert cpu.main(["--rounds", "1", "--photos", "2", "--before", str(root)]) == 0
+    finally:
+        torch.set_num_threads(before)
+    head, line, *rows = capsys.readouterr().out.strip().splitlines()[2:]
+    assert head == "| what | relative to | ratio | goal |" and set(line) <= set("|- ")
+    cells = [row.strip("| ").split(" | ") for row in rows]
+    assert all(float(ratio) > 0 for _, _, ratio, *_ in cells)
+    compared = {(what, other) for what, other, *_ in cells}
+    assert {
+        ("scan, E = 360, N = 16", "limit"),
+        ("mambair_tiny_x2", "version before"),
+        ("training step, mambair_tiny_x2, 1 x 16 x 16", "version before"),
+        ("mambair_tiny_x2, 80 x 80, tiles of 64", "the whole"),
+        ("2 photos of 128 x 128, threads: 1", "computing alone"),
+    } <= compared
+
+
+def test_ratios_are_of_the_same_round():
+    taken = iter([9.0, 9.0, 1.0, 2.0, 10.0, 30.0, 100.0, 100.0])
+    path = lambda: next(taken)  # noqa: E731
+    times = turns.in_turns({"a": path, "b": path}, 3)
+    assert times == {"a": [1.0, 10.0, 100.0], "b": [2.0, 30.0, 100.0]}
+    assert turns.ratio(times, "a", "b") == 0.5

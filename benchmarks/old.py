@@ -1,0 +1,62 @@
+"""Paths that this version and earlier ones can run; see ``turns.OtherVersion``.
+
+Only what every version has is used without care.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+import zoo
+
+torch.set_num_threads(1)
+
+
+def forward(model: str, size: int, batch: int = 1) -> Callable[[], float]:
+    """A forward pass; the time of the CPU in seconds."""
+    network = zoo.build(model).eval()
+    # Versions before guides have no example_inputs.
+    inputs = getattr(network, "example_inputs", lambda *sides: (network.example(*sides),))
+    inputs = [torch.cat([tensor] * batch) for tensor in inputs(size, size)]
+
+    def run() -> float:
+        start = time.process_time()
+        with torch.inference_mode():
+            network(*inputs)
+        return time.process_time() - start
+
+    return run
+
+
+def step(model: str, batch: int, patch: int) -> Callable[[], float]:
+    """A training step as the trainer of this version does it: loss, gradients, Adam, average."""
+    from zoo.training import EMA
+
+    network = zoo.build(model).train()
+    image = torch.rand(batch, 3, patch, patch)
+    target = torch.rand(batch, 3, network.scale * patch, network.scale * patch)
+    optimizer, average = _optimizer(network), EMA(network, 0.999)
+
+    def run() -> float:
+        start = time.process_time()
+        optimizer.zero_grad(set_to_none=True)
+        (network(image) - target).abs().mean().backward()
+        optimizer.step()
+        average.update()
+        return time.process_time() - start
+
+    return run
+
+
+def _optimizer(network: nn.Module) -> Any:
+    try:
+        from zoo.training import make_optimizer
+        from zoo.training.settings import OptimizerSettings
+    except ImportError:  # earlier versions built it in the trainer
+        return torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.9, 0.99))
+    return make_optimizer(network, OptimizerSettings())
