@@ -14,13 +14,25 @@ using Advance = void (*)(const BackwardScratch&, const Ahead&, int64_t row, int6
                          const float* decay_rate, const float* before, float* after);
 constexpr Advance kAdvance[] = ZOO_BY_STATES(advance, kForwardStates);
 using Retreat = void (*)(const BackwardScratch&, const Ahead&, int64_t row, int64_t n0,
-                         const float* decay_rate, const float* before, float* carry, float* gA);
+                         const Retreating* tiles);
 template <int kStates>
-constexpr Retreat kRetreatFirst = retreat<kStates, true>;
+constexpr Retreat kRetreatFirst = retreat<kStates, 1, true>;
 template <int kStates>
-constexpr Retreat kRetreatNext = retreat<kStates, false>;
-constexpr Retreat kRetreat[2][9] = {ZOO_BY_STATES(kRetreatNext, kBackwardStates),
-                                    ZOO_BY_STATES(kRetreatFirst, kBackwardStates)};
+constexpr Retreat kRetreatNext = retreat<kStates, 1, false>;
+template <int kStates>
+constexpr Retreat kRetreatFirstTiles = retreat<kStates, kBackwardTiles, true>;
+template <int kStates>
+constexpr Retreat kRetreatNextTiles = retreat<kStates, kBackwardTiles, false>;
+// By whether all tiles go together, whether they are the first ones, and the size of the block.
+constexpr Retreat kRetreat[2][2][9] = {{ZOO_BY_STATES(kRetreatNext, kBackwardStates),
+                                        ZOO_BY_STATES(kRetreatFirst, kBackwardStates)},
+                                       {ZOO_BY_STATES(kRetreatNextTiles, kBackwardStates),
+                                        ZOO_BY_STATES(kRetreatFirstTiles, kBackwardStates)}};
+
+// The same for decays out of reach of the fast exponential, one state at a time.
+constexpr Retreat kRetreatAny[2][2] = {
+    {retreat<1, 1, false, true>, retreat<1, 1, true, true>},
+    {retreat<1, kBackwardTiles, false, true>, retreat<1, kBackwardTiles, true, true>}};
 
 template <class Format>
 class Backward {
@@ -130,7 +142,11 @@ class Backward {
     }
     for (int64_t c = groups_.chunks - 1; c >= 0; --c) {
       chunk.template gather<Format>(scan_, sizes_, c * kChunk, (c - 1) * kChunk);
-      for (int64_t i = 0; i < walk->group.tiles; ++i) retreat_tile(*walk, i, c);
+      for (int64_t i = 0; i < walk->group.tiles;) {
+        const int many = walk->group.tiles - i < kBackwardTiles ? 1 : kBackwardTiles;
+        retreat_tiles(*walk, i, many, c);
+        i += many;
+      }
       add_up_lanes(*walk);
     }
   }
@@ -170,58 +186,81 @@ class Backward {
     }
   }
 
-  void retreat_tile(const Walk& walk, int64_t i, int64_t c) const {
-    const BackwardTile t = walk.kept(i);
+  // Walks back with `many` tiles from the i-th: kBackwardTiles or 1.
+  void retreat_tiles(const Walk& walk, int64_t i, int many, int64_t c) const {
     const BackwardScratch& m = walk.m;
-    const ParameterGradients g = walk.parameter_gradients(i);
-    const bool any = m.chunk.template steps<Format>(scan_, sizes_, t.parameters, i, m.u, m.delta,
-                                                    m.du, m.slope);
-    for (int s = 0; s < m.chunk.count; ++s) {
-      const int64_t row = m.chunk.rows[s] * walk.group.stride + i * kLanes;
-      store(m.gy_chunk + s * kLanes, load(m.gy + row));
-      store(m.gdu + s * kLanes, broadcast(0.0f));
-      store(m.glog + s * kLanes, broadcast(0.0f));
+    Retreating tiles[kBackwardTiles];
+    bool any = false;
+    for (int j = 0; j < many; ++j) {
+      const BackwardTile t = walk.kept(i + j);
+      const int64_t start = j * kChunk * kLanes;
+      any |= m.chunk.template steps<Format>(scan_, sizes_, t.parameters, i + j, m.u,
+                                            m.delta + start, m.du + start, m.slope + start);
+      const float* before = t.checkpoints + c * state_floats();
+      tiles[j] = {t.parameters.decay_rate, before, c > 0 ? before - state_floats() : before,
+                  t.carry, walk.parameter_gradients(i + j).A};
+      for (int s = 0; s < m.chunk.count; ++s) {
+        const int64_t row = m.chunk.rows[s] * walk.group.stride + (i + j) * kLanes;
+        const Vector gy = load(m.gy + row), du = load(m.du + start + s * kLanes);
+        const Vector sum = i + j == 0 ? broadcast(0.0f) : load(m.gyu + s * kLanes);
+        store(m.gy_chunk + start + s * kLanes, gy);
+        store(m.gyu + s * kLanes, fma(gy, du, sum));
+      }
     }
     const Ahead ahead(m, walk.group, i);
     for (int64_t n = 0; n < scan_.states;) {
       const int size = any ? 1 : block_states(scan_.states - n, kBackwardStates);
-      const auto slow = i == 0 ? retreat<1, true, true> : retreat<1, false, true>;
-      const auto block = any ? slow : kRetreat[i == 0][size / 2];
-      block(m, ahead, sizes_.padded_states, n, t.parameters.decay_rate,
-            t.checkpoints + c * state_floats(), t.carry, g.A);
+      const auto block = any ? kRetreatAny[many > 1][i == 0]
+                             : kRetreat[many > 1][i == 0][size / 2];
+      block(m, ahead, sizes_.padded_states, n, tiles);
       n += size;
     }
-    finish_tile(walk, i, t, g);
+    for (int j = 0; j < many; ++j) finish_tile(walk, i + j, j);
   }
 
-  // Computes gradients of u, D, bias and raw from those of delta u and of the decays' exponents.
-  void finish_tile(const Walk& walk, int64_t i, const BackwardTile& t,
-                   const ParameterGradients& g) const {
+  // Computes gradients of u, D, bias and raw from those of delta u and of the decays' exponents,
+  // which retreat left at the j-th place.
+  void finish_tile(const Walk& walk, int64_t i, int j) const {
     const BackwardScratch& m = walk.m;
+    const BackwardTile t = walk.kept(i);
+    const ParameterGradients g = walk.parameter_gradients(i);
+    const int64_t start = j * kChunk * kLanes;
     const Vector D = load(t.parameters.D), ln2 = broadcast(0.693147181f);
     Vector gbias = load(g.bias), gD = load(g.D);
     for (int s = 0; s < m.chunk.count; ++s) {
       const int64_t token = m.chunk.rows[s], row = token * walk.group.stride + i * kLanes;
-      const Vector u = load(m.u + row), gy = load(m.gy_chunk + s * kLanes);
-      const Vector gdu = load(m.gdu + s * kLanes);
-      const Vector gdelta = fma(gdu, u, ln2 * load(m.glog + s * kLanes));
-      const Vector graw = gdelta * load(m.slope + s * kLanes);
+      const Vector u = load(m.u + row), gy = load(m.gy_chunk + start + s * kLanes);
+      const Vector gdu = load(m.gdu + start + s * kLanes);
+      const Vector gdelta = fma(gdu, u, ln2 * load(m.glog + start + s * kLanes));
+      const Vector graw = gdelta * load(m.slope + start + s * kLanes);
       store(t.graw + s * kLanes, graw);
-      store(m.gu + row, load(m.gu + row) + fma(D, gy, gdu * load(m.delta + s * kLanes)));
+      store(m.gu + row, load(m.gu + row) + fma(D, gy, gdu * load(m.delta + start + s * kLanes)));
       gbias = gbias + graw;
       gD = fma(gy, u, gD);
       if (sizes_.rank == 0 && token < scan_.tokens) write_delta(walk, walk.tile(i), token, graw);
     }
     store(g.bias, gbias);
     store(g.D, gD);
-    for (int64_t r = 0; r < sizes_.rank; ++r) {
-      Vector sum = load(g.weight + r * kLanes);
-      for (int s = 0; s < m.chunk.count; ++s) {
-        sum = fma(load(t.graw + s * kLanes), broadcast(m.chunk.step[s * sizes_.padded_rank + r]),
-                  sum);
-      }
-      store(g.weight + r * kLanes, sum);
+    int64_t r = 0;
+    for (; r + 4 <= sizes_.rank; r += 4) add_up_weights<4>(m, t, g, r);
+    for (; r < sizes_.rank; ++r) add_up_weights<1>(m, t, g, r);
+  }
+
+  // The gradients of the weights of kMany ranks.
+  template <int kMany>
+  void add_up_weights(const BackwardScratch& m, const BackwardTile& t, const ParameterGradients& g,
+                      int64_t r) const {
+    const float *graw = t.graw, *given = m.chunk.step + r;
+    Vector sums[kMany];
+#pragma GCC unroll 4
+    for (int j = 0; j < kMany; ++j) sums[j] = load(g.weight + (r + j) * kLanes);
+    for (int s = 0; s < m.chunk.count; ++s, given += sizes_.padded_rank) {
+      const Vector v = load(graw + s * kLanes);
+#pragma GCC unroll 4
+      for (int j = 0; j < kMany; ++j) sums[j] = fma(v, broadcast(given[j]), sums[j]);
     }
+#pragma GCC unroll 4
+    for (int j = 0; j < kMany; ++j) store(g.weight + (r + j) * kLanes, sums[j]);
   }
 
   // Sums over the channels of the group, for each token of the chunk.
@@ -230,6 +269,7 @@ class Backward {
     const int64_t count = m.chunk.count, bytes = scan_.states * sizeof(float);
     add_up_vectors(m.gB, count * m.states, m.gB_sums);
     add_up_vectors(m.gC, count * m.states, m.gC_sums);
+    add_up_vectors(m.gyu, count, m.gyu_sums);
     int64_t r = 0;
     for (; r + 4 <= sizes_.rank; r += 4) project_back<4>(walk, r);
     for (; r < sizes_.rank; ++r) project_back<1>(walk, r);
@@ -241,7 +281,10 @@ class Backward {
       float* out = tokens_ + (row * scan_.directions + walk.direction) * token_floats();
       memcpy(out, m.gstep_sums + s * sizes_.rank, sizes_.rank * sizeof(float));
       memcpy(out + sizes_.rank, m.gB_sums + s * m.states, bytes);
-      memcpy(out + sizes_.rank + scan_.states, m.gC_sums + s * m.states, bytes);
+      const float *gC = m.gC_sums + s * m.states, *B = m.chunk.B + s * sizes_.padded_states;
+      for (int64_t n = 0; n < scan_.states; ++n) {
+        out[sizes_.rank + scan_.states + n] = gC[n] + B[n] * m.gyu_sums[s];
+      }
     }
   }
 

@@ -51,13 +51,14 @@ struct ParameterGradients {
 struct BackwardScratch {
   Chunk chunk;
   float *u, *gy, *gu;              // (L + 1, G W)
-  float *slope, *delta, *du;       // (T, W); slope: the derivative of softplus
-  float* gy_chunk;                 // (T, W)
-  float *gdu, *glog;               // (T, W)
-  float *decay, *state;            // (T, kBackwardStates, W), (T + 1, kBackwardStates, W)
+  // Of kBackwardTiles tiles, each (T, W); slope: the derivative of softplus.
+  float *slope, *delta, *du;
+  float *gy_chunk, *gdu, *glog;
+  float *decay, *rest;             // (T, kBackwardTiles, kBackwardStates, W): see retreat
   int64_t states;                  // of a row of gB and gC: N, made even
   float *gB, *gC;                  // (T, states, W): not yet summed over lanes
   float *gB_sums, *gC_sums;        // (T, states)
+  float *gyu, *gyu_sums;           // (T, W), (T): sums of gy delta u, which belong to gC
   float *gstep, *gstep_sums;       // (T, R, W), (T, R): of the low-rank delta, likewise
 
   BackwardScratch(const ZooScan& scan, const Sizes& sizes, const Groups& groups, Arena* arena)
@@ -65,19 +66,21 @@ struct BackwardScratch {
         u(arena->floats((sizes.tokens + 1) * groups.most_tiles * kLanes)),
         gy(arena->floats((sizes.tokens + 1) * groups.most_tiles * kLanes)),
         gu(arena->floats((sizes.tokens + 1) * groups.most_tiles * kLanes)),
-        slope(arena->floats(kChunk * kLanes)),
-        delta(arena->floats(kChunk * kLanes)),
-        du(arena->floats(kChunk * kLanes)),
-        gy_chunk(arena->floats(kChunk * kLanes)),
-        gdu(arena->floats(kChunk * kLanes)),
-        glog(arena->floats(kChunk * kLanes)),
-        decay(arena->floats(kChunk * kBackwardStates * kLanes)),
-        state(arena->floats((kChunk + 1) * kBackwardStates * kLanes)),
+        slope(arena->floats(kBackwardTiles * kChunk * kLanes)),
+        delta(arena->floats(kBackwardTiles * kChunk * kLanes)),
+        du(arena->floats(kBackwardTiles * kChunk * kLanes)),
+        gy_chunk(arena->floats(kBackwardTiles * kChunk * kLanes)),
+        gdu(arena->floats(kBackwardTiles * kChunk * kLanes)),
+        glog(arena->floats(kBackwardTiles * kChunk * kLanes)),
+        decay(arena->floats(kChunk * kBackwardTiles * kBackwardStates * kLanes)),
+        rest(arena->floats(kChunk * kBackwardTiles * kBackwardStates * kLanes)),
         states((scan.states + 1) / 2 * 2),
         gB(arena->floats(kChunk * states * kLanes)),
         gC(arena->floats(kChunk * states * kLanes)),
         gB_sums(arena->floats(kChunk * states)),
         gC_sums(arena->floats(kChunk * states)),
+        gyu(arena->floats(kChunk * kLanes)),
+        gyu_sums(arena->floats(kChunk)),
         gstep(arena->floats(kChunk * sizes.rank * kLanes)),
         gstep_sums(arena->floats(kChunk * sizes.rank)) {}
 };
@@ -126,76 +129,127 @@ void advance(const BackwardScratch& m, const Ahead& ahead, int64_t row, int64_t 
   for (int n = 0; n < kStates; ++n) store(after + (n0 + n) * kLanes, state[n]);
 }
 
-// Recomputes kStates states of a chunk from `before`, then propagates their gradient back. kFirst:
-// gB and gC are written, not added to.
-template <int kStates, bool kFirst, bool kAny = false>
+// What a walk back through a chunk reads and changes of one tile.
+struct Retreating {
+  const float *decay_rate, *before;  // (P, W)
+  const float* coming;               // (P, W): `before` of the next chunk to process
+  float *carry, *gA;                 // (P, W)
+};
+
+// Recomputes kStates states of kTiles tiles through a chunk from `before`, then propagates their
+// gradient back. kFirst: gB and gC are written, not added to. Of the state after a step, only what
+// decayed is kept: what came in, delta u B, is the same product for all states.
+template <int kStates, int kTiles, bool kFirst, bool kAny = false>
 void retreat(const BackwardScratch& m, const Ahead& ahead, int64_t row, int64_t n0,
-             const float* decay_rate, const float* before, float* carry, float* gA) {
+             const Retreating* tiles) {
   constexpr int kMany = together(kStates);
-  constexpr int kBlock = kStates * kLanes;
+  constexpr int kTile = kChunk * kLanes, kBlock = kTiles * kStates * kLanes;
   const int count = m.chunk.count;
+  const int64_t first = n0 * kLanes, states = m.states;
+  // Local: stored vectors might change what `m` holds.
+  const float *delta = m.delta, *du = m.du, *gy_chunk = m.gy_chunk;
+  float *decays_of = m.decay, *rests_of = m.rest, *gdu_of = m.gdu, *glog_of = m.glog;
+  const float *rates[kTiles];
   Lines lines = ahead.lines;
-  Vector state[kStates];
+  Vector state[kTiles][kStates];
+#pragma GCC unroll 4
+  for (int i = 0; i < kTiles; ++i) {
 #pragma GCC unroll 16
-  for (int n = 0; n < kStates; ++n) {
-    state[n] = load(before + (n0 + n) * kLanes);
-    store(m.state + n * kLanes, state[n]);
+    for (int n = 0; n < kStates; ++n) state[i][n] = load(tiles[i].before + first + n * kLanes);
+    rates[i] = tiles[i].decay_rate + first;
   }
   for (int s = 0; s < count; ++s) {
     if (n0 == 0) {
       Lines::ask(&lines);
-      __builtin_prefetch(ahead.u + m.chunk.coming[s] * ahead.stride);
-      __builtin_prefetch(ahead.gy + m.chunk.coming[s] * ahead.stride);
-      __builtin_prefetch(ahead.gu + m.chunk.coming[s] * ahead.stride);
+      const int64_t token = m.chunk.coming[s] * ahead.stride;
+#pragma GCC unroll 4
+      for (int i = 0; i < kTiles; ++i) {
+        __builtin_prefetch(ahead.u + token + i * kLanes);
+        __builtin_prefetch(ahead.gy + token + i * kLanes);
+        __builtin_prefetch(ahead.gu + token + i * kLanes);
+        if (s < states) __builtin_prefetch(tiles[i].coming + s * kLanes);
+      }
     }
-    const Vector step = load(m.delta + s * kLanes), input = load(m.du + s * kLanes);
     const float* B = m.chunk.B + s * row + n0;
+    float *kept_decay = decays_of + s * kBlock, *kept_rest = rests_of + s * kBlock;
+#pragma GCC unroll 4
+    for (int i = 0; i < kTiles; ++i) {
+      const Vector step = load(delta + i * kTile + s * kLanes);
+      const Vector input = load(du + i * kTile + s * kLanes);
 #pragma GCC unroll 16
-    for (int n = 0; n < kStates; n += kMany) {
-      Vector decay[kMany];
-      decays<kMany, kAny>(step, decay_rate + (n0 + n) * kLanes, decay);
+      for (int n = 0; n < kStates; n += kMany) {
+        Vector decay[kMany];
+        decays<kMany, kAny>(step, rates[i] + n * kLanes, decay);
 #pragma GCC unroll 16
-      for (int i = 0; i < kMany; ++i) {
-        state[n + i] = fma(decay[i], state[n + i], input * broadcast(B[n + i]));
-        store(m.decay + s * kBlock + (n + i) * kLanes, decay[i]);
-        store(m.state + (s + 1) * kBlock + (n + i) * kLanes, state[n + i]);
+        for (int j = 0; j < kMany; ++j) {
+          const Vector rest = decay[j] * state[i][n + j];
+          state[i][n + j] = fma(input, broadcast(B[n + j]), rest);
+          store(kept_decay + (i * kStates + n + j) * kLanes, decay[j]);
+          store(kept_rest + (i * kStates + n + j) * kLanes, rest);
+        }
       }
     }
   }
 
-  Vector back[kStates], sum_A[kStates];
-#pragma GCC unroll 16
-  for (int n = 0; n < kStates; ++n) {
-    back[n] = load(carry + (n0 + n) * kLanes);
-    sum_A[n] = load(gA + (n0 + n) * kLanes);
-  }
-  for (int s = count - 1; s >= 0; --s) {
-    const Vector gy = load(m.gy_chunk + s * kLanes), input = load(m.du + s * kLanes);
-    const Vector step = load(m.delta + s * kLanes);
-    Vector gdu = load(m.gdu + s * kLanes), glog = load(m.glog + s * kLanes);
-    const float *B = m.chunk.B + s * row + n0, *C = m.chunk.C + s * row + n0;
-    float *gB = m.gB + (s * m.states + n0) * kLanes, *gC = m.gC + (s * m.states + n0) * kLanes;
+  Vector back[kTiles][kStates], sum_A[kTiles][kStates];
+#pragma GCC unroll 4
+  for (int i = 0; i < kTiles; ++i) {
 #pragma GCC unroll 16
     for (int n = 0; n < kStates; ++n) {
-      const Vector gh = fma(gy, broadcast(C[n]), back[n]);
-      const float* h = m.state + s * kBlock + n * kLanes;
-      const Vector after = load(h + kBlock);
-      store(gC + n * kLanes, kFirst ? gy * after : fma(gy, after, load(gC + n * kLanes)));
-      store(gB + n * kLanes, kFirst ? gh * input : fma(gh, input, load(gB + n * kLanes)));
-      gdu = fma(gh, broadcast(B[n]), gdu);
-      back[n] = gh * load(m.decay + s * kBlock + n * kLanes);
-      // The decay is 2^(delta rate): its gradient passes to delta and to the rate.
-      const Vector gexponent = back[n] * load(h);
-      glog = fma(gexponent, load(decay_rate + (n0 + n) * kLanes), glog);
-      sum_A[n] = fma(gexponent, step, sum_A[n]);
+      back[i][n] = load(tiles[i].carry + first + n * kLanes);
+      sum_A[i][n] = load(tiles[i].gA + first + n * kLanes);
     }
-    store(m.gdu + s * kLanes, gdu);
-    store(m.glog + s * kLanes, glog);
   }
+  const Vector zero = broadcast(0.0f);
+  const float *B = m.chunk.B + (count - 1) * row + n0, *C = m.chunk.C + (count - 1) * row + n0;
+  float* gB = m.gB + ((count - 1) * states + n0) * kLanes;
+  float* gC = m.gC + ((count - 1) * states + n0) * kLanes;
+  for (int s = count - 1; s >= 0; --s) {
+    const float *kept_decay = decays_of + s * kBlock, *kept_rest = rests_of + s * kBlock;
+    Vector gdu[kTiles], glog[kTiles], gy[kTiles], input[kTiles], step[kTiles];
+#pragma GCC unroll 4
+    for (int i = 0; i < kTiles; ++i) {
+      gdu[i] = n0 == 0 ? zero : load(gdu_of + i * kTile + s * kLanes);
+      glog[i] = n0 == 0 ? zero : load(glog_of + i * kTile + s * kLanes);
+      gy[i] = load(gy_chunk + i * kTile + s * kLanes);
+      input[i] = load(du + i * kTile + s * kLanes);
+      step[i] = load(delta + i * kTile + s * kLanes);
+    }
 #pragma GCC unroll 16
-  for (int n = 0; n < kStates; ++n) {
-    store(carry + (n0 + n) * kLanes, back[n]);
-    store(gA + (n0 + n) * kLanes, sum_A[n]);
+    for (int n = 0; n < kStates; ++n) {
+      const Vector b = broadcast(B[n]), c = broadcast(C[n]);
+      Vector sum_B = kFirst ? zero : load(gB + n * kLanes);
+      Vector sum_C = kFirst ? zero : load(gC + n * kLanes);
+#pragma GCC unroll 4
+      for (int i = 0; i < kTiles; ++i) {
+        const Vector rest = load(kept_rest + (i * kStates + n) * kLanes);
+        const Vector gh = fma(gy[i], c, back[i][n]);
+        sum_C = kFirst && i == 0 ? gy[i] * rest : fma(gy[i], rest, sum_C);
+        sum_B = kFirst && i == 0 ? gh * input[i] : fma(gh, input[i], sum_B);
+        gdu[i] = fma(gh, b, gdu[i]);
+        back[i][n] = gh * load(kept_decay + (i * kStates + n) * kLanes);
+        // The decay is 2^(delta rate): its gradient passes to delta and to the rate.
+        const Vector gexponent = gh * rest;
+        glog[i] = fma(gexponent, load(rates[i] + n * kLanes), glog[i]);
+        sum_A[i][n] = fma(gexponent, step[i], sum_A[i][n]);
+      }
+      store(gB + n * kLanes, sum_B);
+      store(gC + n * kLanes, sum_C);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < kTiles; ++i) {
+      store(gdu_of + i * kTile + s * kLanes, gdu[i]);
+      store(glog_of + i * kTile + s * kLanes, glog[i]);
+    }
+    B -= row, C -= row, gB -= states * kLanes, gC -= states * kLanes;
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < kTiles; ++i) {
+#pragma GCC unroll 16
+    for (int n = 0; n < kStates; ++n) {
+      store(tiles[i].carry + first + n * kLanes, back[i][n]);
+      store(tiles[i].gA + first + n * kLanes, sum_A[i][n]);
+    }
   }
 }
 

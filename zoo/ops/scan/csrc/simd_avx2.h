@@ -12,6 +12,7 @@ using Vector = __m256;
 constexpr int kLanes = 8;
 constexpr int kForwardStates = 8;  // states kept in registers at a time
 constexpr int kBackwardStates = 4;
+constexpr int kBackwardTiles = 1;  // tiles that go back together
 constexpr int kInterleave = 1;  // exponentials computed side by side
 
 INLINE Vector load(const float* p) { return _mm256_loadu_ps(p); }

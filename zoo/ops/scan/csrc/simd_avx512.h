@@ -11,7 +11,8 @@ namespace {
 using Vector = __m512;
 constexpr int kLanes = 16;
 constexpr int kForwardStates = 16;  // states kept in registers at a time
-constexpr int kBackwardStates = 10;
+constexpr int kBackwardStates = 4;
+constexpr int kBackwardTiles = 2;  // tiles that go back together
 constexpr int kInterleave = 2;  // exponentials computed side by side
 
 INLINE Vector load(const float* p) { return _mm512_loadu_ps(p); }

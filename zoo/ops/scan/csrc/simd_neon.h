@@ -11,7 +11,8 @@ namespace {
 using Vector = float32x4_t;
 constexpr int kLanes = 4;
 constexpr int kForwardStates = 16;  // states kept in registers at a time
-constexpr int kBackwardStates = 8;
+constexpr int kBackwardStates = 4;
+constexpr int kBackwardTiles = 2;  // tiles that go back together
 constexpr int kInterleave = 2;  // exponentials computed side by side
 
 INLINE Vector load(const float* p) { return vld1q_f32(p); }

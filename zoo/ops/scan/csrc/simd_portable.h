@@ -22,6 +22,7 @@ constexpr int kBackwardStates = 8;
 constexpr int kForwardStates = 8;
 constexpr int kBackwardStates = 4;
 #endif
+constexpr int kBackwardTiles = 1;  // tiles that go back together
 constexpr int kInterleave = 1;  // exponentials computed side by side
 
 INLINE Vector load(const float* p) {
