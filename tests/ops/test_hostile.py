@@ -13,7 +13,7 @@ import torch
 from tests.helpers.hostile_scans import claiming
 from tests.helpers.scan_cases import BACKENDS, Case, make_inputs, relative, run
 from zoo.ops import selective_scan
-from zoo.ops.scan import native, operator, reference
+from zoo.ops.scan import calls, native, reference
 from zoo.ops.scan import order as order_module
 from zoo.ops.scan.checks import check_memory
 from zoo.ops.scan.contract import SCHEMA, ScanInputs
@@ -486,7 +486,7 @@ def test_on_a_device_a_wrong_direction_is_nan_without_waiting():
     assert torch.equal(safe[0], good)
     assert spoilt.isnan().all(1).tolist() == [False, True, True, True]
     inputs = ScanInputs(*(tensor.to("meta") for tensor in make_inputs(CASE, torch.float32)))
-    _, ready = operator._ready(inputs, "chunked")
+    _, ready = calls._ready(inputs, "chunked")
     assert ready.order is not inputs.order and ready.delta_bias is not inputs.delta_bias
     for shape in ((4, 3), (2, 4, 3)):
         far = without_wrong_entries(order.expand(shape).to("meta"), 3, bias.to("meta"))

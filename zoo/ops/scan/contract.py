@@ -155,3 +155,17 @@ class Backend(Protocol):
     def backward(self, inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
         """Return the gradients of the inputs, given the gradient of y."""
         ...
+
+
+class KeepingBackend(Backend, Protocol):
+    """A backend whose backward pass is faster with what its forward pass has kept."""
+
+    def forward_keeping(self, inputs: ScanInputs, reduce: bool) -> tuple[Tensor, Tensor | None]:
+        """Return y, as ``forward`` does, and what ``backward_kept`` takes; None if nothing."""
+        ...
+
+    def backward_kept(
+        self, inputs: ScanInputs, kept: Tensor, grad_y: Tensor, reduce: bool
+    ) -> ScanGradients:
+        """Return the gradients, as ``backward`` does."""
+        ...

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 
 from zoo.ops.scan import chunked, mamba_ssm, native, reference, triton
-from zoo.ops.scan.contract import Backend, ScanInputs
+from zoo.ops.scan.contract import Backend, KeepingBackend, ScanInputs
 from zoo.ops.scan.request import request, requested
 from zoo.ops.scan.self_check import serves_on_cpu, serves_on_gpu
 
@@ -34,6 +34,9 @@ TRUSTED: dict[str, Callable[[Backend, torch.device], bool]] = {
     triton.NAME: serves_on_gpu,
 }
 """Backends with kernels of their own: without a request, they serve where they pass this."""
+
+KEEPING: dict[str, KeepingBackend] = {native.NAME: native}
+"""Backends whose forward pass can keep something for the backward pass."""
 
 CHECK_ORDERS = {native.NAME, triton.NAME}
 """Backends whose kernels check the entries of an order themselves."""

@@ -5,8 +5,10 @@ the wheel of a platform. Its plain C interface is ``csrc/zoo_scan.h``. It choose
 set ("level") at run time; the environment variable ZOO_NATIVE_LEVEL forces one.
 
 Memory besides inputs and outputs. Forward: 2 (L + 1) floats for each of at most 128 channels
-per thread, independent of E and K. Backward: 3 (L + 1) + N S / 32 floats for each channel that a
-thread works on, and K (R + 2 N) floats per token for each of at most 4 + B sums.
+per thread, independent of E and K. Backward: 3 (L + 1) floats for each channel that a thread works
+on, and K (R + 2 N) floats per token for each of at most 4 + B sums. In training, the forward pass
+keeps the state of every 32nd step, B K N E S / 32 floats, until the backward pass. A backward pass
+without them computes them first.
 """
 
 from __future__ import annotations
@@ -49,6 +51,9 @@ _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 """Numbers of processors in the header of a library of Linux."""
 
+KEPT_STEPS = 32
+"""``ZOO_KEPT_STEPS`` of ``csrc/zoo_scan.h``: of so many steps, the state before one is kept."""
+
 _OUT_OF_MEMORY, _MISALIGNED = 3, 7
 """Statuses of ``csrc/zoo_scan.h``."""
 _WRONG_ORDER = {5, 6}
@@ -65,6 +70,8 @@ class _Scan(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in (*TOKENS, *PARAMETERS, *ORDER)),
         ("order_stride", ctypes.c_int64),
         *((f"{name}_stride", ctypes.c_int64 * (len(SCHEMA[name].axes) - 1)) for name in TOKENS),
+        ("kept", ctypes.c_void_p),
+        ("kept_floats", ctypes.c_int64),
     )
 
 
@@ -182,19 +189,46 @@ def declines(inputs: ScanInputs) -> str | None:
 
 
 def forward(inputs: ScanInputs, reduce: bool) -> Tensor:
-    kept = _dense(inputs)
-    inner = kept.u.shape[2:] if reduce else kept.D.shape
-    y = kept.u.new_empty(*kept.u.shape[:2], *inner)
-    _call("zoo_scan_forward", kept, reduce, y.data_ptr())
+    return _forward(_dense(inputs), reduce, None)
+
+
+def forward_keeping(inputs: ScanInputs, reduce: bool) -> tuple[Tensor, Tensor]:
+    dense = _dense(inputs)
+    kept = dense.A.new_empty(_kept_shape(dense))
+    return _forward(dense, reduce, kept), kept
+
+
+def _forward(dense: ScanInputs, reduce: bool, kept: Tensor | None) -> Tensor:
+    inner = dense.u.shape[2:] if reduce else dense.D.shape
+    y = dense.u.new_empty(*dense.u.shape[:2], *inner)
+    _call("zoo_scan_forward", dense, reduce, kept, y.data_ptr())
     return y
 
 
+def _kept_shape(inputs: ScanInputs) -> tuple[int, ...]:
+    """Shape (B, K, (S - 1) // 32, N, E) of the states that a scan keeps."""
+    sizes = axis_sizes(inputs)
+    return (*(sizes[a] for a in "BK"), (sizes["S"] - 1) // KEPT_STEPS, *(sizes[a] for a in "NE"))
+
+
 def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
-    kept = _dense(inputs)
+    return _backward(inputs, None, grad_y, reduce)
+
+
+def backward_kept(inputs: ScanInputs, kept: Tensor, grad_y: Tensor, reduce: bool) -> ScanGradients:
+    # Whatever is not what this backend keeps for these inputs is computed again.
+    mine = kept.shape == _kept_shape(inputs) and kept.dtype == torch.float32
+    return _backward(inputs, kept.contiguous() if mine else None, grad_y, reduce)
+
+
+def _backward(
+    inputs: ScanInputs, kept: Tensor | None, grad_y: Tensor, reduce: bool
+) -> ScanGradients:
+    dense = _dense(inputs)
     grad_y = _dense_rows(grad_y)
     found = {
         name: torch.empty_like(tensor, memory_format=torch.contiguous_format)
-        for name, tensor in differentiable(kept).items()
+        for name, tensor in differentiable(dense).items()
     }
     stride = [*grad_y.stride()[:-1], 0] if reduce else grad_y.stride()[:-1]
     described = _Gradients(
@@ -202,7 +236,7 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
         y_stride=tuple(stride),
         **{name: tensor.data_ptr() for name, tensor in found.items()},
     )
-    _call("zoo_scan_backward", kept, reduce, ctypes.byref(described))
+    _call("zoo_scan_backward", dense, reduce, kept, ctypes.byref(described))
     return gradients_of(found)
 
 
@@ -227,7 +261,7 @@ _STRIDED = attrgetter(*TOKENS)
 """Both getters return tensors in the order of the C structure."""
 
 
-def _describe(inputs: ScanInputs, reduce: bool) -> Any:
+def _describe(inputs: ScanInputs, reduce: bool, kept: Tensor | None) -> Any:
     return ctypes.byref(
         _Scan(
             _DTYPES[inputs.u.dtype],
@@ -236,6 +270,8 @@ def _describe(inputs: ScanInputs, reduce: bool) -> Any:
             *[None if t is None else t.data_ptr() for t in _POINTERS(inputs)],
             0 if inputs.order.dim() == 2 else inputs.order.stride(0),
             *[tensor.stride()[:-1] for tensor in _STRIDED(inputs)],
+            None if kept is None else kept.data_ptr(),
+            0 if kept is None else kept.numel(),
         )
     )
 
@@ -253,8 +289,10 @@ def _openmp() -> int | None:
         return None
 
 
-def _call(function: str, inputs: ScanInputs, reduce: bool, results: Any) -> None:
-    described = _describe(inputs, reduce)
+def _call(
+    function: str, inputs: ScanInputs, reduce: bool, kept: Tensor | None, results: Any
+) -> None:
+    described = _describe(inputs, reduce, kept)
     threads = torch.get_num_threads()
     status = getattr(library(), function)(described, results, None, threads, _openmp())
     if status in _WRONG_ORDER:

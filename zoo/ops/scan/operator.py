@@ -12,24 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from zoo.ops.scan.checks import (
-    check_gradient,
-    check_memory,
-    check_tensors,
-    in_state_dtype,
-    output_shape,
-    plain,
-)
-from zoo.ops.scan.contract import SCHEMA, Backend, ScanGradients, ScanInputs, axis_sizes
-from zoo.ops.scan.dispatch import CHECK_ORDERS, asked_for, choose, named
-from zoo.ops.scan.empty_axes import (
-    empty_again,
-    fill_empty_axes,
-    nothing_to_scan,
-    zero_gradients,
-)
+from zoo.ops.scan.calls import checked, run_backward, run_forward
+from zoo.ops.scan.checks import check_gradient, check_tensors, in_state_dtype, output_shape
+from zoo.ops.scan.contract import SCHEMA, ScanGradients, ScanInputs, axis_sizes
+from zoo.ops.scan.dispatch import asked_for, named
 from zoo.ops.scan.names import NAMESPACE
-from zoo.ops.scan.order import check_order, without_wrong_entries
 from zoo.ops.scan.transforms import (
     Scan,
     ScanBackward,
@@ -104,63 +91,21 @@ def selective_scan(
 
 
 # The functions below take the operator's arguments in the order of its schema: the tensors of
-# SCHEMA, ``reduce`` and ``backend``. They check them, because not every path to them leads through
-# the function above.
-
-
-def _checked(*arguments: Any) -> ScanInputs:
-    *tensors, _, _ = arguments
-    inputs = ScanInputs(*map(plain, tensors))
-    check_tensors(inputs)
-    return inputs
-
-
-def _ready(inputs: ScanInputs, name: str) -> tuple[Backend, ScanInputs]:
-    """The backend that runs the call, and the inputs as it gets them: see ``Backend``."""
-    check_memory(inputs)
-    backend = choose(inputs, name or asked_for(None))
-    ready = fill_empty_axes(inputs)
-    if backend.NAME in CHECK_ORDERS and not nothing_to_scan(inputs):
-        return backend, ready
-    if inputs.order.device.type == "cpu":
-        check_order(inputs.order, inputs.u.shape[1])
-        return backend, ready
-    order, bias = without_wrong_entries(inputs.order, inputs.u.shape[1], inputs.delta_bias)
-    return backend, ready._replace(order=order, delta_bias=bias)
-
-
-def _forward(*arguments: Any) -> Tensor:
-    inputs, (reduce, name) = _checked(*arguments), arguments[-2:]
-    with torch.autocast(inputs.u.device.type, enabled=False):
-        backend, ready = _ready(inputs, name)
-        if nothing_to_scan(inputs):
-            return inputs.u.new_zeros(output_shape(inputs, reduce))
-        return backend.forward(ready, reduce)
+# SCHEMA, ``reduce`` and ``backend``.
 
 
 def _empty_output(*arguments: Any) -> Tensor:
-    inputs, (reduce, name) = _checked(*arguments), arguments[-2:]
+    inputs, (reduce, name) = checked(*arguments), arguments[-2:]
     named(name)
     return inputs.u.new_empty(output_shape(inputs, reduce))
 
 
 def _backward(grad_y: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    inputs, (reduce, name) = _checked(*arguments), arguments[-2:]
-    grad_y = plain(grad_y)
-    check_gradient(grad_y, inputs, reduce)
-    check_memory((grad_y,))
-    with torch.autocast(grad_y.device.type, enabled=False):
-        backend, ready = _ready(inputs, name)
-        if nothing_to_scan(inputs):
-            found = zero_gradients(inputs)
-        else:
-            found = empty_again(backend.backward(ready, grad_y, reduce), inputs)
-    # An operator cannot return None in a tuple; an empty tensor replaces it.
-    return tuple(grad_y.new_empty(0) if tensor is None else tensor for tensor in found)
+    return run_backward(grad_y, None, *arguments)
 
 
 def _empty_gradients(grad_y: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    inputs = _checked(*arguments)
+    inputs = checked(*arguments)
     check_gradient(grad_y, inputs, arguments[-2])
     given = inputs._asdict()
     return tuple(
@@ -196,7 +141,7 @@ def _define(
     torch.library.register_vmap(f"{NAMESPACE}::{name}", vmap, lib=_library)
 
 
-_define(f"selective_scan({_ARGUMENTS}) -> Tensor", _forward, _empty_output, Scan, vmap_forward)
+_define(f"selective_scan({_ARGUMENTS}) -> Tensor", run_forward, _empty_output, Scan, vmap_forward)
 _define(
     f"selective_scan_backward(Tensor grad_y, {_ARGUMENTS}) -> ({_GRADIENTS})",
     _backward,

@@ -15,7 +15,9 @@ from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
+from torch.nn import Parameter
 
+from zoo.ops.scan.calls import run_backward, run_keeping
 from zoo.ops.scan.checks import check_tensors, plain
 from zoo.ops.scan.contract import PARAMETERS, SCHEMA, TOKENS, ScanGradients, ScanInputs
 
@@ -28,6 +30,9 @@ _SHARED = tuple(index for index, name in enumerate(SCHEMA) if name in PARAMETERS
 """Indices of the tensors that have an axis of images, and of those that all images share."""
 
 
+_PLAIN = (Tensor, Parameter)
+
+
 class Scan(_SingleLevelFunction):
     """The operator, with its gradient.
 
@@ -38,14 +43,23 @@ class Scan(_SingleLevelFunction):
     @staticmethod
     def forward(ctx: Any, keyset: Any, tangents: bool, *arguments: Any) -> Tensor:
         *tensors, ctx.reduce, ctx.backend = arguments
-        ctx.save_for_backward(*tensors)
-        return _at_next_level(torch.ops.zoo.selective_scan.default, keyset, tangents, arguments)
+        if _alone(tensors):
+            y, kept = run_keeping(*arguments)
+        else:
+            scan = torch.ops.zoo.selective_scan.default
+            y, kept = _at_next_level(scan, keyset, tangents, arguments), None
+        ctx.save_for_backward(*tensors, kept)
+        return y
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-        backward = torch.ops.zoo.selective_scan_backward.default
-        tensors = ctx.saved_tensors  # read once: under checkpointing, each access recomputes
-        found = backward(grad_y, *tensors, ctx.reduce, ctx.backend)
+        *tensors, kept = ctx.saved_tensors  # read once: under checkpointing, each access recomputes
+        arguments = (*tensors, ctx.reduce, ctx.backend)
+        # Where gradients are enabled, someone asks for those of second order.
+        if kept is not None and _alone((grad_y, *tensors)) and not torch.is_grad_enabled():
+            found = run_backward(grad_y, kept, *arguments)
+        else:
+            found = torch.ops.zoo.selective_scan_backward.default(grad_y, *arguments)
         gradient = dict(zip(ScanGradients._fields, found, strict=True))
         given = dict(zip(SCHEMA, tensors, strict=True))
         of_tensors = (None if t is None else gradient.get(name) for name, t in given.items())
@@ -83,6 +97,19 @@ def autograd_kernel(op: Any, function: Any) -> Callable[..., Any]:
         return _below(op, keyset, arguments)
 
     return kernel
+
+
+def _alone(tensors: Iterable[Tensor | None]) -> bool:
+    """Whether nothing but autograd looks at a call on the CPU.
+
+    Transforms, modes (tracing, counting operations) and tensors of other classes must see the
+    operator, which keeps nothing.
+    """
+    return (
+        torch._C._functorch.peek_interpreter_stack() is None
+        and torch._C._len_torch_dispatch_stack() == 0
+        and all(t is None or (type(t) in _PLAIN and t.device.type == "cpu") for t in tensors)
+    )
 
 
 def _at_next_level(op: Any, keyset: Any, tangents: bool, arguments: Sequence[Any]) -> Any:

@@ -1,18 +1,15 @@
 // The backward pass. Shapes in comments: see gather.h; G tiles of a group.
 //
-// One task is a group of tiles of one image. For each direction it first walks forward and stores
-// the state before every chunk. Then it processes the chunks from the last to the first, recomputes
-// their decays and states, and propagates the gradient of the state back. Memory of a thread: about
-// G W (3 L + P S / T) floats. Gradients of B, C and the low-rank delta are sums over all channels:
+// One task is a group of tiles of one image. For each direction it processes the chunks from the
+// last to the first: it starts from the state that the forward pass kept, recomputes the decays and
+// states of the chunk, and propagates the gradient of the state back. Memory of a thread: about
+// 3 G W L floats. Gradients of B, C and the low-rank delta are sums over all channels:
 // the lanes of a group are summed after each chunk, the groups at the end. The order of summation
 // depends only on sizes, so the result does not depend on the number of threads.
 #pragma once
 
 namespace {
 
-using Advance = void (*)(const BackwardScratch&, const Ahead&, int64_t row, int64_t n0,
-                         const float* decay_rate, const float* before, float* after);
-constexpr Advance kAdvance[] = ZOO_BY_STATES(advance, kForwardStates);
 using Retreat = void (*)(const BackwardScratch&, const Ahead&, int64_t row, int64_t n0,
                          const Retreating* tiles);
 template <int kStates>
@@ -38,7 +35,7 @@ template <class Format>
 class Backward {
  public:
   Backward(const ZooScan& scan, const ZooScanGradients& gradients)
-      : scan_(scan), gradients_(gradients), sizes_(scan), groups_(scan, sizes_) {}
+      : scan_(scan), gradients_(gradients), sizes_(scan), groups_(scan, sizes_), kept_(scan) {}
 
   int run(const Team& team) {
     Arena common(nullptr), tile(nullptr);
@@ -101,7 +98,7 @@ class Backward {
       Arena arena(memory);
       return BackwardScratch(backward.scan_, backward.sizes_, backward.groups_, &arena);
     }
-    BackwardTile kept(int64_t i) const {
+    BackwardTile memory_of(int64_t i) const {
       Arena arena(memory + call.common_bytes_ + i * call.tile_bytes_);
       return BackwardTile(call.scan_, call.sizes_, call.groups_, &arena);
     }
@@ -135,11 +132,6 @@ class Backward {
                          gradients_.y_stride[1], walk->m.gy);
     }
     for (int64_t i = 0; i < walk->group.tiles; ++i) start_tile(*walk, i);
-    // The state after the last chunk is not needed, so the forward walk ends before that chunk.
-    for (int64_t c = 0; c + 1 < groups_.chunks; ++c) {
-      chunk.template gather<Format>(scan_, sizes_, c * kChunk, (c + 1) * kChunk);
-      for (int64_t i = 0; i < walk->group.tiles; ++i) advance_tile(*walk, i, c);
-    }
     for (int64_t c = groups_.chunks - 1; c >= 0; --c) {
       chunk.template gather<Format>(scan_, sizes_, c * kChunk, (c - 1) * kChunk);
       for (int64_t i = 0; i < walk->group.tiles;) {
@@ -152,11 +144,11 @@ class Backward {
   }
 
   void start_tile(const Walk& walk, int64_t i) const {
-    const BackwardTile t = walk.kept(i);
+    const BackwardTile t = walk.memory_of(i);
     const Tile tile = walk.tile(i);
     t.parameters.load(scan_, sizes_, walk.direction, tile);
     memset(t.carry, 0, state_floats() * sizeof(float));
-    memset(t.checkpoints, 0, state_floats() * sizeof(float));
+    memset(t.before, 0, state_floats() * sizeof(float));  // of states that only fill a block
     if (sizes_.rank > 0) return;
     for (int64_t token = 0; token < scan_.tokens; ++token) {
       write_delta(walk, tile, token, broadcast(0.0f));
@@ -170,19 +162,18 @@ class Backward {
     write_lanes<Format>(at<Format>(gradients_.delta, start + tile.first), v, tile.width);
   }
 
-  void advance_tile(const Walk& walk, int64_t i, int64_t c) const {
-    const BackwardTile t = walk.kept(i);
-    const BackwardScratch& m = walk.m;
-    const bool any = m.chunk.template steps<Format>(scan_, sizes_, t.parameters, i, m.u, m.delta,
-                                                    m.du, nullptr);
-    const Ahead ahead(m, walk.group, i);
-    const float* before = t.checkpoints + c * state_floats();
-    for (int64_t n = 0; n < scan_.states;) {
-      const int size = any ? 1 : block_states(scan_.states - n, kForwardStates);
-      const auto block = any ? advance<1, true> : kAdvance[size / 2];
-      block(m, ahead, sizes_.padded_states, n, t.parameters.decay_rate, before,
-            t.checkpoints + (c + 1) * state_floats());
-      n += size;
+  // Loads the state before chunk c, and prefetches that before the chunk that comes next.
+  void load_before(const Walk& walk, const BackwardTile& t, Tile tile, int64_t c) const {
+    if (c == 0) {
+      memset(t.before, 0, state_floats() * sizeof(float));
+      return;
+    }
+    const float* in = kept_.before(scan_, walk.batch, walk.direction, c) + tile.first;
+    const int64_t next = c > 1 ? -scan_.states * scan_.channels : 0;
+    for (int64_t n = 0; n < scan_.states; ++n, in += scan_.channels) {
+      store(t.before + n * kLanes, read_lanes<Float32>(in, tile.width));
+      __builtin_prefetch(in + next);
+      __builtin_prefetch(in + next + tile.width - 1);
     }
   }
 
@@ -192,13 +183,12 @@ class Backward {
     Retreating tiles[kBackwardTiles];
     bool any = false;
     for (int j = 0; j < many; ++j) {
-      const BackwardTile t = walk.kept(i + j);
+      const BackwardTile t = walk.memory_of(i + j);
       const int64_t start = j * kChunk * kLanes;
       any |= m.chunk.template steps<Format>(scan_, sizes_, t.parameters, i + j, m.u,
                                             m.delta + start, m.du + start, m.slope + start);
-      const float* before = t.checkpoints + c * state_floats();
-      tiles[j] = {t.parameters.decay_rate, before, c > 0 ? before - state_floats() : before,
-                  t.carry, walk.parameter_gradients(i + j).A};
+      load_before(walk, t, walk.tile(i + j), c);
+      tiles[j] = {t.parameters.decay_rate, t.before, t.carry, walk.parameter_gradients(i + j).A};
       for (int s = 0; s < m.chunk.count; ++s) {
         const int64_t row = m.chunk.rows[s] * walk.group.stride + (i + j) * kLanes;
         const Vector gy = load(m.gy + row), du = load(m.du + start + s * kLanes);
@@ -222,7 +212,7 @@ class Backward {
   // which retreat left at the j-th place.
   void finish_tile(const Walk& walk, int64_t i, int j) const {
     const BackwardScratch& m = walk.m;
-    const BackwardTile t = walk.kept(i);
+    const BackwardTile t = walk.memory_of(i);
     const ParameterGradients g = walk.parameter_gradients(i);
     const int64_t start = j * kChunk * kLanes;
     const Vector D = load(t.parameters.D), ln2 = broadcast(0.693147181f);
@@ -292,7 +282,7 @@ class Backward {
   template <int kMany>
   void project_back(const Walk& walk, int64_t r) const {
     const BackwardScratch& m = walk.m;
-    const BackwardTile t = walk.kept(0);  // the others follow at equal distances
+    const BackwardTile t = walk.memory_of(0);  // the others follow at equal distances
     const int64_t next = tile_bytes_ / static_cast<int64_t>(sizeof(float));
     for (int s = 0; s < m.chunk.count; ++s) {
       Vector sums[kMany] = {};
@@ -373,6 +363,7 @@ class Backward {
   const ZooScanGradients& gradients_;
   const Sizes sizes_;
   const Groups groups_;
+  const Kept kept_;
   int64_t common_bytes_ = 0, tile_bytes_ = 0, scratch_bytes_ = 0, parameter_floats_ = 0;
   char* scratch_ = nullptr;
   float* tokens_ = nullptr;      // (groups, B, L, K, R + 2 N)

@@ -8,7 +8,7 @@ namespace {
 constexpr int64_t kBackwardTasks = 4;
 
 struct Groups {
-  int64_t most_tiles, count, chunks;
+  int64_t most_tiles, count, chunks;  // chunks of a direction
 
   Groups(const ZooScan& scan, const Sizes& sizes) {
     const int64_t wanted = scan.batch ? (kBackwardTasks + scan.batch - 1) / scan.batch : 1;
@@ -21,13 +21,13 @@ struct Groups {
 // Memory of a thread for each tile of its group.
 struct BackwardTile {
   Parameters parameters;
-  float* checkpoints;   // (chunks + 1, P, W): the state before each chunk, and at the end
-  float* carry;         // (P, W): gradient of the state, passed from chunk to chunk
-  float* graw;          // (T, W)
+  float* before;  // (P, W): the state before the chunk
+  float* carry;   // (P, W): gradient of the state, passed from chunk to chunk
+  float* graw;    // (T, W)
 
   BackwardTile(const ZooScan& scan, const Sizes& sizes, const Groups& groups, Arena* arena)
       : parameters(scan, sizes, arena),
-        checkpoints(arena->floats((groups.chunks + 1) * sizes.padded_states * kLanes)),
+        before(arena->floats(sizes.padded_states * kLanes)),
         carry(arena->floats(sizes.padded_states * kLanes)),
         graw(arena->floats(kChunk * kLanes)) {}
 };
@@ -99,40 +99,9 @@ struct Ahead {
         gu(m.gu + i * kLanes) {}
 };
 
-// Runs kStates states through a chunk, from `before` to `after`. kAny: see decays.
-template <int kStates, bool kAny = false>
-void advance(const BackwardScratch& m, const Ahead& ahead, int64_t row, int64_t n0,
-             const float* decay_rate, const float* before, float* after) {
-  constexpr int kMany = together(kStates);
-  Lines lines = ahead.lines;
-  Vector state[kStates];
-#pragma GCC unroll 16
-  for (int n = 0; n < kStates; ++n) state[n] = load(before + (n0 + n) * kLanes);
-  const float* B = m.chunk.B + n0;
-  for (int s = 0; s < m.chunk.count; ++s, B += row) {
-    if (n0 == 0) {
-      Lines::ask(&lines);
-      __builtin_prefetch(ahead.u + m.chunk.coming[s] * ahead.stride);
-    }
-    const Vector step = load(m.delta + s * kLanes), input = load(m.du + s * kLanes);
-#pragma GCC unroll 16
-    for (int n = 0; n < kStates; n += kMany) {
-      Vector decay[kMany];
-      decays<kMany, kAny>(step, decay_rate + (n0 + n) * kLanes, decay);
-#pragma GCC unroll 16
-      for (int i = 0; i < kMany; ++i) {
-        state[n + i] = fma(decay[i], state[n + i], input * broadcast(B[n + i]));
-      }
-    }
-  }
-#pragma GCC unroll 16
-  for (int n = 0; n < kStates; ++n) store(after + (n0 + n) * kLanes, state[n]);
-}
-
 // What a walk back through a chunk reads and changes of one tile.
 struct Retreating {
   const float *decay_rate, *before;  // (P, W)
-  const float* coming;               // (P, W): `before` of the next chunk to process
   float *carry, *gA;                 // (P, W)
 };
 
@@ -167,7 +136,6 @@ void retreat(const BackwardScratch& m, const Ahead& ahead, int64_t row, int64_t 
         __builtin_prefetch(ahead.u + token + i * kLanes);
         __builtin_prefetch(ahead.gy + token + i * kLanes);
         __builtin_prefetch(ahead.gu + token + i * kLanes);
-        if (s < states) __builtin_prefetch(tiles[i].coming + s * kLanes);
       }
     }
     const float* B = m.chunk.B + s * row + n0;

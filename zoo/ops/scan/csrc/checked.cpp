@@ -5,6 +5,17 @@
 
 namespace {
 
+// Number of floats that a scan keeps, or -1 if that is no int64_t.
+int64_t kept_floats(const ZooScan& scan) {
+  const int64_t times = scan.steps > 0 ? (scan.steps - 1) / ZOO_KEPT_STEPS : 0;
+  int64_t floats = times;
+  const int64_t sizes[] = {scan.batch, scan.directions, scan.states, scan.channels};
+  for (const int64_t size : sizes) {
+    if (__builtin_mul_overflow(floats, size, &floats)) return -1;
+  }
+  return floats;
+}
+
 int check_sizes(const ZooScan& scan) {
   const int64_t sizes[] = {scan.batch,    scan.tokens, scan.directions, scan.steps,
                            scan.channels, scan.rank,   scan.states};
@@ -15,7 +26,9 @@ int check_sizes(const ZooScan& scan) {
   // none. The recurrence needs a state, and the sum over directions needs one.
   const bool whole = scan.delta_weight == nullptr;
   if (whole ? scan.rank != scan.channels : scan.rank == 0) return ZOO_WRONG_SIZE;
-  return scan.states == 0 || scan.directions == 0 ? ZOO_WRONG_SIZE : ZOO_OK;
+  if (scan.states == 0 || scan.directions == 0) return ZOO_WRONG_SIZE;
+  const bool keeps = scan.kept != nullptr;
+  return keeps && scan.kept_floats != kept_floats(scan) ? ZOO_WRONG_SIZE : ZOO_OK;
 }
 
 bool aligned(const void* pointer, uintptr_t bytes) {
@@ -25,7 +38,8 @@ bool aligned(const void* pointer, uintptr_t bytes) {
 int check_pointers(const ZooScan& scan) {
   const uintptr_t token = scan.dtype == ZOO_FLOAT32 ? 4 : 2;
   const void* tokens[] = {scan.u, scan.delta, scan.B, scan.C};
-  const void* parameters[] = {scan.delta_weight, scan.delta_bias, scan.A, scan.D};
+  const void* parameters[] = {scan.delta_weight, scan.delta_bias, scan.A, scan.D,
+                              scan.kept};
   bool all = aligned(scan.order, sizeof(int32_t));
   for (const void* pointer : tokens) all &= aligned(pointer, token);
   for (const void* pointer : parameters) all &= aligned(pointer, sizeof(float));

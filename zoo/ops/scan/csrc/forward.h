@@ -120,7 +120,8 @@ constexpr bool kHalf = sizeof(typename Format::Type) < sizeof(float);
 template <class Format>
 class Forward {
  public:
-  Forward(const ZooScan& scan, void* y) : scan_(scan), sizes_(scan), y_(y) {}
+  // y may be null, for what the scan keeps alone.
+  Forward(const ZooScan& scan, void* y) : scan_(scan), sizes_(scan), kept_(scan), y_(y) {}
 
   int run(const Team& team) {
     plan(team.threads);
@@ -182,12 +183,13 @@ class Forward {
     memset(m.y, 0, call.dense_floats() * sizeof(float));
     for (int64_t k = first; k < first + call.directions_; ++k) {
       m.chunk.start(scan, group, batch, k);
-      call.scan_direction(worker, group, k, &m);
+      call.scan_direction(worker, group, batch, k, &m);
     }
     if (!call.apart()) call.write(group, m.y, batch, first);
   }
 
-  void scan_direction(int worker, const Group& group, int64_t direction, ForwardScratch* m) const {
+  void scan_direction(int worker, const Group& group, int64_t batch, int64_t direction,
+                      ForwardScratch* m) const {
     for (int64_t i = 0; i < group.tiles; ++i) {
       const ForwardTile t = tile_scratch(worker, i);
       t.parameters.load(scan_, sizes_, direction, group.tile(scan_, i));
@@ -207,7 +209,16 @@ class Forward {
           block(*m, t, sizes_.padded_states, group.stride, i, n, n + size >= scan_.states);
           n += size;
         }
+        if (scan_.kept != nullptr && begin + kChunk < scan_.steps) {
+          keep(t, group.tile(scan_, i), kept_.before(scan_, batch, direction, begin / kChunk + 1));
+        }
       }
+    }
+  }
+
+  void keep(const ForwardTile& t, Tile tile, float* states) const {
+    for (int64_t n = 0; n < scan_.states; ++n, states += scan_.channels) {
+      write_lanes<Float32>(states + tile.first, load(t.h + n * kLanes), tile.width);
     }
   }
 
@@ -225,6 +236,7 @@ class Forward {
   }
 
   void write(const Group& group, const float* y, int64_t batch, int64_t direction) const {
+    if (y_ == nullptr) return;
     const int64_t row = (scan_.reduce ? 1 : scan_.directions) * scan_.channels;
     store_group<Format>(scan_, group, y, y_,
                         batch * scan_.tokens * row + direction * scan_.channels, row);
@@ -232,6 +244,7 @@ class Forward {
 
   const ZooScan& scan_;
   const Sizes sizes_;
+  const Kept kept_;
   void* const y_;
   // Number of tiles of a group, groups of an image, directions of a task.
   int64_t most_tiles_ = 1, groups_ = 1, directions_ = 1;

@@ -14,7 +14,7 @@
 
 namespace {
 
-constexpr int kChunk = 32;
+constexpr int kChunk = ZOO_KEPT_STEPS;
 constexpr int kCacheLine = 64;
 
 struct Sizes {
@@ -91,6 +91,21 @@ INLINE void copy_row(const typename Format::Type* from, int64_t count, float* to
     store(to + i, v);
   }
 }
+
+// The states before the chunks of a scan but the first: a row of channels for each state.
+struct Kept {
+  int64_t chunks;
+
+  explicit Kept(const ZooScan& scan) : chunks(scan.steps > 0 ? (scan.steps - 1) / kChunk : 0) {}
+
+  int64_t floats(const ZooScan& scan) const {
+    return scan.batch * scan.directions * chunks * scan.states * scan.channels;
+  }
+  float* before(const ZooScan& scan, int64_t batch, int64_t direction, int64_t chunk) const {
+    const int64_t place = (batch * scan.directions + direction) * chunks + chunk - 1;
+    return scan.kept + place * scan.states * scan.channels;
+  }
+};
 
 // Tiles that one task processes together: they share the data gathered for a chunk. Dense arrays of
 // a group are (L + 1, G W), so that the cache lines of one token are adjacent.

@@ -27,14 +27,27 @@ int run_forward(const ZooScan& scan, void* y, const Team& team) {
   }
 }
 
+template <class Format>
+int run_backward_of(const ZooScan& scan, const ZooScanGradients& gradients, const Team& team) {
+  const Kept kept(scan);
+  if (scan.kept != nullptr || kept.chunks == 0) return Backward<Format>(scan, gradients).run(team);
+  ZooScan keeping = scan;
+  keeping.kept = static_cast<float*>(aligned_allocate(kept.floats(scan) * sizeof(float), false));
+  if (keeping.kept == nullptr) return ZOO_OUT_OF_MEMORY;
+  int status = Forward<Format>(keeping, nullptr).run(team);
+  if (status == ZOO_OK) status = Backward<Format>(keeping, gradients).run(team);
+  aligned_free(keeping.kept);
+  return status;
+}
+
 int run_backward(const ZooScan& scan, const ZooScanGradients& gradients, const Team& team) {
   switch (scan.dtype) {
     case ZOO_BFLOAT16:
-      return Backward<BFloat16>(scan, gradients).run(team);
+      return run_backward_of<BFloat16>(scan, gradients, team);
     case ZOO_FLOAT16:
-      return Backward<Float16>(scan, gradients).run(team);
+      return run_backward_of<Float16>(scan, gradients, team);
     default:
-      return Backward<Float32>(scan, gradients).run(team);
+      return run_backward_of<Float32>(scan, gradients, team);
   }
 }
 

@@ -26,11 +26,16 @@ enum {
   ZOO_UNKNOWN_LEVEL = 1,     /* no dispatch level has that name */
   ZOO_UNSUPPORTED_LEVEL = 2, /* this CPU cannot run that level, or the library lacks it */
   ZOO_OUT_OF_MEMORY = 3,
-  ZOO_WRONG_SIZE = 4,     /* one is negative; K, N or R is 0; or R is not E without delta_weight */
+  /* One is negative; K, N or R is 0; R is not E without delta_weight; or that of what is kept. */
+  ZOO_WRONG_SIZE = 4,
   ZOO_WRONG_ENTRY = 5,    /* an entry of the order is outside -1 .. L-1 */
   ZOO_REPEATED_TOKEN = 6, /* a direction visits a token twice */
   ZOO_MISALIGNED = 7      /* a tensor starts between two elements */
 };
+
+/* The forward pass can keep the states that the backward pass starts from: those before every step
+ * whose number is a multiple of this, but the first. */
+enum { ZOO_KEPT_STEPS = 32 };
 
 /* Strides are in elements; the last dimension of every tensor is contiguous. */
 typedef struct ZooScan {
@@ -51,6 +56,10 @@ typedef struct ZooScan {
   int64_t delta_stride[3];   /* batch, token, direction */
   int64_t B_stride[3];
   int64_t C_stride[3];
+  /* (B, K, (S - 1) / ZOO_KEPT_STEPS, N, E) contiguous, or NULL: the forward pass writes what the
+   * backward pass of the same scan reads. Without it, the backward pass scans once more. */
+  float* kept;
+  int64_t kept_floats; /* its size */
 } ZooScan;
 
 /* The gradient of y, with strides, and the gradients of the inputs, which are written: contiguous
@@ -65,8 +74,8 @@ typedef struct ZooScanGradients {
 /* GNU OpenMP's function that runs `body` on all threads of a team; see threads.h. */
 typedef void (*ZooOpenMP)(void (*body)(void*), void* context, unsigned threads, unsigned flags);
 
-/* Computes y, contiguous (B, L, K, E) or, with reduce, (B, L, E). Every element is written, or none
- * if the call fails. Each entry of the order is read once and checked: the kernel stays within the
+/* Computes y, contiguous (B, L, K, E) or, with reduce, (B, L, E), and what the scan keeps. Every
+ * element is written, or none if the call fails. Each entry of the order is read once and checked: the kernel stays within the
  * tensors that the structure describes, even if another thread changes the order meanwhile.
  * level: "avx512", "avx2", "neon" or "portable"; NULL means the value of the environment variable
  * ZOO_NATIVE_LEVEL or, if that is unset or empty, the best level that this CPU runs. The result
