@@ -192,9 +192,10 @@ class Backward {
       for (int s = 0; s < m.chunk.count; ++s) {
         const int64_t row = m.chunk.rows[s] * walk.group.stride + (i + j) * kLanes;
         const Vector gy = load(m.gy + row), du = load(m.du + start + s * kLanes);
-        const Vector sum = i + j == 0 ? broadcast(0.0f) : load(m.gyu + s * kLanes);
+        float* gyu = m.gyu + s * m.row * kLanes;
+        const Vector sum = i + j == 0 ? broadcast(0.0f) : load(gyu);
         store(m.gy_chunk + start + s * kLanes, gy);
-        store(m.gyu + s * kLanes, fma(gy, du, sum));
+        store(gyu, fma(gy, du, sum));
       }
     }
     const Ahead ahead(m, walk.group, i);
@@ -256,25 +257,34 @@ class Backward {
   // Sums over the channels of the group, for each token of the chunk.
   void add_up_lanes(const Walk& walk) const {
     const BackwardScratch& m = walk.m;
-    const int64_t count = m.chunk.count, bytes = scan_.states * sizeof(float);
-    add_up_vectors(m.gB, count * m.states, m.gB_sums);
-    add_up_vectors(m.gC, count * m.states, m.gC_sums);
-    add_up_vectors(m.gyu, count, m.gyu_sums);
     int64_t r = 0;
     for (; r + 4 <= sizes_.rank; r += 4) project_back<4>(walk, r);
     for (; r < sizes_.rank; ++r) project_back<1>(walk, r);
-    add_up_vectors(m.gstep, count * sizes_.rank, m.gstep_sums);
-    for (int s = 0; s < count; ++s) {
+    const int64_t filled = m.chunk.count * m.row;
+    for (int64_t i = 0; i < filled; i += 16) sum_lanes_16(m.vectors + i * kLanes, m.sums + i);
+    for (int s = 0; s < m.chunk.count; ++s) {
       const int64_t token = m.chunk.rows[s];
       if (token == scan_.tokens) continue;
       const int64_t row = (walk.index * scan_.batch + walk.batch) * scan_.tokens + token;
       float* out = tokens_ + (row * scan_.directions + walk.direction) * token_floats();
-      memcpy(out, m.gstep_sums + s * sizes_.rank, sizes_.rank * sizeof(float));
-      memcpy(out + sizes_.rank, m.gB_sums + s * m.states, bytes);
-      const float *gC = m.gC_sums + s * m.states, *B = m.chunk.B + s * sizes_.padded_states;
-      for (int64_t n = 0; n < scan_.states; ++n) {
-        out[sizes_.rank + scan_.states + n] = gC[n] + B[n] * m.gyu_sums[s];
+      const float *step = m.sums + s * m.row, *gB = step + sizes_.rank, *gC = gB + m.states;
+      write_sums(step, sizes_.rank, out, nullptr, 0.0f);
+      write_sums(gB, scan_.states, out + sizes_.rank, nullptr, 0.0f);
+      write_sums(gC, scan_.states, out + sizes_.rank + scan_.states,
+                 m.chunk.B + s * sizes_.padded_states, gC[m.states]);
+    }
+  }
+
+  // out = sums + factor * added, where `added` is not null.
+  static void write_sums(const float* sums, int64_t size, float* out, const float* added,
+                         float factor) {
+    for (int64_t i = 0; i < size; i += kLanes) {
+      const int width = size - i < kLanes ? static_cast<int>(size - i) : kLanes;
+      Vector sum = read_lanes<Float32>(sums + i, width);
+      if (added != nullptr) {
+        sum = fma(read_lanes<Float32>(added + i, width), broadcast(factor), sum);
       }
+      write_lanes<Float32>(out + i, sum, width);
     }
   }
 
@@ -294,14 +304,9 @@ class Backward {
       }
 #pragma GCC unroll 4
       for (int j = 0; j < kMany; ++j) {
-        store(m.gstep + (s * sizes_.rank + r + j) * kLanes, sums[j]);
+        store(m.gstep + (s * m.row + r + j) * kLanes, sums[j]);
       }
     }
-  }
-
-  // The count is rounded up to 16: there is memory for a whole chunk.
-  static void add_up_vectors(const float* vectors, int64_t count, float* sums) {
-    for (int64_t i = 0; i < count; i += 16) sum_lanes_16(vectors + i * kLanes, sums + i);
   }
 
   // Sums over groups and converts to the dtype of the tokens.

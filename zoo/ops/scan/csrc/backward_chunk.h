@@ -55,11 +55,12 @@ struct BackwardScratch {
   float *slope, *delta, *du;
   float *gy_chunk, *gdu, *glog;
   float *decay, *rest;             // (T, kBackwardTiles, kBackwardStates, W): see retreat
-  int64_t states;                  // of a row of gB and gC: N, made even
-  float *gB, *gC;                  // (T, states, W): not yet summed over lanes
-  float *gB_sums, *gC_sums;        // (T, states)
-  float *gyu, *gyu_sums;           // (T, W), (T): sums of gy delta u, which belong to gC
-  float *gstep, *gstep_sums;       // (T, R, W), (T, R): of the low-rank delta, likewise
+  int64_t states;                  // of gB and gC: N, made even
+  int64_t row;                     // of sums: R + 2 states + 1
+  float *gstep, *gB, *gC, *gyu;    // the parts of a row of sums: see there
+  // (T, row, W), not yet summed over lanes, and (T, row): of the low-rank delta, B, C, and the sum
+  // of gy delta u, which belongs to C.
+  float *vectors, *sums;
 
   BackwardScratch(const ZooScan& scan, const Sizes& sizes, const Groups& groups, Arena* arena)
       : chunk(scan, sizes, arena),
@@ -75,14 +76,14 @@ struct BackwardScratch {
         decay(arena->floats(kChunk * kBackwardTiles * kBackwardStates * kLanes)),
         rest(arena->floats(kChunk * kBackwardTiles * kBackwardStates * kLanes)),
         states((scan.states + 1) / 2 * 2),
-        gB(arena->floats(kChunk * states * kLanes)),
-        gC(arena->floats(kChunk * states * kLanes)),
-        gB_sums(arena->floats(kChunk * states)),
-        gC_sums(arena->floats(kChunk * states)),
-        gyu(arena->floats(kChunk * kLanes)),
-        gyu_sums(arena->floats(kChunk)),
-        gstep(arena->floats(kChunk * sizes.rank * kLanes)),
-        gstep_sums(arena->floats(kChunk * sizes.rank)) {}
+        row(sizes.rank + 2 * states + 1),
+        vectors(arena->floats((kChunk * row + 15) / 16 * 16 * kLanes)),
+        sums(arena->floats((kChunk * row + 15) / 16 * 16)) {
+    gstep = vectors;
+    gB = gstep + sizes.rank * kLanes;
+    gC = gB + states * kLanes;
+    gyu = gC + states * kLanes;
+  }
 };
 
 // Data of a tile's next chunk, prefetched while this one is computed.
@@ -114,7 +115,7 @@ void retreat(const BackwardScratch& m, const Ahead& ahead, int64_t row, int64_t 
   constexpr int kMany = together(kStates);
   constexpr int kTile = kChunk * kLanes, kBlock = kTiles * kStates * kLanes;
   const int count = m.chunk.count;
-  const int64_t first = n0 * kLanes, states = m.states;
+  const int64_t first = n0 * kLanes, next = m.row * kLanes;
   // Local: stored vectors might change what `m` holds.
   const float *delta = m.delta, *du = m.du, *gy_chunk = m.gy_chunk;
   float *decays_of = m.decay, *rests_of = m.rest, *gdu_of = m.gdu, *glog_of = m.glog;
@@ -170,8 +171,7 @@ void retreat(const BackwardScratch& m, const Ahead& ahead, int64_t row, int64_t 
   }
   const Vector zero = broadcast(0.0f);
   const float *B = m.chunk.B + (count - 1) * row + n0, *C = m.chunk.C + (count - 1) * row + n0;
-  float* gB = m.gB + ((count - 1) * states + n0) * kLanes;
-  float* gC = m.gC + ((count - 1) * states + n0) * kLanes;
+  float *gB = m.gB + (count - 1) * next + first, *gC = m.gC + (count - 1) * next + first;
   for (int s = count - 1; s >= 0; --s) {
     const float *kept_decay = decays_of + s * kBlock, *kept_rest = rests_of + s * kBlock;
     Vector gdu[kTiles], glog[kTiles], gy[kTiles], input[kTiles], step[kTiles];
@@ -209,7 +209,7 @@ void retreat(const BackwardScratch& m, const Ahead& ahead, int64_t row, int64_t 
       store(gdu_of + i * kTile + s * kLanes, gdu[i]);
       store(glog_of + i * kTile + s * kLanes, glog[i]);
     }
-    B -= row, C -= row, gB -= states * kLanes, gC -= states * kLanes;
+    B -= row, C -= row, gB -= next, gC -= next;
   }
 #pragma GCC unroll 4
   for (int i = 0; i < kTiles; ++i) {
