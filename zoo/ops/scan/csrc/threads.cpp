@@ -1,6 +1,7 @@
 #include "threads.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #if defined(_WIN32)
 #include <windows.h>
@@ -13,6 +14,57 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr size_t kLargePage = size_t(1) << 21;
+
+// What lies before a block: the memory that the system gave, and how many bytes the block has.
+struct Owner {
+  void* memory;
+  size_t bytes;
+};
+Owner* owner_of(void* block) { return static_cast<Owner*>(block) - 1; }
+
+// A few freed blocks are kept for the next call. A network makes hundreds of calls, and the system
+// would take the memory back after each and clear its pages for the next. Large images need more
+// than is kept; there, calls take so long that it does not matter.
+constexpr int kKeptBlocks = 3;
+#if defined(__SANITIZE_ADDRESS__)
+constexpr size_t kMostKept = 0;  // the sanitizer knows the bounds of blocks that are not used again
+#else
+constexpr size_t kMostKept = size_t(8) << 20;
+#endif
+void* kept_blocks[kKeptBlocks];  // the largest first, unless threads change them at the same time
+
+void* take_from(void** place) { return __atomic_exchange_n(place, nullptr, __ATOMIC_ACQ_REL); }
+
+void put_or_free(void** place, void* block) {
+  void* nothing = nullptr;
+  if (!__atomic_compare_exchange_n(place, &nothing, block, false, __ATOMIC_ACQ_REL,
+                                   __ATOMIC_RELAXED)) {
+    free(owner_of(block)->memory);  // another thread has put one there
+  }
+}
+
+// A kept block of at least this size, or null.
+void* take_kept(size_t bytes) {
+  for (int i = kKeptBlocks - 1; i >= 0 && bytes <= kMostKept; --i) {
+    void* block = take_from(&kept_blocks[i]);
+    if (block == nullptr) continue;
+    if (owner_of(block)->bytes >= bytes) return block;
+    put_or_free(&kept_blocks[i], block);
+  }
+  return nullptr;
+}
+
+// Keeps the block if there is place for it, or a smaller one to free instead.
+void keep_or_free(void* block) {
+  for (int i = 0; i < kKeptBlocks && owner_of(block)->bytes <= kMostKept; ++i) {
+    void* other = take_from(&kept_blocks[i]);
+    const bool larger = other != nullptr && owner_of(other)->bytes > owner_of(block)->bytes;
+    put_or_free(&kept_blocks[i], larger ? other : block);
+    if (other == nullptr) return;
+    if (!larger) block = other;
+  }
+  free(owner_of(block)->memory);
+}
 
 struct Job {
   Task run;
@@ -79,14 +131,17 @@ void parallel_for(const Team& team, int64_t tasks, Task run, void* context) {
 }
 
 void* aligned_allocate(int64_t bytes, bool zeroed) {
+  if (void* kept = take_kept(static_cast<size_t>(bytes))) {
+    return zeroed ? memset(kept, 0, static_cast<size_t>(bytes)) : kept;
+  }
   // Visits to tokens of a large image are far apart in memory. With small pages, each visit would
   // need another entry of the TLB.
   const bool large = static_cast<size_t>(bytes) >= 4 * kLargePage;
   const size_t alignment = large ? kLargePage : kAlignment;
-  const size_t size = static_cast<size_t>(bytes) + alignment + sizeof(void*);
+  const size_t size = static_cast<size_t>(bytes) + alignment + sizeof(Owner);
   void* memory = zeroed ? calloc(1, size) : malloc(size);
   if (memory == nullptr) return nullptr;
-  uintptr_t aligned = reinterpret_cast<uintptr_t>(memory) + sizeof(void*) + alignment - 1;
+  uintptr_t aligned = reinterpret_cast<uintptr_t>(memory) + sizeof(Owner) + alignment - 1;
   aligned -= aligned % alignment;
 #if defined(MADV_HUGEPAGE)
   if (large) {
@@ -94,10 +149,11 @@ void* aligned_allocate(int64_t bytes, bool zeroed) {
     madvise(reinterpret_cast<void*>(aligned), whole, MADV_HUGEPAGE);
   }
 #endif
-  reinterpret_cast<void**>(aligned)[-1] = memory;
-  return reinterpret_cast<void*>(aligned);
+  void* block = reinterpret_cast<void*>(aligned);
+  *owner_of(block) = {memory, static_cast<size_t>(bytes)};
+  return block;
 }
 
 void aligned_free(void* memory) {
-  if (memory != nullptr) free(static_cast<void**>(memory)[-1]);
+  if (memory != nullptr) keep_or_free(memory);
 }
