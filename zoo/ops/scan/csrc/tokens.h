@@ -18,28 +18,39 @@ class TokenPass {
 
  private:
   static constexpr int64_t kRows = 64;
+  static constexpr int kTogether = 4;  // rows whose norms are computed side by side
 
   static void rows_task(void* self, int worker, int64_t task) {
     const auto& pass = *static_cast<const TokenPass*>(self);
     const int64_t first = task * kRows, left = pass.rows_ - first;
-    for (int64_t row = first; row < first + (left < kRows ? left : kRows); ++row) pass.walk(row);
+    const int64_t end = first + (left < kRows ? left : kRows);
+    int64_t row = first;
+    for (; row + kTogether <= end; row += kTogether) pass.walk<kTogether>(row);
+    for (; row < end; ++row) pass.walk<1>(row);
   }
 
+  // kMany rows: those of a norm wait for sums over lanes, one for each row.
+  template <int kMany>
   void walk(int64_t row) const {
     const int64_t channels = call_.channels;
     const bool narrow = call_.x_dtype == ZOO_BFLOAT16;
     const float* v = narrow ? nullptr : at<Float32>(call_.x, row * call_.x_stride);
+    int64_t stride = call_.x_stride;
     float* out = call_.out != nullptr ? call_.out + row * channels : nullptr;
     if (call_.sum != nullptr || call_.gain != nullptr || call_.skip != nullptr || narrow) {
       float* sum = call_.sum != nullptr ? call_.sum + row * channels : out;
-      if (sum != nullptr && narrow) {
-        add_up<BFloat16>(row, at<BFloat16>(call_.x, row * call_.x_stride), sum);
-      } else if (sum != nullptr) {
-        add_up<Float32>(row, v, sum);
+      for (int i = 0; i < kMany && sum != nullptr; ++i) {
+        const int64_t one = row + i;
+        if (narrow) {
+          add_up<BFloat16>(one, at<BFloat16>(call_.x, one * stride), sum + i * channels);
+        } else {
+          add_up<Float32>(one, v + i * stride, sum + i * channels);
+        }
       }
       v = sum;
+      stride = channels;
     }
-    if (out != nullptr) normalise(row, v, out);
+    if (out != nullptr) normalise<kMany>(row, v, stride, out);
   }
 
   // Calls `body(first channel, number of channels)` for each vector of a row.
@@ -68,26 +79,46 @@ class TokenPass {
     });
   }
 
-  void normalise(int64_t row, const float* v, float* out) const {
+  template <int kMany>
+  void normalise(int64_t row, const float* v, int64_t stride, float* out) const {
     const float *weight = call_.weight, *bias = call_.bias;
-    const float* gate = call_.gate != nullptr ? call_.gate + row * call_.gate_stride : nullptr;
+    const int64_t gate_stride = call_.gate_stride, channels = call_.channels;
+    const float* gate = call_.gate != nullptr ? call_.gate + row * gate_stride : nullptr;
     const Vector keep = load(keep_), one = broadcast(1.0f), zero = broadcast(0.0f);
-    const float share = 1.0f / static_cast<float>(call_.channels);
-    Vector sum = zero, squares = zero;
-    each(*this, [&](int64_t c, int width) { sum = sum + read_lanes<Float32>(v + c, width); });
-    const Vector mean = broadcast(total(sum) * share);
+    const float share = 1.0f / static_cast<float>(channels), eps = call_.eps;
+    Vector sum[kMany], squares[kMany], mean[kMany], scale[kMany];
+#pragma GCC unroll 4
+    for (int i = 0; i < kMany; ++i) sum[i] = squares[i] = zero;
     each(*this, [&](int64_t c, int width) {
-      Vector d = read_lanes<Float32>(v + c, width) - mean;
-      if (width != kLanes) d = d * keep;  // the lanes beyond the last channel hold no data
-      squares = fma(d, d, squares);
+#pragma GCC unroll 4
+      for (int i = 0; i < kMany; ++i) {
+        sum[i] = sum[i] + read_lanes<Float32>(v + i * stride + c, width);
+      }
     });
-    const Vector scale = broadcast(1.0f / __builtin_sqrtf(total(squares) * share + call_.eps));
-    each(*this, [=](int64_t c, int width) {
-      Vector n = (read_lanes<Float32>(v + c, width) - mean) * scale;
-      n = fma(n, weight != nullptr ? read_lanes<Float32>(weight + c, width) : one,
-              bias != nullptr ? read_lanes<Float32>(bias + c, width) : zero);
-      if (gate != nullptr) n = n * silu(read_lanes<Float32>(gate + c, width));
-      write_lanes<Float32>(out + c, n, width);
+#pragma GCC unroll 4
+    for (int i = 0; i < kMany; ++i) mean[i] = broadcast(total(sum[i]) * share);
+    each(*this, [&](int64_t c, int width) {
+#pragma GCC unroll 4
+      for (int i = 0; i < kMany; ++i) {
+        Vector d = read_lanes<Float32>(v + i * stride + c, width) - mean[i];
+        if (width != kLanes) d = d * keep;  // the lanes beyond the last channel hold no data
+        squares[i] = fma(d, d, squares[i]);
+      }
+    });
+#pragma GCC unroll 4
+    for (int i = 0; i < kMany; ++i) {
+      scale[i] = broadcast(1.0f / __builtin_sqrtf(total(squares[i]) * share + eps));
+    }
+    each(*this, [&](int64_t c, int width) {
+      const Vector factor = weight != nullptr ? read_lanes<Float32>(weight + c, width) : one;
+      const Vector added = bias != nullptr ? read_lanes<Float32>(bias + c, width) : zero;
+#pragma GCC unroll 4
+      for (int i = 0; i < kMany; ++i) {
+        Vector n = (read_lanes<Float32>(v + i * stride + c, width) - mean[i]) * scale[i];
+        n = fma(n, factor, added);
+        if (gate != nullptr) n = n * silu(read_lanes<Float32>(gate + i * gate_stride + c, width));
+        write_lanes<Float32>(out + i * channels + c, n, width);
+      }
     });
   }
 
