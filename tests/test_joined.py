@@ -26,10 +26,13 @@ NETWORKS = {
     "mambacsr_tiny_x2": {},
 }
 RAN = {
-    "mambair_light_x4": {"zoo_rows": 4, "zoo_tokens": 2},
-    "mambair_classic_x2": {"zoo_rows": 2, "zoo_tokens": 1},
-    "mair_light_t_x2": {"zoo_rows": 2, "zoo_tokens": 1},
-    "mambacsr_tiny_x2": {"zoo_rows": 13, "zoo_tokens": 12, "zoo_depthwise": 2},
+    "mambair_light_x4": {"zoo_rows": 4, "zoo_tokens": 2, "zoo_gain": 2},
+    "mambair_classic_x2": {"zoo_rows": 2, "zoo_tokens": 1, "zoo_gain": 1},
+    "mair_light_t_x2": {"zoo_rows": 2, "zoo_tokens": 1, "zoo_directions_sum": 1},
+    "mambacsr_tiny_x2": {
+        **{"zoo_rows": 19, "zoo_tokens": 12, "zoo_depthwise": 2, "zoo_gain": 6},
+        **{"zoo_directions_mean": 7, "zoo_directions_sum": 7},
+    },
 }
 """How often each pass runs in inference: a layer that leaves the joined way takes another."""
 

@@ -59,14 +59,16 @@ def test_depthwise_convolutions_are_stages():
         assert depthwise_stage(other, "none") is None
 
 
-def test_gelu_joins_the_convolution_before_it():
+def test_gelu_joins_the_convolution_or_product_before_it():
     norm, linear, conv = LayerNorm(4), nn.Linear(4, 4), of_each_channel()
-    found = stages_of([norm, linear, conv, nn.GELU(), conv, linear])
-    kinds = [NormStage, ProductStage, DepthwiseStage, DepthwiseStage, ProductStage]
+    found = stages_of([norm, linear, conv, nn.GELU(), conv, linear, nn.GELU(), linear])
+    kinds = [NormStage, ProductStage, DepthwiseStage, DepthwiseStage, ProductStage, ProductStage]
     assert [type(stage) for stage in found] == kinds
-    assert [stage.activation for stage in found[2:4]] == ["gelu", "none"]
+    activations = [stage.activation for stage in found[1:]]
+    assert activations == ["none", "gelu", "none", "gelu", "none"]
     assert stages_of([]) == []
-    for other in (nn.GELU("tanh"), nn.GELU(), nn.SiLU()):
-        assert stages_of([linear, other]) is None  # nothing that it could join
+    for other in (nn.GELU("tanh"), nn.SiLU(), hooked(nn.GELU())):
+        assert stages_of([linear, other]) is None
+    assert stages_of([norm, nn.GELU()]) is None  # nothing that it could join
     assert stages_of([conv, nn.GELU("tanh")]) is None
     assert stages_of([conv, hooked(nn.GELU())]) is None

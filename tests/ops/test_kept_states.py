@@ -100,7 +100,7 @@ def test_what_is_kept_for_other_inputs_is_not_read(wrong):
 def test_the_library_takes_a_place_of_the_right_size_only():
     inputs, _ = given(CASES[0])
     y, kept = native.forward_keeping(inputs, True)
-    scan = native._describe(inputs, True, kept)._obj
+    scan = native.describe(inputs, True, kept)
     call = native.library().zoo_scan_forward
     for floats, offset, status in ((-1, 0, 4), (1, 0, 4), (-kept.numel(), 0, 4), (0, 1, 7)):
         scan.kept_floats = kept.numel() + floats

@@ -46,6 +46,7 @@ def by_pytorch(x, stages):
             x = F.linear(x[..., : weight.shape[1]], weight, bias)
             if stage.skip is not None:
                 x = x + stage.skip * (1 if stage.scale is None else stage.scale.double())
+            x = ACTIVATIONS[stage.activation](x)
         else:
             channels, padding = len(weight), stage.dilation * (weight.shape[-1] // 2)
             y = x[..., :channels].permute(0, 3, 1, 2)
@@ -125,6 +126,16 @@ def test_parameters_may_be_missing_or_not_contiguous(level):
     # A factor of a skip that there is not changes nothing.
     alone = [product(10, 4, scale=normal(4), keep=0)]
     same(passes.through_rows(x, alone), by_pytorch(x, alone))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_product_has_an_activation(activation, level):
+    x = 3 * normal(2, 5, 9, 33)
+    stages = [product(33, 40, activation=activation), product(40, 7, activation=activation, keep=0)]
+    same(passes.through_rows(x, stages), by_pytorch(x, stages))
+    if activation != "none":
+        joined = [product(33, 7, skip=normal(2, 5, 9, 7), keep=0)._replace(activation=activation)]
+        assert passes.through_rows(x, joined) is None  # which of both comes first?
 
 
 def test_results_do_not_depend_on_threads(level):
@@ -272,7 +283,8 @@ def test_the_library_refuses_wrong_stages_by_itself():
         {"scale": address},
         {"kind": 1},  # a product with the kernel of a convolution
         {"kind": 1, "kernel": 1, "outputs": 2**47},
-        {"kind": 1, "kernel": 1, "activation": 1},
+        {"kind": 1, "kernel": 1, "activation": 1, "skip": address},
+        {"kind": 0, "kernel": 1, "activation": 1},
         {"kind": 1, "kernel": 1, "weight": None},
     ):
         assert call(**changed) == wrong_size, changed

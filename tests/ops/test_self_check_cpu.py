@@ -164,6 +164,10 @@ def test_what_is_examined_of_the_passes_is_changed_on_purpose_only():
         **{f"the gradient of a pass's {name}": channels for name in ("scale", "weight", "bias")},
         **{f"a {name} in a row of layers": tokens for name in ("product", "convolution")},
         **({"a product of bfloat16": tokens} if library.has_half_products() else {}),
+        "a product with its activation": tokens,
+        "the mean of the norms of directions": (2, 5, 35),
+        "the gated sum of directions": (2, 3, 35),
+        "the gain of a channel attention": (2, 1, 1, 35),
     }
     first = next(iter(passes._results()))[2]
     assert float(first[0, 0, 0, 0]) == pytest.approx(FIRST, abs=1e-6)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from zoo.blocks.contract import BRANCHES, Branch, GainedBranch
 from zoo.blocks.joined import in_a_row, is_plain
 from zoo.blocks.layers import Conv2d, at_least_one
+from zoo.ops import passes
 
 
 class ChannelAttention(nn.Module):
@@ -30,8 +31,20 @@ class ChannelAttention(nn.Module):
 
     def gain(self, x_BHWC: Tensor) -> Tensor:
         """The gate (B, 1, 1, C)."""
+        matrices = self.matrices()
+        gain_B11C = None if matrices is None else passes.channel_gain(x_BHWC, *matrices)
+        if gain_B11C is not None:
+            return gain_B11C
         mean_B11C = x_BHWC.mean((1, 2), keepdim=True)
         return self.expand(self.reduce(mean_B11C).relu()).sigmoid()
+
+    def matrices(self) -> tuple[passes.Layer, passes.Layer] | None:
+        """Both layers as matrices, if they are ordinary ones without hooks."""
+        layers = self.reduce, self.expand
+        if not all(type(each) is Conv2d and is_plain(each) for each in layers):
+            return None
+        first, last = (passes.Layer(each.weight.flatten(1), each.bias) for each in layers)
+        return first, last
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         return x_BHWC * self.gain(x_BHWC)
@@ -55,6 +68,14 @@ class _Sequence(GainedBranch):
         if isinstance(attention, ChannelAttention) and is_plain(attention):
             return features_BHWC, attention.gain(features_BHWC)
         return attention(features_BHWC), None
+
+    def gain_layers(self) -> tuple[passes.Layer, passes.Layer] | None:
+        attention = self.layers[-1]
+        if type(self).gained is not _Sequence.gained:
+            return None
+        if not isinstance(attention, ChannelAttention) or type(attention) is not ChannelAttention:
+            return None
+        return attention.matrices() if is_plain(attention) else None
 
 
 @BRANCHES.register("cab")
@@ -142,6 +163,10 @@ class MLP(Branch):
         self.fc1 = nn.Linear(dim, int(dim * ratio))
         self.fc2 = nn.Linear(int(dim * ratio), dim)
         self.activation = nn.GELU()
+
+    def layers(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+        """What the features go through, one layer after another."""
+        return self.fc1, self.activation, self.fc2
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         return self.fc2(self.activation(self.fc1(x_BHWC)))

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
+from zoo.ops.passes import Layer
 from zoo.ops.scan.contract import ScanInputs
 from zoo.registry import Registry
 
@@ -96,6 +97,13 @@ class GainedBranch(Branch):
     def gained(self, features_BHWC: Tensor) -> tuple[Tensor, Tensor | None]:
         """What :meth:`factors` returns, from the features of these layers."""
         raise NotImplementedError
+
+    def gain_layers(self) -> tuple[Layer, Layer] | None:
+        """The layers with which :meth:`gained` computes nothing but the gain, or None.
+
+        See :func:`zoo.ops.passes.channel_gain`.
+        """
+        return None
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         features_BHWC, gain_B11C = self.factors(x_BHWC)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.blocks.contract import MERGES, Merge
+from zoo.blocks.joined import gated_sum, mean_of_norm
 from zoo.blocks.layers import Conv2d, at_least_one
 from zoo.ops.scan import selective_scan
 from zoo.ops.scan.contract import ScanInputs
@@ -58,9 +59,9 @@ class GatedMerge(Merge):
 
     def add(self, y_BLKE: Tensor) -> Tensor:
         """Merge the separate outputs of the directions: ``(B, L, K, E) -> (B, L, E)``."""
-        mean_BKE = self.norm(y_BLKE).mean(1)
+        mean_BKE = mean_of_norm(self.norm, y_BLKE)
         gate_BKE = self.select(F.gelu(self.reduce(mean_BKE))).sigmoid()
-        return (y_BLKE * gate_BKE[:, None]).sum(2)
+        return gated_sum(y_BLKE, gate_BKE)
 
 
 @MERGES.register("shuffle_attention")
@@ -91,4 +92,4 @@ class ShuffleAttention(Merge):
         mean_BX = y_BLKE.mean(1).transpose(1, 2).flatten(1)
         gate_BX = self.gate(mean_BX[:, None, None]).flatten(1).sigmoid()
         gate_BKE = gate_BX.unflatten(1, (-1, y_BLKE.shape[2])).transpose(1, 2)
-        return (y_BLKE * gate_BKE[:, None]).sum(2)
+        return gated_sum(y_BLKE, gate_BKE)

@@ -3,7 +3,7 @@
 Each function computes what its first line says. On a CPU it does so in one pass
 (:mod:`zoo.ops.passes`), if the layers are ordinary ones without hooks.
 
-Shape suffixes: B batch, H height, W width, C channels.
+Shape suffixes: B batch, H height, W width, C channels, L tokens (H * W), K directions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from zoo.blocks.contract import Branch, GainedBranch
-from zoo.blocks.layers import Conv2d
+from zoo.blocks.layers import Conv2d, DropPath
 from zoo.blocks.norm import LayerNorm
 from zoo.ops import passes
 
@@ -90,6 +90,23 @@ def scaled_sum_and_norm(
     return total_BHWC, norm(total_BHWC)
 
 
+def mean_of_norm(norm: nn.LayerNorm, y_BLKC: Tensor) -> Tensor:
+    """``norm(y).mean(1)``, for the outputs of K directions: (B, K, C)."""
+    if type(norm) is nn.LayerNorm and is_plain(norm) and len(norm.normalized_shape) == 1:
+        weights = passes.NormWeights(norm.weight, norm.bias, norm.eps)
+        mean_BKC = passes.directions_mean(y_BLKC, weights)
+        if mean_BKC is not None:
+            return mean_BKC
+    normed_BLKC: Tensor = norm(y_BLKC)
+    return normed_BLKC.mean(1)
+
+
+def gated_sum(y_BLKC: Tensor, gate_BKC: Tensor) -> Tensor:
+    """``(y * gate).sum(2)``, for the outputs of K directions: (B, L, C)."""
+    total_BLC = passes.directions_sum(y_BLKC, gate_BKC)
+    return (y_BLKC * gate_BKC[:, None]).sum(2) if total_BLC is None else total_BLC
+
+
 def is_plain(module: nn.Module) -> bool:
     """Whether calling the module runs nothing but its ``forward``."""
     return not (
@@ -99,6 +116,11 @@ def is_plain(module: nn.Module) -> bool:
         or torch_module._global_forward_hooks
         or torch_module._global_forward_pre_hooks
     )
+
+
+def drops_nothing(drops: nn.Module) -> bool:
+    """Whether the module is a drop path that returns what it gets now, and runs nothing else."""
+    return type(drops) is DropPath and is_plain(drops) and not drops.is_active()
 
 
 def is_plain_gelu(module: nn.Module) -> bool:

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from zoo.blocks.channel_attention import CAB, MLP
 from zoo.blocks.contract import BLOCKS, Block, BranchFactory, MixerFactory
-from zoo.blocks.joined import scaled_sum
+from zoo.blocks.joined import drops_nothing, factors, is_plain, scaled_sum
 from zoo.blocks.layers import DropPath
+from zoo.blocks.row_stages import stages_of
 from zoo.blocks.ss2d import SS2D
+from zoo.ops.passes import ProductStage, through_rows
 from zoo.scans import ScanOrder
 
 
@@ -66,6 +68,22 @@ class RLMB(Block):
         mixed_BHWC = self.drop_path(self.mixer(normed_BHWC))
         x_BHWC = scaled_sum(x_BHWC, self.skip_scale, mixed_BHWC)
         if self.branch is not None:
-            x_BHWC = x_BHWC + self.branch_factor * self.branch(normed_BHWC)
+            features_BHWC, gain_B11C = factors(self.branch, normed_BHWC)
+            if gain_B11C is None:
+                x_BHWC = x_BHWC + self.branch_factor * features_BHWC
+            else:
+                x_BHWC = scaled_sum(x_BHWC, None, features_BHWC, self.branch_factor * gain_B11C)
+        return self._through_mlp(x_BHWC)
+
+    def _through_mlp(self, x_BHWC: Tensor) -> Tensor:
+        """The second line of the block, in one pass over rows where that runs."""
+        if drops_nothing(self.drop_path) and type(self.mlp) is MLP and is_plain(self.mlp):
+            stages = stages_of([self.mlp_norm, *self.mlp.layers()])
+            last = None if stages is None else stages[-1]
+            if stages is not None and isinstance(last, ProductStage):
+                stages[-1] = last._replace(skip=x_BHWC, scale=self.mlp_scale, keep=0)
+                found = through_rows(x_BHWC, stages)
+                if found is not None:
+                    return found[0]
         changed_BHWC = self.drop_path(self.mlp(self.mlp_norm(x_BHWC)))
         return scaled_sum(x_BHWC, self.mlp_scale, changed_BHWC)

@@ -28,14 +28,14 @@ def norm_stage(norm: nn.Module, gate_BHWC: Tensor | None = None) -> NormStage | 
     return NormStage(norm.weight, norm.bias, norm.eps, gate_BHWC)
 
 
-def product_stage(layer: nn.Module) -> ProductStage | None:
-    """A linear layer or a convolution of single pixels."""
+def product_stage(layer: nn.Module, activation: Activation = "none") -> ProductStage | None:
+    """A linear layer or a convolution of single pixels, and its activation."""
     if not is_plain(layer):
         return None
     if type(layer) is nn.Linear:
-        return ProductStage(layer.weight, layer.bias)
+        return ProductStage(layer.weight, layer.bias, activation=activation)
     if type(layer) is Conv2d and layer.is_of_pixels():
-        return ProductStage(layer.weight.flatten(1), layer.bias)
+        return ProductStage(layer.weight.flatten(1), layer.bias, activation=activation)
     return None
 
 
@@ -47,14 +47,15 @@ def depthwise_stage(layer: nn.Module, activation: Activation) -> DepthwiseStage 
 
 
 def stages_of(layers: Iterable[nn.Module]) -> list[Stage] | None:
-    """Norms, products and depthwise convolutions, each perhaps with GELU, in a row."""
+    """Norms, products and depthwise convolutions, the latter two perhaps with GELU, in a row."""
     rest, stages = deque(layers), []
     while rest:
         layer = rest.popleft()
-        stage: Stage | None = norm_stage(layer) or product_stage(layer)
+        stage: Stage | None = norm_stage(layer)
         if stage is None:
             joins = bool(rest) and is_plain_gelu(rest[0])
-            stage = depthwise_stage(layer, "gelu" if joins else "none")
+            activation: Activation = "gelu" if joins else "none"
+            stage = product_stage(layer, activation) or depthwise_stage(layer, activation)
             if joins:
                 rest.popleft()
         if stage is None:

@@ -5,14 +5,17 @@ Shape suffixes: B batch, H height, W width, C channels, E inner channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from zoo.blocks.channel_attention import CAB
 from zoo.blocks.contract import BLOCKS, Block, BranchFactory, MixerFactory
-from zoo.blocks.joined import factors, has_factors, is_plain, scaled_sum, scaled_sum_and_norm
+from zoo.blocks.joined import drops_nothing, factors, has_factors, scaled_sum, scaled_sum_and_norm
 from zoo.blocks.layers import DropPath
 from zoo.blocks.norm import LayerNorm, NormFactory
+from zoo.blocks.prepared import Ending, Gained, Prepared
 from zoo.blocks.row_stages import norm_stage, stages_of
 from zoo.blocks.ss2d import SS2D
 from zoo.ops.passes import NormStage, ProductStage, Stage, through_rows
@@ -50,6 +53,7 @@ class RSSB(Block):
         skip_scale: bool = True,
     ) -> None:
         super().__init__()
+        self.prepared = Prepared()
         self.norm = norm(dim)
         self.mixer = mixer(dim, scan=scan)
         self.drop_path = DropPath(drop_path)
@@ -61,17 +65,20 @@ class RSSB(Block):
             self.branch_scale = nn.Parameter(torch.ones(dim)) if skip_scale else None
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        mixer, drops = self.mixer, self.drop_path
-        drops_nothing = type(drops) is DropPath and is_plain(drops) and not drops.is_active()
-        if isinstance(mixer, SS2D) and mixer.is_ordinary() and drops_nothing:
+        mixer = self.mixer
+        if isinstance(mixer, SS2D) and mixer.is_ordinary() and drops_nothing(self.drop_path):
+            found = self.prepared.through(self, x_BHWC, mixer, self.norm, self._ending)
+            if found is not None:
+                return self._end(found)
             y_BHWE, gate_BHWE = mixer.begin(x_BHWC, self.norm)
             leaving = mixer.leave_stages(gate_BHWE)
-            left_BHWC = None if leaving is None else self._leave(x_BHWC, y_BHWE, *leaving)
-            if left_BHWC is not None:
-                return left_BHWC
+            stages = None if leaving is None else self._last_stages(*leaving, x_BHWC)
+            kept = None if stages is None else through_rows(y_BHWE, stages)
+            if kept is not None:
+                return self._end(kept)
             mixed_BHWC = mixer.leave(y_BHWE, gate_BHWE)
         else:
-            mixed_BHWC = drops(mixer(self.norm(x_BHWC)))
+            mixed_BHWC = self.drop_path(mixer(self.norm(x_BHWC)))
         if self.branch is None:
             return scaled_sum(x_BHWC, self.skip_scale, mixed_BHWC)
         x_BHWC, normed_BHWC = scaled_sum_and_norm(
@@ -79,27 +86,45 @@ class RSSB(Block):
         )
         return scaled_sum(x_BHWC, self.branch_scale, *factors(self.branch, normed_BHWC))
 
-    def _leave(
-        self, x_BHWC: Tensor, y_BHWE: Tensor, gated: NormStage, product: ProductStage
-    ) -> Tensor | None:
-        """The output, from scanned tokens and the mixer's last stages, where one pass does it."""
+    def _ending(self, gated: NormStage, product: ProductStage, x_BHWC: Tensor) -> Ending | None:
+        """How the block ends, as far as the library computes it."""
+        stages = self._last_stages(gated, product, x_BHWC)
+        if stages is None:
+            return None
+        branch, layers = self.branch, None
+        if branch is not None and has_factors(branch) and stages_of(branch.before_gain()):
+            layers = branch.gain_layers()
+        if layers is None:
+            return Ending(stages)
+        reduce, expand = layers
+        return Ending(stages, Gained(reduce, expand, self.branch_scale))
+
+    def _last_stages(
+        self, gated: NormStage, product: ProductStage, x_BHWC: Tensor
+    ) -> list[Stage] | None:
+        """The mixer's last stages and those that follow, as far as one pass computes them.
+
+        They keep the output or, before a branch, the features and what the branch gets; if all
+        layers before its gain are stages, what these give.
+        """
         stages: list[Stage] = [gated, product._replace(skip=x_BHWC, scale=self.skip_scale, keep=0)]
         if self.branch is None:
-            found = through_rows(y_BHWE, stages)
-            return None if found is None else found[0]
+            return stages
         norm = norm_stage(self.branch_norm)
         if norm is None:
             return None
-        branch, layers = self.branch, None
-        if has_factors(branch):
-            layers = stages_of(branch.before_gain())
+        layers = stages_of(self.branch.before_gain()) if has_factors(self.branch) else None
         stages += [norm, *(layers or ())]
         stages[-1] = stages[-1]._replace(keep=0)
-        found = through_rows(y_BHWE, stages)
-        if found is None:
-            return None
-        x_BHWC, last_BHWC = found
-        if layers and has_factors(branch):
+        return stages
+
+    def _end(self, kept: Sequence[Tensor]) -> Tensor:
+        """The output, from what has been kept on the way to it; it may be the output itself."""
+        branch = self.branch
+        if len(kept) == 1 or branch is None:
+            return kept[0]
+        x_BHWC, last_BHWC = kept
+        if has_factors(branch) and stages_of(branch.before_gain()):
             ends = branch.gained(last_BHWC)
         else:
             ends = factors(branch, last_BHWC)

@@ -174,6 +174,10 @@ class ScanCore(nn.Module):
         delattr(self, name)
         self.add_module(name, layer.train(self.training))
 
+    def decays(self) -> Tensor:
+        """The scan's A (K, E, N), from its parameter."""
+        return _decays(self.A_log)
+
     def operands(
         self,
         u_BLE: Tensor,
@@ -202,12 +206,16 @@ class ScanCore(nn.Module):
             delta=delta_BLKR,
             delta_weight=weight,
             delta_bias=bias,
-            A=-A_log.exp(),
+            A=_decays(A_log),
             B=B_BLKN,
             C=C_BLKN,
             D=D,
             order=order_KS,
         )
+
+
+def _decays(A_log: Tensor) -> Tensor:
+    return -A_log.exp()
 
 
 def linear_projections(network: nn.Module) -> nn.Module:
@@ -329,6 +337,15 @@ class GatedScan(TokenScan):
 
     def _through_rows(self, x_BHWC: Tensor, norm: nn.Module | None) -> tuple[Tensor, ...] | None:
         """The gate, the tokens and their projection, in one pass over rows where that runs."""
+        stages = self.first_stages(norm)
+        return None if stages is None else through_rows(x_BHWC, stages)
+
+    def first_stages(self, norm: nn.Module | None) -> list[Stage] | None:
+        """The stages that compute the gate, the tokens and their projection, and keep them.
+
+        Args:
+            norm: a norm that comes first, or None.
+        """
         first, conv = product_stage(self.in_proj), depthwise_stage(self.conv, "silu")
         before = None if norm is None else norm_stage(norm)
         weight_KXE = self._parameters.get("x_proj_weight")
@@ -338,7 +355,7 @@ class GatedScan(TokenScan):
         projection = ProductStage(weight_KXE.flatten(0, 1), keep=0)
         inner = weight_KXE.shape[-1]
         stages: list[Stage] = [first._replace(keep=inner), conv._replace(keep=0), projection]
-        return through_rows(x_BHWC, stages if before is None else [before, *stages])
+        return stages if before is None else [before, *stages]
 
     def leave_stages(self, gate_BHWE: Tensor) -> tuple[NormStage, ProductStage] | None:
         """The stages that compute what :meth:`leave` does from the scanned tokens, or None."""

@@ -36,7 +36,7 @@ from zoo.ops.passes.conditions import (
     products_are_half,
 )
 from zoo.ops.passes.gradients import ACTIVATIONS
-from zoo.ops.passes.library import Activation, Convolution, Tokens
+from zoo.ops.passes.library import Activation, Convolution, Layer, Tokens
 from zoo.ops.passes.rows import (
     MOST_KERNEL,
     MOST_STAGES,
@@ -51,14 +51,20 @@ __all__ = [
     "ENVIRONMENT",
     "Activation",
     "DepthwiseStage",
+    "Layer",
     "NormStage",
     "NormWeights",
     "ProductStage",
     "Stage",
+    "channel_gain",
     "depthwise",
+    "directions_mean",
+    "directions_sum",
+    "gain_fits",
     "normalised",
     "scaled_sum",
     "scaled_sum_and_norm",
+    "stages_fit",
     "through_rows",
 ]
 
@@ -158,6 +164,59 @@ def scaled_sum_and_norm(
     return total, out
 
 
+def channel_gain(x: Tensor, reduce: Layer, expand: Layer) -> Tensor | None:
+    """Compute ``sigmoid(expand(relu(reduce(mean))))`` from the mean token of each image.
+
+    Args:
+        x: (B, ..., C).
+        reduce: layer of C inputs.
+        expand: layer of C outputs.
+
+    Returns:
+        A factor for each image and channel, (B, 1, ..., 1, C).
+    """
+    tensors = (x, *reduce, *expand)
+    if (
+        not _runs_in_float32(*tensors)
+        or needs_gradient(*tensors)
+        or not gain_fits(x, reduce, expand)
+    ):
+        return None
+    return library.gain(x, reduce, expand)
+
+
+def directions_mean(y_BLKC: Tensor, norm: NormWeights) -> Tensor | None:
+    """Compute the mean over tokens of a layer norm of each direction's output, (B, K, C)."""
+    weight, bias, eps = norm
+    if not _runs_in_float32(y_BLKC, weight, bias) or needs_gradient(y_BLKC, weight, bias):
+        return None
+    channels = y_BLKC.shape[-1:]
+    if y_BLKC.dim() != 4 or not _fits(weight, channels) or not _fits(bias, channels):
+        return None
+    return library.directions_mean(y_BLKC.contiguous(), weight, bias, eps)
+
+
+def directions_sum(y_BLKC: Tensor, gate_BKC: Tensor) -> Tensor | None:
+    """Compute the sum over directions K of their outputs, each times its gate, (B, L, C)."""
+    if not _runs_in_float32(y_BLKC, gate_BKC) or needs_gradient(y_BLKC, gate_BKC):
+        return None
+    if y_BLKC.dim() != 4 or gate_BKC.shape != (y_BLKC.shape[0], *y_BLKC.shape[2:]):
+        return None
+    return library.directions_sum(y_BLKC.contiguous(), gate_BKC.contiguous())
+
+
+def gain_fits(x: Tensor, reduce: Layer, expand: Layer) -> bool:
+    """Whether the shapes are those that :func:`channel_gain` describes."""
+    channels, hidden = x.shape[-1], reduce.weight.shape[0]
+    return (
+        x.dim() >= 2
+        and reduce.weight.shape == (hidden, channels)
+        and expand.weight.shape == (channels, hidden)
+        and _fits(reduce.bias, (hidden,))
+        and _fits(expand.bias, (channels,))
+    )
+
+
 def through_rows(x_BHWC: Tensor, stages: Sequence[Stage]) -> tuple[Tensor, ...] | None:
     """Compute stages one after another, and return what they keep; None if it cannot run.
 
@@ -173,12 +232,17 @@ def through_rows(x_BHWC: Tensor, stages: Sequence[Stage]) -> tuple[Tensor, ...] 
     tensors = [t for stage in stages for t in stage if isinstance(t, Tensor)]
     if not may_run(x_BHWC, *tensors) or needs_gradient(x_BHWC, *tensors):
         return None
-    if x_BHWC.dim() != 4 or x_BHWC.shape[2] < LEAST_WIDTH or not _stages_fit(x_BHWC, stages):
+    if x_BHWC.dim() != 4 or x_BHWC.shape[2] < LEAST_WIDTH or not stages_fit(x_BHWC, stages):
         return None
     half = products_are_half()
     if half:
         stages = [_in_float32_but(stage, "gate") for stage in stages]
     return rows.through_rows(x_BHWC, stages, half)
+
+
+def _runs_in_float32(*tensors: Tensor | None) -> bool:
+    """Whether a pass may run that autocast has no form of."""
+    return may_run(*tensors) and not products_are_half()
 
 
 def _place_for(x: Tensor) -> Tensor:
@@ -221,7 +285,7 @@ def _fits(tensor: Tensor | None, shape: tuple[int, ...]) -> bool:
     return tensor is None or tensor.shape == shape
 
 
-def _stages_fit(x_BHWC: Tensor, stages: Sequence[Stage]) -> bool:
+def stages_fit(x_BHWC: Tensor, stages: Sequence[Stage]) -> bool:
     """Whether the shapes are those that the stages describe."""
     if not 1 <= len(stages) <= MOST_STAGES or isinstance(stages[0], DepthwiseStage):
         return False
@@ -238,6 +302,7 @@ def _stages_fit(x_BHWC: Tensor, stages: Sequence[Stage]) -> bool:
             of_pixels, of_channels = (stage.skip,), (stage.bias, stage.scale)
             outputs = stage.weight.shape[0]
             right = stage.weight.dim() == 2 and stage.weight.shape[1] <= given
+            right = right and (stage.skip is None or stage.activation == "none")
         else:
             outputs, side = stage.weight.shape[0], stage.weight.shape[-1]
             right = stage.weight.shape == (outputs, 1, side, side) and side % 2 == 1

@@ -58,6 +58,28 @@ class ZooTokensGradients(ctypes.Structure):
     )
 
 
+class ZooGain(ctypes.Structure):
+    """The structure of csrc/zoo_passes.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("images", "tokens", "channels", "hidden")),
+        ("x", ctypes.c_void_p),
+        ("x_stride", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("reduce_weight", "reduce_bias")),
+        *((name, ctypes.c_void_p) for name in ("expand_weight", "expand_bias", "out")),
+    )
+
+
+class ZooDirections(ctypes.Structure):
+    """The structure of csrc/zoo_passes.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("images", "tokens", "directions", "channels")),
+        ("eps", ctypes.c_float),
+        *((name, ctypes.c_void_p) for name in ("y", "weight", "bias")),
+    )
+
+
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The library, or None if it cannot run here or was built before it had these functions."""
@@ -76,6 +98,9 @@ def library() -> ctypes.CDLL | None:
         loaded.zoo_tokens_gradients.argtypes = (tokens, gradients, *team)
         loaded.zoo_rows.argtypes = (place, *team)
         loaded.zoo_half_products.argtypes = (ctypes.c_char_p,)
+        loaded.zoo_gain.argtypes = (place, *team)
+        loaded.zoo_directions_mean.argtypes = (place, place, *team)
+        loaded.zoo_directions_sum.argtypes = (place, place, place, *team)
     except AttributeError:
         return None
     return loaded
@@ -171,6 +196,53 @@ class Tokens(NamedTuple):
         """All but eps."""
         *tensors, _ = self
         return tuple(tensors)
+
+
+class Layer(NamedTuple):
+    """A linear layer: weight (outputs, inputs), bias (outputs) or None."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+def gain(x: Tensor, reduce: Layer, expand: Layer) -> Tensor:
+    """``sigmoid(expand(relu(reduce(mean token))))``, (B, 1, ..., 1, C), of x (B, ..., C)."""
+    rows = _rows(x)
+    out = x.new_empty(x.shape[0], *(1,) * (x.dim() - 2), x.shape[-1])
+    layers = [_contiguous(tensor) for tensor in (*reduce, *expand)]
+    call = ZooGain(
+        x.shape[0],
+        rows.shape[0] // x.shape[0],
+        rows.shape[1],
+        reduce.weight.shape[0],
+        rows.data_ptr(),
+        rows.stride(0),
+        *map(address, layers),
+        out.data_ptr(),
+    )
+    run("zoo_gain", ctypes.byref(call))
+    return out
+
+
+def directions_mean(
+    y_BLKC: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    """The mean over tokens of a layer norm, (B, K, C), of y contiguous."""
+    weight, bias = _contiguous(weight), _contiguous(bias)
+    images, _, directions, channels = y_BLKC.shape
+    out = y_BLKC.new_empty(images, directions, channels)
+    call = ZooDirections(*y_BLKC.shape, eps, y_BLKC.data_ptr(), address(weight), address(bias))
+    run("zoo_directions_mean", ctypes.byref(call), out.data_ptr())
+    return out
+
+
+def directions_sum(y_BLKC: Tensor, gate_BKC: Tensor) -> Tensor:
+    """The sum over directions of ``gate * y``, (B, L, C), of both contiguous."""
+    images, tokens, _, channels = y_BLKC.shape
+    out = y_BLKC.new_empty(images, tokens, channels)
+    call = ZooDirections(*y_BLKC.shape, 0.0, y_BLKC.data_ptr(), None, None)
+    run("zoo_directions_sum", ctypes.byref(call), gate_BKC.data_ptr(), out.data_ptr())
+    return out
 
 
 class TokenGradients(NamedTuple):

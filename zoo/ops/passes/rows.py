@@ -44,7 +44,7 @@ class NormStage(NamedTuple):
 
 
 class ProductStage(NamedTuple):
-    """``weight v + bias + skip * scale``.
+    """``weight v + bias + skip * scale``, or without a skip ``activation(weight v + bias)``.
 
     Attributes:
         weight: (X, C), where C may be less than the channels that the stage before it computes.
@@ -52,6 +52,7 @@ class ProductStage(NamedTuple):
         skip: (B, H, W, X), or None for 0.
         scale: (X), or None for 1.
         keep: the first channel that is returned; None to return nothing.
+        activation: applied to the result.
     """
 
     weight: Tensor
@@ -59,6 +60,7 @@ class ProductStage(NamedTuple):
     skip: Tensor | None = None
     scale: Tensor | None = None
     keep: int | None = None
+    activation: Activation = "none"
 
 
 class DepthwiseStage(NamedTuple):
@@ -115,6 +117,60 @@ class ZooRows(ctypes.Structure):
     )
 
 
+class Described(NamedTuple):
+    """Stages for the library, without the places that their kept channels go to.
+
+    Attributes:
+        stages: the structures.
+        kept: the stages that return channels: their place among all, and how many channels.
+        tensors: what must stay alive as long as the structures are used.
+    """
+
+    stages: ctypes.Array[ZooStage]
+    kept: list[tuple[int, int]]
+    tensors: list[Tensor | None]
+
+
+def described(channels: int, stages: Sequence[Stage]) -> Described:
+    """Describe stages whose first one gets so many channels."""
+    places, kept = (ZooStage * len(stages))(), []
+    tensors: list[Tensor | None] = []
+    for index, (place, stage) in enumerate(zip(places, stages, strict=True)):
+        weight = None if stage.weight is None else stage.weight.contiguous()
+        bias = None if stage.bias is None else stage.bias.contiguous()
+        place.inputs = place.outputs = channels
+        place.kernel = place.dilation = 1
+        tensors += (weight, bias)
+        if isinstance(stage, NormStage):
+            place.kind, place.eps = 0, stage.eps
+            if stage.gate is not None:
+                gate = _tokens(stage.gate)
+                place.gate, place.gate_stride = gate.data_ptr(), gate.stride(0)
+                place.gate_dtype = DTYPE_NUMBERS[gate.dtype]
+                tensors.append(gate)
+        elif isinstance(stage, ProductStage):
+            place.kind, (place.outputs, place.inputs) = 1, stage.weight.shape
+            place.activation = ACTIVATION_NUMBERS[stage.activation]
+            if stage.skip is not None:
+                skip = _tokens(stage.skip)
+                place.skip, place.skip_stride = skip.data_ptr(), skip.stride(0)
+                tensors.append(skip)
+            scale = None if stage.scale is None else stage.scale.contiguous()
+            # Without a skip there is nothing to scale.
+            place.scale = address(scale) if stage.skip is not None else None
+            tensors.append(scale)
+        else:
+            place.kind, place.inputs = 2, stage.weight.shape[0]
+            place.outputs, place.kernel = place.inputs, stage.weight.shape[-1]
+            place.dilation, place.activation = stage.dilation, ACTIVATION_NUMBERS[stage.activation]
+        place.weight, place.bias = address(weight), address(bias)
+        channels = place.outputs
+        if stage.keep is not None:
+            place.first = stage.keep
+            kept.append((index, channels - stage.keep))
+    return Described(places, kept, tensors)
+
+
 def through_rows(x_BHWC: Tensor, stages: Sequence[Stage], half: bool = False) -> tuple[Tensor, ...]:
     """Compute stages one after another: the kept channels of each stage that keeps some.
 
@@ -124,54 +180,21 @@ def through_rows(x_BHWC: Tensor, stages: Sequence[Stage], half: bool = False) ->
         half: whether the factors of products are rounded to bfloat16; see
             :func:`zoo.ops.passes.library.has_half_products`.
     """
-    channels = x_BHWC.shape[3]
-    x = _tokens(x_BHWC)
-    kept: list[object] = [x]  # what must stay alive during the call
-    outs: list[Tensor] = []
-    described = (ZooStage * len(stages))()
-    for place, stage in zip(described, stages, strict=True):
-        weight = None if stage.weight is None else stage.weight.contiguous()
-        bias = None if stage.bias is None else stage.bias.contiguous()
-        place.inputs = place.outputs = channels
-        place.kernel = place.dilation = 1
-        kept += (weight, bias)
-        if isinstance(stage, NormStage):
-            place.kind, place.eps = 0, stage.eps
-            if stage.gate is not None:
-                gate = _tokens(stage.gate)
-                place.gate, place.gate_stride = gate.data_ptr(), gate.stride(0)
-                place.gate_dtype = DTYPE_NUMBERS[gate.dtype]
-                kept.append(gate)
-        elif isinstance(stage, ProductStage):
-            place.kind, (place.outputs, place.inputs) = 1, stage.weight.shape
-            if stage.skip is not None:
-                skip = _tokens(stage.skip)
-                place.skip, place.skip_stride = skip.data_ptr(), skip.stride(0)
-                kept.append(skip)
-            scale = None if stage.scale is None else stage.scale.contiguous()
-            # Without a skip there is nothing to scale.
-            place.scale = address(scale) if stage.skip is not None else None
-            kept.append(scale)
-        else:
-            place.kind, place.inputs = 2, stage.weight.shape[0]
-            place.outputs, place.kernel = place.inputs, stage.weight.shape[-1]
-            place.dilation, place.activation = stage.dilation, ACTIVATION_NUMBERS[stage.activation]
-        place.weight, place.bias = address(weight), address(bias)
-        channels = place.outputs
-        if stage.keep is not None:
-            out = x_BHWC.new_empty(
-                *x_BHWC.shape[:3], channels - stage.keep, dtype=_kept_dtype(stage, half)
-            )
-            place.first, place.out = stage.keep, out.data_ptr()
-            place.out_dtype = DTYPE_NUMBERS[out.dtype]
-            outs.append(out)
+    x, found = _tokens(x_BHWC), described(x_BHWC.shape[3], stages)
+    outs = []
+    for index, channels in found.kept:
+        dtype = _kept_dtype(stages[index], half)
+        out = x_BHWC.new_empty(*x_BHWC.shape[:3], channels, dtype=dtype)
+        place = found.stages[index]
+        place.out, place.out_dtype = out.data_ptr(), DTYPE_NUMBERS[dtype]
+        outs.append(out)
     call = ZooRows(
         *x_BHWC.shape[:3],
         x.data_ptr(),
         x.stride(0),
         DTYPE_NUMBERS[x.dtype],
         len(stages),
-        ctypes.addressof(described),
+        ctypes.addressof(found.stages),
         half,
     )
     library.run("zoo_rows", ctypes.byref(call))

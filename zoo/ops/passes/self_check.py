@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.ops.passes import library, rows
-from zoo.ops.passes.library import Activation, Convolution, TokenGradients, Tokens
+from zoo.ops.passes.library import Activation, Convolution, Layer, TokenGradients, Tokens
 from zoo.ops.passes.rows import DepthwiseStage, NormStage, ProductStage
 from zoo.ops.scan import native
 from zoo.ops.scan.self_check import part_serves_on_cpu, serves_on_cpu
@@ -24,6 +24,8 @@ from zoo.ops.scan.self_check import part_serves_on_cpu, serves_on_cpu
 PART = "passes over features"
 """What these are called where a verdict is kept or told."""
 CHANNELS = 35
+GATE = ((3, CHANNELS), (CHANNELS, 3))
+"""Weights of the two layers of a channel attention."""
 EPS = 1e-5
 ALLOWED = 2e-5
 """Largest deviation from float64, relative to the norm: that of a scan in float32."""
@@ -75,6 +77,8 @@ def _results() -> Iterator[tuple[str, Tensor, Tensor]]:
     skip, scale = normal(*shape), normal(CHANNELS)
     product = ProductStage(normal(CHANNELS, CHANNELS), normal(CHANNELS), skip, scale, keep=0)
     yield from _through_rows(normal(*shape), norm, product, conv)
+    yield from _directions(normal(*shape), norm)
+    yield from _gain(normal(*shape), *(Layer(normal(*s), normal(s[0])) for s in GATE))
     if library.has_half_products():
         yield _half_product(normal(*shape), product)
 
@@ -83,10 +87,33 @@ def _half_product(x: Tensor, product: ProductStage) -> tuple[str, Tensor, Tensor
     """A product of factors that bfloat16 holds: rounding changes nothing."""
     x, weight = x.bfloat16(), product.weight.bfloat16()
     (found,) = rows.through_rows(x, [product._replace(weight=weight.float())], half=True)
-    _, bias, skip, scale, _ = product
+    _, bias, skip, scale, *_ = product
     assert bias is not None and skip is not None and scale is not None
     right = F.linear(x.double(), weight.double(), bias.double()) + skip.double() * scale.double()
     return "a product of bfloat16", found, right
+
+
+def _directions(y: Tensor, norm: NormStage) -> Iterator[tuple[str, Tensor, Tensor]]:
+    assert norm.weight is not None and norm.bias is not None
+    exact, weight, bias = (t.double() for t in (y, norm.weight, norm.bias))
+    normed = F.layer_norm(exact, [CHANNELS], weight, bias, EPS)
+    yield (
+        "the mean of the norms of directions",
+        library.directions_mean(y, norm.weight, norm.bias, EPS),
+        normed.mean(1),
+    )
+    gate = y[:, 0].contiguous()
+    right = (exact * gate[:, None].double()).sum(2)
+    yield "the gated sum of directions", library.directions_sum(y, gate), right
+
+
+def _gain(x: Tensor, reduce: Layer, expand: Layer) -> Iterator[tuple[str, Tensor, Tensor]]:
+    mean, (first, first_bias), (last, last_bias) = (
+        x.double().mean((1, 2), keepdim=True),
+        *([t.double() for t in layer if t is not None] for layer in (reduce, expand)),
+    )
+    right = F.linear(F.linear(mean, first, first_bias).relu(), last, last_bias).sigmoid()
+    yield "the gain of a channel attention", library.gain(x, reduce, expand), right
 
 
 def _through_rows(
@@ -99,6 +126,11 @@ def _through_rows(
     normed = F.layer_norm(x, [CHANNELS], weight, bias, norm.eps) * F.silu(gate)
     right = F.linear(normed, matrix, added) + skip * scale
     yield "a product in a row of layers", multiplied, right
+    (activated,) = rows.through_rows(
+        multiplied, [product._replace(skip=None, scale=None, activation="gelu")]
+    )
+    right_again = F.gelu(F.linear(right, matrix, added))
+    yield "a product with its activation", activated, right_again
     yield "a convolution in a row of layers", convolved, _convolved(conv._replace(x=right))
 
 

@@ -201,7 +201,7 @@ def forward_keeping(inputs: ScanInputs, reduce: bool) -> tuple[Tensor, Tensor]:
 def _forward(dense: ScanInputs, reduce: bool, kept: Tensor | None) -> Tensor:
     inner = dense.u.shape[2:] if reduce else dense.D.shape
     y = dense.u.new_empty(*dense.u.shape[:2], *inner)
-    _call("zoo_scan_forward", dense, reduce, kept, y.data_ptr())
+    run("zoo_scan_forward", dense.order, describe(dense, reduce, kept), y.data_ptr())
     return y
 
 
@@ -236,7 +236,7 @@ def _backward(
         y_stride=tuple(stride),
         **{name: tensor.data_ptr() for name, tensor in found.items()},
     )
-    _call("zoo_scan_backward", dense, reduce, kept, ctypes.byref(described))
+    run("zoo_scan_backward", dense.order, describe(dense, reduce, kept), ctypes.byref(described))
     return gradients_of(found)
 
 
@@ -261,18 +261,17 @@ _STRIDED = attrgetter(*TOKENS)
 """Both getters return tensors in the order of the C structure."""
 
 
-def _describe(inputs: ScanInputs, reduce: bool, kept: Tensor | None) -> Any:
-    return ctypes.byref(
-        _Scan(
-            _DTYPES[inputs.u.dtype],
-            reduce,
-            *axis_sizes(inputs).values(),
-            *[None if t is None else t.data_ptr() for t in _POINTERS(inputs)],
-            0 if inputs.order.dim() == 2 else inputs.order.stride(0),
-            *[tensor.stride()[:-1] for tensor in _STRIDED(inputs)],
-            None if kept is None else kept.data_ptr(),
-            0 if kept is None else kept.numel(),
-        )
+def describe(inputs: ScanInputs, reduce: bool, kept: Tensor | None = None) -> _Scan:
+    """The structure of a call. Its tensors must lie as the library reads them, and stay alive."""
+    return _Scan(
+        _DTYPES[inputs.u.dtype],
+        reduce,
+        *axis_sizes(inputs).values(),
+        *[None if t is None else t.data_ptr() for t in _POINTERS(inputs)],
+        0 if inputs.order.dim() == 2 else inputs.order.stride(0),
+        *[tensor.stride()[:-1] for tensor in _STRIDED(inputs)],
+        None if kept is None else kept.data_ptr(),
+        0 if kept is None else kept.numel(),
     )
 
 
@@ -289,14 +288,16 @@ def _openmp() -> int | None:
         return None
 
 
-def _call(
-    function: str, inputs: ScanInputs, reduce: bool, kept: Tensor | None, results: Any
-) -> None:
-    described = _describe(inputs, reduce, kept)
-    threads = torch.get_num_threads()
-    status = getattr(library(), function)(described, results, None, threads, _openmp())
+def run(function: str, order: Tensor, described: _Scan, results: Any) -> None:
+    """Call a function of the library on a scan of which this is the order.
+
+    Raises:
+        ValueError: if the order is wrong.
+    """
+    team = (torch.get_num_threads(), _openmp())
+    status = getattr(library(), function)(ctypes.byref(described), results, None, *team)
     if status in _WRONG_ORDER:
-        check_order(inputs.order, inputs.u.shape[1])  # names the entry
+        check_order(order, described.tokens)  # names the entry
         raise ValueError("order was wrong, and another thread has changed it since")
     raise_for(status, function, "the selective scan")
 

@@ -17,6 +17,9 @@ struct Kernel {
                            const Team&);
   int (*tokens)(const ZooTokens&, const Team&);
   int (*tokens_gradients)(const ZooTokens&, const ZooTokensGradients&, const Team&);
+  int (*gain)(const ZooGain&, const Team&);
+  int (*directions_mean)(const ZooDirections&, float* out, const Team&);
+  int (*directions_sum)(const ZooDirections&, const float* gate, float* out, const Team&);
   int (*rows)(const ZooRows&, const Team&);
   void (*exp)(const float* in, float* out, int64_t count);
   void (*softplus)(const float* in, float* out, int64_t count);

@@ -13,6 +13,8 @@
 #include "half_products.h"
 #include "rows.h"  // uses the three above
 #include "tokens_gradient.h"
+#include "gain.h"
+#include "merge.h"
 
 namespace {
 
@@ -67,6 +69,17 @@ int run_tokens_gradients(const ZooTokens& call, const ZooTokensGradients& gradie
   return TokenGradients(call, gradients).run(team);
 }
 
+int run_gain(const ZooGain& call, const Team& team) { return Gain(call).run(team); }
+
+int run_directions_mean(const ZooDirections& call, float* out, const Team& team) {
+  return Directions(call).mean(team, out);
+}
+
+int run_directions_sum(const ZooDirections& call, const float* gate, float* out,
+                       const Team& team) {
+  return Directions(call).sum(team, gate, out);
+}
+
 int run_rows(const ZooRows& call, const Team& team) { return Rows(call).run(team); }
 
 // Computes in the same groups as the recurrence, to measure the cost of its exponentials alone.
@@ -103,7 +116,8 @@ void run_softplus(const float* in, float* out, int64_t count) {
 #define ZOO_KERNEL(name)                                                                       \
   {                                                                                            \
     name, run_forward, run_backward, run_depthwise, run_depthwise_weights, run_tokens,         \
-        run_tokens_gradients, run_rows, run_exp, run_softplus, kHalfProducts                   \
+        run_tokens_gradients, run_gain, run_directions_mean, run_directions_sum, run_rows,     \
+        run_exp, run_softplus, kHalfProducts                                                   \
   }
 
 }  // namespace

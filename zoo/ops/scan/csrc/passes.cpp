@@ -76,6 +76,20 @@ int begin(const ZooTokens* call, const float* const (&tensors)[kCount], const ch
   return ZOO_OK;
 }
 
+// The same for the directions of a scan.
+template <int kCount>
+int begin(const ZooDirections* call, const float* const (&tensors)[kCount], const char* level,
+          int threads, ZooOpenMP openmp, const Kernel** kernel, Team* team) {
+  const int status = find_kernel(level, kernel);
+  if (status != ZOO_OK) return status;
+  const int64_t count = elements({call->images, call->tokens, call->directions, call->channels});
+  if (count < 0) return ZOO_WRONG_SIZE;
+  const float* own[] = {call->y, call->weight, call->bias};
+  if (!aligned(own) || !aligned(tensors)) return ZOO_MISALIGNED;
+  *team = team_for(count, threads, openmp);
+  return ZOO_OK;
+}
+
 // Checks a stage that gets `given` channels for each token.
 int check_stage(const ZooStage& stage, int64_t given, int64_t tokens, bool first) {
   const bool product = stage.kind == ZOO_PRODUCT, wide = stage.kind == ZOO_DEPTHWISE;
@@ -89,7 +103,8 @@ int check_stage(const ZooStage& stage, int64_t given, int64_t tokens, bool first
   if (!wide && (stage.kernel != 1 || stage.dilation != 1)) return ZOO_WRONG_SIZE;
   if (stage.dilation > kMostElements / stage.kernel) return ZOO_WRONG_SIZE;
   if (stage.activation < ZOO_NO_ACTIVATION || stage.activation > ZOO_GELU) return ZOO_WRONG_SIZE;
-  if (!wide && stage.activation != ZOO_NO_ACTIVATION) return ZOO_WRONG_SIZE;
+  const bool plain = stage.kind == ZOO_NORM || (product && stage.skip != nullptr);
+  if (plain && stage.activation != ZOO_NO_ACTIVATION) return ZOO_WRONG_SIZE;
   if ((product || wide) && stage.weight == nullptr) return ZOO_WRONG_SIZE;
   if (stage.gate != nullptr && stage.kind != ZOO_NORM) return ZOO_WRONG_SIZE;
   if ((stage.skip != nullptr || stage.scale != nullptr) && !product) return ZOO_WRONG_SIZE;
@@ -108,6 +123,9 @@ int check_stage(const ZooStage& stage, int64_t given, int64_t tokens, bool first
 
 bool empty(const ZooDepthwise* call) {
   return call->batch == 0 || call->height == 0 || call->width == 0 || call->channels == 0;
+}
+bool empty(const ZooDirections* call) {
+  return call->images == 0 || call->tokens == 0 || call->directions == 0 || call->channels == 0;
 }
 bool empty(const ZooTokens* call) {
   return call->images == 0 || call->tokens == 0 || call->channels == 0;
@@ -165,6 +183,38 @@ int zoo_rows(const ZooRows* call, const char* level, int threads, ZooOpenMP open
   if (status != ZOO_OK || tokens == 0) return status;
   const int64_t count = elements({tokens, channels});
   return count < 0 ? ZOO_WRONG_SIZE : kernel->rows(*call, team_for(count, threads, openmp));
+}
+
+int zoo_gain(const ZooGain* call, const char* level, int threads, ZooOpenMP openmp) {
+  const Kernel* kernel = nullptr;
+  const int status = find_kernel(level, &kernel);
+  if (status != ZOO_OK) return status;
+  const int64_t count = elements({call->images, call->tokens, call->channels});
+  const int64_t weights = elements({call->images, call->channels, call->hidden});
+  if (count < 0 || weights < 0 || call->hidden < 1) return ZOO_WRONG_SIZE;
+  const float* own[] = {call->x,           call->reduce_weight, call->reduce_bias,
+                        call->expand_weight, call->expand_bias, call->out};
+  if (!aligned(own)) return ZOO_MISALIGNED;
+  if (count == 0) return ZOO_OK;
+  return kernel->gain(*call, team_for(count, threads, openmp));
+}
+
+int zoo_directions_mean(const ZooDirections* call, float* out, const char* level, int threads,
+                        ZooOpenMP openmp) {
+  const Kernel* kernel = nullptr;
+  Team team;
+  const int status = begin(call, {out}, level, threads, openmp, &kernel, &team);
+  if (status != ZOO_OK || empty(call)) return status;
+  return kernel->directions_mean(*call, out, team);
+}
+
+int zoo_directions_sum(const ZooDirections* call, const float* gate, float* out, const char* level,
+                       int threads, ZooOpenMP openmp) {
+  const Kernel* kernel = nullptr;
+  Team team;
+  const int status = begin(call, {gate, out}, level, threads, openmp, &kernel, &team);
+  if (status != ZOO_OK || empty(call)) return status;
+  return kernel->directions_sum(*call, gate, out, team);
 }
 
 int zoo_tokens(const ZooTokens* call, const char* level, int threads, ZooOpenMP openmp) {

@@ -244,6 +244,7 @@ class Rows {
       normalise(walk, stage, in, in_stride, first_token, out);
     } else if (stage.kind == ZOO_PRODUCT) {
       multiply(walk, stage, packed_ + p.packed, in, in_stride, out, p.stride);
+      activate(stage, out, width_ * p.stride);
     } else {
       convolve(walk, i, y, out);
     }
@@ -317,6 +318,19 @@ class Rows {
                                         : product_panel<kProductVectors>;
       panel(in, in_stride, stage.inputs, weight + c * stage.inputs, packed + c, out + c,
             out_stride, width_);
+    }
+  }
+
+  // Applies the activation of a product to a row, which consists of whole vectors.
+  static void activate(const ZooStage& stage, float* row, int64_t count) {
+    if (stage.activation == ZOO_SILU) {
+      for (int64_t i = 0; i < count; i += kLanes) {
+        store(row + i, Activation<ZOO_SILU>::value(load(row + i)));
+      }
+    } else if (stage.activation == ZOO_GELU) {
+      for (int64_t i = 0; i < count; i += kLanes) {
+        store(row + i, Activation<ZOO_GELU>::value(load(row + i)));
+      }
     }
   }
 

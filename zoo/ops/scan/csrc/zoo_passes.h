@@ -1,5 +1,5 @@
 /* Passes over the tokens of an image, and their gradients: a depthwise convolution with its
- * activation, and sums, norms and gates of tokens. Part of the library's C interface; what
+ * activation, sums, norms and gates of tokens, and the gain of a channel attention. Part of the library's C interface; what
  * zoo_scan.h says about statuses, levels, threads and openmp holds here too.
  *
  * Shapes: B images, H height, W width, L tokens of an image, C channels. All tensors are float32,
@@ -61,6 +61,28 @@ typedef struct ZooTokensGradients {
   float* gate;      /* (B L, C) */
 } ZooTokensGradients;
 
+/* gain = sigmoid(expand relu(reduce mean(x))) for each channel of an image; the mean is that of its
+ * tokens. */
+typedef struct ZooGain {
+  int64_t images, tokens, channels, hidden;
+  const float* x; /* (B L, C), rows x_stride elements apart */
+  int64_t x_stride;
+  const float* reduce_weight; /* (hidden, C) contiguous */
+  const float* reduce_bias;   /* (hidden), or NULL */
+  const float* expand_weight; /* (C, hidden) contiguous */
+  const float* expand_bias;   /* (C), or NULL */
+  float* out;                 /* (B, C) */
+} ZooGain;
+
+/* The separate outputs of the directions of a scan. */
+typedef struct ZooDirections {
+  int64_t images, tokens, directions, channels;
+  float eps;
+  const float* y;      /* (B, L, K, C) contiguous */
+  const float* weight; /* of the norm, (C), or NULL */
+  const float* bias;   /* of the norm, (C), or NULL */
+} ZooDirections;
+
 enum { ZOO_NORM = 0, ZOO_PRODUCT = 1, ZOO_DEPTHWISE = 2 };
 enum { ZOO_MOST_STAGES = 8, ZOO_MOST_KERNEL = 63 };
 
@@ -68,11 +90,11 @@ enum { ZOO_MOST_STAGES = 8, ZOO_MOST_KERNEL = 63 };
  * channels of each token; the others of that stage are not read. Norm and convolution have as many
  * outputs as inputs.
  *   ZOO_NORM:       norm(v) * silu(gate), as in ZooTokens
- *   ZOO_PRODUCT:    weight v + bias + skip * scale
+ *   ZOO_PRODUCT:    weight v + bias + skip * scale, or activation(weight v + bias) without a skip
  *   ZOO_DEPTHWISE:  activation(conv(v)), as in ZooDepthwise, with a kernel of at most
  *                   ZOO_MOST_KERNEL; not the first stage */
 typedef struct ZooStage {
-  int32_t kind, activation; /* activation: of a convolution, else none */
+  int32_t kind, activation; /* of a norm none */
   int64_t inputs, outputs;
   int64_t kernel, dilation; /* of a convolution, else 1 */
   float eps;
@@ -115,6 +137,15 @@ ZOO_API int zoo_depthwise_weights(const ZooDepthwise* call, const float* grad, f
 ZOO_API int zoo_tokens(const ZooTokens* call, const char* level, int threads, ZooOpenMP openmp);
 ZOO_API int zoo_tokens_gradients(const ZooTokens* call, const ZooTokensGradients* gradients,
                                  const char* level, int threads, ZooOpenMP openmp);
+
+ZOO_API int zoo_gain(const ZooGain* call, const char* level, int threads, ZooOpenMP openmp);
+
+/* out (B, K, C) = the mean over tokens of norm(y). */
+ZOO_API int zoo_directions_mean(const ZooDirections* call, float* out, const char* level,
+                                int threads, ZooOpenMP openmp);
+/* out (B, L, C) = the sum over directions of gate y; gate is (B, K, C) contiguous. */
+ZOO_API int zoo_directions_sum(const ZooDirections* call, const float* gate, float* out,
+                               const char* level, int threads, ZooOpenMP openmp);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,301 @@
+"""Blocks that are prepared once: later calls give what the layers give, whatever has changed."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from tests.helpers.native_kernel import BUILT
+from zoo.blocks import RSSB, SS2D
+from zoo.blocks import prepared as module_of_prepared
+from zoo.blocks.channel_attention import CAB, LightCAB
+from zoo.blocks.direction_merge import GatedMerge
+from zoo.blocks.prepared import MOST_SHAPES
+from zoo.ops import passes, use_backend
+from zoo.ops.passes import workspace as module_of_workspace
+from zoo.scans import Raster
+
+pytestmark = pytest.mark.skipif(not BUILT, reason="the kernel was not built")
+
+DIM = 30
+
+
+def built(branch=LightCAB, **options):
+    torch.manual_seed(0)
+    block = RSSB(DIM, branch=branch, **options).eval()
+    for parameter in block.parameters():
+        if parameter.dim() == 1:
+            parameter.data += 0.2 * torch.randn(parameter.shape)
+    return block
+
+
+def features(*shape):
+    return torch.randn(*shape, DIM, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+@pytest.fixture
+def prepared(monkeypatch):
+    """How often a prepared call has run."""
+    runs, run = [], module_of_prepared._Call.run
+
+    def counted(call, x):
+        runs.append(call)
+        return run(call, x)
+
+    monkeypatch.setattr(module_of_prepared._Call, "run", counted)
+    return runs
+
+
+@pytest.fixture
+def same(monkeypatch, prepared):
+    """Compares a block with its layers, and tells whether it was a prepared call."""
+
+    def compare(block, x):
+        prepared.clear()
+        with torch.no_grad():
+            found = block(x)
+            ran = bool(prepared)
+            monkeypatch.setenv(passes.ENVIRONMENT, "0")
+            expected = block(x)
+            monkeypatch.delenv(passes.ENVIRONMENT)
+            assert len(prepared) == ran
+        span = float(expected.max() - expected.min())
+        assert float((found - expected).abs().max()) <= 1e-5 * span
+        return ran
+
+    return compare
+
+
+@pytest.mark.parametrize("branch", [LightCAB, CAB, None])
+@pytest.mark.parametrize("skip_scale", [True, False])
+def test_a_prepared_block_gives_what_its_layers_give(branch, skip_scale, same):
+    block = built(branch, skip_scale=skip_scale)
+    for shape in [(1, 6, 9), (1, 6, 9), (2, 17, 33), (1, 6, 9), (3, 1, 8)]:
+        assert same(block, features(*shape))
+
+
+def test_blocks_of_several_sizes_share_memory(same):
+    """A larger block moves it, and the smaller one must follow."""
+    small, large = built(), built()
+    assert same(small, features(1, 5, 8))
+    assert same(large, features(2, 40, 50))
+    assert same(small, features(1, 5, 8))
+
+
+def test_images_that_need_more_memory_than_is_kept_run(same, monkeypatch):
+    monkeypatch.setattr(module_of_workspace, "MOST_KEPT", 1)
+    monkeypatch.setattr(module_of_workspace, "_kept", threading.local())
+    block = built()
+    for shape in [(1, 6, 9), (1, 6, 9)]:
+        assert same(block, features(*shape))
+    assert not vars(module_of_workspace._kept)
+
+
+def test_shapes_beyond_the_last_ones_are_prepared_anew(same):
+    block = built()
+    for width in range(8, 10 + MOST_SHAPES):
+        assert same(block, features(1, 3, width))
+    assert len(block.prepared._threads.found.calls) <= MOST_SHAPES
+
+
+def test_values_of_parameters_may_change(same):
+    block, x = built(), features(1, 6, 9)
+    assert same(block, x)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.mul_(1.1)
+    assert same(block, x)
+    for parameter in block.parameters():
+        parameter.data.add_(0.01)  # tells no one
+    assert same(block, x)
+
+
+def replace_parameter(block):
+    block.skip_scale = nn.Parameter(2 * block.skip_scale.detach())
+
+
+def replace_data(block):
+    block.mixer.in_proj.weight.data = 2 * block.mixer.in_proj.weight.data
+
+
+def replace_layer(block):
+    block.mixer.out_proj = nn.Linear(block.mixer.out_proj.in_features, DIM)
+
+
+def other_eps(block):
+    block.norm.eps = 0.5
+
+
+def other_scan(block):
+    block.mixer.scan = Raster(directions=("column", "row", "row_reversed", "column_reversed"))
+
+
+def no_bias(block):
+    block.branch_norm.bias = None
+
+
+@pytest.mark.parametrize(
+    "change", [replace_parameter, replace_data, replace_layer, other_eps, other_scan, no_bias]
+)
+def test_other_layers_are_prepared_anew(change, same):
+    block, x = built(), features(1, 6, 9)
+    assert same(block, x)
+    change(block)
+    assert same(block, x)
+
+
+def hook(block):
+    block.mixer.conv.register_forward_hook(lambda _module, _inputs, y: y + 1)
+
+
+def hook_inside(block):
+    block.branch.layers[-1].reduce.register_forward_hook(lambda _module, _inputs, y: y + 1)
+
+
+def other_forward(block):
+    own = block.mixer.out_norm.forward
+    block.mixer.out_norm.forward = lambda x: own(x) + 1
+
+
+def other_class(block):
+    own = type(block.norm)
+    block.norm.__class__ = type(
+        "Other", (own,), {"forward": lambda self, x: own.forward(self, x) + 1}
+    )
+
+
+def other_merge(block):
+    block.mixer.merge = GatedMerge(block.mixer.out_norm.normalized_shape[0])
+
+
+def other_mixer(block):
+    class Twice(SS2D):
+        def forward(self, x_BHWC):
+            return 2 * super().forward(x_BHWC)
+
+    block.mixer = Twice(DIM).eval()
+
+
+def not_contiguous(block):
+    weight = block.mixer.in_proj.weight
+    weight.data = weight.data.t().contiguous().t()
+
+
+def double(block):
+    block.mixer.A_log.data = block.mixer.A_log.data.double()
+
+
+@pytest.mark.parametrize(
+    "change", [hook, other_forward, other_class, other_merge, other_mixer, not_contiguous, double]
+)
+def test_what_cannot_be_prepared_runs_its_layers(change, same):
+    block, x = built(), features(1, 6, 9)
+    assert same(block, x)
+    change(block)
+    assert not same(block, x)
+
+
+def test_a_hook_inside_the_gain_runs(same):
+    block, x = built(), features(1, 6, 9)
+    assert same(block, x)
+    hook_inside(block)
+    assert same(block, x)  # the rest is still prepared
+
+
+@pytest.mark.parametrize("which", ["width", "memory", "dtype", "empty"])
+def test_features_that_cannot_be_prepared_run_the_layers(which, prepared):
+    block = built()
+    x = {
+        "width": features(1, 6, 7),
+        "memory": features(1, 9, 6).transpose(1, 2),
+        "dtype": features(1, 6, 9).double(),
+        "empty": features(1, 6, 9)[:0],
+    }[which]
+    if which == "dtype":
+        block.double()
+    with torch.no_grad():
+        assert block(x).shape == x.shape
+    assert not prepared
+
+
+def test_others_see_the_operators(prepared):
+    block, x = built(), features(1, 6, 9)
+    block(x.requires_grad_()).sum().backward()
+    assert x.grad is not None and not prepared
+    x = x.detach()
+    assert block(x).requires_grad and not prepared
+    with torch.no_grad():
+        with use_backend("chunked"):
+            block(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            block(x)
+        with torch.profiler.profile() as profile:
+            block(x)
+        assert "zoo::selective_scan" in {event.key for event in profile.key_averages()}
+        assert not prepared
+        with use_backend("native"):
+            block(x)
+        assert len(prepared) == 1
+
+
+def test_frozen_blocks_run_without_no_grad(prepared):
+    block, x = built().requires_grad_(False), features(1, 6, 9)
+    assert not block(x).requires_grad and len(prepared) == 1
+
+
+def test_what_is_prepared_is_not_copied_or_saved(same):
+    block, x = built(), features(1, 6, 9)
+    assert same(block, x)
+    shallow = copy.copy(block)
+    shallow._parameters = {**block._parameters, "skip_scale": nn.Parameter(3 * block.skip_scale)}
+    for other in (copy.deepcopy(block), pickle.loads(pickle.dumps(block)), shallow):
+        assert same(other, x)
+    assert same(block, x)
+
+
+def test_threads_run_one_block_at_the_same_time():
+    block, shapes = built(), [(1, 16, 24), (2, 9, 40)]
+    with torch.no_grad():
+        expected = [block(features(*shape)) for shape in shapes]
+    wrong = []
+
+    def run(shape, right):
+        with torch.inference_mode():
+            x = features(*shape)
+            wrong.extend(not torch.equal(block(x), right) for _ in range(30))
+
+    threads = [
+        threading.Thread(target=run, args=both)
+        for both in [*zip(shapes, expected, strict=True)] * 2
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(wrong) == 120 and not any(wrong)
+
+
+def test_results_do_not_depend_on_threads():
+    block, x, before, found = built(), features(2, 40, 40), torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            with torch.inference_mode():
+                found.append(block(x))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(other, found[0]) for other in found)
+
+
+def test_memory_that_was_given_back_is_not_read():
+    block, x = built(), features(1, 6, 9)
+    with torch.no_grad():
+        block(x)
+        block.mixer.in_proj.weight.untyped_storage().resize_(0)
+        with pytest.raises(ValueError, match="bytes of memory"):
+            block(x)
