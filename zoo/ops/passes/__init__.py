@@ -2,7 +2,8 @@
 
 PyTorch reads and writes all features once for each operation. These functions do several at a time,
 in the library of the scan (``zoo/ops/scan/csrc/zoo_passes.h``). Elementwise passes have gradients,
-which are passes too; the pass over rows, which takes products and convolutions as well, has none.
+which are passes too. The pass over rows, which takes products and convolutions as well, has none,
+nor have the gains of channel attention and what merges the directions of a scan.
 Each returns None where it cannot run, and its caller, which defines what is computed, then uses
 PyTorch.
 
