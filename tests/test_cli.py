@@ -108,7 +108,7 @@ def test_restore_without_options_has_the_documented_defaults(monkeypatch, capsys
     assert words.chosen == (
         "model", None, {"scale": None, "random_weights": False, "overrides": {}}
     )  # fmt: skip
-    assert words.arguments == (words.network, "in", "out", RestoreSettings(overlap=32))
+    assert words.arguments == (words.network, "in", "out", RestoreSettings())
     assert words.options.pop("group").world_size == 1
     assert words.options == {
         "suffix": "", "format": "", "recursive": False, "overwrite": False, "look": "auto",
@@ -344,7 +344,7 @@ def test_drawing_a_scan_of_the_size_and_options_that_were_asked_for(tmp_path):
             "the scale of mambair_tiny_x2 is 2",
         ),
         (
-            ["restore", "PHOTO", "-o", "OUT", "-n", "mambair_tiny_x2", "-t", "9"],
+            ["restore", "PHOTO", "-o", "OUT", "-n", "mambair_tiny_x2", "-t", "9", "--overlap", "5"],
             "twice the overlap",
         ),
         (["restore", "PHOTO", "-o", "OUT", "-w", "TEXT"], "text.png: text, not weights"),

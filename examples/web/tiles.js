@@ -1,15 +1,17 @@
 // Tiles as zoo/inference/tiling.py cuts and blends them, so that the pixels are the same.
 
-// Starts and ends of tiles along a side; the last tile ends at the border.
+// Starts and ends of tiles along a side: equal, as few and as short as can be.
 export function spans(size, tile, overlap) {
   if (size <= tile) {
     return [[0, size]];
   }
+  const count = Math.ceil((size - overlap) / (tile - overlap));
+  const length = Math.ceil((size + (count - 1) * overlap) / count);
   const found = [];
-  for (let start = 0; start < size - tile; start += tile - overlap) {
-    found.push([start, start + tile]);
+  for (let number = 0; number < count; number++) {
+    const start = Math.floor((number * (size - length)) / (count - 1));
+    found.push([start, start + length]);
   }
-  found.push([size - tile, size]);
   return found;
 }
 

@@ -116,7 +116,6 @@ class MambaRestore:
                     network,
                     image_HWC.numpy(),
                     tile=tile or None,
-                    overlap=min(32, tile // 2) if tile else 32,
                     precision=precision,
                     progress=told,
                 )

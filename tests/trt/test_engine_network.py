@@ -165,7 +165,7 @@ def test_zoo_restore_tiles_what_an_engine_restores(tmp_path, monkeypatch):
     assert zoo_main(words) == 0
     found = read_photo(tmp_path / "b.png").color_HWC
     assert found.shape == (200, 180, 3) and np.abs(found - 0.5).max() < 0.01
-    assert {call["input"] for call in session.seen} == {(1, 3, 80, 80)} and len(session.seen) == 4
+    assert {call["input"] for call in session.seen} == {(1, 3, 72, 64)} and len(session.seen) == 4
 
 
 @pytest.mark.parametrize("wrong", ["", "pixel", "nan", "shape"])

@@ -21,14 +21,17 @@ struct Span {
   int start, stop;
 };
 
-// Splits a side into tiles that overlap by at least `overlap`; the last one ends at the border.
+// Splits a side into tiles that overlap by at least `overlap`: equal, as few and as short as can be.
 inline std::vector<Span> spans(int size, int tile, int overlap) {
   if (size <= tile) return {{0, size}};
+  const int step = tile - overlap, count = (size - overlap + step - 1) / step;
+  const long long covered = static_cast<long long>(count - 1) * overlap + size;
+  const int length = static_cast<int>((covered + count - 1) / count);
   std::vector<Span> found;
-  for (int start = 0; start < size - tile; start += tile - overlap) {
-    found.push_back({start, start + tile});
+  for (long long number = 0; number < count; ++number) {
+    const int start = static_cast<int>(number * (size - length) / (count - 1));
+    found.push_back({start, start + length});
   }
-  found.push_back({size - tile, size});
   return found;
 }
 

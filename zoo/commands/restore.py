@@ -15,7 +15,6 @@ from zoo.data.photo import Saving
 from zoo.distributed import DEVICE, ProcessGroup, default_device, process_group
 from zoo.errors import ZooError
 from zoo.inference import RestoreSettings, restore_files
-from zoo.inference.tiling import OVERLAP
 from zoo.networks import Network
 from zoo.ops.precision import SLOW_BFLOAT16, TF32, bfloat16_is_slow
 from zoo.shipped import EVERYDAY, shipped_weights
@@ -124,14 +123,13 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo restore") -> i
         "-t",
         "--tile",
         type=whole("--tile", 0),
-        help="side of a tile in pixels, 0 for no tiles [cuda: as large as free memory allows; cpu: "
-        "512, or 128 for bursts]",
+        help="largest side of a tile in pixels, 0 for no tiles [as large as free memory allows; "
+        "where that is unknown, 512, or 128 for bursts]",
     )
     parser.add_argument(
         "--overlap",
         type=whole("--overlap", 0),
-        default=OVERLAP,
-        help="overlap of tiles in pixels [32]",
+        help="least overlap of tiles in pixels [what the network needs, 16 to 32]",
     )
     parser.add_argument(
         "--ensemble",
@@ -193,7 +191,7 @@ def _run(options: argparse.Namespace) -> None:
         network = network.to(device)
         if options.precision == "bf16" and bfloat16_is_slow(device):
             logger.warning("--precision bf16: %s", SLOW_BFLOAT16)
-        if options.tile == 0 and options.overlap != OVERLAP:
+        if options.tile == 0 and options.overlap is not None:
             logger.warning("--overlap has no effect: with -t 0 there are no tiles")
         report = restore_files(
             network,

@@ -19,7 +19,7 @@ from zoo.inference.files import restore_files
 from zoo.inference.image import restore_photo
 from zoo.inference.memory import restore_in_memory
 from zoo.inference.runner import Precision, RestoreSettings, restore_tensor
-from zoo.inference.tiling import OVERLAP, Progress
+from zoo.inference.tiling import Progress
 from zoo.networks import Network
 
 ImageT = TypeVar("ImageT")
@@ -43,7 +43,7 @@ def restore(  # type: ignore[misc]  # the two above do not repeat the options
     target: str | Path | None = None,
     *,
     tile: int | None = None,
-    overlap: int = OVERLAP,
+    overlap: int | None = None,
     ensemble: bool = False,
     precision: Precision | Literal["auto"] = "fp32",
     tf32: bool = False,
@@ -82,9 +82,10 @@ def restore(  # type: ignore[misc]  # the two above do not repeat the options
         target: file or folder to write; a missing folder is created. For one input, a path that
             has a suffix is a file, unless it is an existing folder or a string that ends in "/".
             For an image in memory there is none.
-        tile: side of a tile in input pixels, or 0 for the whole image at once; for the default, see
-            :class:`RestoreSettings`.
-        overlap: overlap of neighbouring tiles in input pixels.
+        tile: largest side of a tile in input pixels, or 0 for the whole image at once; None for the
+            largest that fits in free memory, see :class:`RestoreSettings`.
+        overlap: least overlap of neighbouring tiles in input pixels; None for what the network
+            needs, 16 to 32.
         ensemble: whether to average over the eight flips and quarter turns.
         precision: "fp32", "bf16" or "fp16"; "auto" measures once whether bf16 is faster here.
         tf32: whether fp32 may be TF32 on a GPU: faster, with 10 bits of fraction in products.

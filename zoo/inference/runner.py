@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -17,17 +19,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.errors import ZooError, is_out_of_memory, shown
+from zoo.inference.device_memory import DeviceMemory, memory_of
 from zoo.inference.faster_precision import faster_precision
+from zoo.inference.kept import kept_memory
 from zoo.inference.tiling import (
     BURST_TILE,
-    OVERLAP,
     SMALLEST_TILE,
     TILE,
+    Need,
     Progress,
     Run,
+    fitting_overlap,
     fitting_tile,
     in_tiles,
-    memory_of,
 )
 from zoo.networks import Network
 from zoo.networks.guide import check_guides
@@ -41,15 +45,23 @@ _LEAST, _MOST, _BLOCK = -0.5, 2, 8
 noise averages out; an image of 0 to 255 exceeds 2, and one of -1 to 1 is below -0.5."""
 
 
+_WORTH_KEEPING = 2**15
+"""Pixels from which the features of an image are so large that the C library does not keep them."""
+
+_needs: WeakKeyDictionary[Network, dict[Hashable, dict[torch.Size, Need]]] = WeakKeyDictionary()
+"""The memory that networks need, as far as it has been measured."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RestoreSettings:
     """How a network is run on an image.
 
     Attributes:
-        tile: side of a tile in input pixels, or 0 for the whole image at once. None selects the
-            size: on a GPU, the largest that fits in free memory; on the CPU, 512, or 128 for
-            bursts.
-        overlap: overlap of neighbouring tiles in input pixels; tiles are blended there.
+        tile: largest side of a tile in input pixels, or 0 for the whole image at once. None selects
+            the largest that fits in free memory; where that is not known, 512, or 128 for bursts.
+        overlap: least overlap of neighbouring tiles in input pixels; tiles are blended there. None
+            selects what the network needs, 16 to 32, see
+            :func:`zoo.inference.tiling.fitting_overlap`.
         ensemble: whether to average over the eight flips and quarter turns ("+" in the papers).
             This takes eight times as long and gains about 0.1 dB.
         precision: "fp32", or "bf16" or "fp16" for autocast. The scan's state is always float32.
@@ -63,7 +75,7 @@ class RestoreSettings:
     """
 
     tile: int | None = None
-    overlap: int = OVERLAP
+    overlap: int | None = None
     ensemble: bool = False
     precision: Precision | Literal["auto"] = "fp32"
     tf32: bool = False
@@ -71,13 +83,13 @@ class RestoreSettings:
     def __post_init__(self) -> None:
         for name, value in (("tile", self.tile), ("overlap", self.overlap)):
             whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-            if not whole and not (name == "tile" and value is None):
+            if not whole and value is not None:
                 raise ZooError(f"{name} is {shown(value)}; it must be a whole number of pixels")
-        if (self.tile or 0) < 0 or self.overlap < 0:
+        if (self.tile or 0) < 0 or (self.overlap or 0) < 0:
             raise ZooError(
                 f"tile is {self.tile} and overlap is {self.overlap}; both must be at least 0 pixels"
             )
-        if self.tile and self.tile < 2 * self.overlap:
+        if self.tile and self.overlap and self.tile < 2 * self.overlap:
             raise ZooError(
                 f"tile {self.tile} is less than twice the overlap {self.overlap}; "
                 "use larger tiles or a smaller overlap"
@@ -129,31 +141,60 @@ def _in_memory(
     """Restore with tiles that fit in memory."""
     if not network.takes_burst:
         check_guides(network.guides, image_BIHW, guides)
-    device = next(network.parameters()).device
-    run, memory = _runner(network, settings), memory_of(device)
+    memory = memory_of(network)
+    large = math.prod(image_BIHW.shape[-2:]) >= _WORTH_KEEPING
     was_training = network.training
     network.eval()
-    tile, sized = settings.tile, settings.tile is not None
-    default = BURST_TILE if network.takes_burst else TILE
     try:
-        while True:
-            try:
-                if not sized:
-                    tile, sized = default, True
-                    tile = fitting_tile(run, image_BIHW, settings.overlap, memory, default, guides)
-                return _restored(
-                    network, run, image_BIHW, guides, tile or 0, settings.overlap, progress
-                )
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                tile = _smaller(tile or max(image_BIHW.shape[-2:]), settings.overlap, error)
-            # After the handler, because the error keeps the tensors of the failed run alive.
-            logger.warning("memory ran out; trying tiles of %d pixels", tile)
-            if memory is not None:
-                memory.release()
+        with kept_on_cpu(network) if large else nullcontext():
+            return _in_fitting_tiles(network, image_BIHW, settings, progress, guides, memory)
     finally:
         network.train(was_training)
+
+
+def kept_on_cpu(network: Network) -> AbstractContextManager[None]:
+    """Keep the memory that a network frees, in a block, where it runs on the CPU."""
+    on_cpu = next(network.parameters()).device.type == "cpu" and network.runs_in_torch
+    return kept_memory() if on_cpu else nullcontext()
+
+
+def _in_fitting_tiles(
+    network: Network,
+    image_BIHW: Tensor,
+    settings: RestoreSettings,
+    progress: Progress,
+    guides: Sequence[Tensor],
+    memory: DeviceMemory | None,
+) -> Tensor:
+    """Restore in tiles that are sized to memory, and halved where it runs out nevertheless."""
+    run, overlap = _runner(network, settings), settings.overlap
+    tile, sized = settings.tile, settings.tile is not None
+    if overlap is None:
+        overlap = fitting_overlap(network)
+        overlap = min(overlap, tile // 2) if tile else overlap
+    default = BURST_TILE if network.takes_burst else TILE
+    while True:
+        try:
+            if not sized:
+                tile, sized = default, True
+                known = _known_of(network, settings)
+                tile = fitting_tile(run, image_BIHW, overlap, memory, default, guides, known)
+            return _restored(network, run, image_BIHW, guides, tile or 0, overlap, progress)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            tile = _smaller(tile or max(image_BIHW.shape[-2:]), overlap, error)
+        # After the handler, because the error keeps the tensors of the failed run alive.
+        logger.warning("memory ran out; trying tiles of %d pixels", tile)
+        if memory is not None:
+            memory.release()
+
+
+def _known_of(network: Network, settings: RestoreSettings) -> dict[torch.Size, Need]:
+    """Return what is known of the memory that the network needs with these settings, to add to."""
+    parameter = next(network.parameters())
+    how = (settings.ensemble, settings.precision, settings.tf32, parameter.dtype, parameter.device)
+    return _needs.setdefault(network, {}).setdefault(how, {})
 
 
 def check_range(image_BIHW: Tensor) -> None:
@@ -209,7 +250,7 @@ def _restored(
     grid = capabilities_of(network).size_multiple
     if tile:
         tile = max(grid, tile // grid * grid)
-    return in_tiles(
+    found_BIHW = in_tiles(
         run,
         image_BIHW,
         scale=network.scale,
@@ -218,7 +259,11 @@ def _restored(
         overlap=overlap,
         progress=progress,
         guides=guides,
-    ).clamp(0, 1)
+        grid=grid,
+    )
+    if tile and max(image_BIHW.shape[-2:]) > tile:
+        return found_BIHW.clamp_(0, 1)  # blended here; a network may return what is not ours
+    return found_BIHW.clamp(0, 1)
 
 
 def _runner(network: Network, settings: RestoreSettings) -> Run:

@@ -1,4 +1,4 @@
-"""Images too large for memory: overlapping, blended tiles that fit in a GPU's free memory.
+"""Images too large for memory: overlapping, blended tiles that fit in what is free.
 
 Shape suffixes: B batch, I image channels, H height, W width in pixels, s scale. The frames of a
 burst are between batch and channels.
@@ -7,14 +7,17 @@ burst are between batch and channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeAlias, TypeVar
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from zoo.inference.device_memory import DeviceMemory
+from zoo.networks import Network
 from zoo.networks.guide import window
+from zoo.registry import capabilities_of
 
 T = TypeVar("T")
 
@@ -22,8 +25,15 @@ TILE, BURST_TILE = 512, 128
 """Default side of a tile in pixels if free memory is unknown: for images, and for bursts, which
 need several times the memory."""
 
-OVERLAP = 32
-"""Default overlap of neighbouring tiles in pixels; tiles are blended there."""
+LEAST_OVERLAP, MOST_OVERLAP = 16, 32
+"""Bounds in pixels of the overlap that is chosen for a network; tiles are blended there."""
+
+_REACH = 4
+"""Overlap over the standard deviation of how far convolutions carry a value, in pixels. What a
+pixel in the middle of an overlap misses beyond the border of a tile is two deviations away."""
+
+_OVERLAP_STEP = 8
+"""Chosen overlaps are multiples of this."""
 
 SMALLEST_TILE = 32
 """Smallest side in pixels to which tiles are halved when memory runs out."""
@@ -31,9 +41,6 @@ SMALLEST_TILE = 32
 _PROBE = 4
 """Before an image is cut, a probe tile is run twice: once as a warm-up, once to measure its memory.
 Its side is the default side divided by this, so both runs cost an eighth of a default tile."""
-
-_SHARE = 0.8
-"""Fraction of free memory that a tile may use; the rest allows for memory fragmentation."""
 
 _STEP = 64
 """Chosen tile sides are multiples of this, so that they do not change with every free byte."""
@@ -56,45 +63,29 @@ Run: TypeAlias = Callable[..., Tensor]
 on the CPU."""
 
 
-class DeviceMemory(Protocol):
-    """Memory of a device, in bytes."""
+class Need(NamedTuple):
+    """Bytes that a pixel of a tile needs: while a network runs, and of the restored image."""
 
-    def free(self) -> int:
-        """Return how much can still be allocated."""
-        ...
-
-    def peak(self, function: Callable[[], object]) -> int:
-        """Run ``function`` and return its peak memory, without what was allocated before."""
-        ...
-
-    def release(self) -> None:
-        """Return cached memory to the device."""
-        ...
+    work: float
+    result: float
 
 
-class CudaMemory:
-    """Memory of an NVIDIA GPU, as the driver and PyTorch's allocator report it."""
+def fitting_overlap(network: Network) -> int:
+    """Return the overlap of tiles that a network needs, in pixels.
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def free(self) -> int:
-        cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        return int(torch.cuda.mem_get_info(self.device)[0] + cached)
-
-    def peak(self, function: Callable[[], object]) -> int:
-        held = torch.cuda.memory_allocated(self.device)
-        torch.cuda.reset_peak_memory_stats(self.device)
-        function()
-        return int(torch.cuda.max_memory_allocated(self.device) - held)
-
-    def release(self) -> None:
-        torch.cuda.empty_cache()
-
-
-def memory_of(device: torch.device) -> DeviceMemory | None:
-    """Return the memory of a device, or None if its free memory is unknown."""
-    return CudaMemory(device) if device.type == "cuda" else None
+    A scan reaches across the whole tile, however large it is, and so does not tell where to stop.
+    What shows at the border of a tile is what its convolutions miss there. Each carries a value by
+    a random step, so that many of them carry it by the root of their number. A network that works
+    on a grid, of windows or of levels of smaller size, needs a cell of it. One that aligns frames,
+    or whose layers are not known, has the most.
+    """
+    if network.takes_burst or not network.runs_in_torch:
+        return MOST_OVERLAP
+    kernels = [m.kernel_size[0] for m in network.modules() if isinstance(m, nn.Conv2d)]
+    deviation = math.sqrt(sum((side**2 - 1) / 12 for side in kernels))
+    reach = math.ceil(_REACH * deviation / _OVERLAP_STEP) * _OVERLAP_STEP
+    cell = capabilities_of(network).size_multiple
+    return min(max(LEAST_OVERLAP, reach, cell), MOST_OVERLAP)
 
 
 def fitting_tile(
@@ -104,6 +95,7 @@ def fitting_tile(
     memory: DeviceMemory | None,
     default: int = TILE,
     guides: Sequence[Tensor] = (),
+    known: MutableMapping[torch.Size, Need] | None = None,
 ) -> int:
     """Return the side of the largest tile that fits in memory, or 0 if the whole image fits.
 
@@ -117,21 +109,32 @@ def fitting_tile(
         memory: memory of the device; None selects the default tile.
         default: side in pixels of a tile that fits on most devices.
         guides: guides of the images.
+        known: what was measured before with this function, and is measured now, by the shape of the
+            images without their sides.
     """
     default = max(default, 2 * overlap)
     height, width = image_BIHW.shape[-2:]
     if memory is None:
         return default
-    if height * width <= default**2:
-        return 0
     side = default // _PROBE
-    probe = window((image_BIHW, *guides), slice(0, side), slice(0, side))
-    run(*probe)  # warm-up: compiles and chooses algorithms
-    bytes_a_pixel = memory.peak(lambda: run(*probe)) / math.prod(probe[0].shape[-2:])
-    pixels = _SHARE * memory.free() / max(bytes_a_pixel, 1)
+    if height * width <= side**2 or (height * width <= default**2 and not memory.is_scarce()):
+        return 0
+    known = {} if known is None else known
+    kind = image_BIHW.shape[:-2]
+    if kind not in known:
+        known[kind] = _need(run, window((image_BIHW, *guides), *[slice(0, side)] * 2), memory)
+    taken = known[kind].result * height * width if memory.has_results else 0
+    pixels = (memory.share * memory.free() - taken) / max(known[kind].work, 1)
     if height * width <= pixels:
         return 0
-    return max(side, 2 * overlap, math.isqrt(int(pixels)) // _STEP * _STEP)
+    return max(side, 2 * overlap, math.isqrt(max(0, int(pixels))) // _STEP * _STEP)
+
+
+def _need(run: Run, probe: Sequence[Tensor], memory: DeviceMemory) -> Need:
+    """Measure what a small tile needs."""
+    result_BIHW = run(*probe)  # the first run compiles and chooses algorithms
+    pixels = math.prod(probe[0].shape[-2:])
+    return Need(memory.peak(lambda: run(*probe)) / pixels, result_BIHW.nbytes / pixels)
 
 
 def in_tiles(
@@ -144,6 +147,7 @@ def in_tiles(
     overlap: int,
     progress: Progress = False,
     guides: Sequence[Tensor] = (),
+    grid: int = 1,
 ) -> Tensor:
     """Run ``run`` on images tile by tile, and blend the tiles where they overlap.
 
@@ -152,34 +156,35 @@ def in_tiles(
         image_BIHW: the images.
         scale: output over input size of ``run``.
         channels: number of channels that ``run`` returns.
-        tile: side of a tile in input pixels, or 0 for the whole image at once.
-        overlap: overlap of tiles in input pixels, at most half a tile.
+        tile: largest side of a tile in input pixels, or 0 for the whole image at once.
+        overlap: least overlap of tiles in input pixels, at most half a tile.
         progress: how the progress is told.
         guides: guides of the images, which ``run`` gets the same part of.
+        grid: sides of tiles are multiples of this; ``tile`` must be one.
 
     Returns:
         (B, channels, s*H, s*W).
     """
     height, width = image_BIHW.shape[-2:]
-    rows = list(spans(height, tile, overlap))
-    columns = list(spans(width, tile, overlap))
+    rows = list(spans(height, tile, overlap, grid))
+    columns = list(spans(width, tile, overlap, grid))
     if len(rows) == len(columns) == 1:
         whole_BIHW = run(image_BIHW, *guides)
         if callable(progress):
             progress(1.0)
         return whole_BIHW
     total_BIHW = torch.zeros(len(image_BIHW), channels, height * scale, width * scale)
-    weight_HW = torch.zeros(height * scale, width * scale)
-    places = [(row, column) for row in rows for column in columns]
-    for row, column in _told(places, progress):
+    across = _weights(columns, width, overlap, scale)
+    places = [
+        (row, down_H, column, across_W)
+        for row, down_H in zip(rows, _weights(rows, height, overlap, scale), strict=True)
+        for column, across_W in zip(columns, across, strict=True)
+    ]
+    for row, down_H, column, across_W in _told(places, progress):
         tile_BIHW = run(*window((image_BIHW, *guides), row, column))
-        ramp_HW = (
-            _ramp(row, height, overlap, scale)[:, None] * _ramp(column, width, overlap, scale)[None]
-        )
-        place = (_scaled(row, scale), _scaled(column, scale))
-        total_BIHW[:, :, place[0], place[1]] += tile_BIHW * ramp_HW
-        weight_HW[place] += ramp_HW
-    return total_BIHW / weight_HW
+        place_BIHW = total_BIHW[:, :, _scaled(row, scale), _scaled(column, scale)]
+        place_BIHW += tile_BIHW * (down_H[:, None] * across_W[None])
+    return total_BIHW
 
 
 def _told(tiles: Sequence[T], progress: Progress) -> Iterator[T]:
@@ -193,24 +198,40 @@ def _told(tiles: Sequence[T], progress: Progress) -> Iterator[T]:
         progress(number / len(tiles))
 
 
-def spans(size: int, tile: int, overlap: int) -> Iterator[slice]:
-    """Yield the spans of tiles along one side of an image; the last tile ends at the border.
+def spans(size: int, tile: int, overlap: int, grid: int = 1) -> Iterator[slice]:
+    """Yield the spans of tiles along one side of an image: equal, as few and as short as can be.
+
+    The first tile begins at one border and the last one ends at the other. Rather than overlap more
+    than they need, tiles are shorter, so that few pixels are computed twice.
 
     Args:
         size: length of the side in pixels.
-        tile: length of a tile in pixels; 0 for one tile.
+        tile: greatest length of a tile in pixels, a multiple of ``grid``; 0 for one tile.
         overlap: least overlap of neighbouring tiles in pixels, at most half a tile.
+        grid: lengths are multiples of this.
     """
     if tile == 0 or size <= tile:
         yield slice(0, size)
         return
-    for start in range(0, size - tile, tile - overlap):
-        yield slice(start, start + tile)
-    yield slice(size - tile, size)
+    count = math.ceil((size - overlap) / (tile - overlap))
+    length = math.ceil((size + (count - 1) * overlap) / count)
+    length = math.ceil(length / grid) * grid
+    for number in range(count):
+        start = number * (size - length) // (count - 1)
+        yield slice(start, start + length)
+
+
+def _weights(tiles: Sequence[slice], size: int, overlap: int, scale: int) -> list[Tensor]:
+    """Return the weights of all tiles along one side; those of a pixel have the sum 1."""
+    ramps = [_ramp(span, size, overlap, scale) for span in tiles]
+    total = torch.zeros(size * scale)
+    for span, ramp in zip(tiles, ramps, strict=True):
+        total[_scaled(span, scale)] += ramp
+    return [ramp / total[_scaled(span, scale)] for span, ramp in zip(tiles, ramps, strict=True)]
 
 
 def _ramp(span: slice, size: int, overlap: int, scale: int) -> Tensor:
-    """Return a tile's weights along one side; they fall linearly in an overlap, never to zero."""
+    """Return what a tile counts along one side; it falls linearly in an overlap, never to zero."""
     length, reach = (span.stop - span.start) * scale, overlap * scale
     position = torch.arange(length, dtype=torch.float32) + 0.5
     weight = torch.ones(length)

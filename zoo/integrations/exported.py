@@ -64,6 +64,7 @@ class ExportedNetwork(Network):
     """
 
     error: type[ZooError] = ZooError
+    runs_in_torch = False
 
     def __init__(
         self, name: str, facts: Mapping[str, str], batch: Range, height: Range, width: Range

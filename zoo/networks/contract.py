@@ -46,6 +46,7 @@ class Network(nn.Module):
         flow_prior: displacement that a burst network starts from: "none", "registration"
             (estimated unless passed) or "given" (must be passed).
         recipe: the recipe that built the network; None if it was built without a recipe.
+        runs_in_torch: whether PyTorch computes it, and not a runtime with memory of its own.
     """
 
     scale: int
@@ -54,6 +55,7 @@ class Network(nn.Module):
     burst: int = 1
     flow_prior: FlowPrior = "none"
     recipe: Any = None
+    runs_in_torch: bool = True
     _out_channels: int | None = None
 
     def _set_sizes(
