@@ -24,6 +24,7 @@ from zoo.files import is_same_file
 from zoo.inference import RestoreSettings, restore_photo, restore_tensor
 from zoo.inference.jobs import Plan, Report, restore_each
 from zoo.inference.outputs import Outputs
+from zoo.inference.pipeline import Stages
 from zoo.inference.runner import _smaller, check_range
 from zoo.registry import Capabilities
 
@@ -265,18 +266,20 @@ def test_every_setting_of_restore_reaches_what_restores(monkeypatch, takes):
 def test_a_file_that_fails_on_the_way_is_named_and_the_others_are_done(tmp_path):
     done = []
 
-    def one(source, output, progress):
+    def read(source, output):
         if source.name == "b":
             raise OSError(5, "Input/output error")
-        done.append(output)
 
+    stages = Stages(
+        read=read, restore=lambda seen, told: None, write=lambda output, _: done.append(output)
+    )
     jobs = [(tmp_path / name, tmp_path / f"{name}.png") for name in "abc"]
     settings = {"progress": False, "group": ProcessGroup()}
     with pytest.raises(ImageError, match=r"^1 of 3 scans failed.*b: cannot be read: Input/output"):
-        restore_each(Plan(waiting=jobs, many=True), one, "scan", **settings)
+        restore_each(Plan(waiting=jobs, many=True), stages, "scan", **settings)
     assert done == [tmp_path / "a.png", tmp_path / "c.png"]
     with pytest.raises(ImageError, match=r"^.*b: cannot be read: Input/output error$"):
-        restore_each(Plan(waiting=jobs[1:2]), one, "scan", **settings)
+        restore_each(Plan(waiting=jobs[1:2]), stages, "scan", **settings)
 
 
 def test_an_error_of_the_callers_progress_is_the_callers(tmp_path):
@@ -287,13 +290,15 @@ def test_an_error_of_the_callers_progress_is_the_callers(tmp_path):
         if len(calls) == 1:
             raise OSError(5, "the display is gone")
 
-    def one(source, output, progress):
-        progress(0.5)
-
+    stages = Stages(
+        read=lambda source, output: None,
+        restore=lambda seen, progress: progress(0.5),
+        write=lambda output, restored: None,
+    )
     jobs = [(tmp_path / name, tmp_path / f"{name}.png") for name in "ab"]
     plan = Plan(waiting=jobs, many=True)
     with pytest.raises(OSError, match="the display is gone"):
-        restore_each(plan, one, "scan", progress=told, group=ProcessGroup())
+        restore_each(plan, stages, "scan", progress=told, group=ProcessGroup())
 
 
 def test_other_errors_are_not_hidden():

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 import zoo
 from tests.helpers.networks import Nearest
+from zoo.data import decoding
 from zoo.errors import ZooError, is_out_of_memory
-from zoo.inference import RestoreSettings, restore_tensor, runner
+from zoo.inference import RestoreSettings, restore_tensor, runner, tiling
 from zoo.inference.device_memory import CudaMemory
 from zoo.inference.runner import channels_last
 from zoo.inference.tiling import (
@@ -405,3 +406,23 @@ def test_networks_take_images_whose_channels_are_last(model):
     assert image.dim() == 5 or laid.is_contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         torch.testing.assert_close(network(laid), network(image), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("tile", [0, 8])
+def test_an_image_that_a_network_returns_as_it_is_stays_as_it_is(tile):
+    network = Nearest(1)
+    network.forward = lambda image: image
+    image = torch.full((1, 3, 12, 9), 1.5)
+    found = restore_tensor(network, image, RestoreSettings(tile=tile))
+    assert (found == 1).all() and (image == 1.5).all()
+
+
+def test_the_bar_of_tiles_asks_for_a_terminal_when_no_decoder_is_heard(monkeypatch):
+    """While one is, standard error is a file in memory: no bar would be shown."""
+    locked = []
+    monkeypatch.setattr(
+        tiling, "tqdm", lambda tiles, **named: locked.append(decoding._alone.locked()) or tiles
+    )
+    tiled = RestoreSettings(tile=4, overlap=0)
+    restore_tensor(Nearest(1), torch.zeros(1, 3, 8, 8), tiled, progress=True)
+    assert locked == [True] and not decoding._alone.locked()

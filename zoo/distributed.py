@@ -264,12 +264,41 @@ def map_shared(
         unit: name of one item, such as "image", for the progress bar.
         progress: whether to show a progress bar in the first process.
     """
-    found: dict[int, T] = {}
+
+    def one_by_one(numbers: Iterator[int], begin: Callable[[int], object]) -> dict[int, T]:
+        found: dict[int, T] = {}
+        for number in numbers:
+            begin(number)
+            found[number] = work(number)
+        return found
+
+    return stream_shared(group, count, one_by_one, task=task, unit=unit, progress=progress)
+
+
+def stream_shared(
+    group: ProcessGroup,
+    count: int,
+    work: Callable[[Iterator[int], Callable[[int], object]], Mapping[int, T]],
+    *,
+    task: str,
+    unit: str,
+    progress: bool = True,
+) -> list[T]:
+    """Compute results for 0 to ``count - 1`` in all processes, and return all results in each.
+
+    Args:
+        group: the processes.
+        count: how many numbers there are.
+        work: called once in each process with its numbers, and with a function that it calls with
+            each number when its work begins. It asks for the next number when it can do more, and
+            returns the results by their numbers.
+        task: name of the task, unique in the group.
+        unit: name of one item, such as "image", for the progress bar.
+        progress: whether to show a progress bar in the first process.
+    """
     disable = None if progress and group.is_first else True
     with tqdm(total=count, unit=unit, disable=disable) as bar:
-        for number in group.shared_indices(count, task):
-            bar.update(number - bar.n)
-            found[number] = work(number)
+        found = work(group.shared_indices(count, task), lambda number: bar.update(number - bar.n))
         bar.update(count - bar.n)
     everything = {number: result for part in group.gather(found) for number, result in part.items()}
     return [everything[number] for number in range(count)]

@@ -111,6 +111,13 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
+def own_stderr() -> Iterator[None]:
+    """In the block, standard error is that of the process: no other thread hears a decoder."""
+    with _alone:
+        yield
+
+
+@contextmanager
 def _hearing() -> Iterator[list[str]]:
     """Fill the list with complaints that are written to the standard error stream."""
     said: list[str] = []

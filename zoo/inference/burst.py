@@ -26,7 +26,8 @@ from zoo.errors import ImageError, ZooError
 from zoo.files import is_same_file, natural_key
 from zoo.inference.jobs import Plan, Report, planned, restore_each
 from zoo.inference.outputs import Outputs
-from zoo.inference.runner import RestoreSettings, check_range, restore_tensor
+from zoo.inference.pipeline import Stages
+from zoo.inference.runner import RestoreSettings, check_range, kept_on_cpu, restore_tensor
 from zoo.inference.tiling import Progress
 from zoo.networks import Network
 from zoo.ops.registration import register_burst
@@ -73,15 +74,24 @@ def restore_bursts(
             "pattern; omit it"
         )
 
-    def one(path: Path, output: Path, progress: Progress) -> None:
+    def read(path: Path, output: Path) -> BurstFiles:
         burst = read_burst(path)
         _camera(burst, look)  # wrong facts are found before the work
-        restored = restore_burst(network, burst, settings, progress)
-        write_photo(output, developed(restored, burst, look), outputs.saving)
+        return burst
 
+    def restored(burst: BurstFiles, progress: Progress) -> Photo:
+        return developed(restore_burst(network, burst, settings, progress), burst, look)
+
+    stages = Stages(
+        read=read,
+        restore=restored,
+        write=lambda output, picture: write_photo(output, picture, outputs.saving),
+        restored_bytes=lambda picture: picture.color_HWC.nbytes,
+    )
     named = replace(outputs, keeps_format=False)
     plan = group.from_first(lambda: _plan(source, named))
-    return restore_each(plan, one, "burst", progress=progress, group=group)
+    with kept_on_cpu(network):
+        return restore_each(plan, stages, "burst", progress=progress, group=group)
 
 
 def restore_burst(

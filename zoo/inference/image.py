@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from zoo.data import headers
 from zoo.data.bicubic import resize_bicubic
 from zoo.data.formats import check_channels, format_for
 from zoo.data.images import EXTENSIONS, read_photo, without_arrays, write_photo
@@ -26,11 +27,18 @@ from zoo.files import is_same_file, natural_key
 from zoo.inference.guides import GuideFiles
 from zoo.inference.jobs import Plan, Report, planned, restore_each
 from zoo.inference.outputs import Outputs
-from zoo.inference.runner import RestoreSettings, restore_tensor
+from zoo.inference.pipeline import Stages
+from zoo.inference.runner import RestoreSettings, kept_on_cpu, restore_tensor
 from zoo.inference.tiling import Progress
 from zoo.networks import Network
 
 logger = logging.getLogger(__name__)
+
+_START = 2**20
+"""Bytes at the start of a file in which its size is looked for, behind what cameras write there."""
+
+_PIXEL_BYTES = 24
+"""Memory of a pixel that is read: four float32, and four samples of 16 bits."""
 
 
 def restore_images(
@@ -49,7 +57,7 @@ def restore_images(
     value_range = check_range(value_range) or range_of(network.recipe)
     beside = GuideFiles(network, guides, source, value_range)
 
-    def one(image: Path, output: Path, progress: Progress) -> None:
+    def read(image: Path, output: Path) -> tuple[Photo, tuple[Tensor, ...]]:
         photo = read_photo(image, value_range)
         check_channels(output, _channels_out(network, photo))  # now, not after the work
         if photo.dropped and outputs.saving.metadata:
@@ -63,12 +71,39 @@ def restore_images(
                 said_of_no_data(photo),
                 marked if format_for(output).marks(photo) else "",
             )
-        restored = restore_photo(network, photo, settings, progress, beside.of(image, photo))
-        write_photo(output, restored, outputs.saving)
+        return photo, beside.of(image, photo)
 
+    def restored(seen: tuple[Photo, tuple[Tensor, ...]], progress: Progress) -> Photo:
+        photo, guides = seen
+        return restore_photo(network, photo, settings, progress, guides)
+
+    stages = Stages(
+        read=read,
+        restore=restored,
+        write=lambda output, photo: write_photo(output, photo, outputs.saving),
+        read_bytes=lambda image: _read_bytes(image, network),
+        restored_bytes=lambda photo: photo.color_HWC.nbytes,
+    )
     # Only the first process looks: the others might already see outputs of this run.
     plan = group.from_first(lambda: _plan(source, outputs, recursive=recursive))
-    return restore_each(plan, one, "image", progress=progress, group=group)
+    with kept_on_cpu(network):
+        return restore_each(plan, stages, "image", progress=progress, group=group)
+
+
+def _read_bytes(image: Path, network: Network) -> int | None:
+    """How much memory a photo and its guides will take; None where the file's start says nothing.
+
+    Three colours and alpha are float32; the samples of the file come on top while it is decoded.
+    """
+    try:
+        with image.open("rb") as file:
+            size = headers.size(file.read(_START))
+    except (OSError, ValueError):
+        return None  # reading it says what is wrong
+    if size is None:
+        return None
+    pixels = size[0] * size[1] * (1 + sum(guide.scale**2 for guide in network.guides.values()))
+    return _PIXEL_BYTES * pixels
 
 
 def restore_photo(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from zoo.data.formats import ARRAY_EXTENSIONS
-from zoo.distributed import ProcessGroup, map_shared
+from zoo.distributed import ProcessGroup, stream_shared
 from zoo.errors import ImageError, ZooError, is_out_of_memory
 from zoo.files import remove_leftovers
 from zoo.inference.outputs import Outputs, exists
+from zoo.inference.pipeline import AHEAD, Pipeline, ReadT, RestoredT, Stages
 from zoo.inference.tiling import Progress, part_of
 
 logger = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ def planned(
 
 def restore_each(
     plan: Plan,
-    one: Callable[[Path, Path, Progress], None],
+    stages: Stages[ReadT, RestoredT],
     unit: str,
     *,
     progress: Progress,
@@ -115,14 +116,15 @@ def restore_each(
 ) -> Report:
     """Run the jobs of a plan, shared among processes; a failed job does not stop the others.
 
-    Of several jobs, one fails by any error, also by a bug that only its file meets; its error names
-    the file. An error that ``progress`` raises ends the work.
+    Of several jobs, the next are read and the last are written while one is restored; see
+    :mod:`zoo.inference.pipeline`. One fails by any error, also by a bug that only its file meets;
+    its error names the file. An error that ``progress`` raises ends the work.
 
     What failed and what was skipped is logged by name.
 
     Args:
         plan: the jobs.
-        one: runs one job, given its input, its output, and how it tells its progress.
+        stages: the stages of a job.
         unit: name of a job, such as "image", for the progress bar and for errors.
         progress: whether to show progress bars, or a function that is called with the part that is
             done, from 0 to 1.
@@ -136,24 +138,36 @@ def restore_each(
     shown = progress if group.is_first else False
     raised: list[BaseException] = []
 
-    def attempt(number: int) -> Path | ZooError:
+    def part(number: int) -> Progress:
+        return _part(shown, number, len(jobs), raised)
+
+    def ends(error: Exception) -> bool:
+        return error in raised
+
+    def ahead(number: int) -> int:
+        # Among several processes, the last jobs go to those that are free.
+        plenty = len(jobs) - number > 2 * group.world_size
+        return AHEAD if group.world_size == 1 else int(plenty)
+
+    def outcome(number: int, error: Exception | None) -> Path | ZooError:
         source, output = jobs[number]
-        part = _part(shown, number, len(jobs), raised)
-        try:
-            one(source, output, part)
-        except Exception as error:
-            failure = None if error in raised else _failure(source, output, error, many=plan.many)
-            if failure is None:
-                raise
-        else:
+        if error is None:
             return output
-        if plan.many and callable(part):
-            part(1.0)
+        failure = _failure(source, output, error, many=plan.many)
+        if failure is None:
+            raise error
         return failure
+
+    def run(numbers: Iterator[int], begin: Callable[[int], object]) -> dict[int, Path | ZooError]:
+        if len(jobs) < 2:
+            failures = _alone(jobs, stages, numbers, begin, part, ends)
+        else:
+            failures = Pipeline(jobs, stages, part, ends).run(numbers, begin, ahead)
+        return {number: outcome(number, error) for number, error in failures.items()}
 
     task = f"restore/{jobs[0][1]}" if jobs else "restore"
     bar = plan.many and bool(progress) and not callable(progress)
-    results = map_shared(group, len(jobs), attempt, task=task, unit=unit, progress=bar)
+    results = stream_shared(group, len(jobs), run, task=task, unit=unit, progress=bar)
     report = Report(
         plan=plan,
         written=[result for result in results if isinstance(result, Path)],
@@ -170,6 +184,30 @@ def restore_each(
             f"{report.counts}; first failure: {report.failed[0]}"
         ) from report.failed[0]
     return report
+
+
+def _alone(
+    jobs: Sequence[tuple[Path, Path]],
+    stages: Stages[ReadT, RestoredT],
+    numbers: Iterator[int],
+    begin: Callable[[int], object],
+    progress: Callable[[int], Progress],
+    ends: Callable[[Exception], bool],
+) -> dict[int, Exception | None]:
+    """Run the only job without threads; see :meth:`Pipeline.run`."""
+    failures: dict[int, Exception | None] = {}
+    for number in numbers:
+        begin(number)
+        source, output = jobs[number]
+        try:
+            read = stages.read(source, output)
+            stages.write(output, stages.restore(read, progress(number)))
+            failures[number] = None
+        except Exception as error:
+            if ends(error):
+                raise
+            failures[number] = error
+    return failures
 
 
 def _part(progress: Progress, number: int, count: int, raised: list[BaseException]) -> Progress:

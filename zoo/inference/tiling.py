@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from zoo.data.decoding import own_stderr
 from zoo.inference.device_memory import DeviceMemory
 from zoo.networks import Network
 from zoo.networks.guide import window
@@ -190,8 +191,10 @@ def in_tiles(
 def _told(tiles: Sequence[T], progress: Progress) -> Iterator[T]:
     """Yield tiles, and tell the progress after each."""
     if not callable(progress):
-        # Below the bar of several images, this one disappears at its end.
-        yield from tqdm(tiles, unit="tile", disable=not progress or None, leave=None)
+        with own_stderr():  # which the bar asks whether it is a terminal
+            # Below the bar of several images, this one disappears at its end.
+            bar = tqdm(tiles, unit="tile", disable=not progress or None, leave=None)
+        yield from bar
         return
     for number, tile in enumerate(tiles, 1):
         yield tile
