@@ -24,6 +24,7 @@ from torch import Tensor
 
 import zoo
 from zoo.blocks import direction_merge
+from zoo.blocks.prepared import Prepared
 from zoo.inference import RestoreSettings, restore_tensor
 
 if __package__ is None:
@@ -49,12 +50,15 @@ def floor_path() -> Iterator[None]:
         for name, module in sys.modules.items()
         if name.startswith("zoo.blocks.") and hasattr(module, "selective_scan")
     ]
-    scan = direction_merge.selective_scan
+    scan, through = direction_merge.selective_scan, Prepared.through
     for module in modules:
         module.selective_scan = copy
+    # Prepared blocks call the library by themselves.
+    Prepared.through = lambda *_, **__: None  # type: ignore[method-assign]
     try:
         yield
     finally:
+        Prepared.through = through  # type: ignore[method-assign]
         for module in modules:
             module.selective_scan = scan
 

@@ -9,11 +9,13 @@ from pathlib import Path
 import cpu
 import gpu
 import network_limits
+import networks
 import pytest
 import tensorrt_plugin
 import torch
 import turns
 from authors_scan import authors_path
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import zoo
 from zoo.ops.scan.triton import configurations
@@ -122,3 +124,23 @@ def test_ratios_are_of_the_same_round():
     times = turns.in_turns({"a": path, "b": path}, 3)
     assert times == {"a": [1.0, 10.0, 100.0], "b": [2.0, 30.0, 100.0]}
     assert turns.ratio(times, "a", "b") == 0.5
+
+
+def test_the_floor_of_a_network_has_no_scans():
+    network = zoo.build("mambair_tiny_x2").eval()
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    image = torch.rand(1, 3, 16, 16)
+    with torch.inference_mode():
+        right = network(image)
+        with networks.floor_path():
+            assert not torch.equal(network(image), right)
+            with Watch():
+                network(image)
+        assert torch.equal(network(image), right)
+    assert seen and torch.ops.zoo.selective_scan.default not in seen
