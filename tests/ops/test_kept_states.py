@@ -175,3 +175,14 @@ def test_tensors_of_other_classes_and_devices_are_not_alone():
     assert transforms._alone([plain, None, torch.nn.Parameter(plain)])
     assert not transforms._alone([plain, plain.as_subclass(Other)])
     assert not transforms._alone([plain, plain.to("meta")])
+
+
+def test_gradients_of_many_outputs_at_once():
+    inputs, grad = given(CASES[0])
+    u = inputs.u.detach().requires_grad_()
+    y = selective_scan(*inputs._replace(u=u), reduce=True, backend="native")
+    grads = torch.stack([grad, 2 * grad])
+    (many,) = torch.autograd.grad(y, u, grads, retain_graph=True, is_grads_batched=True)
+    for each, expected in zip(many, grads, strict=True):
+        (found,) = torch.autograd.grad(y, u, expected, retain_graph=True)
+        assert relative(each, found) <= TOLERANCE[torch.float32]

@@ -102,14 +102,19 @@ def autograd_kernel(op: Any, function: Any) -> Callable[..., Any]:
 def _alone(tensors: Iterable[Tensor | None]) -> bool:
     """Whether nothing but autograd looks at a call on the CPU.
 
-    Transforms, modes (tracing, counting operations) and tensors of other classes must see the
-    operator, which keeps nothing.
+    Transforms, modes (tracing, counting operations), tensors of other classes and those that stand
+    for many at once (``is_grads_batched``) must see the operator, which keeps nothing.
     """
     return (
         torch._C._functorch.peek_interpreter_stack() is None
         and torch._C._len_torch_dispatch_stack() == 0
-        and all(t is None or (type(t) in _PLAIN and t.device.type == "cpu") for t in tensors)
+        and all(t is None or _is_plain_on_cpu(t) for t in tensors)
     )
+
+
+def _is_plain_on_cpu(tensor: Tensor) -> bool:
+    plain = type(tensor) in _PLAIN and tensor.device.type == "cpu"
+    return plain and not torch._C._functorch.is_legacy_batchedtensor(tensor)
 
 
 def _at_next_level(op: Any, keyset: Any, tangents: bool, arguments: Sequence[Any]) -> Any:
