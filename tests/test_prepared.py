@@ -299,3 +299,51 @@ def test_memory_that_was_given_back_is_not_read():
         block.mixer.in_proj.weight.untyped_storage().resize_(0)
         with pytest.raises(ValueError, match="bytes of memory"):
             block(x)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [lambda w: w.transpose(1, 2).contiguous().transpose(1, 2), lambda w: w[:1].expand(w.shape)],
+)
+def test_a_projection_that_is_read_from_a_copy_is_not_prepared(changed, same):
+    block, x = built(), features(1, 6, 9)
+    block.mixer.x_proj_weight.data = changed(block.mixer.x_proj_weight.data)
+    assert not same(block, x)
+    with torch.no_grad():
+        block.mixer.x_proj_weight.data = changed(1.5 * block.mixer.x_proj_weight.data)
+    assert not same(block, x)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+def test_sparse_parameters_run_the_layers(same):
+    block, x = built().requires_grad_(False), features(1, 6, 9)
+    assert same(block, x)
+    weight = block.mixer.out_proj.weight
+    block.mixer.out_proj.weight = nn.Parameter(weight.to_sparse_csr(), requires_grad=False)
+    assert not same(block, x)
+    block.mixer.out_proj.weight = weight
+    assert same(block, x)
+
+
+def test_parameters_without_a_shape_yet_run_the_layers():
+    block, x = built(), features(1, 6, 9)
+    block.mixer.out_proj = nn.LazyLinear(DIM, bias=False)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), block(x))
+
+
+def test_an_interrupt_while_calls_are_placed_leaves_nothing_stale(same, monkeypatch):
+    block, x = built(), features(1, 6, 9)
+    assert same(block, x)
+    (call,) = block.prepared._threads.found.calls.values()
+    call.base = 0
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module_of_prepared._End, "place", interrupted)
+        with pytest.raises(KeyboardInterrupt), torch.no_grad():
+            block(x)
+    assert call.base == 0
+    assert same(block, x)

@@ -207,6 +207,8 @@ class _Call:
             return None
         batch, height, width, _ = x_BHWC.shape
         weight_KXE = mixer.x_proj_weight
+        if not weight_KXE.is_contiguous():  # its stage has a copy
+            return None
         inner, outputs = weight_KXE.shape[-1], weight_KXE.shape[0] * weight_KXE.shape[1]
         places = _Places.of(x_BHWC.shape, inner, outputs)
         memory = workspace(places.end)
@@ -269,7 +271,7 @@ class _Call:
         """Let all calls use the workspace at this address."""
         if base == self.base:
             return
-        self.base, places = base, self.places
+        self.base, places = 0, self.places  # until all is placed: Ctrl-C may come in between
         at = {name: base + FLOAT * start for name, start in places._asdict().items()}
         kept = (at["gate"], at["tokens"], at["projected"])
         for (index, _), out in zip(self.first_kept, kept, strict=True):
@@ -286,6 +288,7 @@ class _Call:
             for (index, _), out in zip(self.last_kept, (features, changed), strict=True):
                 self.last_stages[index].out = out
             self.end.place(features, changed, gain)
+        self.base = base
 
 
 class _End(NamedTuple):

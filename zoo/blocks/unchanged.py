@@ -70,12 +70,15 @@ def _known(module: nn.Module) -> _Known:
 
 
 def _memory(tensor: Tensor) -> tuple[Any, ...]:
-    """Where and how the values of a tensor lie."""
-    return (
-        tensor.data_ptr(),
-        tensor.untyped_storage().nbytes(),
-        tensor.shape,
-        tensor.stride(),
-        tensor.dtype,
-        tensor.is_neg(),
-    )
+    """Where and how the values of a tensor lie; nothing if it has no memory, as sparse ones."""
+    try:
+        return (
+            tensor.data_ptr(),
+            tensor.untyped_storage().nbytes(),
+            tensor.shape,
+            tensor.stride(),
+            tensor.dtype,
+            tensor.is_neg(),
+        )
+    except (RuntimeError, ValueError):
+        return ()
