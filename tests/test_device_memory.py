@@ -17,6 +17,8 @@ from zoo.inference.device_memory import CpuMemory, CudaMemory, free_bytes, memor
 from zoo.inference.tiling import fitting_overlap, fitting_tile
 from zoo.integrations.exported import ExportedNetwork
 from zoo.networks import Network
+from zoo.ops import use_backend
+from zoo.ops.passes.workspace import workspace
 from zoo.registry import Capabilities
 
 MIB = 2**20
@@ -189,6 +191,16 @@ def test_the_memory_of_a_network_is_measured_once_for_each_way_to_run_it(monkeyp
     assert memory.measured == 3
     restore_tensor(Nearest(), image)
     assert memory.measured == 4
+    with use_backend("chunked"):  # which needs more
+        restore_tensor(network, image)
+    assert memory.measured == 5
+
+
+def test_what_passes_keep_is_measured_too():
+    kept = workspace(1 << 16)
+    assert workspace(1) is kept
+    CpuMemory().release()
+    assert workspace(1).numel() == 1
 
 
 @pytest.mark.parametrize(

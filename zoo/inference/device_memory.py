@@ -15,6 +15,7 @@ import torch
 
 from zoo.inference.kept import give_back
 from zoo.networks import Network
+from zoo.ops.passes.workspace import drop_workspace
 
 
 class DeviceMemory(Protocol):
@@ -92,6 +93,7 @@ class CpuMemory:
         return max(0, _status("VmHWM") - held)
 
     def release(self) -> None:
+        drop_workspace()  # a small tile would find room there that a large one does not
         give_back()
 
     @staticmethod

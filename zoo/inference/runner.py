@@ -36,6 +36,7 @@ from zoo.inference.tiling import (
 from zoo.networks import Network
 from zoo.networks.guide import check_guides
 from zoo.ops.precision import DTYPES, Precision, autocast, float32_products
+from zoo.ops.scan.dispatch import asked_for
 from zoo.registry import capabilities_of
 
 logger = logging.getLogger(__name__)
@@ -193,7 +194,10 @@ def _in_fitting_tiles(
 def _known_of(network: Network, settings: RestoreSettings) -> dict[torch.Size, Need]:
     """Return what is known of the memory that the network needs with these settings, to add to."""
     parameter = next(network.parameters())
-    how = (settings.ensemble, settings.precision, settings.tf32, parameter.dtype, parameter.device)
+    how = (
+        *(settings.ensemble, settings.precision, settings.tf32, asked_for(None)),
+        *(parameter.dtype, parameter.device),
+    )
     return _needs.setdefault(network, {}).setdefault(how, {})
 
 

@@ -29,3 +29,8 @@ def workspace(floats: int) -> Tensor:
     if floats <= MOST_KEPT:
         _kept.floats = new
     return new
+
+
+def drop_workspace() -> None:
+    """Free what this thread keeps."""
+    vars(_kept).clear()
