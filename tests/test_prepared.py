@@ -347,3 +347,11 @@ def test_an_interrupt_while_calls_are_placed_leaves_nothing_stale(same, monkeypa
             block(x)
     assert call.base == 0
     assert same(block, x)
+
+
+def test_blocks_that_were_pickled_before_are_prepared(same):
+    block = built()
+    state = {name: value for name, value in vars(block).items() if name != "prepared"}
+    old = RSSB.__new__(RSSB)
+    old.__setstate__(state)
+    assert same(old, features(1, 6, 9))

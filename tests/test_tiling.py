@@ -426,3 +426,11 @@ def test_the_bar_of_tiles_asks_for_a_terminal_when_no_decoder_is_heard(monkeypat
     tiled = RestoreSettings(tile=4, overlap=0)
     restore_tensor(Nearest(1), torch.zeros(1, 3, 8, 8), tiled, progress=True)
     assert locked == [True] and not decoding._alone.locked()
+
+
+def test_a_tile_that_the_grid_makes_smaller_has_less_overlap():
+    """With the overlap that was asked for, tiles would be a pixel apart."""
+    network = Nearest(1)
+    network.capabilities = Capabilities(size_multiple=64)
+    restore_tensor(network, torch.rand(1, 3, 64, 256), RestoreSettings(tile=127, overlap=63))
+    assert network.sizes == [(64, 64)] * 7

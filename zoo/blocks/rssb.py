@@ -6,6 +6,7 @@ Shape suffixes: B batch, H height, W width, C channels, E inner channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,10 @@ class RSSB(Block):
             self.branch_norm = branch_norm(dim)
             self.branch = branch(dim)
             self.branch_scale = nn.Parameter(torch.ones(dim)) if skip_scale else None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what was pickled, perhaps before blocks were prepared."""
+        super().__setstate__({"prepared": Prepared(), **state})
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         mixer = self.mixer

@@ -254,6 +254,7 @@ def _restored(
     grid = capabilities_of(network).size_multiple
     if tile:
         tile = max(grid, tile // grid * grid)
+        overlap = min(overlap, tile // 2)  # a tile that became smaller leaves less room for it
     found_BIHW = in_tiles(
         run,
         image_BIHW,
