@@ -18,7 +18,7 @@ from tests.fuzz.frame import ACCEPTED, FaultError, refusal
 from tests.helpers.hostile_scans import CHANGES, Change, mistake, plain
 from tests.helpers.scan_cases import BACKENDS, TOLERANCE, Case, make_inputs
 from zoo.ops import selective_scan
-from zoo.ops.scan import operator, reference
+from zoo.ops.scan import calls, reference
 from zoo.ops.scan.contract import SCHEMA, ScanInputs
 
 COUNT, SLICE = 10_000, 60
@@ -293,4 +293,4 @@ def _import_compiler() -> None:
 
 
 def planted() -> AbstractContextManager[object]:
-    return mock.patch.object(operator, "check_order", lambda order_KS, tokens: None)
+    return mock.patch.object(calls, "check_order", lambda order_KS, tokens: None)

@@ -21,7 +21,7 @@ import zoo
 from tests.helpers.scan_cases import CASES, TOLERANCE, Case, make_inputs, random_case, relative, run
 from zoo.commands.gpu_probes import captured
 from zoo.inference import RestoreSettings, restore_tensor
-from zoo.inference.tiling import CudaMemory
+from zoo.inference.device_memory import CudaMemory
 from zoo.ops import selective_scan
 
 pytestmark = pytest.mark.gpu

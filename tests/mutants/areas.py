@@ -34,7 +34,7 @@ EXCLUDED: dict[tuple[str, str], str] = {
     ("zoo/ops/scan/mamba_ssm.py", "declines"): _GPU,
     ("zoo/ops/scan/mamba_ssm.py", "kernel"): _GPU,
     ("zoo/ops/scan/triton/launch.py", "_processors"): _GPU,
-    ("zoo/inference/tiling.py", "CudaMemory"): _GPU,
+    ("zoo/inference/device_memory.py", "CudaMemory"): _GPU,
     ("zoo/commands/gpu_probes.py", "captured"): _GPU,
     ("zoo/distributed.py", "_TorchrunGroup.device"): "chooses among several NVIDIA GPUs",
     ("zoo/app/page.py", ""): _BROWSER,

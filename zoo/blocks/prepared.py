@@ -90,6 +90,12 @@ class Prepared:
     def __reduce__(self) -> tuple[type[Prepared], tuple[()]]:
         return Prepared, ()
 
+    def __eq__(self, other: object) -> bool:
+        """What is prepared is no setting of a block: blocks that differ in it alone are alike."""
+        return isinstance(other, Prepared)
+
+    __hash__ = object.__hash__
+
     def through(
         self, owner: nn.Module, x_BHWC: Tensor, mixer: SS2D, norm: nn.Module | None, last: Last
     ) -> list[Tensor] | None:
