@@ -14,11 +14,10 @@ from torch import nn
 
 import zoo
 
-torch.set_num_threads(1)
-
 
 def forward(model: str, size: int, batch: int = 1) -> Callable[[], float]:
     """A forward pass; the time of the CPU in seconds."""
+    torch.set_num_threads(1)
     network = zoo.build(model).eval()
     # Versions before guides have no example_inputs.
     inputs = getattr(network, "example_inputs", lambda *sides: (network.example(*sides),))
@@ -37,6 +36,7 @@ def step(model: str, batch: int, patch: int) -> Callable[[], float]:
     """A training step as the trainer of this version does it: loss, gradients, Adam, average."""
     from zoo.training import EMA
 
+    torch.set_num_threads(1)
     network = zoo.build(model).train()
     image = torch.rand(batch, 3, patch, patch)
     target = torch.rand(batch, 3, network.scale * patch, network.scale * patch)
