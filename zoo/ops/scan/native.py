@@ -8,8 +8,8 @@ Memory besides inputs and outputs. Forward: 2 (L + 1) floats for each of at most
 per thread, independent of E and K. Backward: 3 (L + 1) floats for each channel that a thread works
 on, and K (R + 2 N) floats per token for each of at most 4 + B sums. In training, the forward pass
 keeps the state of every 32nd step, B K N E S / 32 floats, until the backward pass. A backward pass
-without them computes them first. The library keeps up to three
-freed blocks of at most 8 MiB for its next calls.
+without them computes them first. The library keeps up to three freed blocks of at most 8 MiB for
+its next calls.
 """
 
 from __future__ import annotations

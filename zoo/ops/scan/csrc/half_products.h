@@ -42,11 +42,7 @@ template <int kRows, int kVectors>
 ZOO_HALF inline void half_block(const Pair* in, int64_t pairs, const Pair* weight,
                                 const float* bias, float* out, int64_t out_stride) {
   Vector sum[kRows][kVectors];
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 3
-    for (int v = 0; v < kVectors; ++v) sum[r][v] = load(bias + v * kLanes);
-  }
+  start_sums(sum, bias);
   for (int64_t k = 0; k < pairs; ++k, weight += kVectors * kLanes) {
     __m512bh w[kVectors];
 #pragma GCC unroll 3
@@ -60,17 +56,13 @@ ZOO_HALF inline void half_block(const Pair* in, int64_t pairs, const Pair* weigh
       for (int v = 0; v < kVectors; ++v) sum[r][v] = _mm512_dpbf16_ps(sum[r][v], x, w[v]);
     }
   }
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 3
-    for (int v = 0; v < kVectors; ++v) store(out + r * out_stride + v * kLanes, sum[r][v]);
-  }
+  store_sums(sum, out, out_stride);
 }
 
 template <int kVectors>
 ZOO_HALF void half_panel(const Pair* in, int64_t pairs, const Pair* weight, const float* bias,
                          float* out, int64_t out_stride, int64_t count) {
-  constexpr int kRows = kForwardStates / 2;
+  constexpr int kRows = kProductRows;
   int64_t i = 0;
   for (; i + kRows <= count; i += kRows) {
     half_block<kRows, kVectors>(in + i * pairs, pairs, weight, bias, out + i * out_stride,

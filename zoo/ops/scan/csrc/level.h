@@ -10,8 +10,9 @@
 #include "backward.h"
 #include "depthwise.h"
 #include "tokens.h"
+#include "product_sums.h"
 #include "half_products.h"
-#include "rows.h"  // uses the three above
+#include "rows.h"  // uses the four above
 #include "tokens_gradient.h"
 #include "gain.h"
 #include "merge.h"

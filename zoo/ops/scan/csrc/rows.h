@@ -6,19 +6,12 @@
 
 namespace {
 
-// The block of a product that is kept in registers: rows of tokens by vectors of outputs.
-constexpr int kProductRows = kForwardStates / 2, kProductVectors = 3;
-
 // out (kRows, kVectors W) = bias + in (kRows, inputs) weight (inputs, kVectors W)
 template <int kRows, int kVectors>
 INLINE void product_block(const float* in, int64_t in_stride, int64_t inputs, const float* weight,
                           const float* bias, float* out, int64_t out_stride) {
   Vector sum[kRows][kVectors];
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 3
-    for (int v = 0; v < kVectors; ++v) sum[r][v] = load(bias + v * kLanes);
-  }
+  start_sums(sum, bias);
   for (int64_t k = 0; k < inputs; ++k, weight += kVectors * kLanes) {
     Vector w[kVectors];
 #pragma GCC unroll 3
@@ -30,11 +23,7 @@ INLINE void product_block(const float* in, int64_t in_stride, int64_t inputs, co
       for (int v = 0; v < kVectors; ++v) sum[r][v] = fma(x, w[v], sum[r][v]);
     }
   }
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 3
-    for (int v = 0; v < kVectors; ++v) store(out + r * out_stride + v * kLanes, sum[r][v]);
-  }
+  store_sums(sum, out, out_stride);
 }
 
 template <int kVectors>

@@ -1,6 +1,7 @@
 /* Passes over the tokens of an image, and their gradients: a depthwise convolution with its
- * activation, sums, norms and gates of tokens, and the gain of a channel attention. Part of the library's C interface; what
- * zoo_scan.h says about statuses, levels, threads and openmp holds here too.
+ * activation, sums, norms and gates of tokens, and the gain of a channel attention. Part of the
+ * library's C interface; what zoo_scan.h says about statuses, levels, threads and openmp holds here
+ * too.
  *
  * Shapes: B images, H height, W width, L tokens of an image, C channels. All tensors are float32,
  * where nothing else is said. Outputs are contiguous and overlap no input.

@@ -75,8 +75,9 @@ typedef struct ZooScanGradients {
 typedef void (*ZooOpenMP)(void (*body)(void*), void* context, unsigned threads, unsigned flags);
 
 /* Computes y, contiguous (B, L, K, E) or, with reduce, (B, L, E), and what the scan keeps. Every
- * element is written, or none if the call fails. Each entry of the order is read once and checked: the kernel stays within the
- * tensors that the structure describes, even if another thread changes the order meanwhile.
+ * element is written, or none if the call fails. Each entry of the order is read once and checked:
+ * the kernel stays within the tensors that the structure describes, even if another thread changes
+ * the order meanwhile.
  * level: "avx512", "avx2", "neon" or "portable"; NULL means the value of the environment variable
  * ZOO_NATIVE_LEVEL or, if that is unset or empty, the best level that this CPU runs. The result
  * depends on the level but not on the number of threads. */
