@@ -143,7 +143,7 @@ class Trainer:
 
         Raises:
             KeyboardInterrupt: if a signal stopped the training.
-            ZooError: if the training diverges.
+            ZooError: if the training diverges, or data cannot be loaded.
         """
         settings = self.settings
         if self.step == settings.iterations:
@@ -152,7 +152,7 @@ class Trainer:
         begun = time.monotonic() - self.seconds
         progress = Progress(self.folder, self.task.plan, self.step, is_first=self.group.is_first)
         with StopSignals() as signals, progress:
-            for micro_batches in self._batches():
+            for micro_batches in self._saved_batches():
                 found = self._train_step(micro_batches)
                 self._unread.keep(self.step, found)
                 # All processes stop at the same step, whichever of them got the signal.
@@ -171,7 +171,8 @@ class Trainer:
                     others = self.adversary.take_means() if self.adversary else {}
                     progress.show_loss(self.step, self.seconds, mean, lr, **others)
                 if to_save:
-                    self._validate(progress)
+                    with self._saved_at_error():
+                        self._validate(progress)
                     self.save()
                     progress.restart_clock(self.step)
                 elif stop:
@@ -179,6 +180,23 @@ class Trainer:
                 if stop and not last:
                     logger.warning("stopped at step %d; the same command resumes it", self.step)
                     raise KeyboardInterrupt
+
+    @contextmanager
+    def _saved_at_error(self) -> Iterator[None]:
+        """Save the steps so far if data are missing; for blocks that are no part of a step."""
+        try:
+            yield
+        except ZooError:
+            # Several processes save together, but the others go on.
+            if self.group.world_size == 1 and self.step:
+                self._read_values()
+                self.save()
+                logger.warning("saved at step %d; the same command resumes there", self.step)
+            raise
+
+    def _saved_batches(self) -> Iterator[list[Sequence[Tensor]]]:
+        with self._saved_at_error():
+            yield from self._batches()
 
     def _batches(self) -> Iterator[list[Sequence[Tensor]]]:
         return batches(

@@ -93,6 +93,47 @@ def test_killed_while_writing_a_checkpoint(photos, whole, tmp_path):
     assert_same(run, whole)
 
 
+READER_KILLED = """
+import multiprocessing, time
+step = trainer.Trainer._train_step
+def killed(self, parts):
+    if self.step == 1:
+        [reader] = multiprocessing.active_children()
+        os.kill(reader.pid, signal.SIGKILL)
+        time.sleep(0.5)  # the system tells of its end now, in the middle of a step
+    return step(self, parts)
+trainer.Trainer._train_step = killed
+"""
+
+
+def test_when_the_reader_is_killed_the_steps_are_saved(photos, whole, tmp_path):
+    run = tmp_path / "run"
+    done = script(photos, run, READER_KILLED, num_workers="1")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "a process that loads data ended unexpectedly" in done.stderr
+    [saved] = run.glob("*.pt")
+    assert f"saved at step {int(saved.stem[-8:])}; the same command resumes there" in done.stderr
+    assert train(photos, run, *AVERAGED) == 0
+    assert_same(run, whole)
+
+
+def test_when_a_photo_for_validation_is_gone_the_steps_are_saved(photos, tmp_path):
+    mine, run = tmp_path / "photos", tmp_path / "run"
+    shutil.copytree(photos, mine)
+    gone = f"""
+step = trainer.Trainer._train_step
+def without(self, parts):
+    if self.step == 2:
+        os.rename({str(mine)!r}, {str(mine) + "_"!r})
+    return step(self, parts)
+trainer.Trainer._train_step = without
+"""
+    done = script(mine, run, gone, num_workers="0")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "saved at step 3; the same command resumes there" in done.stderr
+    assert [path.name for path in run.glob("*.pt")] == ["checkpoint-00000003.pt"]
+
+
 SIGNALLED = """
 step = trainer.Trainer._train_step
 def signalled(self, parts):

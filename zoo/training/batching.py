@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -65,7 +67,8 @@ def received(batches: Iterator[Batch]) -> Iterator[tuple[Tensor, ...]]:
     """
     while True:
         try:
-            batch = next(batches)
+            with Waiting():
+                batch = next(batches)
         except StopIteration:
             return
         except RuntimeError as error:
@@ -78,3 +81,38 @@ def received(batches: Iterator[Batch]) -> Iterator[tuple[Tensor, ...]]:
         if isinstance(batch, ZooError):
             raise batch
         yield tuple(map(torch.as_tensor, batch))
+
+
+class Waiting:
+    """Context in which a loader's process that ends is an error at once, and outside of which not.
+
+    PyTorch raises the error wherever the trainer is when the system tells of the end. In the middle
+    of a step, what has been learnt could not be saved. So outside of this context nothing happens,
+    and PyTorch finds the process missing when the trainer waits for data the next time.
+    """
+
+    _depth = 0
+
+    def __enter__(self) -> None:
+        Waiting._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        Waiting._depth -= 1
+
+    @staticmethod
+    def replace_handler() -> None:
+        """Put a handler in the place of PyTorch's, which exists once a loader has started."""
+        if not hasattr(signal, "SIGCHLD"):
+            return
+        if threading.current_thread() is not threading.main_thread():
+            return  # PyTorch has none there
+        before = signal.getsignal(signal.SIGCHLD)
+        if not callable(before) or hasattr(before, "of_waiting"):
+            return
+
+        def tell(number: int, frame: Any) -> None:
+            if Waiting._depth:
+                before(number, frame)
+
+        tell.of_waiting = True  # type: ignore[attr-defined]
+        signal.signal(signal.SIGCHLD, tell)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from zoo.distributed import ProcessGroup
 from zoo.errors import RecipeError
-from zoo.training.batching import SafeExamples, collate, received
+from zoo.training.batching import SafeExamples, Waiting, collate, received
 from zoo.training.settings import Stage
 
 MOST_WORKERS = 8
@@ -112,7 +112,10 @@ def _batches(
                 # change the random state of a resumed training.
                 generator=torch.Generator(),
             )
-            micro_batches = received(iter(loader))
+            loaded = iter(loader)
+            if num_workers:
+                Waiting.replace_handler()
+            micro_batches = received(loaded)
             for _ in sampler.steps:
                 yield [next(micro_batches) for _ in range(accumulate)]
         first_step += stage.iterations
