@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -65,8 +65,11 @@ SCANS = ((360, STATES, 12), (72, 10, 4))
 TRAINED = (("mambair_tiny_x2", 4, 32), ("mambair_light_x2", 1, 64))
 """Models, batches and patches of training steps."""
 
-SMALL, LARGE, TILE = 128, 1024, 512
-"""Sides in pixels of the images whose cost a pixel is compared, and of tiles of the large one."""
+COMPILED = ("mambair_tiny_x2", "mambair_light_x4")
+"""Models that PyTorch compiles, in one and in four minutes."""
+
+SMALL, LARGE, TILE = 128, (1000, 1024), 512
+"""Sides in pixels of the images whose cost a pixel is compared, and of tiles of the largest one."""
 
 
 def example(network: Any, size: int) -> tuple[Tensor, ...]:
@@ -202,18 +205,30 @@ def training(rounds: int, before: Path | None) -> Iterator[Row]:
 def large_images(rounds: int) -> Iterator[Row]:
     """Growing images, and tiles against the whole."""
     network = zoo.build("mambair_tiny_x2").eval()
-    images = {side: torch.rand(1, 3, side, side) for side in (SMALL, LARGE)}
+    images = {side: torch.rand(1, 3, side, side) for side in (SMALL, *LARGE)}
 
     def run(side: int, tile: int) -> Timed:
         settings = RestoreSettings(tile=tile)
         return of_cpu(lambda: restore_tensor(network, images[side], settings))
 
-    paths = {"small": run(SMALL, 0), "whole": run(LARGE, 0), "tiles": run(LARGE, TILE)}
+    paths = {f"{side}": run(side, 0) for side in images} | {"tiles": run(LARGE[-1], TILE)}
     times = in_turns(paths, rounds)
-    a_pixel = ratio(times, "whole", "small") * (SMALL / LARGE) ** 2
-    name = f"mambair_tiny_x2, {LARGE} x {LARGE}"
-    yield f"{name}, a pixel", f"a pixel of {SMALL} x {SMALL}", a_pixel, "1.1"
-    yield f"{name}, tiles of {TILE}", "the whole", ratio(times, "tiles", "whole"), "1.15"
+    name = "mambair_tiny_x2, {0} x {0}"
+    for side in LARGE:
+        a_pixel = ratio(times, f"{side}", f"{SMALL}") * (SMALL / side) ** 2
+        yield f"{name.format(side)}, a pixel", f"a pixel of {SMALL} x {SMALL}", a_pixel, "1.1"
+    whole = ratio(times, "tiles", f"{LARGE[-1]}")
+    yield f"{name.format(LARGE[-1])}, tiles of {TILE}", "the whole", whole, "1.15"
+
+
+def compiled(rounds: int) -> Iterator[Row]:
+    """Networks against what PyTorch's compiler makes of them, without our passes."""
+    for name in COMPILED:
+        network = zoo.build(name).eval().requires_grad_(False)
+        run = forward(network, example(network, SIZE))
+        by_compiler = forward(cast(nn.Module, torch.compile(network)), example(network, SIZE))
+        paths = {"ours": of_cpu(run), "compiled": of_cpu(within(no_passes, by_compiler))}
+        yield name, "torch.compile", ratio(in_turns(paths, 3 * rounds), "ours", "compiled"), ""
 
 
 def many_photos(rounds: int, count: int) -> Iterator[Row]:
@@ -255,8 +270,14 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each row [5]")
     parser.add_argument("--before", type=Path, help="checkout of an earlier version, built")
     parser.add_argument("--photos", type=int, default=200, help="number of small photos [200]")
-    parts = ("operators", "networks", "authors", "training", "large_images", "many_photos")
-    parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="parts [all]")
+    usual = ("operators", "networks", "authors", "training", "large_images", "many_photos")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=(*usual, "compiled"),
+        default=usual,
+        help="parts [all but compiled, which takes minutes to compile]",
+    )
     options = parser.parse_args(words)
     before = None if options.before is None else options.before.resolve()
     all_threads = torch.get_num_threads()
@@ -267,6 +288,7 @@ def main(words: list[str] | None = None) -> int:
         "training": lambda: training(options.rounds, before),
         "large_images": lambda: large_images(options.rounds),
         "many_photos": lambda: many_photos(options.rounds, options.photos),
+        "compiled": lambda: compiled(options.rounds),
     }
     print(f"{machine()}; ratios of times, less is better, but for photos\n", flush=True)
     rows = []
