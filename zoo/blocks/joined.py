@@ -58,10 +58,11 @@ def factors(branch: Branch, x_BHWC: Tensor) -> tuple[Tensor, Tensor | None]:
     return branch(x_BHWC), None
 
 
-def has_factors(branch: nn.Module) -> TypeGuard[GainedBranch]:
+def has_factors(branch: nn.Module | None) -> TypeGuard[GainedBranch]:
     """Whether calling the branch runs nothing but its ``factors``."""
-    own = isinstance(branch, GainedBranch) and type(branch).forward is GainedBranch.forward
-    return own and is_plain(branch)
+    if not isinstance(branch, GainedBranch) or type(branch).forward is not GainedBranch.forward:
+        return False
+    return is_plain(branch)
 
 
 def scaled_sum(

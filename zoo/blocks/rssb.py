@@ -96,9 +96,8 @@ class RSSB(Block):
         stages = self._last_stages(gated, product, x_BHWC)
         if stages is None:
             return None
-        branch, layers = self.branch, None
-        if branch is not None and has_factors(branch) and stages_of(branch.before_gain()):
-            layers = branch.gain_layers()
+        branch = self.branch
+        layers = branch.gain_layers() if has_factors(branch) and self._branch_stages() else None
         if layers is None:
             return Ending(stages)
         reduce, expand = layers
@@ -118,10 +117,13 @@ class RSSB(Block):
         norm = norm_stage(self.branch_norm)
         if norm is None:
             return None
-        layers = stages_of(self.branch.before_gain()) if has_factors(self.branch) else None
-        stages += [norm, *(layers or ())]
+        stages += [norm, *(self._branch_stages() or ())]
         stages[-1] = stages[-1]._replace(keep=0)
         return stages
+
+    def _branch_stages(self) -> list[Stage] | None:
+        """The layers before the gain of the branch, if it has one and all of them are stages."""
+        return stages_of(self.branch.before_gain()) if has_factors(self.branch) else None
 
     def _end(self, kept: Sequence[Tensor]) -> Tensor:
         """The output, from what has been kept on the way to it; it may be the output itself."""
@@ -129,7 +131,7 @@ class RSSB(Block):
         if len(kept) == 1 or branch is None:
             return kept[0]
         x_BHWC, last_BHWC = kept
-        if has_factors(branch) and stages_of(branch.before_gain()):
+        if has_factors(branch) and self._branch_stages():
             ends = branch.gained(last_BHWC)
         else:
             ends = factors(branch, last_BHWC)
