@@ -21,7 +21,6 @@ from torch import Tensor
 
 from zoo.data.burst.reading import BurstFiles
 from zoo.data.formats import check_saving, encoded, format_of
-from zoo.data.metadata import JPEG_EXIF, Metadata, checked
 from zoo.data.photo import AS_USUAL, Photo, Saving
 from zoo.data.pixels import dequantise, quantise
 from zoo.data.raster import IN_MEMORY
@@ -41,28 +40,17 @@ from zoo.errors import ImageError
 from zoo.inference.burst import restore_burst
 from zoo.inference.guides import GuidesInMemory
 from zoo.inference.image import restore_photo
+from zoo.inference.pil_images import PICTURES, check_channels_for_pil, pil_image, pixels_of
 from zoo.inference.runner import RestoreSettings, restore_tensor
 from zoo.inference.tiling import Progress, part_of
 from zoo.networks import Network
 
 logger = logging.getLogger(__name__)
 
-_PICTURES = (1, 3)
-"""Channels of networks for pictures, which are converted between gray and RGB as files are."""
-
 _LEVELS = {"uint8": 255, "uint16": 65535}
-
-_MODES = {
-    "1": "L", "L": "L", "LA": "LA", "P": "RGB", "PA": "RGBA", "RGB": "RGB", "RGBA": "RGBA",
-    "I;16": "I;16",
-}  # fmt: skip
-"""Modes of PIL images, and the mode in which each is restored."""
 
 _ARRAY = Path("(array)")
 """The path, in messages, of an array."""
-
-_TRANSPARENT = {"1": "LA", "L": "LA", "P": "RGBA", "RGB": "RGBA"}
-"""The same for images with a colour that is transparent."""
 
 
 def restore_in_memory(
@@ -102,7 +90,10 @@ def restore_in_memory(
         return _restored_bytes(network, data, settings, progress, saving, value_range, beside)
     pil = sys.modules.get("PIL.Image")  # without it, the image is none of its own
     if pil is not None and isinstance(image, pil.Image):
-        return _restored_pil(network, image, settings, progress, pil, saving, value_range, beside)
+        pixels = pixels_of(image)
+        check_channels_for_pil(network)
+        restored_HWC = _restored_array(network, pixels, settings, progress, value_range, beside)
+        return pil_image(pil, restored_HWC, image, network.scale, metadata=saving.metadata)
     raise ImageError(
         "an image is a path, a NumPy array, a PIL image, the bytes of a file or a tensor, not "
         f"{type(image).__name__}"
@@ -201,7 +192,7 @@ def _restored_array(
     beside: GuidesInMemory,
 ) -> np.ndarray:
     """Restore (H, W) or (H, W, C), as a file of the array is restored."""
-    pictures = network.channels in _PICTURES
+    pictures = network.channels in PICTURES
     _check_array(network, image, (1, 2, 3, 4) if pictures else (network.channels,))
     values_HWC, alpha_HW = np.atleast_3d(image), None
     if pictures and values_HWC.shape[2] in (2, 4):
@@ -297,74 +288,3 @@ def _restored_bytes(
     image = in_range(name, found.read(name, data), value_range)
     photo = restore_photo(network, image, settings, progress, _guides_of(image, beside))
     return encoded(output, photo, saving)
-
-
-def _restored_pil(
-    network: Network,
-    image: Any,
-    settings: RestoreSettings,
-    progress: Progress,
-    pil: Any,
-    saving: Saving,
-    value_range: ValueRange | None,
-    beside: GuidesInMemory,
-) -> Any:
-    if image.mode not in _MODES:
-        raise ImageError(
-            f"the PIL image has the mode {image.mode}, which has no defined range here; use "
-            "image.convert('RGB')"
-        )
-    _check_frames(image)
-    mode = _MODES[image.mode]
-    if "transparency" in image.info:
-        mode = _TRANSPARENT.get(image.mode, mode)
-        if mode == "I;16":
-            raise ImageError(
-                "the PIL image has 16 bits and a transparent level, which PIL cannot keep; restore "
-                "its file, or delete image.info['transparency']"
-            )
-    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
-    if network.out_channels != network.channels and network.out_channels not in _PICTURES:
-        raise ImageError(
-            f"the network returns {network.out_channels} channels, which no PIL image has; give an "
-            "array"
-        )
-    restored_HWC = np.atleast_3d(
-        _restored_array(network, pixels, settings, progress, value_range, beside)
-    )
-    if restored_HWC.shape[2] > 1 and restored_HWC.dtype != np.uint8:
-        raise ImageError(
-            f"a PIL image of mode {image.mode} becomes one of 16 bits and "
-            f"{restored_HWC.shape[2]} channels, which PIL does not have; give an array"
-        )
-    restored = pil.fromarray(restored_HWC[..., 0] if restored_HWC.shape[2] == 1 else restored_HWC)
-    if saving.metadata:
-        restored.info.update(_info(image.info, network.scale, restored.size))
-    return restored
-
-
-def _check_frames(image: Any) -> None:
-    """Refuse an animation. Beside its picture, an MPO photo has previews or a second view."""
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format == "MPO":
-        logger.warning("the PIL image has %d pictures; the current one is restored", frames)
-    elif frames > 1:
-        raise ImageError(
-            f"the PIL image has {frames} frames, and one at a time is restored; give frame.copy() "
-            "for each frame of PIL.ImageSequence.Iterator(image)"
-        )
-
-
-def _info(info: dict[str, Any], scale: int, size: tuple[int, int]) -> dict[str, Any]:
-    """What the result keeps of the ``info`` of a PIL image, with the numbers of its size.
-
-    The orientation stays, because PIL does not apply it.
-    """
-    kept: dict[str, Any] = {key: info[key] for key in ("icc_profile", "xmp") if key in info}
-    if "dpi" in info:
-        kept["dpi"] = tuple(value * scale for value in info["dpi"])
-    if exif := info.get("exif"):
-        said = checked(Metadata(exif=exif)).enlarged(scale).of_size(*size).exif
-        prefix = JPEG_EXIF if exif.startswith(JPEG_EXIF) else b""
-        kept["exif"] = exif if said is None else prefix + said
-    return kept
