@@ -194,6 +194,13 @@ def test_the_memory_of_a_network_is_measured_once_for_each_way_to_run_it(monkeyp
     with use_backend("chunked"):  # which needs more
         restore_tensor(network, image)
     assert memory.measured == 5
+    monkeypatch.setenv("ZOO_CPU_PASSES", "0")  # without them, too
+    for _ in range(2):
+        restore_tensor(network, image)
+    assert memory.measured == 6
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)  # each has its own scratch memory
+    restore_tensor(network, image)
+    assert memory.measured == 7
 
 
 def test_what_passes_keep_is_measured_too():

@@ -35,6 +35,7 @@ from zoo.inference.tiling import (
 )
 from zoo.networks import Network
 from zoo.networks.guide import check_guides
+from zoo.ops.passes.conditions import switched_off
 from zoo.ops.precision import DTYPES, Precision, autocast, float32_products
 from zoo.ops.scan.dispatch import asked_for
 from zoo.registry import capabilities_of
@@ -196,7 +197,7 @@ def _known_of(network: Network, settings: RestoreSettings) -> dict[torch.Size, N
     parameter = next(network.parameters())
     how = (
         *(settings.ensemble, settings.precision, settings.tf32, asked_for(None)),
-        *(parameter.dtype, parameter.device),
+        *(parameter.dtype, parameter.device, torch.get_num_threads(), switched_off()),
     )
     return _needs.setdefault(network, {}).setdefault(how, {})
 

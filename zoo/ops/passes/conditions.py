@@ -17,6 +17,11 @@ from zoo.ops.scan.checks import check_memory
 ENVIRONMENT = "ZOO_CPU_PASSES"
 
 
+def switched_off() -> bool:
+    """Whether the user wants no passes."""
+    return os.environ.get(ENVIRONMENT) == "0"
+
+
 def may_run(*tensors: Tensor | None) -> bool:
     """Whether a pass may run on these tensors now.
 
@@ -25,7 +30,7 @@ def may_run(*tensors: Tensor | None) -> bool:
     """
     if torch.compiler.is_compiling() or _is_watched():
         return False
-    if os.environ.get(ENVIRONMENT) == "0" or library() is None or not passes_are_right():
+    if switched_off() or library() is None or not passes_are_right():
         return False
     dtypes = {torch.float32}
     if torch.is_autocast_enabled("cpu"):
