@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from recipes.train import add_machine_options, machine_options, overrides_of, train
+from recipes.train import train
 from zoo.command import run_command, whole
 from zoo.description import Measured, measured
 from zoo.distributed import ProcessGroup, process_group
@@ -35,6 +35,7 @@ from zoo.recipe_files import read_recipe
 from zoo.schema import at_least, resolve
 from zoo.shipped import RECIPES
 from zoo.training.metrics_log import read_metrics
+from zoo.training.options import add_machine_options, machine_options, overrides_of
 from zoo.training.settings import BurstTrainSettings, TrainSettings, train_settings
 
 logger = logging.getLogger("zoo.compare")

@@ -30,15 +30,14 @@ import torch
 from torch import Tensor, nn
 
 from zoo.checkpoints import save
-from zoo.command import run_command, whole
-from zoo.distributed import DEVICE, ProcessGroup, default_device, process_group
+from zoo.command import run_command
+from zoo.distributed import ProcessGroup, process_group
 from zoo.errors import ZooError, no_effect_is_told
 from zoo.networks import Network
-from zoo.ops.precision import TF32, autocast, float32_products
-from zoo.recipe import Recipe, build, load_recipe, parse_overrides
+from zoo.ops.precision import autocast, float32_products
+from zoo.recipe import Recipe, build, load_recipe
 from zoo.training import (
     EMA,
-    MOST_WORKERS,
     WEIGHTS,
     Adversary,
     Progress,
@@ -50,7 +49,6 @@ from zoo.training import (
     enable_gradient_checkpointing,
     last_state,
     load_initial_weights,
-    make_deterministic,
     make_optimizer,
     make_task,
     parse_duration,
@@ -66,12 +64,10 @@ from zoo.training import (
     write_checkpoint,
 )
 from zoo.training.epochs import in_steps
+from zoo.training.options import add_machine_options, machine_options, overrides_of
 from zoo.training.settings import TrainSettings, train_settings
 
 logger = logging.getLogger("zoo.train")
-
-RECIPE_KEYS = ("train", "network", "evaluate", "name", "summary")
-"""Top-level keys of a recipe. Other keys on the command line belong to ``train``."""
 
 LOWEST_SCALE = 2.0**-10
 """Smallest fp16 loss scale; if it is below this, every step overflows."""
@@ -465,18 +461,6 @@ def _resumed(
     return trainer
 
 
-def overrides_of(words: Sequence[str]) -> dict[str, Any]:
-    """Parse ``key=value`` words to recipe overrides; keys may omit ``train.``.
-
-    Raises:
-        RecipeError: if a word has no "=", or a value is not valid YAML.
-    """
-    return {
-        key if key.split(".")[0] in RECIPE_KEYS else f"train.{key}": value
-        for key, value in parse_overrides(words, "iterations=1000").items()
-    }
-
-
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Run the command under the name ``prog`` and return its exit code; 2 means bad input."""
     parser = argparse.ArgumentParser(
@@ -501,46 +485,6 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     )
     add_machine_options(parser)
     return run_command(parser, _run, arguments, prog=prog, intermixed=True)
-
-
-def add_machine_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say on what a training runs."""
-    parser.add_argument("--device", default=default_device(), **DEVICE)
-    parser.add_argument("--tf32", action="store_true", help=TF32)
-    parser.add_argument(
-        "--deterministic",
-        action="store_true",
-        help="equal results in each run on a GPU, too; slower, and not every network can",
-    )
-    parser.add_argument(
-        "--num-workers",
-        type=whole("--num-workers", 0, 256),
-        help=f"number of processes that load data [cuda: one for each core but one, at most "
-        f"{MOST_WORKERS}; cpu: 1]",
-    )
-
-
-@contextmanager
-def machine_options(options: argparse.Namespace) -> Iterator[None]:
-    """Within the block, what the options of :func:`add_machine_options` say about sums holds.
-
-    Raises:
-        ZooError: if the network cannot be trained with ``--deterministic``.
-    """
-    if not options.deterministic:
-        yield
-        return
-    before = torch.are_deterministic_algorithms_enabled()
-    make_deterministic()
-    try:
-        yield
-    except RuntimeError as error:
-        text = " ".join(str(error).split())
-        if "deterministic" not in text:
-            raise
-        raise ZooError(f"--deterministic: {text.partition('. ')[0]}; train without it") from error
-    finally:
-        torch.use_deterministic_algorithms(before)
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -12,8 +12,8 @@ import torch
 import zoo
 from export.onnx import export
 from export.verify import verify
-from recipes.train import overrides_of
 from zoo.recipe import load_recipe, parse_value
+from zoo.training.options import overrides_of
 
 ROOT = Path(__file__).parent.parent
 MIXED = sorted((ROOT / "examples" / "crossbred").glob("*.yaml"))

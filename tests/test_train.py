@@ -16,13 +16,14 @@ import torch
 import recipes.compare
 import recipes.train
 import zoo
-from recipes.train import Trainer, main, overrides_of
+from recipes.train import Trainer, main
 from tests.helpers.interruption import interrupted_at
 from tests.helpers.training import LIGHT, Rank, losses, make_photos, train
 from zoo.data import Bicubic, PatchDataset, Photo, load_training_photos, read_photo, write_photo
 from zoo.errors import RecipeError
 from zoo.recipe import Recipe, load_recipe
 from zoo.training import enable_gradient_checkpointing, parse_duration, shortened
+from zoo.training.options import overrides_of
 from zoo.training.settings import DataSettings, train_settings
 
 

@@ -14,7 +14,7 @@ from zoo.training.choose_task import make_task
 from zoo.training.ema import EMA
 from zoo.training.gradient_checkpointing import enable_gradient_checkpointing
 from zoo.training.initial_weights import load_initial_weights
-from zoo.training.loader import MOST_WORKERS, batches, default_workers
+from zoo.training.loader import batches, default_workers
 from zoo.training.metrics_log import MetricsLog
 from zoo.training.optimizer import make_optimizer, restore_optimizer
 from zoo.training.progress import Progress
@@ -26,7 +26,6 @@ from zoo.training.task import Task, examples_of
 
 __all__ = [
     "EMA",
-    "MOST_WORKERS",
     "WEIGHTS",
     "Adversary",
     "MetricsLog",
