@@ -1,4 +1,4 @@
-"""Photographs with metadata, written by Pillow, which is independent of our writers."""
+"""Photographs with metadata, written and read by Pillow, which is independent of our code."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, PngImagePlugin, TiffImagePlugin
+
+import zoo
+from tests.helpers.networks import Nearest
+
+FORMATS = ["png", "jpg", "tif", "webp"]
 
 XMP = (
     b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:'
@@ -79,3 +84,21 @@ def save(
     if path.suffix == ".jpg":
         more |= {"quality": 98, "subsampling": 0}
     image.save(path, **more)
+
+
+def restored(source, target, scale=2):
+    zoo.restore(Nearest(scale), source, target, progress=False)
+    return opened(target)
+
+
+def opened(path):
+    image = Image.open(path)
+    image.load()
+    return image
+
+
+def xmp_of(image):
+    if image.format == "TIFF":
+        return image.tag_v2.get(700)
+    text = image.info.get("XML:com.adobe.xmp")
+    return image.info.get("xmp") if text is None else text.encode()

@@ -1,0 +1,27 @@
+"""A small network for bursts, for recipes that train or evaluate in seconds."""
+
+from __future__ import annotations
+
+import torch
+import yaml
+
+import zoo
+from zoo.recipe import load_recipe
+
+SMALL = {
+    "burst": 3, "dim": 8, "align": "none", "flow_prior": "none", "skip": "corner", "stages": [1],
+    "body": {"type": "res"}, "fusion": {"type": "concat"},
+}  # fmt: skip
+
+
+def small(name, folder, **train):
+    """A small network of a recipe with random weights: the recipe's file."""
+    data = load_recipe(name).data()
+    data["network"] |= SMALL
+    data["train"] |= {"initial": None, **train}
+    data["train"]["data"] |= {"border": 4}
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(data))
+    torch.manual_seed(0)
+    zoo.save(zoo.build(str(file)), folder / "weights.safetensors")
+    return file
