@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -93,6 +94,39 @@ def test_a_process_that_is_killed_is_told():
         next(found)
     with pytest.raises(RuntimeError, match="defect"):
         list(batching.received(batches("defect")))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="the system has no such signal")
+def test_a_process_that_ends_is_an_error_only_while_the_trainer_waits(monkeypatch):
+    told = []
+
+    def pytorchs(number, frame):
+        told.append(number)
+
+    before = signal.signal(signal.SIGCHLD, pytorchs)
+    try:
+        for _ in range(2):  # a second stage of a training starts a second loader
+            batching.Waiting.replace_handler()
+        os.kill(os.getpid(), signal.SIGCHLD)
+        assert told == []
+        with batching.Waiting():
+            os.kill(os.getpid(), signal.SIGCHLD)
+        assert told == [signal.SIGCHLD]
+        os.kill(os.getpid(), signal.SIGCHLD)
+        assert told == [signal.SIGCHLD]
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="the system has no such signal")
+def test_batches_come_in_a_thread_too():
+    """There no handler can be replaced, such as that of a loader of the user's own."""
+    before = signal.signal(signal.SIGCHLD, lambda *_: None)
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            assert len(threads.submit(loaded, Numbers(), 1).result(60)) == 4
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def test_a_process_that_keeps_its_loader_still_ends():

@@ -113,8 +113,7 @@ def _batches(
                 generator=torch.Generator(),
             )
             loaded = iter(loader)
-            if num_workers:
-                Waiting.replace_handler()
+            Waiting.replace_handler()
             micro_batches = received(loaded)
             for _ in sampler.steps:
                 yield [next(micro_batches) for _ in range(accumulate)]
