@@ -71,8 +71,9 @@ def received(batches: Iterator[Batch]) -> Iterator[tuple[Tensor, ...]]:
                 batch = next(batches)
         except StopIteration:
             return
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker"):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            # The latter two: it ended while it sent a batch.
+            if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
                 raise
             raise ZooError(
                 f"a process that loads data ended unexpectedly ({error}); if memory ran out, use a "
