@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from zoo.checkpoints import save
 from zoo.command import run_command
 from zoo.distributed import ProcessGroup, process_group
-from zoo.errors import ZooError, no_effect_is_told
+from zoo.errors import ImageError, ZooError, no_effect_is_told
 from zoo.networks import Network
 from zoo.ops.precision import autocast, float32_products
 from zoo.recipe import Recipe, build, load_recipe
@@ -167,7 +167,7 @@ class Trainer:
                     others = self.adversary.take_means() if self.adversary else {}
                     progress.show_loss(self.step, self.seconds, mean, lr, **others)
                 if to_save:
-                    with self._saved_at_error():
+                    with self._saved_at_error(ImageError):  # others say that it diverged
                         self._validate(progress)
                     self.save()
                     progress.restart_clock(self.step)
@@ -178,11 +178,11 @@ class Trainer:
                     raise KeyboardInterrupt
 
     @contextmanager
-    def _saved_at_error(self) -> Iterator[None]:
+    def _saved_at_error(self, kind: type[ZooError]) -> Iterator[None]:
         """Save the steps so far if data are missing; for blocks that are no part of a step."""
         try:
             yield
-        except ZooError:
+        except kind:
             # Several processes save together, but the others go on.
             if self.group.world_size == 1 and self.step:
                 self._read_values()
@@ -191,7 +191,7 @@ class Trainer:
             raise
 
     def _saved_batches(self) -> Iterator[list[Sequence[Tensor]]]:
-        with self._saved_at_error():
+        with self._saved_at_error(ZooError):
             yield from self._batches()
 
     def _batches(self) -> Iterator[list[Sequence[Tensor]]]:

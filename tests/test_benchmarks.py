@@ -97,7 +97,7 @@ def test_the_table_of_a_cpu_walks_through(capsys, monkeypatch):
     monkeypatch.setattr(cpu, "NETWORKS", {"mambair_tiny_x2": "1.7"})
     monkeypatch.setattr(cpu, "TRAINED", (("mambair_tiny_x2", 1, 16),))
     sizes = {"LENGTH": 64, "CHANNELS": 8, "SIDE": 64, "SIZE": 16, "AUTHORS_SIZE": 4}
-    for name, value in {**sizes, "SMALL": 16, "LARGE": 80, "TILE": 64}.items():
+    for name, value in {**sizes, "SMALL": 16, "LARGE": (72, 80), "TILE": 64}.items():
         monkeypatch.setattr(cpu, name, value)
     before, root = torch.get_num_threads(), Path(zoo.__file__).parents[1]
     try:
@@ -113,9 +113,25 @@ def test_the_table_of_a_cpu_walks_through(capsys, monkeypatch):
         ("scan, E = 360, N = 16", "limit"),
         ("mambair_tiny_x2", "version before"),
         ("training step, mambair_tiny_x2, 1 x 16 x 16", "version before"),
+        ("mambair_tiny_x2, 72 x 72, a pixel", "a pixel of 16 x 16"),
+        ("mambair_tiny_x2, 80 x 80, a pixel", "a pixel of 16 x 16"),
         ("mambair_tiny_x2, 80 x 80, tiles of 64", "the whole"),
         ("2 photos of 128 x 128, threads: 1", "computing alone"),
     } <= compared
+
+
+def test_what_is_compiled_is_measured_when_asked_for(capsys, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
+    monkeypatch.setattr(cpu, "COMPILED", ("mambair_tiny_x2",))
+    monkeypatch.setattr(cpu, "SIZE", 16)
+    before = torch.get_num_threads()
+    try:
+        assert cpu.main(["--rounds", "1", "--only", "compiled"]) == 0
+    finally:
+        torch.set_num_threads(before)
+    [row] = capsys.readouterr().out.strip().splitlines()[4:]
+    assert row.startswith("| mambair_tiny_x2 | torch.compile | ") and len(compiled) == 1
 
 
 def test_ratios_are_of_the_same_round():
