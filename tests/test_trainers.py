@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-import collections
-import contextlib
-import datetime
 import itertools
 import logging
-import operator
-import pathlib
-import pickle
-import subprocess
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -21,10 +12,10 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import zoo
-from tests.helpers.small_weights import small_network, their_names
-from zoo.checkpoints import save_official, state_for
+from tests.helpers.small_weights import below, holds, small_network, their_names
+from zoo.checkpoints import save_official
 from zoo.checkpoints.averages import averages_without_names, plain_name
-from zoo.checkpoints.files import read_state, write_safetensors
+from zoo.checkpoints.files import read_state
 from zoo.checkpoints.source import (
     Weights,
     _most_of,
@@ -33,9 +24,7 @@ from zoo.checkpoints.source import (
     tensors_of,
 )
 from zoo.checkpoints.trainers import USUAL, Found, joined, network_in, without_usual_names
-from zoo.errors import CheckpointError, RecipeError, ZooError
-from zoo.networks import NETWORKS, Network
-from zoo.registry import temporary_registrations
+from zoo.errors import CheckpointError
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +37,6 @@ def plain():
 def average(plain):
     """Its moving average, which differs everywhere."""
     return {key: tensor + 1 for key, tensor in plain.items()}
-
-
-def below(prefix, state):
-    return {prefix + key: tensor for key, tensor in state.items()}
-
-
-def holds(network, state):
-    """Whether a network has the values of an authors' state dict."""
-    found = their_names(network)
-    return found.keys() == state.keys() and all(torch.equal(found[k], state[k]) for k in state)
 
 
 LOSS = {"loss.vgg.0.weight": torch.zeros(3), "net_d.conv.weight": torch.zeros(4)}
@@ -413,256 +392,3 @@ def test_a_pickled_network_is_said_to_be_none(tmp_path):
     torch.save(small_network(), tmp_path / "ours.pth")
     with pytest.raises(CheckpointError, match=r"other objects .*; save the state_dict\(\) of the"):
         zoo.load(tmp_path / "ours.pth")
-
-
-# ------------------------------------------------------------- wrapped networks of our own
-
-
-def part_compiled(network):
-    network.groups[0].blocks[0] = torch.compile(network.groups[0].blocks[0])
-    return network
-
-
-WRAPPED = {
-    "compiled": torch.compile,
-    "a compiled part": part_compiled,
-    "several GPUs": nn.DataParallel,
-    "both": lambda network: torch.compile(nn.DataParallel(network)),
-    "averaged": AveragedModel,
-}
-
-
-@pytest.mark.parametrize("wrap", WRAPPED)
-def test_a_wrapped_network_is_saved_as_the_network_in_it(tmp_path, wrap):
-    network = small_network()
-    expected = {key: tensor.clone() for key, tensor in network.state_dict().items()}
-    theirs = their_names(network)
-    wrapped = WRAPPED[wrap](network)
-    zoo.save(wrapped, tmp_path / "w.safetensors")
-    assert read_state(tmp_path / "w.safetensors")[0].keys() == expected.keys()
-    found = zoo.load(tmp_path / "w.safetensors").state_dict()
-    assert all(torch.equal(found[key], expected[key]) for key in expected)
-    save_official(wrapped, tmp_path / "w.pth")
-    assert torch.load(tmp_path / "w.pth", weights_only=True)["params"].keys() == theirs.keys()
-
-
-def test_a_file_of_a_compiled_network_from_before_is_read(tmp_path):
-    network = small_network()
-    state = below("_orig_mod.", network.state_dict())
-    zoo.save(network, tmp_path / "w.safetensors")
-    facts = read_state(tmp_path / "w.safetensors")[1]
-    write_safetensors(tmp_path / "w.safetensors", state, facts)
-    assert holds(zoo.load(tmp_path / "w.safetensors"), their_names(network))
-
-
-def test_what_is_no_network_of_ours_is_not_saved(tmp_path):
-    for other in (nn.Linear(1, 1), nn.DataParallel(nn.Linear(1, 1))):
-        with pytest.raises(CheckpointError, match="is no network of this package"):
-            zoo.save(other, tmp_path / "w.safetensors")
-
-
-def test_a_network_whose_modules_have_usual_names_is_not_cut(tmp_path):
-    """Its own names, which are known from the recipe, count more than those of trainers."""
-
-    class Named(Network):
-        def __init__(self, *, channels: int = 3):
-            super().__init__()
-            self._set_sizes(scale=1, channels=channels, out_channels=None)
-            self.model = nn.ModuleDict({"ema": nn.Linear(1, 1), "module": nn.Linear(1, 1)})
-
-    with temporary_registrations():
-        NETWORKS.register("named")(Named)
-        network = zoo.build({"network": {"type": "named"}})
-        zoo.save(network, tmp_path / "w.safetensors")
-        torch.save({"state_dict": network.state_dict()}, tmp_path / "w.pth")
-        for name in ("w.safetensors", "w.pth"):
-            found = zoo.load(tmp_path / name, recipe={"network": {"type": "named"}}).state_dict()
-            assert all(torch.equal(found[k], t) for k, t in network.state_dict().items())
-
-
-# ------------------------------------------------------------------- in memory, device, dtype
-
-
-def test_a_state_dict_is_loaded_in_place_of_a_file(plain):
-    network = small_network()
-    ours = network.state_dict()
-    assert holds(zoo.load(ours, recipe=network.recipe), their_names(network))
-    assert zoo.load(plain).recipe.name == "custom"
-    parameters = dict(network.named_parameters())
-    assert holds(zoo.load(parameters, recipe=network.recipe), their_names(network))
-    with pytest.raises(CheckpointError, match=r"the names are ours, but do not say .*recipe="):
-        zoo.load(ours)
-    with pytest.raises(CheckpointError, match="the state dict: 'a' is a sparse tensor"):
-        zoo.load({"a": torch.eye(2).to_sparse()})
-    for wrong, message in [
-        (network, "a path or a state dict, not SingleImage"),
-        ({}, "the state dict: is empty; it holds no tensor of a network"),
-        ({"a": np.zeros(1)}, "'a' is a NumPy array; make tensors of the arrays with torch.from_n"),
-        ({"params": {"a": np.zeros(1)}}, "'params.a' is a NumPy array"),
-        ({"epoch": 3}, "entry 'epoch' is not a tensor with a name"),
-        ({3: torch.zeros(1)}, "entry with a key of int is not a tensor with a name"),
-    ]:
-        with pytest.raises(CheckpointError, match=message):
-            zoo.load(wrong)
-
-
-def test_device_and_dtype_are_those_that_were_asked_for(plain):
-    parameter = next(zoo.load(plain).parameters())
-    assert (parameter.dtype, parameter.device.type) == (torch.float32, "cpu")
-    for device, dtype in [
-        ("cpu", torch.bfloat16),
-        (torch.device("cpu"), "bfloat16"),
-        ("cpu:0", "torch.bfloat16"),
-    ]:
-        network = zoo.load(plain, device=device, dtype=dtype)
-        assert {p.dtype for p in network.parameters()} == {torch.bfloat16}
-    double = zoo.load(plain, dtype=torch.float64)
-    assert torch.equal(double.shallow.weight, plain["conv_first.weight"].double())
-    for device, message in [
-        ("gpu", "device gpu: unknown device; known"),
-        ("cuda:9999", "device cu"),
-    ]:
-        with pytest.raises(ZooError, match=message):
-            zoo.load(plain, device=device)
-    for dtype in (torch.int8, "bf16", 16):
-        with pytest.raises(ZooError, match=rf"dtype is .*{dtype}'?; this network works in float"):
-            zoo.load(plain, dtype=dtype)
-
-
-def test_a_dtype_that_a_network_does_not_take_is_refused():
-    with pytest.raises(ZooError, match=r"this network works in float32, bfloat16$"):
-        zoo.load("qmambabsr_tiny", dtype=torch.float16)
-
-
-# ---------------------------------------------------------------------------------- detection
-
-
-def test_a_recipe_is_detected_without_building_its_network(tmp_path, plain):
-    recipe = zoo.detect({"params": plain})
-    assert recipe.name == "custom" and recipe.network["scale"] == 2
-    assert zoo.build(recipe).state_dict().keys() == small_network().state_dict().keys()
-    torch.save(below("module.", plain), tmp_path / "mine.pth")
-    assert zoo.detect(tmp_path / "mine.pth").name == "mine"
-    assert zoo.detect("mambair_tiny_x2").name == "mambair_tiny_x2"
-
-
-def test_facts_that_tensors_do_not_show_are_asked_for():
-    network = zoo.build("mair_light_t_x2", dim=8, depths=[1])
-    theirs = their_names(network)
-    with pytest.raises(CheckpointError, match="pass scan_len=8"):
-        zoo.detect(theirs)
-    assert zoo.detect(theirs, scan_len=4).network["scans"][0]["width"] == 4
-    with pytest.raises(RecipeError, match="unknown fact 'scan_lem'; did you mean 'scan_len'"):
-        zoo.detect(theirs, scan_lem=4)
-    with pytest.raises(CheckpointError, match="not recognised"):
-        zoo.detect({"a": torch.zeros(1)})
-    for key, told in (
-        ("a", "known are our own files and MambaIR, "),
-        ("head.a", "the names are o"),
-    ):
-        with pytest.raises(CheckpointError) as caught:
-            zoo.detect({key: torch.zeros(1)})
-        assert told in str(caught.value) and "as_published" not in str(caught.value)
-
-
-def test_tensors_of_another_network_are_given_by_our_names(plain, average, caplog):
-    with caplog.at_level(logging.INFO):
-        state_for(small_network(), {"params": plain, "params_ema": average})
-    assert "used the moving average of the weights below 'params_ema'" in caplog.text
-    found = state_for(small_network(), {"net_g": plain})
-    assert found.keys() == small_network().state_dict().keys()
-    assert state_for(nn.Linear(2, 2), {"module.weight": plain["conv_first.weight"]}).keys() == {
-        "weight"
-    }
-
-
-# ------------------------------------------------------------------ objects beside the tensors
-
-
-class Harm:
-    """Calls a function when it is unpickled."""
-
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
-
-
-class Options(dict):
-    """Options by name and by attribute, as of YACS and EasyDict."""
-
-
-def beside():
-    """What trainers save beside the tensors."""
-    options = Options(lr=1e-4)
-    options.frozen = True
-    return {
-        "args": argparse.Namespace(name="x", path=pathlib.PurePosixPath("a/b"), sizes=[1, 2]),
-        "best_psnr": np.float64(33.1),
-        "losses": np.arange(3.0),
-        "meters": collections.defaultdict(list, a=[1.0]),
-        "cfg": options,
-        "date": datetime.datetime(2024, 5, 6),
-    }
-
-
-def test_options_and_scores_beside_the_tensors_are_left_out(tmp_path, plain, caplog):
-    torch.save({"model": plain, **beside()}, tmp_path / "w.pth")
-    with caplog.at_level(logging.INFO):
-        assert holds(zoo.load(tmp_path / "w.pth"), plain)
-    assert "w.pth: left out what is no tensor, such as 'argparse.Namespace'" in caplog.text
-    with pytest.raises(pickle.UnpicklingError):  # elsewhere it is as before
-        torch.load(tmp_path / "w.pth", weights_only=True)
-
-
-@pytest.mark.parametrize(
-    "harm",
-    [
-        Harm(eval, "open('harm', 'w')"),
-        Harm(exec, "open('harm', 'w')"),
-        Harm(open, "harm", "w"),
-        Harm(pathlib.Path.touch, pathlib.Path("harm")),
-        Harm(subprocess.run, ["touch", "harm"]),
-        Harm(np.save, "harm", [1]),
-    ],
-    ids=range(6),
-)
-def test_functions_in_a_file_are_never_called(tmp_path, monkeypatch, plain, harm):
-    monkeypatch.chdir(tmp_path)
-    torch.save({"model": plain, "harm": harm, "again": {"a": [harm]}}, "w.pth")
-    with contextlib.suppress(CheckpointError):
-        assert holds(zoo.load("w.pth"), plain)
-    assert [path.name for path in tmp_path.iterdir()] == ["w.pth"]
-
-
-def test_a_tensor_that_an_unknown_function_makes_is_missing(tmp_path, plain):
-    state = {**plain, "conv_first.bias": Harm(np.ones, 8)}
-    torch.save(state, tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match=r"missing 1: shallow\.bias"):
-        zoo.load(tmp_path / "w.pth")
-    torch.save({**plain, "norm.bias": Harm(torch.ones, 8)}, tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match="other objects than tensors"):
-        zoo.load(tmp_path / "w.pth")
-
-
-def test_objects_of_very_many_classes_are_refused(tmp_path, plain):
-    made = {name: Harm(getattr(operator, name), 1) for name in operator.__all__}
-    torch.save({"model": plain, **made}, tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match="other objects than tensors"):
-        zoo.load(tmp_path / "w.pth")
-
-
-# -------------------------------------------------------------------------------- hostile files
-
-
-def test_mappings_that_hold_each_other_often_are_refused():
-    often = {"a": torch.zeros(1)}
-    for _ in range(4):
-        often = {f"k{number}": often for number in range(30)}
-    with pytest.raises(CheckpointError, match="too many entries"):
-        zoo.load(often)
-    itself: dict[str, object] = {}
-    itself["again"] = itself
-    with pytest.raises(CheckpointError, match="entry 'again' is not a tensor"):
-        zoo.load(itself)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 import zoo
@@ -22,3 +23,14 @@ def their_names(network: Network) -> dict[str, Tensor]:
         if state is not None:
             return state
     raise AssertionError("no release has this network")
+
+
+def below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with a prefix before their names."""
+    return {prefix + key: tensor for key, tensor in state.items()}
+
+
+def holds(network: Network, state: dict[str, Tensor]) -> bool:
+    """Whether a network has the values of an authors' state dict."""
+    found = their_names(network)
+    return found.keys() == state.keys() and all(torch.equal(found[k], state[k]) for k in state)
