@@ -21,7 +21,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from zoo.checkpoints import save
 from zoo.command import run_command
 from zoo.distributed import ProcessGroup, process_group
-from zoo.errors import ImageError, ZooError, no_effect_is_told
+from zoo.errors import ZooError, no_effect_is_told
 from zoo.networks import Network
 from zoo.ops.precision import autocast, float32_products
 from zoo.recipe import Recipe, build, load_recipe
@@ -167,8 +167,7 @@ class Trainer:
                     others = self.adversary.take_means() if self.adversary else {}
                     progress.show_loss(self.step, self.seconds, mean, lr, **others)
                 if to_save:
-                    with self._saved_at_error(ImageError):  # others say that it diverged
-                        self._validate(progress)
+                    self._validate(progress)
                     self.save()
                     progress.restart_clock(self.step)
                 elif stop:
@@ -177,22 +176,17 @@ class Trainer:
                     logger.warning("stopped at step %d; the same command resumes it", self.step)
                     raise KeyboardInterrupt
 
-    @contextmanager
-    def _saved_at_error(self, kind: type[ZooError]) -> Iterator[None]:
-        """Save the steps so far if data are missing; for blocks that are no part of a step."""
+    def _saved_batches(self) -> Iterator[list[Sequence[Tensor]]]:
+        """Pass on the batches; if one cannot be loaded, save the steps before it first."""
         try:
-            yield
-        except kind:
+            yield from self._batches()
+        except ZooError:
             # Several processes save together, but the others go on.
             if self.group.world_size == 1 and self.step:
                 self._read_values()
                 self.save()
                 logger.warning("saved at step %d; the same command resumes there", self.step)
             raise
-
-    def _saved_batches(self) -> Iterator[list[Sequence[Tensor]]]:
-        with self._saved_at_error(ZooError):
-            yield from self._batches()
 
     def _batches(self) -> Iterator[list[Sequence[Tensor]]]:
         return batches(

@@ -117,7 +117,27 @@ def test_when_the_reader_is_killed_the_steps_are_saved(photos, whole, tmp_path):
     assert_same(run, whole)
 
 
-def test_when_a_photo_for_validation_is_gone_the_steps_are_saved(photos, tmp_path):
+def test_when_a_photo_is_gone_the_steps_are_saved(photos, whole, tmp_path):
+    run = tmp_path / "run"
+    gone = """
+from zoo.data.patches import PatchDataset
+read = PatchDataset.__getitem__
+def gone(self, index):
+    if index == 9:
+        raise trainer.ZooError("photo 0.png is gone; bring it back")
+    return read(self, index)
+PatchDataset.__getitem__ = gone
+"""
+    done = script(photos, run, gone, num_workers="1")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "saved at step 4; the same command resumes there" in done.stderr
+    assert done.stderr.endswith("error: photo 0.png is gone; bring it back\n")
+    assert train(photos, run, *AVERAGED) == 0
+    assert_same(run, whole)
+
+
+def test_a_validation_that_fails_is_repeated(photos, whole, tmp_path):
+    """So its step is not saved: a resumed run would leave the validation out."""
     mine, run = tmp_path / "photos", tmp_path / "run"
     shutil.copytree(photos, mine)
     gone = f"""
@@ -130,8 +150,7 @@ trainer.Trainer._train_step = without
 """
     done = script(mine, run, gone, num_workers="0")
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "saved at step 3; the same command resumes there" in done.stderr
-    assert [path.name for path in run.glob("*.pt")] == ["checkpoint-00000003.pt"]
+    assert not list(run.glob("*.pt"))
 
 
 SIGNALLED = """

@@ -8,8 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -120,20 +122,40 @@ def test_a_process_that_ends_is_an_error_only_while_the_trainer_waits(monkeypatc
 
     def pytorchs(number, frame):
         told.append(number)
+        if len(told) == 3:
+            raise RuntimeError("DataLoader worker (pid 7) is killed")
+
+    def ends():
+        os.kill(os.getpid(), signal.SIGCHLD)
+
+    def waits(then=lambda: None):
+        with batching.Waiting():
+            then()
 
     before = signal.signal(signal.SIGCHLD, pytorchs)
     try:
         for _ in range(2):  # a second stage of a training starts a second loader
             batching.Waiting.replace_handler()
-        os.kill(os.getpid(), signal.SIGCHLD)
+        ends()
         assert told == []
-        with batching.Waiting():
-            os.kill(os.getpid(), signal.SIGCHLD)
+        waits()  # what was noted is told
         assert told == [signal.SIGCHLD]
-        os.kill(os.getpid(), signal.SIGCHLD)
-        assert told == [signal.SIGCHLD]
+        waits(ends)
+        assert len(told) == 2
+        waits()
+        assert len(told) == 2
+        with ThreadPoolExecutor(1) as threads:
+            threads.submit(waits, partial(time.sleep, 0.3))
+            time.sleep(0.1)
+            ends()  # in the main thread, which does not wait
+            assert len(told) == 2
+        with pytest.raises(RuntimeError, match="DataLoader"):
+            waits()
+        ends()
+        assert len(told) == 3  # it waits no more
     finally:
         signal.signal(signal.SIGCHLD, before)
+        batching.Waiting._noted = None
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="the system has no such signal")

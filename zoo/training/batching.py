@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -88,32 +89,48 @@ class Waiting:
     """Context in which a loader's process that ends is an error at once, and outside of which not.
 
     PyTorch raises the error wherever the trainer is when the system tells of the end. In the middle
-    of a step, what has been learnt could not be saved. So outside of this context nothing happens,
-    and PyTorch finds the process missing when the trainer waits for data the next time.
+    of a step, what has been learnt could not be saved. So outside of this context the end is only
+    noted, and told when the trainer waits for data the next time. The system tells the main thread,
+    so that loaders of other threads must not change what that does.
     """
 
-    _depth = 0
+    _on = False
+    _noted: Callable[[], object] | None = None
 
     def __enter__(self) -> None:
-        Waiting._depth += 1
+        if not _in_main_thread():
+            return
+        Waiting._on, noted = True, Waiting._noted
+        Waiting._noted = None
+        if noted is not None:
+            try:
+                noted()
+            except BaseException:
+                Waiting._on = False
+                raise
 
     def __exit__(self, *_: object) -> None:
-        Waiting._depth -= 1
+        if _in_main_thread():
+            Waiting._on = False
 
     @staticmethod
     def replace_handler() -> None:
         """Put a handler in the place of PyTorch's, which exists once a loader has started."""
-        if not hasattr(signal, "SIGCHLD"):
+        if not hasattr(signal, "SIGCHLD") or not _in_main_thread():
             return
-        if threading.current_thread() is not threading.main_thread():
-            return  # PyTorch has none there
         before = signal.getsignal(signal.SIGCHLD)
         if not callable(before) or hasattr(before, "of_waiting"):
             return
 
         def tell(number: int, frame: Any) -> None:
-            if Waiting._depth:
+            if Waiting._on:
                 before(number, frame)
+            else:
+                Waiting._noted = partial(before, number, None)
 
         tell.of_waiting = True  # type: ignore[attr-defined]
         signal.signal(signal.SIGCHLD, tell)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
