@@ -18,7 +18,7 @@ import torch
 
 import zoo
 from zoo.data.images import Photo, read_photo, write_photo
-from zoo.ops.scan import native
+from zoo.ops.scan import native, request
 
 
 def command(*words: str | Path) -> str:
@@ -45,6 +45,17 @@ def check_backends() -> None:
         # Sums of some hundred terms in another sequence, through a whole network.
         assert (output - expected).abs().max() < 1e-4, name
     assert ("native" in found) == native.LIBRARY.exists()
+
+
+def check_references() -> None:
+    """What PyTorch hands on to backward passes is not freed while it is used."""
+    for number in range(1000, 1100):
+        value = (number, "chunked")
+        before = sys.getrefcount(value)
+        with request.request("chunked"):
+            request._hand_on(value)
+            request._hand_on(None)
+        assert sys.getrefcount(value) == before
 
 
 def check_training() -> None:
@@ -78,6 +89,7 @@ def check_commands(folder: Path) -> None:
 
 def main() -> None:
     check_backends()
+    check_references()
     check_training()
     with tempfile.TemporaryDirectory() as folder:
         check_commands(Path(folder))

@@ -7,6 +7,8 @@ threads of devices get.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
 
 import pytest
@@ -14,7 +16,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 import zoo
-from zoo.ops.scan import chunked, native, reference
+from zoo.ops.scan import chunked, native, reference, request
 from zoo.ops.scan.request import requested
 
 DEEPER = 62
@@ -128,3 +130,39 @@ def test_a_backward_pass_in_the_thread_of_a_block_follows_its_context():
         y = Nested.apply(x, 0, lambda: found.append(requested()))
         outside.run(y.backward)
     assert found == [""]
+
+
+class HandsOnWithoutCounting:
+    """PyTorch before 2.13: it drops a reference that it has not taken."""
+
+    def __init__(self):
+        self.held = {}
+
+    def __call__(self, key, value):
+        before = self.held.get(key)
+        self.held[key] = id(value)
+        if before is not None:
+            ctypes.pythonapi.Py_DecRef(ctypes.cast(before, ctypes.py_object))
+
+
+@pytest.mark.parametrize("counts", [True, False], ids=["as it is here", "before 2.13"])
+def test_what_is_handed_on_keeps_its_references(counts, monkeypatch):
+    """One too few frees an object that others use, and the process crashes later."""
+    if not counts:
+        monkeypatch.setattr(torch._C, "_stash_obj_in_tls", HandsOnWithoutCounting())
+        monkeypatch.setattr(torch._C, "_is_key_in_tls", lambda key: False)
+    request._counts_references.cache_clear()
+    try:
+        values = [(number, "chunked") for number in range(1000, 1100)]
+        for value in values:
+            request._hand_on(value)
+            assert sys.getrefcount(value) == 4  # the list, the loop, PyTorch, the call
+        request._hand_on(None)
+        # The list, its slice, the loop, the call.
+        assert {sys.getrefcount(value) for value in values[:-1]} == {4}
+        nothing = sys.getrefcount(None)
+        for _ in range(50):
+            request._hand_on(None)
+        assert abs(sys.getrefcount(None) - nothing) < 10
+    finally:
+        request._counts_references.cache_clear()

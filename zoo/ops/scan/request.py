@@ -8,6 +8,9 @@ calls ``backward`` to those threads; the request is one of them.
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +19,7 @@ from contextvars import ContextVar
 import torch
 
 _KEY = "zoo_scan_backend"
+_PROBE = "zoo_probe"
 
 _requested: ContextVar[str] = ContextVar(_KEY, default="")
 
@@ -50,7 +54,31 @@ def requested() -> str:
 
 
 def _hand_on(value: tuple[int, str] | None) -> None:
+    if not _counts_references():
+        _add_reference(value)
     torch._C._stash_obj_in_tls(_KEY, value)
+
+
+@functools.cache
+def _counts_references() -> bool:
+    """Whether PyTorch counts its reference to what it hands on.
+
+    It does since 2.13. Before, it gives back a reference that it has never taken: the object is
+    freed while others still use it, and the process crashes later, anywhere.
+    """
+    handed: object = []
+    before = sys.getrefcount(handed)
+    torch._C._stash_obj_in_tls(_PROBE, handed)
+    counted = sys.getrefcount(handed) > before
+    for value in (handed, None):
+        if not counted:
+            _add_reference(value)
+    torch._C._stash_obj_in_tls(_PROBE, None)
+    return counted
+
+
+def _add_reference(value: object) -> None:
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
 
 
 def _handed_on() -> tuple[int, str] | None:
