@@ -29,7 +29,7 @@ from triton.backends.nvidia import compiler
 from benchmarks.exponentials import burn
 from tests.helpers.scan_cases import Case, make_inputs
 from zoo.ops.scan.contract import ScanInputs
-from zoo.ops.scan.triton import configurations, launch
+from zoo.ops.scan.triton import configurations, launch, plan
 
 FLOAT, BRAIN, HALF = torch.float32, torch.bfloat16, torch.float16
 CUOBJDUMP = Path(compiler.__file__).parent / "bin" / "cuobjdump"
@@ -82,8 +82,14 @@ def usage(binary: bytes) -> dict[str, int]:
 def main(words: list[str]) -> int:
     seen, sizes = set(), {}
 
-    def compiled(kernel, programs, **arguments):
-        made = kernel.warmup(**arguments, grid=(programs,), num_warps=1, enable_fp_fusion=True)
+    class Compiled(plan.Launch):
+        """A launch that only compiles, and prints what the compiler made."""
+
+        def __call__(self, tensors):
+            arguments = [tensors.get(n, v) for n, v in zip(self.names, self.arguments, strict=True)]
+            show(self.compiled(arguments))
+
+    def show(made):
         if made.hash in seen:
             return
         seen.add(made.hash)
@@ -91,12 +97,13 @@ def main(words: list[str]) -> int:
         sys.stdout.write(json.dumps({**sizes, **line}) + "\n")
         sys.stdout.flush()
 
-    launch._launch = compiled
-    launch._processors = lambda device: 132
+    plan.Launch = Compiled
+    plan.processors = lambda device: 132
     for architecture in (int(word) for word in words if word.isdigit()):
         triton.runtime.driver.set_active(Driver(architecture))
         table = configurations.CONFIGURATIONS.get(divmod(architecture, 10), configurations.DEFAULT)
-        launch.configuration = lambda device, table=table: table
+        plan.configuration = lambda device, table=table: table
+        plan.forget_plans()
         for case, dtype, fixed in FULL if "--full" in words else FEW:
             torch.use_deterministic_algorithms(fixed)
             sizes.update(
@@ -107,7 +114,7 @@ def main(words: list[str]) -> int:
             y = launch.forward(inputs, case.reduce)
             launch.backward(inputs, torch.zeros_like(y), case.reduce)
         sizes = {"architecture": architecture}
-        compiled(burn, 1, out_ptr=torch.zeros(1024), repeat=512, BLOCK=1024)
+        show(burn.warmup(torch.zeros(1024), 512, BLOCK=1024, grid=(1,), num_warps=1))
     return 0
 
 

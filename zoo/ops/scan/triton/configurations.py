@@ -25,12 +25,14 @@ class Configuration:
         longest: steps of the longest possible chunk. States at chunk boundaries take
             K N / longest times the memory of the tokens.
         warps: warps per multiprocessor; a launch should have at least twice as many.
+        registers: largest number of registers of a lane where no gradients are wanted; 0 leaves it
+            to the compiler. Fewer registers let more programs run at once.
         gradient_longest: steps of the longest possible chunk where gradients are wanted. Scratch
             memory grows with it, and memory at chunk boundaries shrinks.
         gradient_steps: number of steps that the gradient kernel processes at once. Registers hold
             the states of all of them.
-        gradient_registers: largest number of registers of a lane in the gradient kernel; 0 leaves
-            it to the compiler. Fewer registers let more programs run at once.
+        summary_registers: the same in the kernel of chunks where gradients are wanted.
+        gradient_registers: the same in the gradient kernel.
         gradient_warps: programs per multiprocessor in the gradient kernel. Each needs its own
             scratch memory and its own copy of the sums of parameter gradients.
     """
@@ -41,8 +43,10 @@ class Configuration:
     shortest: int = 32
     longest: int = 256
     warps: int = 8
+    registers: int = 152
     gradient_longest: int = 64
     gradient_steps: int = 1
+    summary_registers: int = 128
     gradient_registers: int = 168
     gradient_warps: int = 12
 
@@ -55,7 +59,7 @@ CONFIGURATIONS: dict[tuple[int, int], Configuration] = {(9, 0): Configuration()}
 """Measured configurations by compute capability. Any other GPU gets :data:`DEFAULT`."""
 
 DEFAULT = Configuration()
-"""Measured on an H100, with 16 states, E = 72 and 360, and 4,096 to 65,536 tokens."""
+"""Measured on an H100 and an H200, with 16 states, E = 72 and 360, and 4,096 to 65,536 tokens."""
 
 INTERPRETED = Configuration(
     tile=4,
@@ -64,8 +68,10 @@ INTERPRETED = Configuration(
     shortest=4,
     longest=4,
     warps=1,
+    registers=0,
     gradient_longest=4,
     gradient_steps=2,
+    summary_registers=0,
     gradient_registers=0,
     gradient_warps=2,
 )

@@ -22,10 +22,10 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 
 def kernel(function):
-    """Compile a kernel without its sizes and strides; that ``padded`` divides by 16 is used."""
+    """Compile a kernel without its sizes and strides, so that one binary works for all images."""
     names = function.__code__.co_varnames[: function.__code__.co_argcount]
     sizes = [n for n in names if not n.endswith("_ptr") and n not in function.__annotations__]
-    return triton.jit(do_not_specialize=[n for n in sizes if n != "padded"])(function)
+    return triton.jit(do_not_specialize=sizes)(function)
 
 
 @triton.jit
@@ -92,6 +92,13 @@ def read_row(pointer, token, stride, index, size):
 
 
 @triton.jit
+def read_rows(pointer, token_S, stride, index, size):
+    """Load the ``size`` values of several tokens in float32, like :func:`read_row`."""
+    place = pointer + tl.maximum(token_S, 0).to(tl.int64)[:, None] * stride + index[None]
+    return read(place, (token_S >= 0)[:, None] & (index < size)[None]).to(tl.float32)
+
+
+@triton.jit
 def is_within(n, states, e, channels):
     """Mask of (N, E); all false if ``states`` is zero."""
     return (n < states)[:, None] & (e < channels)[None]
@@ -125,41 +132,74 @@ def read_parameters(
 
 
 @triton.jit
-def read_step(
-    order_ptr, s, u_ptr, delta_ptr, B_ptr, weight_RE, bias_E, u_l, delta_l, B_l,
-    e, n, tokens, channels, states, rank, LOW_RANK: tl.constexpr, BLOCK_R: tl.constexpr,
+def read_given(
+    row_ptr, token, delta_ptr, delta_l, e, channels,
+    LOW_RANK: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_R: tl.constexpr,
 ):  # fmt: skip
-    """Load a step: its token, delta and u for the channels of a program, and B."""
-    token = read_token(order_ptr + s, True, tokens)
+    """Load what the delta of a step is computed from: its row of low rank, or delta itself."""
     if LOW_RANK:
-        low_R = read_row(delta_ptr, token, delta_l, tl.arange(0, BLOCK_R), rank)
-        raw_E = bias_E + tl.sum(weight_RE * low_R[:, None], axis=0)
+        given = tl.load(row_ptr + 2 * BLOCK_N + tl.arange(0, BLOCK_R))
     else:
-        raw_E = bias_E + read_row(delta_ptr, token, delta_l, e, channels)
-    delta_E, _ = softplus(spoil(raw_E, token))
-    u_E = read_row(u_ptr, token, u_l, e, channels)
-    return token, delta_E, u_E, read_row(B_ptr, token, B_l, n, states)
+        given = spoil(read_row(delta_ptr, token, delta_l, e, channels), token)
+    return given
+
+
+@triton.jit
+def touch(touched, row_ptr, WIDTH: tl.constexpr):
+    """Bring a row into the first cache, some steps before it is used.
+
+    The compiler puts each load of a row next to its use, where all lanes wait for it. One number of
+    every 32 bytes is loaded; :func:`untouched` keeps the compiler from noticing that nobody needs
+    it. Measured on an H200: 13 % of the time of both walks at E = 360.
+    """
+    place = tl.arange(0, triton.next_power_of_2(WIDTH) // 8) * 8
+    return tl.maximum(touched, tl.load(row_ptr + place, place < WIDTH, 0.0))
+
+
+@triton.jit
+def nothing_touched(WIDTH: tl.constexpr):
+    return tl.zeros((triton.next_power_of_2(WIDTH) // 8,), tl.float32)
+
+
+@triton.jit
+def untouched(touched, row_ptr, steps, WIDTH: tl.constexpr):
+    """Never store what :func:`touch` has loaded: ``steps`` is not negative."""
+    place = tl.arange(0, triton.next_power_of_2(WIDTH) // 8) * 8
+    tl.store(row_ptr + place, touched, (place < WIDTH) & (steps < 0))
+
+
+@triton.jit
+def before_softplus(given, weight_RE, bias_E, LOW_RANK: tl.constexpr):
+    """delta before softplus, from the result of :func:`read_given`."""
+    if LOW_RANK:  # noqa: SIM108
+        raw_E = bias_E + tl.sum(weight_RE * given[:, None], axis=0)
+    else:
+        raw_E = bias_E + given
+    return raw_E
 
 
 @triton.jit
 def read_steps(
-    u_ptr, delta_ptr, order_ptr, weight_RE, bias_E, now, end,
-    u_l, delta_l, rank, e, r, tokens, channels, LOW_RANK: tl.constexpr, FEW: tl.constexpr,
+    rows_ptr, u_ptr, delta_ptr, order_ptr, gy_ptr, now, end, u_l, delta_l, gy_l,
+    e, n, tokens, channels, LOW_RANK: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_R: tl.constexpr,
+    WIDTH: tl.constexpr, FEW: tl.constexpr,
 ):  # fmt: skip
-    """Load FEW steps from ``now``: tuples of their tokens, u, and delta before softplus.
+    """Load FEW steps from ``now``: tuples of tokens, u, what delta is computed from, gy, B and C.
 
-    From ``end`` on, the token is -1.
+    From ``end`` on, the token is -1. All are loaded before anything is computed, so that a program
+    waits for memory once.
     """
-    token_T, u_T, raw_T = (), (), ()
+    token_T, u_T, given_T, gy_T, B_T, C_T = (), (), (), (), (), ()
     for t in tl.static_range(FEW):
         token_T = token_T + (read_token(order_ptr + now + t, now + t < end, tokens),)
     for t in tl.static_range(FEW):
+        row_ptr = rows_ptr + (now + t).to(tl.int64) * WIDTH
+        given = read_given(
+            row_ptr, token_T[t], delta_ptr, delta_l, e, channels, LOW_RANK, BLOCK_N, BLOCK_R
+        )
+        given_T = given_T + (given,)
         u_T = u_T + (read_row(u_ptr, token_T[t], u_l, e, channels),)
-        raw_E = spoil(bias_E, token_T[t])
-        if LOW_RANK:
-            low_R = read_row(delta_ptr, token_T[t], delta_l, r, rank)
-            raw_E += tl.sum(weight_RE * low_R[:, None], axis=0)
-        else:
-            raw_E += read_row(delta_ptr, token_T[t], delta_l, e, channels)
-        raw_T = raw_T + (raw_E,)
-    return token_T, u_T, raw_T
+        gy_T = gy_T + (read_row(gy_ptr, token_T[t], gy_l, e, channels),)
+        B_T = B_T + (tl.load(row_ptr + n),)
+        C_T = C_T + (tl.load(row_ptr + BLOCK_N + n),)
+    return token_T, u_T, given_T, gy_T, B_T, C_T

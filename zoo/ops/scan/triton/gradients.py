@@ -9,14 +9,17 @@ import triton.language as tl
 
 from zoo.ops.scan.triton.device import (
     STORE,
+    before_softplus,
     is_reached,
     is_within,
     kernel,
     put,
     read,
+    read_given,
     read_parameters,
     read_row,
     read_steps,
+    read_token,
     softplus,
 )
 
@@ -25,13 +28,14 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 @kernel
 def gradients(
-    u_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, B_ptr, C_ptr, D_ptr, order_ptr, gy_ptr,
+    u_ptr, delta_ptr, weight_ptr, bias_ptr, A_ptr, rows_ptr, D_ptr, order_ptr, gy_ptr,
     state_ptr, carry_ptr, scratch_ptr, gu_ptr, gdelta_ptr, gB_ptr, gC_ptr, parameter_ptr,
-    u_b, u_l, delta_b, delta_l, delta_k, B_b, B_l, B_k, C_b, C_l, C_k, gy_b, gy_l, gy_k,
+    u_b, u_l, delta_b, delta_l, delta_k, gy_b, gy_l, gy_k,
     order_b, order_k, batch, tokens, steps, directions, first, walked,
-    channels, padded, rank, states, chunks, length, blocks, slots, part,
+    channels, rank, states, chunks, length, blocks, slots, part, held,
     LOW_RANK: tl.constexpr, MODE: tl.constexpr, SHARED_MODE: tl.constexpr,
     BLOCK_E: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_R: tl.constexpr, FEW: tl.constexpr,
+    WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Gradients of chunks p, p + slots, ... of all images, for one direction and channel block.
 
@@ -71,34 +75,45 @@ def gradients(
         b, chunk = (item // chunks).to(tl.int64), item % chunks
         u_b_ptr = u_ptr + b * u_b
         delta_b_ptr = delta_ptr + b * delta_b + k * delta_k
-        B_b_ptr = B_ptr + b * B_b + k * B_k
-        C_b_ptr = C_ptr + b * C_b + k * C_k
+        rows_bk_ptr = rows_ptr + (b * directions + k) * held * WIDTH
         gy_b_ptr = gy_ptr + b * gy_b + k * gy_k
         path_ptr = order_ptr + b * order_b + k * order_k
         start = chunk * length
         end = tl.minimum(start + length, steps)
         groups = (end - start + FEW - 1) // FEW
 
-        boundary = ((b * directions + k) * (chunks - 1) + chunk) * states * padded
-        place_NE = boundary + n[:, None] * padded + e[None]
+        boundary = ((b * directions + k) * (chunks - 1) + chunk) * states * channels
+        place_NE = boundary + n[:, None] * channels + e[None]
         given = tl.where(chunk > 0, states, 0)
-        h_NE = read(state_ptr + place_NE - states * padded, is_within(n, given, e, padded))
+        h_NE = read(state_ptr + place_NE - states * channels, is_within(n, given, e, channels))
         given = tl.where(chunk < chunks - 1, states, 0)
-        gh_NE = read(carry_ptr + place_NE, is_within(n, given, e, padded))
+        gh_NE = read(carry_ptr + place_NE, is_within(n, given, e, channels))
 
-        # Forward: keep the state before every FEW steps.
+        # Forward: keep the state before every FEW steps. The next steps are loaded while this one
+        # is computed.
+        token = read_token(path_ptr + start, True, tokens)
+        second = read_token(path_ptr + start + 1, start + 1 < end, tokens)
+        third = read_token(path_ptr + start + 2, start + 2 < end, tokens)
+        row_ptr = rows_bk_ptr + start.to(tl.int64) * WIDTH
+        given = read_given(
+            row_ptr, token, delta_b_ptr, delta_l, e, channels, LOW_RANK, BLOCK_N, BLOCK_R
+        )
+        u_E = read_row(u_b_ptr, token, u_l, e, channels)
+        next_E = read_row(u_b_ptr, second, u_l, e, channels)
         for group in range(groups - 1):
             tl.store(scratch_NE + group * (BLOCK_N * BLOCK_E), h_NE)
-            token_T, u_T, raw_T = read_steps(
-                u_b_ptr, delta_b_ptr, path_ptr, weight_RE, bias_E, start + group * FEW, end,
-                u_l, delta_l, rank, e, r, tokens, channels, LOW_RANK, FEW,
-            )  # fmt: skip
             for t in tl.static_range(FEW):
-                delta_E, _ = softplus(raw_T[t])
-                B_N = read_row(B_b_ptr, token_T[t], B_l, n, states)
-                h_NE = (
-                    tl.exp2(delta_E[None] * A_NE) * h_NE + (delta_E * u_T[t])[None] * B_N[:, None]
+                now_E, now_given = u_E, given
+                B_N = tl.load(row_ptr + n)
+                token, second, row_ptr = second, third, row_ptr + WIDTH
+                ahead = start + group * FEW + t + 3
+                third = read_token(path_ptr + ahead, ahead < end, tokens)
+                given = read_given(
+                    row_ptr, token, delta_b_ptr, delta_l, e, channels, LOW_RANK, BLOCK_N, BLOCK_R
                 )
+                u_E, next_E = next_E, read_row(u_b_ptr, second, u_l, e, channels)
+                delta_E, _ = softplus(before_softplus(now_given, weight_RE, bias_E, LOW_RANK))
+                h_NE = tl.exp2(delta_E[None] * A_NE) * h_NE + (delta_E * now_E)[None] * B_N[:, None]
         tl.store(scratch_NE + (groups - 1) * (BLOCK_N * BLOCK_E), h_NE)
         tl.debug_barrier()  # a lane may read what another has stored
 
@@ -106,38 +121,37 @@ def gradients(
             group = groups - 1 - back
             now = start + group * FEW
             h_NE = tl.load(scratch_NE + group * (BLOCK_N * BLOCK_E))
-            token_T, u_T, raw_T = read_steps(
-                u_b_ptr, delta_b_ptr, path_ptr, weight_RE, bias_E, now, end,
-                u_l, delta_l, rank, e, r, tokens, channels, LOW_RANK, FEW,
+            token_T, u_T, given_T, gy_T, B_T, C_T = read_steps(
+                rows_bk_ptr, u_b_ptr, delta_b_ptr, path_ptr, gy_b_ptr, now, end, u_l, delta_l, gy_l,
+                e, n, tokens, channels, LOW_RANK, BLOCK_N, BLOCK_R, WIDTH, FEW,
             )  # fmt: skip
             delta_T, slope_T, h_T = (), (), (h_NE,)
             for t in tl.static_range(FEW):
-                delta_E, slope_E = softplus(raw_T[t])
+                delta_E, slope_E = softplus(
+                    before_softplus(given_T[t], weight_RE, bias_E, LOW_RANK)
+                )
                 # A step past the end changes nothing; one of -1 still decays the state.
                 delta_E = tl.where(now + t < end, delta_E, 0.0)
                 delta_T = delta_T + (delta_E,)
                 slope_T = slope_T + (tl.where(now + t < end, slope_E, 0.0),)
-                B_N = read_row(B_b_ptr, token_T[t], B_l, n, states)
                 h_NE = (
-                    tl.exp2(delta_E[None] * A_NE) * h_NE + (delta_E * u_T[t])[None] * B_N[:, None]
+                    tl.exp2(delta_E[None] * A_NE) * h_NE
+                    + (delta_E * u_T[t])[None] * B_T[t][:, None]
                 )
                 h_T = h_T + (h_NE,)
 
             for t in tl.static_range(FEW - 1, -1, -1):
-                token, delta_E, u_E = token_T[t], delta_T[t], u_T[t]
+                token, delta_E, u_E, gy_E = token_T[t], delta_T[t], u_T[t], gy_T[t]
                 at = (b * tokens + tl.maximum(token, 0)) * directions + k
-                gy_E = read_row(gy_b_ptr, token, gy_l, e, channels)
-                B_N = read_row(B_b_ptr, token, B_l, n, states)
-                C_N = read_row(C_b_ptr, token, C_l, n, states)
                 in_N = is_reached(token, n, states)
 
                 gC_N = tl.sum(gy_E[None] * h_T[t + 1], axis=1)
                 put(gC_ptr + (shared + at) * states + n, gC_N, in_N, SHARED_MODE)
-                gh_NE += C_N[:, None] * gy_E[None]
+                gh_NE += C_T[t][:, None] * gy_E[None]
                 gB_N = tl.sum(gh_NE * (delta_E * u_E)[None], axis=1)
                 put(gB_ptr + (shared + at) * states + n, gB_N, in_N, SHARED_MODE)
                 a_NE = tl.exp2(delta_E[None] * A_NE)
-                gdu_E = tl.sum(gh_NE * B_N[:, None], axis=0)
+                gdu_E = tl.sum(gh_NE * B_T[t][:, None], axis=0)
                 gh_NE *= a_NE
                 glog_NE = gh_NE * h_T[t]
                 gA_NE += glog_NE * delta_E[None]
@@ -152,8 +166,7 @@ def gradients(
                 gbias_E += graw_E
                 gD_E += gy_E * u_E
                 if LOW_RANK:
-                    low_R = read_row(delta_b_ptr, token, delta_l, r, rank)
-                    gweight_RE += graw_E[None] * low_R[:, None]
+                    gweight_RE += graw_E[None] * given_T[t][:, None]
                     glow_R = tl.sum(graw_E[None] * weight_RE, axis=1)
                     place_R = gdelta_ptr + (shared + at) * rank + r
                     put(place_R, glow_R, is_reached(token, r, rank), SHARED_MODE)

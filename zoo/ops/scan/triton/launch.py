@@ -1,104 +1,53 @@
 """Allocates memory for the Triton kernels and launches them. Importing it needs Triton.
 
-Memory besides inputs and outputs. Forward: (N + 1) K E / 256 floats per token for a long sequence;
-a short one is cut into shorter chunks, and each halving of the chunk length doubles this. With
-``reduce``, also the sum over directions in float32. Backward: twice that, the float32 sums that
-become gradients, and scratch memory that depends on the GPU and not on the number of tokens.
+Memory besides inputs and outputs. The rows of all steps: about 2 N + R floats for each step of each
+direction. Forward: (N + 1) K E / 256 floats per token for a long sequence; a short one is cut into
+shorter chunks, and each halving of the chunk length doubles this. With ``reduce``, also the sum
+over directions in float32. Backward: twice that, the float32 sums that become gradients, and
+scratch memory that depends on the GPU and not on the number of tokens.
 
 Shape suffixes: see :mod:`zoo.ops.scan.triton.kernels`.
 """
 
 from __future__ import annotations
 
-import functools
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from zoo.ops.scan.contract import ScanGradients, ScanInputs
 from zoo.ops.scan.triton import device, gradients, kernels
-from zoo.ops.scan.triton.configurations import Configuration, chunk_length, configuration
-
-PADDING = 16
-"""The channels of stored states are padded to a multiple of this: the compiler knows that a size
-divides by 16, and then moves four channels at once."""
+from zoo.ops.scan.triton.plan import STEPS_PACKED, Plan, on, plan_of, strides
 
 STORE, ADD, ATOMIC = (m.value for m in (device.STORE, device.ADD, device.ATOMIC))
 
 
-@functools.cache
-def _processors(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 1
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
 class _Call:
-    """One call: its sizes, its chunks and blocks, and the arguments that the kernels share."""
+    """One call: its plan, and its tensors by the names that kernels give them."""
 
     def __init__(self, inputs: ScanInputs, grad_y: Tensor | None = None) -> None:
         u, delta, weight, bias, A, B, C, D, order = inputs
-        self.batch, self.tokens, self.channels = u.shape
-        self.directions, self.steps = order.shape[-2:]
-        self.padded = -(-self.channels // PADDING) * PADDING
-        self.states, self.rank = A.shape[2], 0 if weight is None else delta.shape[3]
-        self.low_rank = weight is not None
-        self.device = u.device
-        self.table: Configuration = configuration(u.device)
-        self.processors = _processors(u.device)
-
-        states = triton.next_power_of_2(self.states)
-        self.block = self.table.channels(states, gradients=grad_y is not None)
-        self.blocks = -(-self.channels // self.block)
-        lanes = self.batch * self.directions * self.blocks
-        self.length = chunk_length(
-            self.steps, lanes, self.processors, self.table, gradients=grad_y is not None
-        )
-        self.chunks = -(-self.steps // self.length)
-
         u, delta, B, C = (_dense_rows(t) for t in (u, delta, B, C))
-        self.A = A.transpose(1, 2).contiguous()
-        order = order.contiguous()
-        tensors = {
+        bias, order = bias.contiguous(), order.contiguous()
+        grad_y = None if grad_y is None else _dense_rows(grad_y)
+        dense = ScanInputs(u, delta, weight, bias, A, B, C, D, order)
+        self.plan: Plan = plan_of(dense, grad_y)
+        self.device = u.device
+        self.tensors: dict[str, Tensor] = {
             "u_ptr": u,
             "delta_ptr": delta,
             # Without a weight any pointer will do: the kernel never reads it.
             "weight_ptr": bias if weight is None else weight.transpose(1, 2).contiguous(),
-            "bias_ptr": bias.contiguous(),
-            "A_ptr": self.A,
+            "bias_ptr": bias,
+            "A_ptr": A.transpose(1, 2).contiguous(),
             "B_ptr": B,
             "C_ptr": C,
             "D_ptr": D.contiguous(),
             "order_ptr": order,
         }
-        shared = order.dim() == 2
-        strides = {"order_b": 0 if shared else order.stride(0), "order_k": order.stride(-2)}
-        for name, tensor in (("u", u), ("delta", delta), ("B", B), ("C", C)):
-            strides.update(_strides(name, tensor))
         if grad_y is not None:
-            grad_y = _dense_rows(grad_y)
-            tensors["gy_ptr"] = grad_y
-            strides.update({"gy_k": 0, **_strides("gy", grad_y)})
-        sizes = {
-            "tokens": self.tokens,
-            "steps": self.steps,
-            "directions": self.directions,
-            "channels": self.channels,
-            "padded": self.padded,
-            "rank": self.rank,
-            "states": self.states,
-            "chunks": self.chunks,
-            "length": self.length,
-            "LOW_RANK": self.low_rank,
-            "BLOCK_N": states,
-            "BLOCK_E": self.block,
-            "blocks": self.blocks,
-            "BLOCK_R": triton.next_power_of_2(max(1, self.rank)),
-        }
-        self.shared: dict[str, Any] = tensors | strides | sizes
+            self.tensors["gy_ptr"] = grad_y
 
     def floats(self, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=torch.float32, device=self.device)
@@ -106,9 +55,30 @@ class _Call:
     def zeros(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.zeros(shape, dtype=dtype, device=self.device)
 
+    def launch(
+        self,
+        kernel: Any,
+        programs: int,
+        tensors: dict[str, Tensor],
+        registers: int = 0,
+        **constants: Any,
+    ) -> None:
+        """Launch a kernel with these tensors beside those of the call: see :meth:`Plan.launch`."""
+        self.plan.launch(kernel, programs, self.tensors | tensors, registers, **constants)
+
+    def pack(self) -> None:
+        """Allocate and write the rows of all steps, which the other kernels read."""
+        plan = self.plan
+        rows = self.floats(plan.batch, plan.directions, plan.held, plan.width)
+        self.tensors["rows_ptr"] = rows
+        groups = -(-plan.held // STEPS_PACKED)
+        programs = groups * plan.batch * plan.directions
+        self.launch(kernels.pack_rows, programs, {}, groups=groups, BLOCK_S=STEPS_PACKED)
+
     def boundaries(self) -> Tensor:
-        """Allocate one state for each boundary, (B, K, M, N, padded E)."""
-        shape = self.batch, self.directions, self.chunks - 1, self.states, self.padded
+        """Allocate one state for each boundary, (B, K, M, N, E)."""
+        plan = self.plan
+        shape = plan.batch, plan.directions, plan.chunks - 1, plan.states, plan.channels
         return self.floats(*shape)
 
     def states_at_boundaries(self, backward: bool) -> tuple[Tensor, Tensor]:
@@ -116,22 +86,20 @@ class _Call:
 
         Without ``backward`` the second tensor has no meaning; do not read it.
         """
+        plan = self.plan
         state = self.boundaries()
         carry = self.boundaries() if backward else state
-        if self.chunks == 1:
+        if plan.chunks == 1:
             return state, carry
-        total = self.floats(self.batch, self.directions, self.chunks, self.channels)
-        grid = self.blocks * self.chunks * self.batch * self.directions
-        given = self.shared
-        if not backward:
-            given = given | {"gy_ptr": state, **_strides("gy", state)}  # never read
-        _launch(
+        total = self.floats(plan.batch, plan.directions, plan.chunks, plan.channels)
+        self.launch(
             kernels.chunk_states,
-            grid,
-            **_known(kernels.chunk_states, given),
-            state_ptr=state,
-            carry_ptr=carry,
-            total_ptr=total,
+            plan.blocks * plan.chunks * plan.batch * plan.directions,
+            {
+                **{"state_ptr": state, "carry_ptr": carry, "total_ptr": total},
+                "gy_ptr": self.tensors["gy_ptr"] if backward else state,
+            },
+            plan.table.summary_registers if backward else plan.table.registers,
             BACKWARD=backward,
         )
         self._run_over_chunks(state, total, reverse=False)
@@ -140,20 +108,14 @@ class _Call:
         return state, carry
 
     def _run_over_chunks(self, state: Tensor, total: Tensor, *, reverse: bool) -> None:
-        block, at_once = self.table.carry_block
-        blocks = -(-self.channels // block)
-        _launch(
+        plan = self.plan
+        block, at_once = plan.table.carry_block
+        blocks = -(-plan.channels // block)
+        self.launch(
             kernels.carry_states,
-            blocks * self.states * self.batch * self.directions,
-            state_ptr=state,
-            A_ptr=self.A,
-            total_ptr=total,
-            directions=self.directions,
-            channels=self.channels,
-            padded=self.padded,
-            states=self.states,
-            chunks=self.chunks,
-            boundaries=self.chunks - 1,
+            blocks * plan.states * plan.batch * plan.directions,
+            {"state_ptr": state, "total_ptr": total},
+            boundaries=plan.chunks - 1,
             shift=int(reverse),
             blocks=blocks,
             REVERSED=reverse,
@@ -161,38 +123,24 @@ class _Call:
             BLOCK_M=at_once,
         )
 
-    def launches(self, summed: bool) -> tuple[int, list[tuple[int, int]]]:
-        """The write mode for sums over directions, and (first, walked) of each launch."""
-        if not summed or self.directions == 1:
-            return STORE, [(0, self.directions)]
-        if torch.are_deterministic_algorithms_enabled():
-            return ADD, [(k, 1) for k in range(self.directions)]
-        return ATOMIC, [(0, self.directions)]
-
-    def slots(self, pairs: int) -> int:
-        """Number of programs that share the chunks of one of ``pairs`` (direction, channel block)
-        pairs."""
-        at_once = self.table.gradient_warps * self.processors // pairs
-        return max(1, min(at_once, self.batch * self.chunks))
-
 
 def forward(inputs: ScanInputs, reduce: bool) -> Tensor:
     call = _Call(inputs)
-    dtype = inputs.u.dtype
-    mode, launches = call.launches(reduce)
+    plan, dtype = call.plan, inputs.u.dtype
+    mode, launches = _sums_over_directions(plan.directions, reduce)
     place = torch.float32 if mode != STORE else dtype
-    inner = () if reduce else (call.directions,)
-    y = call.zeros(call.batch, call.tokens, *inner, call.channels, dtype=place)
-    with _on(call.device):
+    inner = () if reduce else (plan.directions,)
+    y = call.zeros(plan.batch, plan.tokens, *inner, plan.channels, dtype=place)
+    with on(call.device):
+        call.pack()
         state, _ = call.states_at_boundaries(backward=False)
         for first, walked in launches:
-            _launch(
+            call.launch(
                 kernels.outputs,
-                call.blocks * call.chunks * call.batch * walked,
-                **_known(kernels.outputs, call.shared),
-                **{"y_k": 0, **_strides("y", y)},
-                state_ptr=state,
-                y_ptr=y,
+                plan.blocks * plan.chunks * plan.batch * walked,
+                {"state_ptr": state, "y_ptr": y},
+                plan.table.registers,
+                **{"y_k": 0, **strides("y", y)},
                 first=first,
                 walked=walked,
                 MODE=mode,
@@ -202,54 +150,51 @@ def forward(inputs: ScanInputs, reduce: bool) -> Tensor:
 
 def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
     call = _Call(inputs, grad_y)
-    rows = (call.batch, call.tokens, call.directions)
-    mode, launches = call.launches(summed=True)
-    gu = call.zeros(call.batch, call.tokens, call.channels)
+    plan = call.plan
+    rows = (plan.batch, plan.tokens, plan.directions)
+    mode, launches = _sums_over_directions(plan.directions, summed=True)
+    gu = call.zeros(plan.batch, plan.tokens, plan.channels)
 
-    few = call.table.gradient_steps
-    copies, shared_mode = _shared_sums(call.blocks)
-    gB, gC = (call.zeros(copies, *rows, call.states) for _ in range(2))
-    if call.low_rank:
-        gdelta = call.zeros(copies, *rows, call.rank)
+    few = plan.table.gradient_steps
+    copies, shared_mode = _shared_sums(plan.blocks)
+    gB, gC = (call.zeros(copies, *rows, plan.states) for _ in range(2))
+    if plan.low_rank:
+        gdelta = call.zeros(copies, *rows, plan.rank)
     else:
-        gdelta = call.zeros(1, *rows, call.channels, dtype=inputs.delta.dtype)
+        gdelta = call.zeros(1, *rows, plan.channels, dtype=inputs.delta.dtype)
 
-    pairs = call.directions * call.blocks
-    slots = call.slots(pairs)
-    parameters = call.zeros(slots, call.directions, call.states + call.rank + 2, call.channels)
-    kept = -(-call.length // few)
-    with _on(call.device):
+    pairs = plan.directions * plan.blocks
+    slots = plan.slots(pairs)
+    parameters = call.zeros(slots, plan.directions, plan.states + plan.rank + 2, plan.channels)
+    kept = -(-plan.length // few)
+    with on(call.device):
+        call.pack()
         state, carry = call.states_at_boundaries(backward=True)
-        scratch = call.floats(slots, pairs, kept, call.shared["BLOCK_N"], call.block)
+        scratch = call.floats(slots, pairs, kept, plan.constants["BLOCK_N"], plan.block)
         for first, walked in launches:
-            _launch(
+            call.launch(
                 gradients.gradients,
-                call.blocks * walked * slots,
-                **_known(gradients.gradients, call.shared),
-                state_ptr=state,
-                carry_ptr=carry,
-                scratch_ptr=scratch,
-                gu_ptr=gu,
-                gdelta_ptr=gdelta,
-                gB_ptr=gB,
-                gC_ptr=gC,
-                parameter_ptr=parameters,
-                batch=call.batch,
+                plan.blocks * walked * slots,
+                {
+                    **{"state_ptr": state, "carry_ptr": carry, "scratch_ptr": scratch},
+                    **{"gu_ptr": gu, "gdelta_ptr": gdelta, "gB_ptr": gB, "gC_ptr": gC},
+                    "parameter_ptr": parameters,
+                },
+                plan.table.gradient_registers,
                 first=first,
                 walked=walked,
                 slots=slots,
-                part=call.batch * call.tokens * call.directions if copies > 1 else 0,
+                part=plan.batch * plan.tokens * plan.directions if copies > 1 else 0,
                 MODE=mode,
                 SHARED_MODE=shared_mode,
                 FEW=few,
-                **_at_most(call.table.gradient_registers),
             )
-    gA, gweight, gbias, gD = parameters.sum(0).split((call.states, call.rank, 1, 1), dim=1)
+    gA, gweight, gbias, gD = parameters.sum(0).split((plan.states, plan.rank, 1, 1), dim=1)
     dtype = inputs.u.dtype
     return ScanGradients(
         u=gu.to(dtype),
         delta=_sum_copies(gdelta, dtype),
-        delta_weight=gweight.transpose(1, 2).contiguous() if call.low_rank else None,
+        delta_weight=gweight.transpose(1, 2).contiguous() if plan.low_rank else None,
         delta_bias=gbias.squeeze(1).contiguous(),
         A=gA.transpose(1, 2).contiguous(),
         B=_sum_copies(gB, dtype),
@@ -258,42 +203,20 @@ def backward(inputs: ScanInputs, grad_y: Tensor, reduce: bool) -> ScanGradients:
     )
 
 
+def _sums_over_directions(directions: int, summed: bool) -> tuple[int, list[tuple[int, int]]]:
+    """The write mode for sums over directions, and (first, walked) of each launch."""
+    if not summed or directions == 1:
+        return STORE, [(0, directions)]
+    if torch.are_deterministic_algorithms_enabled():
+        return ADD, [(k, 1) for k in range(directions)]
+    return ATOMIC, [(0, directions)]
+
+
 def _shared_sums(blocks: int) -> tuple[int, int]:
     """For sums over blocks of channels: the number of copies and the write mode."""
     if blocks == 1:
         return 1, STORE
     return (blocks, STORE) if torch.are_deterministic_algorithms_enabled() else (1, ATOMIC)
-
-
-def _launch(kernel: Any, programs: int, **arguments: Any) -> None:
-    # The recurrence consists of fused multiply-adds, and Triton's default is about to change.
-    kernel[(programs,)](**arguments, num_warps=1, enable_fp_fusion=True)
-
-
-def _at_most(registers: int) -> dict[str, int]:
-    """Option of a launch that limits registers, which AMD's compiler does not have."""
-    return {"maxnreg": registers} if registers and torch.version.hip is None else {}
-
-
-@functools.cache
-def _names(kernel: Any) -> frozenset[str]:
-    return frozenset(kernel.arg_names)
-
-
-def _known(kernel: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-    names = _names(kernel)
-    return {name: value for name, value in arguments.items() if name in names}
-
-
-def _on(device: torch.device) -> AbstractContextManager[Any]:
-    """Make ``device`` current: Triton launches on the current device, not on the tensors'."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-
-
-def _strides(name: str, tensor: Tensor) -> dict[str, int]:
-    """Strides of all axes but the last, by argument name; K is missing in sums over directions."""
-    axes = (f"{name}_b", f"{name}_l", f"{name}_k")
-    return dict(zip(axes, tensor.stride()[:-1], strict=False))
 
 
 def _dense_rows(tensor: Tensor) -> Tensor:
