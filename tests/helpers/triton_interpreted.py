@@ -1,11 +1,11 @@
 """The Triton kernels in Triton's interpreter, printed as JSON.
 
 Run by tests/ops/test_triton.py in a process of its own, because TRITON_INTERPRET must be set before
-Triton is imported, with some of these words: ``small``, ``long-chunks``, a part of
-``MATRIX``, ``random``, ``hostile``, ``tiny``. After ``long-chunks``, it tells the shapes of what
-the kernels got as memory, and how many numbers they did not write. The interpreter takes some
-tenths of a second for a step of a block of channels. Chunks have four steps here and blocks four
-channels, so that small cases pass every boundary; large ones are for tests/gpu.
+Triton is imported, with some of these words: ``small``, ``long-chunks``, a part of ``MATRIX``,
+``random``, ``hostile``, ``tiny``, ``norms``. After ``long-chunks``, it tells the shapes of what the
+kernels got as memory, and how many numbers they did not write. The interpreter takes some tenths of
+a second for a step of a block of channels. Chunks have four steps here and blocks four channels, so
+that small cases pass every boundary; large ones are for tests/gpu.
 """
 
 from __future__ import annotations
@@ -105,6 +105,15 @@ def wrong_entries() -> list[list[int]]:
     return [y[0, :, k].isnan().all(-1).nonzero().flatten().tolist() for k in range(4)]
 
 
+def norms() -> list[str | None]:
+    """What the self-check says of norms of few and many channels, with and without a gate."""
+    from zoo.ops.scan.self_check.norms import NormCheck
+
+    checks = [(37, 8, True, FLOAT), (70, 60, False, FLOAT), (33, 72, True, BRAIN),
+              (5, 1000, True, HALF), (9, 33, False, HALF)]  # fmt: skip
+    return [NormCheck(*sizes).fault(torch.device("cpu"), 1) for sizes in checks]
+
+
 def kernel_of_three_lines() -> list[object]:
     """What the process of the self-check tells of it: where it runs, fails, and does nothing."""
     from zoo.ops.scan.self_check import tiny
@@ -152,6 +161,9 @@ def main(*words: str) -> int:
             gradient_longest=length,
             gradient_warps=8 if word == "long-chunks" else usual.gradient_warps,
         )
+        if word == "norms":
+            _print(norms())
+            continue
         if word in ("hostile", "tiny"):
             _print(wrong_entries() if word == "hostile" else kernel_of_three_lines())
             continue

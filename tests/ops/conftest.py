@@ -12,9 +12,12 @@ from tests.helpers.broken_backends import BACKENDS, run_in_this_process
 from tests.helpers.native_kernel import LEVELS
 from zoo.ops.scan import chunked, dispatch, native
 from zoo.ops.scan.self_check import decision, machine, plans
+from zoo.ops.scan.self_check.norms import NormCheck
 
 
 def shrunk(check):
+    if isinstance(check, NormCheck):
+        return check
     case = check.case
     small = dataclasses.replace(case, L=min(case.L, 9), E=min(case.E, 7), N=min(case.N, 5))
     return dataclasses.replace(check, case=small)

@@ -81,8 +81,10 @@ def test_a_right_backend_serves_by_itself(gpu, in_this_process, caplog):
 
 
 def test_the_plan_covers_every_kind_of_call():
-    checks = [check for group in plans.ON_A_GPU for check in group]
+    *of_scans, norms = plans.ON_A_GPU
+    checks = [check for group in of_scans for check in group]
     assert len(checks) == 20
+    assert {norm.gated for norm in norms} == {True, False}
     seen = {
         field: {getattr(check.case, field) for check in checks}
         for field in ("order", "low_rank", "reduce", "per_image")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -13,6 +14,8 @@ from zoo.ops.scan.self_check.cases import CASES, Case, make_inputs, make_order
 from zoo.ops.scan.self_check.comparison import Check
 
 CPU = torch.device("cpu")
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 ON_A_GPU = """
 float32 B2-L300-K4-E72-R4-N16-full-low-sum
@@ -39,6 +42,10 @@ bfloat16 B2-L40-K4-E360-R12-N16-skipping-low-sum-each
 float16 B2-L150-K4-E72-R4-N16-full-low-sum
 float16 B2-L60-K4-E72-R4-N16-padded-low
 float16 B2-L60-K4-E72-R4-N16-short-low-sum-each
+
+float32 norm T300-C72-gated
+float32 norm T41-C60
+bfloat16 norm T90-C360-gated
 """
 """Groups that share kernels, with an empty line between."""
 
@@ -85,8 +92,12 @@ def test_what_is_examined_is_changed_on_purpose_only():
 
 
 def test_the_long_form_has_every_case_in_every_dtype_and_random_ones():
-    assert [len(group) for group in plans.LONG_FORM] == [10] * 14
+    assert [len(group) for group in plans.LONG_FORM] == [10] * 17
     checks = [check for group in plans.LONG_FORM for check in group]
+    norms, checks = checks[140:], checks[:140]
+    assert {(check.channels, check.gated, check.dtype) for check in norms} == set(
+        itertools.product((8, 33, 60, 180, 1000), (True, False), DTYPES)
+    )
     whole = [case for case in CASES if case.B]
     for start, dtype in ((0, torch.float32), (20, torch.bfloat16), (40, torch.float16)):
         assert checks[start : start + 20] == [Check(case, dtype) for case in whole]

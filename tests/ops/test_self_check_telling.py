@@ -120,7 +120,7 @@ def test_the_processor_is_named_and_triton_by_each_of_its_names(monkeypatch, tmp
 @pytest.mark.parametrize(
     ("cores", "groups", "go_on", "free", "expected"),
     [
-        (64, 20, False, 99, 5),
+        (64, 20, False, 99, 6),
         (64, 20, True, 99, 16),
         (3, 20, True, 99, 3),
         (64, 2, True, 99, 2),
@@ -335,8 +335,8 @@ def test_so_many_processes_run_at_once_and_each_is_ended(monkeypatch):
     counted = Counted(monkeypatch)
     plan = f"{plans.__name__}:ON_A_GPU"
     found = processes.examine_all("any", CPU, plan)
-    assert [verdict.case for verdict in found] == ["0", "1", "2", "3", "4"]
-    assert counted.groups == [0, 1, 2, 3, 4] and (counted.alive, counted.most) == (0, 2)
+    assert [verdict.case for verdict in found] == ["0", "1", "2", "3", "4", "5"]
+    assert counted.groups == [0, 1, 2, 3, 4, 5] and (counted.alive, counted.most) == (0, 2)
     assert set(counted.sleeps) == {processes._POLL} and len(counted.sleeps) == 9
     clock = iter([1.0, 2.26])
     monkeypatch.setattr(processes.time, "monotonic", lambda: next(clock))

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[2]
 INTERPRETED, COMPILED = "tests.helpers.triton_interpreted", "tests.helpers.triton_compiled"
-KERNELS = {"chunk_states", "carry_states", "outputs", "gradients"}
+KERNELS = {"pack_rows", "chunk_states", "carry_states", "outputs", "gradients"}
 
 SPILLED = {"gradients": 160, "outputs": 16}
 """Bytes of a lane that may be spilled. On an H100, twelve programs of 168 registers that spill a
@@ -67,14 +67,18 @@ def test_small_cases_match_and_wrong_entries_are_nan_in_the_interpreter():
 
     Nor is memory read before it is written; and each program has scratch memory of its own.
     """
-    *results, memory, spoilt, tiny = interpret("small", "long-chunks", "hostile", "tiny")
+    words = ("small", "long-chunks", "hostile", "tiny", "norms")
+    *results, memory, spoilt, tiny, norms = interpret(*words)
+    assert norms == [None] * 5
     assert len(results) == 7
     check(results)
     assert spoilt == [[4, 5], [4, 5], [4, 5], []]
-    state, total, scratch = [[1, 2, 1, 2, 16], 2 * 2 * 8], [[1, 2, 2, 5], 0], [[2, 4, 3, 2, 4], 0]
+    # A row has room for eight numbers: B, C and two of low rank, for eleven steps and three more.
+    rows = [[1, 2, 14, 8], 2 * 14 * 2]
+    state, total, scratch = [[1, 2, 1, 2, 5], 0], [[1, 2, 2, 5], 0], [[2, 4, 3, 2, 4], 0]
     runs, fails, idle = tiny
     assert runs is None and "Error: " in fails and idle == "it adds wrongly"
-    assert memory == [state, total, state, state, total, scratch]
+    assert memory == [rows, state, total, rows, state, state, total, scratch]
 
 
 @needs_triton
@@ -138,8 +142,8 @@ def test_sizes_are_those_that_were_measured():
     """A change needs a measurement: ``benchmarks/gpu.py --tune``."""
     assert asdict(DEFAULT) == {
         **{"tile": 1024, "gradient_tile": 512, "carry_block": (32, 16)},
-        **{"shortest": 32, "longest": 256, "warps": 8},
-        **{"gradient_longest": 64, "gradient_steps": 1},
+        **{"shortest": 32, "longest": 256, "warps": 8, "registers": 152},
+        **{"gradient_longest": 64, "gradient_steps": 1, "summary_registers": 128},
         **{"gradient_registers": 168, "gradient_warps": 12},
     }
 

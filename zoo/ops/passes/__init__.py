@@ -29,7 +29,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor
 
-from zoo.ops.passes import gradients, library, rows
+from zoo.ops.passes import gradients, library, on_gpu, rows
 from zoo.ops.passes.conditions import (
     ENVIRONMENT,
     may_run,
@@ -116,6 +116,8 @@ def depthwise(
 
 def normalised(x: Tensor, norm: NormWeights, gate: Tensor | None = None) -> Tensor | None:
     """Compute ``norm(x)``, or ``norm(x) * silu(gate)``, for x and gate (..., C)."""
+    if x.device.type == on_gpu.GPU:
+        return on_gpu.normalised(x, norm.weight, norm.bias, gate, norm.eps)
     inputs = Tokens(x, None, None, None, norm.weight, norm.bias, gate, norm.eps)
     if not _token_pass_runs(inputs):
         return None
@@ -230,6 +232,8 @@ def through_rows(x_BHWC: Tensor, stages: Sequence[Stage]) -> tuple[Tensor, ...] 
     Returns:
         The kept channels of each stage that keeps some, (B, H, W, X - keep), contiguous.
     """
+    if torch.compiler.is_compiling():
+        return None  # PyTorch 2.11 cannot compile what follows
     tensors = [t for stage in stages for t in stage if isinstance(t, Tensor)]
     if not may_run(x_BHWC, *tensors) or needs_gradient(x_BHWC, *tensors):
         return None

@@ -28,7 +28,7 @@ def may_run(*tensors: Tensor | None) -> bool:
     Raises:
         ValueError: if a tensor's memory was given back.
     """
-    if torch.compiler.is_compiling() or _is_watched():
+    if torch.compiler.is_compiling() or is_watched():
         return False
     if switched_off() or library() is None or not passes_are_right():
         return False
@@ -38,7 +38,7 @@ def may_run(*tensors: Tensor | None) -> bool:
             return False
         dtypes.add(torch.bfloat16)
     for tensor in tensors:
-        if tensor is not None and not (_is_ordinary(tensor) and tensor.dtype in dtypes):
+        if tensor is not None and not (is_ordinary(tensor) and tensor.dtype in dtypes):
             return False
     check_memory(tensors)
     return True
@@ -65,7 +65,8 @@ def _half_products_are_fast() -> bool:
     return has_half_products() and not has_tiles()
 
 
-def _is_watched() -> bool:
+def is_watched() -> bool:
+    """Whether something must see the operators of PyTorch."""
     return (
         torch.jit.is_tracing()
         or torch._C._len_torch_dispatch_stack() > 0
@@ -75,10 +76,11 @@ def _is_watched() -> bool:
     )
 
 
-def _is_ordinary(tensor: Tensor) -> bool:
+def is_ordinary(tensor: Tensor, device: str = "cpu") -> bool:
+    """Whether a tensor is nothing but dense numbers in the memory of a kind of device."""
     return (
         (type(tensor) is Tensor or type(tensor) is Parameter)
-        and tensor.device.type == "cpu"
+        and tensor.device.type == device
         and tensor.layout is torch.strided
         and not tensor.is_neg()
         and tensor.numel() > 0

@@ -55,12 +55,12 @@ class _Convolved(torch.autograd.Function):
         (grad,), tensors = grads, ctx.saved_tensors
         needed = ctx.needs_input_grad[:3]
         conv = Convolution(*tensors, *ctx.settings)
-        if _is_observed((grad,)) or not may_run(grad, *tensors):
+        if is_observed((grad,)) or not may_run(grad, *tensors):
 
             def output(*tensors: Any) -> Tensor:
                 return convolved_by_pytorch(Convolution(*tensors, *ctx.settings))
 
-            return (*_by_pytorch(output, tensors, needed, grad), None, None)
+            return (*by_pytorch(output, tensors, needed, grad), None, None)
         grad = grad.contiguous()
         if conv.activation != "none":
             grad = library.slope(conv, grad)
@@ -144,7 +144,7 @@ class _Tokens(torch.autograd.Function):
         inputs = Tokens(x, gain, skip, scale, weight, bias, gate, eps)
         g_sum = grads[0] if with_sum else None
         g_out = grads[-1] if with_norm else None
-        if _is_observed(given) or not may_run(*given, *inputs.tensors, total):
+        if is_observed(given) or not may_run(*given, *inputs.tensors, total):
             return (None, None, *_token_gradients_by_pytorch(inputs, total, needed, g_sum, g_out))
         g_sum, g_out = (None if grad is None else grad.contiguous() for grad in (g_sum, g_out))
         found = TokenGradients(
@@ -172,7 +172,7 @@ def _token_gradients_by_pytorch(
     found: list[Tensor | None] = [None] * len(inputs)
     if g_out is not None:
         v = x if total is None else total
-        g_v, *found[4:7] = _by_pytorch(
+        g_v, *found[4:7] = by_pytorch(
             lambda *tensors: normalised_by_pytorch(*tensors, eps=eps),
             (v, weight, bias, gate),
             (any(needed[:4]), *needed[4:]),
@@ -180,11 +180,11 @@ def _token_gradients_by_pytorch(
         )
         g_sum = g_v if g_sum is None or g_v is None else g_sum + g_v
     if g_sum is not None:
-        found[:4] = _by_pytorch(summed_by_pytorch, (x, gain, skip, scale), needed[:4], g_sum)
+        found[:4] = by_pytorch(summed_by_pytorch, (x, gain, skip, scale), needed[:4], g_sum)
     return found
 
 
-def _is_observed(grads: Sequence[Tensor]) -> bool:
+def is_observed(grads: Sequence[Tensor]) -> bool:
     """Whether gradients are recorded themselves, or stand for many at once."""
     batched = torch._C._functorch.is_legacy_batchedtensor
     return torch.is_grad_enabled() or any(map(batched, grads))
@@ -194,7 +194,7 @@ def _place(tensor: Any, wanted: bool) -> Tensor | None:
     return tensor.new_empty(tensor.shape) if wanted and tensor is not None else None
 
 
-def _by_pytorch(
+def by_pytorch(
     function: Callable[..., Tensor],
     inputs: Sequence[Tensor | None],
     needed: Sequence[bool],

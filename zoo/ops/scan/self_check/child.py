@@ -19,6 +19,7 @@ import torch
 
 from zoo.errors import is_out_of_memory
 from zoo.ops.scan.self_check.comparison import Check, fault, in_one_line
+from zoo.ops.scan.self_check.norms import NormCheck
 
 NOT_ITS_FAULT = (
     *("busy or unavailable", "cuda-capable device(s)", "no kernel image", "initialization error"),
@@ -42,7 +43,9 @@ def main() -> None:
         faulthandler.cancel_dump_traceback_later()
 
 
-def _examine(backend: Any, device: torch.device, checks: Sequence[Check], go_on: bool) -> None:
+def _examine(
+    backend: Any, device: torch.device, checks: Sequence[Check | NormCheck], go_on: bool
+) -> None:
     torch.set_num_threads(1)  # there are other such processes, and the cases are small
     try:
         torch.empty(1, device=device)

@@ -21,6 +21,7 @@ from zoo.ops.scan import chunked
 from zoo.ops.scan.checks import output_shape
 from zoo.ops.scan.contract import PARAMETERS, ScanGradients, ScanInputs
 from zoo.ops.scan.self_check.cases import TOLERANCE, Case, cotangent, make_inputs, relative
+from zoo.ops.scan.self_check.norms import NormCheck
 
 RUNS = 3
 """How often each case runs: a race need not show at the first time."""
@@ -57,7 +58,9 @@ class Check:
         return f"{name} {self.case}{' deterministic' if self.fixed else ''}"
 
 
-def fault(backend: Examined, check: Check, device: torch.device, *, runs: int = RUNS) -> str | None:
+def fault(
+    backend: Examined, check: Check | NormCheck, device: torch.device, *, runs: int = RUNS
+) -> str | None:
     """Say what a backend computes wrongly in a check; None if all is right.
 
     Args:
@@ -66,6 +69,8 @@ def fault(backend: Examined, check: Check, device: torch.device, *, runs: int = 
         device: where it runs.
         runs: how often.
     """
+    if isinstance(check, NormCheck):
+        return check.fault(device, runs)
     inputs = make_inputs(check.case, check.dtype)
     exact = [t if t is None or t.dtype == torch.int32 else t.double() for t in inputs]
     given = ScanInputs._make(None if t is None else t.to(device) for t in inputs)

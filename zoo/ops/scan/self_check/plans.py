@@ -10,18 +10,22 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 
 from zoo.ops.scan.self_check.cases import CASES, Case, random_case
 from zoo.ops.scan.self_check.comparison import Check
+from zoo.ops.scan.self_check.norms import NormCheck
+
+_Kind = TypeVar("_Kind", Check, NormCheck)
 
 FLOAT, BRAIN, HALF = torch.float32, torch.bfloat16, torch.float16
 
 LIGHT, CLASSIC = Case(K=4, E=72, R=4, N=16), Case(K=4, E=360, R=12, N=16)
 """Directions, channels, rank and states of the networks called light and classic."""
 
-ON_A_GPU: tuple[tuple[Check, ...], ...] = (
+ON_A_GPU: tuple[tuple[Check | NormCheck, ...], ...] = (
     (
         # Many chunks; a few tokens; channels and states that do not fill their blocks.
         Check(replace(LIGHT, B=2, L=300), FLOAT),
@@ -53,8 +57,13 @@ ON_A_GPU: tuple[tuple[Check, ...], ...] = (
         Check(replace(LIGHT, B=2, L=60, order="padded", reduce=False), HALF),
         Check(replace(LIGHT, B=2, L=60, order="short", per_image=True), HALF),
     ),
+    (
+        NormCheck(300, 72, True, FLOAT),
+        NormCheck(41, 60, False, FLOAT),
+        NormCheck(90, 360, True, BRAIN),
+    ),
 )
-"""Twenty cases, in groups that share kernels."""
+"""Twenty cases and three norms, in groups that share kernels."""
 
 ON_A_CPU: tuple[Check, ...] = (
     # 35 channels: whole vectors of 16, 8 and 4, and a rest. 10 states: a whole vector and a rest.
@@ -71,7 +80,7 @@ SHAPES, _TOGETHER = 60, 10
 """Random shapes of the long form; cases of a group in it."""
 
 
-def _long_form() -> tuple[tuple[Check, ...], ...]:
+def _long_form() -> tuple[tuple[Check | NormCheck, ...], ...]:
     dtypes, draw = (FLOAT, BRAIN, HALF), random.Random(0)
     whole = [case for case in CASES if case.B]
     checks = [Check(case, dtype) for dtype in dtypes for case in whole]
@@ -80,10 +89,16 @@ def _long_form() -> tuple[tuple[Check, ...], ...]:
         Check(random_case(draw, B=3, L=150, K=6, E=150, R=12, N=20), draw.choice(dtypes))
         for _ in range(SHAPES)
     ]
-    return tuple(_parts(checks))
+    norms = [
+        NormCheck(129, channels, gated, dtype)
+        for channels in (8, 33, 60, 180, 1000)
+        for gated in (True, False)
+        for dtype in dtypes
+    ]
+    return (*_parts(checks), *_parts(norms))
 
 
-def _parts(checks: Sequence[Check]) -> list[tuple[Check, ...]]:
+def _parts(checks: Sequence[_Kind]) -> list[tuple[_Kind, ...]]:
     return [tuple(checks[i : i + _TOGETHER]) for i in range(0, len(checks), _TOGETHER)]
 
 

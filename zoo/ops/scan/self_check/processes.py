@@ -44,7 +44,7 @@ _FROM_OUTSIDE = {
 _ROOT = Path(__file__).parents[4]
 """The folder that holds this package. A child does not see the user's own site-packages, so it
 would not find a package that is installed there as editable."""
-_FEW_PROCESSES, _MANY_PROCESSES = 5, 16
+_FEW_PROCESSES, _MANY_PROCESSES = 6, 16
 """Processes at a time: in the self-check, where the user waits, and for a report."""
 _MEMORY_OF_EACH = 1 << 30
 """Bytes of the device that must be free for each process; its context takes half of them."""
