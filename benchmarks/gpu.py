@@ -1,6 +1,6 @@
 """All measurements on an NVIDIA GPU, in one run.
 
-    python benchmarks/gpu.py [--quick | --brief] [--write docs/benchmarks.md] [--save gpu.json]
+    python benchmarks/gpu.py [--quick | --brief | --all] [--write docs/benchmarks.md] [--save FILE]
     python benchmarks/gpu.py --tune         # find the fastest Configuration for this GPU
     python benchmarks/gpu.py --dry-run      # run all code on a CPU; measures nothing
 
@@ -23,7 +23,8 @@ import itertools
 import json
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -37,11 +38,14 @@ from zoo.files import write_text
 from zoo.inference.runner import channels_last
 from zoo.ops import selective_scan
 from zoo.ops.precision import DTYPES, Precision, autocast
+from zoo.ops.scan.contract import ScanInputs
+from zoo.ops.scan.mamba_ssm import Walk
 from zoo.recipe import load_recipe
 from zoo.scans import Raster
 
 if __package__ is None:
     sys.path.insert(0, str(Path(__file__).parent))
+from authors_scan import authors_core, authors_path
 from gpu_rig import DryRun, Gpu, Path_, Rig
 from measure import table
 from operator_cpu import make_inputs
@@ -84,20 +88,51 @@ def inputs_on(rig: Rig, length: int, channels: int, dtype: torch.dtype) -> list[
     return [None if t is None else t.to(rig.device) for t in inputs]
 
 
-def scan_path(inputs: list[Any], backend: str, backward: bool) -> Path_:
+def scan_of(rig: Rig, name: str) -> Callable[..., Tensor]:
+    """The operator, summed over directions: by a backend of ours, or as the authors compute it."""
+    if name != "mamba_ssm":
+        return partial(selective_scan, reduce=True, backend=name)
+    scan = rig.scan_of_authors()
+
+    def theirs(*tensors: Any) -> Tensor:
+        inputs = ScanInputs._make(tensors)
+        walk, weight = Walk(inputs), inputs.delta_weight
+        delta = torch.einsum("bkrs,ker->bkes", walk.gather(inputs.delta), weight.to(inputs.u.dtype))  # type: ignore[union-attr]
+        y_BGS = scan(
+            walk.gather(inputs.u).flatten(1, 2), delta.flatten(1, 2), inputs.A.flatten(0, 1),
+            walk.gather(inputs.B), walk.gather(inputs.C), inputs.D.flatten(),
+            inputs.delta_bias.flatten(),
+        )  # fmt: skip
+        return walk.scatter(y_BGS.unflatten(1, inputs.D.shape)).sum(2)
+
+    return theirs
+
+
+@contextmanager
+def running(rig: Rig, name: str) -> Iterator[None]:
+    """Networks within the context scan by a backend of ours, or as the authors' do."""
+    if name == "mamba_ssm":
+        with authors_path(rig.scan_of_authors()):
+            yield
+    else:
+        with zoo.use_backend(name):
+            yield
+
+
+def scan_path(rig: Rig, inputs: list[Any], name: str, backward: bool) -> Path_:
+    scan = scan_of(rig, name)
     if not backward:
 
         def forward() -> Tensor:
             with torch.no_grad():
-                return selective_scan(*inputs, reduce=True, backend=backend)
+                return scan(*inputs)
 
         return forward
     leaves: list[Any] = [None if t is None else t.detach().requires_grad_() for t in inputs[:-1]]
     wanted = [t for t in leaves if t is not None]
 
     def both() -> object:
-        given: list[Any] = [*leaves, inputs[-1]]
-        y = selective_scan(*given, reduce=True, backend=backend)
+        y = scan(*leaves, inputs[-1])
         return torch.autograd.grad(y, wanted, torch.ones_like(y))
 
     return both
@@ -109,8 +144,8 @@ def check(rig: Rig) -> None:
     for (length, channels), dtype in itertools.product(shapes, TOLERANCE):
         inputs = inputs_on(rig, length, channels, dtype)
         exact = [t if t is None or t.dtype == torch.int32 else t.double() for t in inputs]
-        found = scan_path(inputs, rig.names[0], True)()
-        expected = scan_path(exact, "chunked", True)()
+        found = scan_path(rig, inputs, rig.names[0], True)()
+        expected = scan_path(rig, exact, "chunked", True)()
         for ours, theirs in zip(found, expected, strict=True):  # type: ignore[call-overload]
             deviation = float((ours.double() - theirs).norm() / theirs.norm())
             if not deviation <= TOLERANCE[dtype]:
@@ -155,7 +190,7 @@ def operator_rows(rig: Rig, rate: float, bandwidth: float) -> Rows:
     ):
         inputs = inputs_on(rig, length, channels, DTYPES[precision])
         what = "forward + backward" if backward else "forward"
-        functions = {n: scan_path(inputs, n, backward) for n in rig.names}
+        functions = {n: scan_path(rig, inputs, n, backward) for n in rig.names}
         limit = 0.0 if backward else floor(inputs, rate, bandwidth)
         yield [what, width, length, precision], functions, limit
 
@@ -166,12 +201,16 @@ def core_rows(rig: Rig) -> Rows:
     ):
         mixer = SS2D(dim, expand=expand, scan=Raster()).to(rig.device)
         u = torch.randn(1, size * size, mixer.D.shape[1], device=rig.device)
+        u = u.to(DTYPES[precision])
+        u_BEHW = u.unflatten(1, (size, size)).permute(0, 3, 1, 2).contiguous()
         order = mixer.scan.order(size, size, u.device)
 
-        def core(name: str, mixer: Any = mixer, u: Tensor = u, order: Tensor = order,
-                 precision: Precision = precision) -> object:  # fmt: skip
-            with zoo.use_backend(name), torch.no_grad(), autocast(rig.device, precision):
-                return mixer.merge(mixer.scan_inputs(u.to(DTYPES[precision]), order))
+        def core(name: str, mixer: Any = mixer, u: Tensor = u, u_BEHW: Tensor = u_BEHW,
+                 order: Tensor = order, precision: Precision = precision) -> object:  # fmt: skip
+            with running(rig, name), torch.no_grad(), autocast(rig.device, precision):
+                if name == "mamba_ssm":
+                    return authors_core(mixer, u_BEHW, rig.scan_of_authors())
+                return mixer.merge(mixer.scan_inputs(u, order))
 
         functions: dict[str, Path_] = {n: partial(core, n) for n in rig.names}
         yield [width, f"{size} x {size}", precision], functions, 0.0
@@ -186,7 +225,7 @@ def network_rows(rig: Rig) -> Rows:
 
         def whole(name: str, network: Any = network, image: Tensor = image,
                   precision: Precision = precision) -> object:  # fmt: skip
-            with zoo.use_backend(name), torch.inference_mode(), autocast(rig.device, precision):
+            with running(rig, name), torch.inference_mode(), autocast(rig.device, precision):
                 return network(image)
 
         functions: dict[str, Path_] = {n: partial(whole, n) for n in rig.names}
@@ -209,7 +248,7 @@ def training_rows(rig: Rig) -> Rows:
             precision: Precision = precision,
         ) -> object:
             optimizer.zero_grad()
-            with zoo.use_backend(name), autocast(rig.device, precision):
+            with running(rig, name), autocast(rig.device, precision):
                 network(image).float().mean().backward()
             return optimizer.step()
 
@@ -221,6 +260,7 @@ def tune(rig: Rig, rounds: int) -> None:
     """Print the times of configurations, fastest first: for the forward pass, and then, with the
     best configuration for that, for the gradients."""
     from zoo.ops.scan.triton import configurations
+    from zoo.ops.scan.triton.plan import forget_plans
 
     channels = list(rig.sizes.widths.values())[-1]
     inputs = inputs_on(rig, rig.sizes.lengths[:2][-1], channels, torch.float32)
@@ -231,7 +271,8 @@ def tune(rig: Rig, rounds: int) -> None:
         found = []
         for table_ in tried:
             configurations.CONFIGURATIONS[capability] = table_
-            path = scan_path(inputs, rig.names[0], pass_ != "forward")
+            forget_plans()
+            path = scan_path(rig, inputs, rig.names[0], pass_ != "forward")
             found.append((timed(rig, {"": path}, rounds)[""][0], table_))
         found.sort(key=lambda line: line[0])
         rows = [[f"{milliseconds:.3f}", table_] for milliseconds, table_ in found[:10]]
@@ -275,7 +316,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--brief",
         action="store_true",
-        help="a minute in all: `chunked` at one size, smaller images and batches",
+        help="smaller images and batches, about a minute in all",
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="measure `chunked` everywhere, not at one size alone"
     )
     parser.add_argument("--rounds", type=int, default=20, help="measurements of each path [20]")
     parser.add_argument("--write", type=Path, help="document whose GPU section is replaced")
@@ -309,7 +353,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.tune:
         tune(rig, options.rounds)
         return 0
-    sections, saved = measured(rig, options.rounds, ("chunked",) if options.brief else ())
+    sections, saved = measured(
+        rig, options.rounds, () if options.all or options.dry_run else ("chunked",)
+    )
     if options.save:
         write_text(options.save, json.dumps(saved, indent=1))
     if options.write:

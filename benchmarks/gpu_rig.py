@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import torch
+from authors_scan import Scan, strided_scan
+from torch import Tensor
 
 import zoo
 
@@ -50,6 +52,10 @@ class Rig(Protocol):
     names: list[str]
     sizes: Sizes
 
+    def scan_of_authors(self) -> Scan:
+        """The scan of permuted copies that ``mamba_ssm`` stands for."""
+        ...
+
     def title(self) -> str:
         """Machine and versions, for the title of the tables."""
         ...
@@ -87,6 +93,16 @@ class Gpu:
             if not known[name].available:
                 print(f"{name} is not measured: {known[name].note}")
         self.names = [n for n in ("triton", "mamba_ssm", "chunked") if known[n].available]
+
+    def scan_of_authors(self) -> Scan:
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+
+        def scan(*tensors: Tensor) -> Tensor:
+            *others, bias = tensors
+            y: Tensor = selective_scan_fn(*others, delta_bias=bias, delta_softplus=True)
+            return y
+
+        return scan
 
     def title(self) -> str:
         import triton
@@ -146,7 +162,7 @@ class DryRun:
     """A CPU with tiny sizes and backends that need no GPU: to find errors in the script only."""
 
     device = "cpu"
-    names = ["chunked", "reference"]  # noqa: RUF012
+    names = ["chunked", "mamba_ssm"]  # noqa: RUF012
     sizes = Sizes(
         lengths=(16,),
         images=(8,),
@@ -155,6 +171,9 @@ class DryRun:
         models={"light": "mambair_tiny_x2"},
         crop=(1, 8),
     )
+
+    def scan_of_authors(self) -> Scan:
+        return lambda *tensors: strided_scan(*(t.float() for t in tensors))
 
     def title(self) -> str:
         return "DRY RUN on a CPU with tiny sizes: these numbers mean nothing"

@@ -45,7 +45,7 @@ def check(rig: Rig, library: Path) -> None:
     for (length, channels), dtype in itertools.product(sizes, TOLERANCE):
         inputs = inputs_of(rig, length, channels, dtype)
         exact = [t if t.dtype == torch.int32 else t.double() for t in inputs]
-        expected: Any = scan_path(exact, "chunked", False)()
+        expected: Any = scan_path(rig, exact, "chunked", False)()
         with Harness(library, SUM, inputs) as harness:
             found = harness(inputs).double()
         deviation = float((found - expected).norm() / expected.norm())
@@ -62,7 +62,7 @@ def rows(rig: Rig, library: Path) -> Rows:
     ):
         inputs = inputs_of(rig, length, channels, dtype)
         with Harness(library, SUM, inputs) as harness:
-            functions = {n: scan_path(inputs, n, False) for n in rig.names if n != "plugin"}
+            functions = {n: scan_path(rig, inputs, n, False) for n in rig.names if n != "plugin"}
             functions["plugin"] = functools.partial(harness, inputs)
             yield [width, length, precision], functions, floor(inputs, rate, bandwidth)
 

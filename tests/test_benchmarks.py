@@ -33,6 +33,14 @@ def test_the_authors_path_gives_our_result():
     assert not torch.equal(theirs, ours)
 
 
+def test_the_authors_operator_gives_our_result():
+    rig = gpu.DryRun()
+    inputs = gpu.inputs_on(rig, 16, 8, torch.float32)
+    ours, theirs = (gpu.scan_path(rig, inputs, name, True)() for name in ("chunked", "mamba_ssm"))
+    for a, b in zip(theirs, ours, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("options", [[], ["--tune"]], ids=["tables", "tune"])
 def test_the_gpu_benchmark_walks_through(options, tmp_path, capsys, monkeypatch):
     known = dict(configurations.CONFIGURATIONS)  # tuning adds those that it tries
