@@ -11,7 +11,8 @@ from torch import Tensor
 from zoo.ops.scan import triton
 from zoo.ops.scan.self_check.cases import TOLERANCE, relative
 
-EPS = 1e-5
+EPS = 0.5
+"""Large, so that it matters beside a variance of 9."""
 
 
 @dataclass(frozen=True)
