@@ -111,7 +111,21 @@ def norms() -> list[str | None]:
 
     checks = [(37, 8, True, FLOAT), (70, 60, False, FLOAT), (33, 72, True, BRAIN),
               (5, 1000, True, HALF), (9, 33, False, HALF)]  # fmt: skip
-    return [NormCheck(*sizes).fault(torch.device("cpu"), 1) for sizes in checks]
+    return [*(NormCheck(*sizes).fault(torch.device("cpu"), 1) for sizes in checks), _odd_layouts()]
+
+
+def _odd_layouts() -> str | None:
+    """Whether a norm of views, with weights that are spread or repeated, is that of PyTorch."""
+    from zoo.ops.scan.triton import norm
+
+    x, grad = torch.randn(2, 6, 5, 7).transpose(1, 2)[:, ::2]
+    weight, bias = torch.randn(7, 2)[:, 0], torch.randn(1).expand(7)
+    leaves = [t.detach().requires_grad_() for t in (x, weight, bias)]
+    right = torch.nn.functional.layer_norm(leaves[0], (7,), *leaves[1:], 0.1)
+    y, mean, scale = norm.forward(x, weight, bias, None, 0.1, FLOAT, keep=True)
+    found = norm.backward(x, weight, bias, None, mean, scale, grad)
+    pairs = zip((y, *found[:3]), (right, *torch.autograd.grad(right, leaves, grad)), strict=True)
+    return None if all(torch.allclose(a, b, 1e-4, 1e-4) for a, b in pairs) else "it is wrong"
 
 
 def kernel_of_three_lines() -> list[object]:

@@ -250,6 +250,24 @@ def test_batches_of_gradients_are_pytorchs():
     same(jacobian(conv, inputs), jacobian(reference, tuple(x.double() for x in inputs)))
 
 
+def test_a_gradient_may_be_taken_inside_a_transform():
+    """As PyTorch's documentation does for Jacobians: vmap over torch.autograd.grad."""
+    x, gate, weight, bias = normal(3, 8), normal(3, 8), normal(8), normal(8)
+    tensors = [t.requires_grad_() for t in (x, weight, bias, gate)]
+    many = normal(5, 3, 8)
+    ours = passes.normalised(x, weights(weight, bias), gate)
+    theirs = norm_of(x, weight, bias) * F.silu(gate)
+    assert ours is not None
+
+    def first(y, v):
+        return torch.autograd.grad(y, tensors, v, retain_graph=True)
+
+    found = torch.vmap(functools.partial(first, ours))(many)
+    right = torch.vmap(functools.partial(first, theirs))(many)
+    for a, b in zip(found, right, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", TOKENS)
 def test_a_gradient_of_tokens_may_lie_in_memory_in_any_way(name):
     ours, theirs, letters = TOKENS[name]

@@ -203,6 +203,8 @@ def by_pytorch(
     """Gradients of the needed inputs of a function, which are recorded if gradients are now."""
     if not any(needed):
         return [None] * len(needed)
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return _by_transform(function, inputs, needed, grad)
     recorded = torch.is_grad_enabled()
     with torch.enable_grad():
         # Aliases, because an input may depend on another one, which is no part of this gradient.
@@ -218,3 +220,25 @@ def by_pytorch(
     ]
     found = iter(torch.autograd.grad(y, wanted, grad, create_graph=recorded))
     return [next(found) if want else None for want in needed]
+
+
+def _by_transform(
+    function: Callable[..., Tensor],
+    inputs: Sequence[Tensor | None],
+    needed: Sequence[bool],
+    grad: Tensor,
+) -> list[Tensor | None]:
+    """The same inside a transform of ``torch.func``, which refuses leaves of its own."""
+    wanted = [n for n, want in enumerate(needed) if want and inputs[n] is not None]
+
+    def of_wanted(*given: Tensor) -> Tensor:
+        tensors = list(inputs)
+        for n, tensor in zip(wanted, given, strict=True):
+            tensors[n] = tensor
+        return function(*tensors)
+
+    pull = torch.func.vjp(of_wanted, *(inputs[n] for n in wanted))[1]
+    found: list[Tensor | None] = [None] * len(needed)
+    for n, tensor in zip(wanted, pull(grad), strict=True):
+        found[n] = tensor
+    return found

@@ -1,8 +1,8 @@
 """Where the norm in Triton runs: on ordinary tensors on a GPU that trusts Triton.
 
 It is one pass instead of three (norm, silu, product), with a gradient. It runs under the conditions
-of the passes on a CPU (:mod:`zoo.ops.passes.conditions`), where Triton serves for the scan: the
-same self-check examines both.
+of the passes on a CPU (:mod:`zoo.ops.passes.conditions`), where Triton serves for the scan by
+itself: the same self-check examines both. ZOO_SCAN_BACKEND decides for both, too.
 
 Shape suffixes: C channels.
 """
@@ -20,7 +20,7 @@ from zoo.ops.passes.conditions import is_ordinary, is_watched, needs_gradient
 from zoo.ops.passes.gradients import by_pytorch, is_observed, normalised_by_pytorch
 from zoo.ops.scan import triton
 from zoo.ops.scan.checks import check_memory
-from zoo.ops.scan.dispatch import asked_for
+from zoo.ops.scan.dispatch import check_environment
 from zoo.ops.scan.self_check import serves_on_gpu
 
 GPU = "cuda"
@@ -44,10 +44,14 @@ def normalised(
     shapes_fit = weight_C.shape == bias_C.shape == x.shape[-1:]
     if not shapes_fit or (gate is not None and gate.shape != x.shape):
         return None
-    dtype = torch.float32 if torch.is_autocast_enabled(GPU) else x.dtype
-    if dtype != torch.float32 and any(t.dtype != dtype for t in (weight_C, bias_C)):
-        return None  # PyTorch has something to say about that
-    x, gate = x.contiguous(), None if gate is None else gate.contiguous()
+    if weight_C.dtype != bias_C.dtype:
+        return None
+    if torch.is_autocast_enabled(GPU):
+        dtype = torch.float32
+    elif any(t is not None and t.dtype != x.dtype for t in (weight_C, gate)):
+        return None  # PyTorch promotes, or has something to say about it
+    else:
+        dtype = x.dtype
     if needs_gradient(x, weight_C, bias_C, gate):
         out: Tensor = _Normalised.apply(x, weight_C, bias_C, gate, eps, dtype)
         return out
@@ -57,8 +61,8 @@ def normalised(
 class _Normalised(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        *tensors, ctx.eps, dtype = arguments
-        found = _kernels().forward(*tensors, ctx.eps, dtype, keep=True)
+        *tensors, ctx.eps, ctx.dtype = arguments
+        found = _kernels().forward(*tensors, ctx.eps, ctx.dtype, keep=True)
         ctx.save_for_backward(*tensors, found.mean_T, found.scale_T)
         out: Tensor = found.out
         return out
@@ -66,15 +70,15 @@ class _Normalised(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (grad,), (*tensors, mean_T, scale_T) = grads, ctx.saved_tensors
-        if is_observed((grad,)) or not _is_plain(grad):
-            found = by_pytorch(
-                lambda *given: normalised_by_pytorch(*given, eps=ctx.eps).to(grad.dtype),
-                tensors,
-                ctx.needs_input_grad[:4],
-                grad,
-            )
+        if is_observed((grad,)) or is_watched() or not _is_plain(grad):
+
+            def output(*given: Any) -> Tensor:
+                cast: list[Any] = [None if t is None else t.to(ctx.dtype) for t in given]
+                return normalised_by_pytorch(*cast, eps=ctx.eps)
+
+            found = by_pytorch(output, tensors, ctx.needs_input_grad[:4], grad)
         else:
-            found = _kernels().backward(*tensors, mean_T, scale_T, grad.contiguous())
+            found = _kernels().backward(*tensors, mean_T, scale_T, grad)
         return (*found, None, None)
 
 
@@ -96,10 +100,16 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 def _is_trusted(device: torch.device) -> bool:
-    """Whether scans on this device run in Triton, too."""
-    if name := asked_for(None):
-        return name == triton.NAME and triton.unavailable() is None
-    return triton.unavailable() is None and serves_on_gpu(triton, device)
+    """Whether the kernels have passed their self-check, or the environment asks for Triton.
+
+    ``use_backend`` asks for a backend of scans. It does not count here: parts that checkpointing
+    computes again, maybe outside its block, must choose as the forward pass did.
+    """
+    if triton.unavailable() is not None:
+        return False
+    if name := check_environment():
+        return name == triton.NAME
+    return serves_on_gpu(triton, device)
 
 
 def _kernels() -> ModuleType:

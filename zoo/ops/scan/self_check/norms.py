@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -42,26 +44,52 @@ class NormCheck:
         """
         if triton.unavailable() is not None:
             return None
-        from zoo.ops.scan.triton import norm as triton_norm
-
-        x, weight, bias, gate, grad = (None if t is None else t.to(device) for t in self._made())
-        assert x is not None and weight is not None and bias is not None and grad is not None
-        right = self._right()
-        for _ in range(runs):
-            y, mean, scale = triton_norm.forward(x, weight, bias, gate, EPS, self.dtype, keep=True)
-            found = triton_norm.backward(x, weight, bias, gate, mean, scale, grad)
-            for name, ours in {"the norm": y, **found._asdict()}.items():
-                if ours is None:
-                    continue
-                deviation, most = relative(ours.cpu(), right[name]), TOLERANCE[self.dtype]
-                if not deviation <= most:
-                    gradient = "" if name == "the norm" else "the gradient of "
-                    return (
-                        f"{gradient}{name} deviates by {deviation:.1e}, and {most:.1e} is allowed"
-                    )
+        # As without autocast, all in one dtype; and as with it, with a result in float32.
+        for weights, out in dict.fromkeys([(self.dtype, self.dtype), (torch.float32,) * 2]):
+            given = self._made(weights, out)
+            right = self._right(*given)
+            *tensors, grad = (None if t is None else t.to(device) for t in given)
+            before: dict[str, Tensor] = {}
+            for _ in range(runs):
+                found = self._found(tensors, grad, out)
+                wrong = self._difference(found, right, before)
+                if wrong is not None:
+                    return wrong
+                before = found
         return None
 
-    def _made(self) -> tuple[Tensor | None, ...]:
+    def _found(
+        self, tensors: Sequence[Tensor | None], grad: Tensor | None, out: torch.dtype
+    ) -> dict[str, Tensor]:
+        """What the kernels compute, by name: in inference, and in training."""
+        from zoo.ops.scan.triton import norm
+
+        forward, backward = cast(Any, norm.forward), cast(Any, norm.backward)
+        alone = forward(*tensors, EPS, out, keep=False).out
+        y, mean, scale = forward(*tensors, EPS, out, keep=True)
+        gradients = backward(*tensors, mean, scale, grad)._asdict()
+        named = {"the norm": y, "the norm in inference": alone}
+        named |= {f"the gradient of {name}": value for name, value in gradients.items()}
+        return {name: value for name, value in named.items() if value is not None}
+
+    def _difference(
+        self, found: dict[str, Tensor], right: dict[str, Tensor], before: dict[str, Tensor]
+    ) -> str | None:
+        most = TOLERANCE[self.dtype]
+        for name, wanted in right.items():
+            if name not in found:
+                return f"{name} is missing"
+            ours = found[name]
+            if ours.dtype != wanted.dtype:
+                return f"{name} has dtype {ours.dtype}, not {wanted.dtype}"
+            deviation = relative(ours.cpu(), wanted)
+            if not deviation <= most:
+                return f"{name} deviates by {deviation:.1e}, and {most:.1e} is allowed"
+            if before and not torch.equal(ours, before[name]):
+                return f"{name} differs from that of an equal run"
+        return None
+
+    def _made(self, weights: torch.dtype, out: torch.dtype) -> tuple[Tensor | None, ...]:
         """x, weight, bias, gate and the gradient of the result."""
         generator = torch.Generator().manual_seed(0)
 
@@ -69,15 +97,22 @@ class NormCheck:
             return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
         shape = (self.tokens, self.channels)
-        x, grad, gate = ((1 + 3 * normal(*shape)).to(self.dtype) for _ in range(3))
-        weight, bias = normal(2, self.channels).float()
-        return x, weight, bias, gate if self.gated else None, grad
+        x, gate = ((1 + 3 * normal(*shape)).to(self.dtype) for _ in range(2))
+        weight, bias = normal(2, self.channels).to(weights)
+        return x, weight, bias, gate if self.gated else None, normal(*shape).to(out)
 
-    def _right(self) -> dict[str, Tensor]:
-        *given, grad = (None if t is None else t.double() for t in self._made())
+    def _right(self, *made: Tensor | None) -> dict[str, Tensor]:
+        """What is right, rounded to the dtypes in which it is wanted."""
+        *given, grad = made
         named = dict(zip(("x", "weight", "bias", "gate"), given, strict=True))
-        leaves = {n: t.requires_grad_() for n, t in named.items() if t is not None}
+        leaves = {n: t.double().requires_grad_() for n, t in named.items() if t is not None}
         y = F.layer_norm(leaves["x"], (self.channels,), leaves["weight"], leaves["bias"], EPS)
         y = y * F.silu(leaves["gate"]) if self.gated else y
-        found = torch.autograd.grad(y, list(leaves.values()), grad)
-        return {"the norm": y.detach(), **dict(zip(leaves, found, strict=True))}
+        assert grad is not None
+        found = torch.autograd.grad(y, list(leaves.values()), grad.double())
+        right = {name: y.detach().to(grad.dtype) for name in ("the norm", "the norm in inference")}
+        for (name, leaf), gradient in zip(leaves.items(), found, strict=True):
+            like = named[name]
+            assert like is not None and leaf.shape == gradient.shape
+            right[f"the gradient of {name}"] = gradient.to(like.dtype)
+        return right

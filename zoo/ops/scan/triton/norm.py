@@ -8,7 +8,7 @@ Shape suffixes: T tokens, C channels, P programs.
 """
 
 # Triton reads annotations as its own types and does not support unpacking of tuples.
-# ruff: noqa: ANN001, ANN201, ANN202
+# ruff: noqa: ANN001, ANN002, ANN201, ANN202
 # mypy: ignore-errors
 from __future__ import annotations
 
@@ -121,7 +121,8 @@ def forward(
     x: Tensor, weight_C: Tensor, bias_C: Tensor, gate: Tensor | None, eps: float,
     out_dtype: torch.dtype, *, keep: bool,
 ) -> Normed:  # fmt: skip
-    """Compute ``norm(x)`` or ``norm(x) * silu(gate)``, for contiguous x and gate (..., C)."""
+    """Compute ``norm(x)`` or ``norm(x) * silu(gate)``, for x and gate (..., C)."""
+    x, weight_C, bias_C, gate = _dense(x, weight_C, bias_C, gate)
     channels = x.shape[-1]
     tokens = x.numel() // channels
     out = torch.empty(x.shape, dtype=out_dtype, device=x.device)
@@ -129,7 +130,7 @@ def forward(
     scale_T = torch.empty_like(mean_T) if keep else out
     gated = gate is not None
     launch = _forward_launch(
-        *_kind(x, weight_C, gate), out_dtype, tokens, channels, eps, gated, keep
+        *_kind(x, weight_C, bias_C, gate), out_dtype, tokens, channels, eps, gated, keep
     )
     tensors = {
         **{"x_ptr": x, "gate_ptr": gate if gated else x, "weight_ptr": weight_C},
@@ -144,12 +145,14 @@ def backward(
     x: Tensor, weight_C: Tensor, bias_C: Tensor, gate: Tensor | None,
     mean_T: Tensor | None, scale_T: Tensor | None, g_out: Tensor,
 ) -> NormGradients:  # fmt: skip
-    """The gradients of :func:`forward`, from what it kept and the contiguous gradient of out."""
+    """The gradients of :func:`forward`, from what it kept and the gradient of out."""
+    x, weight_C, bias_C, gate = _dense(x, weight_C, bias_C, gate)
+    mean_T, scale_T, g_out = _dense(mean_T, scale_T, g_out)
     channels = x.shape[-1]
     tokens = x.numel() // channels
     gated = gate is not None
     launch, programs = _backward_launch(
-        *_kind(x, weight_C, gate), g_out.dtype, tokens, channels, gated
+        *_kind(x, weight_C, bias_C, gate), g_out.dtype, tokens, channels, gated
     )
     g_x, g_gate = torch.empty_like(x), torch.empty_like(gate) if gated else None
     sums = torch.empty(programs, 2, channels, dtype=torch.float32, device=x.device)
@@ -164,9 +167,14 @@ def backward(
     return NormGradients(g_x, g_weight, g_bias, g_gate)
 
 
-def _kind(x, weight_C, gate):
+def _dense(*tensors):
+    """The tensors as the kernels read them: one number after the other."""
+    return [None if tensor is None else tensor.contiguous() for tensor in tensors]
+
+
+def _kind(x, *others):
     """What a binary depends on, beside sizes."""
-    return x.device, x.dtype, weight_C.dtype, None if gate is None else gate.dtype
+    return x.device, x.dtype, tuple(None if t is None else t.dtype for t in others)
 
 
 def _block(channels):
@@ -174,7 +182,7 @@ def _block(channels):
 
 
 @functools.lru_cache(maxsize=256)
-def _forward_launch(device, x, weight, gate, out, tokens, channels, eps, gated, keep):
+def _forward_launch(device, x, others, out, tokens, channels, eps, gated, keep):
     block = _block(channels)
     constants = {
         **{"tokens": tokens, "channels": channels, "eps": eps, "GATED": gated, "KEPT": keep},
@@ -184,7 +192,7 @@ def _forward_launch(device, x, weight, gate, out, tokens, channels, eps, gated, 
 
 
 @functools.lru_cache(maxsize=256)
-def _backward_launch(device, x, weight, gate, g_out, tokens, channels, gated):
+def _backward_launch(device, x, others, g_out, tokens, channels, gated):
     block = _block(channels)
     in_group = max(1, TILE // block)
     groups = -(-tokens // in_group)
