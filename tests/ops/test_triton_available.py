@@ -19,12 +19,14 @@ def machine(monkeypatch):
     def become(*, installed=True, interpreted=False, capability=None):
         found = object() if installed else None
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+        triton._installed.cache_clear()
         monkeypatch.setenv("TRITON_INTERPRET", "1" if interpreted else "0")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: capability is not None)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
 
-    return become
+    yield become
+    triton._installed.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,13 @@ def machine(monkeypatch):
 def test_where_it_cannot_run_it_says_why(machine, known, says):
     machine(**known)
     assert says in triton.unavailable()
+
+
+def test_it_is_searched_for_once(machine, monkeypatch):
+    machine(installed=False)
+    assert triton.unavailable()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: pytest.fail("searched again"))
+    assert triton.unavailable()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ it for tests.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 
@@ -25,6 +26,12 @@ OLDEST = (7, 5)
 """Compute capability of the oldest GPU that Triton compiles for."""
 
 
+@functools.cache
+def _installed() -> bool:
+    """Asked at every call: a search for what is not there takes as long as a small scan."""
+    return importlib.util.find_spec("triton") is not None
+
+
 def _interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -36,7 +43,7 @@ def summary() -> str:
 
 
 def unavailable() -> str | None:
-    if importlib.util.find_spec("triton") is None:
+    if not _installed():
         return (
             "Triton is not installed; it comes with CUDA builds of PyTorch for Linux, "
             "or pip install triton"
