@@ -145,6 +145,39 @@ def read_given(
 
 
 @triton.jit
+def first_steps(
+    rows_ptr, order_ptr, u_ptr, delta_ptr, start, end, u_l, delta_l, e, tokens, channels,
+    LOW_RANK: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_R: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Load what a walk from ``start`` to ``end`` needs before its first step.
+
+    Returns the token of the step and of the two after it, its row, what its delta is computed from,
+    and u of the step and of the next.
+    """
+    token = read_token(order_ptr + start, True, tokens)
+    second = read_token(order_ptr + start + 1, start + 1 < end, tokens)
+    third = read_token(order_ptr + start + 2, start + 2 < end, tokens)
+    row_ptr = rows_ptr + start.to(tl.int64) * WIDTH
+    given = read_given(row_ptr, token, delta_ptr, delta_l, e, channels, LOW_RANK, BLOCK_N, BLOCK_R)
+    u_E = read_row(u_ptr, token, u_l, e, channels)
+    return token, second, third, row_ptr, given, u_E, read_row(u_ptr, second, u_l, e, channels)
+
+
+@triton.jit
+def next_steps(
+    s, second, third, row_ptr, next_E, order_ptr, u_ptr, delta_ptr, end, u_l, delta_l, e, tokens,
+    channels, LOW_RANK: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_R: tl.constexpr,
+    WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Load the same for the step after ``s``, while step ``s`` is computed."""
+    row_ptr += WIDTH
+    following = read_token(order_ptr + s + 3, s + 3 < end, tokens)
+    given = read_given(row_ptr, second, delta_ptr, delta_l, e, channels, LOW_RANK, BLOCK_N, BLOCK_R)
+    after_E = read_row(u_ptr, third, u_l, e, channels)
+    return second, third, following, row_ptr, given, next_E, after_E
+
+
+@triton.jit
 def touch(touched, row_ptr, WIDTH: tl.constexpr):
     """Bring a row into the first cache, some steps before it is used.
 

@@ -10,16 +10,15 @@ import triton.language as tl
 from zoo.ops.scan.triton.device import (
     STORE,
     before_softplus,
+    first_steps,
     is_reached,
     is_within,
     kernel,
+    next_steps,
     put,
     read,
-    read_given,
     read_parameters,
-    read_row,
     read_steps,
-    read_token,
     softplus,
 )
 
@@ -91,27 +90,20 @@ def gradients(
 
         # Forward: keep the state before every FEW steps. The next steps are loaded while this one
         # is computed.
-        token = read_token(path_ptr + start, True, tokens)
-        second = read_token(path_ptr + start + 1, start + 1 < end, tokens)
-        third = read_token(path_ptr + start + 2, start + 2 < end, tokens)
-        row_ptr = rows_bk_ptr + start.to(tl.int64) * WIDTH
-        given = read_given(
-            row_ptr, token, delta_b_ptr, delta_l, e, channels, LOW_RANK, BLOCK_N, BLOCK_R
-        )
-        u_E = read_row(u_b_ptr, token, u_l, e, channels)
-        next_E = read_row(u_b_ptr, second, u_l, e, channels)
+        token, second, third, row_ptr, given, u_E, next_E = first_steps(
+            rows_bk_ptr, path_ptr, u_b_ptr, delta_b_ptr, start, end, u_l, delta_l, e, tokens,
+            channels, LOW_RANK, BLOCK_N, BLOCK_R, WIDTH,
+        )  # fmt: skip
         for group in range(groups - 1):
             tl.store(scratch_NE + group * (BLOCK_N * BLOCK_E), h_NE)
             for t in tl.static_range(FEW):
                 now_E, now_given = u_E, given
                 B_N = tl.load(row_ptr + n)
-                token, second, row_ptr = second, third, row_ptr + WIDTH
-                ahead = start + group * FEW + t + 3
-                third = read_token(path_ptr + ahead, ahead < end, tokens)
-                given = read_given(
-                    row_ptr, token, delta_b_ptr, delta_l, e, channels, LOW_RANK, BLOCK_N, BLOCK_R
-                )
-                u_E, next_E = next_E, read_row(u_b_ptr, second, u_l, e, channels)
+                token, second, third, row_ptr, given, u_E, next_E = next_steps(
+                    start + group * FEW + t, second, third, row_ptr, next_E, path_ptr, u_b_ptr,
+                    delta_b_ptr, end, u_l, delta_l, e, tokens, channels, LOW_RANK, BLOCK_N, BLOCK_R,
+                    WIDTH,
+                )  # fmt: skip
                 delta_E, _ = softplus(before_softplus(now_given, weight_RE, bias_E, LOW_RANK))
                 h_NE = tl.exp2(delta_E[None] * A_NE) * h_NE + (delta_E * now_E)[None] * B_N[:, None]
         tl.store(scratch_NE + (groups - 1) * (BLOCK_N * BLOCK_E), h_NE)

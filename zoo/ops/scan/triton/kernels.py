@@ -34,14 +34,15 @@ import triton.language as tl
 from zoo.ops.scan.triton.device import (
     LOG2E,
     before_softplus,
+    first_steps,
     is_reached,
     is_within,
     kernel,
+    next_steps,
     nothing_touched,
     place_of_program,
     put,
     read,
-    read_given,
     read_parameters,
     read_row,
     read_rows,
@@ -119,13 +120,10 @@ def chunk_states(
         decay_NE = tl.full((BLOCK_N, BLOCK_E), 1.0, tl.float32)
     start = chunk * length
     end = tl.minimum(start + length, steps)
-    token = read_token(order_ptr + start, True, tokens)
-    second = read_token(order_ptr + start + 1, start + 1 < end, tokens)
-    third = read_token(order_ptr + start + 2, start + 2 < end, tokens)
-    row_ptr = rows_ptr + start.to(tl.int64) * WIDTH
-    given = read_given(row_ptr, token, delta_ptr, delta_l, e, channels, LOW_RANK, BLOCK_N, BLOCK_R)
-    u_E = read_row(u_ptr, token, u_l, e, channels)
-    next_E = read_row(u_ptr, second, u_l, e, channels)
+    token, second, third, row_ptr, given, u_E, next_E = first_steps(
+        rows_ptr, order_ptr, u_ptr, delta_ptr, start, end, u_l, delta_l, e, tokens, channels,
+        LOW_RANK, BLOCK_N, BLOCK_R, WIDTH,
+    )  # fmt: skip
     if BACKWARD:
         gy_E = read_row(gy_ptr, token, gy_l, e, channels)
     touched = nothing_touched(WIDTH)
@@ -137,13 +135,11 @@ def chunk_states(
             now_gy_E = gy_E
             gy_E = read_row(gy_ptr, second, gy_l, e, channels)
         # The next steps are loaded while this one is computed.
-        token, second, row_ptr = second, third, row_ptr + WIDTH
-        third = read_token(order_ptr + s + 3, s + 3 < end, tokens)
+        token, second, third, row_ptr, given, u_E, next_E = next_steps(
+            s, second, third, row_ptr, next_E, order_ptr, u_ptr, delta_ptr, end, u_l, delta_l, e,
+            tokens, channels, LOW_RANK, BLOCK_N, BLOCK_R, WIDTH,
+        )  # fmt: skip
         touched = touch(touched, row_ptr + WIDTH, WIDTH)
-        given = read_given(
-            row_ptr, token, delta_ptr, delta_l, e, channels, LOW_RANK, BLOCK_N, BLOCK_R
-        )
-        u_E, next_E = next_E, read_row(u_ptr, second, u_l, e, channels)
         delta_E, _ = softplus(before_softplus(now_given, weight_RE, bias_E, LOW_RANK))
         a_NE = tl.exp2(delta_E[None] * A_NE)
         h_NE = a_NE * h_NE + (delta_E * now_E)[None] * B_N[:, None]
@@ -237,26 +233,21 @@ def outputs(
     h_NE = read(state_ptr + place_NE, is_within(n, given, e, channels))
     start = chunk * length
     end = tl.minimum(start + length, steps)
-    token = read_token(order_ptr + start, True, tokens)
-    second = read_token(order_ptr + start + 1, start + 1 < end, tokens)
-    third = read_token(order_ptr + start + 2, start + 2 < end, tokens)
-    row_ptr = rows_ptr + start.to(tl.int64) * WIDTH
-    given = read_given(row_ptr, token, delta_ptr, delta_l, e, channels, LOW_RANK, BLOCK_N, BLOCK_R)
-    u_E = read_row(u_ptr, token, u_l, e, channels)
-    next_E = read_row(u_ptr, second, u_l, e, channels)
+    token, second, third, row_ptr, given, u_E, next_E = first_steps(
+        rows_ptr, order_ptr, u_ptr, delta_ptr, start, end, u_l, delta_l, e, tokens, channels,
+        LOW_RANK, BLOCK_N, BLOCK_R, WIDTH,
+    )  # fmt: skip
     touched = nothing_touched(WIDTH)
     for s in range(start, end):
         now, now_E, now_given = token, u_E, given
         B_N = tl.load(row_ptr + n)
         C_N = tl.load(row_ptr + BLOCK_N + n)
         # The next steps are loaded while this one is computed.
-        token, second, row_ptr = second, third, row_ptr + WIDTH
-        third = read_token(order_ptr + s + 3, s + 3 < end, tokens)
+        token, second, third, row_ptr, given, u_E, next_E = next_steps(
+            s, second, third, row_ptr, next_E, order_ptr, u_ptr, delta_ptr, end, u_l, delta_l, e,
+            tokens, channels, LOW_RANK, BLOCK_N, BLOCK_R, WIDTH,
+        )  # fmt: skip
         touched = touch(touched, row_ptr + WIDTH, WIDTH)
-        given = read_given(
-            row_ptr, token, delta_ptr, delta_l, e, channels, LOW_RANK, BLOCK_N, BLOCK_R
-        )
-        u_E, next_E = next_E, read_row(u_ptr, second, u_l, e, channels)
         delta_E, _ = softplus(before_softplus(now_given, weight_RE, bias_E, LOW_RANK))
         h_NE = tl.exp2(delta_E[None] * A_NE) * h_NE + (delta_E * now_E)[None] * B_N[:, None]
         y_E = tl.sum(h_NE * C_N[:, None], axis=0) + D_E * now_E
