@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import types
+from collections import namedtuple
 
 import pytest
 import torch
@@ -19,6 +19,10 @@ from zoo.ops.scan.self_check import comparison, norms
 from zoo.ops.scan.self_check.norms import NormCheck
 
 EPS = 1e-5
+
+Normed = namedtuple("Normed", ("out", "mean_T", "scale_T"))
+NormGradients = namedtuple("NormGradients", ("x", "weight", "bias", "gate"))
+"""The results of the kernels, whose file cannot be imported without Triton."""
 
 
 def by_pytorch(x, weight, bias, gate=None, eps=EPS):
@@ -42,7 +46,7 @@ class Kernels:
             out = out * 1.1
         if self.wrong == "run" and keep and self.calls.count("forward") > 2:
             out = out.nextafter(out + 1) if out.dtype == torch.float32 else out * (1 + 2**-8)
-        return types.SimpleNamespace(out=out, mean_T=kept[0], scale_T=kept[1])
+        return Normed(out, *kept)
 
     def backward(self, x, weight, bias, gate, mean, scale, g_out):
         assert mean is not None and scale is not None
@@ -62,36 +66,13 @@ class Kernels:
             named["gate"] = None
         if self.wrong == "dtype":
             named["bias"] = named["bias"].double()
-        return named
-
-
-class InTuples(Kernels):
-    """The same, with results as the kernels give them."""
-
-    def forward(self, *given, **options):
-        found = super().forward(*given, **options)
-        return norms_result(found.out, found.mean_T, found.scale_T)
-
-    def backward(self, *given):
-        return gradients_result(**super().backward(*given))
-
-
-def norms_result(*values):
-    from collections import namedtuple
-
-    return namedtuple("Normed", ("out", "mean_T", "scale_T"))(*values)
-
-
-def gradients_result(**values):
-    from collections import namedtuple
-
-    return namedtuple("NormGradients", values)(**values)
+        return NormGradients(**named)
 
 
 @pytest.fixture
 def gpu(monkeypatch):
     """A CPU in place of a GPU that trusts Triton, with kernels that count their calls."""
-    kernels = InTuples()
+    kernels = Kernels()
     monkeypatch.setattr(on_gpu, "GPU", "cpu")
     monkeypatch.setattr(on_gpu, "_kernels", lambda: kernels)
     monkeypatch.setattr(on_gpu, "_is_trusted", lambda device: True)
@@ -207,7 +188,7 @@ def test_what_watches_the_gradient_sees_that_of_pytorch(gpu):
 
 def test_parts_that_are_computed_again_outside_the_block_choose_as_before(gpu, monkeypatch):
     monkeypatch.undo()
-    kernels = InTuples()
+    kernels = Kernels()
     monkeypatch.setattr(on_gpu, "GPU", "cpu")
     monkeypatch.setattr(on_gpu, "_kernels", lambda: kernels)
     monkeypatch.setattr(on_gpu.triton, "unavailable", lambda: None)
@@ -264,7 +245,7 @@ def test_nothing_that_must_see_pytorch_is_left_out(gpu, monkeypatch):
     [("triton", False, True), ("chunked", True, False), ("", True, True), ("", False, False)],
 )
 def test_it_runs_where_scans_do(asked, passed, served, monkeypatch):
-    kernels = InTuples()
+    kernels = Kernels()
     monkeypatch.setattr(on_gpu, "GPU", "cpu")
     monkeypatch.setattr(on_gpu, "_kernels", lambda: kernels)
     monkeypatch.setattr(on_gpu.triton, "unavailable", lambda: None)
@@ -309,7 +290,7 @@ FAULTS = {
 def test_the_self_check_finds_what_is_wrong(says, wrong, dtype, monkeypatch):
     from zoo.ops.scan.triton import norm as kernels
 
-    stand_in = InTuples(wrong)
+    stand_in = Kernels(wrong)
     monkeypatch.setattr(norms.triton, "unavailable", lambda: None)
     monkeypatch.setattr(kernels, "forward", stand_in.forward)
     monkeypatch.setattr(kernels, "backward", stand_in.backward)
