@@ -164,6 +164,12 @@ class _Loader(yaml.SafeLoader):
         self._values = self._depth = 0
         self._extents: dict[yaml.Node, _Extent] = {}
 
+    def fetch_flow_collection_start(self, token_class: Any) -> None:
+        # The scanner reads up to a thousand brackets ahead, in quadratic time.
+        if self.flow_level == DEEPEST:
+            raise RecipeError(f"line {self.line + 1}: {_TOO_DEEP}")
+        super().fetch_flow_collection_start(token_class)
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()
         line = event.start_mark.line + 1
