@@ -17,6 +17,7 @@ from zoo.training.losses import (
     CharbonnierBasicSR,
     Fourier,
     Loss,
+    NegativePSNR,
     WeightedSum,
     loss_of_scales,
 )
@@ -60,6 +61,20 @@ def test_the_charbonnier_loss_of_basicsr_does_not_square_epsilon(epsilon):
     for wrong in (0.0, 1.0, 1e-320, math.nan):
         with pytest.raises(RecipeError, match="at least 1e-18 and below 1"):
             CharbonnierBasicSR(epsilon=wrong)
+
+
+@pytest.mark.parametrize("epsilon", [1e-4, 0.3, 1e-12])
+def test_the_psnr_loss_is_the_mean_of_the_images(epsilon):
+    output, clean = images()
+    output[1] = clean[1] + 0.01  # 40 dB; its mean squared error hardly changes that of both
+    found = NegativePSNR(epsilon=epsilon)(output, clean)
+    errors = [(a - b).square().mean().item() for a, b in zip(output, clean, strict=True)]
+    expected = sum(10 * math.log10(error + epsilon) for error in errors) / 2
+    assert float(found) == pytest.approx(expected, rel=1e-12)
+    assert float(NegativePSNR()(clean, clean)) == pytest.approx(-40)
+    for wrong in (0.0, 1.0, 1e-13, math.nan):
+        with pytest.raises(RecipeError, match="at least 1e-12 and below 1"):
+            NegativePSNR(epsilon=wrong)
 
 
 def test_the_losses_of_several_scales_are_summed():
@@ -107,5 +122,5 @@ def test_a_wrong_sum_is_named(options, message):
 
 
 def test_every_loss_is_compared_somewhere():
-    here = {"l1", "charbonnier", "charbonnier_basicsr", "fourier", "sum"}
+    here = {"l1", "charbonnier", "charbonnier_basicsr", "psnr", "fourier", "sum"}
     assert set(LOSSES.names()) == here | {"perceptual"}  # test_perceptual.py

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from zoo.training.losses.contract import LOSSES, Loss
 from zoo.training.losses.perceptual import Perceptual
-from zoo.training.losses.pixel import L1, Charbonnier, CharbonnierBasicSR, Fourier
+from zoo.training.losses.pixel import (
+    L1,
+    Charbonnier,
+    CharbonnierBasicSR,
+    Fourier,
+    NegativePSNR,
+)
 from zoo.training.losses.scales import largest, loss_of_scales
 from zoo.training.losses.weighted_sum import WeightedSum
 
@@ -15,6 +21,7 @@ __all__ = [
     "CharbonnierBasicSR",
     "Fourier",
     "Loss",
+    "NegativePSNR",
     "Perceptual",
     "WeightedSum",
     "largest",

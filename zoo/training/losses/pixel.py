@@ -61,6 +61,29 @@ class CharbonnierBasicSR(Loss):
         return ((output_BIHW - clean_BIHW).square() + self.epsilon).sqrt().mean()
 
 
+@LOSSES.register("psnr")
+class NegativePSNR(Loss):
+    """Minus the PSNR in dB of each image, in the mean over the batch.
+
+    Each image counts alike, as in the mean PSNR of a test set; with the mean squared error, images
+    with large errors count most. Training for PSNR: Chen et al., "HINet", 2021.
+
+    Args:
+        epsilon: added to the mean squared error (of values in [0, 1]), so that nearly perfect
+            images do not count without limit. 1e-4 is an error of 40 dB.
+    """
+
+    def __init__(self, *, epsilon: float = 1e-4) -> None:
+        super().__init__()
+        if not 1e-12 <= epsilon < 1:
+            raise RecipeError(f"epsilon is {epsilon}; it must be at least 1e-12 and below 1")
+        self.epsilon = epsilon
+
+    def forward(self, output_BIHW: Tensor, clean_BIHW: Tensor) -> Tensor:
+        error_B = (output_BIHW - clean_BIHW).square().flatten(1).mean(1)
+        return 10 * (error_B + self.epsilon).log10().mean()
+
+
 @LOSSES.register("fourier")
 class Fourier(Loss):
     """Mean absolute difference of the Fourier transforms, over real and imaginary parts.
