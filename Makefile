@@ -68,8 +68,9 @@ test-app: $(APP_VENV)/installed
 
 $(APP_VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(APP_VENV)
+	grep -v '^pillow==' constraints.txt > $(APP_VENV)/constraints.txt  # gradio 6.31 refuses Pillow 13
 	source=$$($(TORCH_SOURCE)) && $(APP_VENV)/bin/pip install --quiet --disable-pip-version-check \
-		-c constraints.txt $$source -e ".[dev,app]"
+		-c $(APP_VENV)/constraints.txt $$source -e ".[dev,app]"
 	touch $@
 
 # Loads our networks in the libraries of other tools, in an environment of its own: 6 GB, because
