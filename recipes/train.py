@@ -10,7 +10,7 @@ batches on N processes.
 
 from __future__ import annotations
 
-import zoo.startup  # noqa: F401 - before all others, as in "python -m recipes.train"
+import zoo.startup  # before all others, as in "python -m recipes.train"
 
 # isort: split
 import argparse
@@ -64,6 +64,7 @@ from zoo.training import (
     write_checkpoint,
 )
 from zoo.training.epochs import in_steps
+from zoo.training.memory import keep_freed_memory
 from zoo.training.options import add_machine_options, machine_options, overrides_of
 from zoo.training.settings import TrainSettings, train_settings
 
@@ -482,6 +483,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
 
 
 def _run(options: argparse.Namespace) -> None:
+    if zoo.startup.runs_a_command():
+        keep_freed_memory()
     recipe = load_recipe(options.name, overrides_of(options.settings))
     folder = options.output or Path("runs") / recipe.name
     with machine_options(options), process_group(options.device) as group:

@@ -35,7 +35,17 @@ class ChannelAttention(nn.Module):
         gain_B11C = None if matrices is None else passes.channel_gain(x_BHWC, *matrices)
         if gain_B11C is not None:
             return gain_B11C
-        mean_B11C = x_BHWC.mean((1, 2), keepdim=True)
+        return self._gain_of(x_BHWC.mean((1, 2), keepdim=True))
+
+    def gained(self, x_BHWC: Tensor) -> tuple[Tensor, Tensor]:
+        """The features, and their gate (B, 1, 1, C)."""
+        both = passes.with_mean(x_BHWC)
+        if both is None:
+            return x_BHWC, self.gain(x_BHWC)
+        x_BHWC, mean_B11C = both
+        return x_BHWC, self._gain_of(mean_B11C)
+
+    def _gain_of(self, mean_B11C: Tensor) -> Tensor:
         return self.expand(self.reduce(mean_B11C).relu()).sigmoid()
 
     def matrices(self) -> tuple[passes.Layer, passes.Layer] | None:
@@ -47,7 +57,8 @@ class ChannelAttention(nn.Module):
         return first, last
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        return x_BHWC * self.gain(x_BHWC)
+        x_BHWC, gain_B11C = self.gained(x_BHWC)
+        return x_BHWC * gain_B11C
 
 
 class _Sequence(GainedBranch):
@@ -66,7 +77,7 @@ class _Sequence(GainedBranch):
     def gained(self, features_BHWC: Tensor) -> tuple[Tensor, Tensor | None]:
         attention = self.layers[-1]
         if isinstance(attention, ChannelAttention) and is_plain(attention):
-            return features_BHWC, attention.gain(features_BHWC)
+            return attention.gained(features_BHWC)
         return attention(features_BHWC), None
 
     def gain_layers(self) -> tuple[passes.Layer, passes.Layer] | None:

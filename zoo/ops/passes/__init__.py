@@ -67,6 +67,7 @@ __all__ = [
     "scaled_sum_and_norm",
     "stages_fit",
     "through_rows",
+    "with_mean",
 ]
 
 
@@ -186,6 +187,21 @@ def channel_gain(x: Tensor, reduce: Layer, expand: Layer) -> Tensor | None:
     ):
         return None
     return library.gain(x, reduce, expand)
+
+
+def with_mean(x: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Compute the mean token of each image for training, where x has a gradient.
+
+    Args:
+        x: (B, ..., C), with at least one token.
+
+    Returns:
+        x itself, to be used from here on, so that both gradients arrive together; and the mean
+        (B, 1, ..., 1, C).
+    """
+    if x.dim() < 3 or not may_run(x) or not needs_gradient(x):
+        return None
+    return gradients.with_mean(x)
 
 
 def directions_mean(y_BLKC: Tensor, norm: NormWeights) -> Tensor | None:

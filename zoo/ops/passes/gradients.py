@@ -184,6 +184,27 @@ def _token_gradients_by_pytorch(
     return found
 
 
+def with_mean(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x (B, ..., C), and the mean of each image's tokens, (B, 1, ..., 1, C)."""
+    found: tuple[Tensor, Tensor] = _WithMean.apply(x)
+    return found
+
+
+class _WithMean(torch.autograd.Function):
+    """Its gradient is one sum; PyTorch writes that of the mean for each token, and adds it then."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        axes = tuple(range(1, x.dim() - 1))
+        ctx.tokens = x[0, ..., 0].numel()
+        return x.view_as(x), x.mean(axes, keepdim=True)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Tensor:
+        g_x, g_mean = grads
+        return torch.add(g_x, g_mean, alpha=1 / ctx.tokens)
+
+
 def is_observed(grads: Sequence[Tensor]) -> bool:
     """Whether gradients are recorded themselves, or stand for many at once."""
     batched = torch._C._functorch.is_legacy_batchedtensor
