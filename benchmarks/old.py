@@ -36,6 +36,12 @@ def step(model: str, batch: int, patch: int) -> Callable[[], float]:
     """A training step as the trainer of this version does it: loss, gradients, Adam, average."""
     from zoo.training import EMA
 
+    try:
+        from zoo.training.memory import keep_freed_memory
+    except ImportError:  # earlier versions left it to the system
+        pass
+    else:
+        keep_freed_memory()
     torch.set_num_threads(1)
     network = zoo.build(model).train()
     image = torch.rand(batch, 3, patch, patch)
