@@ -12,6 +12,7 @@ from torch import nn
 
 from tests.helpers.native_kernel import BUILT
 from zoo.blocks import RSSB, SS2D
+from zoo.blocks import norm as module_of_norm
 from zoo.blocks import prepared as module_of_prepared
 from zoo.blocks.channel_attention import CAB, LightCAB
 from zoo.blocks.direction_merge import GatedMerge
@@ -355,3 +356,102 @@ def test_blocks_that_were_pickled_before_are_prepared(same):
     old = RSSB.__new__(RSSB)
     old.__setstate__(state)
     assert same(old, features(1, 6, 9))
+
+
+class Exponential(nn.Module):
+    def forward(self, x):
+        return x.exp()
+
+
+WEIGHTS = {
+    "skip_scale": lambda block: (block, "skip_scale"),
+    "branch_scale": lambda block: (block, "branch_scale"),
+    "norm": lambda block: (block.norm, "weight"),
+    "projection": lambda block: (block.mixer.in_proj, "weight"),
+    "A_log": lambda block: (block.mixer, "A_log"),
+    "D": lambda block: (block.mixer, "D"),
+    "steps": lambda block: (block.mixer, "dt_proj_bias"),
+    "after the scan": lambda block: (block.mixer.out_norm, "bias"),
+    "branch norm": lambda block: (block.branch_norm, "bias"),
+    "gain": lambda block: (block.branch.layers[-1].expand, "bias"),
+}
+
+
+@pytest.mark.parametrize("which", WEIGHTS)
+def test_buffers_in_place_of_parameters_are_not_prepared(which, same):
+    """Nobody watches the memory of a buffer."""
+    block, x = built(), features(1, 9, 11)
+    owner, name = WEIGHTS[which](block)
+    value = getattr(owner, name).detach().clone()
+    delattr(owner, name)
+    owner.register_buffer(name, value)
+    assert not same(block, x)
+    getattr(owner, name).data = value * 1.5
+    junk = [torch.full_like(value, 1e30) for _ in range(20)]  # where the former value was
+    assert not same(block, x) and junk
+
+
+@pytest.mark.parametrize("which", ["skip_scale", "branch_scale"])
+def test_computed_parameters_are_not_prepared(which, same):
+    block, x = built(), features(1, 9, 11)
+    nn.utils.parametrize.register_parametrization(block, which, Exponential())
+    assert not same(block, x)
+    with torch.no_grad():
+        getattr(block.parametrizations, which).original.add_(0.3)
+    assert not same(block, x)
+
+
+@pytest.mark.parametrize("value", [1.5, torch.tensor(1.5)], ids=["number", "no axis"])
+def test_a_scale_may_be_one_number(value, same):
+    block = built()
+    del block.skip_scale
+    block.skip_scale = value
+    assert not same(block, features(1, 9, 11))
+
+
+@pytest.mark.parametrize("which", ["skip_scale", "A_log"])
+def test_gradients_of_computed_weights_are_recorded(which):
+    block = built().requires_grad_(False)
+    owner, name = WEIGHTS[which](block)
+    value = getattr(owner, name).detach()
+    delattr(owner, name)
+    source = torch.ones((), requires_grad=True)
+    setattr(owner, name, value * source)
+    block(features(1, 9, 11)).sum().backward()
+    assert source.grad is not None and float(source.grad.abs()) > 0
+
+
+class Doubled(LightCAB):
+    def factors(self, x_BHWC):
+        features_BHWC, gain_B11C = super().factors(x_BHWC)
+        return features_BHWC * 2, gain_B11C
+
+
+class Longer(LightCAB):
+    def before_gain(self):
+        return [*super().before_gain(), nn.GELU()]
+
+
+@pytest.mark.parametrize("branch", [Doubled, Longer])
+def test_a_branch_of_another_class_computes_its_own(branch, same):
+    block, x = built(branch), features(1, 9, 11)
+    same(block, x)
+    with torch.no_grad():
+        assert not torch.allclose(block(x), built()(x))
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, nn.GELU, module_of_norm.LayerNorm])
+def test_a_forward_that_is_replaced_in_a_class_runs(kind, monkeypatch, same):
+    block, x = built(), features(1, 9, 11)
+    assert same(block, x)
+    with torch.no_grad():
+        before = block(x)
+    plain = kind.forward
+    monkeypatch.setattr(kind, "forward", lambda self, v: plain(self, v) + 1)
+    same(block, x)
+    with torch.no_grad():
+        changed = block(x)
+    assert not torch.allclose(changed, before)
+    monkeypatch.undo()
+    with torch.no_grad():
+        assert torch.allclose(block(x), before)

@@ -9,8 +9,8 @@ Shape suffixes: B batch, H height, W width, C channels, L tokens (H * W), K dire
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from typing import TypeGuard
+from collections.abc import Callable, Iterable
+from typing import Any, TypeGuard
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -65,6 +65,21 @@ def has_factors(branch: nn.Module | None) -> TypeGuard[GainedBranch]:
     return is_plain(branch)
 
 
+def tells_its_layers(branch: nn.Module | None) -> TypeGuard[GainedBranch]:
+    """Whether the features of the branch are ``gained`` of what its ``before_gain`` computes.
+
+    A class that replaces ``factors`` alone may compute others.
+    """
+    if not has_factors(branch):
+        return False
+    family = type(branch).__mro__
+    factors, layers = (
+        next(place for place, kind in enumerate(family) if name in vars(kind))
+        for name in ("factors", "before_gain")
+    )
+    return layers <= factors
+
+
 def scaled_sum(
     x_BHWC: Tensor,
     scale_C: Tensor | None,
@@ -108,9 +123,17 @@ def gated_sum(y_BLKC: Tensor, gate_BKC: Tensor) -> Tensor:
     return (y_BLKC * gate_BKC[:, None]).sum(2) if total_BLC is None else total_BLC
 
 
+_FORWARDS: dict[type[nn.Module], Callable[..., Any]] = {
+    kind: kind.forward
+    for kind in (nn.Linear, nn.LayerNorm, nn.GELU, nn.Identity, Conv2d, LayerNorm, DropPath)
+}
+"""What layers compute as they are defined; others may replace it in the class."""
+
+
 def is_plain(module: nn.Module) -> bool:
-    """Whether calling the module runs nothing but its ``forward``."""
-    return not (
+    """Whether calling the module runs nothing but its ``forward``, as its class defines it."""
+    kind = type(module)
+    return kind.forward is _FORWARDS.get(kind, kind.forward) and not (
         "forward" in module.__dict__  # replaced in this one module
         or module._forward_hooks
         or module._forward_pre_hooks

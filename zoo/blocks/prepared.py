@@ -125,7 +125,8 @@ class Prepared:
             if len(found.calls) == MOST_SHAPES:
                 found.calls.clear()
             runs = may_run(*owner.parameters())
-            found.calls[shape] = _Call.prepared(x_BHWC, mixer, norm, last) if runs else None
+            own = {_storage(parameter) for parameter in owner.parameters()} if runs else set()
+            found.calls[shape] = _Call.prepared(x_BHWC, mixer, norm, last, own) if runs else None
         call = found.calls[shape]
         if call is None or choose(_TOKENS, asked_for(None)) is not native:
             return None
@@ -204,9 +205,15 @@ class _Call:
 
     @classmethod
     def prepared(
-        cls, x_BHWC: Tensor, mixer: SS2D, norm: nn.Module | None, last: Last
+        cls, x_BHWC: Tensor, mixer: SS2D, norm: nn.Module | None, last: Last, own: set[int]
     ) -> _Call | None:
-        """Prepare the calls; None if one of them cannot run."""
+        """Prepare the calls; None if one of them cannot run.
+
+        Args:
+            x_BHWC, mixer, norm, last: see :meth:`Prepared.through`.
+            own: where the storages of the block's parameters lie. Nothing else is watched, so
+                buffers and tensors that are computed at each call must not be read.
+        """
         first_stages = mixer.first_stages(norm)
         merge = getattr(mixer, "merge", None)
         if first_stages is None or type(merge) is not SumMerge or not is_plain(merge):
@@ -230,6 +237,13 @@ class _Call:
         y_BHWE = features(places.scanned, inner)
         fit = stages_fit(x_BHWC, first_stages) and stages_fit(y_BHWE, ending.stages)
         if width < LEAST_WIDTH or not fit:
+            return None
+        read: list[Tensor] = [mixer.A_log, mixer.D, mixer.dt_proj_weight, mixer.dt_proj_bias]
+        read += [t for stage in (*first_stages, *ending.stages) for t in _weights(stage)]
+        if ending.gained is not None:
+            reduce, expand, scale_C = ending.gained
+            read += [t for t in (*reduce, *expand, scale_C) if t is not None]
+        if not all(isinstance(t, Tensor) and _storage(t) in own for t in read):
             return None
         order_KS = mixer.scan.order(height, width, x_BHWC.device)
         projected_BLKX = features(places.projected, outputs).flatten(1, 2)
@@ -347,6 +361,18 @@ def _whole_lines(floats: int) -> int:
 def _as_read(stage: Stage) -> bool:
     """Whether the library reads the stage's tensors where they lie, without copies."""
     return all(t.is_contiguous() for t in stage if isinstance(t, Tensor))
+
+
+def _weights(stage: Stage) -> list[Tensor]:
+    """What a stage reads that is neither features nor a gate."""
+    names = ("weight", "bias", "scale")
+    found = [getattr(stage, name, None) for name in names]
+    return [each for each in found if each is not None]
+
+
+def _storage(tensor: Tensor) -> int:
+    """Where the memory lies that a tensor is a part of."""
+    return tensor.untyped_storage().data_ptr()
 
 
 def _parameters(inputs: ScanInputs) -> tuple[Tensor | None, ...]:

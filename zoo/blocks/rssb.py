@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from zoo.blocks.channel_attention import CAB
 from zoo.blocks.contract import BLOCKS, Block, BranchFactory, MixerFactory
-from zoo.blocks.joined import drops_nothing, factors, has_factors, scaled_sum, scaled_sum_and_norm
+from zoo.blocks.joined import (
+    drops_nothing,
+    factors,
+    scaled_sum,
+    scaled_sum_and_norm,
+    tells_its_layers,
+)
 from zoo.blocks.layers import DropPath
 from zoo.blocks.norm import LayerNorm, NormFactory
 from zoo.blocks.prepared import Ending, Gained, Prepared
@@ -97,7 +103,9 @@ class RSSB(Block):
         if stages is None:
             return None
         branch = self.branch
-        layers = branch.gain_layers() if has_factors(branch) and self._branch_stages() else None
+        layers = None
+        if tells_its_layers(branch) and self._branch_stages():
+            layers = branch.gain_layers()
         if layers is None:
             return Ending(stages)
         reduce, expand = layers
@@ -123,7 +131,7 @@ class RSSB(Block):
 
     def _branch_stages(self) -> list[Stage] | None:
         """The layers before the gain of the branch, if it has one and all of them are stages."""
-        return stages_of(self.branch.before_gain()) if has_factors(self.branch) else None
+        return stages_of(self.branch.before_gain()) if tells_its_layers(self.branch) else None
 
     def _end(self, kept: Sequence[Tensor]) -> Tensor:
         """The output, from what has been kept on the way to it; it may be the output itself."""
@@ -131,7 +139,7 @@ class RSSB(Block):
         if len(kept) == 1 or branch is None:
             return kept[0]
         x_BHWC, last_BHWC = kept
-        if has_factors(branch) and self._branch_stages():
+        if tells_its_layers(branch) and self._branch_stages():
             ends = branch.gained(last_BHWC)
         else:
             ends = factors(branch, last_BHWC)

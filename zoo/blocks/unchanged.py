@@ -1,8 +1,9 @@
 """Whether modules are still as they were, so that what was found out about them holds.
 
-What a module computes depends on its class, its attributes, its parts, its hooks and the memory of
-its parameters. All of these may be changed at any time; comparing them takes a fraction of the time
-of looking at each layer again. Values of parameters may change: whoever uses this reads them anew.
+What a module computes depends on its class, the ``forward`` there, its attributes, its parts, its
+hooks and the memory of its parameters. All of these may be changed at any time; comparing them
+takes a fraction of the time of looking at each layer again. Values of parameters may change:
+whoever uses this reads them anew.
 """
 
 from __future__ import annotations
@@ -34,10 +35,13 @@ class Unchanged:
     def __init__(self, module: nn.Module) -> None:
         self._known = [_known(each) for each in module.modules()]
         self._memory = [(p, _memory(p)) for p in module.parameters()]
+        self._forwards = [(kind, kind.forward) for kind in {type(m) for m in module.modules()}]
 
     def holds(self) -> bool:
         """Whether everything is as it was, but for the values of parameters."""
         if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
+            return False
+        if any(kind.forward is not forward for kind, forward in self._forwards):
             return False
         for module, kind, attributes, parameters in self._known:
             if module.__class__ is not kind:

@@ -303,7 +303,8 @@ def _is_float32_in_pytorch(inputs: Tokens) -> bool:
 
 
 def _fits(tensor: Tensor | None, shape: tuple[int, ...]) -> bool:
-    return tensor is None or tensor.shape == shape
+    """Whether a tensor is left out or has a shape; a number in its place has none."""
+    return tensor is None or (isinstance(tensor, Tensor) and tensor.shape == shape)
 
 
 def stages_fit(x_BHWC: Tensor, stages: Sequence[Stage]) -> bool:
@@ -328,8 +329,8 @@ def stages_fit(x_BHWC: Tensor, stages: Sequence[Stage]) -> bool:
             outputs, side = stage.weight.shape[0], stage.weight.shape[-1]
             right = stage.weight.shape == (outputs, 1, side, side) and side % 2 == 1
             right = right and outputs <= given and stage.dilation >= 1 and side <= MOST_KERNEL
-        right = right and all(t is None or t.shape == (outputs,) for t in of_channels)
-        if not right or any(t is not None and t.shape != (*pixels, outputs) for t in of_pixels):
+        right = right and all(_fits(t, (outputs,)) for t in of_channels)
+        if not right or not all(_fits(t, (*pixels, outputs)) for t in of_pixels):
             return False
         if stage.keep is not None and not 0 <= stage.keep < outputs:
             return False
