@@ -167,7 +167,7 @@ def finished(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     """Return the score of a run that is finished; None if it is not, or had other settings."""
     try:
         found = json.loads((folder / SCORE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and found.get("of") == _print_of(recipe) else None
 

@@ -40,7 +40,7 @@ def clock(monkeypatch):
         return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
 
     monkeypatch.setattr(faster_precision, "autocast", autocast)
-    monkeypatch.setattr(faster_precision.time, "perf_counter", lambda: state["now"])
+    monkeypatch.setattr(faster_precision.time, "process_time", lambda: state["now"])
 
     def takes(**times):
         seconds.update(times)
@@ -82,7 +82,9 @@ def test_an_answer_is_kept_for_networks_of_the_same_layers(network, clock, answe
     assert choose(network) == "fp32" and len(timed) == 3 * once
 
 
-@pytest.mark.parametrize("text", ["", "[1]", '{"a": ', "\udcff", '{"KEY": "fp64"}'], ids=ascii)
+@pytest.mark.parametrize(
+    "text", ["", "[1]", '{"a": ', "\udcff", '{"KEY": "fp64"}', "[" * 200_000], ids=range(6)
+)
 def test_a_damaged_file_of_answers_is_replaced(text, network, clock, answers):
     clock(fp32=1.0, bf16=0.5)
     choose(network)
@@ -108,6 +110,14 @@ def test_a_folder_that_cannot_be_written_is_no_error(network, clock, answers):
     answers.parent.write_text("a file in the place of the folder")
     clock(fp32=1.0, bf16=0.5)
     assert choose(network) == "bf16"
+
+
+def test_a_user_without_a_cache_folder_is_no_error(network, clock, monkeypatch):
+    monkeypatch.setenv("ZOO_CACHE", "~nobody-has-this-name/cache")
+    clock(fp32=1.0, bf16=0.5)
+    assert choose(network) == "bf16"
+    clock(fp32=1.0, bf16=2.0)
+    assert choose(network) == "fp32"  # measured again
 
 
 def test_processors_without_bfloat16_are_not_measured(network, clock, monkeypatch):
@@ -157,18 +167,22 @@ def test_files_are_measured_with_the_tf32_that_they_are_restored_with(
 
 
 @pytest.mark.parametrize("tf32", [True, False])
-def test_each_precision_has_its_shortest_time_after_the_first(tf32, network, monkeypatch):
-    times = {"fp32": [99.0, 3.0, 4.0], "bf16": [98.0, 5.0, 2.0]}
-    now, allowed, runs = [0.0], [], []
+@pytest.mark.parametrize(("second", "turns"), [(1e-3, 9), (0.5, 3), (30.0, 2)])
+def test_ratios_are_those_of_turns_after_the_first(tf32, second, turns, network, monkeypatch):
+    """A slow network takes fewer turns: those of three seconds, or two."""
+    halves = [99, 98, 2, 1, 2, 3, *[2, 2] * 20]
+    times = [half * second / 2 for half in halves]
+    now, allowed, runs, order = [0.0], [], [], []
 
     def autocast(device, precision):
         assert device == torch.device("cpu") and torch.is_inference_mode_enabled()
-        now[0] += times[precision].pop(0)
+        order.append(precision)
+        now[0] += times.pop(0)
         return torch.autocast("cpu", enabled=False)
 
     real = faster_precision.float32_products
     monkeypatch.setattr(faster_precision, "autocast", autocast)
-    monkeypatch.setattr(faster_precision.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(faster_precision.time, "process_time", lambda: now[0])
     monkeypatch.setattr(
         faster_precision,
         "float32_products",
@@ -178,9 +192,18 @@ def test_each_precision_has_its_shortest_time_after_the_first(tf32, network, mon
         lambda module, inputs, _: runs.append((module.training, inputs[0].shape[-2:]))
     )
     network.train()
-    assert faster_precision._measure(network, tf32) == {"fp32": 3.0, "bf16": 2.0}
-    assert allowed == [{"tf32": tf32}] and runs == [(False, (64, 64))] * 6 and network.training
-    assert times == {"fp32": [], "bf16": []}
+    found = faster_precision._ratios(network, tf32)
+    assert found == pytest.approx([0.5, 1.5, *[1.0] * 20][:turns])
+    assert order == ["fp32", "bf16"] * (1 + turns)
+    assert allowed == [{"tf32": tf32}] and network.training
+    assert runs == [(False, (64, 64))] * 2 * (1 + turns)
+
+
+def test_one_turn_that_something_else_disturbs_decides_nothing(network, monkeypatch):
+    monkeypatch.setattr(
+        faster_precision, "_ratios", lambda *given: [0.2, 1.0, 1.05, 0.5, 1.1, 0.98, 1.02]
+    )
+    assert choose(network) == "fp32"
 
 
 def test_an_answer_is_that_of_the_processor_or_the_gpu(network, monkeypatch):

@@ -396,6 +396,34 @@ def test_the_input_is_never_replaced_however_its_path_is_spelled(folder, monkeyp
     assert (folder / "a.png").read_bytes() == before
 
 
+def test_an_output_never_replaces_another_input(folder, tmp_path):
+    """Inputs of one name at two levels, and a link from the outputs to an input."""
+    (folder / "in").mkdir()
+    (folder / "in" / "a.png").write_bytes((folder / "b.png").read_bytes())
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.png").symlink_to(folder / "b.png")
+    before = {path: path.read_bytes() for path in folder.rglob("*.png")}
+    for target, words in ((tmp_path, "in/in/a.png"), (out, "in/a.png")):
+        with pytest.raises(ImageError, match=f"{words} would replace the input .*; choose another"):
+            zoo.restore(Nearest(), folder, target, recursive=True, overwrite=True, progress=False)
+        # Without overwriting, what exists is skipped.
+        zoo.restore(Nearest(), folder, target, recursive=True, progress=False)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_other_inputs_stay_where_the_case_of_letters_makes_no_difference(folder, monkeypatch):
+    before = (folder / "b.png").read_bytes()
+    jobs = [(folder / "a.png", folder / "B.png"), (folder / "b.png", folder / "c.png")]
+    Outputs(target=folder, overwrite=True).check(jobs)  # another file here
+    (folder / "B.png").write_bytes(before)
+    monkeypatch.setattr(
+        Path, "samefile", lambda self, other: str(self).casefold() == str(other).casefold()
+    )
+    with pytest.raises(ImageError, match="would replace the input"):
+        Outputs(target=folder, overwrite=True).check(jobs)
+
+
 @pytest.mark.parametrize("inside", [False, True], ids=["same folder", "folder inside"])
 def test_outputs_among_the_inputs_are_no_inputs_however_their_folder_is_spelled(folder, inside):
     """The second run would enlarge what the first one wrote."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -186,6 +187,29 @@ def test_what_ends_the_work_leaves_no_thread_and_no_half_output(error, written):
     begun = [event for event in work.done if event.startswith("write") and "done" not in event]
     assert begun == written and all(f"{event} done" in work.done for event in begun)
     assert "restore 3" not in work.done and threading.active_count() <= before + 1  # the timer
+
+
+def test_an_input_that_never_comes_does_not_keep_the_work_from_ending(monkeypatch):
+    monkeypatch.setattr("zoo.inference.pipeline.PATIENCE", 0.1)
+    came = threading.Event()
+
+    def restore(number):
+        work.wait("read 1")
+        raise KeyboardInterrupt
+
+    work = Work(4, read=lambda number: number == 1 and came.wait(LONG), restore=restore)
+    with pytest.raises(KeyboardInterrupt):
+        work.run()
+    assert "read 1 done" not in work.done
+    came.set()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_a_pipe_among_the_inputs_is_named_and_the_others_are_done(folder, tmp_path):
+    (folder / "05.png").unlink()
+    os.mkfifo(folder / "05.png")
+    with pytest.raises(ImageError, match=r"11 written.*05\.png' is a pipe or a device"):
+        zoo.restore(Nearest(), folder, tmp_path / "out", progress=False)
 
 
 class Heard(logging.Handler):

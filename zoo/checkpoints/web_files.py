@@ -148,6 +148,6 @@ def _note_of(path: Path) -> Path:
 def _read_note(path: Path) -> dict[str, Any]:
     try:
         note = json.loads(_note_of(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return note if isinstance(note, dict) else {}

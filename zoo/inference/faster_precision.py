@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import platform
+import statistics
 import time
 from pathlib import Path
 
@@ -19,8 +20,16 @@ from zoo.ops.precision import Precision, autocast, bfloat16_is_slow, float32_pro
 
 logger = logging.getLogger(__name__)
 
-_SIDE, _ROUNDS = 64, 2
-"""Side of the image that is measured, in pixels, and how often each precision takes its turn."""
+_SIDE = 64
+"""Side of the image that is measured, in pixels."""
+
+_ROUNDS = 9
+"""How often each precision takes its turn."""
+
+_LEAST_ROUNDS = 2
+"""How often each does so where that takes more than ``_SECONDS``."""
+
+_SECONDS = 3.0
 
 _WORTH = 0.9
 """bfloat16 must take less than this part of the time of float32, because it loses digits."""
@@ -32,9 +41,10 @@ _MOST_KEPT = 200
 def faster_precision(network: Network, tf32: bool = False) -> Precision:
     """Return "bf16" if the network is clearly faster with it here, otherwise "fp32".
 
-    Both are measured on a random image, in turns, the first time that a network of this kind is
-    asked about on this machine. The answer is kept in ``precisions.json`` in the cache folder. A
-    processor without instructions for bfloat16 is not measured: there it is slower.
+    Both are measured on a random image, in several turns, the first time that a network of this
+    kind is asked about on this machine. The median of the turns decides. The answer is kept in
+    ``precisions.json`` in the cache folder. A processor without instructions for bfloat16 is
+    not measured: there it is slower.
 
     Args:
         network: the network, on the device where it will run.
@@ -42,14 +52,16 @@ def faster_precision(network: Network, tf32: bool = False) -> Precision:
     """
     if bfloat16_is_slow(next(network.parameters()).device):
         return "fp32"
-    key, path = _key(network, tf32), cache_folder() / "precisions.json"
+    key = _key(network, tf32)
+    try:
+        path = cache_folder() / "precisions.json"
+    except WriteError as error:
+        logger.info("precision auto: the answer is not kept: %s", error)
+        return _chosen(network, tf32)
     kept = _kept(path)
     if key in kept:
         return kept[key]
-    seconds = _measure(network, tf32)
-    ratio = seconds["bf16"] / seconds["fp32"]
-    chosen: Precision = "bf16" if ratio < _WORTH else "fp32"
-    logger.info("precision auto: bf16 takes %.2f of the time of fp32; %s it is", ratio, chosen)
+    chosen = _chosen(network, tf32)
     newest = list(kept.items())[1 - _MOST_KEPT :]
     try:
         write_text(path, json.dumps(dict([*newest, (key, chosen)]), indent=1) + "\n")
@@ -58,25 +70,40 @@ def faster_precision(network: Network, tf32: bool = False) -> Precision:
     return chosen
 
 
-def _measure(network: Network, tf32: bool) -> dict[Precision, float]:
-    """Shortest time of each precision in seconds."""
+def _chosen(network: Network, tf32: bool) -> Precision:
+    ratio = statistics.median(_ratios(network, tf32))
+    chosen: Precision = "bf16" if ratio < _WORTH else "fp32"
+    logger.info("precision auto: bf16 takes %.2f of the time of fp32; %s it is", ratio, chosen)
+    return chosen
+
+
+def _ratios(network: Network, tf32: bool) -> list[float]:
+    """The time of bfloat16 over that of float32, in each of several turns."""
     device = next(network.parameters()).device
     inputs = [tensor.to(device) for tensor in network.example_inputs(_SIDE, _SIDE)]
-    best: dict[Precision, float] = {"fp32": float("inf"), "bf16": float("inf")}
+    # The time of the CPU is the same, whatever else the machine does.
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    ratios: list[float] = []
     was_training = network.training
     network.eval()
+
+    def seconds(precision: Precision) -> float:
+        start = clock()
+        with torch.inference_mode(), autocast(device, precision):
+            network(*inputs).float().cpu()  # waits for the device
+        return clock() - start
+
     try:
         with float32_products(tf32=tf32):
-            for turn in range(1 + _ROUNDS):
-                for precision in best:
-                    start = time.perf_counter()
-                    with torch.inference_mode(), autocast(device, precision):
-                        network(*inputs).float().cpu()  # waits for the device
-                    if turn > 0:  # the first turn prepares kernels
-                        best[precision] = min(best[precision], time.perf_counter() - start)
+            seconds("fp32"), seconds("bf16")  # these prepare kernels
+            spent = 0.0
+            while len(ratios) < _ROUNDS and (len(ratios) < _LEAST_ROUNDS or spent < _SECONDS):
+                times = seconds("fp32"), seconds("bf16")
+                ratios.append(times[1] / max(times[0], 1e-9))
+                spent += sum(times)
     finally:
         network.train(was_training)
-    return best
+    return ratios
 
 
 def _key(network: Network, tf32: bool) -> str:
@@ -103,7 +130,7 @@ def _kept(path: Path) -> dict[str, Precision]:
     """The answers of a file; none if it is missing or damaged, because they can be found again."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):
         return {}

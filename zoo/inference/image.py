@@ -96,6 +96,8 @@ def _read_bytes(image: Path, network: Network) -> int | None:
     Three colours and alpha are float32; the samples of the file come on top while it is decoded.
     """
     try:
+        if not image.is_file():
+            return None  # a pipe would wait for somebody who writes
         with image.open("rb") as file:
             size = headers.size(file.read(_START))
     except (OSError, ValueError):

@@ -11,7 +11,7 @@ from pathlib import Path
 from zoo.data.formats import WRITE_EXTENSIONS, check_saving, format_for
 from zoo.data.photo import AS_USUAL, Saving
 from zoo.errors import ImageError, shown
-from zoo.files import write_error
+from zoo.files import is_same_file, write_error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,8 +151,11 @@ class Outputs:
         """Check the outputs of all jobs (input, output).
 
         Raises:
-            ImageError: if two inputs have one output, or an output cannot be written as asked for.
+            ImageError: if two inputs have one output, an output would replace an input, or it
+                cannot be written as asked for.
         """
+        if self.overwrite:
+            _check_inputs_stay(jobs)
         counts = Counter(output for _, output in jobs)
         for output, count in counts.items():
             if count > 1:
@@ -175,6 +178,21 @@ class Outputs:
                 f"{', '.join(WRITE_EXTENSIONS)}, or put a / at the end to write to a folder"
             )
         return True
+
+
+def _check_inputs_stay(jobs: list[tuple[Path, Path]]) -> None:
+    """Check that no output would replace an input, its own or another one."""
+    inputs = {os.path.realpath(source): source for source, _ in jobs}
+    # Where the case of letters makes no difference, other names are names of an input, too.
+    alike = {path.casefold(): source for path, source in inputs.items()}
+    for source, output in jobs:
+        place = os.path.realpath(output)
+        other = inputs.get(place) or alike.get(place.casefold())
+        if other is not None and is_same_file(output, other):
+            raise ImageError(
+                f"{output}: the output of {source} would replace the input {other}; choose another "
+                "folder, or a suffix"
+            )
 
 
 def _stems(image: Path) -> tuple[str, str]:

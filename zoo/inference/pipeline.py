@@ -34,6 +34,11 @@ larger input is read when it is its turn; after a larger output, the work goes o
 written."""
 
 
+PATIENCE = 2.0
+"""Seconds that the end of the work waits for an input that is being read: that of a network's disk
+may never come."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stages(Generic[ReadT, RestoredT]):
     """The stages of a job.
@@ -100,7 +105,7 @@ class Pipeline(Generic[ReadT, RestoredT]):
             finish = True
             raise
         finally:
-            self._reader.stop(finish=False)
+            self._reader.stop(finish=False, most=PATIENCE)
             self._writer.stop(finish=finish)
         return self.failures
 
@@ -210,13 +215,18 @@ class _Worker:
         self._tasks.put((future, function))
         return future
 
-    def stop(self, *, finish: bool) -> None:
-        """End the thread after its current function, or after all functions."""
+    def stop(self, *, finish: bool, most: float | None = None) -> None:
+        """End the thread after its current function, or after all functions.
+
+        Args:
+            finish: whether all functions are run.
+            most: seconds to wait for the end; None for as long as it takes.
+        """
         with suppress(Empty):
             while not finish:
                 self._tasks.get_nowait()
         self._tasks.put(None)
-        self._thread.join()
+        self._thread.join(most)
 
     def _run(self) -> None:
         while (task := self._tasks.get()) is not None:

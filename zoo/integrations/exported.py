@@ -42,7 +42,7 @@ def guides_in(facts: Mapping[str, str]) -> dict[str, Guide]:
             name: Guide(channels=int(channels), scale=int(scale))
             for name, (channels, scale) in json.loads(facts.get("guides", "{}")).items()
         }
-    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ZooError(f"the file's metadata of guides are damaged: {error}") from error
 
 

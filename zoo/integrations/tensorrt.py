@@ -50,7 +50,7 @@ def read_sidecar(engine: Path) -> dict[str, Any]:
         raise EngineError(
             f"{engine}: {path.name} is missing beside it; export.trt writes both files"
         ) from error
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise EngineError(f"{path}: not a file of export.trt ({type(error).__name__})") from error
     if hashlib.sha256(engine.read_bytes()).hexdigest() != digest:
         raise EngineError(f"{engine}: {path.name} belongs to another engine; export it again")
