@@ -167,6 +167,14 @@ def test_gradients_of_tokens_are_pytorchs(name, shape, level):
     compare(ours, theirs, made(shape, letters))
 
 
+@pytest.mark.parametrize("value", [1.23, -17.3, 100.7])
+def test_gradients_of_tokens_with_equal_channels_are_pytorchs(value, level):
+    ours, theirs, letters = TOKENS["gated"]
+    inputs = made((2, 3, 5, 57), letters)
+    inputs[0] = torch.full_like(inputs[0], value)
+    compare(ours, theirs, inputs)
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_one_result_alone_passes_a_gradient(which):
     ours, theirs, letters = TOKENS["sum and norm"]

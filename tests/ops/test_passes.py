@@ -70,6 +70,16 @@ def test_activations_are_accurate_everywhere(activation, level):
     assert wrong.isnan().all()
 
 
+@pytest.mark.parametrize("channels", [1, 3, 16, 57, 60, 72, 180])
+@pytest.mark.parametrize("value", [1.23, -17.3, 100.7, 1e-20, 3e20])
+def test_the_norm_of_equal_channels_is_zero(channels, value, level):
+    x = torch.full((1, 3, 5, channels), value)
+    weight, bias = normal(channels), normal(channels)
+    norm = passes.NormWeights(weight, bias, 1e-5)
+    found = passes.normalised(x, norm)
+    assert torch.equal(found, bias.expand_as(x))
+
+
 @pytest.mark.parametrize("channels", [1, 3, 15, 16, 17, 40, 180])
 def test_norms_and_gates_are_pytorchs(channels, level):
     shape = (2, 5, 7, channels)

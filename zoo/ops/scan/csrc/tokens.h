@@ -88,20 +88,26 @@ class TokenPass {
     const float share = 1.0f / static_cast<float>(channels), eps = call_.eps;
     Vector sum[kMany], squares[kMany], mean[kMany], scale[kMany];
 #pragma GCC unroll 4
-    for (int i = 0; i < kMany; ++i) sum[i] = squares[i] = zero;
-    each(*this, [&](int64_t c, int width) {
-#pragma GCC unroll 4
-      for (int i = 0; i < kMany; ++i) {
-        sum[i] = sum[i] + read_lanes<Float32>(v + i * stride + c, width);
-      }
-    });
-#pragma GCC unroll 4
-    for (int i = 0; i < kMany; ++i) mean[i] = broadcast(total(sum[i]) * share);
+    for (int i = 0; i < kMany; ++i) {
+      sum[i] = squares[i] = zero;
+      mean[i] = broadcast(v[i * stride]);
+    }
+    // Sums of what each channel has more than the first: the norm of equal channels is exactly 0.
     each(*this, [&](int64_t c, int width) {
 #pragma GCC unroll 4
       for (int i = 0; i < kMany; ++i) {
         Vector d = read_lanes<Float32>(v + i * stride + c, width) - mean[i];
         if (width != kLanes) d = d * keep;  // the lanes beyond the last channel hold no data
+        sum[i] = sum[i] + d;
+      }
+    });
+#pragma GCC unroll 4
+    for (int i = 0; i < kMany; ++i) mean[i] = mean[i] + broadcast(total(sum[i]) * share);
+    each(*this, [&](int64_t c, int width) {
+#pragma GCC unroll 4
+      for (int i = 0; i < kMany; ++i) {
+        Vector d = read_lanes<Float32>(v + i * stride + c, width) - mean[i];
+        if (width != kLanes) d = d * keep;
         squares[i] = fma(d, d, squares[i]);
       }
     });

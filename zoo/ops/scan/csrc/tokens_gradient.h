@@ -92,11 +92,16 @@ class TokenGradients {
     const Vector keep = load(keep_), one = broadcast(1.0f), zero = broadcast(0.0f);
     const float share = 1.0f / static_cast<float>(channels);
     Vector sum = zero, squares = zero;
-    each(*this, [&](int64_t c, int width) { sum = sum + read_lanes<Float32>(v + c, width); });
-    const Vector mean = broadcast(::total(sum) * share);
+    const Vector one_channel = broadcast(*v);  // see TokenPass::normalise
+    each(*this, [&](int64_t c, int width) {
+      Vector d = read_lanes<Float32>(v + c, width) - one_channel;
+      if (width != kLanes) d = d * keep;  // the lanes beyond the last channel hold no data
+      sum = sum + d;
+    });
+    const Vector mean = one_channel + broadcast(::total(sum) * share);
     each(*this, [&](int64_t c, int width) {
       Vector d = read_lanes<Float32>(v + c, width) - mean;
-      if (width != kLanes) d = d * keep;  // the lanes beyond the last channel hold no data
+      if (width != kLanes) d = d * keep;
       squares = fma(d, d, squares);
     });
     const Vector scale = broadcast(1.0f / __builtin_sqrtf(::total(squares) * share + call_.eps));
