@@ -1,4 +1,4 @@
-"""A small network for bursts, for recipes that train or evaluate in seconds."""
+"""A small network for bursts, for recipes that train or evaluate in seconds; and small bursts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 import yaml
 
 import zoo
+from zoo.data.burst.__main__ import main as make
 from zoo.recipe import load_recipe
 
 SMALL = {
@@ -25,3 +26,11 @@ def small(name, folder, **train):
     torch.manual_seed(0)
     zoo.save(zoo.build(str(file)), folder / "weights.safetensors")
     return file
+
+
+def burst_of(photo, *words):
+    """A folder with bursts of three frames that are made from a photo."""
+    folder = photo.parent / "made"
+    found = make([str(photo), "-o", str(folder), "--crop", "64", "--frames", "3", *map(str, words)])
+    assert found == 0
+    return folder
