@@ -99,3 +99,9 @@ def test_more_runs_than_colours_take_them_again(monkeypatch):
     colors = [color for _, color in drawn.curves]
     assert colors == [*training_curves.CURVES, training_curves.CURVES[0]]
     assert len(set(colors)) == 8
+
+
+def test_labels_of_an_axis_differ():
+    assert training_curves._labels([40.15, 40.152, 40.154]) == ["40.15", "40.152", "40.154"]
+    assert training_curves._labels([-35.9, -35.1]) == ["-35.9", "-35.1"]
+    assert training_curves._labels([1.0, 1.0 + 1e-9]) == ["1", "1"]  # nothing to tell

@@ -95,12 +95,12 @@ def _panel(title: str, curves: dict[str, Points], *, logarithmic: bool) -> np.nd
         return round(right), round(down)
 
     _write(canvas, title + (" (logarithmic)" if logarithmic else ""), LEFT, 28, 0.6)
-    for fifth in range(6):
-        value = low + (high - low) * fifth / 5
-        value = 10**value if logarithmic else value
+    values = [low + (high - low) * fifth / 5 for fifth in range(6)]
+    values = [10**value if logarithmic else value for value in values]
+    for fifth, (value, label) in enumerate(zip(values, _labels(values), strict=True)):
         _, y = place(0, value)
         cv2.line(canvas, (LEFT, y), (WIDTH - RIGHT, y), _GRID, 1)
-        _write(canvas, f"{value:.4g}", 8, y + 5, 0.45)
+        _write(canvas, label, 8, y + 5, 0.45)
         x, _ = place(last * fifth / 5, value)
         _write(canvas, f"{last * fifth / 5:.0f}", x - 14, HEIGHT - BOTTOM + 22, 0.45)
     _write(canvas, "step", WIDTH // 2, HEIGHT - 8, 0.45)
@@ -114,6 +114,16 @@ def _panel(title: str, curves: dict[str, Points], *, logarithmic: bool) -> np.nd
         cv2.line(canvas, (LEFT, y), (LEFT + 28, y), color, 3, cv2.LINE_AA)
         _write(canvas, f"{name}: {curve[-1][1]:.4g}", LEFT + 38, y + 5, 0.45)
     return canvas
+
+
+def _labels(values: Sequence[float]) -> list[str]:
+    """The values with four digits, or with as many as they need to differ, up to seven."""
+    labels: list[str] = []
+    for digits in range(4, 8):
+        labels = [f"{value:.{digits}g}" for value in values]
+        if len(set(labels)) == len(labels):
+            break
+    return labels
 
 
 def _write(canvas: np.ndarray, text: str, x: int, y: int, scale: float) -> None:
