@@ -37,11 +37,11 @@ def step(model: str, batch: int, patch: int) -> Callable[[], float]:
     from zoo.training import EMA
 
     try:
-        from zoo.training.memory import keep_freed_memory
-    except ImportError:  # earlier versions left it to the system
+        from recipes.train import kept_memory
+    except ImportError:  # earlier trainers gave all memory back to the system
         pass
     else:
-        keep_freed_memory()
+        kept_memory().__enter__()  # until the process ends
     torch.set_num_threads(1)
     network = zoo.build(model).train()
     image = torch.rand(batch, 3, patch, patch)

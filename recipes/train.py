@@ -33,6 +33,7 @@ from zoo.checkpoints import save
 from zoo.command import run_command
 from zoo.distributed import ProcessGroup, process_group
 from zoo.errors import ZooError, no_effect_is_told
+from zoo.inference.kept import kept_memory
 from zoo.networks import Network
 from zoo.ops.precision import autocast, float32_products
 from zoo.recipe import Recipe, build, load_recipe
@@ -64,7 +65,6 @@ from zoo.training import (
     write_checkpoint,
 )
 from zoo.training.epochs import in_steps
-from zoo.training.memory import keep_freed_memory
 from zoo.training.options import add_machine_options, machine_options, overrides_of
 from zoo.training.settings import TrainSettings, train_settings
 
@@ -483,11 +483,11 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
 
 
 def _run(options: argparse.Namespace) -> None:
-    if zoo.startup.runs_a_command():
-        keep_freed_memory()
     recipe = load_recipe(options.name, overrides_of(options.settings))
     folder = options.output or Path("runs") / recipe.name
-    with machine_options(options), process_group(options.device) as group:
+    # Each step frees and takes the same blocks. The process is ours only if it runs the command.
+    kept = kept_memory() if zoo.startup.runs_a_command() else nullcontext()
+    with kept, machine_options(options), process_group(options.device) as group:
         if not group.is_first:
             logging.getLogger("zoo").setLevel(logging.ERROR)
         train(
