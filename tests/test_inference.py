@@ -347,8 +347,31 @@ def test_an_output_that_cannot_be_written_is_one_clear_error(folder, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match=r"file/a\.png: cannot write: Not a directory"):
         zoo.restore(Nearest(), folder / "a.png", tmp_path / "file" / "a.png", progress=False)
-    with pytest.raises(ImageError, match=r"2 of 2 images failed.*file/out/a\.png: cannot write"):
+    words = r"file/out: no picture can be written there: Not a directory; choose another folder"
+    with pytest.raises(WriteError, match=words):
         zoo.restore(Nearest(), folder, tmp_path / "file" / "out", progress=False)
+
+
+def test_an_output_whose_name_is_too_long_does_not_stop_the_others(folder, tmp_path):
+    (folder / "a.png").rename(folder / f"{'a' * 250}.png")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ImageError, match=r"1 of 2 images failed.*File name too long"):
+        zoo.restore(Nearest(), folder, tmp_path / "out", suffix="large", progress=False)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["b_large.png"]
+
+
+def test_names_that_a_terminal_would_obey_are_not_printed_as_they_are(folder, tmp_path, caplog):
+    caplog.set_level("INFO")
+    name = "\x1b[31mred\n.png"
+    (folder / "a.png").rename(folder / name)
+    for _ in range(2):
+        zoo.restore(Nearest(), folder, tmp_path / "out", progress=False)
+    assert "skipped" in caplog.text and "\x1b" not in caplog.text and repr(name) in caplog.text
+    (folder / name).write_text("no image")
+    with pytest.raises(ImageError) as error:
+        zoo.restore(Nearest(), folder, tmp_path / "out", overwrite=True, progress=False)
+    assert "\x1b" not in str(error.value)
+    assert str(error.value).count("red") == 1 and caplog.text.count("red") == 2
 
 
 def test_one_bad_file_does_not_stop_the_others(folder, tmp_path):

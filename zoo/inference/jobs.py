@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from zoo.data.formats import ARRAY_EXTENSIONS
 from zoo.distributed import ProcessGroup, stream_shared
-from zoo.errors import ImageError, ZooError, is_out_of_memory
-from zoo.files import remove_leftovers
+from zoo.errors import ImageError, WriteError, ZooError, is_out_of_memory
+from zoo.files import check_writable, remove_leftovers
 from zoo.inference.outputs import Outputs, exists
 from zoo.inference.pipeline import AHEAD, Pipeline, ReadT, RestoredT, Stages
 from zoo.inference.tiling import Progress, part_of
@@ -89,21 +90,49 @@ def planned(
 
     Raises:
         ImageError: if the outputs are not as they should be; see :meth:`Outputs.check`.
-        WriteError: if an output cannot exist, for example because its name is too long.
+        WriteError: if the only output cannot exist, for example because its name is too long, or
+            if the folder of several cannot be written to.
     """
     outputs.check(jobs)
     for folder in {output.parent for _, output in jobs}:
         remove_leftovers(folder)
-    existing = [] if outputs.overwrite else [output for _, output in jobs if exists(output)]
+    existing = [] if outputs.overwrite else [out for _, out in jobs if _is_there(out, many)]
     known = set(existing)
+    waiting = [job for job in jobs if job[1] not in known]
+    if many and waiting:
+        _check_folder(outputs.folder)  # now, not after the work
     return Plan(
-        waiting=[job for job in jobs if job[1] not in known],
+        waiting=waiting,
         existing=existing,
         unread=list(unread),
         many=many,
         source=source,
         target=outputs.folder,
     )
+
+
+def _check_folder(folder: Path) -> None:
+    """Check that pictures can be written to a folder, or to the first above it that exists."""
+    place = folder.absolute()
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    try:
+        check_writable(place / "a picture")
+    except WriteError as error:
+        why = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error
+        raise WriteError(
+            f"{folder}: no picture can be written there: {why}; choose another folder"
+        ) from error
+
+
+def _is_there(output: Path, many: bool) -> bool:
+    """Whether an output exists; of several, one that cannot exist fails when it is its turn."""
+    try:
+        return exists(output)
+    except WriteError:
+        if many:
+            return False
+        raise
 
 
 def restore_each(
@@ -234,7 +263,8 @@ def _failure(source: Path, output: Path, error: Exception, *, many: bool) -> Zoo
     None for a bug that only one job met: its traceback says more.
     """
     if isinstance(error, ZooError):
-        names = (str(source), str(output), repr(source.name), repr(source.stem))
+        names = (str(source), str(output), *(repr(text) for text in (str(source), source.name)))
+        names += (repr(source.stem),)
         if any(name in str(error) for name in names) or not (many or isinstance(error, ImageError)):
             return error
         text = str(error)
@@ -269,7 +299,8 @@ def _tell(report: Report) -> None:
 
 
 def _within(path: Path, folder: Path) -> str:
-    return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
+    name = (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
+    return name if name.isprintable() else repr(name)  # a terminal would obey some characters
 
 
 def _why_unread(path: Path, unit: str) -> str:
