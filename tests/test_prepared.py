@@ -14,7 +14,7 @@ from tests.helpers.native_kernel import BUILT
 from zoo.blocks import RSSB, SS2D
 from zoo.blocks import norm as module_of_norm
 from zoo.blocks import prepared as module_of_prepared
-from zoo.blocks.channel_attention import CAB, LightCAB
+from zoo.blocks.channel_attention import CAB, ChannelAttention, LightCAB
 from zoo.blocks.direction_merge import GatedMerge
 from zoo.blocks.prepared import MOST_SHAPES
 from zoo.ops import passes, use_backend
@@ -455,3 +455,73 @@ def test_a_forward_that_is_replaced_in_a_class_runs(kind, monkeypatch, same):
     monkeypatch.undo()
     with torch.no_grad():
         assert torch.allclose(block(x), before)
+
+
+class Twice(ChannelAttention):
+    def forward(self, x_BHWC):
+        return 2 * super().forward(x_BHWC)
+
+
+class Open(ChannelAttention):
+    def gain(self, x_BHWC):
+        return torch.ones_like(x_BHWC[:, :1, :1])
+
+
+@pytest.mark.parametrize("kind", [Twice, Open])
+@pytest.mark.parametrize("branch", [CAB, LightCAB])
+def test_a_channel_attention_of_another_class_computes_its_own(kind, branch, same):
+    block, x = built(branch), features(1, 9, 11)
+    other = kind(DIM)
+    other.load_state_dict(block.branch.layers[-1].state_dict())
+    with torch.no_grad():
+        before = block(x)
+    block.branch.layers[-1] = other
+    same(block, x)
+    with torch.no_grad():
+        found = block(x)
+    assert not torch.allclose(found, before)
+    torch.testing.assert_close(block(x).detach(), found)  # with gradients
+
+
+METHODS = ["mixer.begin", "mixer.leave", "mixer.scanned", "mixer.decays", "branch.layers.5.gain"]
+
+
+@pytest.mark.parametrize("everywhere", [False, True], ids=["one", "class"])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_that_is_replaced_runs(name, everywhere, same, monkeypatch):
+    block, x = built(), features(1, 9, 11)
+    assert same(block, x)
+    owner, _, method = name.rpartition(".")
+    owner = block.get_submodule(owner)
+    place = type(owner) if everywhere else owner
+    plain, calls = getattr(place, method), []
+
+    def watched(*arguments):
+        calls.append(method)
+        return plain(*arguments)
+
+    monkeypatch.setattr(place, method, watched)
+    same(block, x)
+    assert calls
+
+
+@pytest.mark.parametrize("everywhere", [False, True], ids=["each", "all modules"])
+@pytest.mark.filterwarnings("ignore:Full backward hook")
+def test_backward_hooks_see_every_module(everywhere):
+    block, x = built(), features(1, 9, 11).requires_grad_()
+    called, handles = set(), []
+    names = {module: name for name, module in block.named_modules()}
+
+    def hook(module, *_):
+        called.add(names.get(module))
+
+    if everywhere:
+        handles.append(nn.modules.module.register_module_full_backward_hook(hook))
+    else:
+        handles += [module.register_full_backward_hook(hook) for module in block.modules()]
+    block(x).sum().backward()
+    for handle in handles:
+        handle.remove()
+    # The list of layers is not called, and a merge is given a tuple of tensors.
+    silent = {"branch.layers", "mixer.merge"}
+    assert set(names.values()) - silent <= called

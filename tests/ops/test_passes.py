@@ -196,7 +196,7 @@ def test_passes_leave_traces_and_modes_to_pytorch(monkeypatch):
         spied(x)
     with FlopCounterMode(display=False):
         spied(x)
-    with torch.device("cpu"):
+    with torch.device("meta"):
         spied(x)
     torch.vmap(spied)(x)
     with torch.autograd.forward_ad.dual_level():
@@ -206,6 +206,15 @@ def test_passes_leave_traces_and_modes_to_pytorch(monkeypatch):
     monkeypatch.setenv(passes.ENVIRONMENT, "0")
     spied(x)
     assert len(seen) == 8 and all(found is None for found in seen)
+
+
+def test_a_default_device_is_no_mode_that_must_see_pytorchs_operators():
+    x, norm = normal(2, 3, 8), passes.NormWeights(None, None, 1e-5)
+    with torch.device("cpu"):
+        assert passes.normalised(x, norm) is not None
+    with torch.device("meta"):
+        assert passes.normalised(x, norm) is None
+    assert passes.normalised(x, norm) is not None
 
 
 def test_passes_leave_compiled_code_to_pytorch(monkeypatch):

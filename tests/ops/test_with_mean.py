@@ -9,7 +9,7 @@ import torch
 
 from tests.helpers.features import normal
 from tests.helpers.native_kernel import BUILT
-from zoo.blocks.channel_attention import ChannelAttention
+from zoo.blocks.channel_attention import ChannelAttentionBranch
 from zoo.ops import passes
 
 pytestmark = pytest.mark.skipif(not BUILT, reason="the C++ kernel was not built")
@@ -92,7 +92,7 @@ def test_it_is_for_training_alone(monkeypatch):
 
 def test_the_features_of_a_channel_attention_have_one_gradient(monkeypatch):
     """PyTorch's form divides the mean's gradient, and adds it to that of the features."""
-    attention = ChannelAttention(6, squeeze=2)
+    attention = ChannelAttentionBranch(6, squeeze=2)
     x = normal(2, 3, 4, 6)
     found = {}
     for switch in ("1", "0"):

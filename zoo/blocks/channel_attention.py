@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from zoo.blocks.contract import BRANCHES, Branch, GainedBranch
-from zoo.blocks.joined import in_a_row, is_plain
+from zoo.blocks.joined import Methods, in_a_row, is_plain
 from zoo.blocks.layers import Conv2d, at_least_one
 from zoo.ops import passes
 
@@ -57,8 +57,10 @@ class ChannelAttention(nn.Module):
         return first, last
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        x_BHWC, gain_B11C = self.gained(x_BHWC)
-        return x_BHWC * gain_B11C
+        return x_BHWC * self.gain(x_BHWC)
+
+
+_METHODS = Methods(ChannelAttention, "gain", "gained", "matrices", "_gain_of")
 
 
 class _Sequence(GainedBranch):
@@ -76,7 +78,7 @@ class _Sequence(GainedBranch):
 
     def gained(self, features_BHWC: Tensor) -> tuple[Tensor, Tensor | None]:
         attention = self.layers[-1]
-        if isinstance(attention, ChannelAttention) and is_plain(attention):
+        if isinstance(attention, ChannelAttention) and _METHODS.are_those_of(attention):
             return attention.gained(features_BHWC)
         return attention(features_BHWC), None
 
@@ -84,9 +86,9 @@ class _Sequence(GainedBranch):
         attention = self.layers[-1]
         if type(self).gained is not _Sequence.gained:
             return None
-        if not isinstance(attention, ChannelAttention) or type(attention) is not ChannelAttention:
-            return None
-        return attention.matrices() if is_plain(attention) else None
+        if isinstance(attention, ChannelAttention) and _METHODS.are_those_of(attention):
+            return attention.matrices()
+        return None
 
 
 @BRANCHES.register("cab")

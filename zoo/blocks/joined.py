@@ -137,9 +137,45 @@ def is_plain(module: nn.Module) -> bool:
         "forward" in module.__dict__  # replaced in this one module
         or module._forward_hooks
         or module._forward_pre_hooks
-        or torch_module._global_forward_hooks
-        or torch_module._global_forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or has_global_hooks()
     )
+
+
+def has_global_hooks() -> bool:
+    """Whether hooks of all modules are registered."""
+    return bool(
+        torch_module._global_forward_hooks
+        or torch_module._global_forward_pre_hooks
+        or torch_module._global_backward_hooks
+        or torch_module._global_backward_pre_hooks
+    )
+
+
+class Methods:
+    """The methods of a class as they are defined; others may replace them, for one module or all.
+
+    Args:
+        kind: the class.
+        names: the methods that calling a module runs, beside ``forward``.
+    """
+
+    def __init__(self, kind: type[nn.Module], *names: str) -> None:
+        self.kind = kind
+        self.found = {name: getattr(kind, name) for name in ("forward", *names)}
+
+    def are_those_of(self, module: nn.Module) -> bool:
+        """Whether the module is of this very class, and calling it runs nothing else."""
+        kind, own = self.kind, module.__dict__
+        return (
+            type(module) is kind
+            and is_plain(module)
+            and all(
+                name not in own and getattr(kind, name) is method
+                for name, method in self.found.items()
+            )
+        )
 
 
 def drops_nothing(drops: nn.Module) -> bool:

@@ -176,7 +176,7 @@ class ScanCore(nn.Module):
 
     def decays(self) -> Tensor:
         """The scan's A (K, E, N), from its parameter."""
-        return _decays(self.A_log)
+        return -self.A_log.exp()
 
     def operands(
         self,
@@ -197,25 +197,21 @@ class ScanCore(nn.Module):
             order_KS: the scan order.
             which: the directions that the K axis of the tensors holds; None for all.
         """
-        weight, bias, A_log, D = (
+        weight, bias, A, D = (
             parameter if which is None else parameter[which]
-            for parameter in (self.dt_proj_weight, self.dt_proj_bias, self.A_log, self.D)
+            for parameter in (self.dt_proj_weight, self.dt_proj_bias, self.decays(), self.D)
         )
         return ScanInputs(
             u=u_BLE,
             delta=delta_BLKR,
             delta_weight=weight,
             delta_bias=bias,
-            A=_decays(A_log),
+            A=A,
             B=B_BLKN,
             C=C_BLKN,
             D=D,
             order=order_KS,
         )
-
-
-def _decays(A_log: Tensor) -> Tensor:
-    return -A_log.exp()
 
 
 def linear_projections(network: nn.Module) -> nn.Module:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from zoo.blocks.contract import MIXERS, MergeFactory, Mixer
 from zoo.blocks.direction_merge import SumMerge
-from zoo.blocks.joined import is_plain
+from zoo.blocks.joined import Methods
 from zoo.blocks.norm import LayerNorm, NormFactory
 from zoo.blocks.scan_core import GatedScan, scan_sizes
 from zoo.scans import Raster, ScanOrder
@@ -66,7 +66,7 @@ class SS2D(GatedScan, Mixer):
 
     def is_ordinary(self) -> bool:
         """Whether calling the mixer runs nothing but :meth:`begin` and :meth:`leave`."""
-        return type(self) is SS2D and SS2D.forward is _forward and is_plain(self)
+        return _METHODS.are_those_of(self)
 
     def begin(self, x_BHWC: Tensor, norm: nn.Module | None = None) -> tuple[Tensor, Tensor]:
         """Return the scanned tokens and their gate, each (B, H, W, E): all but :meth:`leave`.
@@ -92,4 +92,8 @@ class SS2D(GatedScan, Mixer):
         return y_BLE.unflatten(1, (height, width))
 
 
-_forward = SS2D.forward  # what others may replace in the class
+_METHODS = Methods(
+    SS2D,
+    *("begin", "leave", "scanned", "enter_and_project", "first_stages", "leave_stages", "gated"),
+    *("project", "scan_inputs", "operands", "decays"),
+)

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
+
+from zoo.blocks.joined import has_global_hooks
 
 
 class _Known(NamedTuple):
@@ -39,7 +40,7 @@ class Unchanged:
 
     def holds(self) -> bool:
         """Whether everything is as it was, but for the values of parameters."""
-        if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
+        if has_global_hooks():
             return False
         if any(kind.forward is not forward for kind, forward in self._forwards):
             return False

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 
 from zoo.ops.passes.library import has_half_products, library
 from zoo.ops.passes.self_check import passes_are_right
@@ -70,9 +72,17 @@ def is_watched() -> bool:
     return (
         torch.jit.is_tracing()
         or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._len_torch_function_stack() > 0
+        or (torch._C._len_torch_function_stack() > 0 and not _only_say_cpu())
         or torch._C._functorch.peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
+    )
+
+
+def _only_say_cpu() -> bool:
+    """Whether all modes are those of ``torch.set_default_device("cpu")``, which change nothing."""
+    return all(
+        isinstance(mode, DeviceContext) and mode.device.type == "cpu"
+        for mode in _get_current_function_mode_stack()
     )
 
 
