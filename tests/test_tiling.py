@@ -190,7 +190,7 @@ def test_memory_is_measured_after_a_first_run():
     def peak(function):
         runs.append("measured")
         function()
-        return 1
+        return 1e9
 
     memory.peak = peak
     image = torch.zeros(1, 1, 1000, 900)
@@ -434,3 +434,19 @@ def test_a_tile_that_the_grid_makes_smaller_has_less_overlap():
     network.capabilities = Capabilities(size_multiple=64)
     restore_tensor(network, torch.rand(1, 3, 64, 256), RestoreSettings(tile=127, overlap=63))
     assert network.sizes == [(64, 64)] * 7
+
+
+def test_a_measurement_that_something_else_spoilt_is_repeated():
+    """Another thread gave back more memory than the tile took."""
+
+    class Freed(Memory):
+        found = iter([0, -5])
+
+        def peak(self, run):
+            return next(self.found, None) or super().peak(run)
+
+    known, image = {}, torch.zeros(1, 1, 1000, 900)
+    memory = Freed(1000 * 300**2 / 0.8)
+    assert fitting_tile(memory.run, image, 32, memory, known=known) == 256
+    [need] = known.values()
+    assert need.work == 1000

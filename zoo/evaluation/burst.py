@@ -23,6 +23,7 @@ from zoo.data.photos import SAMPLES_SOURCE
 from zoo.evaluation import Score
 from zoo.inference import RestoreSettings
 from zoo.inference.burst import restore_burst
+from zoo.inference.evaluation_mode import evaluating
 from zoo.metrics import mean_psnrs
 from zoo.metrics.burst import aligned_psnr, as_rgb, developed_pair, linear_psnr, linear_ssim
 from zoo.networks import Network
@@ -56,16 +57,14 @@ def score_burst(
         border: number of high-resolution pixels excluded at each side.
         aligned: whether place and colours are aligned first, to a clean image of another camera.
     """
-    was_training = network.training
-    network.eval()
     device = next(network.parameters()).device
     frames_BTIHW, flow_BT2HW = sample.frames[None].to(device), sample.flow[None].to(device)
     given = flow_BT2HW if network.needs_flow else None
     still = None if given is None else torch.zeros_like(given)
-    restored = network(frames_BTIHW, given)[0].cpu()
     repeated = frames_BTIHW[:, :1].expand_as(frames_BTIHW)
-    alone = network(repeated, still)[0].cpu()
-    network.train(was_training)
+    with evaluating(network):
+        restored = network(frames_BTIHW, given)[0].cpu()
+        alone = network(repeated, still)[0].cpu()
     baseline = enlarge_frame(sample.frames[0][None], network.scale, "corner")[0]
 
     def score(image: Tensor) -> float:

@@ -15,6 +15,7 @@ import torch
 from zoo.errors import WriteError
 from zoo.files import cache_folder
 from zoo.files.single import write_text
+from zoo.inference.evaluation_mode import evaluating
 from zoo.networks import Network
 from zoo.ops.precision import Precision, autocast, bfloat16_is_slow, float32_products
 
@@ -84,8 +85,6 @@ def _ratios(network: Network, tf32: bool) -> list[float]:
     # The time of the CPU is the same, whatever else the machine does.
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     ratios: list[float] = []
-    was_training = network.training
-    network.eval()
 
     def seconds(precision: Precision) -> float:
         start = clock()
@@ -93,16 +92,13 @@ def _ratios(network: Network, tf32: bool) -> list[float]:
             network(*inputs).float().cpu()  # waits for the device
         return clock() - start
 
-    try:
-        with float32_products(tf32=tf32):
-            seconds("fp32"), seconds("bf16")  # these prepare kernels
-            spent = 0.0
-            while len(ratios) < _ROUNDS and (len(ratios) < _LEAST_ROUNDS or spent < _SECONDS):
-                times = seconds("fp32"), seconds("bf16")
-                ratios.append(times[1] / max(times[0], 1e-9))
-                spent += sum(times)
-    finally:
-        network.train(was_training)
+    with evaluating(network), float32_products(tf32=tf32):
+        seconds("fp32"), seconds("bf16")  # these prepare kernels
+        spent = 0.0
+        while len(ratios) < _ROUNDS and (len(ratios) < _LEAST_ROUNDS or spent < _SECONDS):
+            times = seconds("fp32"), seconds("bf16")
+            ratios.append(times[1] / max(times[0], 1e-9))
+            spent += sum(times)
     return ratios
 
 

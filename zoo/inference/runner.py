@@ -20,6 +20,7 @@ from torch import Tensor
 
 from zoo.errors import ZooError, is_out_of_memory, shown
 from zoo.inference.device_memory import DeviceMemory, memory_of
+from zoo.inference.evaluation_mode import evaluating
 from zoo.inference.faster_precision import faster_precision
 from zoo.inference.kept import kept_memory
 from zoo.inference.tiling import (
@@ -145,13 +146,8 @@ def _in_memory(
         check_guides(network.guides, image_BIHW, guides)
     memory = memory_of(network)
     large = math.prod(image_BIHW.shape[-2:]) >= _WORTH_KEEPING
-    was_training = network.training
-    network.eval()
-    try:
-        with kept_on_cpu(network) if large else nullcontext():
-            return _in_fitting_tiles(network, image_BIHW, settings, progress, guides, memory)
-    finally:
-        network.train(was_training)
+    with evaluating(network), kept_on_cpu(network) if large else nullcontext():
+        return _in_fitting_tiles(network, image_BIHW, settings, progress, guides, memory)
 
 
 def kept_on_cpu(network: Network) -> AbstractContextManager[None]:
