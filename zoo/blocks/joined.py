@@ -38,6 +38,15 @@ def gated_norm(norm: nn.Module, y_BHWC: Tensor, gate_BHWC: Tensor) -> Tensor:
     return norm(y_BHWC) * F.silu(gate_BHWC)
 
 
+def first_outputs(layer: nn.Module, x: Tensor, count: int) -> Tensor:
+    """``layer(x)[..., :count]``; of an ordinary linear layer, the others are not computed."""
+    if type(layer) is nn.Linear and is_plain(layer):
+        bias = None if layer.bias is None else layer.bias[:count]
+        return F.linear(x, layer.weight[:count], bias)
+    y: Tensor = layer(x)
+    return y[..., :count]
+
+
 def in_a_row(layers: Iterable[nn.Module], x_BHWC: Tensor) -> Tensor:
     """``layers[-1](... layers[0](x))``."""
     rest = deque(layers)

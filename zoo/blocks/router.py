@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.blocks.joined import is_plain
 from zoo.blocks.layers import at_least_one
 from zoo.errors import RecipeError
 from zoo.ops.precision import without_autocast
@@ -81,7 +82,11 @@ class Router(nn.Module):
             for layer in (self.reduce, self.classify):
                 if layer is self.classify:
                     x_BLC = F.gelu(x_BLC)
-                x_BLC = F.linear(x_BLC.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype))
+                x_BLC = x_BLC.to(dtype)
+                if type(layer) is nn.Linear and is_plain(layer):
+                    x_BLC = F.linear(x_BLC, layer.weight.to(dtype), layer.bias.to(dtype))
+                else:  # another kind of layer, such as a quantised one
+                    x_BLC = layer(x_BLC)
         return x_BLC
 
     def noise(self, like_BLT: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zoo.blocks.channel_attention import MLP
 from zoo.blocks.cross_scale_mixer import Compat, CrossScaleMixer
+from zoo.blocks.joined import first_outputs
 from zoo.blocks.layers import Conv2d
 from zoo.blocks.scan_core import scan_sizes
 from zoo.registry import Registry
@@ -101,7 +102,7 @@ class CrossScaleFusion(ScaleFusion):
 
     def forward(self, fine_BHWC: Tensor, coarse_BhwC: Tensor) -> Tensor:
         inner = self.coarse_conv.in_channels
-        coarse_BhwE = F.linear(coarse_BhwC, self.coarse_proj.weight[:inner])
+        coarse_BhwE = first_outputs(self.coarse_proj, coarse_BhwC, inner)
         coarse_BhwE = F.silu(self.coarse_conv(coarse_BhwE))
         mixed_BHWC = self.mixer(self.norm(fine_BHWC), coarse_BhwE)
         x_BHWC = fine_BHWC * self.skip_scale + mixed_BHWC
