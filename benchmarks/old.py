@@ -5,6 +5,7 @@ Only what every version has is used without care.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,9 @@ import torch
 from torch import nn
 
 import zoo
+
+_until_the_end = contextlib.ExitStack()
+"""What holds until the process ends; a context that nobody refers to would be left at once."""
 
 
 def forward(model: str, size: int, batch: int = 1) -> Callable[[], float]:
@@ -41,7 +45,7 @@ def step(model: str, batch: int, patch: int) -> Callable[[], float]:
     except ImportError:  # earlier trainers gave all memory back to the system
         pass
     else:
-        kept_memory().__enter__()  # until the process ends
+        _until_the_end.enter_context(kept_memory())
     torch.set_num_threads(1)
     network = zoo.build(model).train()
     image = torch.rand(batch, 3, patch, patch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 
 import pytest
@@ -12,8 +11,10 @@ from safetensors import safe_open
 
 import zoo
 from recipes.train import Trainer, main, train
+from tests.helpers import toy_training
 from tests.helpers.interruption import interrupted_at
 from tests.helpers.toy import Toy, register_toy
+from tests.helpers.toy_training import assert_equal
 from tests.helpers.training import make_photos
 from tests.helpers.vgg import write_vgg
 from zoo.data import Bicubic, PatchDataset, load_training_photos
@@ -21,7 +22,6 @@ from zoo.data.sharpening import Sharpening
 from zoo.distributed import ProcessGroup
 from zoo.errors import CheckpointError, RecipeError, ZooError
 from zoo.plots.training_curves import render_runs
-from zoo.recipe import load_recipe
 from zoo.training.adversary import Adversary
 from zoo.training.discriminators import UNetSpectral
 from zoo.training.losses.adversarial import Vanilla
@@ -46,19 +46,10 @@ def photos(tmp_path_factory):
     return make_photos(tmp_path_factory.mktemp("data") / "photos")
 
 
-def recipe_of(photos, adversarial=(), network=(), **settings):
-    data = {
-        "degradation": "bicubic",
-        "photos": str(photos),
-        "validate": str(photos),
-        "patch": 6,
-        "batch": 4,
-        **settings.pop("data", {}),
-    }
-    settings = {"iterations": STEPS, "save_every": STEPS, "log_every": 1, **settings}
-    settings["adversarial"] = {"discriminator": DISCRIMINATOR, **dict(adversarial)}
-    network = {"type": "toy", "scale": 2, **dict(network)}
-    return load_recipe({"name": "toy", "network": network, "train": {**settings, "data": data}})
+def recipe_of(photos, adversarial=(), **settings):
+    adversarial = {"discriminator": DISCRIMINATOR, **dict(adversarial)}
+    lengths = {"iterations": STEPS, "save_every": STEPS}
+    return toy_training.recipe_of(photos, **lengths | settings, adversarial=adversarial)
 
 
 def trainer_of(photos, folder, **settings):
@@ -67,14 +58,7 @@ def trainer_of(photos, folder, **settings):
 
 
 def log_of(folder):
-    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return [line for line in lines if "loss" in line]
-
-
-def assert_equal(found, expected):
-    assert found.keys() == expected.keys()
-    for key, value in expected.items():
-        assert torch.equal(found[key], value), key
+    return [line for line in toy_training.log_of(folder) if "loss" in line]
 
 
 def plain_loop(photos, *, accumulate, real):
