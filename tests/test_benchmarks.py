@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +12,7 @@ import cpu
 import gpu
 import network_limits
 import networks
+import old
 import pytest
 import tensorrt_plugin
 import torch
@@ -18,6 +21,7 @@ from authors_scan import authors_path
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import zoo
+from zoo.inference import kept
 from zoo.ops.scan.triton import configurations
 
 
@@ -168,3 +172,13 @@ def test_the_floor_of_a_network_has_no_scans():
                 network(image)
         assert torch.equal(network(image), right)
     assert seen and torch.ops.zoo.selective_scan.default not in seen
+
+
+def test_a_training_step_keeps_memory_until_its_process_ends(monkeypatch):
+    before = kept._depth
+    with contextlib.ExitStack() as end:
+        monkeypatch.setattr(old, "_until_the_end", end)
+        old.step("mambair_tiny_x2", 1, 8)
+        gc.collect()
+        assert kept._depth == before + (kept._library() is not None)
+    assert kept._depth == before

@@ -1,4 +1,4 @@
-"""Restoring photographs: modes, sizes, tiles, folders, memory."""
+"""Restoring photographs: modes, sizes, tiles, ranges, memory."""
 
 from __future__ import annotations
 
