@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from zoo.errors import RecipeError
+from zoo.metrics.image import rgb_to_y
 from zoo.schema import resolve
 from zoo.training.losses import (
     L1,
@@ -17,6 +18,7 @@ from zoo.training.losses import (
     CharbonnierBasicSR,
     Fourier,
     Loss,
+    Luma,
     NegativePSNR,
     WeightedSum,
     loss_of_scales,
@@ -77,6 +79,51 @@ def test_the_psnr_loss_is_the_mean_of_the_images(epsilon):
             NegativePSNR(epsilon=wrong)
 
 
+def test_the_luma_loss_compares_y_as_metrics_do():
+    output, clean = images()
+    found = Luma(loss=NegativePSNR(epsilon=1e-12))(output, clean)
+    pairs = zip(output, clean, strict=True)
+    ys = [[rgb_to_y(image.permute(1, 2, 0).numpy()) for image in pair] for pair in pairs]
+    expected = sum(10 * math.log10(((a - b) ** 2).mean()) for a, b in ys) / 2
+    assert float(found) == pytest.approx(expected, rel=1e-9)
+
+    seen = []
+    luma = Luma(loss=Watcher(seen))
+    luma(torch.ones(2, 3, 4, 6), torch.zeros(2, 3, 4, 6))
+    luma(torch.ones(2, 1, 4, 6), torch.zeros(2, 1, 4, 6))  # gray stays as it is
+    assert [(tuple(image.shape), round(float(image.mean() * 255), 3)) for image in seen] == [
+        ((2, 1, 4, 6), level) for level in (235.0, 16.0, 255.0, 0.0)
+    ]
+
+
+class Watcher(Loss):
+    """Notes images, and for how many channels it was prepared."""
+
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+
+    def prepare(self, channels):
+        self.seen.append(channels)
+
+    def forward(self, output_BIHW, clean_BIHW):
+        self.seen += [output_BIHW, clean_BIHW]
+        return output_BIHW.sum()
+
+
+def test_the_luma_loss_prepares_its_loss_for_one_channel():
+    seen = []
+    luma = Luma(loss=Watcher(seen))
+    luma.prepare(3)
+    luma.prepare(1)
+    assert seen == [1, 1]
+    with pytest.raises(RecipeError, match="gray and RGB images, not 4 channels"):
+        luma.prepare(4)
+    error = r"loss\.loss: unknown loss 'l2'"
+    with pytest.raises(RecipeError, match=error):
+        resolve(Loss, {"type": "luma", "loss": "l2"}, "loss")
+
+
 def test_the_losses_of_several_scales_are_summed():
     small, full, target = torch.rand(1, 3, 2, 2), torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4)
     apart = (small - F.avg_pool2d(target, 2)).abs().mean() + (full - target).abs().mean()
@@ -122,5 +169,5 @@ def test_a_wrong_sum_is_named(options, message):
 
 
 def test_every_loss_is_compared_somewhere():
-    here = {"l1", "charbonnier", "charbonnier_basicsr", "psnr", "fourier", "sum"}
+    here = {"l1", "charbonnier", "charbonnier_basicsr", "psnr", "fourier", "luma", "sum"}
     assert set(LOSSES.names()) == here | {"perceptual"}  # test_perceptual.py

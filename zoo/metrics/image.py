@@ -31,8 +31,8 @@ SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
 
 # Studio range of BT.601: black is 16 and white 235.
-_Y_FROM_RGB = np.array([65.481, 128.553, 24.966])
-_Y_BLACK = 16.0
+Y_FROM_RGB = np.array([65.481, 128.553, 24.966])
+Y_BLACK = 16.0
 
 
 def psnr(
@@ -140,7 +140,7 @@ def rgb_to_y(rgb_HWC: np.ndarray) -> np.ndarray:
     """
     if rgb_HWC.ndim != 3 or rgb_HWC.shape[2] != 3:
         raise ImageError(f"Y needs an RGB image of shape (H, W, 3), not {rgb_HWC.shape}")
-    y_HW = rgb_HWC.astype(np.float64) @ _Y_FROM_RGB + _Y_BLACK
+    y_HW = rgb_HWC.astype(np.float64) @ Y_FROM_RGB + Y_BLACK
     return y_HW[..., None] / PEAK
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from zoo.training.losses.contract import LOSSES, Loss
+from zoo.training.losses.luma import Luma
 from zoo.training.losses.perceptual import Perceptual
 from zoo.training.losses.pixel import (
     L1,
@@ -21,6 +22,7 @@ __all__ = [
     "CharbonnierBasicSR",
     "Fourier",
     "Loss",
+    "Luma",
     "NegativePSNR",
     "Perceptual",
     "WeightedSum",
