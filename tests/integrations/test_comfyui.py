@@ -47,7 +47,7 @@ def session(request, spandrel, tmp_path):
 
 
 def expected(network, image, tile):
-    settings = RestoreSettings(tile=tile, overlap=32 if tile else 0)
+    settings = RestoreSettings(tile=tile)
     return restore_tensor(network, image.movedim(-1, 1), settings).movedim(1, -1)
 
 
