@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import OrderedDict
-from itertools import pairwise
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.fx.experimental.proxy_tensor import make_fx
 
 import zoo
+from tests.helpers.scan_orders import AUTHORS_NAMES, CROSS_SCALES, OFFICIAL, SIZES, sizes_of
 from zoo.errors import RecipeError
 from zoo.scans import (
     SCANS,
@@ -26,7 +20,6 @@ from zoo.scans import (
     Hilbert,
     HilbertCropped,
     Raster,
-    ScanOrder,
     Serpentine,
     Shuffled,
     Spiral,
@@ -35,8 +28,7 @@ from zoo.scans import (
     Zigzag,
     ZOrder,
 )
-from zoo.scans.base import CACHED_ORDERS, _cache, path_through
-from zoo.scans.official import official_column_sources
+from zoo.scans.base import path_through
 
 ORDERS = [
     Raster(),
@@ -65,30 +57,8 @@ ORDERS += [  # those of --import
     and entry.target.grids == 1
     and not entry.target.by_content
 ]
-CROSS_SCALES = [
-    CrossScale(size=2),
-    CrossScale(size=6, directions=("column_reversed", "row")),
-    CrossScale(size=16),
-    CrossScale(size=4, arrangement="sequential"),
-]
-SIZES = [(h, w) for h in range(1, 21) for w in range(1, 21)]
-AUTHORS_NAMES = {
-    "w": "row",
-    "w_flip": "row_reversed",
-    "c_w": "column",
-    "c_w_flip": "column_reversed",
-}
-OFFICIAL = json.loads((Path(__file__).parent.parent / "official" / "scan_indices.json").read_text())
+
 each_order = pytest.mark.parametrize("order", ORDERS, ids=repr)
-each_cross_scale = pytest.mark.parametrize("order", CROSS_SCALES, ids=repr)
-
-
-def sizes_of(order):
-    """All sizes up to 20 x 20 that an order is defined on, and one that is far from square."""
-    if not isinstance(order, CrossScale):
-        return SIZES
-    defined = [(h, w) for h, w in SIZES if h % order.size == w % order.size == 0]
-    return [*defined, (order.size, 3 * order.size), (3 * order.size, 2 * order.size)]
 
 
 def test_every_registered_order_is_tested():
@@ -209,136 +179,6 @@ def test_windows_equal_the_authors_index_lists(listed):
     assert order.order(listed["H"], listed["W"])[0].tolist() == listed["scan"]
 
 
-def cross_scale_by_loops(order, height, width):
-    """One direction after another: coarse and fine walks, turned round apart, then interleaved."""
-    size, coarse_width = order.size // 2, width // 2
-    rows, columns = height // order.size, width // order.size
-
-    def coarse(y, x):
-        return y * coarse_width + x
-
-    def fine(y, x):
-        return height // 2 * coarse_width + y * width + x
-
-    row = [
-        (i * size + r, j * size + c)
-        for i in range(rows)
-        for j in range(columns)
-        for r in range(size)
-        for c in range(size)
-    ]
-    column = [
-        (i * size + r, j * size + c)
-        for j in range(columns)
-        for i in range(rows)
-        for c in range(size)
-        for r in range(size)
-    ]
-    for name in order.directions:
-        cells, nested = (row, [(0, 0), (0, 1), (1, 0), (1, 1)])
-        if name.startswith("column"):
-            cells, nested = (column, [(0, 0), (1, 0), (0, 1), (1, 1)])
-        low = [coarse(y, x) for y, x in cells]
-        high = [fine(2 * y + b, 2 * x + r) for y, x in cells for b, r in nested]
-        if name.endswith("_reversed"):
-            low, high = low[::-1], high[::-1]
-        if order.arrangement == "sequential":
-            yield low + high
-        else:
-            yield [t for n, first in enumerate(low) for t in (first, *high[4 * n : 4 * n + 4])]
-
-
-@each_cross_scale
-def test_cross_scale_equals_a_construction_by_loops(order):
-    for height, width in sizes_of(order):
-        found = order.order(height, width).tolist()
-        assert found == list(cross_scale_by_loops(order, height, width))
-
-
-@pytest.mark.parametrize(
-    "listed",
-    OFFICIAL["cross_scale"],
-    ids=lambda e: f"{e['H']}x{e['W']}{e['direction']}",
-)
-def test_cross_scale_equals_the_authors_index_lists(listed):
-    height, width, size = listed["H"], listed["W"], listed["w1"]
-    name = AUTHORS_NAMES[listed["direction"]]
-    path = CrossScale(size=size, directions=(name,)).order(height, width)[0].tolist()
-    first_fine = height * width // 4
-    assert path == [n + first_fine * (grid == "H") for grid, n in listed["scan_pairs"]]
-
-    # Where the authors' code writes each result, coarse ones nowhere.
-    places = torch.arange(height * width)
-    if name.startswith("column"):
-        sources_L = official_column_sources(height, width, size)
-        places[sources_L] = torch.arange(height * width)
-    found = [-1 if token < first_fine else int(places[token - first_fine]) for token in path]
-    assert found == listed["merge_dst"]
-    read = [-1 if token < first_fine else token - first_fine for token in path]
-    assert (read == found) == listed["reverse_is_true_inverse"]
-
-
-def test_cross_scale_is_not_defined_on_other_sizes():
-    for height, width, said in ((8, 20, "width is 20"), (12, 16, "height is 12")):
-        with pytest.raises(RecipeError, match=f"{said}; .* needs a multiple of 8"):
-            CrossScale(size=8).order(height, width)
-
-
-def test_hilbert_steps_to_the_four_neighbours_at_every_size():
-    for height, width in SIZES:
-        for path in Hilbert().order(height, width).tolist():
-            for a, b in pairwise(path):
-                assert abs(a // width - b // width) + abs(a % width - b % width) == 1
-
-
-def test_hilbert_ends_where_a_path_of_single_steps_can():
-    for height, width in SIZES:
-        paths = dict(zip(Hilbert().directions, Hilbert().order(height, width), strict=True))
-        top_right, bottom_left, last = width - 1, (height - 1) * width, height * width - 1
-        far = width == 1 or (width % 2 == 1 and height % 2 == 0)
-        far_transposed = height == 1 or (height % 2 == 1 and width % 2 == 0)
-        assert paths["hilbert"][0] == paths["transposed"][0] == 0
-        assert paths["hilbert"][-1] == (last if far else top_right)
-        assert paths["transposed"][-1] == (last if far_transposed else bottom_left)
-
-
-def test_the_path_of_hilbert_is_the_same_in_every_version():
-    """Networks learn along it. Other paths of single steps, with other cuts, end there too."""
-    digest = hashlib.sha256()
-    for height, width in SIZES:
-        digest.update(Hilbert().order(height, width).numpy().astype("<i4").tobytes())
-    assert digest.hexdigest()[:16] == "e78febc8e5f7288c"
-
-
-def hilbert_by_digits(side):
-    """The classical curve: two bits of the step number choose a quadrant, from fine to coarse."""
-    path = []
-    for step in range(side * side):
-        x, y, square = 0, 0, 1
-        while square < side:
-            quadrant = step % 4
-            step //= 4
-            if quadrant == 0:
-                x, y = y, x
-            elif quadrant == 1:
-                y += square
-            elif quadrant == 2:
-                x, y = x + square, y + square
-            else:
-                x, y = 2 * square - 1 - y, square - 1 - x
-            square *= 2
-        path.append((x, y))
-    return path
-
-
-@pytest.mark.parametrize("side", [1, 2, 4, 8, 16, 32])
-@pytest.mark.parametrize("curve", [Hilbert, HilbertCropped])
-def test_hilbert_is_the_classical_curve_on_powers_of_two(side, curve):
-    first, second = curve(directions=("hilbert", "transposed")).order(side, side).tolist()
-    assert first == [y * side + x for x, y in hilbert_by_digits(side)]
-    assert second == [x * side + y for x, y in hilbert_by_digits(side)]
-
-
 @settings(max_examples=40, deadline=None)
 @given(height=st.integers(1, 40), width=st.integers(1, 40), size=st.integers(1, 12))
 def test_windows_of_any_size(height, width, size):
@@ -346,16 +186,6 @@ def test_windows_of_any_size(height, width, size):
     expected = window_by_loops(height, width, size)
     assert row == expected["row"] and column == expected["column"]
     assert row_reversed == row[::-1] and column_reversed == column[::-1]
-
-
-@settings(max_examples=40, deadline=None)
-@given(height=st.integers(1, 70), width=st.integers(1, 70))
-def test_every_step_of_serpentines_and_hilbert_curves_is_to_a_neighbour(height, width):
-    for order in (Serpentine(), Hilbert()):
-        order_KS = order.order(height, width)
-        rows_KS, columns_KS = order_KS // width, order_KS % width
-        steps_KS = rows_KS.diff(dim=1).abs() + columns_KS.diff(dim=1).abs()
-        assert (steps_KS == 1).all()
 
 
 def test_shuffles_depend_on_seed_and_size_alone():
@@ -413,24 +243,6 @@ def test_tracing_with_dynamic_sizes(order):
         assert torch.equal(found, order.order(height, width))
 
 
-@pytest.mark.parametrize(("fixed", "arrangement"), [(1, "aligned"), (2, "sequential")])
-def test_cross_scale_is_traced_with_one_side_fixed_and_the_other_padded(fixed, arrangement):
-    """A file of fixed height and any width: no comparison may settle the width."""
-    order = CrossScale(size=4, arrangement=arrangement)
-
-    class Model(torch.nn.Module):
-        def forward(self, x_BHW):
-            height, width = (side + -side % 4 for side in x_BHW.shape[1:])
-            return order.build(height, width, x_BHW.device)
-
-    shapes = {3 - fixed: torch.export.Dim("side", min=2, max=64)}
-    traced = torch.export.export(Model(), (torch.zeros(1, 6, 6),), dynamic_shapes=(shapes,))
-    for side in (3, 8):
-        height, width = (6, side) if fixed == 1 else (side, 6)
-        found = traced.module()(torch.zeros(1, height, width))
-        assert torch.equal(found, order.order(height + -height % 4, width + -width % 4))
-
-
 @pytest.mark.parametrize("name", ["hilbert_cropped", "hilbert", "shuffled"])
 def test_an_order_that_cannot_be_traced_is_refused_before_the_tracing(name, tmp_path, monkeypatch):
     """Also for a fixed size; the message names orders that can be traced."""
@@ -440,68 +252,6 @@ def test_an_order_that_cannot_be_traced_is_refused_before_the_tracing(name, tmp_
     network = zoo.build("mambair_tiny_x2", dim=30, depths=[1], scans=[name])
     with pytest.raises(RecipeError, match=r"cannot be traced, .*not even for one size; .*stripes"):
         export(network, tmp_path / "a.onnx", shape="1x3x8x8")
-
-
-def test_the_cache_returns_the_same_tensor_and_is_bounded():
-    _cache.clear()
-    first = Raster().order(3, 4)
-    assert Raster().order(3, 4) is first
-    for height in range(1, CACHED_ORDERS + 10):
-        Raster().order(height, 50)
-    assert len(_cache) == CACHED_ORDERS
-    assert Raster().order(3, 4) is not first
-    assert Raster().order(3, 4, "meta").device.type == "meta"
-    assert Raster().order(3, 4).device.type == "cpu"
-
-
-def test_the_cache_is_looked_into_and_changed_by_one_thread_at_a_time(monkeypatch):
-    lock = zoo.scans.base._lock
-
-    class Guarded(OrderedDict):
-        def __contains__(self, key):
-            assert lock.locked()
-            return super().__contains__(key)
-
-        def __setitem__(self, key, value):
-            assert lock.locked()
-            super().__setitem__(key, value)
-
-        def values(self):
-            assert lock.locked()
-            return super().values()
-
-    monkeypatch.setattr("zoo.scans.base._cache", Guarded())
-    first = Raster().order(3, 4)
-    assert Raster().order(3, 4) is first and not lock.locked()
-
-
-def test_sizes_that_are_symbols_are_traced_in_every_kind_of_trace():
-    """No such size can be a key of the cache, and ``is_compiling`` is false here."""
-    order = Window(size=3)
-    traced = make_fx(lambda x_HW: order.order(*x_HW.shape) + 0, tracing_mode="symbolic")
-    graph = traced(torch.zeros(4, 5))
-    assert torch.equal(graph(torch.zeros(6, 3)), order.order(6, 3))
-
-
-def test_the_cache_is_bounded_in_bytes(monkeypatch):
-    """Two orders of 4 directions of 10 x 30 tokens fit; the third drops the oldest."""
-    _cache.clear()
-    size = Raster().order(10, 30).nbytes
-    monkeypatch.setattr("zoo.scans.base.CACHED_BYTES", 2 * size)
-    first, second = Raster().order(10, 30), Raster().order(30, 10)
-    assert Raster().order(10, 30) is first
-    Raster().order(15, 20)
-    assert len(_cache) == 2
-    assert Raster().order(10, 30) is first and Raster().order(30, 10) is not second
-    large = Raster().order(50, 60)
-    assert len(_cache) == 1 and Raster().order(50, 60) is large
-
-
-def test_orders_built_in_inference_mode_serve_training():
-    _cache.clear()
-    with torch.inference_mode():
-        order = Raster().order(2, 9)
-    assert not order.is_inference()
 
 
 @pytest.mark.parametrize(
@@ -556,17 +306,6 @@ def test_every_order_refuses_directions_that_it_has_not(entry):
         with pytest.raises(RecipeError, match=message):
             entry.target(directions=directions, **needed)
     assert entry.target(directions=known[:1], **needed).directions == known[:1]
-
-
-def test_the_cache_takes_no_order_that_is_wrong():
-    class Twice(ScanOrder):
-        directions = ("row",)
-
-        def build(self, height, width, device):
-            return torch.zeros(1, height * width, dtype=torch.int32)
-
-    with pytest.raises(ValueError, match="visits token 0 twice"):
-        Twice().order(2, 3)
 
 
 def test_a_network_names_the_orders_that_can_be_traced():
