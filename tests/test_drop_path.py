@@ -10,6 +10,7 @@ from tests.helpers.plain import cab, norm, randomised, weights_of
 from zoo.blocks import BLOCKS, CAB, DropPath
 from zoo.blocks.window_attention import WindowAttention
 from zoo.description import measured
+from zoo.networks import SingleImage
 
 SURELY = 1 - 1e-12
 
@@ -142,3 +143,9 @@ def test_rates_rise_linearly_over_all_groups_and_coarse_groups_take_those_beside
     assert rates(single) == [0.0]
     assert rates(unet) == [0.3] * (4 + 6 + 6 + 8 + 6 + 6 + 4 + 4)
     assert set(rates(zoo.build("mambair_realdn", dim=30, depths=[1] * 4))) == {0.0}
+
+
+def test_drop_path_rates_rise_linearly():
+    network = SingleImage(dim=32, depths=(2, 1), drop_path=0.2)
+    rates = [block.drop_path.rate for group in network.groups for block in group.blocks]
+    assert rates == pytest.approx([0, 0.1, 0.2])

@@ -1,4 +1,4 @@
-"""The known kinds and parts do not depend on what was imported before."""
+"""The registry of parts: what it takes, and that no import before changes what is known."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ import sys
 
 import pytest
 
-from zoo.registry import HOMES, kinds
+import zoo
+from zoo.errors import RecipeError
+from zoo.networks import SingleImage
+from zoo.registry import (
+    HOMES,
+    Capabilities,
+    Registry,
+    capabilities_of,
+    kind,
+    kinds,
+    temporary_registrations,
+)
 
 LISTED = "import zoo; print(*zoo.list_parts({0!r}), sep=chr(10))"
 
@@ -46,3 +57,59 @@ def test_all_parts_are_listed_before_anything_is_imported():
     listed = fresh(LISTED.format(None)).split()
     assert listed == [f"{k}/{name}" for k, r in kinds().items() for name in r.names()]
     assert {name.partition("/")[0] for name in listed} == HOMES.keys()
+
+
+class Animal:
+    """An animal."""
+
+
+def test_capabilities_are_a_parts_own_or_those_of_the_class_that_it_derives_from():
+    class Mine(SingleImage): ...
+
+    registered = Capabilities(size_multiple=8)
+    assert capabilities_of(zoo.build("mambair_realdn", dim=32, depths=[1] * 4)) == registered
+    network = Mine(dim=32, depths=(1,))
+    assert capabilities_of(network) == Capabilities() == capabilities_of(object())
+    network.capabilities = Capabilities(size_multiple=3)
+    assert capabilities_of(network).size_multiple == 3
+
+    class Turned(type(zoo.build("mambair_realdn", dim=32, depths=[1] * 4))): ...
+
+    assert capabilities_of(Turned(dim=32, depths=[1] * 4)) == registered
+
+
+def test_temporary_registrations_are_forgotten():
+    before = {name: registry.names() for name, registry in kinds().items()}
+    with temporary_registrations():
+        Registry("test animal", Animal).register("cat")(Animal)
+        zoo.register("head", "test_head")(kind("head").get("pixelshuffle").target)
+        assert kind("test animal").names() == ["cat"] and "test_head" in kind("head").names()
+    assert {name: registry.names() for name, registry in kinds().items()} == before
+
+
+def test_a_registry_refuses_what_is_no_part_and_stays_as_it_was():
+    animals = Registry("test animal", Animal, supplied=("dim",))
+
+    @animals.register("cat", capabilities=Capabilities(size_multiple=4))
+    class Cat(Animal):
+        """A cat."""
+
+        def __init__(self, dim, *, legs: int = 4): ...
+
+    with pytest.raises(RecipeError, match="already registered"):
+        animals.register("cat")(Cat)
+    with pytest.raises(RecipeError, match="derived from"):
+        animals.register("stone")(int)
+
+    class Loose(Animal):
+        def __init__(self, dim, legs: int = 4): ...
+
+    class Untyped(Animal):
+        def __init__(self, dim, *, legs=4): ...
+
+    with pytest.raises(RecipeError, match="keyword-only"):
+        animals.register("loose")(Loose)
+    with pytest.raises(RecipeError, match="type annotation"):
+        animals.register("untyped")(Untyped)
+    assert animals.names() == ["cat"]
+    assert animals.get("cat").summary == "A cat."
