@@ -1,7 +1,7 @@
 """The plugin in TensorRT's own lean runtimes 10 and 11, which need no GPU to load a plugin.
 
 Slow: they are two packages of 45 MB, which pip puts into the cache folder once. One library must
-serve both. TensorRT-RTX, which builds engines too, is in test_parser.py and test_engine.py.
+serve both. TensorRT-RTX, which builds engines too, is in test_parser.py and test_real_engines.py.
 """
 
 from __future__ import annotations
