@@ -19,7 +19,8 @@ TESTS = (
     *("tests/ops/test_native.py", "tests/ops/test_passes.py", "tests/ops/test_pass_over_rows.py"),
     *("tests/ops/test_half_products.py", "tests/ops/test_channel_passes.py"),
     *("tests/ops/test_pass_gradients.py", "tests/ops/test_kept_states.py"),
-    *("tests/test_prepared.py", "tests/ops/test_hostile.py", "tests/ops/test_hostile_orders.py"),
+    *("tests/test_prepared.py", "tests/test_prepared_changes.py"),
+    *("tests/ops/test_hostile.py", "tests/ops/test_hostile_orders.py"),
     "tests/fuzz/test_fuzz.py::test_hostile_input_is_refused_in_one_sentence[operator]",
 )
 CHECKS = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g -O1"
