@@ -11,7 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from zoo.data.images import read_photo, write_photo
 from zoo.data.samples import load_sample, sample_names
 
 HOME = Path(__file__).parents[1] / "examples" / "photos"
@@ -22,7 +24,7 @@ def scripts():
     """The modules of examples/photos, which import one another by their names."""
     sys.path.insert(0, str(HOME))
     try:
-        names = ("judge", "licences", "packages", "collect")
+        names = ("judge", "licences", "packages", "collect", "detailed")
         yield {name: importlib.import_module(name) for name in names}
     finally:
         sys.path.remove(str(HOME))
@@ -150,3 +152,46 @@ def test_a_package_of_no_known_kind_is_one_sentence(scripts, tmp_path):
     packages = scripts["packages"]
     with pytest.raises(packages.PackageError, match="named debian, pip, npm, then :NAME"):
         packages.download("rpm:x", tmp_path)
+
+
+def test_detailed_parts_of_a_photo_and_of_its_half_are_cut(scripts):
+    detailed = scripts["detailed"]
+    torch.manual_seed(0)
+    photo_BCHW = torch.full((1, 3, 331, 460), 0.5)
+    photo_BCHW[..., 300:] = torch.rand(1, 3, 331, 160)  # noise on the right
+    found = dict(detailed.detailed_parts(photo_BCHW, limit=36.0))
+    # Whole: parts begin at 0, 140 and 280. At half size, 165 x 230 pixels hold one part, to 160.
+    assert sorted(found) == ["1_0_280", "1_140_280", "2_0_0"]
+    assert torch.equal(found["1_140_280"], photo_BCHW[..., 140:300, 280:440])
+    assert found["2_0_0"].shape == (1, 3, 160, 160)
+    assert not dict(detailed.detailed_parts(photo_BCHW, limit=5.0))
+    assert detailed.bicubic_psnr(torch.zeros(1, 1, 8, 8)) == float("inf")
+
+
+def test_small_photos_give_smaller_parts_or_none(scripts):
+    noise_BCHW = torch.rand(1, 1, 131, 200)
+    found = dict(scripts["detailed"].detailed_parts(noise_BCHW, limit=36.0))
+    assert {name: part.shape[2:] for name, part in found.items()} == {"1_0_0": (130, 130)}
+    assert not dict(scripts["detailed"].detailed_parts(noise_BCHW[..., :127, :], limit=36.0))
+
+
+def test_photos_of_large_packages_have_a_limit_of_their_own(scripts, tmp_path, monkeypatch):
+    rows = scripts["collect"].read_list()
+    many = scripts["detailed"].of_large_packages()
+    assert many == {row.name for row in rows if row.package == "debian:endless-sky-high-dpi"}
+
+    detailed = scripts["detailed"]
+    seen = []
+    monkeypatch.setattr(
+        detailed, "detailed_parts", lambda photo, limit: seen.append(limit) or [("1_0_0", photo)]
+    )
+    for name in ("of_many", "other"):
+        write_photo(tmp_path / "photos" / f"{name}.png", load_sample("coffee"))
+    monkeypatch.setattr(detailed, "of_large_packages", lambda: {"of_many"})
+    monkeypatch.setattr(
+        sys, "argv", ["detailed.py", str(tmp_path / "photos"), "-o", str(tmp_path / "out")]
+    )
+    assert detailed.main() == 0
+    assert seen == [30.0, 36.0]
+    found = read_photo(tmp_path / "out" / "other_1_0_0.png").color_HWC
+    assert np.array_equal(found, load_sample("coffee").color_HWC)
