@@ -61,7 +61,7 @@ def test_all_weights_together_are_small():
     assert max(sizes) < 2e6 and sum(sizes) < 12e6
 
 
-@pytest.mark.parametrize("name", [*CROPS, "qmambabsr_tiny"])
+@pytest.mark.parametrize("name", shipped_weights())
 def test_a_file_holds_what_its_metadata_and_the_list_say(name):
     with safe_open(WEIGHTS / f"{name}.safetensors", "pt") as file:
         metadata = file.metadata()
