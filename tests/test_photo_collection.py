@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.data.images import read_photo, write_photo
+from zoo.data.images import Photo, read_photo, write_photo
 from zoo.data.samples import load_sample, sample_names
 
 HOME = Path(__file__).parents[1] / "examples" / "photos"
@@ -195,3 +195,36 @@ def test_photos_of_large_packages_have_a_limit_of_their_own(scripts, tmp_path, m
     assert seen == [30.0, 36.0]
     found = read_photo(tmp_path / "out" / "other_1_0_0.png").color_HWC
     assert np.array_equal(found, load_sample("coffee").color_HWC)
+
+
+def test_mistakes_with_detailed_parts_are_one_sentence(scripts, tmp_path, capsys):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    (tmp_path / "empty").mkdir()
+    for name in ("gray.png", "other.png"):
+        write_photo(photos / name, load_sample("camera"))
+    file = photos / "gray.png"
+
+    def said(folder, output):
+        assert scripts["detailed"].main([str(folder), "-o", str(output)]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        return line
+
+    assert said(tmp_path / "gone", out).startswith("detailed: error: image folder")
+    assert "holds no image" in said(tmp_path / "empty", out)
+    assert "is a file, not a folder" in said(file, out)
+    assert said(photos, file) == (
+        f"detailed: error: {file} is a file, not a folder; choose another folder"
+    )
+    assert "the parts would be among the photos" in said(photos, tmp_path / "out" / ".." / "photos")
+    write_photo(photos / "gray.jpg", load_sample("camera"))
+    assert "the parts of gray.jpg and gray.png would have the same names" in said(photos, out)
+    assert not out.exists()
+
+
+def test_a_photo_of_one_pixel_is_skipped(scripts, tmp_path, capsys):
+    photos = tmp_path / "photos"
+    for name, sides in {"a": (1, 200), "b": (200, 1), "c": (160, 160)}.items():
+        noise_HWC = np.random.default_rng(0).random((*sides, 3), np.float32)
+        write_photo(photos / f"{name}.png", Photo(noise_HWC))
+    assert scripts["detailed"].main([str(photos), "-o", str(tmp_path / "out")]) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["c_1_0_0.png"]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -24,6 +24,7 @@ from zoo.data.bicubic import resize_bicubic
 from zoo.data.images import list_photos, read_photo, write_photo
 from zoo.data.photo import Photo
 from zoo.data.pixels import to_array, to_tensor
+from zoo.errors import ZooError
 
 SIZE, STEP = 160, 140
 """Side of a part, and distance between neighbours, in pixels."""
@@ -38,22 +39,50 @@ package with more than MANY photos, so that one kind of picture does not prevail
 MANY = 100
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the parts and return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="folder of photos that collect.py wrote")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write to")
-    options = parser.parse_args()
-    options.output.mkdir(parents=True, exist_ok=True)
-    many, count = of_large_packages(), 0
-    for path in tqdm(list_photos(options.folder), unit="photo"):
-        limit = LIMIT_OF_MANY if path.stem in many else LIMIT
-        for name, part_BCHW in detailed_parts(to_tensor(read_photo(path).color_HWC)[None], limit):
-            write_photo(options.output / f"{path.stem}_{name}.png", Photo(to_array(part_BCHW[0])))
-            count += 1
+    options = parser.parse_args(arguments)
+    try:
+        count = write_parts(options.folder, options.output)
+    except (ZooError, OSError) as error:
+        sys.stderr.write(f"detailed: error: {error}\n")
+        return 2
     print(f"{count} parts in {options.output}")
     return 0
+
+
+def write_parts(folder: Path, output: Path) -> int:
+    """Write the detailed parts of the photos of a folder and return their number.
+
+    Raises:
+        ZooError: if a photo cannot be read, or parts would replace photos or one another.
+    """
+    paths = list_photos(folder)
+    if folder.resolve() == output.resolve():
+        raise ZooError(f"{output}: the parts would be among the photos; choose another folder")
+    if output.exists() and not output.is_dir():
+        raise ZooError(f"{output} is a file, not a folder; choose another folder")
+    names: dict[str, str] = {}
+    for path in paths:
+        other = names.setdefault(path.stem, path.name)
+        if other != path.name:
+            raise ZooError(
+                f"{folder}: the parts of {other} and {path.name} would have the same names; "
+                "rename one"
+            )
+    output.mkdir(parents=True, exist_ok=True)
+    many, count = of_large_packages(), 0
+    for path in tqdm(paths, unit="photo"):
+        limit = LIMIT_OF_MANY if path.stem in many else LIMIT
+        for name, part_BCHW in detailed_parts(to_tensor(read_photo(path).color_HWC)[None], limit):
+            write_photo(output / f"{path.stem}_{name}.png", Photo(to_array(part_BCHW[0])))
+            count += 1
+    return count
 
 
 def of_large_packages(table: Path = Path(__file__).parent / "photos.csv") -> set[str]:
@@ -74,6 +103,8 @@ def detailed_parts(photo_BCHW: Tensor, limit: float) -> Iterator[tuple[str, Tens
     Yields:
         Shrinking, top and left, as in ``2_0_140``; and the part.
     """
+    if min(photo_BCHW.shape[2:]) < LEAST:
+        return  # one pixel has no half
     height, width = (side // 2 * 2 for side in photo_BCHW.shape[2:])
     half_BCHW = resize_bicubic(photo_BCHW[..., :height, :width], 0.5).clamp(0, 1)
     for shrink, image_BCHW in ((1, photo_BCHW), (2, half_BCHW)):
