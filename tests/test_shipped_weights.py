@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 import os
 import re
 import sys
@@ -21,6 +22,7 @@ from zoo.data.degradations import DEGRADATIONS
 from zoo.data.photos import TrainingPhoto
 from zoo.data.pixels import quantise, to_tensor
 from zoo.data.samples import load_sample
+from zoo.errors import ZooError
 from zoo.evaluation import Protocol, restore_clean, score
 from zoo.evaluation.burst import score_burst
 from zoo.recipe import load_recipe
@@ -150,3 +152,35 @@ def test_the_table_of_a_model(scores, capsys, monkeypatch):
     assert "has no input 'JPEG 5'; it has JPEG 10" in capsys.readouterr().err
     assert scores.main(["other", "samples"]) == 2
     assert "has no model 'other'" in capsys.readouterr().err
+
+
+def test_weights_of_another_size_are_refused(scores, capsys, monkeypatch):
+    words = ["mambair_tiny_x2", "samples", "-w", "mambair_tiny_x4"]
+    monkeypatch.setattr(scores, "measured", None)
+    assert scores.main(words) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line == (
+        "scores: error: mambair_tiny_x4: these weights are for scale 4, mambair_tiny_x2 for scale 2"
+    )
+    gray = zoo.build("mambair_tiny_x2", channels=1)
+    with pytest.raises(ZooError, match="return 1 and 1 channels, mambair_tiny_x2 3 and 3"):
+        scores.check_same_sizes(gray, "gray", "mambair_tiny_x2")
+
+
+def test_a_file_for_scores_is_checked_before_they_are_measured(
+    scores, capsys, monkeypatch, tmp_path
+):
+    def measured(*_):
+        raise AssertionError
+
+    (tmp_path / "file").touch()
+    words = ["mambair_tiny_denoise", "samples", "--json", str(tmp_path / "file" / "scores.json")]
+    with monkeypatch.context() as patch:
+        patch.setattr(scores, "measured", measured)
+        assert scores.main(words) == 2
+    assert "scores.json" in capsys.readouterr().err
+    monkeypatch.setattr(scores, "CENTRE", 32)
+    path = tmp_path / "missing" / "scores.json"
+    words = ["mambair_tiny_denoise", "samples", "--cases", "noise 25", "--json", str(path)]
+    assert scores.main(words) == 0
+    assert list(json.loads(path.read_text())) == ["noise 25"]

@@ -30,6 +30,7 @@ from zoo.data.pixels import round_to_levels, with_channels
 from zoo.data.testsets import TestImage, validation_images
 from zoo.errors import ZooError
 from zoo.evaluation import Protocol, Restored, Score, evaluate, mean_score, score
+from zoo.files import check_writable
 from zoo.networks import Network
 from zoo.schema import resolve_part
 
@@ -66,7 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         cases = cases_of(options.model, options.cases)
+        if options.json:
+            check_writable(options.json)
         network = zoo.load(options.weights or options.model).eval()
+        if options.weights:
+            check_same_sizes(network, options.weights, options.model)
         images = photos(options.folder, network.scale)
         rows, found = [], {}
         for name, described in cases.items():
@@ -105,6 +110,25 @@ def cases_of(model: str, names: Sequence[str] | None = None) -> dict[str, object
     return {
         name: described for name, described in listed[model].items() if not names or name in names
     }
+
+
+def check_same_sizes(network: Network, weights: str, model: str) -> None:
+    """Check that weights have the scale and the channels of a model.
+
+    Raises:
+        ZooError: if they have not; the table would not be that of the model.
+    """
+    expected = zoo.build(model)
+    if network.scale != expected.scale:
+        raise ZooError(
+            f"{weights}: these weights are for scale {network.scale}, {model} for scale "
+            f"{expected.scale}"
+        )
+    ours, theirs = (f"{one.channels} and {one.out_channels}" for one in (network, expected))
+    if ours != theirs:
+        raise ZooError(
+            f"{weights}: these weights take and return {ours} channels, {model} {theirs}"
+        )
 
 
 def measured(
