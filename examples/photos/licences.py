@@ -42,11 +42,14 @@ def of_debian_file(copyright_text: str, path: str) -> Rights | None:
     return found
 
 
-def of_kde_metadata(text: str) -> Rights:
-    """Licence and authors of a KDE wallpaper's ``metadata.json``."""
-    plugin = json.loads(text).get("KPlugin", {})
-    authors = "; ".join(author.get("Name", "") for author in plugin.get("Authors", []))
-    return Rights(str(plugin.get("License", "")), authors)
+def of_kde_metadata(text: str) -> Rights | None:
+    """Licence and authors of a KDE wallpaper's ``metadata.json``; None for another program's."""
+    try:
+        plugin = json.loads(text)["KPlugin"]
+        authors = "; ".join(author.get("Name", "") for author in plugin.get("Authors", []))
+        return Rights(str(plugin.get("License", "")), authors)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def _fields(paragraph: str) -> dict[str, str]:

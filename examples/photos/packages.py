@@ -7,11 +7,14 @@ downloaded by its own tool, so a mirror or a proxy that is set up for the tool i
 from __future__ import annotations
 
 import io
+import lzma
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -21,6 +24,13 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "npm": ("npm", "pack", "--silent", "{name}"),
 }
 """The command that puts a package of each kind into the current folder."""
+
+
+DAMAGE = (
+    *(EOFError, OSError, ValueError, lzma.LZMAError, zlib.error),
+    *(tarfile.TarError, zipfile.BadZipFile, NotImplementedError, RuntimeError),
+)
+"""What reading a damaged archive raises; the last two are for flags of a zip archive."""
 
 
 class PackageError(Exception):
@@ -62,14 +72,29 @@ def _only_file(folder: Path) -> Path | None:
 
 
 def contents(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    """The wanted regular files of a .deb, .whl, .tgz or .tar.* archive: path inside, bytes."""
+    """The wanted regular files of a .deb, .whl, .tgz or .tar.* archive: path inside, bytes.
+
+    Raises:
+        PackageError: if the archive is damaged, or its compression is unknown to Python.
+    """
+    data = archive.read_bytes()
+    try:
+        yield from _files(archive, data, wanted)
+    except DAMAGE as error:
+        raise PackageError(f"{archive}: it is damaged; delete it and run again") from error
+
+
+def _files(
+    archive: Path, data: bytes, wanted: Callable[[str], bool]
+) -> Iterator[tuple[str, bytes]]:
     if archive.suffix in {".whl", ".zip"}:
-        with zipfile.ZipFile(archive) as zipped:
+        with zipfile.ZipFile(io.BytesIO(data)) as zipped:
             for name in zipped.namelist():
                 if wanted(name):
                     yield name, zipped.read(name)
         return
-    data = _data_of_deb(archive) if archive.suffix == ".deb" else archive.read_bytes()
+    if archive.suffix == ".deb":
+        data = _data_of_deb(archive, data)
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         for member in tar:
             name = str(PurePosixPath(member.name))
@@ -78,15 +103,18 @@ def contents(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str
                 yield name, file.read()
 
 
-def _data_of_deb(archive: Path) -> bytes:
+def _data_of_deb(archive: Path, raw: bytes) -> bytes:
     """The ``data.tar.*`` member of a Debian package, an archive in the format of ``ar``."""
-    raw = archive.read_bytes()
     if not raw.startswith(b"!<arch>\n"):
-        raise PackageError(f"{archive.name} is not a Debian package")
+        raise ValueError("not a Debian package")
     at = 8
     while at + 60 <= len(raw):
         name, size = raw[at : at + 16].strip(), int(raw[at + 48 : at + 58])
+        if size < 0:
+            raise ValueError("a member of negative size")
+        if name.startswith(b"data.tar.zst") and sys.version_info < (3, 14):
+            raise PackageError(f"{archive}: its compression, zstd, needs Python 3.14")
         if name.startswith(b"data.tar"):
             return raw[at + 60 : at + 60 + size]
         at += 60 + size + size % 2
-    raise PackageError(f"{archive.name} holds no data.tar")
+    raise ValueError("no data.tar")
