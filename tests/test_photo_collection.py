@@ -338,3 +338,12 @@ def test_a_photo_of_one_pixel_is_skipped(scripts, tmp_path, capsys):
         write_photo(photos / f"{name}.png", Photo(noise_HWC))
     assert scripts["detailed"].main([str(photos), "-o", str(tmp_path / "out")]) == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["c_1_0_0.png"]
+
+
+def test_sample_photos_that_are_there_are_not_written_again(scripts, tmp_path):
+    kept = tmp_path / "held_out" / "camera.png"
+    kept.parent.mkdir()
+    kept.write_bytes(b"mine")
+    scripts["collect"].copy_samples(tmp_path)
+    assert kept.read_bytes() == b"mine"
+    assert (tmp_path / "held_out" / "coffee.png").exists()

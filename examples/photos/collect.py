@@ -126,11 +126,16 @@ def collect(rows: list[Row], folder: Path, kept: Path) -> list[str]:
 
 
 def copy_samples(folder: Path) -> None:
-    """Write the sample photos of scikit-image and scikit-learn, which zoo knows, as they are."""
+    """Write the sample photos of scikit-image and scikit-learn, which zoo knows.
+
+    They are written as they are, and not again where they are there.
+    """
     for use in USES:
         (folder / use).mkdir(parents=True, exist_ok=True)
         for name in sample_names(held_out=use == "held_out"):
-            write_photo(folder / use / f"{name}.png", load_sample(name))
+            path = folder / use / f"{name}.png"
+            if not path.exists():
+                write_photo(path, load_sample(name))
 
 
 def target(folder: Path, row: Row) -> Path:
