@@ -112,7 +112,7 @@ PICTURES = {
     "many layers": (lambda _: many_layers(), "4f415f311d55"),
     "decay": (lambda _: decay(), "055906523f34"),
     "attribution": (lambda _: attribution(), "b3c7598ee1aa"),
-    "runs": (runs, "914363a7ae2a"),
+    "runs": (runs, "39079892bc9d"),
 }
 
 

@@ -70,8 +70,9 @@ def test_axes_titles_and_the_last_values_are_written_beside_the_curves(tmp_path,
     places = (70, 201, 332, 464, 595, 726)
     rows = zip(losses, heights, steps, places, strict=True)
     expected = [("loss (logarithmic)", (84, 28))]
-    for loss, y, step, x in rows:
-        expected += [(loss, (8, y + 5)), (step, (x, 410))]
+    rows = list(rows)
+    expected += [(loss, (8, y + 5)) for loss, y, _, _ in rows]
+    expected += [(step, (x, 410)) for _, _, step, x in rows]
     expected += [("step", (380, 432)), (f"{tmp_path.name}: 0.1", (122, 451))]
     assert drawn.texts[: len(expected)] == expected
     assert drawn.texts[len(expected)] == ("PSNR in validation, dB", (84, 28))
@@ -105,3 +106,23 @@ def test_labels_of_an_axis_differ():
     assert training_curves._labels([40.15, 40.152, 40.154]) == ["40.15", "40.152", "40.154"]
     assert training_curves._labels([-35.9, -35.1]) == ["-35.9", "-35.1"]
     assert training_curves._labels([1.0, 1.0 + 1e-9]) == ["1", "1"]  # nothing to tell
+
+
+def test_steps_of_a_short_run_are_written_where_they_are(monkeypatch):
+    drawn = strokes.record(monkeypatch)
+    training_curves._panel("title", {"run": [(0, 1.0), (4, 2.0)]}, logarithmic=False)
+    steps = [(text, x) for text, (x, y) in drawn.texts if y == 410]
+    assert steps == [("0", 70), ("1", 234), ("2", 398), ("3", 562), ("4", 726)]
+
+
+def test_runs_of_one_name_have_their_paths_and_an_empty_log_is_told(tmp_path, monkeypatch):
+    folders = [tmp_path / one / "run" for one in "ab"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}')
+    drawn = strokes.record(monkeypatch)
+    render_runs(folders)
+    assert [text for text, _ in drawn.texts[-2:]] == [f"{folder}: 1" for folder in folders]
+    (folders[0] / "metrics.jsonl").write_text("")
+    with pytest.raises(ZooError, match="is empty; the run has not logged"):
+        render_runs(folders)

@@ -49,13 +49,16 @@ def plot_runs(folders: Sequence[str | Path], path: str | Path) -> None:
 def render_runs(folders: Sequence[str | Path]) -> np.ndarray:
     """Draw the curves and return them as RGB, (H, W, 3) uint8; see :func:`plot_runs`."""
     runs = {}
+    names = [folder.name for folder in map(Path, folders)]
     for folder in map(Path, folders):
         lines = read_metrics(folder)
+        if not lines and (folder / METRICS).is_file() and not (folder / METRICS).stat().st_size:
+            raise ZooError(f"{folder / METRICS} is empty; the run has not logged anything yet")
         if not lines:
             raise ZooError(
                 f"{folder}: no run here; give a folder with {METRICS}, such as runs/NAME"
             )
-        runs[folder.name if folder.name not in runs else str(folder)] = lines
+        runs[folder.name if names.count(folder.name) == 1 else str(folder)] = lines
     panels = []
     for key, title in PANELS:
         curves: dict[str, Points] = {}
@@ -97,12 +100,13 @@ def _panel(title: str, curves: dict[str, Points], *, logarithmic: bool) -> np.nd
     _write(canvas, title + (" (logarithmic)" if logarithmic else ""), LEFT, 28, 0.6)
     values = [low + (high - low) * fifth / 5 for fifth in range(6)]
     values = [10**value if logarithmic else value for value in values]
-    for fifth, (value, label) in enumerate(zip(values, _labels(values), strict=True)):
+    for value, label in zip(values, _labels(values), strict=True):
         _, y = place(0, value)
         cv2.line(canvas, (LEFT, y), (WIDTH - RIGHT, y), _GRID, 1)
         _write(canvas, label, 8, y + 5, 0.45)
-        x, _ = place(last * fifth / 5, value)
-        _write(canvas, f"{last * fifth / 5:.0f}", x - 14, HEIGHT - BOTTOM + 22, 0.45)
+    for step in sorted({round(last * fifth / 5) for fifth in range(6)}):
+        x, _ = place(step, values[0])
+        _write(canvas, str(step), x - 14, HEIGHT - BOTTOM + 22, 0.45)
     _write(canvas, "step", WIDTH // 2, HEIGHT - 8, 0.45)
     for number, (name, curve) in enumerate(curves.items()):
         color = CURVES[number % len(CURVES)]
