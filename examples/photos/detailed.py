@@ -112,6 +112,7 @@ def detailed_parts(photo_BCHW: Tensor, limit: float) -> Iterator[tuple[str, Tens
         size = min(SIZE, height // 2 * 2, width // 2 * 2)
         if size < LEAST:
             continue
+        # A border narrower than STEP is left out.
         for top in range(0, height - size + 1, STEP):
             for left in range(0, width - size + 1, STEP):
                 part_BCHW = image_BCHW[..., top : top + size, left : left + size]

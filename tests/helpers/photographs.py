@@ -6,10 +6,13 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 import zoo
 from tests.helpers.networks import Nearest
+from zoo.data.images import read_photo
+from zoo.errors import ImageError
 
 FORMATS = ["png", "jpg", "tif", "webp"]
 
@@ -102,3 +105,11 @@ def xmp_of(image):
         return image.tag_v2.get(700)
     text = image.info.get("XML:com.adobe.xmp")
     return image.info.get("xmp") if text is None else text.encode()
+
+
+def refused(path):
+    """The message of the error that reading an image file ends with; it names the file."""
+    with pytest.raises(ImageError) as error:
+        read_photo(path)
+    assert str(path) in str(error.value)
+    return str(error.value)
