@@ -6,9 +6,10 @@
 
 It first compares the kernels with the definition and stops if they differ. Then it prints tables:
 the operator, the SS2D core (projections to merge), whole networks, training steps. All paths of a
-row take turns and are timed by CUDA events. Networks run as ``zoo restore`` runs them: images with
-channels last. Memory is the peak that PyTorch allocates, minus the
-memory allocated before. ``--write`` puts the tables into the GPU section of a document.
+row take turns and are timed by CUDA events. Networks have images with channels last, as in ``zoo
+restore``; their kernels are launched one by one, except in the table of CUDA graphs. Memory is the
+peak that PyTorch allocates, minus the memory allocated before; that of a graph is in its recording,
+and not counted. ``--write`` puts the tables into the GPU section of a document.
 
 The operator has two lower bounds: the time to move its bytes at the measured copy bandwidth, and
 the time for its exponentials (N + 1 for each step and channel) at the measured rate. The larger one
@@ -23,7 +24,7 @@ import itertools
 import json
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ from torch import Tensor
 import zoo
 from zoo.blocks import SS2D
 from zoo.files import write_text
+from zoo.inference import graphs
 from zoo.inference.runner import channels_last
 from zoo.ops import selective_scan
 from zoo.ops.precision import DTYPES, Precision, autocast
@@ -162,13 +164,19 @@ def floor(inputs: list[Any], rate: float, bandwidth: float) -> float:
 
 
 def compare(
-    rig: Rig, head: list[str], rows: Rows, rounds: int, without: tuple[str, ...] = ()
+    rig: Rig,
+    head: list[str],
+    rows: Rows,
+    rounds: int,
+    without: tuple[str, ...] = (),
+    names: Sequence[str] = (),
 ) -> tuple[str, list[Any]]:
-    """Make a table with milliseconds and MiB of each path, and ratios to our path.
+    """Make a table with milliseconds and MiB of each path, and ratios to the first one.
 
-    Paths ``without`` are measured for the smallest number of tokens alone.
+    Paths are backends, unless they have other ``names``. Paths ``without`` are measured for the
+    smallest number of tokens alone.
     """
-    lines, saved, names = [], [], rig.names
+    lines, saved, names = [], [], names or rig.names
     for label, functions, limit in rows:
         if rig.sizes.lengths[0] not in label:
             functions = {name: run for name, run in functions.items() if name not in without}
@@ -230,6 +238,42 @@ def network_rows(rig: Rig) -> Rows:
 
         functions: dict[str, Path_] = {n: partial(whole, n) for n in rig.names}
         yield [width, f"{size} x {size}", precision], functions, 0.0
+
+
+def graph_rows(rig: Rig) -> Rows:
+    """Networks as ``zoo restore`` runs them when images have one size, and launched one by one."""
+    for (width, model), size, precision in itertools.product(
+        rig.sizes.models.items(), rig.sizes.images, PRECISIONS
+    ):
+        network = zoo.build(model).to(rig.device).eval()
+        image = channels_last(torch.rand(1, network.channels, size, size, device=rig.device))
+        if image[0, 0].numel() > graphs.PIXELS:
+            continue
+
+        def launched(
+            image: Tensor, network: Any = network, precision: Precision = precision
+        ) -> Any:
+            with autocast(rig.device, precision):
+                return network(image)
+
+        def each(image: Tensor = image, launched: Any = launched) -> object:
+            with running(rig, rig.names[0]), torch.inference_mode():
+                return launched(image)
+
+        def recorded(
+            image: Tensor = image,
+            network: Any = network,
+            launched: Any = launched,
+            precision: Precision = precision,
+        ) -> object:
+            with running(rig, rig.names[0]), torch.inference_mode():
+                return graphs.recorder(network)(network, launched, [image], precision)
+
+        for _ in range(graphs.RUNS + 1):
+            recorded()
+        if rig.device == "cuda" and (reason := graphs.recorder(network).refusal):
+            print(f"{model} at {size} x {size} in {precision} is not recorded: {reason}")
+        yield [width, f"{size} x {size}", precision], {"graph": recorded, "launches": each}, 0.0
 
 
 def training_rows(rig: Rig) -> Rows:
@@ -372,17 +416,19 @@ def measured(
         f"{rig.title()}. Copy bandwidth {bandwidth / 1e12:.2f} TB/s, "
         f"{rate / 1e12:.2f} T exponentials/s."
     )
-    parts = {
-        "Operator": (["pass", "width", "L", "tokens"], operator_rows(rig, rate, bandwidth)),
-        "SS2D core, forward": (["width", "image", "precision"], core_rows(rig)),
-        "Whole networks, forward": (["width", "image", "precision"], network_rows(rig)),
-        "Training step": (["width", "batch", "precision"], training_rows(rig)),
+    images = ["width", "image", "precision"]
+    parts: dict[str, tuple[list[str], Rows, tuple[str, ...]]] = {
+        "Operator": (["pass", "width", "L", "tokens"], operator_rows(rig, rate, bandwidth), ()),
+        "SS2D core, forward": (images, core_rows(rig), ()),
+        "Whole networks, forward": (images, network_rows(rig), ()),
+        "Networks recorded as CUDA graphs": (images, graph_rows(rig), ("graph", "launches")),
+        "Training step": (["width", "batch", "precision"], training_rows(rig), ()),
     }
     print(head)
     sections: list[str] = [head]
     saved: dict[str, Any] = {"head": head}
-    for title, (columns, rows) in parts.items():
-        text, saved[title] = compare(rig, columns, rows, rounds, without)
+    for title, (columns, rows, names) in parts.items():
+        text, saved[title] = compare(rig, columns, rows, rounds, without, names)
         print(f"\n{title}\n\n{text}", flush=True)
         sections.append(f"### {title}\n\n{text}")
     return sections, saved

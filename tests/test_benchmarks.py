@@ -58,6 +58,7 @@ def test_the_gpu_benchmark_walks_through(options, tmp_path, capsys, monkeypatch)
         return
     saved = json.loads((tmp_path / "gpu.json").read_text())
     parts = {"Operator", "SS2D core, forward", "Whole networks, forward", "Training step"}
+    parts |= {"Networks recorded as CUDA graphs"}
     assert set(saved) == parts | {"head"} and all(saved[part] for part in parts)
 
 

@@ -27,6 +27,7 @@ CPU = torch.device("cpu")
 PLANS = {
     "short": "tests.helpers.broken_backends:ONE_GROUP",
     "long": "tests.helpers.broken_backends:SHORT_PLAN",
+    "graphs": "tests.helpers.broken_backends:ONE_GROUP",
     "models": (),
 }
 
@@ -52,7 +53,8 @@ def test_all_is_right(examined, capsys):
     code, text = examined(BACKENDS["right"])
     assert code == 0 and text.endswith("result: all is right\n")
     assert "torch " in text and "processor " in text and "FAILED" not in text
-    for title in ("Tool chain", "Self-check, as at the first use", "Long form", "Times"):
+    titles = ["Self-check, as at the first use", "Long form", "Networks as CUDA graphs", "Times"]
+    for title in ("Tool chain", *titles):
         assert f"\n\n{title}\n{'-' * len(title)}\n" in text
     assert "ok     2 cases in" in text and "3 of 3 cases are right" in text
     assert "ok     a restored picture, fp32" in text and "some times" in text
@@ -63,7 +65,7 @@ def test_all_is_right(examined, capsys):
 
 def test_every_fault_is_told_and_the_rest_goes_on(examined):
     code, text = examined(BACKENDS["wrong_gradient"])
-    assert code == 1 and text.endswith("result: 4 FAILED\n")
+    assert code == 1 and text.endswith("result: 6 FAILED\n")
     case = "float32 B2-L7-K2-E5-R2-N4-full-low-sum"
     wrong = "the gradient of A deviates by "
     assert "FAILED 2 cases in" in text and f"FAILED {case}: {wrong}" in text
@@ -365,7 +367,9 @@ def test_what_is_examined_and_tried_is_there():
     subject = gpu_report.Subject(CPU)
     assert {*subject.models, gpu_probes.MODEL} <= {*zoo.list_models()}
     assert gpu_probes.MODEL in shipped_weights()
-    assert all(gpu_report._count(plan) > 5 for plan in (subject.short, subject.long))
+    assert all(
+        gpu_report._count(plan) > 5 for plan in (subject.short, subject.long, subject.graphs)
+    )
     graphs = ["a CUDA graph of the operator", "a CUDA graph of a network"]
     pictures = [f"a restored picture, {precision}" for precision in ("fp32", "bf16", "fp16")]
     names = [*graphs, "wrong entries of an order", "torch.compile", *pictures]

@@ -281,6 +281,13 @@ def test_channels_are_last_on_a_gpu_alone(kind, monkeypatch):
     laid = []
     monkeypatch.setattr(runner, "channels_last", lambda tensor: laid.append(tensor) or tensor)
     monkeypatch.setattr(runner, "autocast", lambda device, precision: nullcontext())
+    recorded = []
+
+    def run(network, run, inputs, precision):
+        recorded.append(precision)
+        return run(*inputs)
+
+    monkeypatch.setattr(runner.graphs, "recorder", lambda network: run)
 
     class Image:
         shape = (1, 3, 4, 5)
@@ -303,7 +310,8 @@ def test_channels_are_last_on_a_gpu_alone(kind, monkeypatch):
 
     image = Image()
     assert runner._runner(Fake(), RestoreSettings())(image).shape == (1, 3, 4, 5)
-    assert laid == ([image] if kind == "cuda" else [])
+    on_a_gpu = kind == "cuda"
+    assert laid == [image] * on_a_gpu and recorded == ["fp32"] * on_a_gpu
 
 
 def test_a_tile_is_no_smaller_than_its_overlaps():

@@ -122,6 +122,7 @@ class MambaRestore:
                 restored.append(torch.from_numpy(one_HWC))
         finally:
             network.to("cpu")
+            zoo.inference.graphs.forget(network)
         return (torch.stack(restored),)
 
 

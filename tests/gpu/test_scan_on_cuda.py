@@ -20,8 +20,9 @@ import torch
 import zoo
 from tests.helpers.scan_cases import CASES, TOLERANCE, Case, make_inputs, random_case, relative, run
 from zoo.commands.gpu_probes import captured
-from zoo.inference import RestoreSettings, restore_tensor
+from zoo.inference import RestoreSettings, graphs, restore_tensor
 from zoo.inference.device_memory import CudaMemory
+from zoo.inference.graph_check import ON_A_GPU
 from zoo.ops import selective_scan
 
 pytestmark = pytest.mark.gpu
@@ -242,6 +243,34 @@ def test_restoring_equals_the_cpu(precision, stage):
         )
     # Rounding to 8 mantissa bits in a few layers.
     assert (found - expected).abs().max() <= (1e-4 if precision == "fp32" else 3e-2)
+
+
+@pytest.mark.parametrize("group", ON_A_GPU, ids=lambda group: group[0].model)
+def test_recorded_networks_pass_their_self_check(group, stage):
+    needs_gpu(stage)
+    for check in group:
+        assert check.fault(torch.device(stage.device), 3) is None
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("model", ["mambair_tiny_x2", "mambacsr_tiny_x2"])
+def test_small_photos_by_cuda_graphs_equal_those_without(model, precision, stage, monkeypatch):
+    needs_gpu(stage)
+    network = zoo.load(model).to(stage.device)
+    recorder = graphs.Recorder(is_trusted=lambda device: True)
+    monkeypatch.setattr(graphs, "recorder", lambda network: recorder)
+    settings = RestoreSettings(precision=precision)
+    images = [torch.rand(1, 3, *size) for size in [(48, 33), (20, 64), (48, 33)] for _ in range(6)]
+    with zoo.use_backend(stage.backend):
+        for image in images:
+            with monkeypatch.context() as patch:
+                patch.setattr(graphs, "recorder", lambda network: graphs.Recorder())
+                one = restore_tensor(network, image, settings)
+            found = restore_tensor(network, image, settings)
+            # Sums of several programs are added in no fixed order.
+            assert (found - one).abs().max() <= (1e-4 if precision == "fp32" else 3e-2)
+            torch.rand(64, 2**20, device=stage.device)  # what was freed meanwhile is overwritten
+    assert not recorder.refusal
 
 
 def test_restoring_stays_within_free_memory(stage):

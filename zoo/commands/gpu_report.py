@@ -21,6 +21,7 @@ from zoo.command import package_version
 from zoo.commands import gpu_probes, gpu_timings
 from zoo.errors import ZooError
 from zoo.files import check_writable, write_text
+from zoo.inference.graphs import PLAN
 from zoo.ops.scan import triton
 from zoo.ops.scan.contract import Backend
 from zoo.ops.scan.self_check import machine, plans, processes, toolchain
@@ -41,6 +42,7 @@ class Subject:
         backend: the backend.
         short: MODULE:NAME of the cases of the self-check.
         long: MODULE:NAME of the cases of the long form.
+        graphs: MODULE:NAME of the networks that are recorded as CUDA graphs.
         models: networks to time.
     """
 
@@ -48,6 +50,7 @@ class Subject:
     backend: Backend = triton
     short: str = f"{plans.__name__}:ON_A_GPU"
     long: str = f"{plans.__name__}:LONG_FORM"
+    graphs: str = PLAN
     models: tuple[str, ...] = ("mambair_tiny_x2", "mambair_light_x2")
 
 
@@ -128,7 +131,9 @@ def _examine(report: _Report, subject: Subject) -> None:
     name = f"{_count(subject.short)} cases in {verdict.seconds} s"
     report.outcome(name, None if verdict.passed else f"{verdict.case}: {verdict.error}")
     report.title("Long form")
-    _long_form(report, subject)
+    _all_of(report, subject, subject.long)
+    report.title("Networks as CUDA graphs")
+    _all_of(report, subject, subject.graphs)
     report.title("Operator and networks in this process")
     for name, wrong in gpu_probes.outcomes(subject.device, subject.backend.NAME):
         report.outcome(name, wrong)
@@ -140,18 +145,19 @@ def _examine(report: _Report, subject: Subject) -> None:
     report.say(f"result: {faults}")
 
 
-def _long_form(report: _Report, subject: Subject) -> None:
+def _all_of(report: _Report, subject: Subject, plan: str) -> None:
+    """Run all cases of a plan, and go on after faults."""
     begin = time.monotonic()
-    with tqdm(total=_count(subject.long), unit="case") as bar:
+    with tqdm(total=_count(plan), unit="case") as bar:
 
         def begun() -> None:
             bar.update()
 
         place = processes.place_of(subject.backend)
-        found = processes.examine_all(place, subject.device, subject.long, begun=begun)
+        found = processes.examine_all(place, subject.device, plan, begun=begun)
     for verdict in found:
         report.outcome(verdict.case or "a process", verdict.error)
-    right = f"{_count(subject.long) - len(found)} of {_count(subject.long)} cases are right"
+    right = f"{_count(plan) - len(found)} of {_count(plan)} cases are right"
     report.say(f"{right}; {time.monotonic() - begin:.0f} s")
 
 

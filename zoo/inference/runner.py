@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.errors import ZooError, is_out_of_memory, shown
+from zoo.inference import graphs
 from zoo.inference.device_memory import DeviceMemory, memory_of
 from zoo.inference.evaluation_mode import evaluating
 from zoo.inference.faster_precision import faster_precision
@@ -42,6 +43,9 @@ from zoo.ops.scan.dispatch import asked_for
 from zoo.registry import capabilities_of
 
 logger = logging.getLogger(__name__)
+
+GPU = "cuda"
+"""Type of the devices on which images have channels last and networks are recorded."""
 
 _LEAST, _MOST, _BLOCK = -0.5, 2, 8
 """Bounds of the mean of a block of pixels, and its side: a sharpened image can exceed 0 and 1, and
@@ -184,6 +188,7 @@ def _in_fitting_tiles(
             tile = _smaller(tile or max(image_BIHW.shape[-2:]), overlap, error)
         # After the handler, because the error keeps the tensors of the failed run alive.
         logger.warning("memory ran out; trying tiles of %d pixels", tile)
+        graphs.forget(network)
         if memory is not None:
             memory.release()
 
@@ -273,12 +278,19 @@ def _runner(network: Network, settings: RestoreSettings) -> Run:
     asked = settings.precision
     precision = faster_precision(network, settings.tf32) if asked == "auto" else asked
 
+    def computed(*inputs: Tensor) -> Tensor:
+        with autocast(parameter.device, precision):
+            found: Tensor = network(*inputs)
+        return found
+
     def once(*inputs: Tensor) -> Tensor:
         moved = [tensor.to(parameter.device, parameter.dtype) for tensor in inputs]
-        if parameter.device.type == "cuda":
-            moved = [channels_last(tensor) for tensor in moved]
-        with float32_products(tf32=settings.tf32), autocast(parameter.device, precision):
-            found = network(*moved)
+        with float32_products(tf32=settings.tf32):
+            if parameter.device.type == GPU:
+                moved = [channels_last(tensor) for tensor in moved]
+                found = graphs.recorder(network)(network, computed, moved, precision)
+            else:
+                found = computed(*moved)
         return _checked(found, network, inputs[0]).float().cpu()
 
     def ensemble(*inputs: Tensor) -> Tensor:

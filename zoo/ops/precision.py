@@ -49,7 +49,7 @@ def float32_products(*, tf32: bool = False) -> Iterator[None]:
     """
     with _tf32_lock:
         if not _tf32_asked:
-            _tf32_before.append(_tf32_settings())
+            _tf32_before.append(tf32_settings())
         _tf32_asked.append(tf32)
         _allow_tf32()
     try:
@@ -68,11 +68,11 @@ _tf32_lock = threading.Lock()
 _tf32_asked: list[bool] = []
 """What the blocks that are running allow."""
 
-_tf32_before: list[_Tf32Settings] = []
+_tf32_before: list[Tf32Settings] = []
 """PyTorch's settings before the first of them."""
 
 
-class _Tf32Settings(NamedTuple):
+class Tf32Settings(NamedTuple):
     """PyTorch's settings: the older ones, and the newer ones, which mirror them.
 
     The older ones are None where the newer ones are such that they have no value.
@@ -80,7 +80,7 @@ class _Tf32Settings(NamedTuple):
 
     convolutions: bool | None
     products: str | None
-    newer: list[str]
+    newer: tuple[str, ...]
 
 
 def _newer() -> list[Any]:
@@ -90,16 +90,18 @@ def _newer() -> list[Any]:
     return [cudnn.conv, cudnn.rnn, matmul] if hasattr(matmul, "fp32_precision") else []
 
 
-def _tf32_settings() -> _Tf32Settings:
+def tf32_settings() -> Tf32Settings:
+    """Return PyTorch's settings now."""
     convolutions = products = None
     with suppress(RuntimeError):
         convolutions = bool(torch.backends.cudnn.allow_tf32)
     with suppress(RuntimeError):
         products = torch.get_float32_matmul_precision()
-    return _Tf32Settings(convolutions, products, [place.fp32_precision for place in _newer()])
+    newer = tuple(place.fp32_precision for place in _newer())
+    return Tf32Settings(convolutions, products, newer)
 
 
-def _set_tf32(settings: _Tf32Settings) -> None:
+def _set_tf32(settings: Tf32Settings) -> None:
     if settings.convolutions is not None:
         torch.backends.cudnn.allow_tf32 = settings.convolutions
     if settings.products is not None:
@@ -111,9 +113,9 @@ def _set_tf32(settings: _Tf32Settings) -> None:
 def _allow_tf32() -> None:
     """Allow it if all running blocks do."""
     if all(_tf32_asked):
-        _set_tf32(_Tf32Settings(True, "high", ["tf32" for _ in _newer()]))
+        _set_tf32(Tf32Settings(True, "high", ("tf32",) * len(_newer())))
     else:
-        _set_tf32(_Tf32Settings(False, "highest", ["ieee" for _ in _newer()]))
+        _set_tf32(Tf32Settings(False, "highest", ("ieee",) * len(_newer())))
 
 
 def bfloat16_is_slow(device: str | torch.device) -> bool:

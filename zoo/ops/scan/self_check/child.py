@@ -18,8 +18,7 @@ from typing import Any
 import torch
 
 from zoo.errors import is_out_of_memory
-from zoo.ops.scan.self_check.comparison import Check, fault, in_one_line
-from zoo.ops.scan.self_check.norms import NormCheck
+from zoo.ops.scan.self_check.comparison import Check, OwnCheck, fault, in_one_line
 
 NOT_ITS_FAULT = (
     *("busy or unavailable", "cuda-capable device(s)", "no kernel image", "initialization error"),
@@ -44,7 +43,7 @@ def main() -> None:
 
 
 def _examine(
-    backend: Any, device: torch.device, checks: Sequence[Check | NormCheck], go_on: bool
+    backend: Any, device: torch.device, checks: Sequence[Check | OwnCheck], go_on: bool
 ) -> None:
     torch.set_num_threads(1)  # there are other such processes, and the cases are small
     try:

@@ -126,6 +126,42 @@ def verdict_on_gpu(backend: Backend, device: torch.device) -> Verdict:
     return verdict
 
 
+def part_serves_on_gpu(part: str, plan: str, device: torch.device, instead: str) -> bool:
+    """Whether something beside a backend may serve on a GPU; checks it if that is unknown.
+
+    Args:
+        part: what it is called.
+        plan: MODULE:NAME of its cases, in groups; each has a method ``fault``.
+        device: the GPU, with its number.
+        instead: what happens without it, for the warning.
+    """
+    place = (part, str(device))
+    if place not in _known:
+        with _lock:
+            if place not in _known:
+                verdict = _verdict_on_part(part, plan, device)
+                if not verdict.passed and (setting() != "0" or verdict.case):
+                    what = f"{part} on {machine.of_gpu(device)['device']}"
+                    _warn(what, verdict, instead, "'zoo doctor --gpu' writes")
+                _known[place] = verdict.passed
+    return _known[place]
+
+
+def _verdict_on_part(part: str, plan: str, device: torch.device) -> Verdict:
+    key = machine.of_gpu(device) | {"part": part, "package": machine.package_code()}
+
+    def check() -> Verdict:
+        logger.info("checking %s on %s, once", part, key["device"])
+        return processes.examine(plan.partition(":")[0], device, plan)
+
+    found = _kept(key)
+    if found is not None:
+        return found
+    if setting() == "0":
+        return Verdict(passed=False, error=f"{ENVIRONMENT} is 0", kept=False)
+    return _in_turn(key, check)
+
+
 def kept_verdict(backend: Backend, device: torch.device) -> Verdict | None:
     """Return what an earlier self-check of a backend on a GPU has found; None if there was none."""
     return verdicts.read(_gpu_key(backend, device))

@@ -85,9 +85,19 @@ def processor() -> str:
 @functools.cache
 def our_code() -> str:
     """A digest of the Python of the operators, which changes whenever they compute otherwise."""
+    return _digest_of(_CODE)
+
+
+@functools.cache
+def package_code() -> str:
+    """A digest of all Python of the package."""
+    return _digest_of(_CODE.parent)
+
+
+def _digest_of(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted(_CODE.rglob("*.py")):
-        digest.update(path.relative_to(_CODE).as_posix().encode() + _content(path))
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + _content(path))
     return digest.hexdigest()[:16]
 
 

@@ -1,0 +1,363 @@
+"""Recordings of a network, with stand-ins for CUDA graphs. Real ones: tests/gpu."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import threading
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+import zoo
+from tests.helpers.tape import Refusing, Stale, Tape, WrongAtOnce
+from zoo import use_backend
+from zoo.inference import graphs, restore_tensor
+from zoo.inference.graph_recording import NotRecordableError, Outside
+from zoo.inference.graphs import KEPT, RUNS, Recorder, recorder
+from zoo.ops.precision import float32_products
+
+CPU = torch.device("cpu")
+
+
+class Stand:
+    """Computes again, and counts what is made and replayed."""
+
+    def __init__(self, log, run, inputs, own, before):
+        self.log, self.run = log, run
+        log.append(("made", tuple(inputs[0].shape), len(before)))
+
+    def replay(self, inputs):
+        self.log.append(("replayed", tuple(inputs[0].shape)))
+        return self.run(*inputs)
+
+
+@pytest.fixture
+def network():
+    return nn.Conv2d(3, 3, 3, padding=1).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def log():
+    return []
+
+
+@pytest.fixture
+def run(log, network):
+    """A recorder that is trusted, and a function that runs it some times on new images."""
+    recorded = recorder_of(lambda *given: Stand(log, *given))
+
+    def some(count, side=8, precision="fp32"):
+        for _ in range(count):
+            given = image(side)
+            found = recorded(network, network, [given], precision)
+        return given, found
+
+    some.recorder = recorded
+    return some
+
+
+def recorder_of(record):
+    return Recorder(record, lambda device: True)
+
+
+def image(side=8):
+    return torch.rand(1, 3, side, side)
+
+
+def told(log):
+    return [what for what, *_ in log]
+
+
+def test_a_size_is_recorded_after_some_runs_and_replayed_from_then_on(run, network, log):
+    run(RUNS)
+    assert log == []
+    given, found = run(3)
+    assert told(log) == ["made", "replayed", "replayed", "replayed"]
+    torch.testing.assert_close(found, network(given))
+
+
+def test_sizes_and_precisions_have_recordings_of_their_own_and_share_memory(run, log):
+    for side, precision in [(8, "fp32"), (9, "fp32"), (8, "bf16")]:
+        run(RUNS + 1, side, precision)
+    made = [line[1:] for line in log if line[0] == "made"]
+    assert made == [((1, 3, 8, 8), 0), ((1, 3, 9, 9), 1), ((1, 3, 8, 8), 2)]
+
+
+def test_another_layout_or_dtype_is_another_recording(run, network, log):
+    run(RUNS + 1)
+    log.clear()
+    run.recorder(network, network, [image().contiguous(memory_format=torch.channels_last)], "fp32")
+    run.recorder(network, lambda given: given, [image().double()], "fp32")
+    assert log == []
+
+
+@pytest.mark.parametrize("change", ["in place", "replaced", "moved", "attribute", "layer"])
+def test_a_network_that_has_changed_is_recorded_again(change, log):
+    network = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.LeakyReLU(0.1)).eval()
+    network.requires_grad_(False)
+    recorded = recorder_of(lambda *given: Stand(log, *given))
+
+    def runs(count):
+        for _ in range(count):
+            given = image()
+            found = recorded(network, network, [given], "fp32")
+        return given, found
+
+    runs(RUNS + 2)
+    if change == "in place":
+        network[0].weight.mul_(2)
+    elif change == "replaced":
+        network[0].weight = nn.Parameter(torch.rand(3, 3, 3, 3), requires_grad=False)
+    elif change == "moved":
+        network.double().float()
+    elif change == "attribute":
+        network[1].negative_slope = 0.5
+    else:
+        network[1] = nn.Identity()
+    log.clear()
+    given, found = runs(RUNS)
+    assert log == []
+    torch.testing.assert_close(found, network(given))
+    runs(1)
+    assert told(log) == ["made", "replayed"]
+
+
+def test_another_backend_of_the_scan_is_another_recording(run, log):
+    run(RUNS + 1)
+    log.clear()
+    with use_backend("chunked"):
+        run(RUNS)
+    assert log == []
+
+
+@pytest.mark.parametrize("other", ["tf32", "deterministic", "autocast", "switched off"])
+def test_other_settings_are_another_recording(other, run, log, monkeypatch):
+    run(RUNS + 1)
+    log.clear()
+    if other == "tf32":
+        with float32_products(tf32=True):
+            run(RUNS)
+    elif other == "deterministic":
+        torch.use_deterministic_algorithms(True)
+        try:
+            run(RUNS)
+        finally:
+            torch.use_deterministic_algorithms(False)
+    elif other == "autocast":
+        monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: True)
+        run(RUNS)
+    else:
+        monkeypatch.setenv(graphs.ENVIRONMENT, "0")
+        run(RUNS)
+    assert log == []
+
+
+def test_large_images_and_networks_in_training_are_not_recorded(run, network, log, monkeypatch):
+    network.train()
+    run(RUNS + 2)
+    network.eval()
+    monkeypatch.setattr(graphs, "PIXELS", 63)
+    run(RUNS + 2)
+    assert log == []
+
+
+def test_frames_of_a_burst_count_as_pixels(network, log, monkeypatch):
+    monkeypatch.setattr(graphs, "PIXELS", 5 * 64 - 1)
+    recorded = recorder_of(lambda *given: Stand(log, *given))
+    for _ in range(RUNS + 2):
+        recorded(network, lambda burst: burst[:, 0], [torch.rand(1, 5, 3, 8, 8)], "fp32")
+    assert log == []
+
+
+@pytest.mark.parametrize("stranger", ["hook", "module", "forward", "engine"])
+def test_python_of_others_is_never_left_out(stranger, network, log):
+    class Counting(nn.Module):
+        calls = 0
+
+        def forward(self, x):
+            Counting.calls += 1
+            return x
+
+    whole = nn.Sequential(network, Counting() if stranger == "module" else nn.Identity()).eval()
+    called = []
+    if stranger == "hook":
+        network.register_forward_hook(lambda *given: called.append(1))
+    elif stranger == "forward":
+        network.forward = lambda x: called.append(1) or x
+    elif stranger == "engine":
+        whole.runs_in_torch = False
+    recorded = recorder_of(lambda *given: Stand(log, *given))
+    for _ in range(RUNS + 3):
+        recorded(whole, whole, [image()], "fp32")
+    assert log == [] and recorded.refusal
+    assert stranger == "engine" or len(called) + Counting.calls == RUNS + 3
+
+
+def test_what_cannot_be_recorded_runs_as_before_and_is_not_tried_again(network):
+    tried = []
+
+    def refuse(*given):
+        tried.append(given)
+        return Refusing(*given)
+
+    recorded = recorder_of(refuse)
+    for _ in range(RUNS + 3):
+        given = image()
+        found = recorded(network, network, [given], "fp32")
+    assert len(tried) == 1
+    torch.testing.assert_close(found, network(given))
+
+
+def test_graphs_that_are_not_trusted_are_not_made(network, log):
+    asked = []
+    recorded = Recorder(lambda *given: Stand(log, *given), lambda device: asked.append(device))
+    for _ in range(RUNS + 3):
+        recorded(network, network, [image()], "fp32")
+    assert log == [] and asked == [CPU]
+
+
+def test_a_replay_that_is_wrong_at_once_is_told_and_not_used(network, caplog):
+    recorded = recorder_of(WrongAtOnce)
+    for _ in range(RUNS + 3):
+        given = image()
+        found = recorded(network, network, [given], "fp32")
+        torch.testing.assert_close(found, network(given))
+    (line,) = caplog.messages
+    assert "a CUDA graph of Conv2d gives another picture (it deviates by 6.0e-02)" in line
+
+
+def test_results_that_are_not_finite_say_nothing_of_a_recording(run, network, log):
+    network.bias.fill_(float("inf"))
+    run(RUNS + 2)
+    assert told(log) == ["made", "replayed"] * 2 and not run.recorder.refusal
+
+
+def test_the_oldest_recording_makes_room(run, log):
+    for side in range(8, 8 + KEPT + 1):
+        run(RUNS + 2, side)
+    log.clear()
+    run(1, 9)
+    assert log == [("replayed", (1, 3, 9, 9))]
+    run(1, 8)
+    assert ("made", (1, 3, 8, 8), KEPT) in log
+
+
+def test_an_output_stays_what_it_is_when_the_next_one_is_made(network):
+    recorded = recorder_of(Tape)
+    found = []
+    for _ in range(RUNS + 4):
+        given = image()
+        found.append((recorded(network, network, [given], "fp32"), network(given)))
+    for ours, right in found:
+        torch.testing.assert_close(ours, right)
+
+
+def test_threads_do_not_disturb_each_other(network):
+    recorded, wrong = recorder_of(Tape), []
+
+    def work():
+        for _ in range(30):
+            given = image()
+            if not torch.allclose(recorded(network, network, [given], "fp32"), network(given)):
+                wrong.append(given)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_recorder_keeps_no_network_and_a_copy_has_its_own(log):
+    network = zoo.build("mambair_tiny_x2").eval()
+    first = recorder(network)
+    assert recorder(network) is first and recorder(copy.deepcopy(network)) is not first
+    with torch.inference_mode():
+        first(network, network, [image()], "fp32")
+    gone = weakref.ref(network)
+    del network
+    gc.collect()
+    assert gone() is None
+
+
+def test_recordings_are_forgotten(run, network, log, monkeypatch):
+    run(RUNS + 1)
+    monkeypatch.setitem(graphs._recorders, network, run.recorder)
+    graphs.forget(network)
+    log.clear()
+    run(RUNS)
+    assert log == []
+
+
+def test_tensors_that_a_run_has_not_made_are_kept():
+    """Not the intermediate ones: they would take the memory of all layers at once."""
+    first, second, own = torch.ones(2), torch.ones(2), torch.ones(2)
+    with Outside(CPU, {own.untyped_storage().data_ptr()}) as outside:
+        made = first + 1
+        made.mul_(second[:1])
+        (made + made + own).sum()
+    assert [t.untyped_storage().data_ptr() for t in outside.tensors] == [
+        first.untyped_storage().data_ptr(),
+        second.untyped_storage().data_ptr(),
+    ]
+
+
+WAITS = {
+    "a number": lambda x: x.sum().item(),
+    "places": lambda x: x.nonzero(),
+    "a mask": lambda x: x[x > 0],
+    "a mask as index": lambda x: x.index_put_((x > 0,), torch.zeros((), device=x.device)),
+    "a truth value": lambda x: torch.equal(x, x),
+    "repeats": lambda x: x.repeat_interleave(torch.ones(4, dtype=torch.long)),
+}
+
+
+@pytest.mark.parametrize("what", WAITS)
+def test_what_python_waits_for_is_refused(what):
+    with pytest.raises(NotRecordableError, match="waits for the device"), Outside(CPU, set()):
+        WAITS[what](torch.ones(4))
+
+
+def test_indices_that_are_numbers_do_not_wait():
+    with Outside(CPU, set()):
+        assert torch.arange(4)[torch.tensor([1, 2])].shape == (2,)
+
+
+def test_a_copy_to_the_device_is_refused():
+    meta = torch.device("meta")
+    for copies in (
+        lambda: torch.ones(2).to(meta),
+        lambda: torch.ones(2, device=meta).add_(torch.ones(())),
+    ):
+        with pytest.raises(NotRecordableError, match="has a tensor on cpu"), Outside(meta, set()):
+            copies()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_photos_restored_by_replays_are_those_without(precision, monkeypatch):
+    """The runner takes this way on a GPU alone."""
+    network = zoo.load("mambair_tiny_x2")
+    recorded = recorder_of(Tape)
+    monkeypatch.setattr(graphs, "recorder", lambda network: recorded)
+    monkeypatch.setattr("zoo.inference.runner.GPU", "cpu")
+    settings = zoo.inference.RestoreSettings(precision=precision)
+    for number in range(RUNS + 4):
+        given = torch.rand(1, 3, *[(20, 24), (17, 30)][number % 2])
+        monkeypatch.setenv("ZOO_CPU_PASSES", "0")  # which a tape sees through
+        found = restore_tensor(network, given, settings)
+        expected = restore_tensor(copy.deepcopy(network), given, settings)
+        assert (found - expected).abs().max() <= (1e-5 if precision == "fp32" else 3e-2)
+    assert not recorded.refusal
+
+
+def test_a_stale_recording_would_be_noticed(network):
+    """The test above can fail."""
+    recorded = recorder_of(Stale)
+    for _ in range(RUNS + 2):
+        given = image()
+        found = recorded(network, network, [given], "fp32")
+    assert not torch.allclose(found, network(given))

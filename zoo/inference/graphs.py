@@ -1,0 +1,235 @@
+"""CUDA graphs: a network on small images of one size, without the time of its launches.
+
+A network is some thousand small kernels, and Python takes longer to launch them than a GPU to run
+them on a small image: MambaIR light at 64 x 64 pixels takes 5 ms of a GPU and 45 ms of Python. A
+CUDA graph records the kernels once and launches them all together.
+
+A size is recorded when it has come a few times, if the network consists of parts of this package
+and CUDA graphs have passed their self-check on this GPU (:mod:`zoo.inference.graph_check`). The
+first replay is compared with an ordinary run. ZOO_CUDA_GRAPHS=0 switches recording off.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from threading import Lock
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from zoo.blocks.joined import is_plain
+from zoo.inference.graph_recording import CudaRecording, Record, Recording, Run
+from zoo.ops.precision import Precision, tf32_settings
+from zoo.ops.scan import triton
+from zoo.ops.scan.dispatch import asked_for
+from zoo.ops.scan.self_check import part_serves_on_gpu, serves_on_gpu
+from zoo.ops.scan.self_check.cases import relative
+
+logger = logging.getLogger(__name__)
+
+ENVIRONMENT = "ZOO_CUDA_GRAPHS"
+
+NAME, PLAN = "the recording of networks", "zoo.inference.graph_check:ON_A_GPU"
+"""What is checked, and where its cases are."""
+
+PIXELS = 512 * 512
+"""Images of more pixels are not recorded: the GPU, not Python, bounds their time, and a recording
+keeps the memory of a run."""
+
+RUNS = 3
+"""A size is recorded after so many runs. They choose algorithms, compile kernels and build scan
+orders, which cannot be recorded, and a size that seldom comes is not worth a recording."""
+
+KEPT = 8
+"""Recordings kept for a network; the oldest makes room."""
+
+ALLOWED: dict[Precision, float] = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 5e-2}
+"""Largest deviation of a replay from an ordinary run, relative to the norm. Sums of several
+programs are added in no fixed order, and a network magnifies the last bits."""
+
+_PACKAGES = {"zoo", "torch"}
+"""Modules of other packages may do in Python what a replay would leave out."""
+
+
+class Recorder:
+    """Runs a network, and records it where that is faster and known to be right.
+
+    It keeps no reference to the network.
+
+    Args:
+        record: makes a recording.
+        is_trusted: whether recordings may be made on a device.
+    """
+
+    def __init__(
+        self,
+        record: Record = CudaRecording,
+        is_trusted: Callable[[torch.device], bool] | None = None,
+    ) -> None:
+        self.refusal = ""
+        """Why nothing is recorded any more; "" if nothing spoke against it."""
+        self._record = record
+        self._is_trusted = is_trusted or serves
+        self._runs: dict[object, int] = {}
+        self._recordings: dict[object, Recording] = {}
+        self._state: list[object] = []
+        self._holds: list[object] = []
+        self._lock = Lock()
+
+    def __call__(
+        self, network: nn.Module, run: Run, inputs: Sequence[Tensor], precision: Precision
+    ) -> Tensor:
+        """Return ``run(*inputs)``, maybe by a replay.
+
+        Args:
+            network: the network.
+            run: runs it, and nothing else.
+            inputs: tensors on its device.
+            precision: that of the run.
+        """
+        if self.refusal or not _may_be_recorded(network, inputs):
+            return run(*inputs)
+        with self._lock:
+            state, holds = state_of(network)
+            if state != self._state:
+                self._drop()
+                self._state, self._holds = state, holds
+            key = (precision, *_surroundings(), *((t.shape, t.stride(), t.dtype) for t in inputs))
+            if found := self._recordings.get(key):
+                return found.replay(inputs).clone()
+            self._runs[key] = self._runs.get(key, 0) + 1
+            if self._runs[key] <= RUNS:
+                return run(*inputs)
+            expected = run(*inputs)
+            if is_made_of_known_parts(network) and self._is_trusted(inputs[0].device):
+                self._try(key, network, run, inputs, expected, ALLOWED[precision])
+            else:
+                self._refuse("parts of other packages, or graphs are not trusted here")
+            return expected
+
+    def forget(self) -> None:
+        """Give back the memory of all recordings."""
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
+        self._runs, self._recordings, self._state, self._holds = {}, {}, [], []
+
+    def _try(
+        self,
+        key: object,
+        network: nn.Module,
+        run: Run,
+        inputs: Sequence[Tensor],
+        expected: Tensor,
+        allowed: float,
+    ) -> None:
+        """Make a recording, and keep it if its replay equals an ordinary run."""
+        try:
+            own = {t.untyped_storage().data_ptr() for t in _tensors(network)}
+            made = self._record(run, inputs, own, list(self._recordings.values()))
+            deviation = relative(made.replay(inputs), expected)
+        except Exception as error:
+            self._refuse(f"{type(error).__name__}: {error}")
+            return
+        if not bool(expected.isfinite().all()):
+            return  # says nothing about the recording
+        if not deviation <= allowed:
+            logger.warning(
+                "a CUDA graph of %s gives another picture (it deviates by %.1e), so networks run "
+                "without; please report it with what 'zoo doctor --gpu' writes",
+                *(type(network).__name__, deviation),
+            )
+            self._refuse("a replay was wrong")
+            return
+        if len(self._recordings) >= KEPT:
+            del self._recordings[next(iter(self._recordings))]
+        self._recordings[key] = made
+
+    def _refuse(self, reason: str) -> None:
+        logger.debug("runs without CUDA graphs: %s", reason)
+        self.refusal = reason
+        self._drop()
+
+
+def serves(device: torch.device) -> bool:
+    """Whether scans run on Triton here, and CUDA graphs have passed their self-check."""
+    if os.environ.get(ENVIRONMENT) == "0" or triton.unavailable() is not None:
+        return False
+    if asked_for(None) not in ("", triton.NAME) or not serves_on_gpu(triton, device):
+        return False
+    return part_serves_on_gpu(NAME, PLAN, device, "kernels are launched singly")
+
+
+def is_made_of_known_parts(network: nn.Module) -> bool:
+    """Whether running the network runs nothing but modules of this package, in PyTorch."""
+    return getattr(network, "runs_in_torch", True) and all(
+        type(module).__module__.partition(".")[0] in _PACKAGES and is_plain(module)
+        for module in network.modules()
+    )
+
+
+def state_of(network: nn.Module) -> tuple[list[object], list[object]]:
+    """What differs if the network may compute otherwise than before, and what that refers to.
+
+    These are the address and the version of each tensor, and the identity of each attribute of a
+    module. The attributes must be kept, or others could get their identities.
+    """
+    state: list[object] = []
+    holds: list[object] = []
+    for module in network.modules():
+        attributes = list(module.__dict__.values())
+        state.append(tuple(map(id, attributes)))
+        holds.append(attributes)
+    state += [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in _tensors(network)]
+    return state, holds
+
+
+def _tensors(network: nn.Module) -> list[Tensor]:
+    return [*network.parameters(), *network.buffers()]
+
+
+def _may_be_recorded(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
+    image = inputs[0]
+    pixels = image.numel() // image.shape[-3]
+    # A recording is replayed in one stream: in another one it would overwrite its own memory.
+    return pixels <= PIXELS and not network.training and _is_ordinary_stream(image.device)
+
+
+def _is_ordinary_stream(device: torch.device) -> bool:
+    if device.type != "cuda":
+        return True
+    return torch.cuda.current_stream(device) == torch.cuda.default_stream(device)
+
+
+def _surroundings() -> tuple[object, ...]:
+    """Settings outside the network that change which kernels run."""
+    return (
+        asked_for(None),
+        os.environ.get(ENVIRONMENT),
+        tf32_settings(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
+    )
+
+
+_recorders: WeakKeyDictionary[nn.Module, Recorder] = WeakKeyDictionary()
+_lock = Lock()
+
+
+def recorder(network: nn.Module) -> Recorder:
+    """Return the recorder of a network, the same for all its images."""
+    with _lock:
+        if network not in _recorders:
+            _recorders[network] = Recorder()
+        return _recorders[network]
+
+
+def forget(network: nn.Module) -> None:
+    """Give back the memory of all recordings of a network."""
+    if network in _recorders:
+        _recorders[network].forget()
