@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import zoo
-from tests.helpers.tape import Refusing, Stale, Tape, WrongAtOnce
+from tests.helpers.tape import Forgetful, Refusing, Stale, Tape, WrongAtOnce
 from zoo import use_backend
 from zoo.inference import graphs, restore_tensor
 from zoo.inference.graph_recording import NotRecordableError, Outside
@@ -192,7 +192,7 @@ def test_python_of_others_is_never_left_out(stranger, network, log):
     recorded = recorder_of(lambda *given: Stand(log, *given))
     for _ in range(RUNS + 3):
         recorded(whole, whole, [image()], "fp32")
-    assert log == [] and recorded.refusal
+    assert log == []
     assert stranger == "engine" or len(called) + Counting.calls == RUNS + 3
 
 
@@ -226,13 +226,75 @@ def test_a_replay_that_is_wrong_at_once_is_told_and_not_used(network, caplog):
         found = recorded(network, network, [given], "fp32")
         torch.testing.assert_close(found, network(given))
     (line,) = caplog.messages
-    assert "a CUDA graph of Conv2d gives another picture (it deviates by 6.0e-02)" in line
+    assert line.startswith("a CUDA graph of Conv2d gives another result (it deviates by 6.0e-02)")
+    assert "again" not in line
+
+
+def test_a_replay_that_is_wrong_later_is_told_with_what_it_has_spoilt(network, caplog):
+    recorded, spoilt = recorder_of(Forgetful), []
+    for _ in range(RUNS + 12):
+        given = image()
+        found = recorded(network, network, [given], "fp32")
+        spoilt.append(not torch.allclose(found, network(given)))
+    assert sum(spoilt) == 1  # the replay before the one that is compared
+    (line,) = caplog.messages
+    assert "deviates by nan" in line and "restore the last 3 images of this size again" in line
+
+
+def test_replays_are_compared_more_and_more_seldom(network):
+    computed = []
+
+    def run(given):
+        computed.append(given)
+        return network(given)
+
+    recorded = recorder_of(lambda run, inputs, own, before: Replaying(network))
+    for _ in range(RUNS + 1):
+        recorded(network, run, [image()], "fp32")
+    computed.clear()
+    when = []
+    for number in range(1, 40):
+        recorded(network, run, [image()], "fp32")
+        when += [number] * len(computed)
+        computed.clear()
+    assert when == [2, 4, 8, 16, 32]
+
+
+class Replaying:
+    """Computes without the run that it was made of."""
+
+    def __init__(self, network):
+        self.network = network
+
+    def replay(self, inputs):
+        return self.network(*inputs)
 
 
 def test_results_that_are_not_finite_say_nothing_of_a_recording(run, network, log):
     network.bias.fill_(float("inf"))
     run(RUNS + 2)
-    assert told(log) == ["made", "replayed"] * 2 and not run.recorder.refusal
+    assert log == [] and not run.recorder.refusal
+
+
+@pytest.mark.parametrize("late", ["hook", "hook of all", "mode"])
+def test_who_watches_later_sees_every_run(late, run, network, log):
+    run(RUNS + 1)
+    log.clear()
+    seen = []
+    if late == "mode":
+        with Outside(CPU, set()):
+            run(1)
+        assert log == []
+        return
+    if late == "hook":
+        handle = network.register_forward_hook(lambda *given: seen.append(1))
+    else:
+        handle = torch.nn.modules.module.register_module_forward_hook(lambda *given: seen.append(1))
+    run(2)
+    handle.remove()
+    assert len(seen) == 2 and log == []
+    run(1)
+    assert told(log) == ["replayed"]
 
 
 def test_the_oldest_recording_makes_room(run, log):

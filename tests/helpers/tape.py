@@ -70,7 +70,7 @@ class Forgetful(Tape):
 
     def replay(self, inputs):
         found = super().replay(inputs)
-        return found.fill_(float("nan")) if self.replays > 2 else found
+        return found.fill_(float("nan")) if self.replays > 3 else found
 
 
 class Crashing(Tape):

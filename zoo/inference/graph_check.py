@@ -67,15 +67,15 @@ class GraphCheck:
             if recorder.refusal:
                 return f"it could not be recorded: {recorder.refusal}"
             _fill_orders(device)
-            for run in range(runs):
+            for run in range(max(runs, 2)):  # the second one is compared by the recorder, too
                 for size in _SIZES:
-                    wrong = self._deviation(network, recorder, size)
-                    if wrong is not None:
-                        return f"replay {run + 1} of {size[0]} x {size[1]} pixels {wrong}"
+                    wrong = self._deviation(network, recorder, size) or recorder.refusal
+                    if wrong:
+                        return f"replay {run + 1} of {size[0]} x {size[1]} pixels: {wrong}"
             for parameter in network.parameters():
                 parameter.mul_(0.9)
-            wrong = self._deviation(network, recorder, _SIZES[0])
-            return None if wrong is None else f"after a change of weights the result {wrong}"
+            stale = self._deviation(network, recorder, _SIZES[0])
+            return None if stale is None else f"after a change of weights: {stale}"
 
     def _deviation(self, network: Network, recorder: Recorder, size: tuple[int, int]) -> str | None:
         """Run the network on an image, by the recorder and without it; say how they differ."""
@@ -94,7 +94,7 @@ class GraphCheck:
         deviation, allowed = relative(found, expected), ALLOWED[self.precision]
         if deviation <= allowed:
             return None
-        return f"deviates by {deviation:.1e}, and {allowed:.1e} is allowed"
+        return f"it deviates by {deviation:.1e}, and {allowed:.1e} is allowed"
 
 
 def _fill_orders(device: torch.device) -> None:

@@ -5,8 +5,9 @@ them on a small image: MambaIR light at 64 x 64 pixels takes 5 ms of a GPU and 4
 CUDA graph records the kernels once and launches them all together.
 
 A size is recorded when it has come a few times, if the network consists of parts of this package
-and CUDA graphs have passed their self-check on this GPU (:mod:`zoo.inference.graph_check`). The
-first replay is compared with an ordinary run. ZOO_CUDA_GRAPHS=0 switches recording off.
+and CUDA graphs have passed their self-check on this GPU (:mod:`zoo.inference.graph_check`). A new
+recording is compared with an ordinary run, and so are the replays 2, 4, 8, 16 and so on.
+ZOO_CUDA_GRAPHS=0 switches recording off.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from zoo.blocks.joined import is_plain
 from zoo.inference.graph_recording import CudaRecording, Record, Recording, Run
+from zoo.ops.passes.conditions import is_watched
 from zoo.ops.precision import Precision, tf32_settings
 from zoo.ops.scan import triton
 from zoo.ops.scan.dispatch import asked_for
@@ -54,6 +56,19 @@ _PACKAGES = {"zoo", "torch"}
 """Modules of other packages may do in Python what a replay would leave out."""
 
 
+class _Kept:
+    """A recording, and how often it was replayed."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self.replays = 0
+
+    def is_due(self) -> bool:
+        """Count a replay, and return whether it is to be compared with an ordinary run."""
+        self.replays += 1
+        return self.replays > 1 and self.replays.bit_count() == 1
+
+
 class Recorder:
     """Runs a network, and records it where that is faster and known to be right.
 
@@ -74,7 +89,7 @@ class Recorder:
         self._record = record
         self._is_trusted = is_trusted or serves
         self._runs: dict[object, int] = {}
-        self._recordings: dict[object, Recording] = {}
+        self._recordings: dict[object, _Kept] = {}
         self._state: list[object] = []
         self._holds: list[object] = []
         self._lock = Lock()
@@ -98,16 +113,18 @@ class Recorder:
                 self._drop()
                 self._state, self._holds = state, holds
             key = (precision, *_surroundings(), *((t.shape, t.stride(), t.dtype) for t in inputs))
-            if found := self._recordings.get(key):
-                return found.replay(inputs).clone()
-            self._runs[key] = self._runs.get(key, 0) + 1
-            if self._runs[key] <= RUNS:
-                return run(*inputs)
+            kept = self._recordings.get(key)
+            if kept is not None and not kept.is_due():
+                return kept.recording.replay(inputs).clone()
             expected = run(*inputs)
-            if is_made_of_known_parts(network) and self._is_trusted(inputs[0].device):
-                self._try(key, network, run, inputs, expected, ALLOWED[precision])
-            else:
-                self._refuse("parts of other packages, or graphs are not trusted here")
+            self._runs[key] = self._runs.get(key, 0) + 1
+            if self._runs[key] <= RUNS or not bool(expected.isfinite().all()):
+                return expected
+            if kept is None:
+                kept = self._made(key, network, run, inputs)
+            if kept is not None:
+                deviation = relative(kept.recording.replay(inputs), expected)
+                self._judge(network, kept, deviation, ALLOWED[precision])
             return expected
 
     def forget(self) -> None:
@@ -118,36 +135,37 @@ class Recorder:
     def _drop(self) -> None:
         self._runs, self._recordings, self._state, self._holds = {}, {}, [], []
 
-    def _try(
-        self,
-        key: object,
-        network: nn.Module,
-        run: Run,
-        inputs: Sequence[Tensor],
-        expected: Tensor,
-        allowed: float,
-    ) -> None:
-        """Make a recording, and keep it if its replay equals an ordinary run."""
+    def _made(
+        self, key: object, network: nn.Module, run: Run, inputs: Sequence[Tensor]
+    ) -> _Kept | None:
+        """Make a recording and keep it; None if that is not possible."""
+        if not self._is_trusted(inputs[0].device):
+            self._refuse("graphs are not trusted here")
+            return None
+        own = {t.untyped_storage().data_ptr() for t in _tensors(network)}
+        before = [each.recording for each in self._recordings.values()]
         try:
-            own = {t.untyped_storage().data_ptr() for t in _tensors(network)}
-            made = self._record(run, inputs, own, list(self._recordings.values()))
-            deviation = relative(made.replay(inputs), expected)
+            made = _Kept(self._record(run, inputs, own, before))
         except Exception as error:
             self._refuse(f"{type(error).__name__}: {error}")
-            return
-        if not bool(expected.isfinite().all()):
-            return  # says nothing about the recording
-        if not deviation <= allowed:
-            logger.warning(
-                "a CUDA graph of %s gives another picture (it deviates by %.1e), so networks run "
-                "without; please report it with what 'zoo doctor --gpu' writes",
-                *(type(network).__name__, deviation),
-            )
-            self._refuse("a replay was wrong")
-            return
+            return None
         if len(self._recordings) >= KEPT:
             del self._recordings[next(iter(self._recordings))]
         self._recordings[key] = made
+        return made
+
+    def _judge(self, network: nn.Module, kept: _Kept, deviation: float, allowed: float) -> None:
+        """Give up recordings if a replay was wrong."""
+        if deviation <= allowed:
+            return
+        before = kept.replays - 1
+        logger.warning(
+            "a CUDA graph of %s gives another result (it deviates by %.1e), so its kernels are "
+            "launched singly from now on%s; please report it with what 'zoo doctor --gpu' writes",
+            *(type(network).__name__, deviation),
+            f"; restore the last {before} images of this size again" if before > 0 else "",
+        )
+        self._refuse(f"a replay deviates by {deviation:.1e}, and {allowed:.1e} is allowed")
 
     def _refuse(self, reason: str) -> None:
         logger.debug("runs without CUDA graphs: %s", reason)
@@ -196,7 +214,13 @@ def _may_be_recorded(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
     image = inputs[0]
     pixels = image.numel() // image.shape[-3]
     # A recording is replayed in one stream: in another one it would overwrite its own memory.
-    return pixels <= PIXELS and not network.training and _is_ordinary_stream(image.device)
+    return (
+        pixels <= PIXELS
+        and not network.training
+        and not is_watched()
+        and _is_ordinary_stream(image.device)
+        and is_made_of_known_parts(network)
+    )
 
 
 def _is_ordinary_stream(device: torch.device) -> bool:
