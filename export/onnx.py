@@ -195,6 +195,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m export.onnx",
         description="Write a network as an ONNX file. It runs in any runtime with the standard "
         "operators, and faster with our operator or TensorRT plugin.",
+        epilog="examples: %(prog)s -n mambair_tiny_x2 --verify; "
+        "%(prog)s -n mambair_light_x4 -w light_x4.pth --shape 1x3x180x320 -o light_x4.onnx",
         allow_abbrev=False,
     )
     parser.add_argument("-n", "--model", required=True, help="name of a model; see 'zoo list'")

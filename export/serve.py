@@ -37,6 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m export.serve",
         description="Write a model repository for NVIDIA Triton Inference Server.",
+        epilog="examples: %(prog)s -n mambair_light_x4 -w light_x4.pth -o models; "
+        "%(prog)s -n mambair_tiny_x2 -o models --backend onnx  (needs neither a GPU nor TensorRT)",
         allow_abbrev=False,
     )
     parser.add_argument("-n", "--model", required=True, help="name of a model; see 'zoo list'")

@@ -41,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m export.trt",
         description="Build a TensorRT engine of a network. TensorRT-RTX needs no GPU for that.",
-        epilog="* for bursts, and for --plugin-free; both need much more memory",
+        epilog="* for bursts, and for --plugin-free; both need much more memory. examples: "
+        "%(prog)s --model mambair_light_x4 -w light_x4.pth --precision fp16; "
+        "%(prog)s --onnx light_x4.onnx --max 1024x1024",
         allow_abbrev=False,
     )
     parser.add_argument("-n", "--model", help="name of a model; see 'zoo list'")

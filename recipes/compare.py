@@ -322,7 +322,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         prog="python recipes/compare.py",
         description="Train variants of a network under equal budget, such as scan orders, and "
         "compare them. Run the same command again to resume.",
-        epilog="examples: %(prog)s scan_orders; %(prog)s mine.yaml iterations=2000 --only raster "
+        epilog="examples: %(prog)s scan_orders; %(prog)s study.yaml iterations=2000 --only raster "
         "hilbert -o runs/mine; Ctrl-C saves and stops",
         allow_abbrev=False,
     )
@@ -332,6 +332,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     parser.add_argument(
         "settings",
         nargs="*",
+        default=[],  # without it, argparse would call them required
         metavar="key=value",
         help="settings that replace those of all variants, such as iterations=1000",
     )

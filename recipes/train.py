@@ -469,6 +469,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     parser.add_argument(
         "settings",
         nargs="*",
+        default=[],  # without it, argparse would call them required
         metavar="key=value",
         help="settings that replace those of the recipe, such as iterations=1000",
     )

@@ -96,16 +96,16 @@ NEEDED = {
     "zoo data frames": ["input", "--output"],
     "zoo data prepare": ["input", "--output"],
     "zoo runs plot": ["folders", "--output"],
-    "zoo scans plot": ["name", "options", "--output"],
-    "python recipes/train.py": ["name", "settings"],
-    "python recipes/compare.py": ["study", "settings"],
+    "zoo scans plot": ["name", "--output"],
+    "python recipes/train.py": ["name"],
+    "python recipes/compare.py": ["study"],
     "python recipes/evaluate.py": ["name"],
     "python -m export.onnx": ["--model"],
     "python -m export.serve": ["--model", "--output"],
     "python -m export.trt": [],
     "python -m trt_plugins.build": [],
     "python -m zoo.data.burst": ["photo", "--output"],
-    "python -m zoo.data.pairs": ["input", "degradation", "options", "--output"],
+    "python -m zoo.data.pairs": ["input", "degradation", "--output"],
 }
 """What each command cannot do without; words that may be many or none are among them."""
 

@@ -331,7 +331,9 @@ def test_the_command_line_takes_their_files(tmp_path, capsys):
         outputs.append(read_photo(out).color_HWC)
     assert outputs[0].shape == (40, 70, 3)
     assert run("convert", theirs, "-o", ours) == 2
-    assert "pass recipe='mambacsr_final'" in capsys.readouterr().err
+    assert (
+        "with -n mambacsr_final, in Python with recipe='mambacsr_final'" in capsys.readouterr().err
+    )
     assert run("show", recipe, "--size", "32x48") == 0
     assert "GFLOPs for 32 x 48" in capsys.readouterr().out
     assert run("show", recipe, "--size", "32") == 2

@@ -56,7 +56,8 @@ class ModelDescription:
         name: name of the model.
         summary: one line on what the model is for; empty if its recipe has none of its own.
         extends: the recipe that its recipe extends; empty if there is none.
-        paper: title, arXiv number and table of the publication; empty if there is none.
+        paper: title and arXiv number of the publication; empty if there is none.
+        scores: where the published scores stand; empty if there are none.
         scale: output over input size.
         channels: channels of the input image, or of a frame.
         out_channels: channels of the output image.
@@ -76,6 +77,7 @@ class ModelDescription:
     summary: str
     extends: str
     paper: str
+    scores: str
     scale: int
     channels: int
     out_channels: int
@@ -109,6 +111,8 @@ class ModelDescription:
             ]
         out = "" if self.out_channels == self.channels else f", {self.out_channels} channels out"
         guides = [f"  guide       {name}: {text}" for name, text in self.guides.items()]
+        multiple = c.size_multiple
+        multiples = f"; works on multiples of {multiple}" if multiple > 1 else ""
         return "\n".join(
             [
                 f"{self.name}: {self.summary or self._derived}",
@@ -116,10 +120,10 @@ class ModelDescription:
                 *guides,
                 f"  parameters  {self.parameters:,}",
                 *operations,
-                f"  sizes       any from {c.minimum_size} px; works on multiples of "
-                f"{c.size_multiple}",
+                f"  sizes       any from {c.minimum_size} px{multiples}",
                 f"  dtypes      {', '.join(c.dtypes)}",
                 f"  paper       {self.paper or '-'}",
+                *([f"  scores      {self.scores}"] if self.scores else []),
             ]
         )
 
@@ -297,7 +301,8 @@ def _describe_model(name: str, height: int, width: int) -> ModelDescription:
         name=recipe.name,
         summary=recipe.summary,
         extends=str(read_recipe(name)[0].get("extends", "")),
-        paper=f"{paper.title}, arXiv:{paper.arxiv} {paper.table}".rstrip() if paper else "",
+        paper=f"{paper.title}, arXiv:{paper.arxiv}" if paper else "",
+        scores=str(recipe.evaluate.get("source") or (paper.table if paper else "")),
         scale=network.scale,
         channels=network.channels,
         out_channels=network.out_channels,

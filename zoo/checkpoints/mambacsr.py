@@ -197,8 +197,9 @@ def _scan_size(facts: Mapping[str, Any], *, coarse: bool) -> int:
         published = "mambacsr_final" if coarse else "mambacsr_wo"
         raise CheckpointError(
             "this is a MambaCSR checkpoint, and its tensors do not show the window sizes and the "
-            f"schedule of the scans: pass recipe={published!r} for the published network, or "
-            "scan_size=8 (the authors' option) for the authors' schedule with other sizes"
+            f"schedule of the scans: name the published network with -n {published}, in Python "
+            f"with recipe={published!r}; in Python, scan_size=8 (the authors' option) is for the "
+            "authors' schedule with other sizes"
         )
     if not isinstance(scan_size, int) or scan_size < 1:
         raise CheckpointError(

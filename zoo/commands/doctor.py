@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo doctor") -> in
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Check the installation, its backends and image formats.",
+        epilog="examples: %(prog)s; %(prog)s --gpu -o report.txt",
         allow_abbrev=False,
     )
     parser.add_argument(

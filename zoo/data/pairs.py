@@ -109,6 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "options",
         nargs="*",
+        default=[],
         metavar="key=value",
         help="options of the degradation, and its scale [scale=1]",
     )

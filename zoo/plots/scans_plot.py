@@ -29,7 +29,11 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo scans plot") -
     )
     parser.add_argument("name", help="scan order; see 'zoo list --parts scan'")
     parser.add_argument(
-        "options", nargs="*", metavar="key=value", help="options of the scan order, such as size=8"
+        "options",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="options of the scan order, such as size=8",
     )
     parser.add_argument(
         "--size", metavar="HxW", help="height x width in tokens [16x16, or that of the image]"
