@@ -12,6 +12,7 @@ import zoo.startup  # noqa: F401 - before all others, as in "python -m recipes.e
 # isort: split
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -286,13 +287,21 @@ def _scores(
     if folder is not None:
         check_nothing_is_replaced(images, folder)
     keep = image_keeper(folder)
-    return map_shared(
+    scores = map_shared(
         group,
         len(images),
         lambda number: score(images[number], keep),
         task=f"evaluate/{name}",
         unit="image",
     )
+    wrong = [found.name for found in scores if math.isnan(found.psnr)]
+    if wrong:
+        logger.warning(
+            "%s: %d of %d results have NaN or infinite values, such as %s; the network has "
+            "diverged, or it overflows in fp16",
+            *(name, len(wrong), len(scores), wrong[0]),
+        )
+    return scores
 
 
 def _notes(network: Network, protocol: Protocol, options: argparse.Namespace) -> str:

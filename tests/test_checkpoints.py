@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import zoo
 from export.model import network_of
+from tests.helpers.command_line import run
 from tests.helpers.saved_network import SMALL, metadata_only, saved_small
 from zoo.blocks import RSSB
 from zoo.checkpoints import model_in
@@ -173,3 +174,29 @@ def test_compat_without_effect_names_the_file_or_the_model(saved):
     for model, weights, name in ((None, saved, saved), ("mambair_tiny_x2", None, "mambair_tiny")):
         with pytest.raises(ZooError, match=f"^--compat has no effect on {name}"):
             choose_network(model, weights, overrides={"compat": "official"})
+
+
+def test_weights_that_are_not_finite_are_told(saved, tmp_path, caplog):
+    state = load_file(saved)
+    state["norm.weight"][:2] = torch.tensor([float("nan"), float("inf")])
+    zoo.load(saved)
+    assert not caplog.messages
+    save_file(state, tmp_path / "nan.safetensors")
+    zoo.load(tmp_path / "nan.safetensors", recipe=SMALL)
+    assert "2 of the 32 values of norm.weight are NaN or infinite" in caplog.text
+
+
+def test_a_converted_file_never_replaces_its_source(saved, tmp_path):
+    (tmp_path / "link.safetensors").symlink_to(saved)
+    content = saved.read_bytes()
+    for target in (saved, tmp_path / "link.safetensors", str(saved)):
+        with pytest.raises(CheckpointError, match="the output would replace the input"):
+            zoo.convert(saved, target)
+    assert saved.read_bytes() == content
+
+
+def test_a_file_of_weights_is_described_and_is_no_model(saved, capsys):
+    assert run("show", saved) == 0
+    assert "parameters" in capsys.readouterr().out
+    assert run("restore", "photo.png", "-o", "x.png", "-n", saved) == 2
+    assert "it is a file of weights; name it with -w" in capsys.readouterr().err

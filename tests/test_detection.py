@@ -277,6 +277,7 @@ def test_the_part_of_a_release_that_differs_is_named_with_its_line_in_a_recipe(k
         f"{known} of its {known + 2} keys are those of MambaIR, but not {key!r}, so its {part} "
         "differs; register that part and pass recipe={extends: mambair_classic_x4, network: "
         f"{{{line}}}}}"
+        "; if it is no part of the network, remove it from the file"
     )
 
 

@@ -346,3 +346,14 @@ def test_only_photographs_are_degraded_to_8_bits(tmp_path, weights, monkeypatch,
     monkeypatch.setattr(command, "evaluate", noted)
     assert run(recipe, *rest, "--data", tmp_path / "data", "-o", tmp_path / "out") == 0
     assert seen == [(True, None) if stated == "null" else (False, (0.0, 255.0))]
+
+
+def test_results_that_are_not_finite_are_told(tmp_path, weights, capsys, caplog):
+    for index in range(2):
+        photo_file(tmp_path / "data" / "Set5" / f"{index}.png", index)
+    network = zoo.load(tmp_path / "a.safetensors")
+    with torch.no_grad():
+        network.norm.weight[0] = float("nan")
+    zoo.save(network, tmp_path / "a.safetensors")
+    assert run(*weights, "--data", tmp_path / "data", "-o", tmp_path / "out") == 0
+    assert "Set5: 2 of 2 results have NaN or infinite values, such as 0" in caplog.text

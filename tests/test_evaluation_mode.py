@@ -39,3 +39,12 @@ def test_the_last_of_several_threads_restores_the_mode():
     leave.set()
     thread.join()
     assert network.training
+
+
+def test_modules_that_did_not_train_do_not_train_afterwards():
+    frozen, free = nn.Dropout(0.5).eval(), nn.Dropout(0.5)
+    network = nn.Sequential(frozen, nn.Sequential(free)).train()
+    frozen.eval()
+    with evaluating(network):
+        assert not free.training
+    assert network.training and network[1].training and free.training and not frozen.training

@@ -399,3 +399,47 @@ def test_a_masked_array_says_how_to_give_what_has_no_data():
     masked = np.ma.masked_greater(RANDOM.random((4, 4, 3)), 0.5)
     with pytest.raises(ImageError, match=r"use image\.filled\(numpy\.nan\)"):
         zoo.restore(Nearest(), masked)
+
+
+class Bad(Nearest):
+    """Returns NaN in one place."""
+
+    def forward(self, image_BIHW):
+        found = super().forward(image_BIHW)
+        found[..., 0, 0] = float("nan")
+        return found
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 5, 3), np.uint8),
+        torch.zeros(3, 4, 5, dtype=torch.uint8),
+        torch.zeros(3, 4, 5, dtype=torch.uint16),
+        torch.zeros(2, 3, 4, 5),
+    ],
+    ids=["array", "uint8", "uint16", "float32"],
+)
+def test_a_result_that_is_not_finite_is_an_error(image):
+    with pytest.raises(ImageError, match=r"the result has NaN or infinite values; .* fp16"):
+        zoo.restore(Bad(), image)
+
+
+@pytest.mark.parametrize(
+    ("mode", "fix"),
+    [
+        ("I", r"numpy.asarray\(image\).astype\('uint16'\)"),
+        ("F", r"numpy.asarray\(image\), with value_range=\(LOW, HIGH\)"),
+        ("CMYK", r"image.convert\('RGB'\)"),
+    ],
+)
+def test_a_pil_image_without_a_range_says_how_to_keep_its_values(mode, fix):
+    with pytest.raises(ImageError, match=rf"mode {mode}, which has no defined range here; .*{fix}"):
+        zoo.restore(Nearest(), Image.new(mode, (4, 5)))
+
+
+def test_the_advice_for_a_pil_image_of_whole_numbers_keeps_its_values():
+    values = np.linspace(0, 65535, 20).reshape(4, 5).astype(np.int32)
+    image = Image.fromarray(values, "I")
+    found = zoo.restore(Nearest(1), np.asarray(image).astype("uint16"))
+    assert np.array_equal(found, values)

@@ -11,6 +11,7 @@ import operator
 import pathlib
 import pickle
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -114,3 +115,19 @@ def test_mappings_that_hold_each_other_often_are_refused():
     itself["again"] = itself
     with pytest.raises(CheckpointError, match="entry 'again' is not a tensor"):
         zoo.load(itself)
+
+
+def test_threads_do_not_take_each_others_stand_ins_away(tmp_path, plain):
+    paths = []
+    for number, name in enumerate(["best_psnr", "args", "date"]):
+        paths.append(tmp_path / f"{number}.pth")
+        torch.save({"params": plain, name: beside()[name]}, paths[-1])
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda number: zoo.detect(paths[number % 3]).name, range(60)))
+    assert found == [str(number % 3) for number in range(60)]
+
+
+def test_what_counts_operations_is_left_out(tmp_path, plain):
+    counted = {f"{key.rpartition('.')[0]}.total_ops": torch.zeros(1) for key in plain}
+    torch.save({**plain, **counted, "total_params": torch.zeros(1)}, tmp_path / "thop.pth")
+    assert holds(zoo.load(tmp_path / "thop.pth"), plain)

@@ -157,3 +157,14 @@ def test_settings_of_the_command_line_are_split_at_the_first_equals_sign():
     for word in ("a", "=1", ""):
         with pytest.raises(RecipeError, match=r"is not a setting; write key=value, such as x=1"):
             parse_overrides([word], "x=1")
+
+
+def test_a_file_that_is_extended_is_looked_for_beside_the_file_that_names_it(tmp_path, monkeypatch):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "base.yaml").write_text("extends: mambair_tiny_x2\nnetwork: {dim: 36}\n")
+    (tmp_path / "base.yaml").write_text("extends: mambair_tiny_x2\nnetwork: {dim: 24}\n")
+    (tmp_path / "other.yaml").write_text("extends: mambair_tiny_x2\nnetwork: {dim: 12}\n")
+    for base, dim in [("base.yaml", 36), ("../base.yaml", 24), ("other.yaml", 12)]:
+        (tmp_path / "own" / "child.yaml").write_text(f"extends: {base}\n")
+        monkeypatch.chdir(tmp_path)
+        assert load_recipe("own/child.yaml").network["dim"] == dim

@@ -308,3 +308,9 @@ def test_the_protocol_is_that_of_the_recipe_with_metrics_that_are_ready():
     assert len(prepared) == 6
     usual = protocol_of(EvaluateSettings(), SimpleNamespace(out_channels=1), None)
     assert usual == Protocol(photographic=True)
+
+
+def test_an_image_that_is_too_small_is_named(tmp_path):
+    image = TestImage("tiny", photo_file(tmp_path / "tiny.png", size=(4, 4)))
+    with pytest.raises(ImageError, match=r"tiny: crop_border is 2; .* 4x4 pixels"):
+        evaluate(Nearest(2), [image], Bicubic(scale=2))

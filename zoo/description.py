@@ -169,18 +169,20 @@ def list_parts(kind_name: str | None = None, pattern: str = "*") -> list[str]:
 
 
 def describe(
-    name: str, *, height: int = MEASURED_SIZE, width: int = MEASURED_SIZE
+    name: str | Recipe, *, height: int = MEASURED_SIZE, width: int = MEASURED_SIZE
 ) -> PartDescription | ModelDescription:
-    """Describe a part (``"kind/name"``) or a model (``"name"``, or a recipe's path).
+    """Describe a part (``"kind/name"``) or a model (``"name"``, a recipe's path, or a recipe).
 
     Args:
-        name: name of the part or model.
+        name: name of the part or model, or the recipe of a model.
         height: height in pixels of the input for counting a model's operations.
         width: width in pixels of that input.
 
     Raises:
         RecipeError: if the name is unknown; the message suggests the nearest known name.
     """
+    if isinstance(name, Recipe):
+        return _describe_model(name, height, width)
     kind_name, slash, part = name.partition("/")
     if slash and kind_name in kinds():
         return _describe_part(kind_name, part)
@@ -293,14 +295,15 @@ def measured(
     return Measured(network, parameters, operations.flops, operations)
 
 
-def _describe_model(name: str, height: int, width: int) -> ModelDescription:
-    network, parameters, gigaflops, operations = measured(name, height, width)
+def _describe_model(source: str | Recipe, height: int, width: int) -> ModelDescription:
+    network, parameters, gigaflops, operations = measured(source, height, width)
+    extends = "" if isinstance(source, Recipe) else read_recipe(source)[0].get("extends", "")
     recipe = network.recipe
     paper = recipe.paper
     return ModelDescription(
         name=recipe.name,
         summary=recipe.summary,
-        extends=str(read_recipe(name)[0].get("extends", "")),
+        extends=str(extends),
         paper=f"{paper.title}, arXiv:{paper.arxiv}" if paper else "",
         scores=str(recipe.evaluate.get("source") or (paper.table if paper else "")),
         scale=network.scale,

@@ -103,7 +103,7 @@ def extended(data: dict[str, Any], files: list[Path]) -> dict[str, Any]:
     label = files[-1].name if files else "recipe"
     if not isinstance(base, str):
         raise RecipeError(f"{label}: 'extends' must name a recipe, got {shown(base)}")
-    parent, file = read_recipe(base)
+    parent, file = read_recipe(_beside(base, files))
     assert file is not None  # a name was given, so it was read from a file
     if file.resolve() in (earlier.resolve() for earlier in files):
         names = [*(earlier.name for earlier in files), base]
@@ -112,6 +112,18 @@ def extended(data: dict[str, Any], files: list[Path]) -> dict[str, Any]:
         raise RecipeError(f"{label}: 'extends' leads through more than {MOST_FILES} files")
     published = bool(files) and files[-1].resolve().parent == RECIPES
     return _merged(_inherited(extended(parent, [*files, file]), published=published), data)
+
+
+def _beside(base: str, files: list[Path]) -> str:
+    """Return where the recipe is that the last file extends.
+
+    A path is looked for beside that file first, then in the current folder.
+    """
+    if files and base.endswith((".yaml", ".yml")):
+        beside = files[-1].parent / base
+        if beside.is_file():
+            return str(beside)
+    return base
 
 
 def _inherited(data: dict[str, Any], *, published: bool) -> dict[str, Any]:

@@ -203,7 +203,7 @@ def test_values_of_a_network_that_has_diverged_are_not_written(tmp_path, suffix,
     """NaN would be taken for pixels without data."""
     array = values((4, 5, 2), "float32")
     array[1, 2, 0] = wrong
-    with pytest.raises(ImageError, match="has NaN or infinite values; the network that made it"):
+    with pytest.raises(ImageError, match="the result has NaN or infinite values; the network"):
         write_photo(tmp_path / f"a{suffix}", Photo(array, bit_depth=32))
     assert list(tmp_path.iterdir()) == []
 

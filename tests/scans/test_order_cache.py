@@ -9,6 +9,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import zoo
+from zoo.errors import RecipeError
 from zoo.scans import Raster, ScanOrder, Window
 from zoo.scans.base import CACHED_ORDERS, _cache
 
@@ -82,5 +83,7 @@ def test_the_cache_takes_no_order_that_is_wrong():
         def build(self, height, width, device):
             return torch.zeros(1, height * width, dtype=torch.int32)
 
-    with pytest.raises(ValueError, match="visits token 0 twice"):
+    with pytest.raises(
+        RecipeError, match=r"the scan order Twice of 2 x 3: .* visits token 0 twice"
+    ):
         Twice().order(2, 3)

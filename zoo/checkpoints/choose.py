@@ -9,6 +9,7 @@ from typing import Any
 
 from zoo.blocks import ScaleFusion
 from zoo.checkpoints import load
+from zoo.checkpoints.hub import SUFFIXES
 from zoo.errors import ZooError
 from zoo.networks import Network
 from zoo.recipe import build
@@ -110,6 +111,8 @@ def _named_network(
 ) -> Network:
     if random_weights and (weights is not None or model in shipped_weights()):
         logger.warning("--random-weights has no effect: there are weights, and they are loaded")
+    if Path(model).suffix.lower() in SUFFIXES and Path(model).is_file():
+        raise ZooError(f"-n {model}: it is a file of weights; name it with -w")
     if weights is not None:
         return load(weights, recipe=model, **overrides)
     if model in shipped_weights():

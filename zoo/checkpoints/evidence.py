@@ -63,5 +63,6 @@ def difference(state: Mapping[str, Tensor], releases: tuple[Named, ...]) -> str 
     return (
         f"{len(state) - len(strange)} of its {len(state)} keys are those of {release.name}, but "
         f"not {shown(first)}, so its {part} differs; register that part and pass recipe="
-        f"{{extends: {release.published}, network: {{{line}}}}}"
+        f"{{extends: {release.published}, network: {{{line}}}}}; if it is no part of the network, "
+        "remove it from the file"
     )

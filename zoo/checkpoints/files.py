@@ -16,8 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import save as serialised
 from torch import Tensor
 
+from zoo.checkpoints.archives import kind_of_archive
 from zoo.checkpoints.averages import averages_without_names
-from zoo.checkpoints.left_out import MOST_NAMES, left_out, other_names
+from zoo.checkpoints.left_out import MOST_NAMES, left_out, one_at_a_time, other_names
 from zoo.checkpoints.trainers import (
     DEEPEST,
     MOST_TENSORS,
@@ -55,6 +56,8 @@ def read_state(path: Path) -> tuple[State, dict[str, str]]:
             dict.
     """
     _check_file(path)
+    if what := kind_of_archive(path):
+        raise CheckpointError(f"{path}: {what}")
     if _is_safetensors(path):
         content, metadata = _read_safetensors(path)
     else:
@@ -92,7 +95,7 @@ def _check_file(path: Path) -> None:
     try:
         known = path.is_file()
         size = path.stat().st_size if known else 0
-        kind = "is not a file" if path.exists() else "does not exist"
+        kind = "is a pipe or a device" if path.exists() else "does not exist"
     except OSError as error:
         raise CheckpointError(f"{path}: cannot read weights: {error.strerror}") from error
     if not known:
@@ -165,6 +168,9 @@ def _read_pickled(path: Path) -> Any:
 _START = 512
 """Bytes at the start of a file that show whether it is text."""
 
+_PICKLES = (b"\x80\x03", b"\x80\x04", b"\x80\x05")
+"""First bytes of what ``pickle.dump`` writes; ``torch.save`` has written protocol 2 only."""
+
 
 def _what_it_is(path: Path) -> str | None:
     """Say what a file that cannot be read is, and what to do; None if it does not show."""
@@ -174,6 +180,8 @@ def _what_it_is(path: Path) -> str | None:
         return "the file is empty: copy or download it again"
     if start.startswith(b"version https://git-lfs"):
         return "a pointer of Git LFS, not the weights: run 'git lfs pull' where it was cloned"
+    if start.startswith(_PICKLES):
+        return "a pickle of Python, not of PyTorch: save the state dict with torch.save"
     if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         return "a web page, not weights: download the file that the page offers"
     with contextlib.suppress(UnicodeDecodeError):
@@ -190,15 +198,23 @@ def _without_other_objects(path: Path) -> Any:
     try:
         return load_tensors(path)
     except pickle.UnpicklingError as error:
-        names = other_names(path) if _has_other_objects(error) else []
-        if not 0 < len(names) <= MOST_NAMES:
+        if not _has_other_objects(error):
             raise
-        try:
-            with left_out(names):
-                content = load_tensors(path)
-        except pickle.UnpicklingError:
-            raise error from None  # it needs what the objects were
+        with one_at_a_time:
+            names = other_names(path)
+            if not 0 < len(names) <= MOST_NAMES:
+                raise
+            try:
+                with left_out(names):
+                    content = load_tensors(path)
+            except pickle.UnpicklingError:
+                raise error from None  # it needs what the objects were
     if isinstance(content, Mapping) and not holds_tensors(content):
+        if all("numpy" in name for name in names):
+            raise CheckpointError(
+                f"{path}: holds NumPy arrays in place of tensors; make tensors of them with "
+                "torch.from_numpy, and save them with torch.save"
+            )
         raise CheckpointError(
             f"{path}: holds objects such as {shown(names[0])} in place of tensors; save the "
             "state_dict() of the network, not the network"

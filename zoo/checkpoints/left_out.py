@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -46,6 +47,11 @@ def other_names(path: Path) -> list[str]:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
     except ValueError:
         return []
+
+
+one_at_a_time = Lock()
+"""Hold it to use this module: PyTorch's list of allowed names is that of the process, so a thread
+would find other names in a file, or lose its stand-ins, when another one changes the list."""
 
 
 @contextmanager

@@ -98,9 +98,23 @@ def load(
             hint = f"pass its recipe, as it is not quite the network of {release.name}"
         raise MisfitError(f"{error}; {hint}" if hint else str(error)) from error
     tell_choice(weights.what, found)
+    _tell_values_that_are_not_finite(weights.what, network)
     if named:
         _tell_differences(weights, network, overrides)
     return cast(network.eval(), dtype).to(device)
+
+
+def _tell_values_that_are_not_finite(what: str, network: Network) -> None:
+    """Warn of NaN and infinite weights, of which a network makes pictures of NaN."""
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not tensor.is_meta and not tensor.isfinite().all():
+            bad = int((~tensor.isfinite()).sum())
+            logger.warning(
+                "%s: %d of the %d values of %s are NaN or infinite, so the network cannot restore; "
+                "use an earlier checkpoint",
+                *(what, bad, tensor.numel(), name),
+            )
+            return
 
 
 def state_for(network: nn.Module, source: Source) -> State:

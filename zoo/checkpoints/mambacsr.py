@@ -198,8 +198,8 @@ def _scan_size(facts: Mapping[str, Any], *, coarse: bool) -> int:
         raise CheckpointError(
             "this is a MambaCSR checkpoint, and its tensors do not show the window sizes and the "
             f"schedule of the scans: name the published network with -n {published}, in Python "
-            f"with recipe={published!r}; in Python, scan_size=8 (the authors' option) is for the "
-            "authors' schedule with other sizes"
+            f"with recipe={published!r}; for other sizes, -n a recipe of yours, or in Python "
+            "scan_size=8 (the authors' option) with the authors' schedule"
         )
     if not isinstance(scan_size, int) or scan_size < 1:
         raise CheckpointError(

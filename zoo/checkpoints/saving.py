@@ -22,6 +22,7 @@ from zoo.checkpoints.trainers import State, joined
 from zoo.checkpoints.unheld import check_held, computes_the_same, told_of
 from zoo.command import package_version
 from zoo.errors import CheckpointError
+from zoo.files import is_same_file
 from zoo.key_rules import Keys, checked_rules
 from zoo.networks import Network
 
@@ -130,14 +131,19 @@ def convert(source: Source, target: str | Path, *, keys: Keys = (), **overrides:
         The network that was read.
 
     Raises:
-        CheckpointError: if the source cannot be loaded, or its network does not exist in the target
-            format.
+        CheckpointError: if the source cannot be loaded, its network does not exist in the target
+            format, or the target would replace the source.
         WriteError: if the target cannot be written.
     """
     target = Path(target)
     if target.suffix.lower() not in (SUFFIX, ".pth"):
         raise CheckpointError(
             f"{target}: the suffix must be .safetensors (our format) or .pth (the authors' format)"
+        )
+    if isinstance(source, (str, Path)) and is_same_file(Path(source), target):
+        raise CheckpointError(
+            f"{target}: the output would replace the input, which may hold more than the network; "
+            "choose another name"
         )
     network = load(source, keys=keys, **overrides)
     if target.suffix.lower() == ".pth":

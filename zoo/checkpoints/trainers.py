@@ -40,6 +40,9 @@ USUAL = (
 )
 """Usual names above a network. If there are several, an earlier one is preferred."""
 
+COUNTED = {"total_ops", "total_params"}
+"""Buffers that THOP adds to each module when it counts operations, and that stay in its files."""
+
 _TRANSPARENT = re.compile(
     r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
 )
@@ -101,6 +104,8 @@ def joined(content: Any, what: str) -> State:
         if tensor is None:
             continue
         name = bare_name(key)
+        if name.rpartition(".")[2] in COUNTED:
+            continue
         if name in state:
             raise CheckpointError(f"{what}: has {shown(name)} twice; remove one of the two")
         state[name] = tensor

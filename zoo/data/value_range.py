@@ -201,15 +201,15 @@ def of_levels(photo: Photo) -> np.ndarray:
 
 
 def check_finite(path: Path, values: np.ndarray) -> None:
-    """Check values before they are written.
+    """Check values before they are written or returned.
 
     Raises:
         ImageError: if one is NaN or infinite.
     """
     if not np.isfinite(values).all():
         raise ImageError(
-            f"cannot write {str(path)!r}: the image has NaN or infinite values; "
-            "the network that made it has diverged or overflowed"
+            f"{path}: the result has NaN or infinite values; the network has diverged, its weights "
+            "hold NaN, or it has overflowed in fp16 (largest number 65504): use fp32 or bf16"
         )
 
 

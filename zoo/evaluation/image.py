@@ -270,9 +270,9 @@ def evaluate(
                 guides=image.read_guides(),
                 run=run,
             )
+            scores.append(score(image.name, found, network.scale, protocol))
         except ImageError as error:
             raise ImageError(f"{image.name}: {error}") from error
-        scores.append(score(image.name, found, network.scale, protocol))
         if seen is not None:
             seen(image.name, found)
     return scores

@@ -12,10 +12,13 @@ from torch import nn
 
 
 class _Use(NamedTuple):
-    """How many blocks a network is in now, and whether it trained before the first one."""
+    """How many blocks a network is in now, and which of its modules trained before the first one.
+
+    Some may be frozen in evaluation mode while others train.
+    """
 
     blocks: int
-    trained: bool
+    trained: tuple[nn.Module, ...]
 
 
 _uses: WeakKeyDictionary[nn.Module, _Use] = WeakKeyDictionary()
@@ -24,13 +27,15 @@ _lock = threading.Lock()
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """In the block, the network is in evaluation mode; afterwards it trains again if it did.
+    """In the block, the network is in evaluation mode; afterwards its modules train again that did.
 
     Several threads may be in such blocks; the last one to leave restores the mode.
     """
     with _lock:
-        count, trained = _uses.get(network, _Use(0, network.training))
-        _uses[network] = _Use(count + 1, trained)
+        known = _uses.get(network)
+        if known is None:
+            known = _Use(0, tuple(module for module in network.modules() if module.training))
+        _uses[network] = known._replace(blocks=known.blocks + 1)
         network.eval()
     try:
         yield
@@ -40,4 +45,5 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             if count > 1:
                 _uses[network] = _Use(count - 1, trained)
             else:
-                network.train(trained)
+                for module in trained:
+                    module.training = True

@@ -27,6 +27,7 @@ from zoo.data.raster import IN_MEMORY
 from zoo.data.value_range import (
     SLACK,
     ValueRange,
+    check_finite,
     check_range,
     image_of,
     in_range,
@@ -176,6 +177,7 @@ def _as_floats(image: Tensor, value_range: ValueRange | None) -> Tensor:
 
 def _as_before(restored: Tensor, dtype: torch.dtype, value_range: ValueRange | None) -> Tensor:
     levels = _LEVELS.get(_name(dtype))
+    check_finite(Path("the tensor"), restored.numpy())
     values = restored.numpy() if value_range is None else unscaled(restored.numpy(), value_range)
     if levels is None:
         return torch.from_numpy(values).to(dtype)

@@ -25,6 +25,13 @@ _MODES = {
 }  # fmt: skip
 """Modes of PIL images, and the mode in which each is restored."""
 
+_WHOLE = "give numpy.asarray(image).astype('uint16'), if its values are from 0 to 65535"
+_FIXES = {
+    **dict.fromkeys(("I", "I;16B", "I;16L", "I;16N"), _WHOLE),
+    "F": "give numpy.asarray(image), with value_range=(LOW, HIGH) unless it is from 0 to 1",
+}
+"""What to do with modes that ``convert`` would clip."""
+
 _TRANSPARENT = {"1": "LA", "L": "LA", "P": "RGBA", "RGB": "RGBA"}
 """The same for images with a colour that is transparent."""
 
@@ -37,9 +44,9 @@ def pixels_of(image: Any) -> np.ndarray:
             cannot be kept.
     """
     if image.mode not in _MODES:
+        fix = _FIXES.get(image.mode, "use image.convert('RGB')")
         raise ImageError(
-            f"the PIL image has the mode {image.mode}, which has no defined range here; use "
-            "image.convert('RGB')"
+            f"the PIL image has the mode {image.mode}, which has no defined range here; {fix}"
         )
     _check_frames(image)
     mode = _MODES[image.mode]

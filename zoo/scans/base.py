@@ -78,7 +78,7 @@ class ScanOrder(ABC):
         """Return ``order_KS`` (int32), from the cache if possible.
 
         Raises:
-            RecipeError: if the order cannot be traced, but is used in a trace.
+            RecipeError: if the order cannot be traced, but is used in a trace, or if it is wrong.
         """
         device = torch.device("cpu" if device is None else device)
         if torch.compiler.is_compiling() or not isinstance(height, int):
@@ -92,7 +92,11 @@ class ScanOrder(ABC):
         # Built outside inference mode, so that training can use a cached order later.
         with torch.inference_mode(False):
             order_KS = self.build(height, width, device).contiguous()
-        check_order(order_KS, self.tokens(height, width))
+        try:
+            check_order(order_KS, self.tokens(height, width))
+        except ValueError as error:
+            name = type(self).__name__
+            raise RecipeError(f"the scan order {name} of {height} x {width}: {error}") from error
         with _lock:
             _cache[key] = order_KS
             _shrink_cache()
