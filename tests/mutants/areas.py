@@ -38,6 +38,7 @@ EXCLUDED: dict[tuple[str, str], str] = {
     ("zoo/ops/passes/on_gpu.py", "_Normalised"): _GPU,
     ("zoo/ops/passes/on_gpu.py", "normalised"): _GPU,
     ("zoo/inference/device_memory.py", "CudaMemory"): _GPU,
+    ("zoo/inference/graph_recording.py", "CudaRecording"): _GPU,
     ("zoo/commands/gpu_probes.py", "captured"): _GPU,
     ("zoo/distributed.py", "_TorchrunGroup.device"): "chooses among several NVIDIA GPUs",
     ("zoo/app/page.py", ""): _BROWSER,

@@ -113,6 +113,7 @@ def test_the_default_optimiser_and_settings_are_the_documented_ones():
         (ScheduleSettings, {"gamma": -0.5}, "gamma"), (ScheduleSettings, {"gamma": 1e308}, "gamma"),
         (ScheduleSettings, {"minimum": 1e308}, "minimum"),
         (ScheduleSettings, {"milestones": (5, -1)}, "milestones"),
+        (ScheduleSettings, {"type": "multistep"}, "milestones"),
         (ScheduleSettings, {"milestones": (2**60,)}, "milestones"),
         *((ScheduleSettings, {name: 2**60}, name) for name in ("hold", "cosine_steps", "warmup")),
         (DataSettings, {"mixup": 1e-320}, "mixup"), (DataSettings, {"mixup": 1e308}, "mixup"),

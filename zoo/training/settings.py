@@ -203,6 +203,11 @@ class ScheduleSettings:
             raise RecipeError(
                 f"milestones are {shown(self.milestones)}; they must be from 0 to {MOST_STEPS}"
             )
+        if self.type == "multistep" and not self.milestones:
+            raise RecipeError(
+                "milestones are missing, so the rate would never change; list the steps at which it "
+                "falls, or use type constant"
+            )
 
     def factor(self, step: int, iterations: int, lr: float) -> float:
         """Return the learning rate at a step, counted from 0, as a multiple of ``lr``."""
