@@ -179,6 +179,9 @@ def test_a_counterpart_in_the_folder_of_others_is_not_taken():
         ("x2.png", "x2.png"),
         ("0001.png", "0001x2m.png"),
         ("0001.png", "0001x2w1.png"),
+        ("0001_s001.png", "0001x2_s001.png"),
+        ("0001_s1000.png", "0001x2m_s1000.npy"),
+        ("img_HR_s001.png", "img_LRx2_s001.png"),
         ("normal00001.png", "low00001.png"),
         ("p_1_x1.png", "p_1_x2.png"),
         ("imgHR.png", "imgLR.png"),
@@ -192,7 +195,9 @@ def test_usual_names_pair(clean, degraded):
 
 
 def test_names_of_other_scales_and_words_inside_names_do_not_pair():
-    for clean, degraded in [("0801", "0801x4"), ("lowland", "land"), ("1_low_2", "1_2_3")]:
+    others = [("lowland", "land"), ("1_low_2", "1_2_3"), ("1_s001", "1x2_s002")]
+    scaled = [("0801", "0801x4"), ("1_s001", "1x4_s001"), ("1_001", "1x2_001")]
+    for clean, degraded in [*others, *scaled]:
         with pytest.raises(ImageError, match="has no degraded counterpart"):
             counterparts([f"a/{clean}.png"], [f"b/{degraded}.png"], 2)
     assert without_scale("0001x4", 2) == "0001x4" and without_scale("x2", 2) == "x2"

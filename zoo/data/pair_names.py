@@ -48,8 +48,11 @@ def without_scale(stem: str, scale: int) -> str:
     """Return a name without the scale at its end: ``0001`` for ``0001x2``.
 
     DIV2K adds a letter for the kind of its degradation, and a number: ``0001x4m``, ``0001x4w1``.
+    The number of a sub-image may follow and stays: ``0001_s001`` for ``0001x2_s001``.
     """
-    return re.sub(rf"(?<=.)[_-]?x{scale}(?:[mdw]\d?)?$", "", stem, flags=re.IGNORECASE)
+    return re.sub(
+        rf"(?<=.)[_-]?x{scale}(?:[mdw]\d?)?(?=(?:_s\d{{3,}})?$)", "", stem, flags=re.IGNORECASE
+    )
 
 
 def without_roles(stem: str, scale: int) -> str:
