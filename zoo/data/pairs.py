@@ -13,8 +13,9 @@ import logging
 import sys
 import zlib
 from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -22,6 +23,7 @@ from tqdm import tqdm
 from zoo.command import run_command
 from zoo.data.degradations import DEGRADATIONS, Degradation
 from zoo.data.images import Photo, list_photos, read_photo, write_photo
+from zoo.data.made_folders import by_stem, made_folder
 from zoo.data.pixels import to_array, to_tensor
 from zoo.errors import ImageError
 from zoo.files import is_same_file
@@ -29,6 +31,10 @@ from zoo.recipe import parse_overrides
 from zoo.schema import resolve, resolve_part
 
 logger = logging.getLogger("zoo.data.pairs")
+
+
+SIDES = ("clean", "degraded")
+"""Names of the subfolders, in the sequence of the files of a pair."""
 
 
 class Pair(NamedTuple):
@@ -43,8 +49,8 @@ def write_pairs(source: str | Path, target: str | Path, degradation: Degradation
 
     JPEG degradations are stored as decoded pixels, not as JPEG files, because decoders differ.
     Images are cropped at the right and bottom to multiples of the scale; alpha is dropped. Pairs
-    whose files both exist are skipped, so an interrupted run can be continued. Each file is written
-    completely or not at all.
+    whose files both exist are skipped, so an interrupted run can be continued; see
+    :func:`zoo.data.made_folders.made_folder`. Each file is written completely or not at all.
 
     Args:
         source: folder of clean images.
@@ -56,27 +62,34 @@ def write_pairs(source: str | Path, target: str | Path, degradation: Degradation
 
     Raises:
         ImageError: for an image that cannot be read, is smaller than the scale, has the same name
-            as another except for the extension, or would be replaced.
-        WriteError: if a file cannot be written.
+            as another except for the extension, or would be replaced. If the target has pairs of
+            another degradation, scale or image.
+        WriteError: if a file cannot be written, or another process writes to the target.
     """
-    paths = list_photos(source)
-    pairs: dict[str, Pair] = {}
-    for path in paths:
-        if path.stem in pairs:
+    target = Path(target)
+    images = by_stem(list_photos(source))
+    pairs = {name: Pair(*(target / side / f"{name}.png" for side in SIDES)) for name in images}
+    for name, pair in pairs.items():
+        if any(is_same_file(images[name], file) for file in pair):
             raise ImageError(
-                f"two images of {str(source)!r} are named {path.stem!r}; rename one of them, since "
-                "both would become the same PNG"
+                f"{images[name]}: a pair would replace the input; choose another folder"
             )
-        pairs[path.stem] = Pair(
-            *(Path(target) / side / f"{path.stem}.png" for side in ("clean", "degraded"))
-        )
-    for path, pair in zip(paths, pairs.values(), strict=True):
-        if any(is_same_file(path, file) for file in pair):
-            raise ImageError(f"{path}: a pair would replace the input; choose another folder")
-    for path, pair in zip(tqdm(paths, unit="image", disable=None), pairs.values(), strict=True):
-        if not all(file.exists() for file in pair):
-            _write_pair(path, pair, degradation)
+    with made_folder(target, _described(degradation), images, lambda: _images(target)):
+        for name in tqdm(images, unit="image", disable=None):
+            if not all(file.exists() for file in pairs[name]):
+                _write_pair(images[name], pairs[name], degradation)
     return list(pairs.values())
+
+
+def _described(degradation: Degradation) -> dict[str, Any]:
+    """Return the class of a degradation and its options, for the note of the folder."""
+    assert is_dataclass(degradation)  # by the contract of the class
+    return {"degradation": type(degradation).__name__, **asdict(degradation)}
+
+
+def _images(target: Path) -> dict[str, Path]:
+    """Return one image of each pair that a folder has, by its name."""
+    return {path.stem: path for side in SIDES for path in (target / side).glob("*.png")}
 
 
 def _write_pair(path: Path, pair: Pair, degradation: Degradation) -> None:

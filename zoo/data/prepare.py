@@ -6,17 +6,30 @@ Decoding a 2K photo takes a tenth of a second, but a training patch needs only a
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
 from zoo.command import run_command, whole
 from zoo.data.images import Photo, list_photos, read_photo, write_photo
+from zoo.data.made_folders import by_stem, made_folder
 from zoo.data.photos import NUM_THREADS, all_faults
 from zoo.data.value_range import ValueRange, check_range, is_photographic, refuse_no_data
 from zoo.errors import ImageError, WriteError, ZooError
+
+_SUB_IMAGE = re.compile(r"(.+)_s\d{3,}\.(?:png|npy)")
+
+
+class _Place(NamedTuple):
+    """A square in a photo: rows from ``top`` and columns from ``left``, in pixels."""
+
+    top: int
+    left: int
 
 
 def starts(side: int, size: int, step: int) -> list[int]:
@@ -40,9 +53,9 @@ def prepare(
     Images that are no photographs become ``NAME_s001.npy``.
 
     A photo smaller than ``size`` becomes one sub-image. Existing sub-images are not written again,
-    so an interrupted run can be continued. Alpha is dropped; the bit depth stays the same. For
-    pairs of clean and degraded photos, cut the degraded folder with size and step divided by the
-    scale.
+    so an interrupted run can be continued; see :func:`zoo.data.made_folders.made_folder`. Alpha is
+    dropped; the bit depth stays the same. For pairs of clean and degraded photos, cut the
+    degraded folder with size and step divided by the scale.
 
     Args:
         source: folder of photos.
@@ -57,58 +70,96 @@ def prepare(
         The number of sub-images, including those that existed before.
 
     Raises:
-        ImageError: if photos cannot be read; the message names them, and the others are done.
+        ImageError: if photos cannot be read; the message names them, and the others are done. If
+            two photos have the same name except for the extension, or the target has sub-images of
+            another size, step, range or photo; then nothing is done.
         ZooError: unless 1 <= step <= size.
+        WriteError: if the target cannot be written, or another process writes there.
     """
     source, target = Path(source), Path(target)
+    _check_step(size, step)
+    photos = by_stem(list_photos(source))
+    _check_apart(target, source)
+
+    def cut(name: str) -> int:
+        photo = _read(photos[name], value_range)
+        return _write(target, name, photo, _places(photo, size, step), size)
+
+    options = {"size": size, "step": step, "range": value_range}
+    with made_folder(target, options, photos, lambda: _sub_images(target)):
+        return _cut_all(cut, photos, progress)
+
+
+def _check_step(size: int, step: int) -> None:
     if not 1 <= step <= size:
         raise ZooError(
             f"step is {step} and size is {size} pixels; step must be at least 1, and a step larger "
             "than size leaves gaps"
         )
-    paths = list_photos(source)
-    if source.resolve() == target.resolve():
+
+
+def _check_apart(target: Path, *others: Path) -> None:
+    if any(target.resolve() == other.resolve() for other in others):
         raise ImageError(
             f"{target}: the sub-images would be among the photos; choose another folder"
         )
+
+
+def _read(path: Path, value_range: ValueRange | None) -> Photo:
+    """Read a photo without its alpha and metadata; pixels without data are an error."""
+    photo = read_photo(path, value_range)
+    refuse_no_data(path, photo)
+    return Photo(photo.color_HWC, bit_depth=photo.bit_depth, value_range=value_range)
+
+
+def _places(photo: Photo, size: int, step: int) -> list[_Place]:
+    height, width = photo.color_HWC.shape[:2]
+    return [
+        _Place(top, left)
+        for top in starts(height, size, step)
+        for left in starts(width, size, step)
+    ]
+
+
+def _write(folder: Path, name: str, photo: Photo, places: Sequence[_Place], size: int) -> int:
+    """Write the squares of a photo that are not there yet; return the number of all."""
+    color_HWC = photo.color_HWC
+    picture = is_photographic(color_HWC.shape[2], photo.value_range) and photo.bit_depth != 32
+    for number, (top, left) in enumerate(places, 1):
+        output = folder / f"{name}_s{number:03d}{'.png' if picture else '.npy'}"
+        if not output.exists():
+            part = color_HWC[top : top + size, left : left + size]
+            write_photo(output, replace(photo, color_HWC=part))
+    return len(places)
+
+
+def _sub_images(folder: Path) -> dict[str, Path]:
+    """Return one of the sub-images of each photo that a folder has, by the name of the photo."""
+    matches = ((_SUB_IMAGE.fullmatch(path.name), path) for path in sorted(folder.iterdir()))
+    return {match[1]: path for match, path in matches if match}
+
+
+def _cut_all(cut: Callable[[str], int], names: Collection[str], progress: bool) -> int:
+    """Cut the photos of these names and return the number of sub-images; all faults are told."""
+
+    def tried(name: str) -> int | ZooError:
+        try:
+            return cut(name)
+        except (ImageError, WriteError) as error:
+            return error
+
     written, faults = 0, []
     with ThreadPoolExecutor(NUM_THREADS) as threads:
-        results = threads.map(lambda path: _cut(path, target, size, step, value_range), paths)
-        for found in _shown(results, len(paths), progress):
+        results = threads.map(tried, names)
+        hidden = not progress or None
+        for found in tqdm(results, total=len(names), unit="photo", disable=hidden):
             if isinstance(found, int):
                 written += found
             else:
                 faults.append(str(found))
     if faults:
-        raise ImageError(all_faults(faults, len(paths), "photos failed, the others are done"))
+        raise ImageError(all_faults(faults, len(names), "photos failed, the others are done"))
     return written
-
-
-def _cut(
-    path: Path, target: Path, size: int, step: int, value_range: ValueRange | None
-) -> int | ZooError:
-    try:
-        photo = read_photo(path, value_range)
-        refuse_no_data(path, photo)
-        picture = is_photographic(photo.color_HWC.shape[2], value_range) and photo.bit_depth != 32
-        height, width = photo.color_HWC.shape[:2]
-        places = [
-            (top, left) for top in starts(height, size, step) for left in starts(width, size, step)
-        ]
-        for number, (top, left) in enumerate(places, 1):
-            output = target / f"{path.stem}_s{number:03d}{'.png' if picture else '.npy'}"
-            if not output.exists():
-                part = photo.color_HWC[top : top + size, left : left + size]
-                write_photo(output, Photo(part, bit_depth=photo.bit_depth, value_range=value_range))
-        return len(places)
-    except (ImageError, WriteError) as error:
-        return error
-
-
-def _shown(
-    results: Iterable[int | ZooError], total: int, progress: bool
-) -> Iterable[int | ZooError]:
-    return tqdm(results, total=total, unit="photo", disable=not progress or None)
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "zoo data prepare") -> int:
