@@ -27,7 +27,7 @@ import zoo.blocks
 from tests.helpers.scripts import run_script
 from tests.helpers.small_weights import small_network, their_names
 from zoo.checkpoints import save_official
-from zoo.data import Photo, load_sample, write_photo
+from zoo.data import Photo, load_sample, read_photo, write_photo
 from zoo.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -101,6 +101,12 @@ def photos(folder, count=2, side=72):
         photo(folder / f"{number}.png", side, side, x=80 * number)
 
 
+def half(folder):
+    """The degraded version of the photo in DIV2K_train_HR, with half its sides."""
+    path = folder.parents[1] / "DIV2K_train_HR" / "0.png"
+    write_photo(folder / "0x2.png", Photo(read_photo(path).color_HWC[::2, ::2]))
+
+
 def weights(path, network):
     """The weights of a network as its authors' code saves them."""
     save_official(network, path)
@@ -140,6 +146,7 @@ FILES = {
     "photos": photos,
     "dance.gif": animation,
     "DIV2K_train_HR": lambda path: photos(path, 1, 400),
+    "DIV2K_train_LR_bicubic/X2": half,
     "DIV2K_train": photos,
     "DIV2K": lambda path: photos(path, 1, 144),
     "held_out": lambda path: photos(path, 1),

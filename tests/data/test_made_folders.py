@@ -10,7 +10,7 @@ import pytest
 
 from zoo.cli import main as zoo_main
 from zoo.data import Bicubic, BicubicJpeg, Photo, read_photo, write_photo
-from zoo.data.made_folders import NOTE
+from zoo.data.made_folders import NOTE, warn_if_cut_apart
 from zoo.data.pairs import main as pairs_main
 from zoo.data.pairs import write_pairs
 from zoo.data.prepare import prepare
@@ -184,3 +184,12 @@ def test_a_file_in_place_of_the_folder_is_told(photos, tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(WriteError, match="out: cannot write"):
         squares(photos)
+
+
+@pytest.mark.parametrize(("scale", "count"), [(1, 0), (2, 2)])
+def test_folders_are_compared_in_their_sequence(photos, tmp_path, caplog, scale, count):
+    squares(photos)
+    cut, other = str(tmp_path / "out"), str(photos)
+    warn_if_cut_apart([cut, cut], [cut, other], scale)
+    warn_if_cut_apart([other, cut, other], [cut, other], scale)  # every two of them
+    assert len(caplog.records) == count

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import ImageError, shown
 from zoo.files import owned_folder, write_error, write_text
+
+logger = logging.getLogger(__name__)
 
 NOTE = ".zoo.made.json"
 """Name of the note in a folder; programs that list images skip hidden files."""
@@ -78,6 +82,36 @@ def made_folder(
             _check_same(folder, before, request, made())
             write_text(folder / NOTE, json.dumps(request, indent=1) + "\n")
         yield
+
+
+def warn_if_cut_apart(
+    photos: str | Sequence[str], degraded: str | Sequence[str], scale: int
+) -> None:
+    """Log which folders of clean and degraded sub-images were not cut together.
+
+    Their pairs may be apart by some pixels, which no size and no name shows.
+
+    Args:
+        photos: a folder of clean photos, or several.
+        degraded: a folder of degraded photos, or several.
+        scale: clean size divided by degraded size; at scale 1 the places are always the same.
+    """
+    sides = [[side] if isinstance(side, str) else list(side) for side in (photos, degraded)]
+    together = zip(*sides, strict=True) if len(sides[0]) == len(sides[1]) else product(*sides)
+    for clean, other in together:
+        options = [_options_of(Path(folder)) for folder in (clean, other)]
+        cut = all("size" in found for found in options)
+        if scale > 1 and cut and any("scale" not in found for found in options):
+            logger.warning(
+                "%s and %s were cut separately, so their pairs may be up to %d pixels apart; cut "
+                "the photos again with zoo data prepare --degraded, which cuts both at once",
+                *(clean, other, scale - 1),
+            )
+
+
+def _options_of(folder: Path) -> dict[str, Any]:
+    note = _read_note(folder)
+    return {} if note is None else note[_OPTIONS]
 
 
 def _read_note(folder: Path) -> dict[str, dict[str, Any]] | None:

@@ -1,6 +1,8 @@
 """Cuts large training photos into overlapping square sub-images, which load faster.
 
 Decoding a 2K photo takes a tenth of a second, but a training patch needs only a hundredth of it.
+Photos and their degraded versions are cut together: cut one folder after the other, they would be
+apart by some pixels wherever the sides of a photo are not multiples of the scale.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from tqdm import tqdm
 from zoo.command import run_command, whole
 from zoo.data.images import Photo, list_photos, read_photo, write_photo
 from zoo.data.made_folders import by_stem, made_folder
+from zoo.data.pair_scale import found_pairs, misfit_of
 from zoo.data.photos import NUM_THREADS, all_faults
 from zoo.data.value_range import ValueRange, check_range, is_photographic, refuse_no_data
 from zoo.errors import ImageError, WriteError, ZooError
@@ -54,8 +57,8 @@ def prepare(
 
     A photo smaller than ``size`` becomes one sub-image. Existing sub-images are not written again,
     so an interrupted run can be continued; see :func:`zoo.data.made_folders.made_folder`. Alpha is
-    dropped; the bit depth stays the same. For pairs of clean and degraded photos, cut the
-    degraded folder with size and step divided by the scale.
+    dropped; the bit depth stays the same. For pairs of clean and degraded photos, use
+    :func:`prepare_pairs`.
 
     Args:
         source: folder of photos.
@@ -90,11 +93,90 @@ def prepare(
         return _cut_all(cut, photos, progress)
 
 
+def prepare_pairs(
+    source: str | Path,
+    degraded: str | Path,
+    target: str | Path,
+    degraded_target: str | Path,
+    *,
+    size: int = 480,
+    step: int = 240,
+    progress: bool = True,
+    value_range: ValueRange | None = None,
+) -> int:
+    """Cut photos and their degraded versions into sub-images that show the same part.
+
+    Pairs are found by name, as in training, and both sub-images get the name of the clean photo.
+    The scale is found from the sizes. A clean photo is cropped at the right and bottom to the size
+    of its degraded version times the scale. Otherwise this is :func:`prepare`.
+
+    Args:
+        source: folder of clean photos.
+        degraded: folder of their degraded versions; those without a clean photo are left out.
+        target: folder to write the clean sub-images to; it is created if missing.
+        degraded_target: folder to write the degraded sub-images to; it is created if missing.
+        size: side of a clean sub-image in pixels, a multiple of the scale.
+        step: distance between neighbouring clean sub-images in pixels, a multiple of the scale.
+        progress: whether to show a progress bar.
+        value_range: the values of the files that are black and white, in both folders.
+
+    Returns:
+        The number of pairs of sub-images, including those that existed before.
+
+    Raises:
+        ImageError: as in :func:`prepare`; if photos have no degraded version, several of them, or
+            one of another size.
+        ZooError: unless 1 <= step <= size, and both are multiples of the scale.
+        WriteError: if a target cannot be written, or another process writes there.
+    """
+    source, degraded, target, degraded_target = map(
+        Path, (source, degraded, target, degraded_target)
+    )
+    _check_step(size, step)
+    photos = by_stem(list_photos(source))
+    _check_apart(target, source, degraded)
+    _check_apart(degraded_target, source, degraded, target)
+    small_files = list_photos(degraded)
+    scale, numbers = found_pairs(
+        list(photos.values()), small_files, lambda path: _read(path, value_range)
+    )
+    others = {name: small_files[number] for name, number in zip(photos, numbers, strict=True)}
+    _check_multiples(size, step, scale)
+
+    def cut(name: str) -> int:
+        clean, small = (_read(side[name], value_range) for side in (photos, others))
+        if fault := misfit_of(photos[name], clean, others[name], small, scale):
+            raise ImageError(fault)
+        # Places are chosen in the degraded photo, so that they are whole pixels of both.
+        places = _places(small, size // scale, step // scale)
+        height, width = (side * scale for side in small.color_HWC.shape[:2])
+        cropped = replace(clean, color_HWC=clean.color_HWC[:height, :width])
+        scaled = [_Place(top * scale, left * scale) for top, left in places]
+        _write(target, name, cropped, scaled, size)
+        return _write(degraded_target, name, small, places, size // scale)
+
+    options = {"size": size, "step": step, "range": value_range, "scale": scale}
+    small_options = {**options, "size": size // scale, "step": step // scale}
+    with (
+        made_folder(target, options, photos, lambda: _sub_images(target)),
+        made_folder(degraded_target, small_options, others, lambda: _sub_images(degraded_target)),
+    ):
+        return _cut_all(cut, photos, progress)
+
+
 def _check_step(size: int, step: int) -> None:
     if not 1 <= step <= size:
         raise ZooError(
             f"step is {step} and size is {size} pixels; step must be at least 1, and a step larger "
             "than size leaves gaps"
+        )
+
+
+def _check_multiples(size: int, step: int, scale: int) -> None:
+    if size % scale or step % scale:
+        raise ZooError(
+            f"size is {size} and step is {step} pixels; for pairs of scale {scale} both must be "
+            f"multiples of {scale}"
         )
 
 
@@ -166,17 +248,27 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo data prepare")
     """Run the command under the name ``prog`` and return its exit code, 2 for bad input."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Cut large training photos into overlapping sub-images, which load faster.",
-        epilog="example: %(prog)s DIV2K -o DIV2K_sub",
+        description="Cut large training photos into overlapping sub-images, which load faster.\n"
+        "Photos and their degraded versions are cut at the same places.",
+        epilog="examples:\n"
+        "  %(prog)s DIV2K -o DIV2K_sub\n"
+        "  %(prog)s HR -o HR_sub --degraded LR --degraded-output LR_sub",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("input", type=Path, help="folder of photos")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write to")
     parser.add_argument(
+        "--degraded", type=Path, help="folder of the degraded versions of the photos"
+    )
+    parser.add_argument(
+        "--degraded-output", type=Path, help="folder to write the degraded sub-images to"
+    )
+    parser.add_argument(
         "--size",
         type=whole("--size", 1),
         default=480,
-        help="side of a sub-image in pixels [480]",
+        help="side of a sub-image in pixels; that of a degraded one is divided by the scale [480]",
     )
     parser.add_argument(
         "--step",
@@ -195,11 +287,17 @@ def main(arguments: Sequence[str] | None = None, prog: str = "zoo data prepare")
 
 
 def _run(options: argparse.Namespace) -> None:
-    count = prepare(
-        options.input,
-        options.output,
-        size=options.size,
-        step=options.step,
-        value_range=check_range(options.range and tuple(options.range)),
-    )
-    print(f"{count} sub-images in {options.output}")  # noqa: T201
+    value_range = check_range(options.range and tuple(options.range))
+    degraded, degraded_output = options.degraded, options.degraded_output
+    if (degraded is None) != (degraded_output is None):
+        raise ZooError(
+            "--degraded and --degraded-output go together: the folder of degraded photos, and the "
+            "folder to write their sub-images to; give both, or neither"
+        )
+    shared = {"size": options.size, "step": options.step, "value_range": value_range}
+    if degraded is None:
+        count = prepare(options.input, options.output, **shared)
+        print(f"{count} sub-images in {options.output}")  # noqa: T201
+        return
+    count = prepare_pairs(options.input, degraded, options.output, degraded_output, **shared)
+    print(f"{count} pairs of sub-images in {options.output} and {degraded_output}")  # noqa: T201

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from zoo.data.degradations import Degradation
 from zoo.data.guides import check_named, match_guides
+from zoo.data.made_folders import warn_if_cut_apart
 from zoo.data.pairing import counterparts
 from zoo.data.patches import Example, PairDataset, PatchDataset
 from zoo.data.photos import SAMPLES_SOURCE, AnyPhoto, load_training_photos, photo_files
@@ -73,6 +74,7 @@ class PhotoTask:
             _check_pairs(settings)
             # Names are compared before any file is read, which may take minutes.
             counterparts(photo_files(settings.photos), photo_files(settings.degraded), self.scale)
+            warn_if_cut_apart(settings.photos, settings.degraded, self.scale)
         check_named(network.guides, settings.guides, "data.guides.")
         check_named(network.guides, settings.validate_guides, "data.validate_guides.")
 
