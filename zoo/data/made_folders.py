@@ -157,8 +157,8 @@ def _check_same(
         name = min(changed)
         file = made[name].name
         fault = (
-            f"{str(request[_SOURCES][name][0])!r} is another file than the one that {file!r} was "
-            "made from"
+            f"{str(request[_SOURCES][name][0])!r} has another name, size or time than the file "
+            f"that {file!r} was made from"
             if name in request[_SOURCES]
             else f"{file!r} was made from a photo that is not among the given ones"
         )
