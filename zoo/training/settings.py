@@ -205,8 +205,8 @@ class ScheduleSettings:
             )
         if self.type == "multistep" and not self.milestones:
             raise RecipeError(
-                "milestones are missing, so the rate would never change; list the steps at which it "
-                "falls, or use type constant"
+                "milestones are missing; they must be the steps at which the rate falls (for a rate "
+                "that never changes, use type constant)"
             )
 
     def factor(self, step: int, iterations: int, lr: float) -> float:
