@@ -57,7 +57,7 @@ def test_networks_run_without_python(model, precision):
         ("Stale", "replay 1 of 12 x 16 pixels: it deviates by"),
         (
             "WrongAtOnce",
-            "it could not be recorded: a replay deviates by 6.0e-02, and",
+            "it could not be recorded: a replay was wrong: it deviates by 6.0e-02, and",
         ),
         ("Forgetful", "pixels: it deviates by nan"),
         ("Refusing", "it could not be recorded: RuntimeError: operation not permitted"),

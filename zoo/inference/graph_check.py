@@ -17,12 +17,11 @@ import torch
 from torch import Tensor
 
 from zoo.inference.graph_recording import CudaRecording, Record
-from zoo.inference.graphs import ALLOWED, RUNS, Recorder
+from zoo.inference.graphs import RUNS, Recorder, deviation_of
 from zoo.networks import Network
 from zoo.ops.precision import Precision, autocast, float32_products
 from zoo.ops.scan import triton
 from zoo.ops.scan.dispatch import ENVIRONMENT
-from zoo.ops.scan.self_check.cases import relative
 from zoo.recipe import build
 from zoo.scans import Raster
 from zoo.scans.base import CACHED_ORDERS
@@ -75,10 +74,10 @@ class GraphCheck:
             for parameter in network.parameters():
                 parameter.mul_(0.9)
             stale = self._deviation(network, recorder, _SIZES[0])
-            return None if stale is None else f"after a change of weights: {stale}"
+            return f"after a change of weights: {stale}" if stale else None
 
-    def _deviation(self, network: Network, recorder: Recorder, size: tuple[int, int]) -> str | None:
-        """Run the network on an image, by the recorder and without it; say how they differ."""
+    def _deviation(self, network: Network, recorder: Recorder, size: tuple[int, int]) -> str:
+        """Run the network by the recorder and without it; say how they differ, "" if not."""
         device = next(network.parameters()).device
         frames = (_FRAMES,) if network.takes_burst else ()
         image = torch.rand(1, *frames, network.channels, *size, device=device)
@@ -91,10 +90,7 @@ class GraphCheck:
         expected = run(image).clone()
         torch.full((_LITTER,), float("nan"), device=device)
         found = recorder(network, run, [image], self.precision)
-        deviation, allowed = relative(found, expected), ALLOWED[self.precision]
-        if deviation <= allowed:
-            return None
-        return f"it deviates by {deviation:.1e}, and {allowed:.1e} is allowed"
+        return deviation_of(found, expected, lambda: run(image), self.precision)
 
 
 def _fill_orders(device: torch.device) -> None:

@@ -205,8 +205,8 @@ class ScheduleSettings:
             )
         if self.type == "multistep" and not self.milestones:
             raise RecipeError(
-                "milestones are missing; they must be the steps at which the rate falls (for a rate "
-                "that never changes, use type constant)"
+                "milestones are missing; they must be the steps at which the rate falls (type "
+                "constant is for a rate that never changes)"
             )
 
     def factor(self, step: int, iterations: int, lr: float) -> float:
