@@ -22,6 +22,7 @@ import argparse
 import dataclasses
 import itertools
 import json
+import os
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -267,12 +268,13 @@ def graph_rows(rig: Rig) -> Rows:
             precision: Precision = precision,
         ) -> object:
             with running(rig, rig.names[0]), torch.inference_mode():
-                return graphs.recorder(network)(network, launched, [image], precision)
+                return graphs.recorder(network, launched, [image], precision)
 
+        graphs.forget()
         for _ in range(graphs.RUNS + 1):
             recorded()
-        if rig.device == "cuda" and (reason := graphs.recorder(network).refusal):
-            print(f"{model} at {size} x {size} in {precision} is not recorded: {reason}")
+        if rig.device == "cuda" and not graphs.recorder.recorded:
+            print(f"{model} at {size} x {size} in {precision} is not recorded")
         yield [width, f"{size} x {size}", precision], {"graph": recorded, "launches": each}, 0.0
 
 
@@ -355,6 +357,7 @@ def put_into(document: Path, text: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Check, measure, print, save."""
+    os.environ[graphs.ENVIRONMENT] = "1"  # for the table of recorded networks
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="the smallest sizes only")
     parser.add_argument(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -22,7 +24,7 @@ def small(monkeypatch):
     """Small images; and no passes, which a tape sees through."""
     monkeypatch.setattr(graph_check, "_SIZES", ((12, 16), (10, 9)))
     monkeypatch.setattr(graph_check, "_FRAMES", 2)
-    monkeypatch.setattr(graph_check, "_LITTER", 1 << 10)
+    monkeypatch.setattr(graph_check, "_LITTER", range(7, 10))
     monkeypatch.setenv("ZOO_CPU_PASSES", "0")
 
 
@@ -61,6 +63,7 @@ def test_networks_run_without_python(model, precision):
         ),
         ("Forgetful", "pixels: it deviates by nan"),
         ("Refusing", "it could not be recorded: RuntimeError: operation not permitted"),
+        ("Waiting", "it could not be recorded: it waits for the device"),
     ],
 )
 def test_wrong_recordings_are_found(kind, said):
@@ -88,7 +91,7 @@ def test_a_recording_that_hides_a_change_of_weights_is_found(monkeypatch):
 def test_the_environment_is_what_it_was(monkeypatch):
     monkeypatch.setenv("ZOO_SCAN_BACKEND", "chunked")
     GraphCheck(model="mambair_tiny_x2", precision="fp32", record=tape.Refusing).fault(CPU, 1)
-    assert graph_check.os.environ["ZOO_SCAN_BACKEND"] == "chunked"
+    assert os.environ["ZOO_SCAN_BACKEND"] == "chunked" and "ZOO_CUDA_GRAPHS" not in os.environ
 
 
 def serves():
@@ -144,20 +147,55 @@ def test_a_process_that_ends_is_a_fault():
     assert "ended with code -6" in crashed.error
 
 
-@pytest.mark.parametrize("reason", ["switched off", "no Triton", "another backend", "untrusted"])
-def test_where_graphs_do_not_serve(reason, monkeypatch):
-    monkeypatch.setattr(graphs, "part_serves_on_gpu", lambda *given: True)
-    monkeypatch.setattr(graphs, "serves_on_gpu", lambda backend, device: reason != "untrusted")
-    monkeypatch.setattr(
-        graphs.triton, "unavailable", lambda: "none" if reason == "no Triton" else None
-    )
-    if reason == "switched off":
-        monkeypatch.setenv("ZOO_CUDA_GRAPHS", "0")
-    if reason == "another backend":
-        monkeypatch.setenv("ZOO_SCAN_BACKEND", "chunked")
-    assert not graphs.serves(CPU)
-    monkeypatch.undo()
+@pytest.mark.parametrize(
+    "reason", ["no Triton", "another backend", "untrusted", "another allocator", "failed"]
+)
+def test_where_recording_does_not_serve(reason, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_allocator_backend", lambda: "native")
     monkeypatch.setattr(graphs, "part_serves_on_gpu", lambda *given: given[0] == graphs.NAME)
     monkeypatch.setattr(graphs, "serves_on_gpu", lambda backend, device: True)
     monkeypatch.setattr(graphs.triton, "unavailable", lambda: None)
     assert graphs.serves(CPU)
+    if reason == "no Triton":
+        monkeypatch.setattr(graphs.triton, "unavailable", lambda: "none")
+    elif reason == "another backend":
+        monkeypatch.setenv("ZOO_SCAN_BACKEND", "chunked")
+    elif reason == "untrusted":
+        monkeypatch.setattr(graphs, "serves_on_gpu", lambda backend, device: False)
+    elif reason == "another allocator":
+        monkeypatch.setattr(torch.cuda, "get_allocator_backend", lambda: "cudaMallocAsync")
+    else:
+        monkeypatch.setattr(graphs, "part_serves_on_gpu", lambda *given: False)
+    assert not graphs.serves(CPU)
+
+
+def test_triton_that_is_asked_for_is_not_checked(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_allocator_backend", lambda: "native")
+    monkeypatch.setattr(graphs, "part_serves_on_gpu", lambda *given: True)
+    monkeypatch.setattr(graphs, "serves_on_gpu", lambda *given: 1 / 0)
+    monkeypatch.setattr(graphs.triton, "unavailable", lambda: None)
+    monkeypatch.setenv("ZOO_SCAN_BACKEND", "triton")
+    assert graphs.serves(CPU)
+
+
+def test_another_allocator_is_checked_again(place, monkeypatch):
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+    monkeypatch.setattr(processes, "examine", lambda *given: Verdict(passed=True))
+    assert serves()
+    decision._known.clear()
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    monkeypatch.setattr(processes, "examine", lambda *given: Verdict(passed=False))
+    assert not serves()
+
+
+def test_each_gpu_has_a_verdict_of_its_own(place, monkeypatch):
+    asked = []
+
+    def examine(place, device, plan):
+        asked.append(device)
+        return Verdict(passed=True, kept=False)
+
+    monkeypatch.setattr(processes, "examine", examine)
+    for device in (CPU, torch.device("meta"), CPU):
+        assert decision.part_serves_on_gpu(graphs.NAME, graphs.PLAN, device, "")
+    assert asked == [CPU, torch.device("meta")]

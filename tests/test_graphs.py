@@ -12,11 +12,14 @@ import torch
 from torch import nn
 
 import zoo
-from tests.helpers.tape import Forgetful, Refusing, Stale, Tape, WrongAtOnce
+from tests.helpers.networks import Nearest
+from tests.helpers.tape import Forgetful, Refusing, Stale, Tape, Waiting, WrongAtOnce
 from zoo import use_backend
-from zoo.inference import graphs, restore_tensor
+from zoo.inference import RestoreSettings, graphs, restore_tensor
+from zoo.inference.evaluation_mode import evaluating
 from zoo.inference.graph_recording import NotRecordableError, Outside
-from zoo.inference.graphs import KEPT, RUNS, Recorder, recorder
+from zoo.inference.graphs import KEPT, RUNS, Recorder, unrecorded
+from zoo.inference.tiling import fitting_tile
 from zoo.ops.precision import float32_products
 
 CPU = torch.device("cpu")
@@ -32,6 +35,11 @@ class Stand:
     def replay(self, inputs):
         self.log.append(("replayed", tuple(inputs[0].shape)))
         return self.run(*inputs)
+
+
+@pytest.fixture(autouse=True)
+def switched_on(monkeypatch):
+    monkeypatch.setenv(graphs.ENVIRONMENT, "1")
 
 
 @pytest.fixture
@@ -133,7 +141,7 @@ def test_another_backend_of_the_scan_is_another_recording(run, log):
     assert log == []
 
 
-@pytest.mark.parametrize("other", ["tf32", "deterministic", "autocast", "switched off"])
+@pytest.mark.parametrize("other", ["tf32", "deterministic", "autocast", "inference"])
 def test_other_settings_are_another_recording(other, run, log, monkeypatch):
     run(RUNS + 1)
     log.clear()
@@ -150,9 +158,28 @@ def test_other_settings_are_another_recording(other, run, log, monkeypatch):
         monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: True)
         run(RUNS)
     else:
-        monkeypatch.setenv(graphs.ENVIRONMENT, "0")
-        run(RUNS)
+        with torch.inference_mode():
+            run(RUNS)
     assert log == []
+
+
+@pytest.mark.parametrize("how", ["", "0", "block", "training"])
+def test_what_is_switched_off_is_not_recorded(how, run, network, log, monkeypatch):
+    if how in ("", "0"):
+        monkeypatch.setenv(graphs.ENVIRONMENT, how)
+        run(RUNS + 2)
+    elif how == "block":
+        with unrecorded():
+            run(RUNS + 2)
+    else:
+        network.train()
+        with evaluating(network):  # as in a validation
+            run(RUNS + 2)
+    assert log == []
+    monkeypatch.setenv(graphs.ENVIRONMENT, "1")
+    network.eval()
+    run(RUNS + 2)
+    assert told(log)[0] == "made"
 
 
 def test_large_images_and_networks_in_training_are_not_recorded(run, network, log, monkeypatch):
@@ -172,8 +199,8 @@ def test_frames_of_a_burst_count_as_pixels(network, log, monkeypatch):
     assert log == []
 
 
-@pytest.mark.parametrize("stranger", ["hook", "module", "forward", "engine"])
-def test_python_of_others_is_never_left_out(stranger, network, log):
+@pytest.mark.parametrize("stranger", ["hook", "module", "forward", "engine", "method", "class"])
+def test_python_of_others_is_never_left_out(stranger, network, log, monkeypatch):
     class Counting(nn.Module):
         calls = 0
 
@@ -189,14 +216,24 @@ def test_python_of_others_is_never_left_out(stranger, network, log):
         network.forward = lambda x: called.append(1) or x
     elif stranger == "engine":
         whole.runs_in_torch = False
+    elif stranger == "method":
+        network.helper = lambda: None
+    elif stranger == "class":
+        forward = nn.Conv2d.forward
+
+        def counting(self, x):
+            called.append(1)
+            return forward(self, x)
+
+        monkeypatch.setattr(nn.Conv2d, "forward", counting)
     recorded = recorder_of(lambda *given: Stand(log, *given))
     for _ in range(RUNS + 3):
         recorded(whole, whole, [image()], "fp32")
     assert log == []
-    assert stranger == "engine" or len(called) + Counting.calls == RUNS + 3
+    assert stranger in ("engine", "method") or len(called) + Counting.calls == RUNS + 3
 
 
-def test_what_cannot_be_recorded_runs_as_before_and_is_not_tried_again(network):
+def test_what_cannot_be_recorded_runs_as_before_and_is_not_tried_again(network, caplog):
     tried = []
 
     def refuse(*given):
@@ -209,6 +246,27 @@ def test_what_cannot_be_recorded_runs_as_before_and_is_not_tried_again(network):
         found = recorded(network, network, [given], "fp32")
     assert len(tried) == 1
     torch.testing.assert_close(found, network(given))
+    (line,) = caplog.messages
+    assert "Conv2d could not be recorded as a CUDA graph, so nothing is recorded any more" in line
+    other = nn.Conv2d(3, 3, 1).eval()
+    for _ in range(RUNS + 3):
+        recorded(other, other, [image()], "fp32")
+    assert len(tried) == 1
+
+
+def test_a_network_that_waits_does_not_keep_others_from_being_recorded(network, log):
+    waiting = nn.Conv2d(3, 3, 1).eval()
+    made = {"now": Waiting}
+    recorded = recorder_of(lambda *given: made["now"](*given))
+    for _ in range(RUNS + 3):
+        recorded(waiting, waiting, [image()], "fp32")
+    made["now"] = lambda *given: Stand(log, *given)
+    for _ in range(RUNS + 3):
+        recorded(waiting, waiting, [image()], "fp32")
+    assert log == [] and not recorded.refusal
+    for _ in range(RUNS + 1):
+        recorded(network, network, [image()], "fp32")
+    assert told(log) == ["made", "replayed"]
 
 
 def test_graphs_that_are_not_trusted_are_not_made(network, log):
@@ -228,7 +286,7 @@ def test_a_replay_that_is_wrong_at_once_is_told_and_not_used(network, caplog):
     (line,) = caplog.messages
     said = "a CUDA graph of Conv2d gives another result (it deviates by 6.0e-02, and 1.0e-03"
     assert line.startswith(said)
-    assert "again" not in line
+    assert "restore images again" not in line
 
 
 def test_a_replay_that_is_wrong_later_is_told_with_what_it_has_spoilt(network, caplog):
@@ -239,9 +297,8 @@ def test_a_replay_that_is_wrong_later_is_told_with_what_it_has_spoilt(network, c
         spoilt.append(not torch.allclose(found, network(given)))
     assert sum(spoilt) == 1  # the replay before the one that is compared
     (line,) = caplog.messages
-    assert (
-        "it deviates by nan, and" in line and "restore the last 3 images of this size again" in line
-    )
+    assert "it deviates by nan, and" in line
+    assert "restore images again whose tiles have 8 x 8 pixels" in line
 
 
 def test_replays_are_compared_more_and_more_seldom(network):
@@ -300,14 +357,31 @@ def test_who_watches_later_sees_every_run(late, run, network, log):
     assert told(log) == ["replayed"]
 
 
-def test_the_oldest_recording_makes_room(run, log):
-    for side in range(8, 8 + KEPT + 1):
+def test_so_many_sizes_are_recorded_and_no_more(run, log):
+    for side in range(8, 8 + KEPT + 2):
         run(RUNS + 2, side)
+    assert [line[1][-1] for line in log if line[0] == "made"] == list(range(8, 8 + KEPT))
+
+
+def test_one_network_at_a_time_is_recorded(run, network, log):
+    other = nn.Conv2d(3, 3, 1).eval()
+
+    def runs_other():
+        for _ in range(RUNS + 2):
+            given = image()
+            found = run.recorder(other, other, [given], "fp32")
+        torch.testing.assert_close(found, other(given))
+
+    run(RUNS + 1)
     log.clear()
-    run(1, 9)
-    assert log == [("replayed", (1, 3, 9, 9))]
-    run(1, 8)
-    assert ("made", (1, 3, 8, 8), KEPT) in log
+    runs_other()
+    assert log == []
+    run(1)
+    assert told(log) == ["replayed"]
+    run.recorder.forget()
+    log.clear()
+    runs_other()
+    assert told(log) == ["made", "replayed", "replayed"]
 
 
 def test_an_output_stays_what_it_is_when_the_next_one_is_made(network):
@@ -337,25 +411,130 @@ def test_threads_do_not_disturb_each_other(network):
     assert not wrong
 
 
-def test_a_recorder_keeps_no_network_and_a_copy_has_its_own(log):
+def test_a_recorder_keeps_no_network_and_a_copy_is_another_network(log):
     network = zoo.build("mambair_tiny_x2").eval()
-    first = recorder(network)
-    assert recorder(network) is first and recorder(copy.deepcopy(network)) is not first
+    recorded = recorder_of(lambda *given: Stand(log, *given))
     with torch.inference_mode():
-        first(network, network, [image()], "fp32")
+        for _ in range(RUNS):
+            recorded(network, network, [image()], "fp32")
+        copied = copy.deepcopy(network)
+        recorded(copied, copied, [image()], "fp32")
+    assert log == []
     gone = weakref.ref(network)
     del network
     gc.collect()
     assert gone() is None
 
 
-def test_recordings_are_forgotten(run, network, log, monkeypatch):
+def test_recordings_are_forgotten(run, log, monkeypatch):
+    monkeypatch.setattr(graphs, "recorder", run.recorder)
+    assert not graphs.forget()
     run(RUNS + 1)
-    monkeypatch.setitem(graphs._recorders, network, run.recorder)
-    graphs.forget(network)
+    assert run.recorder.recorded == 1 and graphs.forget() and not run.recorder.recorded
     log.clear()
     run(RUNS)
     assert log == []
+
+
+def test_memory_that_ran_out_ends_recording_if_there_were_any(run, log, monkeypatch):
+    monkeypatch.setattr(graphs, "recorder", run.recorder)
+    assert not graphs.make_room()
+    run(RUNS + 1)
+    assert graphs.make_room() and not graphs.make_room()
+    log.clear()
+    run(RUNS + 2)
+    assert log == []
+
+
+def test_tiles_of_the_same_size_are_tried_again_without_recordings(monkeypatch):
+    """Recordings may have taken the memory that is missing."""
+    network, sizes = Nearest(), []
+
+    def run(network, run, inputs, precision):
+        sizes.append(tuple(inputs[0].shape[-2:]))
+        if len(sizes) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(*inputs)
+
+    asked = iter([True, False])
+    monkeypatch.setattr(graphs, "make_room", lambda: next(asked))
+    monkeypatch.setattr(graphs, "recorder", run)
+    monkeypatch.setattr("zoo.inference.runner.GPU", "cpu")
+    restore_tensor(network, torch.rand(1, 3, 40, 40), RestoreSettings(tile=40, overlap=8))
+    assert sizes == [(40, 40)] * 2
+
+
+def test_the_memory_of_a_tile_is_measured_without_recordings():
+    paused = []
+
+    class Memory:
+        share, has_results = 0.5, False
+
+        def free(self):
+            return 10**9
+
+        def is_scarce(self):
+            return True
+
+        def peak(self, function):
+            function()
+            return 10**6
+
+    def probe(image):
+        paused.append(graphs._paused.blocks)
+        return image
+
+    fitting_tile(probe, torch.zeros(1, 3, 600, 600), 16, Memory())
+    assert paused and all(paused) and not graphs._paused.blocks
+
+
+def test_the_precision_of_a_run_reaches_the_recorder(monkeypatch):
+    asked = []
+
+    def run(network, run, inputs, precision):
+        asked.append(precision)
+        return run(*inputs)
+
+    monkeypatch.setattr(graphs, "recorder", run)
+    monkeypatch.setattr("zoo.inference.runner.GPU", "cpu")
+    for precision in ("fp32", "bf16"):
+        restore_tensor(Nearest(), torch.rand(1, 3, 4, 4), RestoreSettings(precision=precision))
+    assert asked == ["fp32", "bf16"]
+
+
+def test_networks_of_other_tensors_run_as_before(network, log):
+    """Packed and distributed weights are subclasses without an address."""
+
+    class Packed(torch.Tensor):
+        pass
+
+    network.weight = nn.Parameter(network.weight.data.as_subclass(Packed), requires_grad=False)
+    recorded = recorder_of(lambda *given: Stand(log, *given))
+    for _ in range(RUNS + 2):
+        recorded(network, network, [image()], "fp32")
+    assert log == []
+
+
+def test_attributes_are_kept_so_that_others_do_not_get_their_identities(network):
+    _, holds = graphs.state_of(network)
+    assert any(value is network.__dict__["_parameters"] for kept in holds for value in kept)
+
+
+def test_only_the_usual_stream_of_a_gpu_is_recorded(monkeypatch):
+    streams = {"current": 1, "default": 1}
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: streams["current"])
+    monkeypatch.setattr(torch.cuda, "default_stream", lambda device: streams["default"])
+    device = torch.device("cuda", 0)
+    assert graphs._is_ordinary_stream(device)
+    streams["current"] = 2
+    assert not graphs._is_ordinary_stream(device)
+
+
+def test_buffers_belong_to_the_state_of_a_network():
+    network = nn.BatchNorm2d(3)
+    before, _ = graphs.state_of(network)
+    network.running_mean.add_(1)
+    assert graphs.state_of(network)[0] != before
 
 
 def test_tensors_that_a_run_has_not_made_are_kept():
@@ -407,16 +586,17 @@ def test_photos_restored_by_replays_are_those_without(precision, monkeypatch):
     """The runner takes this way on a GPU alone."""
     network = zoo.load("mambair_tiny_x2")
     recorded = recorder_of(Tape)
-    monkeypatch.setattr(graphs, "recorder", lambda network: recorded)
+    monkeypatch.setattr(graphs, "recorder", recorded)
     monkeypatch.setattr("zoo.inference.runner.GPU", "cpu")
-    settings = zoo.inference.RestoreSettings(precision=precision)
-    for number in range(RUNS + 4):
+    settings = RestoreSettings(precision=precision)
+    for number in range(2 * RUNS + 6):
         given = torch.rand(1, 3, *[(20, 24), (17, 30)][number % 2])
         monkeypatch.setenv("ZOO_CPU_PASSES", "0")  # which a tape sees through
         found = restore_tensor(network, given, settings)
-        expected = restore_tensor(copy.deepcopy(network), given, settings)
+        with unrecorded():
+            expected = restore_tensor(copy.deepcopy(network), given, settings)
         assert (found - expected).abs().max() <= (1e-5 if precision == "fp32" else 3e-2)
-    assert not recorded.refusal
+    assert not recorded.refusal and recorded.recorded == 2
 
 
 def test_a_stale_recording_would_be_noticed(network):

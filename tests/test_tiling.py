@@ -287,7 +287,7 @@ def test_channels_are_last_on_a_gpu_alone(kind, monkeypatch):
         recorded.append(precision)
         return run(*inputs)
 
-    monkeypatch.setattr(runner.graphs, "recorder", lambda network: run)
+    monkeypatch.setattr(runner.graphs, "recorder", run)
 
     class Image:
         shape = (1, 3, 4, 5)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 import zoo
 from zoo.errors import CheckpointError
+from zoo.inference import graphs
 from zoo.integrations.spandrel import install
 from zoo.networks import Network
 from zoo.recipe import load_recipe
@@ -121,8 +122,8 @@ class MambaRestore:
                 )
                 restored.append(torch.from_numpy(one_HWC))
         finally:
+            graphs.forget()
             network.to("cpu")
-            zoo.inference.graphs.forget(network)
         return (torch.stack(restored),)
 
 

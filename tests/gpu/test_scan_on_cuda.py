@@ -266,20 +266,20 @@ def test_small_photos_by_cuda_graphs_equal_those_without(model, precision, stage
     monkeypatch.setenv("ZOO_CPU_PASSES", "0")
     monkeypatch.setattr("zoo.inference.runner.GPU", stage.device)
     network = zoo.load(model).to(stage.device)
+    monkeypatch.setenv(graphs.ENVIRONMENT, "1")
     recorder = graphs.Recorder(stage.record, is_trusted=lambda device: True)
-    monkeypatch.setattr(graphs, "recorder", lambda network: recorder)
+    monkeypatch.setattr(graphs, "recorder", recorder)
     settings = RestoreSettings(precision=precision)
     images = [torch.rand(1, 3, *size) for size in [(48, 33), (20, 64), (48, 33)] for _ in range(6)]
     with zoo.use_backend(stage.recordable):
         for image in images:
-            with monkeypatch.context() as patch:
-                patch.setattr(graphs, "recorder", lambda network: graphs.Recorder())
+            with graphs.unrecorded():
                 one = restore_tensor(network, image, settings)
             found = restore_tensor(network, image, settings)
             # Sums of several programs are added in no fixed order.
             assert (found - one).abs().max() <= (1e-4 if precision == "fp32" else 3e-2)
-            torch.rand(64, 2**20, device=stage.device)  # what was freed meanwhile is overwritten
-    assert not recorder.refusal
+            _ = [torch.rand(2**n, device=stage.device) for n in range(7, 22)]  # overwrites memory
+    assert not recorder.refusal and recorder.recorded == 2
 
 
 def test_restoring_stays_within_free_memory(stage):

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from zoo.inference.graph_check import GraphCheck
-from zoo.inference.graph_recording import Outside
+from zoo.inference.graph_recording import NotRecordableError, Outside
 
 
 class _Recording(TorchDispatchMode):
@@ -73,6 +73,13 @@ class Forgetful(Tape):
         return found.fill_(float("nan")) if self.replays > 3 else found
 
 
+class Waiting(Tape):
+    """Waits for the device."""
+
+    def __init__(self, run, inputs, own, before):
+        raise NotRecordableError("aten.item waits for the device")
+
+
 class Crashing(Tape):
     """Ends the process."""
 
@@ -87,7 +94,7 @@ class Refusing(Tape):
         raise RuntimeError("operation not permitted when stream is capturing")
 
 
-WRONG = {kind.__name__: kind for kind in (Stale, WrongAtOnce, Forgetful, Refusing)}
+WRONG = {kind.__name__: kind for kind in (Stale, WrongAtOnce, Forgetful, Refusing, Waiting)}
 
 _TINY = "mambair_tiny_x2"
 RIGHT, CRASHING = (

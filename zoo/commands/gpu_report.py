@@ -147,18 +147,22 @@ def _examine(report: _Report, subject: Subject) -> None:
 
 def _all_of(report: _Report, subject: Subject, plan: str) -> None:
     """Run all cases of a plan, and go on after faults."""
-    begin = time.monotonic()
+    begin, ran = time.monotonic(), 0
     with tqdm(total=_count(plan), unit="case") as bar:
 
         def begun() -> None:
+            nonlocal ran
+            ran += 1
             bar.update()
 
         place = processes.place_of(subject.backend)
         found = processes.examine_all(place, subject.device, plan, begun=begun)
     for verdict in found:
         report.outcome(verdict.case or "a process", verdict.error)
-    right = f"{_count(plan) - len(found)} of {_count(plan)} cases are right"
-    report.say(f"{right}; {time.monotonic() - begin:.0f} s")
+    right = ran - sum(bool(verdict.case) for verdict in found)
+    rest = f", {_count(plan) - ran} did not run" if ran < _count(plan) else ""
+    seconds = time.monotonic() - begin
+    report.say(f"{right} of {_count(plan)} cases are right{rest}; {seconds:.0f} s")
 
 
 def _count(plan: str) -> int:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import torch
 
+from zoo.inference.graphs import forget
 from zoo.inference.kept import give_back
 from zoo.networks import Network
 from zoo.ops.passes.workspace import drop_workspace
@@ -56,6 +57,8 @@ class CudaMemory:
         self.device = device
 
     def free(self) -> int:
+        if forget():  # what recordings keep is not free for other runs
+            self.release()
         cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
         return int(torch.cuda.mem_get_info(self.device)[0] + cached)
 

@@ -25,6 +25,12 @@ _uses: WeakKeyDictionary[nn.Module, _Use] = WeakKeyDictionary()
 _lock = threading.Lock()
 
 
+def pauses_training(network: nn.Module) -> bool:
+    """Return whether the network is in such a block now, and trains again afterwards."""
+    with _lock:
+        return network in _uses and bool(_uses[network].trained)
+
+
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
     """In the block, the network is in evaluation mode; afterwards its modules train again that did.

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from zoo.inference.graph_recording import CudaRecording, Record
+from zoo.inference.graphs import ENVIRONMENT as SWITCH
 from zoo.inference.graphs import RUNS, Recorder, deviation_of
 from zoo.networks import Network
 from zoo.ops.precision import Precision, autocast, float32_products
@@ -28,8 +29,9 @@ from zoo.scans.base import CACHED_ORDERS
 
 _SIZES = ((32, 48), (40, 25))
 _FRAMES = 8
-_LITTER = 1 << 24
-"""Numbers that overwrite memory which was given back."""
+_LITTER = range(7, 22)
+_BLOCKS = 16
+"""Sizes, as powers of two, and numbers of blocks that overwrite memory which was given back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +61,15 @@ class GraphCheck:
         torch.manual_seed(0)
         network = build(self.model).to(device).eval()
         recorder = Recorder(self.record, lambda device: True)
-        with _on_triton(device), torch.inference_mode(), float32_products():
+        # On Triton without asking: a process must not check what it is part of.
+        triton_alone = _environment(ENVIRONMENT, triton.NAME)
+        forced = triton_alone if device.type == "cuda" else nullcontext()
+        with forced, _environment(SWITCH, "1"), torch.inference_mode(), float32_products():
             for _ in range(RUNS + 1):
                 for size in _SIZES:
                     _ = self._deviation(network, recorder, size)
-            if recorder.refusal:
-                return f"it could not be recorded: {recorder.refusal}"
+            if recorder.refusal or recorder.recorded < len(_SIZES):
+                return f"it could not be recorded: {recorder.refusal or 'it waits for the device'}"
             _fill_orders(device)
             for run in range(max(runs, 2)):  # the second one is compared by the recorder, too
                 for size in _SIZES:
@@ -88,9 +93,9 @@ class GraphCheck:
             return found
 
         expected = run(image).clone()
-        torch.full((_LITTER,), float("nan"), device=device)
+        _litter(device)
         found = recorder(network, run, [image], self.precision)
-        return deviation_of(found, expected, lambda: run(image), self.precision)
+        return deviation_of(found, expected, lambda: run(image), half=self.precision != "fp32")
 
 
 def _fill_orders(device: torch.device) -> None:
@@ -99,19 +104,27 @@ def _fill_orders(device: torch.device) -> None:
         Raster().order(1, 1 + side, device)
 
 
+def _litter(device: torch.device) -> None:
+    """Overwrite memory that was given back, in blocks of all sizes."""
+    _ = [
+        torch.full((1 << power,), float("nan"), device=device)
+        for power in _LITTER
+        for _ in range(_BLOCKS)
+    ]
+
+
 @contextmanager
-def _on_triton(device: torch.device) -> Iterator[None]:
-    """In the block, scans and norms run on Triton: a process must not check what it is part of."""
-    before = os.environ.get(ENVIRONMENT)
-    if device.type == "cuda":
-        os.environ[ENVIRONMENT] = triton.NAME
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Set a variable of the environment in the block."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
         if before is None:
-            os.environ.pop(ENVIRONMENT, None)
+            del os.environ[name]
         else:
-            os.environ[ENVIRONMENT] = before
+            os.environ[name] = before
 
 
 _MODELS = ("mambair_tiny_x2", "mambairv2_tiny_x2", "mambacsr_tiny_x2", "qmambabsr_tiny")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -26,7 +27,7 @@ class Recording(Protocol):
     """A run of a network that can be repeated on other values of the same shapes."""
 
     def replay(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Return the output; the next replay of any recording of the network overwrites it."""
+        """Return the output; the next replay of any recording overwrites it."""
         ...
 
 
@@ -36,46 +37,71 @@ the recordings of the same network that are there already."""
 
 
 class NotRecordableError(RuntimeError):
-    """A run does what a CUDA graph cannot hold."""
+    """A run does what a CUDA graph cannot hold. Nothing was recorded."""
 
 
 class CudaRecording:
     """A run as a CUDA graph, with the tensors that it reads from and writes to.
 
+    Only one may be made at a time in a process, and all that live must be of one network: PyTorch
+    may free what the captures of a stream share when one of their graphs is destroyed.
+
     Args:
         run: takes tensors on a GPU and returns one.
-        inputs: what it is run on.
+        inputs: tensors of the shapes that it is run on.
         own: addresses of tensors that somebody else looks after.
         before: recordings of the same network, whose memory this one shares.
 
     Raises:
         NotRecordableError: if the run waits for the GPU or moves data to it.
+        Exception: if the capture fails. Others must not be tried then: PyTorch does not undo all of
+            it.
     """
 
     def __init__(
         self, run: Run, inputs: Sequence[Tensor], own: set[int], before: Sequence[CudaRecording]
     ) -> None:
         device = inputs[0].device
-        self.pool: Any = before[0].pool if before else torch.cuda.graph_pool_handle()
-        self.inputs = [tensor.clone() for tensor in inputs]
+        # Other values than those that the first replay gets, which must not be right by chance.
+        self.inputs = [torch.empty_like(t).copy_(t.flip(-1)) for t in inputs]
         with torch.cuda.device(device):
             # Not while it is recorded: the passes do not run where something watches them.
             with Outside(device, own) as outside:
                 run(*self.inputs)
             self.outside = outside.tensors
+            self.pool: Any = before[0].pool if before else torch.cuda.graph_pool_handle()
             self.graph = torch.cuda.CUDAGraph()
-            # Other threads may use the GPU meanwhile, as those of the app do.
-            recorded = torch.cuda.graph(
-                self.graph, pool=self.pool, capture_error_mode="thread_local"
-            )
-            with recorded:
-                self.output = run(*self.inputs)
+            usual = torch.cuda.current_stream(device)
+            try:
+                # PyTorch's own stream for captures may be of another GPU. Threads may use this one.
+                with torch.cuda.graph(
+                    self.graph,
+                    pool=self.pool,
+                    stream=_stream_of(device),
+                    capture_error_mode="thread_local",
+                ):
+                    self.output = run(*self.inputs)
+            except BaseException:
+                torch.cuda.set_stream(usual)
+                with contextlib.suppress(Exception):
+                    torch._C._cuda_endAllocateToPool(device.index, self.pool)
+                raise
 
     def replay(self, inputs: Sequence[Tensor]) -> Tensor:
         for place, tensor in zip(self.inputs, inputs, strict=True):
             place.copy_(tensor)
         self.graph.replay()
         return self.output
+
+
+_streams: dict[torch.device, Any] = {}
+
+
+def _stream_of(device: torch.device) -> Any:
+    """Return the stream of a GPU in which all captures are made."""
+    if device not in _streams:
+        _streams[device] = torch.cuda.Stream(device)
+    return _streams[device]
 
 
 class Outside(TorchDispatchMode):

@@ -4,25 +4,37 @@ A network is some thousand small kernels, and Python takes longer to launch them
 them on a small image: MambaIR light at 64 x 64 pixels takes 5 ms of a GPU and 45 ms of Python. A
 CUDA graph records the kernels once and launches them all together.
 
-A size is recorded when it has come a few times, if the network consists of parts of this package
-and CUDA graphs have passed their self-check on this GPU (:mod:`zoo.inference.graph_check`). A new
-recording is compared with an ordinary run, and so are the replays 2, 4, 8, 16 and so on.
-ZOO_CUDA_GRAPHS=0 switches recording off.
+Only ZOO_CUDA_GRAPHS=1 switches recording on: it has not run on a GPU yet. A size is recorded when
+it has come a few times, if the network consists of parts of this package and recording has passed
+its self-check on this GPU (:mod:`zoo.inference.graph_check`). A new recording is compared with an
+ordinary run, and so are the replays 2, 4, 8, 16 and so on.
+
+One network at a time has recordings: the first that qualifies, until it changes, is gone or
+:func:`forget` is called. Destroying a graph may take memory away that others of its stream use.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
-from threading import Lock
-from weakref import WeakKeyDictionary
+import threading
+import types
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from zoo.blocks.joined import is_plain
-from zoo.inference.graph_recording import CudaRecording, Record, Recording, Run
+from zoo.inference.evaluation_mode import pauses_training
+from zoo.inference.graph_recording import (
+    CudaRecording,
+    NotRecordableError,
+    Record,
+    Recording,
+    Run,
+)
 from zoo.ops.passes.conditions import is_watched
 from zoo.ops.precision import Precision, tf32_settings
 from zoo.ops.scan import triton
@@ -37,7 +49,7 @@ ENVIRONMENT = "ZOO_CUDA_GRAPHS"
 NAME, PLAN = "the recording of networks", "zoo.inference.graph_check:ON_A_GPU"
 """What is checked, and where its cases are."""
 
-PIXELS = 512 * 512
+PIXELS = 256 * 256
 """Images of more pixels are not recorded: the GPU, not Python, bounds their time, and a recording
 keeps the memory of a run."""
 
@@ -46,17 +58,23 @@ RUNS = 3
 orders, which cannot be recorded, and a size that seldom comes is not worth a recording."""
 
 KEPT = 8
-"""Recordings kept for a network; the oldest makes room."""
+"""Sizes that are recorded. Others run as usual."""
 
-ALLOWED: dict[Precision, float] = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 5e-2}
-"""Deviation of a replay from an ordinary run that is allowed in any case, relative to the norm."""
+ALLOWED: dict[bool, float] = {False: 1e-3, True: 5e-2}
+"""Deviation of a replay from an ordinary run that is allowed in any case, relative to the norm:
+without and with half precision."""
 
 _TIMES_NOISE = 4
 """More is allowed if two ordinary runs differ by a quarter of it: sums of several programs are
 added in no fixed order, and a network magnifies the last bits."""
 
-_PACKAGES = {"zoo", "torch"}
-"""Modules of other packages may do in Python what a replay would leave out."""
+_PACKAGES = ("zoo.", "torch.nn.modules.", "torch.nn.utils.parametrize")
+"""Modules of others may do in Python what a replay would leave out."""
+
+_PLAIN_TENSORS = (Tensor, nn.Parameter)
+
+_paused = threading.local()
+"""Its ``blocks`` counts the blocks of :func:`unrecorded` that a thread is in."""
 
 
 class _Kept:
@@ -73,9 +91,7 @@ class _Kept:
 
 
 class Recorder:
-    """Runs a network, and records it where that is faster and known to be right.
-
-    It keeps no reference to the network.
+    """Runs networks, and records one of them where that is faster and known to be right.
 
     Args:
         record: makes a recording.
@@ -88,14 +104,16 @@ class Recorder:
         is_trusted: Callable[[torch.device], bool] | None = None,
     ) -> None:
         self.refusal = ""
-        """Why nothing is recorded any more; "" if nothing spoke against it."""
+        """Why nothing is recorded any more in this process; "" if nothing spoke against it."""
         self._record = record
         self._is_trusted = is_trusted or serves
-        self._runs: dict[object, int] = {}
+        self._refused: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+        self._lock = threading.RLock()
+        self._network: Callable[[], nn.Module | None] = lambda: None
+        self._runs: dict[object, float] = {}
         self._recordings: dict[object, _Kept] = {}
         self._state: list[object] = []
         self._holds: list[object] = []
-        self._lock = Lock()
 
     def __call__(
         self, network: nn.Module, run: Run, inputs: Sequence[Tensor], precision: Precision
@@ -108,36 +126,69 @@ class Recorder:
             inputs: tensors on its device.
             precision: that of the run.
         """
-        if self.refusal or not _may_be_recorded(network, inputs):
+        if self.refusal or network in self._refused or not _may_be_recorded(network, inputs):
             return run(*inputs)
-        with self._lock:
-            state, holds = state_of(network)
-            if state != self._state:
-                self._drop()
-                self._state, self._holds = state, holds
-            key = (precision, *_surroundings(), *((t.shape, t.stride(), t.dtype) for t in inputs))
-            kept = self._recordings.get(key)
-            if kept is not None and not kept.is_due():
-                return kept.recording.replay(inputs).clone()
-            expected = run(*inputs)
-            self._runs[key] = self._runs.get(key, 0) + 1
-            if self._runs[key] <= RUNS or not bool(expected.isfinite().all()):
-                return expected
-            if kept is None:
-                kept = self._made(key, network, run, inputs)
-            if kept is not None:
-                replayed = kept.recording.replay(inputs)
-                wrong = deviation_of(replayed, expected, lambda: run(*inputs), precision)
-                if wrong:
-                    self._give_up(network, kept, wrong)
-            return expected
+        if not self._lock.acquire(blocking=False):
+            return run(*inputs)  # another thread records or replays
+        try:
+            return self._run(network, run, inputs, precision)
+        finally:
+            self._lock.release()
 
-    def forget(self) -> None:
-        """Give back the memory of all recordings."""
+    def _run(
+        self, network: nn.Module, run: Run, inputs: Sequence[Tensor], precision: Precision
+    ) -> Tensor:
+        owner = self._network()
+        if owner is not network:
+            if owner is not None and self._recordings:
+                return run(*inputs)
+            self._take(network)
+        state, holds = state_of(network)
+        if state != self._state:
+            self._take(network)
+            self._state, self._holds = state, holds
+        key = (precision, *_surroundings(), *((t.shape, t.stride(), t.dtype) for t in inputs))
+        kept = self._recordings.get(key)
+        if kept is not None and not kept.is_due():
+            return kept.recording.replay(inputs).clone()
+        expected = run(*inputs)
+        self._runs[key] = self._runs.get(key, 0) + 1
+        if kept is None:
+            worth = self._runs[key] > RUNS and len(self._recordings) < KEPT
+            if not worth or not bool(expected.isfinite().all()):
+                return expected
+            kept = self._made(key, network, run, inputs)
+        if kept is not None:
+            replayed = kept.recording.replay(inputs)
+            half = _is_half(inputs, precision)
+            wrong = deviation_of(replayed, expected, lambda: run(*inputs), half=half)
+            if wrong:
+                self._give_up(network, kept, inputs, wrong)
+        return expected
+
+    @property
+    def recorded(self) -> int:
+        """Number of sizes that are recorded now."""
+        return len(self._recordings)
+
+    def forget(self) -> bool:
+        """Give back the memory of all recordings; return whether there were any."""
         with self._lock:
+            had = bool(self._recordings)
             self._drop()
+        return had
+
+    def stop(self, reason: str) -> None:
+        """Record nothing more in this process."""
+        self.refusal = reason
+        self.forget()
+
+    def _take(self, network: nn.Module) -> None:
+        self._drop()
+        self._network = weakref.ref(network)
 
     def _drop(self) -> None:
+        self._network = lambda: None
         self._runs, self._recordings, self._state, self._holds = {}, {}, [], []
 
     def _made(
@@ -145,39 +196,45 @@ class Recorder:
     ) -> _Kept | None:
         """Make a recording and keep it; None if that is not possible."""
         if not self._is_trusted(inputs[0].device):
-            self._refuse("graphs are not trusted here")
+            self._runs[key] = -float("inf")  # not again with the same settings
             return None
         own = {t.untyped_storage().data_ptr() for t in _tensors(network)}
         before = [each.recording for each in self._recordings.values()]
         try:
             made = _Kept(self._record(run, inputs, own, before))
-        except Exception as error:
-            self._refuse(f"{type(error).__name__}: {error}")
+        except NotRecordableError as error:
+            logger.info("%s is not recorded: %s", type(network).__name__, error)
+            self._refused.add(network)
+            self._drop()
             return None
-        if len(self._recordings) >= KEPT:
-            del self._recordings[next(iter(self._recordings))]
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            logger.warning(
+                "%s could not be recorded as a CUDA graph, so nothing is recorded any more in this "
+                "process: %s",
+                *(type(network).__name__, reason),
+            )
+            self.stop(reason)
+            return None
         self._recordings[key] = made
         return made
 
-    def _give_up(self, network: nn.Module, kept: _Kept, wrong: str) -> None:
-        """Give up recordings, because a replay was wrong."""
-        before = kept.replays - 1
+    def _give_up(
+        self, network: nn.Module, kept: _Kept, inputs: Sequence[Tensor], wrong: str
+    ) -> None:
+        """Record nothing more, because a replay was wrong."""
+        height, width = inputs[0].shape[-2:]
+        spoilt = f"; restore images again whose tiles have {width} x {height} pixels"
         logger.warning(
-            "a CUDA graph of %s gives another result (%s), so its kernels are launched singly from "
-            "now on%s; please report it with what 'zoo doctor --gpu' writes",
-            *(type(network).__name__, wrong),
-            f"; restore the last {before} images of this size again" if before > 0 else "",
+            "a CUDA graph of %s gives another result (%s), so kernels are launched singly from now "
+            "on%s; please report it with what 'zoo doctor --gpu' writes",
+            *(type(network).__name__, wrong, spoilt if kept.replays > 1 else ""),
         )
-        self._refuse(f"a replay was wrong: {wrong}")
-
-    def _refuse(self, reason: str) -> None:
-        logger.debug("runs without CUDA graphs: %s", reason)
-        self.refusal = reason
-        self._drop()
+        self.stop(f"a replay was wrong: {wrong}")
 
 
 def deviation_of(
-    found: Tensor, expected: Tensor, again: Callable[[], Tensor], precision: Precision
+    found: Tensor, expected: Tensor, again: Callable[[], Tensor], *, half: bool
 ) -> str:
     """Say how far a replay is from an ordinary run; "" if it is as near as it should be.
 
@@ -185,9 +242,9 @@ def deviation_of(
         found: the result of the replay.
         expected: the result of the ordinary run.
         again: makes the ordinary run once more.
-        precision: that of the runs.
+        half: whether the runs have half precision.
     """
-    deviation, allowed = relative(found, expected), ALLOWED[precision]
+    deviation, allowed = relative(found, expected), ALLOWED[half]
     if deviation <= allowed:
         return ""
     allowed = max(allowed, _TIMES_NOISE * relative(again(), expected))
@@ -196,28 +253,55 @@ def deviation_of(
     return f"it deviates by {deviation:.1e}, and {allowed:.1e} is allowed"
 
 
+def is_on() -> bool:
+    """Whether the user wants networks to be recorded."""
+    return os.environ.get(ENVIRONMENT) == "1"
+
+
 def serves(device: torch.device) -> bool:
-    """Whether scans run on Triton here, and CUDA graphs have passed their self-check."""
-    if os.environ.get(ENVIRONMENT) == "0" or triton.unavailable() is not None:
+    """Whether scans run on Triton here, and recording has passed its self-check."""
+    asked = asked_for(None)
+    if asked not in ("", triton.NAME) or triton.unavailable() is not None:
         return False
-    if asked_for(None) not in ("", triton.NAME) or not serves_on_gpu(triton, device):
+    if torch.cuda.get_allocator_backend() != "native":
+        return False  # graphs need its private pools
+    if not asked and not serves_on_gpu(triton, device):
         return False
     return part_serves_on_gpu(NAME, PLAN, device, "kernels are launched singly")
 
 
 def is_made_of_known_parts(network: nn.Module) -> bool:
     """Whether running the network runs nothing but modules of this package, in PyTorch."""
-    return getattr(network, "runs_in_torch", True) and all(
-        type(module).__module__.partition(".")[0] in _PACKAGES and is_plain(module)
-        for module in network.modules()
+    if not getattr(network, "runs_in_torch", True):
+        return False
+    modules = list(network.modules())
+    return all(map(_is_known, {type(module) for module in modules})) and all(
+        is_plain(module)
+        and getattr(module, "_compiled_call_impl", None) is None
+        and not any(isinstance(value, _FUNCTIONS) for value in module.__dict__.values())
+        for module in modules
     )
+
+
+_FUNCTIONS = (types.FunctionType, types.MethodType)
+
+
+def _is_known(kind: type[nn.Module]) -> bool:
+    """Whether a class is of this package or PyTorch, and nobody has replaced its methods."""
+    if not f"{kind.__module__}.".startswith(_PACKAGES):
+        return False
+    functions = [value for value in vars(kind).values() if isinstance(value, types.FunctionType)]
+    return all(f"{function.__module__}.".startswith(("zoo.", "torch.")) for function in functions)
 
 
 def state_of(network: nn.Module) -> tuple[list[object], list[object]]:
     """What differs if the network may compute otherwise than before, and what that refers to.
 
-    These are the address and the version of each tensor, and the identity of each attribute of a
+    These are the place and the version of each tensor, and the identity of each attribute of a
     module. The attributes must be kept, or others could get their identities.
+
+    Raises:
+        TypeError: if a tensor is none of PyTorch's own.
     """
     state: list[object] = []
     holds: list[object] = []
@@ -225,7 +309,9 @@ def state_of(network: nn.Module) -> tuple[list[object], list[object]]:
         attributes = list(module.__dict__.values())
         state.append(tuple(map(id, attributes)))
         holds.append(attributes)
-    state += [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in _tensors(network)]
+    for tensor in _tensors(network):
+        version = 0 if tensor.is_inference() else tensor._version
+        state.append((tensor.data_ptr(), version, tensor.shape, tensor.stride(), tensor.dtype))
     return state, holds
 
 
@@ -234,29 +320,36 @@ def _tensors(network: nn.Module) -> list[Tensor]:
 
 
 def _may_be_recorded(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
+    paused = bool(getattr(_paused, "blocks", None))
+    if not is_on() or paused or network.training or is_watched():
+        return False
     image = inputs[0]
-    pixels = image.numel() // image.shape[-3]
-    # A recording is replayed in one stream: in another one it would overwrite its own memory.
+    if image.numel() // image.shape[-3] > PIXELS or not _is_ordinary_stream(image.device):
+        return False
+    # A network that trains on needs the memory, and changes before it restores again.
     return (
-        pixels <= PIXELS
-        and not network.training
-        and not is_watched()
-        and _is_ordinary_stream(image.device)
+        not pauses_training(network)
+        and all(type(t) in _PLAIN_TENSORS for t in (*_tensors(network), *inputs))
         and is_made_of_known_parts(network)
     )
 
 
 def _is_ordinary_stream(device: torch.device) -> bool:
+    """A recording is replayed in one stream: in another one it would overwrite its own memory."""
     if device.type != "cuda":
         return True
     return torch.cuda.current_stream(device) == torch.cuda.default_stream(device)
+
+
+def _is_half(inputs: Sequence[Tensor], precision: Precision) -> bool:
+    narrow = inputs[0].dtype in (torch.bfloat16, torch.float16)
+    return precision != "fp32" or narrow or bool(torch.is_autocast_enabled("cuda"))
 
 
 def _surroundings() -> tuple[object, ...]:
     """Settings outside the network that change which kernels run."""
     return (
         asked_for(None),
-        os.environ.get(ENVIRONMENT),
         tf32_settings(),
         torch.are_deterministic_algorithms_enabled(),
         torch.is_inference_mode_enabled(),
@@ -264,19 +357,28 @@ def _surroundings() -> tuple[object, ...]:
     )
 
 
-_recorders: WeakKeyDictionary[nn.Module, Recorder] = WeakKeyDictionary()
-_lock = Lock()
+recorder = Recorder()
+"""The recorder of this process."""
 
 
-def recorder(network: nn.Module) -> Recorder:
-    """Return the recorder of a network, the same for all its images."""
-    with _lock:
-        if network not in _recorders:
-            _recorders[network] = Recorder()
-        return _recorders[network]
+def forget() -> bool:
+    """Give back the memory of all recordings; return whether there were any."""
+    return recorder.forget()
 
 
-def forget(network: nn.Module) -> None:
-    """Give back the memory of all recordings of a network."""
-    if network in _recorders:
-        _recorders[network].forget()
+def make_room() -> bool:
+    """Give back recordings because memory ran out; return whether there were any. Make no more."""
+    if not forget():
+        return False
+    recorder.stop("memory ran out")
+    return True
+
+
+@contextmanager
+def unrecorded() -> Iterator[None]:
+    """In the block, this thread runs networks without recordings, as to measure their memory."""
+    _paused.blocks = (getattr(_paused, "blocks", None) or 0) + 1
+    try:
+        yield
+    finally:
+        _paused.blocks -= 1

@@ -185,10 +185,10 @@ def _in_fitting_tiles(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            tile = _smaller(tile or max(image_BIHW.shape[-2:]), overlap, error)
+            if not graphs.make_room():
+                tile = _smaller(tile or max(image_BIHW.shape[-2:]), overlap, error)
+                logger.warning("memory ran out; trying tiles of %d pixels", tile)
         # After the handler, because the error keeps the tensors of the failed run alive.
-        logger.warning("memory ran out; trying tiles of %d pixels", tile)
-        graphs.forget(network)
         if memory is not None:
             memory.release()
 
@@ -288,7 +288,7 @@ def _runner(network: Network, settings: RestoreSettings) -> Run:
         with float32_products(tf32=settings.tf32):
             if parameter.device.type == GPU:
                 moved = [channels_last(tensor) for tensor in moved]
-                found = graphs.recorder(network)(network, computed, moved, precision)
+                found = graphs.recorder(network, computed, moved, precision)
             else:
                 found = computed(*moved)
         return _checked(found, network, inputs[0]).float().cpu()

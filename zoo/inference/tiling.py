@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from zoo.data.decoding import own_stderr
 from zoo.inference.device_memory import DeviceMemory
+from zoo.inference.graphs import unrecorded
 from zoo.networks import Network
 from zoo.networks.guide import window
 from zoo.registry import capabilities_of
@@ -136,13 +137,14 @@ def fitting_tile(
 
 def _need(run: Run, probe: Sequence[Tensor], memory: DeviceMemory) -> Need:
     """Measure what a small tile needs."""
-    result_BIHW = run(*probe)  # the first run compiles and chooses algorithms
     pixels = math.prod(probe[0].shape[-2:])
     work = 0
-    for _ in range(_MOST_PROBES):
-        work = memory.peak(lambda: run(*probe))
-        if work >= result_BIHW.nbytes:  # otherwise, others in this process gave memory back
-            break
+    with unrecorded():  # a replay takes no memory beside its recording
+        result_BIHW = run(*probe)  # the first run compiles and chooses algorithms
+        for _ in range(_MOST_PROBES):
+            work = memory.peak(lambda: run(*probe))
+            if work >= result_BIHW.nbytes:  # otherwise, others in this process gave memory back
+                break
     return Need(work / pixels, result_BIHW.nbytes / pixels)
 
 

@@ -148,7 +148,10 @@ def part_serves_on_gpu(part: str, plan: str, device: torch.device, instead: str)
 
 
 def _verdict_on_part(part: str, plan: str, device: torch.device) -> Verdict:
-    key = machine.of_gpu(device) | {"part": part, "package": machine.package_code()}
+    key = machine.of_gpu(device) | {
+        **{"part": part, "package": machine.package_code()},
+        **{"allocator": machine.allocator()},
+    }
 
     def check() -> Verdict:
         logger.info("checking %s on %s, once", part, key["device"])

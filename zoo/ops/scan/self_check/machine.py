@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import os
 import platform
 import secrets
 from importlib.metadata import PackageNotFoundError, version
@@ -33,6 +34,12 @@ def of_gpu(device: torch.device) -> dict[str, str]:
         "triton": triton(),
         "our code": our_code(),
     }
+
+
+def allocator() -> str:
+    """How PyTorch gets memory of a GPU: another allocator may give it back otherwise."""
+    names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_NO_CUDA_MEMORY_CACHING")
+    return "; ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)
 
 
 def of_cpu(level: str) -> dict[str, str]:
