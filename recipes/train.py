@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from zoo.checkpoints import save
 from zoo.command import run_command
 from zoo.distributed import ProcessGroup, process_group
-from zoo.errors import ZooError, no_effect_is_told
+from zoo.errors import ToldElsewhereError, ZooError, no_effect_is_told
 from zoo.inference.kept import kept_memory
 from zoo.networks import Network
 from zoo.ops.precision import autocast, float32_products
@@ -94,12 +94,29 @@ class Trainer:
         num_workers: int | None = None,
         group: ProcessGroup | None = None,
     ) -> None:
-        recipe = in_steps(recipe)
-        self.recipe, self.folder = recipe, folder
+        self.folder = folder
         self.group = group or ProcessGroup()
         self.device = self.group.device(device)
         self.num_workers = default_workers(self.device) if num_workers is None else num_workers
         self.on_cuda = self.device.startswith("cuda")
+        self.group.together(lambda: self._prepare(recipe))
+        module = self.task.module(self.network)
+        if self.settings.compile:
+            # Not the network itself: validation has images of other sizes, each a compilation.
+            module = cast(nn.Module, torch.compile(module))
+        self.model = self.group.wrap(module, self.device)
+        if self.group.rank:
+            # All ranks start from the same weights, but each draws its own drop path.
+            seed_all(self.settings.seed * self.group.world_size + self.group.rank)
+        self.step = 0
+        self.seconds = 0.0
+        self.losses: list[float] = []  # since the last line of the log
+        self._unread = StepValues(self.group)
+        self.requested = ""
+
+    def _prepare(self, recipe: Recipe) -> None:
+        """Build what learns and what it learns from; each process does this without the others."""
+        self.recipe = recipe = in_steps(recipe)
         self.settings: TrainSettings = train_settings(recipe)
         seed_all(self.settings.seed)
         self.network: Network = build(recipe)
@@ -121,19 +138,6 @@ class Trainer:
                 self.settings, self.network.out_channels, self.device, self.group
             )
         self.task = make_task(recipe, self.settings, self.network, progress=self.group.is_first)
-        module = self.task.module(self.network)
-        if self.settings.compile:
-            # Not the network itself: validation has images of other sizes, each a compilation.
-            module = cast(nn.Module, torch.compile(module))
-        self.model = self.group.wrap(module, self.device)
-        if self.group.rank:
-            # All ranks start from the same weights, but each draws its own drop path.
-            seed_all(self.settings.seed * self.group.world_size + self.group.rank)
-        self.step = 0
-        self.seconds = 0.0
-        self.losses: list[float] = []  # since the last line of the log
-        self._unread = StepValues(self.group)
-        self.requested = ""
 
     def run(self) -> None:
         """Train to the last step; on SIGINT or SIGTERM, finish the step, save and stop.
@@ -253,7 +257,8 @@ class Trainer:
                 self._check_loss(sum(map(abs, values)), step)
                 self.adversary.note(values)
         if self.scaler.is_enabled() and self.scaler.get_scale() < LOWEST_SCALE:
-            raise ZooError(
+            kind = ZooError if self.group.is_first else ToldElsewhereError
+            raise kind(
                 f"float16 overflows at every step (step {self.step}): use train.precision=bf16; "
                 "the last checkpoint is kept"
             )
@@ -274,7 +279,9 @@ class Trainer:
 
     def _diverged(self, what: str, step: int | None = None) -> ZooError:
         at = self.step if step is None else step
-        return ZooError(
+        # All processes find it, at the same step: losses and weights are those of all.
+        kind = ZooError if self.group.is_first else ToldElsewhereError
+        return kind(
             f"{what} at step {at}: training diverged; lower train.optimizer.lr or set train.clip; "
             "the last checkpoint is kept"
         )
@@ -414,7 +421,7 @@ def train(
     """
     begun = time.monotonic()
     group = group or ProcessGroup()
-    seconds = None if budget is None else parse_duration(budget)
+    seconds = group.from_first(lambda: None if budget is None else parse_duration(budget))
     requested = json.dumps([recipe.data(), budget], sort_keys=True)
 
     def trainer_of(recipe: Recipe) -> Trainer:
@@ -484,13 +491,13 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
 
 
 def _run(options: argparse.Namespace) -> None:
-    recipe = load_recipe(options.name, overrides_of(options.settings))
-    folder = options.output or Path("runs") / recipe.name
     # Each step frees and takes the same blocks. The process is ours only if it runs the command.
     kept = kept_memory() if zoo.startup.runs_a_command() else nullcontext()
     with kept, machine_options(options), process_group(options.device) as group:
         if not group.is_first:
             logging.getLogger("zoo").setLevel(logging.ERROR)
+        recipe = group.from_first(lambda: load_recipe(options.name, overrides_of(options.settings)))
+        folder = options.output or Path("runs") / recipe.name
         train(
             recipe,
             folder,

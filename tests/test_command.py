@@ -15,6 +15,7 @@ from zoo import command
 from zoo.command import import_parts, parse_size, run_command, whole
 from zoo.errors import (
     RecipeError,
+    ToldElsewhereError,
     WriteError,
     ZooError,
     nearest,
@@ -57,6 +58,11 @@ def test_what_the_user_can_mend_is_one_line_on_standard_error_and_code_2(error, 
     assert (said.out, said.err) == ("", "python -m a.b: error: broken\n")
     with pytest.raises(type(error)):
         run(failing(error), "--debug")
+
+
+def test_what_another_process_tells_is_not_printed_again(capsys):
+    assert run(failing(ToldElsewhereError("no such file"))) == 2
+    assert capsys.readouterr() == ("", "")
 
 
 def test_what_is_logged_is_printed_alone_but_for_the_requests_of_other_packages(capsys):

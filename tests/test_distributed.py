@@ -107,6 +107,23 @@ def test_two_processes_train_against_one_discriminator(tmp_path):
         assert len(alone) == 4 and together == pytest.approx(alone, rel=1e-4, abs=1e-6), name
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (["emma=0.9"], "train.emma: unknown option of train; did you mean 'ema'?"),
+        (["data.photos=nowhere"], "nowhere"),
+        (["--budget", "long"], "--budget 'long': write a duration"),
+    ],
+    ids=["setting", "files", "option"],
+)
+def test_what_is_wrong_in_all_processes_is_told_once(wrong, told, tmp_path):
+    photos = make_photos(tmp_path / "photos")
+    found = torchrun(ROOT / "recipes" / "train.py", *words(photos, tmp_path / "run", *wrong))
+    assert found.returncode != 0
+    lines = [line for line in found.stderr.splitlines() if "train.py: error:" in line]
+    assert len(lines) == 1 and told in lines[0], found.stderr[-3000:]
+
+
 SPY = """
 import os, signal, time
 

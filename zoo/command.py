@@ -22,7 +22,7 @@ from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any, TextIO
 
-from zoo.errors import WriteError, ZooError, is_out_of_memory, reason_of
+from zoo.errors import ToldElsewhereError, WriteError, ZooError, is_out_of_memory, reason_of
 from zoo.interrupts import INTERRUPTED, end_quiet_start, quiet_imports
 from zoo.limits import MAX_PARAMETERS, OPTION, VARIABLE, use_max_parameters
 
@@ -217,6 +217,8 @@ def _run_command(
     except Exception as error:
         if options.debug or not _is_mendable(error):
             raise
+        if isinstance(error, ToldElsewhereError):
+            return BAD_INPUT
         # Errors of the system are not checked for their length.
         message = ZooError(_sentence(error))
         print(f"{parser.prog}: error: {message}", file=sys.stderr)  # noqa: T201

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from zoo.errors import ZooError
+from zoo.errors import ToldElsewhereError, ZooError
 from zoo.ops.scan import triton
 from zoo.ops.scan.dispatch import check_environment
 from zoo.ops.scan.self_check import take_over, tell_others
@@ -81,7 +81,22 @@ class ProcessGroup:
         yield from range(count)
 
     def from_first(self, function: Callable[[], T]) -> T:
-        """Call a function in the first process; return its result, or raise its error, in all."""
+        """Call a function in the first process; return its result in all.
+
+        Raises:
+            ToldElsewhereError: in the others, if it fails in the first, which raises its error.
+        """
+        return function()
+
+    def together(self, function: Callable[[], T]) -> T:
+        """Call a function in all processes and return each one's result; if one fails, all fail.
+
+        A process that could go on does not wait for one that cannot. The function must not
+        communicate.
+
+        Raises:
+            ToldElsewhereError: if it fails in an earlier process, which raises its error.
+        """
         return function()
 
 
@@ -216,7 +231,25 @@ class _TorchrunGroup(ProcessGroup):
                 result = error
         result = self.broadcast(result)
         if isinstance(result, Exception):
-            raise result
+            if self.is_first:
+                raise result
+            raise ToldElsewhereError(result) from result
+        return result
+
+    def together(self, function: Callable[[], T]) -> T:
+        result: Any = None
+        error: Exception | None = None
+        try:
+            result = function()
+        except Exception as caught:
+            error = caught
+        # Not the errors themselves: those of other code need not survive the way.
+        messages = self.gather(None if error is None else str(error))
+        failed = [rank for rank, message in enumerate(messages) if message is not None]
+        if failed:
+            if error is not None and self.rank == failed[0]:
+                raise error
+            raise ToldElsewhereError(messages[failed[0]]) from error
         return result
 
 

@@ -82,6 +82,11 @@ class WriteError(ZooError, OSError):
     """A file cannot be written: no permission, no space, or a folder with the same name."""
 
 
+class ToldElsewhereError(ZooError):
+    """An error that another process of the same task raises too, and prints; commands print it
+    once."""
+
+
 _told: ContextVar[set[str] | None] = ContextVar("_told", default=None)
 """What was said within :func:`no_effect_is_told`; None outside it."""
 

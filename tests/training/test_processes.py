@@ -9,7 +9,7 @@ import torch
 
 import zoo.distributed as distributed
 from zoo.distributed import ProcessGroup, map_shared, process_group, shard
-from zoo.errors import ZooError
+from zoo.errors import ImageError, ToldElsewhereError, ZooError
 
 
 class Store:
@@ -129,8 +129,42 @@ def test_what_the_first_process_finds_or_fails_at_reaches_all(group_of, monkeypa
     monkeypatch.setattr(
         distributed.dist, "broadcast_object_list", lambda box: box.__setitem__(0, error)
     )
-    with pytest.raises(ZooError, match="no such file"):
+    with pytest.raises(ToldElsewhereError, match="no such file"):
         group_of(1, 2).from_first(lambda: None)
+    monkeypatch.setattr(distributed.dist, "broadcast_object_list", lambda box: None)
+
+    def fail():
+        raise error
+
+    with pytest.raises(ZooError) as raised:
+        group_of(0, 2).from_first(fail)
+    assert raised.value is error
+
+
+def test_what_fails_in_one_process_fails_in_all_and_is_told_by_the_first_that_failed(
+    group_of, monkeypatch
+):
+    def fail():
+        raise ImageError("no such photo")
+
+    def meet(rank, function, messages):
+        group = group_of(rank, 3)
+        monkeypatch.setattr(group, "gather", lambda own: [*messages[:rank], own, *messages[rank:]])
+        return group.together(function)
+
+    assert meet(1, lambda: "mine", [None, None]) == "mine"
+    with pytest.raises(ImageError, match=r"^no such photo$"):
+        meet(1, fail, [None, "no such folder"])
+    with pytest.raises(ToldElsewhereError, match=r"^no such folder$"):
+        meet(1, fail, ["no such folder", None])
+    with pytest.raises(ToldElsewhereError, match=r"^no such folder$"):
+        meet(0, lambda: "mine", [None, "no such folder"])
+    with pytest.raises(ToldElsewhereError, match=r"^$"):  # an error may say nothing
+        meet(0, lambda: "mine", ["", None])
+    alone = ProcessGroup()
+    assert alone.together(lambda: 3) == 3
+    with pytest.raises(ImageError):
+        alone.together(fail)
 
 
 def test_gradients_of_a_module_that_is_not_wrapped_are_averaged(group_of, monkeypatch):
