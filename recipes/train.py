@@ -48,16 +48,19 @@ from zoo.training import (
     batches,
     default_workers,
     enable_gradient_checkpointing,
+    is_validated,
     last_state,
     load_initial_weights,
     make_optimizer,
     make_task,
     parse_duration,
+    remove_checkpoint,
     remove_old_checkpoints,
     report,
     restore_optimizer,
     restore_rng_state,
     restoring,
+    rng_kept,
     rng_state,
     run_folder,
     seed_all,
@@ -147,13 +150,17 @@ class Trainer:
             ZooError: if the training diverges, or data cannot be loaded.
         """
         settings = self.settings
-        if self.step == settings.iterations:
+        ended = self.step == settings.iterations
+        validates = self._lacks_validation()
+        if ended and not validates:
             self._publish()  # the last run may have been killed before it did
             return
         begun = time.monotonic() - self.seconds
         progress = Progress(self.folder, self.task.plan, self.step, is_first=self.group.is_first)
         with StopSignals() as signals, progress:
-            for micro_batches in self._saved_batches():
+            if validates:
+                self._validate(progress)
+            for micro_batches in () if ended else self._saved_batches():
                 found = self._train_step(micro_batches)
                 self._unread.keep(self.step, found)
                 # All processes stop at the same step, whichever of them got the signal.
@@ -172,8 +179,9 @@ class Trainer:
                     others = self.adversary.take_means() if self.adversary else {}
                     progress.show_loss(self.step, self.seconds, mean, lr, **others)
                 if to_save:
+                    # First: whatever happens in a validation costs no step.
+                    self._write_checkpoint()
                     self._validate(progress)
-                    self.save()
                     progress.restart_clock(self.step)
                 elif stop:
                     self.save()
@@ -286,14 +294,45 @@ class Trainer:
             "the last checkpoint is kept"
         )
 
+    def _lacks_validation(self) -> bool:
+        """Whether this step was saved by a process that ended before the validation did."""
+        due = self.step % self.settings.save_every == 0 or self.step == self.settings.iterations
+        if not (self.step and due):
+            return False
+        return not self.group.from_first(lambda: is_validated(self.folder, self.step))
+
     def _validate(self, progress: Progress) -> None:
-        with self.ema.applied():
-            values, pictures = self.task.validate(self.network, self.group)
-        # The last loss was computed before the last update.
-        finite = all(np.isfinite(picture_HWC).all() for picture_HWC in pictures.values())
-        if math.isnan(values["psnr"]) or not finite:
+        """Validate the state that the newest checkpoint holds, and write its weights.
+
+        Raises:
+            ZooError: if the network has diverged; the checkpoint is removed.
+            Exception: any error of the validation; the checkpoint and the weights stay.
+        """
+        step = self.step
+        try:
+            # Training draws the same numbers however often it is validated, and on what.
+            with rng_kept(self.device), self.ema.applied():
+                values, pictures = self.task.validate(self.network, self.group)
+            # The last loss was computed before the last update.
+            finite = all(np.isfinite(picture_HWC).all() for picture_HWC in pictures.values())
+            diverged = math.isnan(values["psnr"]) or not finite
+            if not diverged:
+                self.group.together(
+                    lambda: progress.show_validation(step, self.seconds, values, pictures)
+                )
+        except Exception:
+            self._publish()
+            logger.warning(
+                "the validation of step %d failed, its checkpoint is saved; the same command "
+                "repeats the validation and goes on",
+                step,
+            )
+            raise
+        if diverged:
+            if self.group.is_first:
+                remove_checkpoint(self.folder, step=step)
             raise self._diverged("the network's output is infinite or undefined")
-        progress.show_validation(self.step, self.seconds, values, pictures)
+        self._publish()
 
     def measure(self, allowed: float = 0.0) -> tuple[float, float]:
         """Measure the seconds of a step and of a validation; the state is restored afterwards.
@@ -366,6 +405,10 @@ class Trainer:
         Raises:
             ZooError: if the last update has made a weight infinite or undefined.
         """
+        self._write_checkpoint()
+        self._publish()
+
+    def _write_checkpoint(self) -> None:
         named = [*self.network.named_parameters()]
         if self.adversary:
             named += self.adversary.discriminator.named_parameters("discriminator")
@@ -373,10 +416,8 @@ class Trainer:
             if not torch.isfinite(weight).all():
                 raise self._diverged(f"{name} has infinite or undefined values")
         state = self.state()
-        if not self.group.is_first:
-            return
-        write_checkpoint(self.folder, state, step=self.step)
-        self._publish()
+        if self.group.is_first:
+            write_checkpoint(self.folder, state, step=self.step)
 
     def _publish(self) -> None:
         """Write the weights of the newest checkpoint, and remove old checkpoints."""

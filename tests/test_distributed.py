@@ -124,6 +124,28 @@ def test_what_is_wrong_in_all_processes_is_told_once(wrong, told, tmp_path):
     assert len(lines) == 1 and told in lines[0], found.stderr[-3000:]
 
 
+def test_a_validation_that_fails_in_one_process_costs_no_step(tmp_path, monkeypatch):
+    """The photo that disappears is the second one, which the second process validates."""
+    (tmp_path / "greedy.py").write_text(
+        "from pathlib import Path\nimport zoo\nfrom zoo.training.losses import L1\n"
+        "@zoo.register('loss', 'greedy')\nclass Greedy(L1):\n"
+        "    def forward(self, output, clean):\n"
+        f"        Path({str(tmp_path / 'held_out' / '1.png')!r}).unlink(missing_ok=True)\n"
+        "        return super().forward(output, clean)\n"
+    )
+    photos, held_out = (make_photos(tmp_path / name) for name in ("photos", "held_out"))
+    command = words(photos, tmp_path / "run", f"data.validate={held_out}", "loss=greedy")
+    monkeypatch.setenv("SPY", str(tmp_path))  # where Python finds the module
+    found = torchrun(ROOT / "recipes" / "train.py", *command, "--import", "greedy")
+    lines = [line for line in found.stderr.splitlines() if "train.py: error:" in line]
+    assert found.returncode != 0 and len(lines) == 1, found.stderr[-3000:]
+    assert "error: 1: " in lines[0] and str(held_out / "1.png") in lines[0]
+    assert "the validation of step 3 failed, its checkpoint is saved" in found.stderr
+    saved = torch.load(tmp_path / "run" / "checkpoint-00000003.pt", weights_only=True)
+    assert saved["step"] == 3 and len(saved["rng"]) == 2
+    assert zoo.load(tmp_path / "run" / "weights.safetensors").scale == 2
+
+
 SPY = """
 import os, signal, time
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tests.helpers.training import losses, make_photos, train, words
+from zoo.training.metrics_log import read_metrics
 
 pytestmark = pytest.mark.long
 
@@ -60,6 +61,14 @@ def script(photos, run, setup, num_workers):
 
 def state_of(run, step=6):
     return torch.load(run / f"checkpoint-{step:08d}.pt", weights_only=True)
+
+
+def scores(run):
+    """PSNR by step."""
+    lines = [line for line in read_metrics(run) if "psnr" in line]
+    found = {line["step"]: line["psnr"] for line in lines}
+    assert len(found) == len(lines)
+    return found
 
 
 def assert_same(run, whole):
@@ -136,8 +145,7 @@ PatchDataset.__getitem__ = gone
     assert_same(run, whole)
 
 
-def test_a_validation_that_fails_is_repeated(photos, whole, tmp_path):
-    """So its step is not saved: a resumed run would leave the validation out."""
+def test_a_validation_that_fails_costs_no_step_and_is_repeated(photos, whole, tmp_path):
     mine, run = tmp_path / "photos", tmp_path / "run"
     shutil.copytree(photos, mine)
     gone = f"""
@@ -150,7 +158,32 @@ trainer.Trainer._train_step = without
 """
     done = script(mine, run, gone, num_workers="0")
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert not list(run.glob("*.pt"))
+    assert "the validation of step 3 failed, its checkpoint is saved" in done.stderr
+    assert "error: 0: " in done.stderr and str(mine / "0.png") in done.stderr
+    assert [path.name for path in run.glob("*.pt")] == ["checkpoint-00000003.pt"]
+    assert (run / "weights.safetensors").is_file() and state_of(run, 3)["step"] == 3
+    mine.with_name("photos_").rename(mine)
+    assert train(mine, run, *AVERAGED) == 0
+    assert_same(run, whole)
+    assert scores(run) == scores(whole) and list(scores(run)) == [3, 6]
+
+
+KILLED_IN_A_VALIDATION = """
+from zoo.training.photo_task import PhotoTask
+def killed(self, network, group):
+    os.kill(os.getpid(), signal.SIGKILL)
+PhotoTask.validate = killed
+"""
+
+
+def test_killed_in_a_validation(photos, whole, tmp_path):
+    run = tmp_path / "run"
+    found = script(photos, run, KILLED_IN_A_VALIDATION, num_workers="0")
+    assert found.returncode == -signal.SIGKILL
+    assert state_of(run, 3)["step"] == 3
+    assert train(photos, run, *AVERAGED) == 0
+    assert_same(run, whole)
+    assert scores(run) == scores(whole)
 
 
 SIGNALLED = """

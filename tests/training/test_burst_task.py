@@ -12,6 +12,8 @@ import zoo.training.burst_task as burst_task
 from tests.helpers.training import Rank
 from zoo.data.burst.synthesis import BurstSynthesis
 from zoo.data.samples import sample_names
+from zoo.distributed import ProcessGroup
+from zoo.errors import ImageError, RecipeError
 from zoo.evaluation.burst import BurstScore
 from zoo.training.burst_task import BurstTask, flow_distance
 from zoo.training.losses import L1
@@ -103,6 +105,24 @@ def test_displacements_of_a_frame_that_was_padded_to_twice_its_width_are_of_its_
     flow, found = torch.rand(1, 2, 2, 3, 3), torch.rand(1, 2, 2, 8, 8)
     expected = (found[..., :3, :3] - flow).abs().mean()
     torch.testing.assert_close(flow_distance((found,), flow), expected)
+
+
+def test_a_border_that_leaves_no_pixels_is_told_before_the_training(photos):
+    wrong = r"data\.border is 20; .* the 40x40 pixels .*: choose at most 19, or a larger"
+    with pytest.raises(RecipeError, match=wrong):
+        burst_task_of(photos, border=20)
+    assert burst_task_of(photos, border=19).border == 19
+
+
+def test_a_burst_that_cannot_be_scored_is_named(photos, monkeypatch):
+    task = burst_task_of(photos)
+
+    def score_burst(*_, **__):
+        raise ImageError("the border leaves no pixels")
+
+    monkeypatch.setattr(burst_task, "score_burst", score_burst)
+    with pytest.raises(ImageError, match=r"0\.png: the border leaves no pixels"):
+        task.validate(None, ProcessGroup())
 
 
 def test_bursts_are_validated_once_over_the_processes_within_the_border(photos, monkeypatch):

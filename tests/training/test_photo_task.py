@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
+from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
 
@@ -17,7 +19,7 @@ from zoo.data import Bicubic, GaussianNoise, Photo, read_photo, write_photo
 from zoo.data.photos import StoredPhoto
 from zoo.data.pixels import to_array, to_tensor
 from zoo.data.samples import sample_names
-from zoo.errors import ZooError
+from zoo.errors import ImageError, ZooError
 from zoo.evaluation import Protocol, Restored, Score
 from zoo.networks import Guide
 from zoo.recipe import load_recipe
@@ -309,6 +311,27 @@ def test_pairs_are_files_in_training_and_in_validation(photos, given, message):
     source = files.pop("photos", photos)
     with pytest.raises(ZooError, match=message):
         photo_task_of(source, scale=1, **{"validate": str(photos), **files})
+
+
+@pytest.mark.parametrize(
+    ("crop", "told"),
+    [
+        (None, r"1 of 4 .*tiny\.png of 5x4 is too small for x2, without a border of 2 pixels"),
+        (0, None),
+        (1, None),
+        (2, r"1 of 4 .*tiny\.png of 5x4 is too small for x2, without a border of 2 pixels"),
+        (20, r"4 of 4 .*0\.png of 48x40 is too small for x2, without a border of 20 pixels"),
+    ],
+)
+def test_photos_that_leave_nothing_to_measure_are_named_before_the_training(
+    crop, told, photos, tmp_path
+):
+    shutil.copytree(photos, tmp_path / "photos")
+    write_photo(tmp_path / "photos" / "tiny.png", Photo(np.full((4, 5, 3), 0.5, np.float32)))
+    given = {"validate": str(tmp_path / "photos"), "degradation": Bicubic}
+    wrong = nullcontext() if told is None else pytest.raises(ImageError, match=told)
+    with wrong:
+        photo_task_of(photos, protocol=Protocol(crop=crop), **given)
 
 
 def test_photos_are_validated_once_over_the_processes_by_the_protocol(photos, monkeypatch):

@@ -88,7 +88,7 @@ def test_photos_that_are_degraded(photos):
         (("photos", "photos", NETWORK["guides"]["pan"], 2, "pan"), {})
     ]
     assert photos.of("validation_images") == [
-        (("valid", None, 2), {"guides": ["v"], "value_range": (0, 9), "alike": False})
+        (("valid", None, 2), {"guides": ["v"], "value_range": (0, 9), "alike": False, "crop": 2})
     ]
     assert task.examples(task.plan[0]) == "patches" and not photos.of("counterparts")
     expected = {**EXAMPLES, "degradation": "degradation"}
@@ -108,7 +108,7 @@ def test_pairs_of_files(photos, caplog):
         (("p",), {**READ, "floats_only": True}),
     ]
     assert photos.of("validation_images") == [
-        (("valid", "vn", 2), {"guides": ["v"], "value_range": (0, 9), "alike": False})
+        (("valid", "vn", 2), {"guides": ["v"], "value_range": (0, 9), "alike": False, "crop": 2})
     ]
     assert task.examples(task.plan[0]) == "pairs"
     assert photos.of("PairDataset")[-1] == (("photos", "photos"), {**EXAMPLES, "scale": 2})
@@ -125,7 +125,9 @@ def bursts(monkeypatch):
 
 def burst_task_of(*, align_loss=False, progress=False, **data):
     settings = BurstTrainSettings(
-        data=BurstDataSettings(patch=5, batch=3, validate_patch=6, validate_bursts=7, **data),
+        data=BurstDataSettings(
+            patch=5, batch=3, validate_patch=6, validate_bursts=7, border=8, **data
+        ),
         iterations=4, seed=8, align_loss=align_loss,
     )  # fmt: skip
     network = SimpleNamespace(needs_flow=False, channels=4, scale=8, burst=3)

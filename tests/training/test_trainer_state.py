@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import recipes.train
+import zoo
 from recipes.train import Trainer, train
 from tests.helpers.interruption import interrupted_at
 from tests.helpers.toy import register_toy
@@ -25,7 +26,9 @@ from tests.helpers.toy_training import (
     trainer_of,
 )
 from zoo.distributed import ProcessGroup
+from zoo.errors import WriteError, ZooError
 from zoo.training import Progress
+from zoo.training.photo_task import PhotoTask
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +92,73 @@ def test_each_process_resumes_with_its_own_random_state(photos, tmp_path):
     other = dict(state["rng"][0], torch=torch.manual_seed(99).get_state())
     trainer.restore({**state, "rng": [other, state["rng"][1]]})
     assert float(torch.rand(())) == expected
+
+
+@pytest.mark.parametrize("error", [ZooError, OSError, RuntimeError, MemoryError])
+@pytest.mark.parametrize("step", [4, 8])
+def test_no_error_of_a_validation_costs_a_step(step, error, photos, tmp_path, monkeypatch):
+    """The last step, too; the validation is done again, and all is as if it had not failed."""
+    recipe = recipe_of(photos, iterations=8, save_every=4, ema=0.8, network={"drop_path": 0.3})
+    whole = train(recipe, tmp_path / "whole", num_workers=0)
+    validate = PhotoTask.validate
+
+    def failing(self, network, group):
+        if trainers[-1].step == step:
+            raise error("no space left")
+        return validate(self, network, group)
+
+    trainers, run = [], Trainer.run
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "run", lambda self: trainers.append(self) or run(self))
+        patch.setattr(PhotoTask, "validate", failing)
+        for _ in range(2):
+            with pytest.raises(error, match="no space left"):
+                train(recipe, tmp_path / "run", num_workers=0)
+            assert (tmp_path / "run" / f"checkpoint-{step:08d}.pt").is_file()
+            assert zoo.load(tmp_path / "run" / "weights.safetensors").scale == 2
+    again = train(recipe, tmp_path / "run", num_workers=0)
+    assert_equal(again.network.state_dict(), whole.network.state_dict())
+    assert_equal(again.ema.state, whole.ema.state)
+    first, second = (
+        [(line["step"], line.get("loss"), line.get("psnr")) for line in log_of(tmp_path / run)]
+        for run in ("whole", "run")
+    )
+    assert first == second
+
+
+def test_pictures_that_cannot_be_written_cost_no_step(photos, tmp_path, monkeypatch):
+    recipe = recipe_of(photos, iterations=2)
+
+    def full(*_):
+        raise WriteError("validation/0.png: cannot write: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("zoo.training.metrics_log.write_photo", full)
+        with pytest.raises(WriteError, match="No space left"):
+            train(recipe, tmp_path, num_workers=0)
+    assert not [line for line in log_of(tmp_path) if "psnr" in line]
+    assert train(recipe, tmp_path, num_workers=0).step == 2
+    assert [line["step"] for line in log_of(tmp_path) if "psnr" in line] == [2]
+    assert len(list((tmp_path / "validation").glob("*.png"))) == 3
+
+
+def test_a_validation_that_draws_numbers_changes_no_training(photos, tmp_path, monkeypatch):
+    """So that the number of validations, and what they measure, can change at a resume."""
+    settings = {"iterations": 6, "network": {"noisy": True, "drop_path": 0.3}}
+    often = recipe_of(photos, **settings, save_every=1)
+    rarely = recipe_of(photos, **settings, save_every=6)
+    validate = PhotoTask.validate
+
+    def drawing(self, network, group):
+        random.random(), np.random.rand(), torch.rand(3)
+        return validate(self, network, group)
+
+    monkeypatch.setattr(PhotoTask, "validate", drawing)
+    first, second = (
+        train(recipe, tmp_path / name, num_workers=0)
+        for name, recipe in (("often", often), ("rarely", rarely))
+    )
+    assert_equal(first.network.state_dict(), second.network.state_dict())
 
 
 def test_measuring_takes_the_state_back(photos, tmp_path, lively_scale):

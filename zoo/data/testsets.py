@@ -106,6 +106,7 @@ def validation_images(
     value_range: ValueRange | None = None,
     guides: Sequence[str] = (),
     alike: bool = True,
+    crop: int = 0,
 ) -> list[TestImage]:
     """List the validation images of a folder, or the held-out samples.
 
@@ -119,43 +120,51 @@ def validation_images(
         value_range: the values of the files that are 0 and 1.
         guides: a folder for each guide of the network.
         alike: whether the images of a pair must have the same number of channels.
+        crop: number of border pixels of a clean image that are not measured, at each side.
 
     Raises:
-        ImageError: if files cannot be read, or pairs do not match; the message names them.
+        ImageError: if files cannot be read, pairs do not match, or images are too small; the
+            message names them.
     """
     if source == SAMPLES_SOURCE:
         if guides:
             raise ImageError(
                 "the bundled photos have no guides; give a folder of clean images to validate on"
             )
-        return [TestImage(name) for name in sample_names(held_out=True)]
-    images = _paired(list_photos(source), degraded, scale, guides, value_range)
-    check_images(images, scale, alike=alike)
+        images = [TestImage(name) for name in sample_names(held_out=True)]
+    else:
+        images = _paired(list_photos(source), degraded, scale, guides, value_range)
+    check_images(images, scale, alike=alike, crop=crop)
     return images
 
 
-def check_images(images: Sequence[TestImage], scale: int, *, alike: bool) -> None:
-    """Check that all files can be read, and that pairs have sizes and channels that fit.
+def check_images(images: Sequence[TestImage], scale: int, *, alike: bool, crop: int = 0) -> None:
+    """Check that all files can be read, and have sizes and channels that fit.
 
     Args:
         images: the images.
         scale: clean size divided by degraded size.
         alike: whether the images of a pair must have the same number of channels.
+        crop: number of border pixels of a clean image that are not measured, at each side.
 
     Raises:
         ImageError: if there is a fault; the message names the files.
     """
-    faults = [fault for image in images if (fault := _fault(image, scale, alike))]
+    faults = [fault for image in images if (fault := _fault(image, scale, alike, crop))]
     if faults:
         raise ImageError(all_faults(faults, len(images), "test images cannot be used"))
 
 
-def _fault(image: TestImage, scale: int, alike: bool) -> str | None:
+def _fault(image: TestImage, scale: int, alike: bool, crop: int) -> str | None:
     try:
         clean_CHW, degraded_CHW = image.read_clean(), image.read_degraded()
         image.read_guides()
     except ImageError as error:
         return str(error)
+    height, width = clean_CHW.shape[1:]
+    if min(height, width) // scale * scale <= 2 * crop:
+        border = f", without a border of {crop} pixels" if crop else ""
+        return f"{image.clean or image.name} of {width}x{height} is too small for x{scale}{border}"
     if degraded_CHW is None:
         return None
     shapes = [tensor.permute(1, 2, 0).shape for tensor in (clean_CHW, degraded_CHW)]

@@ -6,6 +6,7 @@ from zoo.training.adversary import Adversary
 from zoo.training.budget import affordable, parse_duration, report, shortened
 from zoo.training.checkpoint import (
     latest_checkpoint,
+    remove_checkpoint,
     remove_old_checkpoints,
     restoring,
     write_checkpoint,
@@ -15,10 +16,10 @@ from zoo.training.ema import EMA
 from zoo.training.gradient_checkpointing import enable_gradient_checkpointing
 from zoo.training.initial_weights import load_initial_weights
 from zoo.training.loader import batches, default_workers
-from zoo.training.metrics_log import MetricsLog
+from zoo.training.metrics_log import MetricsLog, is_validated
 from zoo.training.optimizer import make_optimizer, restore_optimizer
 from zoo.training.progress import Progress
-from zoo.training.rng import make_deterministic, restore_rng_state, rng_state, seed_all
+from zoo.training.rng import make_deterministic, restore_rng_state, rng_kept, rng_state, seed_all
 from zoo.training.run_folder import WEIGHTS, last_state, run_folder
 from zoo.training.signals import StopSignals
 from zoo.training.step_values import StepValues
@@ -38,6 +39,7 @@ __all__ = [
     "default_workers",
     "enable_gradient_checkpointing",
     "examples_of",
+    "is_validated",
     "last_state",
     "latest_checkpoint",
     "load_initial_weights",
@@ -45,11 +47,13 @@ __all__ = [
     "make_optimizer",
     "make_task",
     "parse_duration",
+    "remove_checkpoint",
     "remove_old_checkpoints",
     "report",
     "restore_optimizer",
     "restore_rng_state",
     "restoring",
+    "rng_kept",
     "rng_state",
     "run_folder",
     "seed_all",

@@ -24,7 +24,7 @@ from zoo.data.photos import SAMPLES_SOURCE, TrainingPhoto, load_training_photos
 from zoo.data.pixels import quantise
 from zoo.data.samples import load_sample, sample_names
 from zoo.distributed import ProcessGroup, shard
-from zoo.errors import RecipeError
+from zoo.errors import ImageError, RecipeError
 from zoo.evaluation.burst import BurstScore, mean_burst_score, score_burst
 from zoo.metrics.burst import aligned, as_rgb
 from zoo.networks import Network
@@ -66,6 +66,13 @@ class BurstTask:
         else:
             self.examples_at = self._synthetic(data, network, progress)
         self.validation = validation_bursts(data, network)
+        side = network.scale * data.validate_patch
+        if data.validate_real is None and side <= 2 * data.border:
+            raise RecipeError(
+                f"data.border is {data.border}; it must leave some of the {side}x{side} pixels of "
+                f"a validation burst: choose at most {(side - 1) // 2}, or a larger "
+                "data.validate_patch"
+            )
         self.aligned_validation = settings.align_loss and data.validate_real is not None
 
     def _real(self, folder: str, network: Network) -> Callable[[int, int], Dataset[BurstSample]]:
@@ -124,12 +131,7 @@ class BurstTask:
         self, network: Network, group: ProcessGroup
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         mine = shard(range(len(self.validation)), group)
-        found = [
-            score_burst(
-                network, self.validation[index], self.border, aligned=self.aligned_validation
-            )
-            for index in mine
-        ]
+        found = group.together(lambda: [self._score(network, index) for index in mine])
         scores: list[BurstScore] = [score for part in group.gather(found) for score in part]
         mean = mean_burst_score(scores)
         logger.info("%.2f dB with the reference as every frame", mean.all_reference)
@@ -140,6 +142,13 @@ class BurstTask:
             "bursts": [score._asdict() for score in scores],
         }
         return values, {}
+
+    def _score(self, network: Network, index: int) -> BurstScore:
+        bursts = self.validation
+        try:
+            return score_burst(network, bursts[index], self.border, aligned=self.aligned_validation)
+        except ImageError as error:
+            raise ImageError(f"{bursts.names[index]}: {error}") from error
 
 
 class _WithDisplacements(nn.Module):

@@ -38,6 +38,13 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any], *, step: int) -> Pa
     return path
 
 
+def remove_checkpoint(folder: Path, *, step: int) -> None:
+    """Remove the checkpoint of a step, if there is one."""
+    for number, path in _checkpoints(folder):
+        if number == step:
+            path.unlink(missing_ok=True)
+
+
 def remove_old_checkpoints(folder: Path, *, step: int, keep: int) -> None:
     """Remove the checkpoints up to ``step``, except for the ``keep`` newest of them."""
     found = [path for number, path in _checkpoints(folder) if number <= step]

@@ -105,6 +105,11 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return [line for line in lines if line is not None]
 
 
+def is_validated(folder: Path, step: int) -> bool:
+    """Whether the log of a run has the scores of a step."""
+    return any(line["step"] == step and "psnr" in line for line in read_metrics(folder))
+
+
 def _parsed(line: bytes) -> dict[str, Any] | None:
     """Return the content of a line, or None if it is incomplete or not ours."""
     try:

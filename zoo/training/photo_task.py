@@ -106,6 +106,7 @@ class PhotoTask:
             guides=[settings.validate_guides[name] for name in network.guides],
             value_range=settings.range,
             alike=self.channels == self.out_channels,
+            crop=protocol.for_scale(self.scale)[1],
         )
         for stage in self.plan:
             self.examples(stage)  # fails now if photos are too small for a later stage
@@ -173,12 +174,14 @@ class PhotoTask:
         self, network: Network, group: ProcessGroup
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         strips: dict[str, np.ndarray] = {}
-        scores = evaluate(
-            network,
-            shard(self.validation, group),
-            self.degradation,
-            protocol=self.protocol,
-            seen=lambda name, found: strips.update({name: strip(found)}),
+        scores = group.together(
+            lambda: evaluate(
+                network,
+                shard(self.validation, group),
+                self.degradation,
+                protocol=self.protocol,
+                seen=lambda name, found: strips.update({name: strip(found)}),
+            )
         )
         parts = group.gather((scores, strips))
         scores = [found for part, _ in parts for found in part]

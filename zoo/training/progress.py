@@ -98,9 +98,10 @@ class Progress:
         """
         if self.log is None:
             return
-        self.log.write(step, seconds, **values)
         for name, picture_HWC in pictures.items():
             self.log.show(step, name, picture_HWC)
+        # At last: a validation whose scores are in the log is not repeated.
+        self.log.write(step, seconds, **values)
         baseline = values["baseline"]
         beside = "" if baseline != baseline else f", {baseline:.2f} dB without the network"
         logger.info("step %d: %.2f dB%s", step, values["psnr"], beside)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,16 @@ def rng_state(device: str) -> dict[str, Any]:
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(device) if device.startswith("cuda") else None,
     }
+
+
+@contextmanager
+def rng_kept(device: str) -> Iterator[None]:
+    """Leave the random generators as they are before the block, whatever it draws."""
+    before = rng_state(device)
+    try:
+        yield
+    finally:
+        restore_rng_state(before, device)
 
 
 def restore_rng_state(state: Mapping[str, Any], device: str) -> None:
