@@ -111,8 +111,39 @@ def test_the_weights_of_the_last_step_are_written_even_if_only_they_are_missing(
     assert content(run) == content(whole)
 
 
+def test_a_run_without_a_readable_checkpoint_is_not_overwritten(train, run, capsys):
+    """Checkpoints are large, so people delete them; weights and log are what they keep."""
+    checkpoint = run / "checkpoint-00000006.pt"
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[: len(whole) // 2])
+    for held, lacking in (
+        (f"{WEIGHTS} and checkpoints", "readable checkpoint"),
+        (WEIGHTS, "checkpoint"),
+    ):
+        before = content(run)
+        assert train(run) == 2
+        message = f"{run}: holds {held} of a training, but no {lacking} to resume it from, "
+        line = error_of(capsys)
+        assert message in line and "choose another --output, or remove the folder" in line
+        assert content(run) == before
+        checkpoint.unlink(missing_ok=True)
+    checkpoint.write_bytes(whole[:100])
+    (run / WEIGHTS).unlink()
+    assert train(run) == 2
+    assert f"{run}: holds checkpoints of a training, but no readable" in error_of(capsys)
+    assert checkpoint.read_bytes() == whole[:100]
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(train, whole, run):
+    (run / WEIGHTS).unlink()
+    (run / "checkpoint-00000006.pt").unlink()
+    assert train(run) == 0
+    assert content(run) == content(whole)
+
+
 def test_what_killed_processes_left_is_removed(train, whole, run):
     (run / "checkpoint-00000006.pt").unlink()
+    (run / WEIGHTS).unlink()
     for folder in (run, run / "validation"):
         (folder / f".zoo-{'0' * 16}.part").write_text("half")
     (run / ".zoo.lock").write_text('{"process": "1", "host": "gone", "since": "long ago"}')

@@ -78,6 +78,11 @@ def latest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
+def has_checkpoints(folder: Path) -> bool:
+    """Whether a folder has checkpoints, readable or not."""
+    return bool(_checkpoints(folder))
+
+
 @contextmanager
 def restoring(path: Path) -> Iterator[None]:
     """Turn any error of the block into one that says that the checkpoint does not fit.

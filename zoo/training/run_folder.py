@@ -10,7 +10,7 @@ from typing import Any
 from zoo.checkpoints.scored import RUN_WEIGHTS
 from zoo.errors import CheckpointError
 from zoo.files import check_writable, owned_folder, write_error
-from zoo.training.checkpoint import latest_checkpoint
+from zoo.training.checkpoint import has_checkpoints, latest_checkpoint
 
 WEIGHTS = RUN_WEIGHTS
 
@@ -39,12 +39,28 @@ def last_state(folder: Path, requested: str) -> tuple[Path, dict[str, Any]] | No
         requested: what the run was asked for; the checkpoint has the same text.
 
     Raises:
-        CheckpointError: if the checkpoint belongs to another run.
+        CheckpointError: if the checkpoint belongs to another run, or there are weights of a run
+            and none of its checkpoints can be read.
     """
     found = latest_checkpoint(folder)
+    if found is None:
+        _refuse_to_overwrite(folder)
     if found is not None and found[1].get("requested") != requested:
         raise CheckpointError(
             f"{found[0]}: belongs to another recipe or other settings; choose another --output, or "
             "use the settings of that run"
         )
     return found
+
+
+def _refuse_to_overwrite(folder: Path) -> None:
+    """Refuse a folder with the weights or damaged checkpoints of a run that cannot be resumed."""
+    checkpoints = has_checkpoints(folder)
+    if not (checkpoints or (folder / WEIGHTS).exists()):
+        return
+    held = [WEIGHTS] if (folder / WEIGHTS).exists() else []
+    raise CheckpointError(
+        f"{folder}: holds {' and '.join([*held, *(['checkpoints'] if checkpoints else [])])} of a "
+        f"training, but no {'readable ' if checkpoints else ''}checkpoint to resume it from, and a "
+        "new training would overwrite them; choose another --output, or remove the folder"
+    )
