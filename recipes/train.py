@@ -39,15 +39,21 @@ from zoo.ops.precision import autocast, float32_products
 from zoo.recipe import Recipe, build, load_recipe
 from zoo.training import (
     EMA,
+    MEASURED,
     WEIGHTS,
     Adversary,
+    LastState,
     Progress,
     StepValues,
     StopSignals,
     affordable,
     batches,
+    continued,
+    count_examples,
     default_workers,
     enable_gradient_checkpointing,
+    in_steps,
+    is_below,
     is_validated,
     last_state,
     load_initial_weights,
@@ -57,6 +63,7 @@ from zoo.training import (
     remove_checkpoint,
     remove_old_checkpoints,
     report,
+    request_of,
     restore_optimizer,
     restore_rng_state,
     restoring,
@@ -67,7 +74,6 @@ from zoo.training import (
     shortened,
     write_checkpoint,
 )
-from zoo.training.epochs import in_steps
 from zoo.training.options import add_machine_options, machine_options, overrides_of
 from zoo.training.settings import TrainSettings, train_settings
 
@@ -116,11 +122,13 @@ class Trainer:
         self.losses: list[float] = []  # since the last line of the log
         self._unread = StepValues(self.group)
         self.requested = ""
+        self.measures_anew = False  # a finished run, because what is measured has changed
 
     def _prepare(self, recipe: Recipe) -> None:
         """Build what learns and what it learns from; each process does this without the others."""
         self.recipe = recipe = in_steps(recipe)
         self.settings: TrainSettings = train_settings(recipe)
+        self.photos = count_examples(self.settings)  # or bursts; when the run began
         seed_all(self.settings.seed)
         self.network: Network = build(recipe)
         if self.settings.initial is not None:
@@ -151,7 +159,7 @@ class Trainer:
         """
         settings = self.settings
         ended = self.step == settings.iterations
-        validates = self._lacks_validation()
+        validates = self._lacks_validation() or (ended and self.measures_anew)
         if ended and not validates:
             self._publish()  # the last run may have been killed before it did
             return
@@ -160,6 +168,8 @@ class Trainer:
         with StopSignals() as signals, progress:
             if validates:
                 self._validate(progress)
+                if ended:
+                    self._write_checkpoint()  # it says what has been measured
             for micro_batches in () if ended else self._saved_batches():
                 found = self._train_step(micro_batches)
                 self._unread.keep(self.step, found)
@@ -365,6 +375,7 @@ class Trainer:
         return {
             "recipe": json.dumps(self.recipe.data()),
             "requested": self.requested,
+            "photos": self.photos,
             "step": self.step,
             "seconds": self.seconds,
             "losses": self.losses,
@@ -389,6 +400,13 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
         self.losses, self.requested = list(map(float, state["losses"])), state["requested"]
+        now, self.photos = self.photos, int(state.get("photos", self.photos))
+        if now != self.photos:
+            logger.warning(
+                "the training data has %d photos or bursts, and had %d when the run began: the "
+                "schedule of %d steps stays, and the steps to come draw from all that are there",
+                *(now, self.photos, self.settings.iterations),
+            )
         if len(state["rng"]) == self.group.world_size:
             restore_rng_state(state["rng"][self.group.rank], self.device)
         else:
@@ -456,14 +474,15 @@ def train(
         The trainer, after its last step.
 
     Raises:
-        CheckpointError: if the folder has a run of another recipe.
+        CheckpointError: if the folder has a run that trains something else, or one without a
+            readable checkpoint.
         WriteError: if the folder cannot be created or written, or another process trains in it.
         ZooError: if the recipe or the data cannot be used for training.
     """
     begun = time.monotonic()
     group = group or ProcessGroup()
     seconds = group.from_first(lambda: None if budget is None else parse_duration(budget))
-    requested = json.dumps([recipe.data(), budget], sort_keys=True)
+    requested = request_of(recipe, budget)
 
     def trainer_of(recipe: Recipe) -> Trainer:
         return Trainer(recipe, folder, device=device, num_workers=num_workers, group=group)
@@ -473,7 +492,7 @@ def train(
         group.from_first(lambda: stack.enter_context(run_folder(folder)))
         found = group.from_first(lambda: last_state(folder, requested))
         if found is not None:
-            trainer = _resumed(*found, recipe, trainer_of)
+            trainer = _resumed(found, recipe, trainer_of, group)
         else:
             trainer = trainer_of(recipe)
             if seconds is not None:
@@ -489,18 +508,28 @@ def train(
 
 
 def _resumed(
-    path: Path, state: dict[str, Any], recipe: Recipe, trainer_of: Callable[[Recipe], Trainer]
+    found: LastState,
+    recipe: Recipe,
+    trainer_of: Callable[[Recipe], Trainer],
+    group: ProcessGroup,
 ) -> Trainer:
     """Return a trainer with the state of a checkpoint."""
-    with restoring(path):
-        # With a budget, the schedule was shortened to this number of steps.
-        steps = json.loads(state["recipe"])["train"]["iterations"]
-        recipe = shortened(in_steps(recipe, steps), steps)
+
+    def schedule() -> Recipe:
+        with restoring(found.path):
+            return continued(recipe, json.loads(found.state["recipe"]), found.changed)
+
+    def restore() -> None:
+        with restoring(found.path):
+            trainer.restore(found.state)
+
+    recipe = group.together(schedule)
     with no_effect_is_told():  # a run of an earlier version goes on
         trainer = trainer_of(recipe)
-    with restoring(path):
-        trainer.restore(state)
-    logger.info("resumed at step %d", trainer.step)
+    group.together(restore)
+    trainer.measures_anew = any(is_below(key, MEASURED) for key in found.changed)
+    changed = f"; changed: {', '.join(found.changed)}" if found.changed else ""
+    logger.info("resumed at step %d%s", trainer.step, changed)
     return trainer
 
 

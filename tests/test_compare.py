@@ -139,7 +139,7 @@ def test_other_settings_are_not_mixed_with_what_is_there(study, photos, tmp_path
     capsys.readouterr()
     assert compare(study, photos, out, *words, "iterations=3") == 2
     error = capsys.readouterr().err
-    assert "belongs to another recipe or other settings" in error and error.count("\n") == 1
+    assert "begun with other settings (train.iterations was" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

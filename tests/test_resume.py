@@ -232,4 +232,4 @@ def test_another_recipe_does_not_resume(photos, tmp_path, capsys):
     run = tmp_path / "run"
     assert train(photos, run) == 0
     assert train(photos, run, "optimizer.lr=1e-5") == 2
-    assert "belongs to another recipe" in capsys.readouterr().err
+    assert "train.optimizer.lr was 0.001 and is 1e-05" in capsys.readouterr().err

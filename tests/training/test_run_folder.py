@@ -299,7 +299,7 @@ def test_a_checkpoint_that_holds_something_else_is_one_sentence(train, run, caps
 def test_a_checkpoint_of_an_unknown_run_is_one_sentence(train, run, capsys):
     torch.save({"step": 6}, run / "checkpoint-00000006.pt")
     assert train(run) == 2
-    assert "belongs to another recipe or other settings" in error_of(capsys)
+    assert "does not say which run it belongs to; choose another --output" in error_of(capsys)
 
 
 def test_copies_that_the_user_made_are_neither_read_nor_removed(train, whole, run):

@@ -13,15 +13,14 @@ from zoo.recipe import Recipe, load_recipe
 from zoo.training.settings import BurstDataSettings, DataSettings, TrainSettings, train_settings
 
 
-def in_steps(recipe: Recipe, at_least: int = 1) -> Recipe:
+def in_steps(recipe: Recipe) -> Recipe:
     """Return the recipe with ``iterations`` in the place of ``epochs``; unchanged if it has none.
 
     An epoch is one pass over the photos or the real bursts: their number over that of a batch,
-    rounded up.
+    rounded up. The training counts them once, when it begins.
 
     Args:
         recipe: the recipe to train.
-        at_least: the least number of steps, such as that of a training which is resumed.
 
     Raises:
         RecipeError: if the recipe has stages, which have batches of several sizes.
@@ -32,10 +31,10 @@ def in_steps(recipe: Recipe, at_least: int = 1) -> Recipe:
     settings = train_settings(recipe)
     if not settings.epochs:
         return recipe
-    steps = settings.epochs * math.ceil(_examples(settings) / _batch(settings))
+    steps = settings.epochs * math.ceil(count_examples(settings) / _batch(settings))
     data: dict[str, Any] = recipe.data()
     del data["train"]["epochs"]
-    data["train"]["iterations"] = max(steps, at_least)
+    data["train"]["iterations"] = steps
     return load_recipe(data)
 
 
@@ -48,8 +47,12 @@ def _batch(settings: TrainSettings) -> int:
     return data.plan(1)[0].batch
 
 
-def _examples(settings: TrainSettings) -> int:
-    """The number of photos or bursts that the training data has."""
+def count_examples(settings: TrainSettings) -> int:
+    """Return how many photos, or real bursts, the training data has.
+
+    Raises:
+        ImageError: if there is none, or a folder cannot be read.
+    """
     data: DataSettings | BurstDataSettings = settings.data
     if isinstance(data, BurstDataSettings) and data.real is not None:
         return len(find_bursts(data.real))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from zoo.checkpoints.scored import RUN_WEIGHTS
 from zoo.errors import CheckpointError
 from zoo.files import check_writable, owned_folder, write_error
 from zoo.training.checkpoint import has_checkpoints, latest_checkpoint
+from zoo.training.request import differences, refusal
 
 WEIGHTS = RUN_WEIGHTS
 
@@ -31,26 +32,45 @@ def run_folder(folder: Path) -> Iterator[None]:
         yield
 
 
-def last_state(folder: Path, requested: str) -> tuple[Path, dict[str, Any]] | None:
-    """Return the path and content of the newest checkpoint of a run, or None.
+class LastState(NamedTuple):
+    """The newest checkpoint of a run.
+
+    Attributes:
+        path: its file.
+        state: its content.
+        changed: keys of the request that differ from those of the last process.
+    """
+
+    path: Path
+    state: dict[str, Any]
+    changed: tuple[str, ...]
+
+
+def last_state(folder: Path, requested: str) -> LastState | None:
+    """Return the newest checkpoint of a run, or None.
 
     Args:
         folder: folder of the run.
-        requested: what the run was asked for; the checkpoint has the same text.
+        requested: what is asked for now, of :func:`zoo.training.request.request_of`.
 
     Raises:
-        CheckpointError: if the checkpoint belongs to another run, or there are weights of a run
-            and none of its checkpoints can be read.
+        CheckpointError: if the run was begun with settings that train something else, or there are
+            weights of a run and none of its checkpoints can be read.
     """
     found = latest_checkpoint(folder)
     if found is None:
         _refuse_to_overwrite(folder)
-    if found is not None and found[1].get("requested") != requested:
+        return None
+    path, state = found
+    try:
+        changed = differences(state["requested"], requested)
+    except (KeyError, ValueError) as error:
         raise CheckpointError(
-            f"{found[0]}: belongs to another recipe or other settings; choose another --output, or "
-            "use the settings of that run"
-        )
-    return found
+            f"{path}: does not say which run it belongs to; choose another --output"
+        ) from error
+    if (reason := refusal(changed, folder)) is not None:
+        raise CheckpointError(f"{path}: {reason}")
+    return LastState(path, state, tuple(changed))
 
 
 def _refuse_to_overwrite(folder: Path) -> None:
