@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
 import os
 import signal
 import sys
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,6 +25,7 @@ from zoo.training import (
     remove_old_checkpoints,
     write_checkpoint,
 )
+from zoo.training.board import MOST_PICTURES
 from zoo.training.checkpoint import restoring
 from zoo.training.metrics_log import read_metrics
 from zoo.training.settings import (
@@ -226,6 +230,75 @@ def test_tensorboard_gets_pictures_as_they_are_and_is_flushed_and_closed(tmp_pat
         ("close", (), {}),
     ]
     assert (tmp_path / "validation" / "a.png").is_file()
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("place", ["at the start", "in its thread", "at a curve", "at a picture"])
+def test_a_training_goes_on_without_tensorboard(place, tmp_path, monkeypatch, caplog, capsys):
+    """Its thread fails in the background; a warning names the path, once, and no traceback."""
+    from tensorboard.summary.writer import event_file_writer
+    from torch.utils.tensorboard import SummaryWriter
+
+    hook = threading.excepthook
+    if place == "at the start":
+        monkeypatch.setattr(event_file_writer, "RecordWriter", full)
+    log = MetricsLog(tmp_path, 0)
+    if place == "in its thread":
+        monkeypatch.setattr(event_file_writer.RecordWriter, "write", full)
+    elif place == "at a curve":
+        monkeypatch.setattr(SummaryWriter, "add_scalar", full)
+    elif place == "at a picture":
+        monkeypatch.setattr(SummaryWriter, "add_image", full)
+    for step in (1, 2, 3):
+        log.write(step, 1.0, loss=0.5)
+        log.show(step, "a.png", np.zeros((3, 4, 3), np.float32))
+    log.close()
+    [record] = caplog.records
+    assert record.getMessage() == (
+        f"{tmp_path / 'tensorboard'}: TensorBoard's files are not written any more ([Errno 28] No "
+        "space left on device); the training goes on without them"
+    )
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3]
+    assert (tmp_path / "validation" / "a.png").is_file()
+    assert "Traceback" not in capsys.readouterr().err and threading.excepthook is hook
+
+
+def test_errors_of_other_threads_are_shown_while_tensorboard_writes(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(threading, "excepthook", lambda found: seen.append(found.exc_type))
+    log = MetricsLog(tmp_path, 0)
+    thread = threading.Thread(target=full)
+    thread.start()
+    thread.join()
+    log.close()
+    assert seen == [OSError]
+
+
+def test_tensorboard_keeps_pictures_of_a_few_photos_and_the_folder_the_newest_of_all(tmp_path):
+    from tensorboard.backend.event_processing import event_accumulator as accumulator
+
+    log = MetricsLog(tmp_path, 0)
+    names = [f"{number}.png" for number in range(MOST_PICTURES + 3)]
+    for step in (1, 2):
+        for name in names:
+            log.show(step, name, np.full((3, 4, 3), step / 4, np.float32))
+    log.close()
+    seen = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    seen.Reload()
+    assert seen.Tags()["images"] == [f"validation/{n}" for n in range(MOST_PICTURES)]
+    assert [event.step for event in seen.Images("validation/0")] == [1, 2]
+    assert len(list((tmp_path / "validation").iterdir())) == len(names)
+
+
+def test_a_line_of_the_log_that_cannot_be_written_names_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("zoo.training.metrics_log.find_spec", lambda name: None)
+    log = MetricsLog(tmp_path, 0)
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(WriteError, match=r"metrics\.jsonl: cannot write: No space left on device"):
+        log.write(1, 1.0, loss=0.5)
 
 
 def test_an_old_checkpoint_that_is_gone_meanwhile_is_no_error(tmp_path, monkeypatch):

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from zoo.data.images import Photo, write_photo
-from zoo.files import check_writable, write_bytes
+from zoo.files import check_writable, write_bytes, write_error
+from zoo.training.board import Board
 
 logger = logging.getLogger("zoo.train")
 
@@ -38,11 +39,9 @@ class MetricsLog:
         for path in (self._path, folder / PICTURES / "name.png"):  # better now than at step 1000
             check_writable(path)
         _forget(self._path, step)
-        self._board: Any = None
+        self._board: Board | None = None
         if find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+            self._board = Board(folder / "tensorboard", step)
 
     def write(self, step: int, seconds: float, **values: Any) -> None:
         """Add a line to the log; TensorBoard shows its numbers as curves.
@@ -53,19 +52,24 @@ class MetricsLog:
             step: number of steps done.
             seconds: training time so far in seconds.
             values: further values, by name.
+
+        Raises:
+            WriteError: if the line cannot be written.
         """
         facts = {"step": step, "seconds": round(seconds, 1), **values}
         line = json.dumps(_finite(facts))
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise write_error(self._path, error) from error
         if self._board is not None:
-            for name, value in values.items():
-                if isinstance(value, (int, float)):
-                    self._board.add_scalar(name, value, step)
-            self._board.flush()
+            self._board.scalars(step, values)
 
     def show(self, step: int, name: str, strip_HWC: np.ndarray) -> None:
         """Write the picture of a validation photo to ``validation/``, over the previous one.
+
+        TensorBoard gets those of the first few photos.
 
         Args:
             step: number of steps done.
@@ -74,9 +78,7 @@ class MetricsLog:
         """
         write_photo(self.folder / PICTURES / f"{Path(name).stem}.png", Photo(strip_HWC))
         if self._board is not None:
-            self._board.add_image(
-                f"validation/{Path(name).stem}", strip_HWC, step, dataformats="HWC"
-            )
+            self._board.picture(step, Path(name).stem, strip_HWC)
 
     def close(self) -> None:
         """Close the files."""
