@@ -258,8 +258,8 @@ class Trainer:
         if self.adversary:
             self.adversary.step(self.scaler, self.step)
         self.scaler.update()
-        self.ema.update()
         self.step += 1
+        self.ema.update(self.step)
         return values
 
     def _read_values(self) -> None:

@@ -60,7 +60,8 @@ def straightforward_loop(photos, steps, *, clip=0.0, ema=0.0, accumulate=1):
             torch.nn.utils.clip_grad_norm_(network.parameters(), clip)
         optimizer.step()
         for key, weight in network.state_dict().items():
-            average[key] = average[key] * ema + weight * (1 - ema)
+            decay = min(ema, (2 + step) / (11 + step))
+            average[key] = average[key] * decay + weight * (1 - decay)
         found.append(value)
     return found, average
 

@@ -107,7 +107,7 @@ def plain_loop(photos, *, accumulate, real):
         update_d.step()
         for key, value in network.state_dict().items():
             if average[key].is_floating_point() and key != "latest":
-                average[key].lerp_(value, 1 - 0.8)
+                average[key].lerp_(value, 1 - min(0.8, (2 + step) / (11 + step)))
             else:
                 average[key] = value.clone()
         log.append([total, *means])

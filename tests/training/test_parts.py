@@ -290,7 +290,7 @@ def test_the_average_follows_weights_by_its_decay_and_takes_buffers_over():
         network.weight.fill_(3.0)
     network.running_mean.fill_(5.0)
     network.num_batches_tracked.fill_(7)
-    average.update()
+    average.update(1000)
     with average.applied():
         assert network.weight.tolist() == pytest.approx([1.2, 1.2])  # 0.9 * 1 + 0.1 * 3
         assert network.running_mean.tolist() == [5, 5] and int(network.num_batches_tracked) == 7
@@ -298,10 +298,32 @@ def test_the_average_follows_weights_by_its_decay_and_takes_buffers_over():
         raise RuntimeError
     assert network.weight.tolist() == [3, 3]
     off = EMA(network, 0.0)
-    off.update()
+    off.update(1)
     with off.applied():
         assert network.weight.tolist() == [3, 3] and off.state == {}
     assert not any(value.requires_grad for value in average.state.values())  # nor has it a graph
+
+
+def test_the_average_forgets_the_first_weights_soon():
+    """Against the sum of all weights by their shares; and 0.999 is what it is after 8,990 steps."""
+    layer = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.fill_(1e6)  # what random weights do to an image
+        average = EMA(layer, 0.999)
+        shares = [1.0]
+        for step in range(1, 201):
+            layer.weight.fill_(float(step))
+            average.update(step)
+            decay = (1 + step) / (10 + step)
+            shares = [share * decay for share in shares] + [1 - decay]
+    expected = shares[0] * 1e6 + sum(share * step for step, share in enumerate(shares))
+    [found] = average.state.values()
+    assert float(found) == pytest.approx(expected, rel=1e-5) and shares[0] < 1e-13
+    for step, kept in ((8989, (1 + 8989) / (10 + 8989)), (8990, 0.999), (10**6, 0.999)):
+        found.fill_(1.0)
+        layer.weight.data.fill_(0.0)
+        average.update(step)
+        assert float(found) == pytest.approx(kept, abs=1e-7)
 
 
 def test_weights_that_two_parts_share_have_one_average():
@@ -310,7 +332,7 @@ def test_weights_that_two_parts_share_have_one_average():
     average = EMA(network, 0.5)
     before = float(layer.weight.detach())
     layer.weight.data += 1
-    average.update()
+    average.update(1000)
     found = [float(value) for value in average.state.values()]
     assert found == [pytest.approx(before + 0.5)] * 2
 

@@ -180,7 +180,7 @@ def plain_loop(
         scales.append(scaler.get_scale() / scale)
         for key, value in network.state_dict().items():
             if key in names:
-                average[key].lerp_(value, 1 - ema)
+                average[key].lerp_(value, 1 - min(ema, (2 + step) / (11 + step)))
             else:
                 average[key] = value.clone()
         found.append(total)

@@ -12,12 +12,16 @@ from torch import Tensor, nn
 class EMA:
     """Exponential moving average: ``average = decay * average + (1 - decay) * weight``.
 
-    The average starts as the current weights.
+    The average starts as the current weights. After n steps, ``decay`` is at most (1 + n) / (10 +
+    n): early weights, which are random at first, are soon forgotten, so that the average is of use
+    in a short training, too. Without it, 82 % of an average with 0.999 are the random weights after
+    200 steps. A decay of 0.999 is reached after 8,990 steps; what was before is a factor of 1e-5
+    11,500 steps later, so that trainings of 100,000s of steps end as with a constant decay.
 
     Args:
         network: the network to average, on its device. Its parameters are averaged, its buffers
             copied.
-        decay: decay of the average per step, such as 0.999; 0 for no average.
+        decay: largest decay of the average per step, such as 0.999; 0 for no average.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -43,12 +47,17 @@ class EMA:
             value.copy_(state[key])
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Update the average after a training step."""
+    def update(self, steps: int) -> None:
+        """Update the average after a training step.
+
+        Args:
+            steps: number of steps done, with this one.
+        """
         if not self.decay:
             return
+        decay = min(self.decay, (1 + steps) / (10 + steps))
         # All at once: a GPU would need a launch for each of some hundred tensors.
-        torch._foreach_lerp_(self._averages, self._weights, 1 - self.decay)
+        torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
         if self._copied:
             own = self.network.state_dict()
             for key in self._copied:

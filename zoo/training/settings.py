@@ -272,8 +272,9 @@ class TrainSettings:
             keeping its activations.
         compile: whether to compile the training step with torch.compile. Validation is not.
         clip: largest norm of the gradient; 0 for no limit.
-        ema: decay of the exponential moving average of the weights, such as 0.999. The average is
-            validated and saved. 0 turns it off.
+        ema: decay of the exponential moving average of the weights, such as 0.999; lower in the
+            first steps, see :class:`~zoo.training.ema.EMA`. The average is validated and saved. 0
+            turns it off.
         seed: random seed of the initial weights, the patches and drop path.
         log_every: number of steps between lines of the log.
         save_every: number of steps between checkpoints. Each checkpoint is validated.
