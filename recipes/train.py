@@ -72,6 +72,7 @@ from zoo.training import (
     run_folder,
     seed_all,
     shortened,
+    what_is_kept,
     write_checkpoint,
 )
 from zoo.training.options import add_machine_options, machine_options, overrides_of
@@ -278,7 +279,7 @@ class Trainer:
             kind = ZooError if self.group.is_first else ToldElsewhereError
             raise kind(
                 f"float16 overflows at every step (step {self.step}): use train.precision=bf16; "
-                "the last checkpoint is kept"
+                + what_is_kept(self.folder)
             )
 
     def _forward(self, *inputs: Tensor) -> Any:
@@ -301,7 +302,7 @@ class Trainer:
         kind = ZooError if self.group.is_first else ToldElsewhereError
         return kind(
             f"{what} at step {at}: training diverged; lower train.optimizer.lr or set train.clip; "
-            "the last checkpoint is kept"
+            + what_is_kept(self.folder)
         )
 
     def _lacks_validation(self) -> bool:

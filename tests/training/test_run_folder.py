@@ -244,7 +244,34 @@ def test_a_training_that_diverges_in_the_last_step_says_so(
     assert main(words) == 2
     line = error_of(capsys)
     assert "at step 1: training diverged; lower train.optimizer.lr or set train.clip" in line
+    assert line.endswith("; there is no checkpoint yet")
     assert not list(tmp_path.glob("*.pt")) and not (tmp_path / WEIGHTS).exists()
+
+
+def test_a_training_that_diverges_says_which_checkpoint_is_kept(
+    train, tmp_path, capsys, monkeypatch
+):
+    """The one of step 4 took its place in the folder, and is taken back."""
+    forward, calls = Toy.forward, []
+
+    def undefined(self, image_BIHW):
+        found_BIHW = forward(self, image_BIHW)
+        calls.append(self.training)
+        return (
+            found_BIHW * float("nan")
+            if calls.count(True) == 4 and not self.training
+            else found_BIHW
+        )
+
+    monkeypatch.setattr(Toy, "forward", undefined)
+    assert train(tmp_path) == 2
+    line = error_of(capsys)
+    assert "the network's output is infinite or undefined at step 4" in line
+    assert line.endswith("; the checkpoint of step 2 is kept")
+    assert [path.name for path in tmp_path.glob("*.pt")] == ["checkpoint-00000002.pt"]
+    monkeypatch.undo()
+    monkeypatch.setattr("zoo.training.metrics_log.find_spec", lambda name: None)
+    assert train(tmp_path) == 0
 
 
 def without(key):

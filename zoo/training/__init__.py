@@ -9,6 +9,7 @@ from zoo.training.checkpoint import (
     remove_checkpoint,
     remove_old_checkpoints,
     restoring,
+    what_is_kept,
     write_checkpoint,
 )
 from zoo.training.choose_task import make_task
@@ -67,5 +68,6 @@ __all__ = [
     "run_folder",
     "seed_all",
     "shortened",
+    "what_is_kept",
     "write_checkpoint",
 ]

@@ -78,6 +78,12 @@ def latest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
+def what_is_kept(folder: Path) -> str:
+    """Say which checkpoint of a run there is to go on from, for the end of a message."""
+    steps = [step for step, _ in _checkpoints(folder)]
+    return f"the checkpoint of step {steps[-1]} is kept" if steps else "there is no checkpoint yet"
+
+
 def has_checkpoints(folder: Path) -> bool:
     """Whether a folder has checkpoints, readable or not."""
     return bool(_checkpoints(folder))
