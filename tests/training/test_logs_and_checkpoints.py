@@ -103,6 +103,30 @@ def test_the_log_has_steps_that_a_number_can_have_and_whole_lines(tmp_path, monk
         assert (tmp_path / "metrics.jsonl").read_bytes() == kept
 
 
+@pytest.mark.parametrize(
+    "cut",
+    [b'{"step": 9\n', b'{"step"\n', b'{"step": 2, "photos": [{"name": "a"}\n', b'{"step": 2, "na'],
+)
+def test_a_line_that_was_cut_is_removed_wherever_it_is(cut, tmp_path, monkeypatch):
+    """Whole lines of others stay, whatever they hold."""
+    monkeypatch.setattr("zoo.training.metrics_log.find_spec", lambda name: None)
+    path = tmp_path / "metrics.jsonl"
+    others = [
+        b"a note\n",
+        b"{\n",
+        b"\n",
+        b'{"ste\n',
+        b'{"step": "x"}\n',
+        b'{"step": ' + b"9" * 5000 + b"}\n",
+    ]
+    ours = [b'{"step": 1}\n', b'{"step": 2}\n']
+    last = cut.endswith(b"\n")
+    before = [ours[0], *others, cut, ours[1]] if last else [ours[0], *others, ours[1], cut]
+    path.write_bytes(b"".join(before))
+    MetricsLog(tmp_path, 2)
+    assert path.read_bytes() == b"".join([ours[0], *others, ours[1]])
+
+
 def test_progress_says_images_per_second_and_the_time_left(tmp_path, monkeypatch, caplog):
     """Images of the steps since the line before, over the seconds since; not steps, not all."""
     clock = [100.0]

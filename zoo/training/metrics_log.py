@@ -123,7 +123,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def _forget(path: Path, step: int) -> None:
-    """Remove our lines after a step, and an incomplete one; the file is replaced as a whole."""
+    """Remove our lines after a step, and incomplete ones; the file is replaced as a whole."""
     if not path.is_file():
         return
     content = path.read_bytes()
@@ -139,4 +139,17 @@ def _is_kept(line: bytes, step: int) -> bool:
     if found is not None:
         return bool(found["step"] <= step)
     start = b'{"step"'
-    return line.endswith(b"\n") or line[: len(start)] != start[: len(line)]
+    if not line.endswith(b"\n"):  # the last one: a process was killed in the middle of it
+        return line[: len(start)] != start[: len(line)]
+    return not (line.startswith(start) and _is_cut(line))
+
+
+def _is_cut(line: bytes) -> bool:
+    """Whether a line is not JSON; others may write numbers that Python does not read."""
+    try:
+        json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return True
+    except (ValueError, RecursionError):
+        return False
+    return False
