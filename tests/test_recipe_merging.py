@@ -11,6 +11,7 @@ import torch
 import zoo
 from zoo.errors import RecipeError
 from zoo.recipe import load_recipe, parse_overrides, parse_value
+from zoo.training.settings import train_settings
 
 SMALL = {"network": {"type": "single_image", "dim": 32, "depths": [1], "scale": 2}}
 
@@ -74,6 +75,25 @@ def test_published_scores_are_not_inherited(tmp_path):
         "extends: mambair_classic_x4\nevaluate: {paper: {Set5: [30.0, 0.9]}}\n"
     )
     assert load_recipe(tmp_path / "b.yaml").evaluate["paper"] == {"Set5": [30.0, 0.9]}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1e3", 1000), ("1E3", 1000), ("2.5e2", 250), ("-1e2", -100), ("9007199254740992e0", 2**53),
+        ("1e-3", 0.001), ("2.5e0", 2.5), ("1000.0", 1000.0), ("1e300", 1e300),
+    ],
+)  # fmt: skip
+def test_whole_numbers_may_be_written_with_an_exponent(text, expected):
+    found = parse_value(text)
+    assert found == expected and type(found) is type(expected)
+
+
+def test_a_whole_number_with_an_exponent_fits_options_of_both_kinds():
+    words = {"train.iterations": parse_value("1e3"), "train.clip": parse_value("1e0")}
+    settings = train_settings(load_recipe("mambair_light_x2", words))
+    assert (settings.iterations, settings.clip) == (1000, 1.0)
+    assert type(settings.iterations) is int and type(settings.clip) is float
 
 
 def test_values_are_read_as_yaml_with_plain_exponents():

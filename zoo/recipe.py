@@ -27,6 +27,9 @@ from zoo.shipped import list_models
 
 T = TypeVar("T")
 
+MOST_EXACT = 2**53
+"""Largest number up to which a float holds every whole number."""
+
 LONGEST_NAME = 200
 """Bytes of the name of a model, in UTF-8; most file systems allow 255 for the name of a file."""
 
@@ -91,13 +94,19 @@ def _is_plain_name(name: str) -> bool:
 def parse_value(text: str) -> Any:
     """Parse a YAML value such as ``1e-4``, ``[6, 6]``, ``true``, ``{type: window, size: 8}``.
 
+    ``1e3`` is the whole number 1000, for options that take whole numbers; those that take numbers
+    take it, too.
+
     Raises:
         RecipeError: if the text is not valid YAML or too large.
     """
     try:
-        return read_yaml(text)
+        value = read_yaml(text)
     except RecipeError as error:
         raise RecipeError(f"cannot read the value {shown(text)}: {error}") from error
+    if isinstance(value, float) and "e" in text.lower() and value.is_integer():
+        return int(value) if abs(value) <= MOST_EXACT else value
+    return value
 
 
 def _with_current_options(data: dict[str, Any]) -> dict[str, Any]:
