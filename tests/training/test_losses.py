@@ -8,9 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zoo.errors import RecipeError
+from zoo.errors import RecipeError, ZooError
 from zoo.metrics.image import rgb_to_y
 from zoo.schema import resolve
+from zoo.training.burst_task import _aligned_loss
 from zoo.training.losses import (
     L1,
     LOSSES,
@@ -171,3 +172,48 @@ def test_a_wrong_sum_is_named(options, message):
 def test_every_loss_is_compared_somewhere():
     here = {"l1", "charbonnier", "charbonnier_basicsr", "psnr", "fourier", "luma", "sum"}
     assert set(LOSSES.names()) == here | {"perceptual"}  # test_perceptual.py
+
+
+class Unreduced(Loss):
+    """The mistake of a loss of one's own: no mean."""
+
+    def forward(self, output_BIHW, clean_BIHW):
+        return (output_BIHW - clean_BIHW).abs()
+
+
+class Number(Loss):
+    def forward(self, output_BIHW, clean_BIHW):
+        return 1.0
+
+
+class OneInAList(Loss):
+    def forward(self, output_BIHW, clean_BIHW):
+        return (output_BIHW - clean_BIHW).abs().mean()[None]
+
+
+@pytest.mark.parametrize("through", ["alone", "sum", "luma", "aligned"])
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (Unreduced, r"a tensor of shape \(1, \d, 32, 32\)"),
+        (OneInAList, r"a tensor of shape \(1,\)"),
+        (Number, "a value of type float"),
+    ],
+)
+def test_a_loss_that_is_not_one_number_is_named(kind, told, through):
+    """It would be summed, and the sum of a batch depends on the parts that it is computed in."""
+    LOSSES.register("mine")(kind)
+    image, clean = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32)
+    message = rf"^train\.loss: the loss 'mine' returned {told}; it must return one number, a tensor"
+    with pytest.raises(ZooError, match=message):
+        if through == "aligned":
+            _aligned_loss(kind(), image, clean, torch.rand(1, 4, 16, 16), 0)
+        else:
+            options = {"sum": {"losses": ["l1", "mine"]}, "luma": {"loss": "mine"}}
+            chosen = {"type": through, **options[through]} if through != "alone" else "mine"
+            loss_of_scales(resolve(Loss, chosen, "loss"), image, clean)
+
+
+def test_a_loss_that_is_not_registered_is_named_by_its_class():
+    with pytest.raises(ZooError, match="the loss 'Unreduced' returned"):
+        loss_of_scales(Unreduced(), torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4))

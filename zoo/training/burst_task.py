@@ -28,7 +28,7 @@ from zoo.errors import ImageError, RecipeError
 from zoo.evaluation.burst import BurstScore, mean_burst_score, score_burst
 from zoo.metrics.burst import aligned, as_rgb
 from zoo.networks import Network
-from zoo.training.losses import Loss, largest, loss_of_scales
+from zoo.training.losses import Loss, largest, loss_of_scales, one_number
 from zoo.training.settings import BurstDataSettings, BurstTrainSettings, Stage
 from zoo.training.task import Critic, examples_of
 
@@ -174,7 +174,8 @@ def _aligned_loss(
         used = found.valid_1HW.bool()
         compared = torch.where(used, found.restored_3HW, found.clean_3HW)[None]
         share = found.valid_1HW.mean().to(clean_B3HW)
-        total = total + criterion(compared.float(), found.clean_3HW[None].float()) / share
+        value = criterion(compared.float(), found.clean_3HW[None].float())
+        total = total + one_number(criterion, value) / share
     return total / len(clean_B3HW)
 
 

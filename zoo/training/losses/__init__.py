@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zoo.training.losses.contract import LOSSES, Loss
+from zoo.training.losses.contract import LOSSES, Loss, one_number
 from zoo.training.losses.luma import Luma
 from zoo.training.losses.perceptual import Perceptual
 from zoo.training.losses.pixel import (
@@ -28,4 +28,5 @@ __all__ = [
     "WeightedSum",
     "largest",
     "loss_of_scales",
+    "one_number",
 ]

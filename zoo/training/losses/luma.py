@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zoo.errors import RecipeError
 from zoo.metrics.image import PEAK, Y_BLACK, Y_FROM_RGB
-from zoo.training.losses.contract import LOSSES, Loss
+from zoo.training.losses.contract import LOSSES, Loss, one_number
 
 
 @LOSSES.register("luma")
@@ -36,7 +36,7 @@ class Luma(Loss):
         self.loss.prepare(1)
 
     def forward(self, output_BIHW: Tensor, clean_BIHW: Tensor) -> Tensor:
-        return self.loss(_y(output_BIHW), _y(clean_BIHW))
+        return one_number(self.loss, self.loss(_y(output_BIHW), _y(clean_BIHW)))
 
 
 def _y(image_BIHW: Tensor) -> Tensor:

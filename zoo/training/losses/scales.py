@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.training.losses.contract import Loss
+from zoo.training.losses.contract import Loss, one_number
 
 
 def loss_of_scales(
@@ -30,12 +30,16 @@ def loss_of_scales(
 
     Raises:
         ZooError: if these are not images with the batch and the channels of the clean image, the
-            last in its size and the others smaller with its aspect.
+            last in its size and the others smaller with its aspect; or if the criterion does not
+            return one number.
     """
     images = (output,) if isinstance(output, Tensor) else output
     _check_scales(images, clean_BIHW)
     return torch.stack(
-        [criterion(image.float(), _in_size_of(image, clean_BIHW)) for image in images]
+        [
+            one_number(criterion, criterion(image.float(), _in_size_of(image, clean_BIHW)))
+            for image in images
+        ]
     ).sum()
 
 

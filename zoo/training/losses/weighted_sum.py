@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import RecipeError
-from zoo.training.losses.contract import LOSSES, Loss
+from zoo.training.losses.contract import LOSSES, Loss, one_number
 
 
 @LOSSES.register("sum")
@@ -45,7 +45,7 @@ class WeightedSum(Loss):
 
     def forward(self, output_BIHW: Tensor, clean_BIHW: Tensor) -> Tensor:
         terms = [
-            weight * loss(output_BIHW, clean_BIHW)
+            weight * one_number(loss, loss(output_BIHW, clean_BIHW))
             for weight, loss in zip(self.weights, self.losses, strict=True)
         ]
         return torch.stack(terms).sum()
