@@ -169,6 +169,7 @@ class Trainer:
         with StopSignals() as signals, progress:
             if validates:
                 self._validate(progress)
+                progress.restart_clock(self.step)
                 if ended:
                     self._write_checkpoint()  # it says what has been measured
             for micro_batches in () if ended else self._saved_batches():
@@ -276,8 +277,7 @@ class Trainer:
                 self._check_loss(sum(map(abs, values)), step)
                 self.adversary.note(values)
         if self.scaler.is_enabled() and self.scaler.get_scale() < LOWEST_SCALE:
-            kind = ZooError if self.group.is_first else ToldElsewhereError
-            raise kind(
+            raise self._told_once(
                 f"float16 overflows at every step (step {self.step}): use train.precision=bf16; "
                 + what_is_kept(self.folder)
             )
@@ -298,12 +298,14 @@ class Trainer:
 
     def _diverged(self, what: str, step: int | None = None) -> ZooError:
         at = self.step if step is None else step
-        # All processes find it, at the same step: losses and weights are those of all.
-        kind = ZooError if self.group.is_first else ToldElsewhereError
-        return kind(
+        return self._told_once(
             f"{what} at step {at}: training diverged; lower train.optimizer.lr or set train.clip; "
             + what_is_kept(self.folder)
         )
+
+    def _told_once(self, message: str) -> ZooError:
+        """Return an error that all processes find at the same step, in losses or weights of all."""
+        return (ZooError if self.group.is_first else ToldElsewhereError)(message)
 
     def _lacks_validation(self) -> bool:
         """Whether this step was saved by a process that ended before the validation did."""
@@ -428,6 +430,7 @@ class Trainer:
         self._publish()
 
     def _write_checkpoint(self) -> None:
+        """Write the checkpoint alone; see :meth:`save`."""
         named = [*self.network.named_parameters()]
         if self.adversary:
             named += self.adversary.discriminator.named_parameters("discriminator")

@@ -229,6 +229,11 @@ def test_validating_and_saving_do_not_count_as_training_time(photos, tmp_path, m
     )
     trainer_of(photos, tmp_path, iterations=3, save_every=2, log_every=9).run()
     assert started == [2, 3, 3]
+    (tmp_path / "metrics.jsonl").unlink()  # as if it had been killed in the validation of step 2
+    again = trainer_of(photos, tmp_path, iterations=3, save_every=2, log_every=9)
+    again.step = 2
+    again.run()
+    assert started == [2, 3, 3, 2, 3, 3]
 
 
 def test_the_time_of_a_step_is_the_median_without_the_first(photos, tmp_path, monkeypatch):
