@@ -210,25 +210,9 @@ def run_study(
         ZooError: if the study is wrong, a name is unknown, or a training fails.
     """
     group = group or ProcessGroup()
-    if "train.seed" in (settings or {}):
-        raise ZooError(
-            "train.seed: the study sets the seeds; give --seeds N, or 'seeds' in its file"
-        )
-    for name in names:
-        if name not in study.variants:
-            raise ZooError(f"--only {name}: no such variant{nearest(name, study.variants)}")
-    plan = {
-        name: {
-            seed: study.recipe(name, {**(settings or {}), "train.seed": seed})
-            for seed in sorted({*study.seeds, *_seeds_in(folder / name)})
-        }
-        for name in study.variants
-    }
-    for recipes in plan.values():
-        for recipe in recipes.values():
-            train_settings(recipe)  # mistakes are told now
+    plan = group.from_first(lambda: _plan(study, folder, names, settings or {}))
     sizes = {name: measured(recipes[study.seeds[0]]) for name, recipes in plan.items()}
-    check_budget(sizes, study)
+    group.together(lambda: check_budget(sizes, study))
     chosen = [name for name in study.variants if not names or name in names]
     everything = [(seed, name) for seed in study.seeds for name in chosen]
     trained: list[Trained] = []
@@ -243,6 +227,30 @@ def run_study(
             trained = _collected(folder, plan, sizes)
             _report(folder, study, trained, plan[study.reference][study.seeds[0]])
     return trained
+
+
+def _plan(
+    study: Study, folder: Path, names: Sequence[str], settings: Mapping[str, Any]
+) -> dict[str, dict[int, Recipe]]:
+    """Return the recipes of a study by variant and seed; mistakes in them are told now."""
+    if "train.seed" in settings:
+        raise ZooError(
+            "train.seed: the study sets the seeds; give --seeds N, or 'seeds' in its file"
+        )
+    for name in names:
+        if name not in study.variants:
+            raise ZooError(f"--only {name}: no such variant{nearest(name, study.variants)}")
+    plan = {
+        name: {
+            seed: study.recipe(name, {**settings, "train.seed": seed})
+            for seed in sorted({*study.seeds, *_seeds_in(folder / name)})
+        }
+        for name in study.variants
+    }
+    for recipes in plan.values():
+        for recipe in recipes.values():
+            train_settings(recipe)
+    return plan
 
 
 def _score(run: Path, recipe: Recipe) -> dict[str, Any]:
@@ -352,13 +360,13 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
 
 
 def _run(options: argparse.Namespace) -> None:
-    study = load_study(options.study)
-    if options.seeds is not None:
-        study = replace(study, seeds=tuple(range(options.seeds)))
-    folder = options.output or Path("runs") / study.name
     with machine_options(options), process_group(options.device) as group:
         if not group.is_first:
             logging.getLogger("zoo").setLevel(logging.ERROR)
+        study = group.from_first(lambda: load_study(options.study))
+        if options.seeds is not None:
+            study = replace(study, seeds=tuple(range(options.seeds)))
+        folder = options.output or Path("runs") / study.name
         trained = run_study(
             study,
             folder,
