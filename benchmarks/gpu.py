@@ -243,6 +243,15 @@ def network_rows(rig: Rig) -> Rows:
 
 def graph_rows(rig: Rig) -> Rows:
     """Networks as ``zoo restore`` runs them when images have one size, and launched one by one."""
+    before = os.environ.get(graphs.ENVIRONMENT, "")
+    os.environ[graphs.ENVIRONMENT] = "1"
+    try:
+        yield from _graph_rows(rig)
+    finally:
+        os.environ[graphs.ENVIRONMENT] = before
+
+
+def _graph_rows(rig: Rig) -> Rows:
     for (width, model), size, precision in itertools.product(
         rig.sizes.models.items(), rig.sizes.images, PRECISIONS
     ):
@@ -357,7 +366,6 @@ def put_into(document: Path, text: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Check, measure, print, save."""
-    os.environ[graphs.ENVIRONMENT] = "1"  # for the table of recorded networks
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="the smallest sizes only")
     parser.add_argument(

@@ -36,7 +36,7 @@ def test_the_constraints_are_given_to_pytorch_too():
     """In the second command alone they would exchange its build for that of another index."""
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "pip install -c constraints.txt .`" not in page
-    assert "`-c constraints.txt` in both commands" in page
+    assert "Add `-c constraints.txt` to both commands" in page
 
 
 @pytest.mark.parametrize("module", REQUIRED)

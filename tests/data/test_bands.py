@@ -233,7 +233,7 @@ def test_bands_are_cut_into_files_with_the_values_that_they_had(tmp_path):
     words = ["data", "prepare", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--size", "8"]
     assert main([*words, "--step", "6"]) == 2
     assert main([*words, "--step", "6", "--range", "0", "10000"]) == 0
-    names = [path.name for path in sorted((tmp_path / "out").iterdir())]
+    names = [path.name for path in sorted((tmp_path / "out").glob("[!.]*"))]
     assert names == [f"a_s00{n}.npy" for n in range(1, 5)]
     np.testing.assert_allclose(np.load(tmp_path / "out" / "a_s004.npy"), array[2:, 6:], atol=1e-2)
 
