@@ -70,6 +70,14 @@ def test_both_squares_of_a_pair_show_the_same_place(tmp_path, scale, height, wid
     assert len(made) == 1
 
 
+def test_squares_are_a_step_apart(tmp_path):
+    pair(tmp_path, "a.png", "ax2.png", 2, 24, 72)
+    assert cut(tmp_path) == 5
+    for folder in ("HR_sub", "LR_sub"):
+        firsts = [read_photo(path).color_HWC[0, 0, 1] for path in list_photos(tmp_path / folder)]
+        assert [round(float(level) * 255) for level in firsts] == [0, 12, 24, 36, 48]
+
+
 def test_the_command_cuts_pairs_and_continues(tmp_path, capsys):
     pair(tmp_path, "a_HR.png", "a_LR.png", 2, 41, 33)
     words = ["data", "prepare", "HR", "-o", "HR_sub", "--degraded", "LR"]

@@ -118,7 +118,13 @@ def test_keys_that_may_differ_exist():
         known |= {f"train.data.{name}" for name in kind.__dataclass_fields__}
     known |= set(Recipe.__dataclass_fields__)
     assert set(request.FREE) <= known
-    for key in ("network.dim", "train.seed", "train.accumulate", "train.data.photos", "train"):
+    measured = {"validate", "validate_degraded", "validate_guides", "validate_real"}
+    measured |= {"validate_patch", "validate_bursts"}
+    expected = {f"train.data.{name}" for name in measured | {"memory", "paper"}}
+    expected |= {"train.log_every", "train.save_every", "train.keep"}
+    expected |= {"evaluate", "name", "summary", "paper"}
+    assert {key for key in known if is_below(key, request.FREE)} == expected
+    for key in ("network.dim", "train.optimizer.lr", "train"):
         assert not is_below(key, request.FREE)
     assert is_below("evaluate.crop", request.FREE) and not is_below("evaluated", request.FREE)
 
