@@ -11,8 +11,9 @@ nothing, and ``force`` checks again. With 0, Triton serves only if an earlier ch
 the C++ kernel serves unchecked.
 
 Nothing is checked while a CUDA graph is captured or a function traced; what is not known then is
-not trusted, for this call. No lock is held while another process must act, so nothing can wait for
-itself: processes take turns by a lock of a file, which ends with its holder.
+not trusted, for this call. Other threads wait while a check is made. The processes that it starts
+need no lock of this one, so nothing can wait for itself. Processes that make the same check take
+turns by a lock of a file, which ends with its holder.
 """
 
 from __future__ import annotations
