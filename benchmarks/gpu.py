@@ -37,7 +37,7 @@ from torch import Tensor
 import zoo
 from zoo.blocks import SS2D
 from zoo.files import write_text
-from zoo.inference import graphs
+from zoo.inference import graphs, recordable
 from zoo.inference.runner import channels_last
 from zoo.ops import selective_scan
 from zoo.ops.precision import DTYPES, Precision, autocast
@@ -243,12 +243,12 @@ def network_rows(rig: Rig) -> Rows:
 
 def graph_rows(rig: Rig) -> Rows:
     """Networks as ``zoo restore`` runs them when images have one size, and launched one by one."""
-    before = os.environ.get(graphs.ENVIRONMENT, "")
-    os.environ[graphs.ENVIRONMENT] = "1"
+    before = os.environ.get(recordable.ENVIRONMENT, "")
+    os.environ[recordable.ENVIRONMENT] = "1"
     try:
         yield from _graph_rows(rig)
     finally:
-        os.environ[graphs.ENVIRONMENT] = before
+        os.environ[recordable.ENVIRONMENT] = before
 
 
 def _graph_rows(rig: Rig) -> Rows:
@@ -257,7 +257,7 @@ def _graph_rows(rig: Rig) -> Rows:
     ):
         network = zoo.build(model).to(rig.device).eval()
         image = channels_last(torch.rand(1, network.channels, size, size, device=rig.device))
-        if image[0, 0].numel() > graphs.PIXELS:
+        if image[0, 0].numel() > recordable.PIXELS:
             continue
 
         def launched(

@@ -21,7 +21,7 @@ import zoo
 from tests.helpers.scan_cases import CASES, TOLERANCE, Case, make_inputs, random_case, relative, run
 from tests.helpers.tape import Tape
 from zoo.commands.gpu_probes import captured
-from zoo.inference import RestoreSettings, graphs, restore_tensor
+from zoo.inference import RestoreSettings, graphs, recordable, restore_tensor
 from zoo.inference.device_memory import CudaMemory
 from zoo.inference.graph_check import ON_A_GPU
 from zoo.inference.graph_recording import CudaRecording
@@ -266,14 +266,14 @@ def test_small_photos_by_cuda_graphs_equal_those_without(model, precision, stage
     monkeypatch.setenv("ZOO_CPU_PASSES", "0")
     monkeypatch.setattr("zoo.inference.runner.GPU", stage.device)
     network = zoo.load(model).to(stage.device)
-    monkeypatch.setenv(graphs.ENVIRONMENT, "1")
+    monkeypatch.setenv(recordable.ENVIRONMENT, "1")
     recorder = graphs.Recorder(stage.record, is_trusted=lambda device: True)
     monkeypatch.setattr(graphs, "recorder", recorder)
     settings = RestoreSettings(precision=precision)
     images = [torch.rand(1, 3, *size) for size in [(48, 33), (20, 64), (48, 33)] for _ in range(6)]
     with zoo.use_backend(stage.recordable):
         for image in images:
-            with graphs.unrecorded():
+            with recordable.unrecorded():
                 one = restore_tensor(network, image, settings)
             found = restore_tensor(network, image, settings)
             # Sums of several programs are added in no fixed order.

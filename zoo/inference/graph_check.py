@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from zoo.inference.graph_recording import CudaRecording, Record
-from zoo.inference.graphs import ENVIRONMENT as SWITCH
 from zoo.inference.graphs import RUNS, Recorder, deviation_of
+from zoo.inference.recordable import ENVIRONMENT as SWITCH
 from zoo.networks import Network
 from zoo.ops.precision import Precision, autocast, float32_products
 from zoo.ops.scan import triton

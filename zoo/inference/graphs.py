@@ -16,18 +16,13 @@ One network at a time has recordings: the first that qualifies, until it changes
 from __future__ import annotations
 
 import logging
-import os
 import threading
-import types
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from zoo.blocks.joined import is_plain
-from zoo.inference.evaluation_mode import pauses_training
 from zoo.inference.graph_recording import (
     CudaRecording,
     NotRecordableError,
@@ -35,8 +30,8 @@ from zoo.inference.graph_recording import (
     Recording,
     Run,
 )
-from zoo.ops.passes.conditions import is_watched
-from zoo.ops.precision import Precision, tf32_settings
+from zoo.inference.recordable import may_be_recorded, state_of, surroundings, tensors_of
+from zoo.ops.precision import Precision
 from zoo.ops.scan import triton
 from zoo.ops.scan.dispatch import asked_for
 from zoo.ops.scan.self_check import part_serves_on_gpu, serves_on_gpu
@@ -44,14 +39,8 @@ from zoo.ops.scan.self_check.cases import relative
 
 logger = logging.getLogger(__name__)
 
-ENVIRONMENT = "ZOO_CUDA_GRAPHS"
-
 NAME, PLAN = "the recording of networks", "zoo.inference.graph_check:ON_A_GPU"
 """What is checked, and where its cases are."""
-
-PIXELS = 256 * 256
-"""Images of more pixels are not recorded: the GPU, not Python, bounds their time, and a recording
-keeps the memory of a run."""
 
 RUNS = 3
 """A size is recorded after so many runs. They choose algorithms, compile kernels and build scan
@@ -67,14 +56,6 @@ without and with half precision."""
 _TIMES_NOISE = 4
 """More is allowed if two ordinary runs differ by a quarter of it: sums of several programs are
 added in no fixed order, and a network magnifies the last bits."""
-
-_PACKAGES = ("zoo.", "torch.nn.modules.", "torch.nn.utils.parametrize")
-"""Modules of others may do in Python what a replay would leave out."""
-
-_PLAIN_TENSORS = (Tensor, nn.Parameter)
-
-_paused = threading.local()
-"""Its ``blocks`` counts the blocks of :func:`unrecorded` that a thread is in."""
 
 
 class _Kept:
@@ -126,7 +107,7 @@ class Recorder:
             inputs: tensors on its device.
             precision: that of the run.
         """
-        if self.refusal or network in self._refused or not _may_be_recorded(network, inputs):
+        if self.refusal or network in self._refused or not may_be_recorded(network, inputs):
             return run(*inputs)
         if not self._lock.acquire(blocking=False):
             return run(*inputs)  # another thread records or replays
@@ -147,7 +128,7 @@ class Recorder:
         if state != self._state:
             self._take(network)
             self._state, self._holds = state, holds
-        key = (precision, *_surroundings(), *((t.shape, t.stride(), t.dtype) for t in inputs))
+        key = (precision, *surroundings(), *((t.shape, t.stride(), t.dtype) for t in inputs))
         kept = self._recordings.get(key)
         if kept is not None and not kept.is_due():
             return kept.recording.replay(inputs).clone()
@@ -198,7 +179,7 @@ class Recorder:
         if not self._is_trusted(inputs[0].device):
             self._runs[key] = -float("inf")  # not again with the same settings
             return None
-        own = {t.untyped_storage().data_ptr() for t in _tensors(network)}
+        own = {t.untyped_storage().data_ptr() for t in tensors_of(network)}
         before = [each.recording for each in self._recordings.values()]
         try:
             made = _Kept(self._record(run, inputs, own, before))
@@ -253,11 +234,6 @@ def deviation_of(
     return f"it deviates by {deviation:.1e}, and {allowed:.1e} is allowed"
 
 
-def is_on() -> bool:
-    """Whether the user wants networks to be recorded."""
-    return os.environ.get(ENVIRONMENT) == "1"
-
-
 def serves(device: torch.device) -> bool:
     """Whether scans run on Triton here, and recording has passed its self-check."""
     asked = asked_for(None)
@@ -270,91 +246,9 @@ def serves(device: torch.device) -> bool:
     return part_serves_on_gpu(NAME, PLAN, device, "kernels are launched singly")
 
 
-def is_made_of_known_parts(network: nn.Module) -> bool:
-    """Whether running the network runs nothing but modules of this package, in PyTorch."""
-    if not getattr(network, "runs_in_torch", True):
-        return False
-    modules = list(network.modules())
-    return all(map(_is_known, {type(module) for module in modules})) and all(
-        is_plain(module)
-        and getattr(module, "_compiled_call_impl", None) is None
-        and not any(isinstance(value, _FUNCTIONS) for value in module.__dict__.values())
-        for module in modules
-    )
-
-
-_FUNCTIONS = (types.FunctionType, types.MethodType)
-
-
-def _is_known(kind: type[nn.Module]) -> bool:
-    """Whether a class is of this package or PyTorch, and nobody has replaced its methods."""
-    if not f"{kind.__module__}.".startswith(_PACKAGES):
-        return False
-    functions = [value for value in vars(kind).values() if isinstance(value, types.FunctionType)]
-    return all(f"{function.__module__}.".startswith(("zoo.", "torch.")) for function in functions)
-
-
-def state_of(network: nn.Module) -> tuple[list[object], list[object]]:
-    """What differs if the network may compute otherwise than before, and what that refers to.
-
-    These are the place and the version of each tensor, and the identity of each attribute of a
-    module. The attributes must be kept, or others could get their identities.
-
-    Raises:
-        TypeError: if a tensor is none of PyTorch's own.
-    """
-    state: list[object] = []
-    holds: list[object] = []
-    for module in network.modules():
-        attributes = list(module.__dict__.values())
-        state.append(tuple(map(id, attributes)))
-        holds.append(attributes)
-    for tensor in _tensors(network):
-        version = 0 if tensor.is_inference() else tensor._version
-        state.append((tensor.data_ptr(), version, tensor.shape, tensor.stride(), tensor.dtype))
-    return state, holds
-
-
-def _tensors(network: nn.Module) -> list[Tensor]:
-    return [*network.parameters(), *network.buffers()]
-
-
-def _may_be_recorded(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
-    paused = bool(getattr(_paused, "blocks", None))
-    if not is_on() or paused or network.training or is_watched():
-        return False
-    image = inputs[0]
-    if image.numel() // image.shape[-3] > PIXELS or not _is_ordinary_stream(image.device):
-        return False
-    # A network that trains on needs the memory, and changes before it restores again.
-    return (
-        not pauses_training(network)
-        and all(type(t) in _PLAIN_TENSORS for t in (*_tensors(network), *inputs))
-        and is_made_of_known_parts(network)
-    )
-
-
-def _is_ordinary_stream(device: torch.device) -> bool:
-    """A recording is replayed in one stream: in another one it would overwrite its own memory."""
-    if device.type != "cuda":
-        return True
-    return torch.cuda.current_stream(device) == torch.cuda.default_stream(device)
-
-
 def _is_half(inputs: Sequence[Tensor], precision: Precision) -> bool:
     narrow = inputs[0].dtype in (torch.bfloat16, torch.float16)
     return precision != "fp32" or narrow or bool(torch.is_autocast_enabled("cuda"))
-
-
-def _surroundings() -> tuple[object, ...]:
-    """Settings outside the network that change which kernels run."""
-    return (
-        asked_for(None),
-        tf32_settings(),
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_inference_mode_enabled(),
-        torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
-    )
 
 
 recorder = Recorder()
@@ -372,13 +266,3 @@ def make_room() -> bool:
         return False
     recorder.stop("memory ran out")
     return True
-
-
-@contextmanager
-def unrecorded() -> Iterator[None]:
-    """In the block, this thread runs networks without recordings, as to measure their memory."""
-    _paused.blocks = (getattr(_paused, "blocks", None) or 0) + 1
-    try:
-        yield
-    finally:
-        _paused.blocks -= 1

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from zoo.data.decoding import own_stderr
 from zoo.inference.device_memory import DeviceMemory
-from zoo.inference.graphs import unrecorded
+from zoo.inference.recordable import unrecorded
 from zoo.networks import Network
 from zoo.networks.guide import window
 from zoo.registry import capabilities_of

@@ -106,3 +106,47 @@ def test_what_waits_for_the_device_is_not_captured(on, gpu):
     with pytest.raises(NotRecordableError, match="waits for the device"):
         on(0, lambda x: x * float(x.sum()), torch.rand(2))
     assert not gpu.captures and not gpu.ended
+
+
+def test_tensors_that_a_run_has_not_made_are_kept():
+    """Not the intermediate ones: they would take the memory of all layers at once."""
+    first, second, own = torch.ones(2), torch.ones(2), torch.ones(2)
+    with Outside(CPU, {own.untyped_storage().data_ptr()}) as outside:
+        made = first + 1
+        made.mul_(second[:1])
+        (made + made + own).sum()
+    assert [t.untyped_storage().data_ptr() for t in outside.tensors] == [
+        first.untyped_storage().data_ptr(),
+        second.untyped_storage().data_ptr(),
+    ]
+
+
+WAITS = {
+    "a number": lambda x: x.sum().item(),
+    "places": lambda x: x.nonzero(),
+    "a mask": lambda x: x[x > 0],
+    "a mask as index": lambda x: x.index_put_((x > 0,), torch.zeros((), device=x.device)),
+    "a truth value": lambda x: torch.equal(x, x),
+    "repeats": lambda x: x.repeat_interleave(torch.ones(4, dtype=torch.long)),
+}
+
+
+@pytest.mark.parametrize("what", WAITS)
+def test_what_python_waits_for_is_refused(what):
+    with pytest.raises(NotRecordableError, match="waits for the device"), Outside(CPU, set()):
+        WAITS[what](torch.ones(4))
+
+
+def test_indices_that_are_numbers_do_not_wait():
+    with Outside(CPU, set()):
+        assert torch.arange(4)[torch.tensor([1, 2])].shape == (2,)
+
+
+def test_a_copy_to_the_device_is_refused():
+    meta = torch.device("meta")
+    for copies in (
+        lambda: torch.ones(2).to(meta),
+        lambda: torch.ones(2, device=meta).add_(torch.ones(())),
+    ):
+        with pytest.raises(NotRecordableError, match="has a tensor on cpu"), Outside(meta, set()):
+            copies()

@@ -89,6 +89,7 @@ def test_a_recording_that_hides_a_change_of_weights_is_found(monkeypatch):
 
 
 def test_the_environment_is_what_it_was(monkeypatch):
+    monkeypatch.delenv("ZOO_CUDA_GRAPHS")
     monkeypatch.setenv("ZOO_SCAN_BACKEND", "chunked")
     GraphCheck(model="mambair_tiny_x2", precision="fp32", record=tape.Refusing).fault(CPU, 1)
     assert os.environ["ZOO_SCAN_BACKEND"] == "chunked" and "ZOO_CUDA_GRAPHS" not in os.environ
